@@ -287,3 +287,104 @@ def test_a_graph_takes_bytes_that_are_ids_as_the_whole_numbers_it_was_exported_w
     own = xaicli.saliency(model, IDS, methods="gradient", device="cpu")
     found = xaicli.saliency(graph, IDS.to(torch.uint8), methods="gradient", device="cpu")
     np.testing.assert_allclose(found.attributions["gradient"], own.attributions["gradient"], atol=1e-6)
+
+
+class Weighed(nn.Module):
+    """Each place of what is looked up counts as much as its number, so that the gradient says where a token stood."""
+
+    def __init__(self, arranged: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(8)
+        self.table, self.head, self.arranged = nn.Embedding(12, 5), nn.Linear(5, 3), arranged
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows: Tensor = self.table(self.arranged(ids))
+        scores: Tensor = self.head((rows * torch.arange(1, rows.shape[1] + 1)[:, None]).sum(1))
+        return scores
+
+
+def _first_put(ids: Tensor) -> Tensor:
+    shifted = ids.new_zeros(ids.shape)
+    shifted[:, 1:] = ids[:, :-1].clone()
+    shifted[:, 0] = 2
+    return shifted
+
+
+def _in_place(ids: Tensor) -> Tensor:
+    changed = ids.clone()
+    changed[:, 0] = 1
+    return changed
+
+
+def _own(ids: Tensor, token: int) -> Tensor:
+    return ids.new_full((ids.shape[0], 1), token)
+
+
+REMAP = torch.tensor([3, 1, 4, 11, 5, 9, 2, 6, 8, 7, 10, 0])
+ARRANGED: dict[str, tuple[Callable[[Tensor], Tensor], list[int]]] = {
+    "a token before": (lambda ids: torch.cat([_own(ids, 2), ids], 1), [2, 3, 4, 5]),
+    "a token behind": (lambda ids: torch.cat([ids, torch.full((len(ids), 1), 3)], 1), [1, 2, 3, 4]),
+    "tokens around": (lambda ids: torch.cat([_own(ids, 2), ids, _own(ids, 3)], 1), [2, 3, 4, 5]),
+    "padded": (lambda ids: functional.pad(ids, (2, 1), value=7), [3, 4, 5, 6]),
+    "shifted": (lambda ids: torch.cat([torch.zeros_like(ids[:, :1]), ids[:, :-1]], 1), [2, 3, 4, 0]),
+    "shifted by assignment": (_first_put, [2, 3, 4, 0]),
+    "the first one replaced": (_in_place, [0, 2, 3, 4]),
+    "rolled": (lambda ids: ids.roll(1, 1), [2, 3, 4, 1]),
+    "flipped": (lambda ids: ids.flip(1), [4, 3, 2, 1]),
+    "renumbered by a table, flipped": (lambda ids: REMAP[ids.flip(1)], [4, 3, 2, 1]),
+    "offsets added": (lambda ids: (ids + torch.arange(4)) % 12, [1, 2, 3, 4]),
+    "twice": (lambda ids: ids.repeat(1, 2), [6, 8, 10, 12]),
+    "detached and flipped": (lambda ids: ids.data.flip(1), [4, 3, 2, 1]),
+}
+
+
+@pytest.mark.parametrize("name", ARRANGED)
+def test_each_token_is_explained_where_it_stands_in_the_input(name: str) -> None:
+    arranged, counts = ARRANGED[name]
+    model = Weighed(arranged).eval()
+    found = xaicli.saliency(model, IDS, methods=("gradient", "integrated"), device="cpu")
+    at = model.head.weight[model(IDS).argmax(1)].detach()
+    np.testing.assert_allclose(
+        found.attributions["gradient"], torch.tensor(counts)[None, :, None] * at[:, None], atol=1e-5
+    )
+    # The model is linear in its rows: the path from the baseline is exact, the model's own tokens stay on it.
+    assert np.nanmax(found.delta["integrated"]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["a token before", "tokens around", "padded", "rolled", "shifted"])
+def test_a_graph_follows_tokens_as_its_model_does(name: str) -> None:
+    model = Weighed(ARRANGED[name][0]).eval()
+    graph = torch.export.export(model, (IDS,), dynamic_shapes={"ids": {0: torch.export.Dim("n")}}).module()
+    own = xaicli.saliency(model, IDS, methods="gradient", device="cpu")
+    found = xaicli.saliency(graph, IDS, methods="gradient", device="cpu")
+    np.testing.assert_allclose(found.attributions["gradient"], own.attributions["gradient"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda ids: ids.sort(1).values,
+        lambda ids: ids.cumsum(1) % 12,
+        lambda ids: (ids + ids.roll(1, 1)) % 12,
+        lambda ids: torch.tensor(ids.tolist()),
+    ],
+    ids=["sorted", "sums", "pairs", "lists"],
+)
+def test_ids_of_which_it_is_not_known_whose_they_are_are_refused(mixed: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(xaicli.XaiError, match="no input with a gradient"):
+        xaicli.saliency(Weighed(mixed), IDS, methods="gradient", device="cpu")
+
+
+def test_two_inputs_that_one_call_looks_up_are_explained_each_at_its_own() -> None:
+    class Pair(Weighed):
+        def forward(self, one: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(torch.cat([one, other], 1))
+
+    model = Pair(lambda ids: ids).eval()
+    one, other = IDS[:, :2], IDS[:, 2:]
+    found = xaicli.saliency(model, [one, other], methods=("gradient", "integrated"), device="cpu")
+    at = model.head.weight[model(one, other).argmax(1)].detach()[:, None]
+    gradients = list(found.attributions["gradient"].values())
+    np.testing.assert_allclose(gradients[0], torch.tensor([1.0, 2.0])[:, None] * at, atol=1e-5)
+    np.testing.assert_allclose(gradients[1], torch.tensor([3.0, 4.0])[:, None] * at, atol=1e-5)
+    assert np.nanmax(found.delta["integrated"]) < 1e-4

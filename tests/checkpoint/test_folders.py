@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -80,3 +82,60 @@ def test_a_file_in_place_of_a_command_is_told_which(tmp_path: Path, capsys: Any)
     said = capsys.readouterr().err
     assert "has no command" in said
     assert f"xai checkpoint inspect {file}" in said.replace("\n", "")
+
+
+def test_pickled_weights_of_a_hugging_face_folder_load_with_its_configuration(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
+    )
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(config).eval()
+    ids = torch.randint(5, 40, (4, 6))
+    mask = torch.ones_like(ids)
+    mask[1:, 3:] = 0
+    config.architectures = ["BertForSequenceClassification"]
+    config.save_pretrained(tmp_path)
+    state = {**model.state_dict(), "bert.embeddings.position_ids": torch.arange(512)[None]}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    loaded = load_checkpoint(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(ids), model(ids).logits)
+        alone = loaded.model(input_ids=ids, attention_mask=mask)
+        torch.testing.assert_close(alone, model(ids, attention_mask=mask).logits)
+    assert loaded.facts.input_names == ("input_ids",)
+    assert {"attention_mask", "token_type_ids"} <= set(loaded.facts.optional_inputs)
+    assert "labels" not in loaded.facts.optional_inputs
+    torch.save({k: v for k, v in state.items() if "classifier" not in k}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(XaiError, match="2 missing") as told:
+        load_checkpoint(tmp_path)
+    assert "classifier.weight" in told.value.hint
+
+
+def test_a_mask_beside_the_ids_reaches_the_model_of_a_folder(tmp_path: Path, capsys: Any) -> None:
+    from xaicli.cli import main
+
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(
+        transformers.BertConfig(
+            vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
+        )
+    ).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(20 if weight.ndim == 2 else 1)
+    model.save_pretrained(tmp_path / "model")
+    ids = torch.randint(5, 40, (4, 6))
+    mask = torch.ones_like(ids)
+    mask[1:, 2:] = 0
+    np.savez(tmp_path / "texts.npz", input_ids=ids, attention_mask=mask, weight=np.ones(4))
+    command = ["saliency", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "texts.npz"), "--pick", "first"]
+    assert main([*command, "--methods", "gradient", "--json", "-o", str(tmp_path / "out"), "--samples", "4"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    with torch.no_grad():
+        own = model(ids, attention_mask=mask).logits.softmax(1).amax(1)
+        unmasked = model(ids).logits.softmax(1).amax(1)
+    np.testing.assert_allclose([row["top_prob"] for row in answer["rows"]], own, atol=1e-5)
+    assert (own - unmasked).abs().max() > 1e-3
+    assert any("weight of" in note and "not used" in note for note in answer["warnings"])

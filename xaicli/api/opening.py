@@ -114,6 +114,7 @@ class Opening:
             "std": self.std if self.std is not None else facts.std,
             "input_shape": shapes[0] if shapes and len(shapes) == 1 and None not in shapes[0] else None,
             "input_names": facts.input_names,
+            "optional_inputs": facts.optional_inputs,
             "input_dtypes": facts.input_dtypes,
             "label_names": facts.label_names,
             "channels": loaded.channels,

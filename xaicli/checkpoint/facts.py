@@ -50,6 +50,7 @@ class CheckpointFacts:
         sha256: Of the file's bytes, hexadecimal; of `config.json` and the weights together for a folder.
         label_names: The names of the outputs, in order.
         input_names: The inputs of the model in call order.
+        optional_inputs: What the model takes besides, where there is any: masks, say.
         input_shapes: The shape of one sample of each input, without the batch axis; None where an axis varies.
         input_dtypes: NumPy's name of each input's dtype.
         input_range: The least and the greatest value an input can have, in the model's own units.
@@ -70,6 +71,7 @@ class CheckpointFacts:
     sha256: str
     label_names: tuple[str, ...] | None = None
     input_names: tuple[str, ...] | None = None
+    optional_inputs: tuple[str, ...] = ()
     input_shapes: tuple[tuple[int, ...], ...] | None = None
     input_dtypes: tuple[str, ...] | None = None
     input_range: tuple[float, float] | None = None

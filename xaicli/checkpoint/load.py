@@ -124,6 +124,8 @@ def _needs_arch(contents: Contents) -> XaiError:
         return refused(facts.path, f"a pickled module, which runs code when it is read ({module})", hint=hint)
     reason = f" (no graph was saved: {contents.graph_error})" if contents.graph_error else ""
     made = f"it was made by {facts.arch}, so: --arch {facts.arch}" if facts.arch else ""
+    beside = facts.path.parent if facts.path.is_file() and (facts.path.parent / "config.json").is_file() else None
+    made = made or (f"its folder names what builds it: {beside}" if beside is not None else "")
     hint = made or "name what builds the model: --arch module:factory [--arch-args JSON] [--pythonpath DIR]"
     return XaiError(f"{facts.path} holds weights but no model{reason}", hint=hint)
 
@@ -224,7 +226,12 @@ class _Reading:
             case Container.FOLDER if self.whole or not any(self.path.glob("*.safetensors")):
                 from xaicli.checkpoint.tensor_file import load_folder
 
-                model, facts = load_folder(self.path, replace(self.facts, kind=Kind.HUGGING_FACE))
+                facts, weights = replace(self.facts, kind=Kind.HUGGING_FACE), None
+                if (pickled := pickled_in(self.path)) is not None:
+                    read = replace(self, path=pickled, whole=False)._torch_file()
+                    facts = replace(facts, notes=(*facts.notes, *read.facts.notes))
+                    weights = read.weights.weights if read.weights is not None else None
+                model, facts = load_folder(self.path, facts, weights)
                 return Contents(facts, model=model)
             case Container.SAFETENSORS | Container.SHARDS | Container.FOLDER:
                 _, facts = describe_tensors(self.path, replace(self.facts, kind=Kind.SAFETENSORS))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +141,10 @@ def _not_installed(path: Path) -> XaiError:
     return XaiError(f"{path} needs safetensors", hint="pip install 'xaicli[saliency]'")
 
 
+_OTHER_INPUTS = re.compile(r"(_ids|_mask|_values|_features|_pos|^bbox)$")
+"""What transformers calls inputs; the rest of a forward's arguments are labels, states and switches."""
+
+
 class LogitsOf(nn.Module):
     """A transformers model that answers with its logits only.
 
@@ -151,22 +157,30 @@ class LogitsOf(nn.Module):
         self.model = model
         self.input_name: str = getattr(model, "main_input_name", "input_ids")
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The logits of one input, (batch, classes) where the model classifies."""
-        output = self.model(**{self.input_name: inputs})
+    def forward(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        """The logits of its main input, or of several by name, (batch, classes) where the model classifies."""
+        main = dict(zip((self.input_name,), inputs, strict=True)) if inputs else {}
+        output = self.model(**main, **named)
         logits = getattr(output, "logits", None)
         return logits if isinstance(logits, torch.Tensor) else output[0]
 
 
-def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, CheckpointFacts]:
+def load_folder(
+    path: Path, facts: CheckpointFacts, pickled: Mapping[str, torch.Tensor] | None = None
+) -> tuple[nn.Module, CheckpointFacts]:
     """Load a model folder with the class its configuration names, out of transformers' own.
+
+    Args:
+        path: The folder.
+        facts: What is known of it.
+        pickled: Its weights, where `torch.save` wrote them and not safetensors.
 
     Raises:
         RefusedError: It brings code of its own, or pickled weights only.
         DamagedFileError: A file of it is not complete.
         XaiError: transformers is missing, or cannot load the folder, or the folder lacks weights of the model.
     """
-    config = _admitted(path)
+    config = _admitted(path, pickled is not None)
     try:
         import transformers
         from safetensors import SafetensorError
@@ -183,12 +197,18 @@ def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, Checkpoi
     talk.disable_progress_bar()
     talk.set_verbosity_error()
     load: Any = kind.from_pretrained  # whose types leave the second result out
+    where: Any = path
+    given: dict[str, Any] = {"use_safetensors": True}
+    if pickled is not None:
+        kind_of_config: Any = kind.config_class
+        # Its configuration through transformers, its weights through xaicli's own reader, which runs nothing.
+        where, given = None, {"config": kind_of_config.from_dict(config), "state_dict": dict(pickled)}
     try:
         model, found = load(
-            path,
+            where,
             local_files_only=True,
             trust_remote_code=False,
-            use_safetensors=True,
+            **given,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
         )
@@ -206,7 +226,13 @@ def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, Checkpoi
         talk.enable_progress_bar()
     facts = _with_folder_facts(facts, path, config)
     facts = replace(facts, notes=(*facts.notes, *_all_found(found, path)))
-    return LogitsOf(model), replace(facts, input_names=(getattr(model, "main_input_name", "input"),))
+    logits = LogitsOf(model)
+    others = [name for name in inspect.signature(model.forward).parameters if _OTHER_INPUTS.search(name)]
+    return logits, replace(
+        facts,
+        input_names=(logits.input_name,),
+        optional_inputs=tuple(name for name in others if name != logits.input_name),
+    )
 
 
 def _all_found(found: Mapping[str, Any], path: Path) -> Iterator[str]:
@@ -241,7 +267,7 @@ def describe_folder(path: Path, facts: CheckpointFacts) -> tuple[tuple[TensorFac
     return tensors, _with_folder_facts(facts, path, config)
 
 
-def _admitted(path: Path) -> dict[str, Any]:
+def _admitted(path: Path, pickled: bool = False) -> dict[str, Any]:
     config = _json(path / "config.json")
     if _names_code(config):
         raise refused(
@@ -249,7 +275,7 @@ def _admitted(path: Path) -> dict[str, Any]:
             "a configuration that fetches code or weights",
             hint="build it yourself: --arch module:factory",
         )
-    if not any(path.glob("*.safetensors")):
+    if not pickled and not any(path.glob("*.safetensors")):
         raise refused(path, "no safetensors", hint="save it again with save_pretrained(folder)")
     return config
 

@@ -105,7 +105,10 @@ def from_arrays(
         return Sample(values, label, picture)
 
     names = tuple(map(str, arrays[names_key])) if names_key else None
-    return IndexedSource(ids, read, name, strict, names)
+    known = {*inputs, label_key, id_key}
+    left = [k for k, v in rest.items() if k not in known and v.ndim > 0 and v.dtype.kind in "biufc"]
+    unused = (f"{', '.join(left)} of {name}: no input that is asked for, and not used",) if left else ()
+    return IndexedSource(ids, read, name, strict, names, unused)
 
 
 def _read_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -101,6 +101,7 @@ class IndexedSource:
         label_names: The names of integer labels.
         notes: What a user should know of the source, one sentence each.
         input_names: The model's inputs in call order, where they are known.
+        optional: Those of them that a source need not have.
         told: What is to be said once samples have been read.
         elsewhere: What to try for a sample that this source does not hold, where it is one of few of many.
     """
@@ -112,6 +113,7 @@ class IndexedSource:
     label_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     input_names: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
     told: Callable[[], tuple[str, ...]] = tuple
     elsewhere: str = ""
 
@@ -228,9 +230,10 @@ class IndexedSource:
         known = [name for name in self.input_names if name in arrays]
         if not known:
             return given
-        if missing := [name for name in self.input_names if name not in arrays]:
+        needed = [name for name in self.input_names if name not in self.optional]
+        if missing := [name for name in needed if name not in arrays]:
             raise XaiError(
-                f"the model takes {', '.join(self.input_names)}; {self.name} has no {missing[0]}",
+                f"the model takes {', '.join(needed)}; {self.name} has no {missing[0]}",
                 hint=f"it has {', '.join(given)}",
             )
         return known

@@ -33,6 +33,7 @@ def open_source(
     std: Sequence[float] | None = None,
     input_shape: Sequence[int] | None = None,
     input_names: Sequence[str] | None = None,
+    optional_inputs: Sequence[str] = (),
     input_dtypes: Sequence[str] | None = None,
     label_names: Sequence[str] | None = None,
     channels: int | None = None,
@@ -53,6 +54,7 @@ def open_source(
         input_shape: The shape of one input as the checkpoint has it; pictures are brought to it.
         input_names: What the checkpoint calls its inputs, in call order: arrays, columns and items of these names are
             the inputs, in this order.
+        optional_inputs: Others that it takes where they are there.
         input_dtypes: Their dtypes: what is to be integers is taken as it is.
         label_names: The outputs of the checkpoint in order: the numbers of class folders with these names.
         channels: How many channels the model reads, where its `input_shape` is not known.
@@ -68,7 +70,7 @@ def open_source(
         mean=tuple(mean) if mean is not None else None,
         std=tuple(std) if std is not None else None,
         shape=tuple(input_shape) if input_shape is not None else None,
-        names=tuple(input_names or ()),
+        names=(*(input_names or ()), *optional_inputs),
         dtypes=tuple(input_dtypes or ()),
         depth=channels,
     )
@@ -82,7 +84,7 @@ def open_source(
             f"--{name} was not used: it is for pictures and bytes, other arrays are input as they are" for name in left
         )
 
-    return replace(source, input_names=preparation.names, told=told)
+    return replace(source, input_names=preparation.names, optional=frozenset(optional_inputs), told=told)
 
 
 def _opened(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -315,7 +316,9 @@ def decode(image: bytes | Path, *, channels: int = 3) -> Pixels:
                 upright = upright.convert("RGBA")
             pixels = np.asarray(upright.convert(mode))
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
-        raise BadSampleError(f"no readable image ({str(error)[:120]})") from error
+        # Of bytes in a table, PIL names where in memory they lie.
+        why = re.sub(r" ?<_io\.BytesIO object at 0x\w+>", "", str(error))
+        raise BadSampleError(f"no readable image ({why[:120]})") from error
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
