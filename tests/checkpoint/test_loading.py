@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import pickle
 import sys
 import types
@@ -477,8 +478,16 @@ def test_a_file_of_a_hugging_face_folder_under_arch_names_the_folder(tmp_path: P
     assert f"try {tmp_path} without --arch" in raised.value.hint
 
 
-def test_a_hugging_face_folder_of_pickles_is_refused(tmp_path: Path) -> None:
+def test_a_hugging_face_folder_of_pickles_that_run_code_is_refused(tmp_path: Path) -> None:
+    class Runs:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ViTForImageClassification"]}))
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Runs()}))
+    with pytest.raises(RefusedError, match="runs code when it is read"):
+        load_checkpoint(tmp_path)
+    assert not (tmp_path / "ran").exists()
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({}))
-    with pytest.raises(RefusedError, match="no safetensors"):
+    with pytest.raises(XaiError, match="holds no weights"):
         load_checkpoint(tmp_path)

@@ -44,7 +44,7 @@ def open_arrays(path: Path, preparation: Preparation, *, strict: bool) -> Indexe
         )
     source = from_arrays(arrays, str(path), preparation, strict=strict)
     notes = tuple(f"{name} of {path} was left out: {why}" for name, why in refused.items())
-    return replace(source, notes=notes)
+    return replace(source, notes=(*source.notes, *notes))
 
 
 def _mapped(path: Path) -> NDArray[Any]:
