@@ -3,10 +3,10 @@
 Names resolve lazily: `import xaicli` takes no torch, polars, pyarrow, matplotlib or numpy with it.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # Nothing is imported here: the command `xai` is quiet when it is interrupted from its second module on.
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -55,9 +55,11 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if not (home := _HOMES.get(name)):
         raise AttributeError(f"module 'xaicli' has no attribute {name!r}")
+    from importlib import import_module
+
     try:
         return getattr(import_module(home), name)
     except ModuleNotFoundError as error:

@@ -1,16 +1,31 @@
 """What the `xai` command and `python -m xaicli` run, also under `torchrun`."""
 
-import atexit
-import contextlib
-import gc
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
-import threading
-from pathlib import Path
-from typing import NoReturn
 
 _INTERRUPTED = 130
+_IS_ALONE = __name__ == "__main__" or os.path.basename(sys.argv[0]).partition(".")[0] == "xai"  # noqa: PTH119
+
+
+def _end_quietly(number: int, frame: object) -> None:
+    """What Ctrl-C does while nothing is there yet that could leave anything: no traceback through half an import."""
+    del number, frame
+    os._exit(_INTERRUPTED)
+
+
+if _IS_ALONE and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    # First of all, and without the module `signal`: what that and the others import takes a while on a slow disk.
+    _signal.signal(_signal.SIGINT, _end_quietly)
+
+import atexit  # noqa: E402
+import contextlib  # noqa: E402
+import gc  # noqa: E402
+import signal  # noqa: E402
+import threading  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import NoReturn  # noqa: E402
+
 _OBJECTS = 200_000
 """So many more objects before the garbage collector looks: at its default of 700 it takes a tenth of a short command,
 nearly all of it while modules are loaded, and finds nothing."""
@@ -22,6 +37,8 @@ def entry() -> NoReturn:
     try:
         from xaicli.cli import main
 
+        if signal.getsignal(signal.SIGINT) is _end_quietly:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = main(alone=True)
         # The answer is whole; what ends a process now would only take its status away.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -62,4 +79,6 @@ if __name__ == "__main__":
         entry()
     from xaicli.cli import main
 
+    if signal.getsignal(signal.SIGINT) is _end_quietly:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ class Result:
         self.folder = folder
         self._build = build
         self._brief = brief
+        self._of_files: tuple[str, ...] = ()
+        """What was warned of while files were written."""
 
     @property
     def data(self) -> pl.DataFrame:
@@ -98,7 +101,8 @@ class Result:
         """What `to_json` gives, in parts small enough to forget."""
         from xaicli.render.machine import json_parts
 
-        return json_parts(self.answer, outputs)
+        answer = replace(self.answer, warnings=tuple(dict.fromkeys((*self.answer.warnings, *self._of_files))))
+        return json_parts(answer, outputs)
 
     def save(
         self,
@@ -147,7 +151,7 @@ class Result:
             for path in old:
                 path.unlink(missing_ok=True)
             shown = ", ".join(path.name for path in old[:3]) + (" and others" if len(old) > 3 else "")
-            warnings.warn(f"removed pictures that the call before wrote of other samples: {shown}", stacklevel=2)
+            self._warn(f"removed pictures that the call before wrote of other samples: {shown}")
         if Format.HTML in wanted:
             from xaicli.render.html import link_pages
 
@@ -229,6 +233,15 @@ class Result:
         if Format.PNG in wanted:
             found = pictures(report, drawn, no_images=no_images, each=each)
             yield from ((f"{name}.png", png) for name, png in found)
+            from xaicli.render.canvas import what_is_not_drawn
+
+            for said in what_is_not_drawn(drawn.boxes, is_mirrored=drawn.is_mirrored):
+                self._warn(said)
+
+    def _warn(self, said: str) -> None:
+        """Warn of the files, now and in the JSON."""
+        warnings.warn(said, stacklevel=4)
+        self._of_files = (*(known for known in self._of_files if known != said), said)
 
 
 def _write_parts(path: Path, parts: Iterable[str], errors: str) -> Path:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SWALLOWED = """
 import os, signal, sys
 import xaicli.cli as cli
@@ -41,6 +43,34 @@ cli.build = lambda arguments=(): Command()
 from xaicli.__main__ import entry
 entry()
 """
+LOST = """
+import os, signal, time
+import xaicli.cli as cli
+class Gone:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+class Command:
+    def main(self, **_):
+        Gone()
+        AFTER
+cli.build = lambda arguments=(): Command()
+from xaicli.__main__ import entry
+entry()
+"""
+AT_ONCE = """
+import os, runpy, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == MODULE:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+for name in [MODULE]:
+    sys.modules.pop(name, None)
+sys.argv = ["xai", "--version"]
+from xaicli.__main__ import entry
+entry()
+"""
 
 
 def run(code: str) -> tuple[int, str]:
@@ -73,3 +103,28 @@ def test_ctrl_c_that_an_import_swallows_ends_the_command(tmp_path: Path) -> None
         "    pass\n"
     )
     assert run(WHILE_IMPORTING.replace("FOLDER", repr(str(tmp_path)))) == (130, "")
+
+
+def test_ctrl_c_that_python_drops_comes_again() -> None:
+    """Within a finalizer, a weak reference's callback or the collector's, Python drops what is raised."""
+    assert run(LOST.replace("AFTER", "while True: pass")) == (130, "")
+
+
+def test_a_command_that_went_on_after_ctrl_c_is_interrupted_all_the_same() -> None:
+    swallowing = "try:\n            time.sleep(5)\n        except BaseException:\n            pass"
+    assert run(LOST.replace("AFTER", swallowing)) == (130, "")
+    assert run(LOST.replace("Gone()", "").replace("AFTER", "return 0")) == (0, "")
+
+
+def test_what_else_python_drops_is_told_as_ever() -> None:
+    status, said = run(
+        LOST.replace("os.kill(os.getpid(), signal.SIGINT)", "raise ValueError('mine')").replace("AFTER", "")
+    )
+    assert status == 0
+    assert "Exception ignored in" in said
+    assert "ValueError: mine" in said
+
+
+@pytest.mark.parametrize("module", ["gc", "pathlib", "xaicli.cli", "typer"])
+def test_ctrl_c_while_the_command_is_loaded_is_quiet(module: str) -> None:
+    assert run(AT_ONCE.replace("MODULE", repr(module))) == (130, "")

@@ -189,6 +189,44 @@ def test_a_table_copies_as_csv(open_page) -> None:  # type: ignore[no-untyped-de
     assert cells[2] == shown
 
 
+def test_what_is_drawn_is_not_copied_as_something_else(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples")
+    page.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.click(".tools button")
+    head, *rows, _ = page.run("window.copied").split("\r\n")
+    shown = page.run("[...document.querySelectorAll('thead th')].map(h => h.textContent)")
+    assert "history" in shown
+    assert head.split(",") == [title for title in shown if title != "history"]
+    assert {row.count(",") for row in rows} == {head.count(",")}
+    assert "without the histories" in page.run("document.querySelector('.tools button:last-child').title")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["max 1", "max 2", "max 10", "min 1"],
+        ["9007199254740991", "9007199254740992", "9007199254740993", "9,007,199,254,740,994"],
+        ["-12", "-2", "0", "1.5", "3e2"],
+        ["img_2", "img_10", "img_010b"],
+    ],
+    ids=["groups", "large whole numbers", "numbers", "names"],
+)
+def test_cells_sort_as_people_count(open_page, cells: list[str]) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("labels")
+    mixed = [*cells[2:], *cells[1::-1]]
+    page.run(
+        "(() => { const rows = [...document.querySelector('tbody').rows];"
+        f"const texts = {json.dumps(mixed)};"
+        "rows.slice(texts.length).forEach(r => r.remove());"
+        "texts.forEach((t, i) => {"
+        "const row = rows[i] ?? rows[0].parentElement.appendChild(rows[0].cloneNode(true));"
+        "row.cells[0].textContent = t; delete row.cells[0].dataset.v; }); })()"
+    )
+    page.click("thead th:nth-of-type(1) button")
+    found = page.run("[...document.querySelectorAll('tbody tr')].map(r => r.cells[0].textContent)")
+    assert found == cells
+
+
 @pytest.mark.parametrize("sample", ["a b/</script>", "17"])
 def test_a_link_finds_its_sample(open_page, sample: str) -> None:  # type: ignore[no-untyped-def]
     page = open_page("samples", "#s=" + quote(sample, safe=""))

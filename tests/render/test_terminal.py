@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from tests.report_answers import labels_result, samples_result
@@ -315,3 +316,17 @@ def test_headings_of_a_matrix_are_told_apart() -> None:
     assert "cat" in cat
     assert "dog" in dog
     assert max(len(cat), len(dog)) <= 12
+
+
+@pytest.mark.parametrize("name", ["数据集/画像/猫_0001_非常に長い名前のファイル{}.png", "x" * 40 + "😀" * 9 + "{}"])
+def test_a_wide_name_is_cut_to_the_columns_it_takes(name: str) -> None:
+    """As many columns of the table are there, with as wide a name of whatever letters."""
+    columns = (Column("group"), Column("sample"), Column("label"))
+    columns += (Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE))
+    rows = tuple(("max 1", name.format(i), "a label", 1234.5 + i, (1.0, 2.0, 3.0)) for i in range(3))
+    section = Section("s", "s", (Table("t", "Values", columns, rows),))
+    shown = as_text(Report("r", "R", "run", "Said.", (section,), ()))
+    assert "more column" not in shown
+    assert all(text in shown for text in ("1,234", "▁▅█", "a label"))
+    assert max(map(cell_len, shown.splitlines())) <= 80
+    assert len({line.split()[2] for line in shown.splitlines() if line.startswith("max 1")}) == 3

@@ -93,11 +93,15 @@ def _samples(asked: Asked, *, whole: bool = True) -> Report:
 
 
 def _labels(asked: Asked) -> Report:
+    from xaicli.queries.labels import without_finite
     from xaicli.report.labels import labels_report
     from xaicli.report.page import RunFacts
 
     assert asked.layout is not None
-    return labels_report(asked.answer, RunFacts.of(asked.layout, asked.answer.selection))
+    gaps = None
+    if asked.reader is not None and asked.selection is not None:
+        gaps = without_finite(asked.reader, asked.selection, asked.answer)
+    return labels_report(asked.answer, RunFacts.of(asked.layout, asked.answer.selection), gaps)
 
 
 def _dynamics(asked: Asked) -> Report:
@@ -129,6 +133,7 @@ def _findings(asked: Asked, *, whole: bool = True) -> Report:
 
 def _track_report(asked: Asked) -> Report:
     from xaicli.api.gathering import page_of
+    from xaicli.queries.labels import without_finite
     from xaicli.queries.spread import population
     from xaicli.report.page import RunFacts
     from xaicli.report.track import track_report
@@ -147,7 +152,10 @@ def _track_report(asked: Asked) -> Report:
     drawn = None if objects is None else _page_of_objects(facts, asked, objects)
     if drawn is not None:
         drawn = replace(drawn, names=page.names, keys=page.keys)
-    return track_report(asked.answer, asked.gathered, page, drawn, population=people, warnings=warnings)
+    labels = asked.gathered.labels
+    gaps = None if labels is None else without_finite(asked.reader, asked.selection, labels)
+    how = {"population": people, "without_finite": gaps}
+    return track_report(asked.answer, asked.gathered, page, drawn, warnings=warnings, **how)
 
 
 def _confusion(asked: Asked, *, whole: bool = True) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
@@ -56,6 +57,8 @@ COMMANDS = {
 }
 """The commands in the order of the help, each with the module here that has a function of its name (`import_`)."""
 
+_AGAIN = 0.05
+"""Seconds until an interruption that was lost is tried again."""
 _INTERRUPTED, _CLOSED_PIPE = 130, 141
 """What shells say of a process that Ctrl-C or a closed pipe ended."""
 _SEE = "see: xai --help, or xai COMMAND --help"
@@ -179,7 +182,8 @@ def main(argv: Sequence[str] | None = None, *, alone: bool = False) -> int:
         with plain_warnings(), interruptions:
             status = build(arguments).main(args=arguments, prog_name="xai", standalone_mode=False)
         sys.stdout.flush()
-        return int(status or 0)
+        # Something on the way made nothing of it: what is there may not be whole.
+        return _INTERRUPTED if interruptions.seen else int(status or 0)
     except BrokenPipeError:
         _forget_output()
         return _CLOSED_PIPE
@@ -212,6 +216,7 @@ class _Interruptions:
 
     def __init__(self, *, alone: bool) -> None:
         self.seen = False
+        self._is_dropping = False
         self._is_alone = alone
 
     def __enter__(self) -> None:
@@ -220,15 +225,38 @@ class _Interruptions:
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
+        self._lost = sys.unraisablehook
         if self._is_mine:
             signal.signal(signal.SIGINT, self._interrupt)
+            sys.unraisablehook = self._again
 
     def __exit__(self, *_: object) -> None:
         if self._is_mine:
+            sys.unraisablehook = self._lost
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _again(self, lost: Any) -> None:
+        """Where Python drops an interruption, within what runs as an object goes, it comes once more in a moment."""
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            self._lost(lost)
+            return
+        self._is_dropping = True
+        try:
+            self._later()
+        finally:
+            self._is_dropping = False
+
+    def _later(self) -> None:
+        timer = threading.Timer(_AGAIN, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.seen = True
+        if self._is_dropping:
+            # What is raised here would be dropped as well.
+            self._later()
+            return
         if self._is_alone and _is_importing(frame):
             # A library that catches this goes on with half of what it imports, and fails later for another reason.
             end_status()

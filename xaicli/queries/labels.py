@@ -112,9 +112,7 @@ def _without_finite(
         called = {**names, **kinds.names}
         of_pair = data.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)
         for metric in selection.metrics:
-            value = pl.col(metric).cast(pl.Float64)
-            lazy = rows(reader, one).filter(value.is_not_null() & ~value.is_finite())
-            found = kinds.labelled(lazy.select(selection.label_key, EPOCH).collect(), selection.label_map)
+            found = _not_finite(reader, one, kinds, metric)
             counted = found.group_by(LABEL).agg(pl.len().alias("n"), pl.max(EPOCH)).sort(LABEL)
             known = of_pair.filter(pl.col("metric") == metric).group_by(LABEL).agg(pl.max(EPOCH).alias("known"))
             lacking = counted.join(known, on=LABEL, how="left", maintain_order="left")
@@ -131,6 +129,47 @@ def _without_finite(
             if ended.height:
                 told = _told([called.get(label, label_text(label)) for label in ended[LABEL]])
                 yield f"{where}: {told} {'is' if ended.height == 1 else 'are'} in the last epoch with no finite value"
+
+
+def _not_finite(reader: Reader, selection: Selection, kinds: Kinds, metric: str) -> pl.DataFrame:
+    """The rows of one (mode, ds_id) whose value was recorded and is not finite: label, epoch, pass, step."""
+    value = pl.col(metric).cast(pl.Float64)
+    lazy = rows(reader, selection).filter(value.is_not_null() & ~value.is_finite())
+    return kinds.labelled(lazy.select(selection.label_key, EPOCH, PASS, STEP).collect(), selection.label_map)
+
+
+def without_finite(reader: Reader, selection: Selection, answer: Answer) -> pl.DataFrame:
+    """Where labels of an answer have values, but none that is finite: they are not among its rows.
+
+    Args:
+        reader: The run.
+        selection: What was asked.
+        answer: What `labels` answers.
+
+    Returns:
+        mode, ds_id, metric, label, name, epoch, pass, step (the largest there); nothing of labels without any row.
+    """
+    key = [MODE, DS_ID, "metric", LABEL]
+    places = [*key, EPOCH, PASS]
+    if not answer.counts.non_finite or answer.data.is_empty():
+        return answer.data.head(0).select(*places, STEP)
+
+    def compute() -> Answer:
+        parts = []
+        for pair in selection.pairs:
+            one = replace(selection, pairs=(pair,))
+            kinds = Kinds.of(reader, one, pair)
+            for metric in selection.metrics:
+                of_pair = (pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID), pl.lit(metric).alias("metric"))
+                found = _not_finite(reader, one, kinds, metric).group_by(LABEL, EPOCH, PASS).agg(pl.max(STEP))
+                parts.append(found.select(*of_pair, LABEL, EPOCH, PASS, STEP))
+        return replace(answer, data=pl.concat(parts, how="vertical_relaxed"))
+
+    found = cached(reader, selection, {"question": "labels without finite values"}, compute).data
+    schema = answer.data.schema
+    found = found.cast({name: schema[name] for name in (*places, STEP)})
+    called = answer.data.unique(key, keep="first").select(*key, "name")
+    return found.join(called, on=key, how="inner").join(answer.data, on=places, how="anti", nulls_equal=True)
 
 
 def _told(names: Sequence[str]) -> str:

@@ -50,6 +50,8 @@ _SHORT_TICK, _MOST_LEFT = 3.2, 14
 """A number of a y axis for which the sheet has room anyway, in font sizes, and for how many more it has classes."""
 _PAGE_FONT, _BESIDE_NAME = 12, 20
 """The size of a chart's texts on the page, and what lies beside the name at the end of a line, in pixels."""
+_DRAWN = {Cell.SPARKLINE: "drawn"}
+"""The class of a column that is drawn and has no text: it is not copied."""
 _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
 _LONG = 24
@@ -402,10 +404,15 @@ def _tenths(strength: float) -> int:
 
 
 def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
-    """A history as a line without axes, of very many points every k-th up to the last; empty where there is none."""
+    """A history as a line without axes; empty where there is none.
+
+    Of very many points it shows every k-th up to the last, or where some are missing the mean of each few.
+    """
+    values = [v if v is not None and math.isfinite(v) else None for v in values]
+    if None in values:
+        values = averaged(values, _SPARK_POINTS)
     stride = -(-len(values) // _SPARK_POINTS) or 1
     values = values[(len(values) - 1) % stride :: stride]
-    values = averaged([v if v is not None and math.isfinite(v) else None for v in values], _SPARK_POINTS)
     known = [v for v in values if v is not None]
     if not known:
         return Markup("")
@@ -415,14 +422,15 @@ def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
         None if v is None else (i * step, 18 - 16 * (v - low) / (high - low or 1.0)) for i, v in enumerate(values)
     ]
     path, pen = "", "M"
-    for place in places:
+    for place, after in zip(places, [*places[1:], None], strict=True):
         if place is None:
             pen = "M"
             continue
         path += f"{pen}{place[0]:.1f} {place[1]:.1f}"
+        if pen == "M" and after is None:
+            # A value between two gaps, or alone: a dash, the last one within the picture.
+            path += "h4" if place[0] < 98 else "h-4"
         pen = "L"
-    if len(known) == 1:
-        path += "h4"
     under = f'<path class="fill" d="{path}L100 20L0 20z"/>' if fill and len(known) == len(values) > 1 else ""
     return Markup(
         f'<svg class="spark" viewBox="0 0 100 20" preserveAspectRatio="none" aria-hidden="true">'
@@ -445,7 +453,7 @@ def _table(table: Table, *, titled: bool = True) -> Markup:
     numeric = [column.cell in (Cell.NUMBER, Cell.INTEGER) for column in table.columns]
     keys = table.keys or ("",) * len(table.rows)
     heads = [
-        element("th", column.title, class_="num" if number else "", scope="col")
+        element("th", column.title, class_="num" if number else _DRAWN.get(column.cell, ""), scope="col")
         for column, number in zip(table.columns, numeric, strict=True)
     ]
     anchors = table.anchors or ("",) * len(table.rows)

@@ -9,7 +9,7 @@ import re
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -310,9 +310,41 @@ def gaps(values: Sequence[float | None]) -> list[float]:
     return [value if value is not None and math.isfinite(value) else math.nan for value in values]
 
 
+_FROM_THE_RIGHT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
+"""Letters of Hebrew, Arabic and the other scripts that are read from the right."""
+
+
+def reads_from_the_right(text: str) -> bool:
+    """Whether any of a text does: its letters are drawn in another order than they are stored in."""
+    return not text.isascii() and _FROM_THE_RIGHT.search(text) is not None
+
+
+@functools.cache
+def can_reorder() -> bool:
+    """Whether this machine's Pillow can put such letters in order; else they are drawn mirrored."""
+    from PIL import features
+
+    return bool(features.check("raqm")) and features.check("fribidi") is not False
+
+
+def setting_of(text: str) -> dict[str, str]:
+    """What Pillow is told for a line of text: nothing, or to order it as a page does, whose lines begin at the left."""
+    return {"direction": "ltr"} if reads_from_the_right(text) and can_reorder() else {}
+
+
+def font(size: float, name: str = REGULAR, text: str = "") -> Any:
+    """A face of the family that matplotlib ships, at a size in pixels, as Pillow takes it.
+
+    Args:
+        size: In pixels.
+        name: The face.
+        text: What is written with it.
+    """
+    return _font(size, name, bool(setting_of(text)))
+
+
 @functools.lru_cache(maxsize=64)
-def font(size: float, name: str = REGULAR) -> Any:
-    """A face of the family that matplotlib ships, at a size in pixels, as Pillow takes it."""
+def _font(size: float, name: str, is_reordered: bool) -> Any:
     from importlib.util import find_spec
     from pathlib import Path
 
@@ -321,15 +353,16 @@ def font(size: float, name: str = REGULAR) -> Any:
     spec = find_spec("matplotlib")
     assert spec is not None
     assert spec.origin is not None
+    engine = ImageFont.Layout.RAQM if is_reordered else ImageFont.Layout.BASIC
     return ImageFont.truetype(
-        Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name, size, layout_engine=ImageFont.Layout.BASIC
+        Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name, size, layout_engine=engine
     )
 
 
 @functools.lru_cache(maxsize=4096)
 def width_of(text: str, weight: str = "normal") -> float:
     """How wide a line of text is, in font sizes."""
-    return float(font(64, BOLD if weight == "bold" else REGULAR).getlength(text)) / 64
+    return float(font(64, BOLD if weight == "bold" else REGULAR, text).getlength(text, **setting_of(text))) / 64
 
 
 def ems(texts: Iterable[str]) -> float:
@@ -362,3 +395,35 @@ def has_glyph(character: str) -> bool:
     """Whether the pictures' font can draw a character; what it cannot it draws as a box."""
     face = font(64)
     return bytes(face.getmask(character)) != bytes(face.getmask("\uffff"))
+
+
+_EVERYWHERE = 0x24F
+"""Up to here (Latin) the font has every character."""
+_NAMED = 8
+
+
+def lacking(text: str) -> set[str]:
+    """The characters of a text that the pictures' font lacks."""
+    return set() if text.isascii() else {c for c in text if ord(c) > _EVERYWHERE and not has_glyph(c)}
+
+
+def what_is_not_drawn(lacking: Collection[str], *, is_mirrored: bool) -> list[str]:
+    """What to say of pictures whose texts are not what a page shows.
+
+    Args:
+        lacking: The characters drawn as boxes.
+        is_mirrored: Whether a text that reads from the right is drawn from the left.
+    """
+    said = []
+    if lacking:
+        shown = "".join(sorted(lacking)[:_NAMED]) + ("…" if len(lacking) > _NAMED else "")
+        said.append(
+            f"the PNGs show boxes in place of {len(lacking)} character{'' if len(lacking) == 1 else 's'} that their "
+            f"font lacks ({shown}); the page has the names as they are"
+        )
+    if is_mirrored:
+        said.append(
+            "the PNGs show names that are read from the right with their letters in the wrong order, since Pillow's "
+            "raqm and fribidi are not there; the page has the names as they are"
+        )
+    return said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
@@ -75,7 +74,6 @@ def _rounded(value: float | None, apart: float = 0.0) -> float | int | None:
 
 _ROWS_OF_SHEET = 16
 _SHEET_DPI = 144
-_BOXES = 8
 
 Chart = LineChart | Multiples | ScatterChart | MatrixChart | BarChart
 
@@ -133,6 +131,8 @@ class Pictures:
         self._drawn: dict[int, tuple[Chart, Picture]] = {}
         self.boxes: set[str] = set()
         """Characters that PNGs show as boxes."""
+        self.is_mirrored = False
+        """Whether PNGs show a text that reads from the right as if it did not."""
         self._stopped = False
 
     def stop(self) -> None:
@@ -166,6 +166,7 @@ class Pictures:
         ]
         svgs = tuple(write(pen.marks, frame) for frame in frames)
         self.boxes |= pen.boxes
+        self.is_mirrored |= pen.is_mirrored
         return Picture(svgs, pen.png() if self._density else b"")
 
 
@@ -176,14 +177,14 @@ def first_figure(report: Report) -> Figure:
     if chart is not None and grid is None:
         return draw(chart).figure
     if grid is not None:
-        return _as_figure(sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
+        return _as_figure(sheet(grid, grid.rows[:_ROWS_OF_SHEET]).picture)
     with canvas.settings():
         return canvas.new_figure(canvas.WIDE, report.title, report.sentence or "There is nothing to draw.")
 
 
 def sheet_png(grid: MapGrid) -> bytes:
     """The first samples of a grid of maps as PNG."""
-    return png_bytes(sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
+    return png_bytes(sheet(grid, grid.rows[:_ROWS_OF_SHEET]).picture)
 
 
 def _as_figure(picture: Pillow) -> Figure:
@@ -212,20 +213,16 @@ def pictures(
     """
     for chart in charts(report):
         yield chart.name, drawn.of(chart).png
-    if drawn.boxes:
-        shown = "".join(sorted(drawn.boxes)[:_BOXES])
-        warnings.warn(
-            f"the PNGs show boxes in place of {len(drawn.boxes)} characters that their font lacks ({shown}); "
-            "the page has the names as they are",
-            stacklevel=2,
-        )
     for grid in grids(report):
         pages = [grid.rows[at : at + _ROWS_OF_SHEET] for at in range(0, len(grid.rows), _ROWS_OF_SHEET)]
         sheets = {f"{grid.name}-sheet-{n}" if n > 1 else grid.name: rows for n, rows in enumerate(pages, 1)}
         if each:
             sheets |= {f"{grid.name}-{n:03d}": (row,) for n, row in enumerate(grid.rows, 1)}
         for stem, rows in sheets.items():
-            yield stem, png_bytes(sheet(grid, rows, no_images=no_images))
+            made = sheet(grid, rows, no_images=no_images)
+            drawn.boxes |= made.boxes
+            drawn.is_mirrored |= made.is_mirrored
+            yield stem, png_bytes(made.picture)
     for section in report.sections:
         for block in section.blocks:
             if isinstance(block, ImageChart) and not no_images:

@@ -176,10 +176,16 @@
 
   // Tables: sort, filter, copy.
   const value = (cell) => cell.dataset.v ?? cell.textContent;
+  const whole = /^-?\d[\d,]*$/;
   const compare = (a, b) => {
+    // Beyond 2^53 neighbours are one and the same as floating-point numbers.
+    if (whole.test(a) && whole.test(b)) {
+      const [m, n] = [BigInt(a.replace(/,/g, "")), BigInt(b.replace(/,/g, ""))];
+      return m < n ? -1 : Number(m > n);
+    }
     const [x, y] = [Number(a.replace(/,/g, "")), Number(b.replace(/,/g, ""))];
     if (a !== "" && b !== "" && !Number.isNaN(x) && !Number.isNaN(y)) return x - y;
-    return a.localeCompare(b, "en");
+    return a.localeCompare(b, "en", { numeric: true });
   };
   const sort = (table, column, heading) => {
     const up = heading.getAttribute("aria-sort") === "descending" || (!heading.hasAttribute("aria-sort")
@@ -222,8 +228,11 @@
       for (const row of table.tBodies[0].rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
     });
     const copy = make("button", "copy as CSV", { type: "button" });
+    if (table.querySelector("th.drawn")) copy.title = "without the histories that are drawn; the files have their values";
     copy.addEventListener("click", async () => {
-      const lines = [table.tHead.rows[0], ...rows()].map((row) => [...row.cells].map((c) => quoted(value(c))).join(","));
+      const drawn = all("th", table).map((heading) => heading.classList.contains("drawn"));
+      const cells = (row) => [...row.cells].filter((_, column) => !drawn[column]);
+      const lines = [table.tHead.rows[0], ...rows()].map((row) => cells(row).map((c) => quoted(value(c))).join(","));
       copy.textContent = (await copied(lines.join("\r\n") + "\r\n")) ? "copied" : "not allowed here";
       setTimeout(() => { copy.textContent = "copy as CSV"; }, 1500);
     });

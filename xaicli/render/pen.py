@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.backend_bases import RendererBase
 
-from xaicli.render.canvas import BOLD, POINTS_PER_INCH, REGULAR, font, has_glyph, width_of
+from xaicli.render.canvas import (
+    BOLD,
+    POINTS_PER_INCH,
+    REGULAR,
+    can_reorder,
+    font,
+    lacking,
+    reads_from_the_right,
+    setting_of,
+    width_of,
+)
 from xaicli.render.pictures import png_bytes
 from xaicli.render.svg import OURS, Mark
 
@@ -18,8 +28,6 @@ if TYPE_CHECKING:
 HEADER = "header"
 """The group id of what the PNG alone shows: the page says it in its own words."""
 
-_EVERYWHERE = 0x24F
-"""Up to here (Latin) the font has every character."""
 _ALIGNED = {"left": "start", "center": "middle", "right": "end", "top": "end", "bottom": "start", "baseline": "start"}
 
 
@@ -147,7 +155,12 @@ class Pen(RendererBase):
     @property
     def boxes(self) -> frozenset[str]:
         """The characters that the PNG shows as boxes, since its font has none of them."""
-        return frozenset(c for text in self._texts for c in text.text if ord(c) > _EVERYWHERE and not has_glyph(c))
+        return frozenset(c for text in self._texts for c in lacking(text.text))
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the PNG shows a text that reads from the right as if it did not."""
+        return not can_reorder() and any(reads_from_the_right(text.text) for text in self._texts)
 
     def png(self) -> bytes:
         """The pixels as PNG; nothing more can be drawn."""
@@ -198,15 +211,16 @@ def drawn(figure: Figure, *, density: float = 0.0) -> Pen:
 
 
 def _write(picture: Any, brush: Any, text: _Text, density: float) -> None:
-    face = font(text.size * density, BOLD if text.weight == "bold" else REGULAR)
+    face = font(text.size * density, BOLD if text.weight == "bold" else REGULAR, text.text)
+    how: dict[str, Any] = setting_of(text.text)
     if not text.turned:
-        brush.text((text.x * density, text.y * density), text.text, fill=text.colour, font=face, anchor="ls")
+        brush.text((text.x * density, text.y * density), text.text, fill=text.colour, font=face, anchor="ls", **how)
         return
     from PIL import Image, ImageDraw
 
     ascent, descent = face.getmetrics()
-    strip = Image.new("L", (round(face.getlength(text.text)) + 2, ascent + descent))
-    ImageDraw.Draw(strip).text((0, ascent), text.text, fill=255, font=face, anchor="ls")
+    strip = Image.new("L", (round(face.getlength(text.text, **how)) + 2, ascent + descent))
+    ImageDraw.Draw(strip).text((0, ascent), text.text, fill=255, font=face, anchor="ls", **how)
     upright = strip.transpose(Image.Transpose.ROTATE_90)
     place = (round(text.x * density) - ascent, round(text.y * density) - upright.height)
     picture.paste(text.colour, (*place, place[0] + upright.width, place[1] + upright.height), upright)

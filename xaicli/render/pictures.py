@@ -8,10 +8,21 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xaicli.render.canvas import BOLD, LIGHT, REGULAR, font, name, wrapped
+from xaicli.render.canvas import (
+    BOLD,
+    LIGHT,
+    REGULAR,
+    can_reorder,
+    font,
+    lacking,
+    name,
+    reads_from_the_right,
+    setting_of,
+    wrapped,
+)
 from xaicli.report.charts import BarChart, Image, LineChart
 from xaicli.report.model import FIXED, MapGrid, MapPanel, MapRow
 
@@ -116,8 +127,17 @@ _DENSITY = 2
 """Pixels a point."""
 
 
-def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> Pillow:
-    """Rows of a grid as one picture, RGB.
+@dataclass(frozen=True)
+class Sheet:
+    """Rows of a grid as one picture, RGB, and what of their texts it does not show as it is."""
+
+    picture: Pillow
+    boxes: frozenset[str]
+    is_mirrored: bool
+
+
+def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> Sheet:
+    """Rows of a grid as one picture.
 
     Args:
         grid: What they belong to.
@@ -140,7 +160,8 @@ def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> 
         _words(brush, row, top + _HEAD)
         for column, panel in enumerate(panels):
             _panel(brush, panel, row.input, _WORDS + column * (_SIDE + _GAP), top + _HEAD)
-    return brush.picture
+    boxes = frozenset(c for text in brush.texts for c in lacking(text))
+    return Sheet(brush.picture, boxes, not can_reorder() and any(map(reads_from_the_right, brush.texts)))
 
 
 def shown_panels(row: MapRow, *, no_images: bool) -> tuple[MapPanel, ...]:
@@ -154,6 +175,8 @@ class _Brush:
 
     picture: Pillow
     draw: Any
+    texts: set[str] = field(default_factory=set)
+    """What was written."""
 
     @classmethod
     def on(cls, width: float, height: float) -> _Brush:
@@ -168,8 +191,9 @@ class _Brush:
         self, x: float, y: float, text: str, size: float, colour: str = "ink", *, bold: bool = False, at: str = "l"
     ) -> None:
         """A line of text, its baseline at y; at x its left end, its middle ("m") or its right end ("r")."""
-        face = font(size * _DENSITY, BOLD if bold else REGULAR)
-        self.draw.text((x * _DENSITY, y * _DENSITY), text, fill=LIGHT[colour], font=face, anchor=f"{at}s")
+        self.texts.add(text)
+        how = {"font": font(size * _DENSITY, BOLD if bold else REGULAR, text), **setting_of(text)}
+        self.draw.text((x * _DENSITY, y * _DENSITY), text, fill=LIGHT[colour], anchor=f"{at}s", **how)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: str) -> None:
         """A filled rectangle."""

@@ -20,7 +20,7 @@ from rich.text import Text as RichText
 from xaicli.answer import Counts
 from xaicli.render.text import printable, sparkline, told_apart
 from xaicli.report import numbers
-from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
+from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone, along
 from xaicli.report.model import (
     Block,
     Cell,
@@ -43,6 +43,7 @@ _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "r
 _LONGEST = 36
 _SHORT = 24
 """Characters of a long name where a table would not fit else."""
+_NARROWEST = 6
 _LAST = 200
 _BAR = 24
 _PICTURES = 10
@@ -272,8 +273,8 @@ def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[
     """
     every = [_one_line(t) for t in numbers.texts([v for row in table.rows for v in row if isinstance(v, (str, Link))])]
     shown = {cell for row in rows for cell in row}
-    long = sorted({text for text in every if len(text) > _LONGEST and text in shown})
-    names, of_last = told_apart(long, limit, among=every), told_apart(long, _LAST, among=every)
+    long = sorted({text for text in every if cell_len(text) > _LONGEST and text in shown})
+    names, of_last = _fitted(long, limit, among=every), _fitted(long, _LAST, among=every)
     columns = []
     for index, column in enumerate(table.columns):
         texts = [row[index] for row in rows]
@@ -282,6 +283,18 @@ def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[
             texts = [(of_last if last else names).get(text, text) for text in texts]
         columns.append(texts)
     return _rows(columns)
+
+
+def _fitted(names: Sequence[str], limit: int, *, among: Sequence[str]) -> dict[str, str]:
+    """Each name as `told_apart` gives it, within a limit of columns: a letter of Chinese, say, takes two of them."""
+    wide = [name for name in names if cell_len(name) > len(name)]
+    told = told_apart([name for name in names if name not in wide], limit, among=among)
+    for name in wide:
+        room = max(_NARROWEST, limit * len(name) // cell_len(name))
+        while cell_len(shown := told_apart([name], room, among=among)[name]) > limit and room > _NARROWEST:
+            room -= 1
+        told[name] = shown
+    return told
 
 
 def _rows(columns: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -323,8 +336,9 @@ def _least(headings: Sequence[_Heading], rows: Sequence[Sequence[str]]) -> list[
     for index, heading in enumerate(headings):
         cells = [row[index] for row in rows]
         # A name within a reason is broken before a column goes.
-        words = [word[:_SHORT] for cell in cells for word in cell.split(" ")] if heading.cell is Cell.TEXT else cells
-        least.append(max(map(cell_len, (*words, *heading.words)), default=0))
+        texts = [word for cell in cells for word in cell.split(" ")] if heading.cell is Cell.TEXT else cells
+        widths = [min(cell_len(text), _SHORT) if heading.cell is Cell.TEXT else cell_len(text) for text in texts]
+        least.append(max((*widths, *map(cell_len, heading.words)), default=0))
     return least
 
 
@@ -436,7 +450,11 @@ def _lines(chart: LineChart, out: Console) -> None:
     series = chart.series[:_BAR]
     known: list[list[Any]] = [[y for y in line.y if y is not None and math.isfinite(y)] or [None] for line in series]
     names = told_apart([line.name for line in series], _LONGEST)
-    told = [names[line.name] for line in series], [sparkline(line.y, _BAR) for line in series]
+    axis = sorted({x for line in series for x in line.x})
+    told = (
+        [names[line.name] for line in series],
+        [sparkline(along(line.x, line.y, axis), _BAR) for line in series],
+    )
     rows = _rows([*told, *(numbers.column([values[end] for values in known]) for end in (0, -1))])
     bounds = (_Heading("first", Cell.NUMBER), _Heading("last", Cell.NUMBER))
     _plain_table([_Heading(chart.y_label), _Heading(chart.x_label, Cell.SPARKLINE), *bounds], rows, out)

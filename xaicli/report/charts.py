@@ -178,6 +178,18 @@ Place = tuple[int, int]
 """(epoch, pass)."""
 
 
+def along(xs: Iterable[Any], values: Iterable[float | None], axis: Iterable[Any]) -> tuple[float | None, ...]:
+    """A history on an axis that it shares with others: None wherever it has no value.
+
+    Args:
+        xs: Where its values lie.
+        values: The values.
+        axis: Every place of the axis.
+    """
+    known = dict(zip(xs, values, strict=True))
+    return tuple(known.get(x) for x in axis)
+
+
 @dataclass(frozen=True)
 class Times:
     """The time axis of a picture.
@@ -222,10 +234,26 @@ class Times:
         values = tuple(float(steps[place] or 0) for place in told)
         return cls(axis, places, Axis("step", tuple(places[place] for place in told), values) if told else None)
 
+    @classmethod
+    def among(cls, histories: Iterable[Iterable[Mapping[str, Any]] | None]) -> Times:
+        """The axis that some histories share where nothing is drawn but themselves, by whatever has `epoch`."""
+        ordered = sorted({_place(point) for history in histories for point in history or ()})
+        return cls(places={place: float(number) for number, place in enumerate(ordered)})
+
     @property
     def many(self) -> str:
         """What it is drawn over, in the plural."""
         return "passes" if self.over is Over.PASS else f"{self.over}s"
+
+    def course(self, history: Iterable[Mapping[str, Any]] | None, key: str = "value") -> tuple[float | None, ...]:
+        """A history's values at every place of the axis; None where it has none.
+
+        Args:
+            history: Whatever has `epoch` and, where there are several an epoch, `pass`.
+            key: What of it is the value.
+        """
+        points = list(history or ())
+        return along(map(_place, points), (point[key] for point in points), sorted(self.places))
 
     def x(self, point: Mapping[str, Any]) -> float:
         """Where a point lies."""

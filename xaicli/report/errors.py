@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xaicli.answer import Answer
-from xaicli.report.charts import Band, LineChart, ScatterChart, Series, Tone
+from xaicli.report.charts import Band, LineChart, ScatterChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Passage, Report, Table, Text
 from xaicli.report.numbers import count, cut, cut_among, sample_name, short
@@ -471,7 +471,8 @@ class _Errors:
         keys = tuple(self._key(row) for row in rows)
         yield Table(self._name("suspects"), title, heads, cells, facts.note, keys, terminal_rows=_IN_TERMINAL)
         rows = list(self.details["worst"])
-        cards = tuple(self._picture(row) for row in rows[:_PASSAGES])
+        times = Times.among(row["history"] for row in rows)
+        cards = tuple(self._picture(row, times) for row in rows[:_PASSAGES])
         if cards:
             note = "Green: found. Red: made up. Blue: missed."
             yield Gallery(f"Worst pictures: {self.words}", cards, note)
@@ -481,13 +482,13 @@ class _Errors:
         cells = tuple(
             (
                 *(str(row["sample_id"]), *facts.cells(row), row["tp"], row["fp"], row["fn"], row["mean_iou"]),
-                tuple(float(one["fp"] + one["fn"]) for one in row["history"]),
+                _wrong_over(row, times),
             )
             for row in rows
         )
         yield Table(self._name("worst"), f"Worst pictures: {self.words}", heads, cells, facts.note)
 
-    def _picture(self, row: Mapping[str, Any]) -> Card:
+    def _picture(self, row: Mapping[str, Any], times: Times) -> Card:
         wrong = f"{row['fn']} missed, {row['fp']} made up"
         return Card(
             key=self._key(row),
@@ -495,7 +496,7 @@ class _Errors:
             lines=(f"{row['tp']} found, IoU {_short(row['mean_iou'])}",),
             tone=Tone.MAX,
             image=self.page.images.get((row["mode"], row["ds_id"], row["sample_id"])),
-            sparkline=tuple(float(one["fp"] + one["fn"]) for one in row["history"]),
+            sparkline=_wrong_over(row, times),
             deep_link=str(row["sample_id"]),
             verdict=wrong,
             facts=on_card(row, self.page.facts.path),
@@ -503,6 +504,11 @@ class _Errors:
 
     def _key(self, row: Mapping[str, Any]) -> str:
         return self.page.keys(row["mode"], row["ds_id"], row["sample_id"])
+
+
+def _wrong_over(row: Mapping[str, Any], times: Times) -> tuple[float | None, ...]:
+    """How much was missed or made up in a picture at every epoch."""
+    return times.course({**one, "value": float(one["fp"] + one["fn"])} for one in row["history"])
 
 
 def _corners(row: Mapping[str, Any]) -> str:

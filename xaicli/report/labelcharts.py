@@ -46,9 +46,9 @@ class LabelHistory:
     frame: pl.DataFrame
     """Its rows by epoch and pass."""
     last: Mapping[str, Any]
-    """The label's statistics at its last epoch."""
+    """The label's statistics where it last has a finite mean."""
     means: tuple[float | None, ...]
-    """The mean of each row."""
+    """The mean of each row; None where no value is finite."""
     last_epoch: int | None = None
     """The last epoch that any label has; the label's own without it."""
     times: Times = field(default_factory=Times)
@@ -70,8 +70,10 @@ class LabelHistory:
         means, found, at = rows["mean"].to_list(), [], 0
         end = max(rows["epoch"].to_list())
         for n in rows["label"].rle().struct.field("len").to_list():
-            last = rows.row(at + n - 1, named=True)
             mine = tuple(means[at : at + n])
+            # Its last finite figures: where it has none later on, there is a gap.
+            known = next((i for i in reversed(range(n)) if finite(mine[i])), n - 1)
+            last = rows.row(at + known, named=True)
             found.append(cls(name_of(last), rows.slice(at, n), last, mine, end, times))
             at += n
         return found
@@ -89,6 +91,14 @@ class LabelHistory:
     def lasts(self) -> bool:
         """Whether it has a finite mean in the last epoch of all labels."""
         return finite(self.last["mean"]) and self.last_epoch in (None, self.last["epoch"])
+
+    @property
+    def course(self) -> tuple[float | None, ...]:
+        """Its means at every place of the time axis."""
+        if len(self.means) == len(self.times.places) or not self.times.places:
+            return self.means
+        places = self.frame.select(pl.col("^(epoch|pass)$")).to_dicts()
+        return self.times.course({**place, "value": mean} for place, mean in zip(places, self.means, strict=True))
 
     @property
     def when(self) -> str:
@@ -113,25 +123,40 @@ def _missing_at_the_end(gone: Sequence[LabelHistory]) -> str:
 
 
 def label_sentence(labels: Sequence[LabelHistory]) -> str:
-    """Which labels stand out at the end, with figures."""
-    known = [label for label in labels if label.lasts]
-    gone = [label for label in labels if finite(label.last["mean"]) and not label.lasts]
+    """Which labels stand out at the end, with figures; of an earlier epoch where nothing is finite at the end."""
+    ends = [label.last["epoch"] for label in labels if finite(label.last["mean"])]
+    if not ends:
+        return f"{count(len(labels), 'label')}; no finite value."
+    end, last = max(ends), labels[0].last_epoch
+    known = [label for label in labels if label.last["epoch"] == end and finite(label.last["mean"])]
+    gone = [label for label in labels if finite(label.last["mean"]) and label.last["epoch"] != end]
+    is_over = last in (None, end)
+    when = "the last epoch" if is_over else f"epoch {end}"
+    before = "" if is_over else f"No label has a finite value after epoch {end}, and the last is epoch {last}. "
     absent = _missing_at_the_end(gone)
-    if not known:
-        return f"{count(len(labels), 'label')}; no finite value{' at the last epoch' if gone else ''}.{absent}"
+    if not is_over:
+        absent = f" Without a finite value in {when}: {listed([label.name for label in gone], 4)}." if gone else ""
     top, low = known[0], known[-1]
     spreads, names = _spreads(known), cut_apart([label.name for label in labels])
     if len(known) == 1:
         n = count(top.last["n"], "sample")
-        return f"One label at the last epoch, {names[top.name]}: {spreads[0]} there, over {n}.{absent}"
+        return f"{before}One label at {when}, {names[top.name]}: {spreads[0]} there, over {n}.{absent}"
     said = (
-        f"Highest mean at the last epoch: {names[top.name]} ({spreads[0]}). Lowest: {names[low.name]} ({spreads[-1]})."
+        f"{before}Highest mean at {when}: {names[top.name]} ({spreads[0]}). Lowest: {names[low.name]} ({spreads[-1]})."
     )
     risen = [label.name for label in known if (first := _first(label)) is not None and label.last["mean"] > first]
     if 0 < len(risen) < len(known):
         said += f" {len(risen)} of {len(labels):,} labels {'ends' if len(risen) == 1 else 'end'} higher than "
         said += f"{'it' if len(risen) == 1 else 'they'} began: {listed(risen, 4)}."
     return said + absent
+
+
+def gap_words(labels: Sequence[LabelHistory]) -> str:
+    """What a caption says of gaps: that they are where no value is finite, and from when on none is."""
+    ends = [label.last["epoch"] for label in labels if finite(label.last["mean"])]
+    if ends and labels[0].last_epoch is not None and max(ends) < labels[0].last_epoch:
+        return f" After epoch {max(ends)} no value is finite."
+    return " A gap in a line: no value is finite there." if any(None in label.means for label in labels) else ""
 
 
 def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str) -> LineChart:
@@ -170,6 +195,7 @@ def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str)
         bands, median = _spread_of_labels(labels)
         series.append(median)
         legend += f" Grey: the middle 90 % and 50 % of all {len(labels):,} labels' means, and their median."
+    legend += gap_words(labels)
     return LineChart(
         name=names("labels", words),
         title=f"Mean {words} of each label",
@@ -186,7 +212,7 @@ def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str)
 def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...], Series]:
     frame = _means(labels)
     quantiles = [pl.col("mean").quantile(q, "linear").alias(str(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
-    table = frame.group_by("x").agg(quantiles).sort("x")
+    table = _everywhere(frame.group_by("x").agg(quantiles), labels)
     x = tuple(table["x"])
     bands = tuple(
         Band(title, x, tuple(table[low]), tuple(table[high]))
@@ -198,8 +224,14 @@ def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...],
 def of_everyone(labels: Sequence[LabelHistory]) -> Series:
     """The mean of all samples whatever their label: each label's mean weighted by its number of samples."""
     mean = (pl.col("mean") * pl.col("n")).sum() / pl.col("n").sum()
-    table = _means(labels).filter(pl.col("n") > 0).group_by("x").agg(mean).sort("x")
+    table = _everywhere(_means(labels).filter(pl.col("n") > 0).group_by("x").agg(mean), labels)
     return Series("all samples", tuple(table["x"]), tuple(table["mean"]), Tone.REFERENCE)
+
+
+def _everywhere(table: pl.DataFrame, labels: Sequence[LabelHistory]) -> pl.DataFrame:
+    """Figures by `x` at every place of the time axis; null, a gap, where no label has a finite mean."""
+    places = pl.DataFrame({"x": sorted(labels[0].times.places.values())}, schema={"x": pl.Float64}).unique("x")
+    return (places if places.height else table.select("x")).join(table, on="x", how="left").sort("x")
 
 
 def _means(labels: Sequence[LabelHistory]) -> pl.DataFrame:
@@ -253,6 +285,7 @@ def small_multiples(
     if total > len(shown):
         half = len(shown) // 2
         legend += f" The {half} highest and {half} lowest of {total:,} labels; the table has all."
+    legend += gap_words([label for _, label in shown])
     if stride > 1:
         legend += f" One epoch in {stride} drawn."
     return Multiples(

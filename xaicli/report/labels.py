@@ -25,7 +25,7 @@ from xaicli.report.labelcharts import (
 )
 from xaicli.report.model import Block, Cell, Column, Report, Table, Text, Views
 from xaicli.report.numbers import listed
-from xaicli.report.page import Names, Page, Part, RunFacts, as_list, report_of, words_of
+from xaicli.report.page import Names, Page, Part, RunFacts, as_list, headline, report_of, words_of
 from xaicli.vocabulary import Bounds
 
 _TABLE_ROWS = 5000
@@ -33,17 +33,22 @@ _MOST_LABELS = 10_000
 """More labels of one (mode, ds_id, metric) are not gone through one by one."""
 
 
-def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
+def labels_report(answer: Answer, facts: RunFacts | None = None, without_finite: pl.DataFrame | None = None) -> Report:
     """The page of `xai labels`.
 
     Args:
         answer: Rows `{mode, ds_id, metric, label, name, epoch, step, n, mean, std, min, max, bounds}`.
         facts: The run.
+        without_finite: Where these labels have values, but none that is finite.
     """
     page = Page(facts) if facts else Page()
     bounds = [Bounds(item) for item in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
     data, left_out = few_enough(answer.data)
-    parts = list(by_subject(data, answer.selection.get("axis"), answer.extra.get("without_finite", ())))
+    parts = list(
+        by_subject(
+            with_gaps(data, without_finite), answer.selection.get("axis"), answer.extra.get("without_finite", ())
+        )
+    )
     shown = [
         Part(words, label_blocks(words, labels, bounds, page.names, key=f"l{index}"))
         for index, (words, labels) in enumerate(parts)
@@ -55,7 +60,7 @@ def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         shown,
         name="labels",
         title=f"Labels: {', '.join(metrics) or 'nothing recorded'}",
-        sentence=label_sentence(parts[0][1]) if parts else "",
+        sentence=headline([(words, label_sentence(labels)) for words, labels in parts]),
         nothing=_nothing(answer, metrics),
         rules=[(f"band {bound}", BAND_WORDS[bound]) for bound in bounds],
         tables={"labels": lambda: flat_rows(answer.data)},
@@ -88,6 +93,15 @@ def few_enough(data: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
         "all are in the CSV and JSON"
     )
     return data.join(kept, on=[*subject, "label"], how="semi", maintain_order="left"), (said,)
+
+
+def with_gaps(data: pl.DataFrame, without_finite: pl.DataFrame | None) -> pl.DataFrame:
+    """The rows, and of the labels among them those without figures, of places where no value is finite."""
+    if without_finite is None or without_finite.is_empty():
+        return data
+    key = ["mode", "ds_id", "metric", "label"]
+    gaps = without_finite.join(data.select(key).unique(), on=key, how="semi")
+    return pl.concat([data, gaps.with_columns(pl.lit(0, data.schema["n"]).alias("n"))], how="diagonal")
 
 
 def by_subject(
@@ -152,10 +166,21 @@ def _table(words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds],
     wanted = [bound for bound in bounds if bound not in (Bounds.NONE, Bounds.STD, Bounds.RANGE)]
     pairs = [Column(f"{TITLES[bound]} {side}", Cell.NUMBER) for bound in wanted for side in ("low", "high")]
     rows, numbers = [], ("mean", "std", "min", "max")
+    passes = any(number for label in labels[:1] for _, number in label.times.places)
     for label in labels[:_TABLE_ROWS]:
         last = label.last
         extra = [v for bound in wanted for v in _ends((last["bounds"] or {}).get(bound))]
-        rows.append((label.name, last["n"], *(last[key] for key in numbers), *extra, label.means, last["epoch"]))
+        rows.append(
+            (
+                label.name,
+                last["n"],
+                *(last[key] for key in numbers),
+                *extra,
+                label.course,
+                last["epoch"],
+                *([last["pass"] or 0] if passes else []),
+            )
+        )
     left_out = len(labels) - len(rows)
     # The least, the mean and the most of a label stand side by side.
     widths = [float(row[5] - row[4]) for row in rows if finite(row[4]) and finite(row[5]) and row[5] > row[4]]
@@ -170,6 +195,7 @@ def _table(words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds],
             *pairs,
             Column("mean over epochs", Cell.SPARKLINE),
             Column("epoch", Cell.INTEGER),
+            *([Column("pass", Cell.INTEGER)] if passes else []),
         ),
         rows=tuple(rows),
         note=f"and {left_out:,} more labels in the CSV and JSON" if left_out else "",

@@ -333,6 +333,23 @@ class Part:
     title: str = ""
 
 
+_TOLD = 3
+"""Of so many metrics and data sets the first sentence of a page tells."""
+
+
+def headline(said: Sequence[tuple[str, str]]) -> str:
+    """What the first parts of a page say, each under its name where there are several, and how many more there are.
+
+    Args:
+        said: (what a part is about, what it says).
+    """
+    if len(said) < 2:
+        return "".join(sentence for _, sentence in said)
+    told = [f"{words}: {sentence}" for words, sentence in said[:_TOLD]]
+    more = [f"And {len(said) - _TOLD:,} more, below."] if len(said) > _TOLD else []
+    return " ".join((*told, *more))
+
+
 def report_of(
     answer: Answer,
     page: Page,

@@ -14,16 +14,14 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
-from xaicli.report.numbers import count, sample_name, shorts, spread
-from xaicli.report.page import Page, Part, as_list, conditions, report_of, words_of
+from xaicli.report.numbers import count, listed, sample_name, shorts, spread
+from xaicli.report.page import Page, Part, as_list, conditions, headline, report_of, words_of
 from xaicli.vocabulary import LABEL, PREDICTION, Group
 
 TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
 _HEADINGS = {Group.MAX: "Highest", Group.MIN: "Lowest", Group.LISTED: "Listed"}
 _LOG_DECADES = 2
 _CARDS = 24
-_TOLD = 3
-"""Of so many metrics and data sets the first sentence of the page tells."""
 LEGEND = (
     "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green. "
     "Grey: the middle 90 % and 50 % of all samples, and their median."
@@ -49,6 +47,12 @@ class Subject:
         """What is told of it in words, cards and a table: the scores, and the medians where they change."""
         first, last = _medians(self)
         return [row["score"] for row in self.rows if _finite(row["score"])] + ([first, last] if first != last else [])
+
+    @property
+    def times(self) -> Times:
+        """The time axis that its picture, cards and table share."""
+        histories = (point for row in self.rows for point in row["history"] or ())
+        return Times.of(self.over, (*self.population, *histories))
 
     @property
     def words(self) -> str:
@@ -92,7 +96,7 @@ def blocks(subject: Subject, page: Page) -> list[Block]:
 
 def sentence(subject: Subject, page: Page) -> str:
     """What the histories of one subject say, with figures."""
-    said = []
+    said: list[str] = []
     first, last = _medians(subject)
     told = subject.numbers
     in_words = dict(zip(told, shorts(told, 3), strict=True))
@@ -110,7 +114,21 @@ def sentence(subject: Subject, page: Page) -> str:
             f"The {f'{len(rows)} ' if many else ''}{word} {'samples are' if many else 'sample is'} at "
             f"{low if low == high else f'{low} to {high}'}{_wrong(subject, rows, page)}."
         )
-    return " ".join(said) or _of_listed(subject.metric, in_words)
+    return " ".join((*_since_when(subject), *(said or [_of_listed(subject.metric, in_words)])))
+
+
+def _since_when(subject: Subject) -> Iterator[str]:
+    """Where the last epochs have no finite value: of which epoch the figures are."""
+    points = [(point["epoch"], point["value"]) for row in subject.rows for point in row["history"] or ()]
+    everyone = [(row["epoch"], row["q50"]) for row in subject.population]
+    finite = [epoch for epoch, value in (*points, *everyone) if _finite(value)]
+    last = max((epoch for epoch, _ in (*points, *everyone)), default=None)
+    if finite and last is not None and max(finite) < last:
+        whose = "No sample has" if everyone else "None of the samples shown has"
+        yield (
+            f"{whose} a finite {subject.metric} after epoch {max(finite)}, and the last is epoch {last}: "
+            f"no figure here is of a later epoch than {max(finite)}."
+        )
 
 
 def _of_listed(metric: str, in_words: Mapping[float, str]) -> str:
@@ -121,10 +139,14 @@ def _of_listed(metric: str, in_words: Mapping[float, str]) -> str:
     return f"The listed samples are at {low} to {high}." if low != high else f"What is listed is at {low}."
 
 
-def no_samples(selection: Mapping[str, Any]) -> str:
-    """Why there is no sample: none was asked for, or none is there."""
+def no_samples(answer: Answer) -> str:
+    """Why there is no sample: none was asked for, none has a value that can be ranked, or none is there."""
+    selection = answer.selection
     if selection.get("max") == 0 and selection.get("min") == 0 and not selection.get("ids"):
         return "No samples are asked for: --max and --min are 0, and no --ids are given."
+    if answer.counts.non_finite:
+        metrics = listed([str(metric) for metric in as_list(selection.get("metric"))])
+        return f"No sample has a finite {metrics}: what was recorded is NaN or infinite."
     return "No samples: the selection leaves nothing."
 
 
@@ -156,7 +178,7 @@ def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], page: Page) -> s
 def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
     """The histories over time; over decades of values on a logarithmic scale."""
     people = subject.population
-    times = Times.of(subject.over, (*people, *(point for row in subject.rows for point in row["history"] or ())))
+    times = subject.times
     xs = tuple(times.x(row) for row in people)
     bands = tuple(
         Band(words, xs, tuple(row[low] for row in people), tuple(row[high] for row in people))
@@ -197,17 +219,17 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
 
 def _galleries(subject: Subject, page: Page) -> Iterator[Gallery]:
     scores = shorts([row["score"] for row in subject.rows], apart=spread(subject.numbers) or math.inf)
-    apart = spread([row["label"] for row in subject.rows if isinstance(row["label"], float)])
+    apart, times = spread([row["label"] for row in subject.rows if isinstance(row["label"], float)]), subject.times
     for group in Group:
         rows = [(row, score) for row, score in zip(subject.rows, scores, strict=True) if row["group"] == group]
-        cards = tuple(_card(subject, row, score, page, apart=apart) for row, score in rows[:_CARDS])
+        cards = tuple(_card(subject, row, score, page, times, apart=apart) for row, score in rows[:_CARDS])
         if cards:
             left_out = len(rows) - len(cards)
             note = f"and {left_out:,} more in the table" if left_out else ""
             yield Gallery(f"{_HEADINGS[group]} {subject.metric}", cards, note)
 
 
-def _card(subject: Subject, row: Mapping[str, Any], score: str, page: Page, *, apart: float) -> Card:
+def _card(subject: Subject, row: Mapping[str, Any], score: str, page: Page, times: Times, *, apart: float) -> Card:
     sample_id, label = row["sample_id"], row["label"]
     prediction = page.predictions.get((subject.mode, subject.ds_id, sample_id))
     verdict, right = answer_in_words(label, prediction, page, apart=apart)
@@ -218,7 +240,7 @@ def _card(subject: Subject, row: Mapping[str, Any], score: str, page: Page, *, a
         lines=(*lines, verdict) if right and verdict else tuple(lines),
         tone=TONES[Group(row["group"])],
         image=page.images.get((subject.mode, subject.ds_id, sample_id)),
-        sparkline=tuple(point["value"] for point in row["history"] or ()),
+        sparkline=times.course(row["history"]),
         links=saliency_link(sample_id),
         deep_link=str(sample_id),
         verdict="" if right else verdict,
@@ -263,13 +285,13 @@ def _table(subject: Subject, page: Page) -> Table:
     score = Column("score", Cell.NUMBER, apart=spread(subject.numbers) or math.inf)
     columns += [*known.columns, score, Column("history", Cell.SPARKLINE)]
     columns += [Column("")] if stale else []
-    rows = []
+    rows, times = [], subject.times
     for row in subject.rows:
         prediction = page.predictions.get((subject.mode, subject.ds_id, row["sample_id"]))
         shown: list[Any] = [f"{row['group']} {row['rank']}", str(row["sample_id"])]
         shown += [page.label_cell(row["label"])] if labelled else []
         shown += [page.label_cell(prediction)] if predicted else []
-        history = tuple(point["value"] for point in row["history"] or ())
+        history = times.course(row["history"])
         end = ["stale" if row["stale"] else ""] if stale else []
         rows.append((*shown, *known.cells(row), row["score"], history, *end))
     return Table(
@@ -293,6 +315,7 @@ def _of_stale(subject: Subject) -> str:
     last = max((point["epoch"] for point in (*subject.population, *points)), default=None)
     stale = {row["sample_id"]: row["history"] or () for row in subject.rows if row["stale"]}
     present = sum(any(point["epoch"] == last for point in history) for history in stale.values())
+    never = sum(not any(_finite(point["value"]) for point in history) for history in stale.values())
     said = [
         f"{n:,} {one if n == 1 else more}"
         for n, one, more in (
@@ -301,7 +324,10 @@ def _of_stale(subject: Subject) -> str:
         )
         if n
     ]
-    return f"stale: {' and '.join(said)}, shown with the last value there is"
+    shown = ", shown with the last value there is" if never < len(stale) else ""
+    whose = "it has" if len(stale) == 1 else f"{never:,} of them {'has' if never == 1 else 'have'}"
+    none = f"; {whose} no finite value at all" if never else ""
+    return f"stale: {' and '.join(said)}{shown}{none}"
 
 
 def long_rows(data: pl.DataFrame, metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -338,20 +364,11 @@ def samples_report(answer: Answer, page: Page | None = None, *, population: pl.D
         [Part(part.words, blocks(part, page)) for part in parts],
         name="samples",
         title="Sample histories: " + (", ".join(metrics) or "nothing recorded"),
-        sentence=_headline(parts, page),
-        nothing=no_samples(answer.selection),
+        sentence=headline([(part.words, sentence(part, page)) for part in parts]),
+        nothing=no_samples(answer),
         rules=(("score", score_rule(answer)), ("ties", "the smaller sample_id first")),
         tables={"samples": lambda: long_rows(answer.data, metrics)},
     )
-
-
-def _headline(parts: Sequence[Subject], page: Page) -> str:
-    """What the first subjects say, each under its name where there are several."""
-    if len(parts) < 2:
-        return "".join(sentence(part, page) for part in parts)
-    said = [f"{part.words}: {sentence(part, page)}" for part in parts[:_TOLD]]
-    more = [f"And {len(parts) - _TOLD:,} more, below."] if len(parts) > _TOLD else []
-    return " ".join((*said, *more))
 
 
 def score_rule(answer: Answer) -> str:

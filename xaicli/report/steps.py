@@ -11,7 +11,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
-from xaicli.report.charts import LineChart, Multiples, Series, Tone
+from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, sample_name, shorts
 from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
@@ -245,7 +245,7 @@ def _gap_in_words(gap: Mapping[str, Any]) -> str:
 
 def _gallery(batch: Mapping[str, Any], metric: str, words: str, page: Page) -> list[Gallery]:
     """The samples of a batch that have pictures."""
-    cards = []
+    cards, times = [], Times.among(row.get("history") for row in batch["samples"])
     for row in batch["samples"]:
         key = (batch["mode"], batch["ds_id"], row["sample_id"])
         if (image := page.images.get(key)) is None:
@@ -260,7 +260,7 @@ def _gallery(batch: Mapping[str, Any], metric: str, words: str, page: Page) -> l
                 lines=(*lines, verdict) if right and verdict else tuple(lines),
                 tone=Tone.MAX,
                 image=image,
-                sparkline=tuple(point["value"] for point in row.get("history") or ()),
+                sparkline=times.course(row.get("history")),
                 links=saliency_link(row["sample_id"]),
                 verdict="" if right else verdict,
             )
@@ -376,6 +376,7 @@ def _percent(share: float | None, absent: str = "–") -> str:
 
 
 def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, page: Page, name: str) -> Table:
+    times = Times.among(row.get("history") for row in rows)
     wanted: list[tuple[Column, Callable[[Mapping[str, Any]], Any]]] = [
         (Column("sample"), lambda row: str(row["sample_id"])),
         (Column("label"), lambda row: _label(row.get("label"), page)),
@@ -384,7 +385,7 @@ def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, p
         (Column("share"), lambda row: _percent(row["share"])),
         (Column("also in the spikes at"), lambda row: _other_steps(row)),
         (Column("facts"), lambda row: ", ".join(_fact_words(row))),
-        (Column("history", Cell.SPARKLINE), lambda row: tuple(point["value"] for point in row.get("history") or ())),
+        (Column("history", Cell.SPARKLINE), lambda row: times.course(row.get("history"))),
     ]
     optional = {"label": "label", "prediction": "prediction", "also in the spikes at": "also_in"}
     optional |= {"facts": "facts", "history": "history"}

@@ -15,19 +15,22 @@ from xaicli.report.datamap import definitions, map_blocks, truth_table
 from xaicli.report.findings import finding_blocks, noise_blocks, pair_blocks
 from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
-from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
+from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks, with_gaps
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
 from xaicli.report.numbers import count, cut_among, first_parts, listed, sample_name, shortened, shorts
-from xaicli.report.page import Names, Page, as_list, made, run_line, words_of
-from xaicli.report.samples import Subject, blocks, long_rows, score_rule, sentence, subjects
+from xaicli.report.page import Names, Page, as_list, headline, made, run_line, words_of
+from xaicli.report.samples import Subject, blocks, long_rows, no_samples, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
 from xaicli.report.steps import step_blocks
 from xaicli.vocabulary import Bounds, Mode
 
 if TYPE_CHECKING:
     from xaicli.api.gathering import Gathered
+    from xaicli.dynamics.computed import Statistics
     from xaicli.report.model import Rows
 
+_EVIDENCE = ("loss_mean", "aum", "confidence")
+"""What a label is suspected by."""
 _LONGEST = 160
 _NOT_HELD_OUT = (
     "Where these are training rows, their probabilities are not held out: the net has seen these very labels, so that "
@@ -44,6 +47,7 @@ def track_report(
     objects: Page | None = None,
     *,
     population: pl.DataFrame | None = None,
+    without_finite: pl.DataFrame | None = None,
     warnings: Sequence[str] = (),
 ) -> Report:
     """The page of `xai track-report`.
@@ -54,6 +58,7 @@ def track_report(
         page: The run, with thumbnails and predictions of the samples.
         objects: The same with the classes and pictures of the objects, where the run has samples and objects.
         population: Quantiles per (mode, ds_id, metric, epoch).
+        without_finite: Where labels have values, but none that is finite.
         warnings: Of pictures that could not be read.
     """
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
@@ -68,7 +73,7 @@ def track_report(
     else:
         sections = [
             *_histories(parts, gathered, page),
-            _labels(gathered, page.names),
+            _labels(gathered, page.names, without_finite),
             *_errors(gathered, page),
             *_objects(gathered, objects or page),
             _suspects(gathered, page),
@@ -109,7 +114,8 @@ def _tables(answer: Answer, gathered: Gathered, metrics: Sequence[str]) -> dict[
 
 
 def _sentence(parts: Sequence[Subject], gathered: Gathered, page: Page) -> str:
-    said = [sentence(parts[0], page)] if parts else ["No samples were recorded in this selection."]
+    said = [headline([(part.words, sentence(part, page)) for part in parts])] if parts else []
+    said = said or [no_samples(gathered.samples)]
     if gathered.of_objects and gathered.errors is not None:
         from xaicli.report.errors import errors_report
 
@@ -122,7 +128,9 @@ def _sentence(parts: Sequence[Subject], gathered: Gathered, page: Page) -> str:
         first = doubted.row(0, named=True)
         others = map(sample_name, gathered.suspects.data["sample_id"].head(_TOLD_APART)) if gathered.suspects else ()
         name = cut_among(sample_name(first["sample_id"]), others)
-        said.append(f"Most suspicious label: {name}, {first_parts(first['reason'], _LONGEST)}.")
+        several = gathered.suspects is not None and gathered.suspects.data.select("mode", "ds_id").n_unique() > 1
+        where = f" in {first['mode']} {first['ds_id']}".rstrip() if several else ""
+        said.append(f"Most suspicious label{where}: {name}, {first_parts(first['reason'], _LONGEST)}.")
     return " ".join(said)
 
 
@@ -170,14 +178,14 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
         yield Figure(f"{dropped:,}", "rows lost while recording", Tone.BAD)
 
 
-def _labels(gathered: Gathered, names: Names) -> Section:
+def _labels(gathered: Gathered, names: Names, without_finite: pl.DataFrame | None) -> Section:
     found: list[Block] = []
     if gathered.labels is not None:
         bounds = [Bounds(bound) for bound in as_list(gathered.labels.selection.get("bounds"))] or [Bounds.STD]
         data, left_out = few_enough(gathered.labels.data)
         found += [Text(said) for said in left_out]
         over, lacking = gathered.labels.selection.get("axis"), gathered.labels.extra.get("without_finite", ())
-        for index, (words, histories) in enumerate(by_subject(data, over, lacking)):
+        for index, (words, histories) in enumerate(by_subject(with_gaps(data, without_finite), over, lacking)):
             found.append(Text(f"{words}: {label_sentence(histories)}"))
             found += label_blocks(words, histories, bounds, names, key=f"l{index}")
     return Section(
@@ -213,7 +221,7 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
     title = "Suspected labels"
     answer = gathered.suspects
     if answer is None or answer.data.is_empty():
-        why = "No suspects: no label is more suspicious than the middle. That does not say that all labels are right."
+        why = _undoubted(gathered.computed)
         if gathered.errors is not None and gathered.errors.extra.get("task") == "sequence" and answer is not None:
             why = "A sequence has no one label that could be wrong; the worst sequences and tokens stand above."
         return Section(title, "suspects", (_missing(gathered, "suspects", why),))
@@ -245,6 +253,20 @@ def _ranked_by(gathered: Gathered) -> str:
     accuracy = gathered.computed.accuracy.items() if gathered.computed is not None else ()
     last = [percent(of_set[max(of_set)]) for (mode, _), of_set in accuracy if mode == Mode.TRAIN and of_set]
     return f"{said} At the last epoch this one predicts {listed(last)} of the labels it trains on." if last else said
+
+
+def _undoubted(computed: Statistics | None) -> str:
+    """Why no label is suspicious: none was recorded, nothing speaks of any, or none stands out."""
+    frames = list(computed.frames.values()) if computed is not None else []
+    if frames and all(frame["label"].null_count() == frame.height for frame in frames):
+        return "No suspects can be told: no label was recorded; log_samples(..., label=...) does."
+    if frames and not any(_has_values(frame, name) for frame in frames for name in _EVIDENCE):
+        return "No suspects can be told: no label has a finite value that could speak for or against it."
+    return "No suspects: no label is more suspicious than the middle. That does not say that all labels are right."
+
+
+def _has_values(frame: pl.DataFrame, name: str) -> bool:
+    return name in frame.columns and bool(frame[name].cast(pl.Float64).is_finite().any())
 
 
 def _confusions(gathered: Gathered, page: Page) -> Iterator[Section]:
@@ -299,7 +321,10 @@ def _jumps(gathered: Gathered, page: Page) -> Section:
     title = "Sudden rank changes"
     answer = gathered.jumps
     if answer is None or answer.data.is_empty():
+        frames = list(gathered.computed.frames.values()) if gathered.computed is not None else []
         why = "None: no sample moved against all others after the first epochs."
+        if not any(_has_values(frame, "rank_jump") for frame in frames):
+            why = "None can be told: that takes finite values of a sample at two epochs or more, after the first ones."
         return Section(title, "rank-changes", (_missing(gathered, "rank changes", why),))
     note = Text("Samples that suddenly moved against all others: interesting, though no evidence of a wrong label.")
     found = finding_blocks(answer.data, title, page, cards=False)
