@@ -86,3 +86,7 @@ def test_ranges(numbers: list[int], told: list[str]) -> None:
 )
 def test_numbers_that_are_compared(numbers: tuple[float, ...], digits: int, said: list[str]) -> None:
     assert distinct(numbers, digits) == said
+
+
+def test_a_number_beyond_any_scale_is_short_in_words() -> None:
+    assert [how_often(v) for v in (0.04, 12.34, 1234.56, 3.4e38)] == ["0.0", "12.3", "1,234.6", "3e+38"]

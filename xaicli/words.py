@@ -153,3 +153,8 @@ def ordinal(number: int) -> str:
     """1st, 2nd, 3rd, 4th, 11th, 21st."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number:,}{ending}"
+
+
+def how_often(number: float) -> str:
+    """How often a spread something is, in words: "12.3", and of what lies beyond any scale "1e+38"."""
+    return f"{number:,.1f}" if abs(number) < 1e6 else f"{number:.1g}"

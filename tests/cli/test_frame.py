@@ -335,3 +335,13 @@ def test_what_commands_behind_a_group_do_is_said_whole(xai, group: str) -> None:
     commands = out.partition("Commands:")[2].rstrip()
     assert "..." not in commands
     assert commands.endswith(".")
+
+
+@pytest.mark.parametrize("forged", ["error: all is lost", "hint: rm -rf /"])
+def test_a_name_with_a_line_break_forges_no_line(xai, tmp_path: Path, forged: str) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[f"a\n{forged}", "b"], loss=[1.0, 2.0], mode="eval", epoch=1)
+    status, _, err = xai("samples", tmp_path / "run", "--ids", "c")
+    assert status != 0
+    assert forged in err
+    assert not any(line.startswith(forged) for line in err.splitlines())

@@ -326,16 +326,16 @@ def _debugging(arguments: Sequence[str]) -> bool:
 
 
 def _warn(message: str) -> None:
-    from xaicli.render.text import printable
+    from xaicli.render.text import message as line
 
-    print(f"warning: {printable(message)}", file=sys.stderr)
+    print(line("warning", message), file=sys.stderr)
 
 
 def _say(message: str, hint: str) -> None:
-    from xaicli.render.text import printable
+    from xaicli.render.text import message as line
 
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()  # the error comes last
-    print(f"error: {printable(message)}", file=sys.stderr)
+    print(line("error", message), file=sys.stderr)
     if hint:
-        print(f"hint: {printable(hint)}", file=sys.stderr)
+        print(line("hint", hint), file=sys.stderr)

@@ -217,11 +217,11 @@ def plain_warnings() -> Iterator[None]:
     """Show what is meant for users (`UserWarning`) as `warning: ...`; what is meant for developers, not at all."""
 
     def show(message: Warning | str, *details: Any, **named: Any) -> None:
-        from xaicli.render.text import printable
+        from xaicli.render.text import message as line
 
         del details, named
         erase_status()
-        print(f"warning: {printable(str(message))}", file=sys.stderr)
+        print(line("warning", str(message)), file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -26,7 +26,7 @@ from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
-from xaicli.words import distinct, ordinal
+from xaicli.words import distinct, how_often, ordinal
 
 
 class Finding(StrEnum):
@@ -344,7 +344,7 @@ def _far_out(frame: pl.DataFrame) -> pl.DataFrame:
     far = known.with_columns(pl.Series("score", (losses - middle) / scale)).filter(pl.col("score") > _FAR)
     far = far.sort("score", SAMPLE_ID, descending=[True, False])
     reasons = [
-        f"mean loss {row[_MEAN_LOSS]:.3g} a token over {row['n_obs']} observations, {row['score']:.1f} robust "
+        f"mean loss {row[_MEAN_LOSS]:.3g} a token over {row['n_obs']} observations, {how_often(row['score'])} robust "
         f"deviations above {middle:.3g}, the median of {known.height:,} sequences"
         for row in far.iter_rows(named=True)
     ]
@@ -414,7 +414,7 @@ def _reason(row: dict[str, Any], metric: str) -> str:
     start, end = _percentile(row["rank_from"]), _percentile(row["rank_to"])
     far = abs(round(100 * row["rank_to"]) - round(100 * row["rank_from"]))
     told = f"{moved} from the {start} to the {end} percentile of {metric} at epoch {row['rank_jump_epoch']}"
-    return f"{told}: {far} percentiles, {row['rank_jump']:.1f} times the spread of all samples' moves then"
+    return f"{told}: {far} percentiles, {how_often(row['rank_jump'])} times the spread of all samples' moves then"
 
 
 def _percentile(rank: float) -> str:

@@ -20,7 +20,7 @@ from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
-from xaicli.words import distinct, ordinal
+from xaicli.words import distinct, how_often, ordinal
 
 EVIDENCE: Mapping[str, int] = {"el2n_recent": 1, "loss_recent": 1, "aum_recent": -1}
 """The statistics that count, and which end is suspicious.
@@ -319,7 +319,7 @@ def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names:
         times = "always" if n_times == row["n_obs"] else "once" if n_times == 1 else f"{n_times} times"
         said.append(f"{times} predicted {names[suggested]}")
     if (far := row.get("deviation")) is not None:
-        said.append(f"{far:.1f} robust deviations beyond the median of its label")
+        said.append(f"{how_often(far)} robust deviations beyond the median of its label")
     if places:
         best = min(places, key=lambda name: places[name][0])
         place, n = places[best]
@@ -371,7 +371,7 @@ def _why_far(row: Mapping[str, Any]) -> str:
     residual, usual = distinct((row["residual"], row["usual"]), 3)
     predicted, labelled = distinct((row["suggested_label"], row[LABEL]), 4)
     return (
-        f"mean absolute residual {residual} over {row['n']} observations, {row['deviation']:.1f} robust "
+        f"mean absolute residual {residual} over {row['n']} observations, {how_often(row['deviation'])} robust "
         f"deviations above {usual}, the median of the fifth of the samples with the nearest labels; "
         f"predicted {predicted} on average, labelled {labelled}"
     )

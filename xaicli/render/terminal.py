@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from xaicli.answer import Counts
-from xaicli.render.text import printable, sparkline, told_apart
+from xaicli.render.text import message, printable, sparkline, told_apart
 from xaicli.report import numbers
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone, along
 from xaicli.report.model import (
@@ -75,7 +75,7 @@ def show(
     out = out or _console()
     err = err or _console(stderr=True)
     for warning in report.warnings:
-        err.print(_text(f"warning: {warning}", "yellow"))
+        err.print(_text(message("warning", warning), "yellow"))
     out.print(_text(report.title, "bold"))
     out.print(_text(report.run_line, "dim"))
     if report.sentence:

@@ -29,6 +29,16 @@ def printable(text: str, *, limit: int = 0) -> str:
     return f"{kept[: limit - 1 - end]}…{kept[len(kept) - end :]}"
 
 
+def message(kind: str, text: str) -> str:
+    """An error, hint or warning for a terminal: where text of elsewhere breaks it, what follows begins no line.
+
+    Args:
+        kind: What it is, as the line begins.
+        text: What it says.
+    """
+    return f"{kind}: " + printable(text).replace("\n", "\n  ")
+
+
 def told_apart(
     names: Iterable[str], limit: int, *, among: Iterable[str] = (), longest: int | None = None
 ) -> dict[str, str]:
