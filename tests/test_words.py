@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xaicli import words
-from xaicli.words import distinct, ranges
+from xaicli.words import distinct, how_often, ranges
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xaicli import __version__
+from xaicli import Run, __version__
 from xaicli.cli import COMMANDS
 from xaicli.cli.settings import defaults_of, read_settings
 from xaicli.errors import UsageError

@@ -196,7 +196,7 @@ def test_tiles_and_cards_of_samples_far_from_zero() -> None:
             **{quantile: [FAR[0], FAR[1]] for quantile in ("q05", "q25", "q50", "q75", "q95")},
         }
     )
-    (subject,) = subjects(pl.DataFrame(rows), ["loss"], population)
+    (subject,) = subjects(Answer("samples", "r", {}, pl.DataFrame(rows)), ["loss"], population)
     shown = Page(predictions={("eval", "", i): value + 0.0004 for i, value in enumerate(FAR)})
     said = sentence(subject, shown)
     assert said.startswith("The median loss rises from -12,345.678 to -12,345.671.")
@@ -216,7 +216,7 @@ def histories(scores: tuple[float, ...], groups: tuple[str, ...], medians: tuple
         {"mode": ["eval"] * 2, "ds_id": [""] * 2, "metric": ["loss"] * 2, "epoch": [0, 1], "step": [0, 1], "n": [9, 9]}
         | {quantile: list(medians) for quantile in ("q05", "q25", "q50", "q75", "q95")}
     )
-    (subject,) = subjects(pl.DataFrame(rows), ["loss"], population)
+    (subject,) = subjects(Answer("samples", "r", {}, pl.DataFrame(rows)), ["loss"], population)
     return subject
 
 
