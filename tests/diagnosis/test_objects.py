@@ -90,17 +90,59 @@ def test_what_says_nothing_of_objects_is_refused(run):
     opened = xaicli.open_run(run)
     assert opened.errors(epoch="1").data["epoch"].to_list() == [1]
     for words, said in (
-        ({"by": "camera"}, "--by"),
         ({"positive": "cat"}, "--positive"),
         ({"where": "epoch = 1"}, "--where"),
+        ({"where": "camera = 'left' AND epoch = 1"}, "picks pictures by their facts"),
         ({"epoch": "last"}, "--epoch"),
     ):
         with pytest.raises(UsageError, match=said):
             opened.errors(**words)
-    for words, said in (({"table": "nosuch"}, "nosuch"), ({"table": "metrics"}, "no objects"), ({"mode": "x"}, "val")):
+    for words, said in (
+        ({"by": "label"}, "camera"),
+        ({"table": "nosuch"}, "nosuch"),
+        ({"table": "metrics"}, "no objects"),
+        ({"mode": "x"}, "val"),
+    ):
         with pytest.raises(XaiError) as refused:
             opened.errors(**words)
         assert said in str(refused.value) + str(refused.value.hint)
+
+
+def test_by_and_where_are_of_the_pictures_facts(run, capsys):
+    """The left pictures hold two cats and a dog, of which a cat is found; the right one a dog, found second."""
+    counts = ("n", "pictures", "tp", "fp", "fn")
+    groups = {one["value"]: one for one in asked(capsys, run, "--by", "camera")["groups"]}
+    assert {name: [one[key] for key in counts] for name, one in groups.items()} == {
+        "left": [2, 2, 1, 1, 2],
+        "right": [1, 1, 1, 1, 0],
+    }
+    assert (groups["left"]["precision"], groups["left"]["recall"]) == (0.5, pytest.approx(1 / 3))
+    assert groups["right"]["average_precision"] == 0.5
+    left = asked(capsys, run, "--where", "camera = 'left'")
+    assert [left["rows"][-1][key] for key in counts[1:]] == [2, 1, 1, 2]
+    assert {row["sample_id"] for row in left["worst"]} == {0, 2}
+    assert left["selection"]["where"] == "camera = 'left'"
+    report = xaicli.open_run(run).errors(by="camera")
+    assert "By camera" in report.html()
+    with pytest.raises(XaiError, match="no object of table boxes is in a picture"):
+        xaicli.open_run(run).errors(where="camera = 'rear'")
+
+
+def test_pictures_without_any_object_have_a_group(tmp_path, capsys):
+    nothing = {"boxes": np.zeros((0, 4)), "labels": [], "scores": []}
+    args = {"batch_size": 2, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([0, 1, 2], light=["day", "night", "night"])
+        table = xaicli.Table(list(enumerate([TRUTH[0], nothing, TRUTH[2]])))
+        model = lambda numbers: [[SAID[0], nothing, nothing][int(i)] for i in numbers]  # noqa: E731
+        xaicli.collect_metrics(
+            table, xaicli.BoundingBoxMetricsCollector(["cat", "dog"]), model, run=run, dataloader_args=args
+        )
+    groups = {one["value"]: one for one in asked(capsys, tmp_path / "run", "--by", "light")["groups"]}
+    assert {name: (one["n"], one["tp"], one["fn"]) for name, one in groups.items()} == {
+        "day": (1, 1, 1),
+        "night": (2, 0, 1),
+    }
 
 
 def test_boxes_are_drawn_where_they_are():

@@ -115,14 +115,24 @@ def of_objects(
     """
     from xaicli.diagnosis.objects import object_errors
 
-    asked = objects_asked(reader, table, by=by, positive=positive, **select)
-    return None if asked is None else object_errors(reader, asked[0], mode=asked[1], epoch=asked[2], top=top)
+    asked = objects_asked(reader, table, of_pictures=True, positive=positive, **select)
+    if asked is None:
+        return None
+    return object_errors(
+        reader, asked[0], mode=asked[1], epoch=asked[2], top=top, by=words(by, "by"), where=reader.where
+    )
 
 
 def objects_asked(
-    reader: Reader, table: str | None, **select: Any
+    reader: Reader, table: str | None, *, of_pictures: bool = False, **select: Any
 ) -> tuple[str, list[str] | None, list[int] | None] | None:
     """Which table of objects is asked for, and of it which modes and epochs; None where it is rows of samples.
+
+    Args:
+        reader: The run.
+        table: Its name; when None that of a run without rows of samples.
+        of_pictures: Whether `--where` may pick pictures by their facts.
+        **select: The other options.
 
     Raises:
         UsageError: An option that says nothing of objects.
@@ -134,7 +144,7 @@ def objects_asked(
         if not known:
             return None
         table = known[0]
-    for name, value in {"where": reader.where, **select}.items():
+    for name, value in {"where": None if of_pictures else reader.where, **select}.items():
         if name not in _KNOWN and value and value != _OF_ROWS.get(name):
             raise UsageError(f"--{name.replace('_', '-')} says nothing of the objects of a table", hint="leave it out")
     epochs = [_epoch(word) for word in words(select.get(EPOCH), EPOCH) or ()]

@@ -11,9 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
-from xaicli.errors import XaiError, unknown, whole_number
+from xaicli.diagnosis.slices import coded
+from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.reader import Reader
 from xaicli.reader.lazy import scan_folder
+from xaicli.reader.rows import Where
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
 
@@ -59,7 +61,14 @@ def object_tables(reader: Reader) -> list[str]:
 
 
 def object_errors(
-    reader: Reader, table: str, *, mode: list[str] | None = None, epoch: list[int] | None = None, top: int = 20
+    reader: Reader,
+    table: str,
+    *,
+    mode: list[str] | None = None,
+    epoch: list[int] | None = None,
+    top: int = 20,
+    by: list[str] | None = None,
+    where: Where | None = None,
 ) -> Answer:
     """How the objects of a table were found, epoch by epoch, and of the last one in detail.
 
@@ -69,6 +78,8 @@ def object_errors(
         mode: Only these splits; all when None.
         epoch: Only these epochs; all when None.
         top: At most how many pictures and suspects are listed.
+        by: Facts of the pictures whose values get figures of their own, at the last epoch.
+        where: Only pictures whose facts meet this.
 
     Returns:
         Rows mode (the split), ds_id, epoch, pass, step, pictures, empty (pictures without any object that counts:
@@ -79,18 +90,33 @@ def object_errors(
         fp, fn, mean_iou, `history` over the epochs, `boxes`) and `suspects`: a prediction surer than one half that
         overlaps no true object (`made_up`, a label may be missing; of the 500 surest), and a true object that no epoch
         found: where none told of anything (`never_found`), or a third or more of another class (`other_class`, which
-        is `suggested`). `n` tells how many suspects and pictures with something wrong there are.
+        is `suggested`). `n` tells how many suspects and pictures with something wrong there are; `groups`, with `by`,
+        the figures of the pictures of each value of a fact (column, value, n: how many pictures).
 
     Raises:
-        UsageError: `top` is negative.
-        XaiError: There is no such table, its rows are no objects, or none is left.
+        UsageError: `top` is negative, or `where` names what is no fact.
+        XaiError: There is no such table or fact, its rows are no objects, or none is left.
     """
     top = whole_number("--top", top, least=0, hint="--top 0 lists none")
+    by = list(dict.fromkeys(by or ()))
+    for name in by:
+        if name not in reader.facts.names:
+            note = reader.facts.left_out
+            raise unknown("fact", name, reader.facts.names, where=str(reader.layout.root), note=note)
     rows = _rows(reader, table, mode, epoch)
     names = class_names(reader.layout, table, LABEL)
     told = _pictures_told(reader)
+    if where is not None:
+        chosen_ids = _meeting(reader, where, pl.concat([rows[SAMPLE_ID], *told.values()]).unique())
+        rows = rows.filter(pl.col(SAMPLE_ID).is_in(chosen_ids.implode()))
+        told = {key: ids.filter(ids.is_in(chosen_ids.implode())) for key, ids in told.items()}
+        if rows.is_empty():
+            raise XaiError(
+                f"no object of table {table} is in a picture that --where picks", hint=f"--where {where.text}"
+            )
     found: list[dict[str, Any]] = []
     details: dict[str, list[dict[str, Any]]] = {"classes": [], "confusion": [], "worst": [], "suspects": [], "n": []}
+    details |= {"groups": []} if by else {}
     for (split,), of_split in rows.group_by(MODE, maintain_order=True):
         own = {MODE: split, "ds_id": ""}
         epochs = of_split[EPOCH].unique().sort().to_list()
@@ -102,6 +128,8 @@ def object_errors(
             figures["pictures"] += empty
             found.append({**own, EPOCH: one, "pass": 0, "step": None, "empty": empty, **figures})
         last = of_split.filter(pl.col(EPOCH) == epochs[-1])
+        every = pl.concat([last[SAMPLE_ID], told.get((split, epochs[-1]), last[SAMPLE_ID].clear())]).unique()
+        details["groups" if by else "n"] += [{**own, **row} for row in _groups(reader, last, every, by)]
         details["classes"] += [{**own, **row} for row in _classes(last, names)]
         details["confusion"] += [{**own, **row} for row in _confusion(last, names)]
         wrong, doubted = _wrong(last), _suspects(of_split, epochs, names)
@@ -109,6 +137,7 @@ def object_errors(
         details["suspects"] += [{**own, **row} for row in doubted[:top]]
         details["n"].append({**own, "suspects": len(doubted), "worst": wrong.height})
     chosen = {MODE: mode or [], EPOCH: epoch or [], "table": table, "top": top}
+    chosen |= ({"by": by} if by else {}) | ({"where": where.text} if where is not None else {})
     return Answer(
         command="errors",
         run=str(reader.layout.root),
@@ -121,6 +150,43 @@ def object_errors(
             **{name: _frame(part) if name in ("worst", "suspects") else part for name, part in details.items()},
         },
     )
+
+
+def _meeting(reader: Reader, where: Where, ids: pl.Series) -> pl.Series:
+    """The pictures whose facts meet a condition.
+
+    Raises:
+        UsageError: It names something else: of one object alone nothing tells whether it was missed.
+    """
+    facts = reader.facts
+    if other := next((name for name in where.columns if name not in (SAMPLE_ID, *facts.names)), None):
+        known = ", ".join(facts.names) or "none is known"
+        raise UsageError(
+            f"--where {where.text!r} names {other}: of collected objects it picks pictures by their facts",
+            hint=f"facts: {known}",
+        )
+    with where.answering():
+        return facts.of(_as_known(reader, ids)).filter(where.expr)[SAMPLE_ID].cast(ids.dtype)
+
+
+def _as_known(reader: Reader, ids: pl.Series) -> pl.Series:
+    return ids.cast(reader.facts.frame.schema[SAMPLE_ID], strict=False)
+
+
+def _groups(reader: Reader, last: pl.DataFrame, pictures: pl.Series, by: Sequence[str]) -> list[dict[str, Any]]:
+    """The figures of an epoch by each value of some facts of its pictures; those of numbers by quintile."""
+    if not by:
+        return []
+    facts = reader.facts.of(_as_known(reader, pictures))
+    found = []
+    for name in by:
+        groups = coded(facts[name])
+        for code, value in enumerate(groups.names):
+            own = pictures.filter(pl.Series(groups.codes == code))
+            if own.len():
+                figures = _figures(last.filter(pl.col(SAMPLE_ID).is_in(own.implode())))
+                found.append({"column": name, "value": value, "n": own.len(), **figures, "pictures": own.len()})
+    return found
 
 
 def _pictures_told(reader: Reader) -> dict[tuple[str, int], pl.Series]:
@@ -211,7 +277,8 @@ def _rows(
             known = frame[name].unique().sort().to_list()
             for value in given:
                 if value not in known:
-                    raise unknown(option, str(value), [str(one) for one in known], where=f"table {table} of {where}")
+                    named = [str(one) for one in known if one != ""]
+                    raise unknown(option, str(value), named, where=f"table {table} of {where}")
             frame = frame.filter(pl.col(name).is_in(given))
     if frame.is_empty():
         raise XaiError(f"no object of table {table} is left", hint="every row is a crowd, or left out")

@@ -456,6 +456,11 @@ class _Errors:
         yield Table(
             self._name("classes"), f"Each class, the lowest average precision first: {self.words}", heads, cells
         )
+        if self.details.get("groups"):
+            columns = {"n": ("pictures", whole), "tp": ("found", whole), "fp": ("made up", whole)}
+            columns |= {"fn": ("missed", whole), "precision": ("precision", number), "recall": ("recall", number)}
+            columns |= {"mean_iou": ("mean IoU", number), "average_precision": ("AP", number)}
+            yield from self._groups(columns)
         rows = [row for row in self.details["confusion"] if row["name"] != row["prediction_name"]]
         rows.sort(key=lambda row: (-row["n"], row["name"], row["prediction_name"]))
         cells = tuple((row["name"], row["prediction_name"], row["n"]) for row in rows)
@@ -519,6 +524,8 @@ def _badness(group: Mapping[str, Any]) -> float:
     """What a group of samples is ordered by, the highest first."""
     if (good := group.get("micro_f1")) is not None:
         return -float(good)
+    if "mean_iou" in group:
+        return -float(group["average_precision"] or 0.0)
     return float(group.get("mae") or group.get("loss") or 0.0)
 
 
