@@ -154,8 +154,18 @@ ASKED = {
     "query": [["SELECT count(*) AS rows FROM samples", DEMO]],
     "export": [[DEMO, "--format", "csv"]],
     "doctor": [[DEMO]],
+    "saliency": [["COPY", "--samples", "1", "--methods", "gradient", "--model", "CHECKPOINT"]],
+    "collect": [["COPY", "--collectors", "classification,embeddings", "--layers", "8"]],
+    "embeddings": [["COPY"]],
+    "compact": [["COPY"]],
+    "sync": [["COPY", "file://FOLDER"]],
+    "import": [["SAID", "-o", "FOLDER/imported"]],
+    "checkpoint inspect": [["CHECKPOINT"]],
+    "checkpoint convert": [["CHECKPOINT", "--to", "safetensors", "-o", "FOLDER/weights.safetensors"]],
 }
-NAMED_BY_DATA = {"found", "bounds", "scalars", "facts", "label_map"}  # what they hold has names of the run's own
+BEFORE = {"embeddings": ["collect", *ASKED["collect"][0]]}
+NAMED_BY_DATA = {"found", "bounds", "scalars", "facts", "label_map", "operators", "methods"}
+"""What they hold has names of the run's own."""
 
 
 def keys_of(value: object) -> Iterator[str]:
@@ -163,11 +173,21 @@ def keys_of(value: object) -> Iterator[str]:
         case dict():
             for key, below in value.items():
                 yield key
-                if key not in NAMED_BY_DATA or isinstance(below, list):
-                    yield from keys_of(below)
+                is_named = key in NAMED_BY_DATA and isinstance(below, dict)
+                yield from keys_of(list(below.values()) if is_named else below)
         case list():
             for below in value:
                 yield from keys_of(below)
+
+
+def commands_with(option: str) -> Iterator[str]:
+    """The commands that take an option, `relabel export` for one of a group."""
+    for name in (name.replace("_", "-") for name in COMMANDS):
+        command = build([name]).commands[name]
+        below = getattr(command, "commands", None)
+        for title, each in {f"{name} {sub}": one for sub, one in below.items()}.items() if below else [(name, command)]:
+            if any(option in parameter.opts for parameter in each.params):
+                yield title
 
 
 def documented(text: str) -> set[str]:
@@ -176,21 +196,32 @@ def documented(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", ASKED)
 def test_every_key_of_the_json_is_documented_and_every_key_documented_is_there(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the keys documented, those of a table's first column; what lists hold may have nothing of it in the demo."""
     page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     common, *sections = re.split(r"^## xai ", page, flags=re.MULTILINE)
     by_name = {section.partition("\n")[0]: section.partition("\n### ")[0] for section in sections}
-    assert set(by_name) == {*ASKED, "errors"}
+    assert set(by_name) == {*ASKED, "errors"} == set(commands_with("--json"))
+    monkeypatch.chdir(tmp_path)  # what names no folder of its own is written here
+    copy = tmp_path / "copy"
+    if any("COPY" in arguments or "CHECKPOINT" in arguments for arguments in ASKED[name]):
+        shutil.copytree(DEMO, copy)
+    meant = {"COPY": str(copy), "CHECKPOINT": str(copy / "checkpoints" / "ckpt.pt"), "SAID": str(tmp_path / "said.csv")}
+
+    def typed(arguments: list[str]) -> list[str]:
+        return [meant.get(word, word.replace("FOLDER", str(tmp_path))) for word in arguments]
+
     seen: set[str] = set()
     top: set[str] = set()
     said = tmp_path / "said.csv"
     said.write_text("sample_id,label,by\n1,3,ann\n2,seven,ann\n3,unheard of,ann\n", encoding="utf-8")
+    if name in BEFORE:
+        assert main(typed(BEFORE[name])) == 0
+        capsys.readouterr()
     for arguments in ASKED[name]:
-        typed = [str(said) if word == "SAID" else word for word in arguments]
-        output = ["-o", str(tmp_path)] if "-o" in options_of(name.split()[0]) else []
-        main([*name.split(), *typed, "--json", *output])
+        output = ["-o", str(tmp_path)] if name in commands_with("-o") and "-o" not in arguments else []
+        main([*name.split(), *typed(arguments), "--json", *output])
         answer = json.loads(capsys.readouterr().out)
         top |= set(answer)
         seen |= set(keys_of(answer))
@@ -199,6 +230,29 @@ def test_every_key_of_the_json_is_documented_and_every_key_documented_is_there(
     assert seen - documented(common) - documented(every) == set()
     first = {key for row in re.findall(r"^\| (`.*?) \|", by_name[name], re.MULTILINE) for key in documented(row)}
     assert first - top == set()
+
+
+def test_every_key_of_the_errors_of_objects_is_documented(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    (section,) = [part for part in re.split(r"^## ", page, flags=re.MULTILINE) if part.startswith("xai errors\n")]
+    truth = [{"boxes": [[0, 0, 10, 10]], "labels": [0]}, {"boxes": [[0, 0, 10, 8]], "labels": [1]}]
+    said = [{"boxes": [[0, 0, 10, 8]], "labels": [0], "scores": [0.9]}] * 2
+    with xaicli.Run(tmp_path, label_names=["cat", "dog"]) as run:
+        run.log_facts([0, 1], camera=["left", "right"])
+        for _ in run.epochs(2):
+            xaicli.collect_metrics(
+                xaicli.Table(list(enumerate(truth))),
+                xaicli.BoundingBoxMetricsCollector(["cat", "dog"]),
+                lambda numbers: [said[int(number)] for number in numbers],
+                run=run,
+                split="val",
+                dataloader_args={"batch_size": 2, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))},
+            )
+    answer = json.loads(xaicli.open_run(tmp_path).errors().to_json())
+    assert answer["task"] == "objects"
+    assert {one["doubt"] for one in answer["suspects"]} == {"other_class"}
+    common = page.partition("## xai")[0]
+    assert set(keys_of(answer)) - documented(common) - documented(section) == set()
 
 
 ERRORS = {
