@@ -361,7 +361,7 @@ def test_saliency_tells_what_its_samples_are(tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["facts"] for row in rows] == [{"camera": "front"}, {"camera": "<b>rear</b>"}]
     page = (tmp_path / "run" / "reports" / "saliency.html").read_text()
-    assert "camera front" in page
+    assert "<dt>camera</dt><dd><span>front</span></dd>" in page
     assert "<b>rear" not in page
     assert main([*asked_for, "--no-facts"]) == 0
     assert "camera" not in capsys.readouterr().out
