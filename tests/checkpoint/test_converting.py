@@ -380,3 +380,13 @@ def test_what_fsdp_sharded_is_read_where_it_is_whole_and_refused_where_it_is_a_p
         assert "full_state_dict=True" in error.value.hint
         assert inspect_checkpoint(path).verdict is Verdict.NOT
         assert all("sharded" in lines[0] for lines in said)
+
+
+@pytest.mark.parametrize("to", ["safetensors", "pt"])
+def test_names_of_classes_are_as_many_as_the_checkpoint_has(sample_run: Path, tmp_path: Path, to: str) -> None:
+    path = sample_run / "checkpoints" / "ckpt.pt"  # of ten digits
+    with pytest.raises(UsageError, match=r"^2 label names were given, and .*ckpt\.pt names 10 classes"):
+        convert_checkpoint(path, tmp_path / f"m.{to}", label_names=["a", "b"])
+    assert not list(tmp_path.iterdir())
+    written = convert_checkpoint(path, tmp_path / f"m.{to}", label_names=[*"abcdefghij"])
+    assert read_checkpoint(written).facts.label_names == tuple("abcdefghij")

@@ -383,6 +383,11 @@ def convert_checkpoint(
     for note in (*contents.facts.notes, *unused):
         warnings.warn(note, stacklevel=2)
     if label_names:
+        if (own := contents.facts.label_names) and len(own) != len(label_names):
+            raise UsageError(
+                f"{len(label_names)} label names were given, and {path} names {len(own)} classes",
+                hint="a name for each class",
+            )
         contents = replace(contents, facts=replace(contents.facts, label_names=tuple(label_names)))
     match target:
         case Target.SAFETENSORS:
