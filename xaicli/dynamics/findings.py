@@ -257,8 +257,8 @@ def _checked(rows: list[dict[str, Any]], schema: Mapping[str, pl.DataType]) -> p
         ValueError: A row lacks its reason, or has a key that means nothing.
     """
     for row in rows:
-        if strange := set(row) - set(schema):
-            raise ValueError(f"{', '.join(sorted(strange))} is none of {', '.join(schema)}")
+        if unlisted := set(row) - set(schema):
+            raise ValueError(f"{', '.join(sorted(unlisted))} is none of {', '.join(schema)}")
         if not row.get("reason"):
             raise ValueError("a finding without its reason")
     return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)

@@ -108,10 +108,10 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
     if MISLABELLED in frame.columns:
         verdict = frame[MISLABELLED].cast(pl.String).str.strip_chars().str.to_lowercase()
         value = verdict.replace_strict(_TRUTH_VALUES, default=None, return_dtype=pl.Boolean)
-        strange = frame[MISLABELLED].filter(value.is_null() & (verdict.fill_null("") != ""))
-        if len(strange):
+        unclear = frame[MISLABELLED].filter(value.is_null() & (verdict.fill_null("") != ""))
+        if len(unclear):
             raise XaiError(
-                f"{file} says mislabelled of a sample: {strange[0]}", hint="1 where its label is wrong, 0 where right"
+                f"{file} says mislabelled of a sample: {unclear[0]}", hint="1 where its label is wrong, 0 where right"
             )
         known = pl.DataFrame({SAMPLE_ID: ids, MISLABELLED: value})
     else:
@@ -160,9 +160,9 @@ def _as_recorded(label: pl.Series, reader: Reader) -> pl.Series:
     if numbers.null_count() > label.null_count():
         named = label.cast(pl.String).replace_strict(list(names), range(len(names)), default=None, return_dtype=dtype)
         numbers = numbers.fill_null(named)
-        strange = label.filter(numbers.is_null() & label.is_not_null())
-        if len(strange):
-            raise unknown("label", strange[0], names, where=str(reader.layout.root))
+        unmapped = label.filter(numbers.is_null() & label.is_not_null())
+        if len(unmapped):
+            raise unknown("label", unmapped[0], names, where=str(reader.layout.root))
     return numbers
 
 

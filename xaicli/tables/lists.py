@@ -66,24 +66,24 @@ class SampleList:
         for row, sample_id in enumerate(ids):
             places.setdefault(str(_plain(sample_id)), []).append(row)
         found: dict[int, int] = {}
-        strange = []
+        unknown = []
         for place, sample_id in enumerate(self.ids):
             text = str(sample_id)
             spellings = text, *filter(None, (unguarded(text), text.strip(), _without_decimals(text)))
             rows = next((places[one] for one in spellings if one in places), None)
             if rows is None:
-                strange.append(text)
+                unknown.append(text)
             found |= dict.fromkeys(rows or (), place)
-        if strange and not found:
+        if unknown and not found:
             raise XaiError(
                 f"none of the {len(self.ids):,} samples of {self.source} is in the data set",
-                hint=f"it names {_some(strange)}; the data set holds {_some(list(places))}: Table(..., ids=...)",
+                hint=f"it names {_some(unknown)}; the data set holds {_some(list(places))}: Table(..., ids=...)",
             )
-        if strange:
+        if unknown:
             warnings.warn(
-                f"{len(strange):,} of the {len(self.ids):,} samples of {self.source} "
-                f"{'is' if len(strange) == 1 else 'are'} not in the data set: "
-                f"{_some(strange)}",
+                f"{len(unknown):,} of the {len(self.ids):,} samples of {self.source} "
+                f"{'is' if len(unknown) == 1 else 'are'} not in the data set: "
+                f"{_some(unknown)}",
                 stacklevel=4,
             )
         return dict(sorted(found.items()))
