@@ -215,7 +215,7 @@ class TestCompare(StatisticTester):
     def expected(self, rows: list[Row]) -> Found:
         here = list(by_place(rows).values())[-1]
         groups = {None: here} | {
-            str(label): [row for row in here if row["label"] == label]
+            label: [row for row in here if row["label"] == label]
             for label in {row["label"] for row in here}
             if label is not None
         }
