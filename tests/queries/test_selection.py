@@ -174,7 +174,8 @@ def test_labels_of_every_kind_are_named(tmp_path: Path) -> None:
     run = WrittenRun(tmp_path / "run")
     run.write(rows)
     reader = open_reader(run.layout)
-    assert resolve(reader, label_key="score", label_map="half=0.5").label_map == {0.5: "half"}
+    with pytest.raises(UsageError, match="--label-map names labels, and score holds numbers"):
+        resolve(reader, label_key="score", label_map="half=0.5")
     assert resolve(reader, label_key="correct", label_map="yes=true").label_map == {True: "yes"}
     assert resolve(reader, label_key="kind", label_map='first="k,0"').label_map == {"k,0": "first"}
     with pytest.raises(XaiError, match="no label 'much'"):
