@@ -49,7 +49,9 @@ def changed(samples: list[Any]) -> Any:
     return torch.stack([x + 0.0 for x, _ in samples]) * 2, torch.zeros(len(samples), dtype=torch.long)
 
 
-def validated(folder: Path, collate: Callable[[list[Any]], Any], workers: int = 0, **options: Any) -> list[str]:
+def validated(
+    folder: Path, collate: Callable[[list[Any]], Any], workers: int = 0, data: Any = None, **options: Any
+) -> list[str]:
     """What is said while a linear model is validated."""
     from xaicli.integrations.lightning import XaiCallback
 
@@ -59,21 +61,13 @@ def validated(folder: Path, collate: Callable[[list[Any]], Any], workers: int = 
         enable_checkpointing=False, callbacks=[XaiCallback(folder / "run", save_checkpoint=False, **options)],
         default_root_dir=folder,
     )  # fmt: skip
-    data = [(X[i], int(Y[i])) for i in range(N)]
+    data = [(X[i], int(Y[i])) for i in range(N)] if data is None else data
     loader = DataLoader(data, batch_size=8, collate_fn=collate, num_workers=workers)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.validate(Linear(), loader, verbose=False)
     assert loader.collate_fn is collate
     return [str(one.message) for one in caught if str(one.message).startswith("xai:")]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_rows_of_a_collator_that_does_not_keep_the_order_are_not_numbered(tmp_path: Path, workers: int) -> None:
-    told = validated(tmp_path, backwards, workers)
-    assert ["another order" in one and "return" in one for one in told] == [True]
-    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
-    assert not (tmp_path / "run" / "data").exists()
 
 
 def losses(net: Any, x: torch.Tensor, y: torch.Tensor) -> list[float]:
@@ -85,16 +79,82 @@ def recorded(folder: Path) -> dict[Any, float]:
     return dict(pl.read_parquet(folder / "run" / "data").select("sample_id", "loss").iter_rows())
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("keeps_order", [None, True, False])
+def test_rows_that_a_collator_turns_stand_under_their_own_numbers(
+    tmp_path: Path, workers: int, keeps_order: bool | None
+) -> None:
+    told = validated(tmp_path, backwards, workers, keeps_order=keeps_order)
+    assert ["rows' numbers" in one for one in told] == [True]
+    expected = losses(Linear().net, X, Y)
+    assert recorded(tmp_path) == {i: pytest.approx(expected[i], abs=1e-6) for i in range(N)}
+
+
+def turned_and_changed(samples: list[Any]) -> Any:
+    """What stands in both are the labels, of which several are alike: the order is another, and not known."""
+    x, y = default_collate(samples[::-1])
+    return x * 2, y
+
+
+def test_rows_whose_order_is_another_and_not_known_are_asked_for(tmp_path: Path) -> None:
+    told = validated(tmp_path, turned_and_changed, keeps_order=True)
+    assert ["another order" in one and "return" in one for one in told] == [True]
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+    assert not (tmp_path / "run" / "data").exists()
+
+
+BAD = (1, 10, 11)
+
+
+def refilled(samples: list[Any]) -> Any:
+    """Samples that cannot be read are replaced by the first of the batch that can."""
+    good = [one for one in samples if one is not None]
+    return default_collate(good + good[:1] * (len(samples) - len(good)))
+
+
+def refilled_from_elsewhere(samples: list[Any]) -> Any:
+    return default_collate([(torch.full((4,), 9.0), 0) if one is None else one for one in samples])
+
+
+@pytest.mark.parametrize("keeps_order", [None, False])
+@pytest.mark.parametrize("collate", [refilled, refilled_from_elsewhere])
+def test_rows_put_in_the_place_of_others_are_never_recorded_under_those(
+    tmp_path: Path, collate: Any, keeps_order: bool | None
+) -> None:
+    told = validated(tmp_path, collate, data=[None if i in BAD else (X[i], int(Y[i])) for i in range(N)],
+                     keeps_order=keeps_order)  # fmt: skip
+    expected = losses(Linear().net, X, Y)
+    found = pl.read_parquet(tmp_path / "run" / "data").select("sample_id", "loss").rows()
+    assert {i for i, _ in found} == {*range(N)} - {*BAD}
+    assert [loss for _, loss in found] == [pytest.approx(expected[i], abs=1e-6) for i, _ in found]
+    dropped = xaicli.open_run(tmp_path / "run").reader().counts().dropped
+    assert len(found) + dropped == N
+    assert any("none of its samples" in one for one in told) is (collate is refilled_from_elsewhere)
+
+
 def without_bad(samples: list[Any]) -> Any:
     return default_collate([one for one in samples if not torch.equal(one[0], X[10])])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_that_samples_are_left_out_of_costs_itself_alone(tmp_path: Path, workers: int) -> None:
+def test_a_sample_that_a_collator_leaves_out_costs_its_batch_nothing(tmp_path: Path, workers: int) -> None:
     told = validated(tmp_path, without_bad, workers)
-    assert [("more or fewer rows" in one, "rows' numbers" in one) for one in told] == [(False, True), (True, False)]
-    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == 7
+    assert ["rows' numbers" in one for one in told] == [True]
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == 0
     expected = losses(Linear().net, X, Y)
+    assert recorded(tmp_path) == {i: pytest.approx(expected[i], abs=1e-6) for i in range(N) if i != 10}
+
+
+def without_bad_and_changed(samples: list[Any]) -> Any:
+    x, y = without_bad(samples)
+    return x * 2, y
+
+
+def test_a_batch_that_samples_are_left_out_of_costs_itself_alone(tmp_path: Path) -> None:
+    told = validated(tmp_path, without_bad_and_changed)
+    assert ["more or fewer rows" in one for one in told if "rows' numbers" not in one] == [False, True]
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == 7
+    expected = losses(Linear().net, X * 2, Y)
     kept = [*range(8), *range(16, N)]
     assert recorded(tmp_path) == {i: pytest.approx(expected[i], abs=1e-6) for i in kept}
 
@@ -122,9 +182,17 @@ def test_an_order_that_nothing_shows_is_the_sampler_s_and_that_is_said(
     assert recorded(tmp_path) == {i: pytest.approx(expected[i], abs=1e-6) for i in range(N)}
 
 
-def test_an_order_that_the_caller_tells_counts_where_nothing_shows_another(tmp_path: Path) -> None:
-    told = validated(tmp_path, backwards, keeps_order=True)
-    assert ["another order" in one for one in told] == [True]
+def shown_late(samples: list[Any]) -> Any:
+    """Labels are all alike in the first batch; in the others they show another order, and not which."""
+    x, y = default_collate(samples[::-1])
+    return x * 2, torch.zeros_like(y) if torch.equal(samples[0][0], X[0]) else y
+
+
+def test_an_assumption_that_proves_wrong_is_taken_back_in_words(tmp_path: Path) -> None:
+    told = validated(tmp_path, shown_late)
+    assert any("whose order was taken for that of its samples" in one and "under the ids of others" in one
+               for one in told)  # fmt: skip
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N - 8
 
 
 def test_rows_are_those_of_the_batches_a_sampler_of_the_caller_s_makes(tmp_path: Path) -> None:
@@ -221,11 +289,12 @@ def test_what_stands_in_samples_and_batch_shows_the_order(samples: list[Any]) ->
 
         return collate
 
-    for order, disorder in (([0, 1, 2, 3], None), (ORDER, "another order")):
+    for order in ([0, 1, 2, 3], ORDER):
         watched = WatchedCollator(of(order))
-        watched(samples)
-        assert watched.is_known is (disorder is None)
-        assert (watched.disorder is None) if disorder is None else (disorder in (watched.disorder or ""))
+        _, found = watched(samples)
+        assert found is not None
+        assert found.places == tuple(order)
+        assert found.is_other is watched.seen.is_other is (order == ORDER)
 
 
 SAID = [" ".join(["word"] * n) for n in (3, 1, 5, 2, 7, 4)]
@@ -284,8 +353,8 @@ def test_what_cannot_be_compared_costs_the_training_nothing() -> None:
 
     batch = {"x": object()}
     watched = WatchedCollator(lambda _: batch)
-    assert watched([Odd(), Odd()]) is batch
-    assert watched.disorder is None
+    assert watched([Odd(), Odd()]).batch is batch
+    assert not watched.seen.is_other
     assert not watched.is_known
 
 

@@ -7,7 +7,7 @@ module's own `forward` are, told by the module's identity: a copy of it, a teach
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from xaicli.heads.decision import OriginOf
@@ -38,6 +38,8 @@ CRITERIA = {
 
 _OF_EACH = (functional.binary_cross_entropy, functional.binary_cross_entropy_with_logits)
 _OF_CLASSES = (functional.cross_entropy, functional.nll_loss)
+_MOST_GIVEN = 8
+"""So many tensors that modules are given are looked at in a step."""
 _IGNORE_INDEX = 4
 """The place of `ignore_index` among their arguments."""
 
@@ -79,6 +81,8 @@ class Step:
     Attributes:
         judged: What the criteria were given, in their order.
         forwards: The forwards of the module itself, in their order.
+        given: The tensors that modules were given, those left out that other modules gave them: what of its batch the
+            step handed to its model.
         returned: What the step returned.
         origin: What made a tensor, where the step was watched closely.
         is_compiled: Whether the module, or a part of it, is compiled, and was left alone for that.
@@ -86,6 +90,7 @@ class Step:
 
     judged: list[Judged] = field(default_factory=list)
     forwards: list[Forward] = field(default_factory=list)
+    given: list[Tensor] = field(default_factory=list)
     returned: Any = None
     origin: OriginOf | None = None
     is_compiled: bool = False
@@ -183,15 +188,33 @@ def captured(module: nn.Module | None, *, closely: bool = False) -> Iterator[Ste
     def after(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if called is module:
             step.forwards.append(Forward(args, kwargs, output))
+            if not inside or inside == [called]:
+                step.given += _few_tensors(kwargs.values(), len(step.given))
+        if called in inside:
+            del inside[inside.index(called) :]
 
+    def before(called: nn.Module, args: tuple[Any, ...]) -> None:
+        if not inside and (tensors := _few_tensors(args, len(step.given))):
+            step.given += tensors
+            inside.append(called)
+
+    inside: list[nn.Module] = []
+    """The outermost module that runs."""
     with ExitStack() as stack:
         if module is not None:
+            stack.callback(register_module_forward_pre_hook(before).remove)
             # In torch's own table and only while the step runs: never on the module.
             stack.callback(_forgotten, register_module_forward_hook(after, with_kwargs=True))
         if closely:
             step.origin = stack.enter_context(watching())
         stack.enter_context(_Criteria(step))
         yield step
+
+
+def _few_tensors(values: Iterable[Any], had: int) -> list[Tensor]:
+    """The tensors among what a module is given, without their graph, up to some in all."""
+    found = [value.detach() for value in values if isinstance(value, Tensor) and value.ndim > 0]
+    return found[: max(0, _MOST_GIVEN - had)]
 
 
 def _forgotten(hook: Any) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,9 +120,6 @@ WRONGLY = (
 )
 """What is said where that was wrong."""
 
-_BATCHING = ("torch", "lightning", "pytorch_lightning")
-"""Packages whose own batch samplers make batches of a sampler's rows in their order."""
-
 _KEEPING = ("transformers", "torch")
 """Packages whose own collators give the samples in the order they are given them."""
 
@@ -132,103 +128,6 @@ _COMPARED = 1024
 
 _ONE_NAME = {"labels": ("labels", "label", "label_ids")}
 """What a collator renames."""
-
-
-class NumberedSampler:
-    """A sampler that remembers the rows it gave, so that they can be told of the batches made of them.
-
-    One loader may be walked over for two purposes at a time: validated with while an epoch of training is under way.
-
-    Args:
-        sampler: The loader's own, of rows or of batches of them; everything else is asked of it.
-        purpose: Says what for a walk over the rows begins.
-        size: How many rows make a batch; None for a sampler of batches.
-        rows: The number of each row in the dataset the rows are of, where the loader reads a subset.
-    """
-
-    def __init__(
-        self, sampler: Any, purpose: Callable[[], object], size: int | None, rows: Sequence[int] | None = None
-    ) -> None:
-        self.sampler = sampler
-        self._purpose = purpose
-        self._size = size
-        self._rows = rows
-        self._given: dict[object, deque[int | list[int]]] = {}
-
-    def __iter__(self) -> Iterator[Any]:
-        given = self._given[self._purpose()] = deque()
-        for row in self.sampler:
-            given.append(self._number(row) if self._size is not None else [self._number(one) for one in row])
-            yield row
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "sampler":
-            raise AttributeError(name)
-        return getattr(self.sampler, name)
-
-    def take(self) -> list[int]:
-        """The rows of the next batch for this purpose; of the last one those that are left."""
-        given = self._given.get(self._purpose()) or deque()
-        if self._size is None:
-            return given.popleft() if given else []  # type: ignore[return-value]
-        return [given.popleft() for _ in range(min(self._size, len(given)))]  # type: ignore[misc]
-
-    def _number(self, row: Any) -> int:
-        return int(row) if self._rows is None else int(self._rows[row])
-
-
-def number(loader: Any, purpose: Callable[[], object]) -> Callable[[], None] | None:
-    """Have a loader's sampler remember its rows; how to put it back. None where it does, or is none of torch's.
-
-    A batch sampler of the caller's may make its batches of the rows in an order of its own: then it is asked itself.
-
-    Args:
-        loader: One of torch's.
-        purpose: Says what for it is walked over at the time, as in `NumberedSampler`.
-    """
-    batches = _batches_of(loader)
-    if (
-        batches is None
-        or numbering_of(loader) is not None
-        or isinstance(getattr(loader, "dataset", None), torch.utils.data.IterableDataset)
-    ):
-        return None
-    rows = loader.dataset.indices if isinstance(loader.dataset, torch.utils.data.Subset) else None
-    if type(batches).__module__.partition(".")[0] in _BATCHING and hasattr(batches, "sampler"):
-        own = batches.sampler
-        batches.sampler = NumberedSampler(own, purpose, batches.batch_size, rows)
-
-        def put_back() -> None:
-            batches.sampler = own
-
-        return put_back
-    if getattr(loader, "_iterator", None) is not None:
-        return None  # walked over already, by workers that stay
-    # torch refuses to set a loader's; Lightning has something of its own around it when it predicts.
-    holder = loader.__dict__ if batches is loader.batch_sampler else loader.batch_sampler.__dict__
-    name = "batch_sampler" if batches is loader.batch_sampler else "_batch_sampler"
-    holder[name] = NumberedSampler(batches, purpose, None, rows)
-
-    def put_back_batches() -> None:
-        holder[name] = batches
-
-    return put_back_batches
-
-
-def numbering_of(loader: Any) -> NumberedSampler | None:
-    """What remembers the rows a loader gives."""
-    batches = _batches_of(loader)
-    found = batches if isinstance(batches, NumberedSampler) else getattr(batches, "sampler", None)
-    return found if isinstance(found, NumberedSampler) else None
-
-
-def _batches_of(loader: Any) -> Any:
-    """What makes a loader's batches of its sampler: Lightning has something of its own around it when it predicts."""
-    batches = getattr(loader, "batch_sampler", None)
-    return getattr(batches, "_batch_sampler", batches)
 
 
 @dataclass(frozen=True)
@@ -324,15 +223,16 @@ class IdsBesideCollator:
 
     def __call__(self, samples: list[Any]) -> Any:
         """The batch, with the ids in it."""
-        are_known = bool(samples) and all(isinstance(sample, Mapping) for sample in samples)
-        key = next((k for k in self.keys if are_known and any(k in sample for sample in samples)), None)
+        there = [sample for sample in samples if sample is not None]  # what cannot be read is None, by custom
+        are_known = bool(there) and all(isinstance(sample, Mapping) for sample in there)
+        key = next((k for k in self.keys if are_known and any(k in sample for sample in there)), None)
         if key is None:
             return self.collate(samples)
-        ids: Any = [_as_id(sample.get(key)) for sample in samples]
+        ids: Any = [_as_id(sample.get(key)) for sample in there]
         if not may_be_ids([one for one in ids if one is not None]):
             return self.collate(self._without_ids(samples, key) if None in ids else samples)
         # A collator may take out what it reads. Samples that differ in their ids alone are alike.
-        given = [{name: value for name, value in sample.items() if name not in self.keys} for sample in samples]
+        given = [{name: value for name, value in sample.items() if name not in self.keys} for sample in there]
         batch = self._together(samples, key)
         if isinstance(batch, Mapping) and key not in batch:
             try:
@@ -366,17 +266,17 @@ class IdsBesideCollator:
 
     def _together(self, samples: list[Any], key: str) -> Any:
         """What the caller's collator makes of the samples: with the ids where it can, since it may ask for them."""
-        are_all = not any(sample.get(key) is None or _is_float(sample[key]) for sample in samples)
+        are_all = not any(s is not None and (s.get(key) is None or _is_float(s[key])) for s in samples)
         if key in ID_KEYS and are_all:  # and not a number of ours
             try:
-                return self.collate([dict(sample) for sample in samples])
+                return self.collate([None if sample is None else dict(sample) for sample in samples])
             except (ValueError, TypeError, KeyError, RuntimeError):
                 pass
         return self.collate(self._without_ids(samples, key))
 
-    def _without_ids(self, samples: list[Any], key: str) -> list[dict[str, Any]]:
+    def _without_ids(self, samples: list[Any], key: str) -> list[dict[str, Any] | None]:
         apart = {key, *self.keys}
-        return [{name: value for name, value in sample.items() if name not in apart} for sample in samples]
+        return [s if s is None else {name: value for name, value in s.items() if name not in apart} for s in samples]
 
 
 def _is_keeping(collate: Any) -> bool:
@@ -448,7 +348,8 @@ def order_of(
         if not found or (len(found) > 1 and not _are_alike(samples, found)):
             return None
         order[row] = found[0]
-        candidates = {other: [place for place in those if place != found[0]] for other, those in candidates.items()}
+        # A sample that was put in the place of another has several rows.
+        candidates = {other: [p for p in those if p != found[0]] or those for other, those in candidates.items()}
     return order
 
 
@@ -495,13 +396,12 @@ class _Column:
         return torch.equal(made, given) if made.shape == given.shape else False
 
     def is_of_all(self) -> bool:
-        """Whether each row is of some sample, and each sample in some row."""
+        """Whether each row is of some sample, and of single values each sample in some row."""
         places = range(len(self.given))
         if not self.is_wide:
             given = [value.to(self.rows.dtype).item() for value in self.given]
             return sorted(self.rows.tolist()) == sorted(given)
-        fits = [[self.fits(row, place) for place in places] for row in places]
-        return all(map(any, fits)) and all(any(line[place] for line in fits) for place in places)
+        return all(any(self.fits(row, place) for place in places) for row in places)
 
 
 def _are_alike(samples: Sequence[Mapping[str, Any]], places: list[int]) -> bool:

@@ -14,12 +14,12 @@ import torch
 from xaicli.errors import XaiError
 from xaicli.heads.decision import NOTHING
 from xaicli.heads.head import Head, Task, Values
-from xaicli.heads.outputs import items_of, tensor_at, where_of
+from xaicli.heads.outputs import NAMED, items_of, tensor_at, where_of
 from xaicli.integrations.capture import Judged, Step, captured
 from xaicli.integrations.columns import columns_of
-from xaicli.integrations.identity import number, numbering_of
+from xaicli.integrations.loading import Fetched, Loading, Watch
 from xaicli.integrations.options import settled
-from xaicli.integrations.order import watch, watched_of
+from xaicli.integrations.order import Order, rows_in, taken
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.vocabulary import Mode
 
@@ -32,7 +32,7 @@ _STEPS = {
 _STAGES = {"train": Mode.TRAIN, "validate": Mode.EVAL, "test": Mode.TEST, "predict": Mode.INFER}
 _END = "end it with return {'loss': loss, 'logits': logits}"
 _ROW_NUMBERS = (
-    "no sample ids in the batches: the rows' numbers in the dataset are taken, in the order of the loader's sampler; "
+    "no sample ids in the batches: the rows' numbers in the dataset are taken, as the loader's sampler gave them; "
     "let the dataset yield (id, input, label), or a dict with sample_id, to have your own, or say where they are: "
     "XaiCallback(..., ids=2) for (input, label, id)"
 )
@@ -41,6 +41,53 @@ _ASKED = "what stands in it does not tell whose row is whose: let the dataset yi
 _OTHER_COUNT = (
     "the collate_fn makes batches of more or fewer rows than it is given samples, and whose rows these are is not "
     "known: let the dataset yield ids and the collate_fn return those of the samples it takes"
+)
+_LABELS_FIRST = (
+    "the first part of a batch, a whole number a sample, is given to a criterion as its labels: it is not taken for "
+    "ids; let the dataset yield (id, input, label), or a dict with sample_id, or say XaiCallback(..., ids=0)"
+)
+_REPEATED_FIRST = (
+    "the first part of a batch, a whole number a sample, is the same of several samples: it is no longer taken for "
+    "ids, though rows of batches before may stand under it; let the dataset yield (id, input, label), or a dict with "
+    "sample_id, or say XaiCallback(..., ids=0)"
+)
+_UNFIT_LABELS = (
+    "the labels of a batch, {shape}, do not fit the model's answers of {task}: rows have no label and no loss; let the "
+    "step give a criterion the labels that the model is trained on, or give samples_fn"
+)
+_STEP_DISORDER = (
+    "gives the model the batch's samples in another order, and whose answers are where is not known; no samples of it "
+    f"are recorded: {_END} in the batch's order"
+)
+_STEP_UNSHOWN = (
+    "nothing shows in which order {name} gives the model the batch's samples: what it gives is none of what stands in "
+    "the batch, and its criterion is not given the batch's own labels"
+)
+_STEP_ASSUMED = (
+    "; they are taken to be in the batch's order: say XaiCallback(..., keeps_order=True) that it is so, or "
+    "keeps_order=False to leave such rows out"
+)
+_HOOK_DISORDER = (
+    "a hook (on_before_batch_transfer, on_after_batch_transfer) makes batches of which nothing shows whose rows they "
+    "hold: let the dataset yield ids and the hook keep them beside their rows"
+)
+_HOOK_UNSHOWN = (
+    "nothing shows in which order a hook (on_before_batch_transfer, on_after_batch_transfer) gives a batch's samples: "
+    "they are taken to be in the batch's order; say XaiCallback(..., keeps_order=True) that it is so, or "
+    "keeps_order=False to leave such rows out"
+)
+_DISORDER = "puts a batch in another order than it was given its samples"
+_REMADE = (
+    "the loader's batches are made anew by its own walk over them, or were fetched before the callback stood beside "
+    "it, and whose rows they hold is not known: let the dataset yield ids"
+)
+_NO_NUMBERS = (
+    "the loader's sampler gives something else than whole numbers, so that rows have no numbers: let the dataset yield "
+    "(id, input, label), or a dict with sample_id"
+)
+_SOME_OTHERS = (
+    "some rows of the collate_fn's batches are none of its samples, changed or put in their place: they are left out, "
+    "as whose they are is not known; let the dataset yield ids and the collate_fn return them"
 )
 _UNSHOWN = (
     "nothing in a batch of the collate_fn shows that it keeps its samples' order, and keeps_order=False says that it "
@@ -56,6 +103,7 @@ _SOME_PLACES = (
 )
 _LEFT_OUT = -100
 """The label of a place that does not count."""
+_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _MASKS = ("mask", "length", "lens")
 """Parts of names under which batches say which places hold something."""
 
@@ -99,11 +147,16 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording = Recording(run, **settled(Recording, run, options, unnamed))
         self._undo: list[Callable[[], None]] = []
         self._watched: set[Mode] = set()
+        self._not_first: dict[int, str] = {}
+        """Of loaders the first part of whose batches holds no ids, why."""
+        self._turned: dict[Mode, bool] = {}
+        """Whether the last step of a mode that was looked at gave its model the batch in another order."""
         self._strays: dict[Mode, str | None] = {}
         """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
         self._loader = 0
-        self._numbers: dict[int, list[int]] = {}
-        """Of each loader that made the batch, the rows' numbers."""
+        self._loading = Loading()
+        self._fetched: dict[int, Fetched] = {}
+        """Of each loader that made the batch, what it gave."""
         self._before = (0, 0)
         """The last epoch and step of the fits before this one, which a new one goes on from."""
         self._trainer: Any = None
@@ -115,7 +168,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is bound to this process: a trainer may be sent to others."""
-        return {**self.__dict__, "_undo": [], "_trainer": None}
+        return {**self.__dict__, "_undo": [], "_trainer": None, "_loading": Loading(), "_fetched": {}}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Stand beside the strategy's steps until `teardown`."""
@@ -268,19 +321,19 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _log_part(self, part: _Part, result: Any, step: Step, mode: Mode, inputs: Any) -> bool:
         """Log what one loader's samples were answered; False where that is not known."""
-        recording, labels, ids = self._recording, part.labels, self._recording.ids_in(part.batch)
-        numbers = self._numbers.get(id(part.loader))
-        if ids is None and numbers is not None:
-            if (reason := self._doubt(part, numbers)) is not None:
-                recording.missed(part.rows, reason)
-                return True
-            recording.tell(_ROW_NUMBERS)
-            if (collator := watched_of(part.loader)) is not None:
-                for line in collator.seen.said:
-                    recording.tell(line)
-            ids = numbers
-        if result is None and step.classes is None:
-            return False
+        recording = self._recording
+        part, ids, reason = self._identified(part, step)
+        if reason is None:
+            if result is None and step.classes is None:
+                return False
+            places, reason = self._reordered(part, step, result, mode)
+            if places is not None:
+                part = replace(part, batch=taken(part.batch, places), labels=taken(part.labels, places))
+                ids = _ids_taken(ids, places)
+        if reason is not None:
+            recording.missed(part.rows, reason)
+            return True
+        labels = part.labels
         if isinstance(result, Judged):
             labels, stray = self._labels_judged(result, labels, mode)
             if stray is not None:
@@ -305,27 +358,136 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             head, values = recording.answers(result, labels, origin=step.origin, known=NOTHING)
             keep, void = recording.keeps_tokens(head.task), recording.void_label
             columns = columns_of(head, values, labels, keep_tokens=keep, void=void)
+            if labels is not None and not columns.keys() & {"label", "loss"}:
+                shape = tuple(getattr(labels, "shape", (len(labels),)))
+                recording.tell(_UNFIT_LABELS.format(shape=shape, task=head.task.value))
         recording.log(columns, sample_id=ids, mode=mode, ds_id=part.ds_id, inputs=inputs, rows=part.rows)
         recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
         return True
 
-    def _doubt(self, part: _Part, numbers: list[int]) -> str | None:
-        """Why the rows of a batch are not those numbers, in this order; None where nothing speaks against it."""
-        collator, keeps_order = watched_of(part.loader), self._recording.keeps_order
+    def _identified(self, part: _Part, step: Step) -> tuple[_Part, Any, str | None]:
+        """The part, its ids or rows' numbers, None without, and why they are not known where there might be some."""
+        recording, ids = self._recording, self._recording.ids_in(part.batch)
+        if ids is not None and (said := self._no_ids(part, step, ids)) is not None:
+            recording.tell(said)
+            ids, part = None, replace(part, labels=None if said == _LABELS_FIRST else part.labels)
+        if ids is not None or (watch := self._loading.of(part.loader)) is None:
+            return part, ids, None
+        ids, reason = self._numbered_after_hooks(part, watch)
+        if reason is None:
+            recording.tell(_ROW_NUMBERS)
+        for line in watch.collator.seen.said if watch.collator is not None else ():
+            recording.tell(line)
+        return part, ids, reason
+
+    def _no_ids(self, part: _Part, step: Step, ids: Any) -> str | None:
+        """Why the first part of a batch, a whole number a sample, holds no ids; None where nothing contradicts."""
+        if self._recording.ids_at is not None or isinstance(part.batch, Mapping) or not isinstance(ids, torch.Tensor):
+            return None
+        if id(part.loader) not in self._not_first:
+            fetched = self._fetched.get(id(part.loader))
+            numbers = None if fetched is None else fetched.numbers
+            if any(
+                judged.truth.shape == ids.shape and judged.truth.data_ptr() == ids.data_ptr() for judged in step.judged
+            ):
+                self._not_first[id(part.loader)] = _LABELS_FIRST
+            elif numbers is not None and len(set(numbers)) == len(ids) > len(set(ids.tolist())):
+                self._not_first[id(part.loader)] = _REPEATED_FIRST
+        return self._not_first.get(id(part.loader))
+
+    def _reordered(
+        self, part: _Part, step: Step, result: Any, mode: Mode
+    ) -> tuple[tuple[int | None, ...] | None, str | None]:
+        """The row of the batch that each answer of a step is of, None where that is in order; or why it is not known.
+
+        A step may sort, shuffle or repeat its batch. Labels that a criterion is given as they are in the batch say
+        that the answers are in its order; else what the step gave its model says it.
+        """
+        labels, name = part.labels, _name_of(mode)
+        truth = result.truth if isinstance(result, Judged) else None
+        if truth is not None and isinstance(labels, torch.Tensor) and truth.data_ptr() == labels.data_ptr():
+            return None, None
+        rows = part.rows or 0
+        if rows < 2 or not any(len(one) == rows for one in step.given):
+            return None, None
+        is_here = all(one.is_cpu for one in step.given)
+        if not is_here and mode in self._watched and not self._turned.get(mode):
+            return None, None  # looking waits for the device: the first step of a mode tells
+        order = rows_in(step.given, part.batch)
+        self._turned[mode] = order.is_other
+        if not order.is_other:
+            return self._not_shown(order, step, mode)
+        outputs = [one.output for one in step.forwards]
+        answers = result.answers if isinstance(result, Judged) else _tensor_of(result)
+        is_output = any(isinstance(answers, torch.Tensor) and _is_output(answers, one) for one in outputs)
+        if not order.places:
+            return None, f"{name} {_STEP_DISORDER}"
+        if truth is None or not isinstance(labels, torch.Tensor) or truth.shape != labels.shape:
+            if truth is None and result is step.named and not is_output:
+                return None, None  # given back in the batch's order, as it is asked for
+            return order.places, None
+        is_own, is_turned = (
+            bool((truth == one.to(truth.dtype)).all()) for one in (labels, taken(labels, order.places))
+        )
+        if is_own and not is_turned:
+            return None, None
+        if is_own and not is_output:
+            return None, f"{name} {_STEP_DISORDER}"
+        return order.places, None
+
+    def _not_shown(self, order: Order, step: Step, mode: Mode) -> tuple[None, str | None]:
+        """The order of a step's batch is the batch's own: as is shown, or where nothing says another."""
+        if order.places or self._recording.keeps_order or step.named is not None:
+            return None, None
+        if self._recording.keeps_order is False:
+            return None, f"{_STEP_UNSHOWN.format(name=_name_of(mode))}, and keeps_order=False leaves such rows out"
+        self._recording.tell(_STEP_UNSHOWN.format(name=_name_of(mode)) + _STEP_ASSUMED)
+        return None, None
+
+    def _numbered_after_hooks(self, part: _Part, watch: Watch) -> tuple[Any, str | None]:
+        """As `_numbered`, of a batch that a hook of the module's, or its data module's, may have reordered."""
+        fetched = self._fetched.get(id(part.loader))
+        before = None if fetched is None else fetched.batch
+        if before is None or before is part.batch:
+            return self._numbered(part, watch)
+        numbers, reason = self._numbered(replace(part, batch=before), watch)
+        if reason is not None:
+            return None, reason
+        order = rows_in([one for _, one in _tensors(part.batch)], before)
+        if order.places:
+            return _ids_taken(numbers, order.places), None
+        if order.is_other or part.rows != len(numbers) or self._recording.keeps_order is False:
+            return None, _HOOK_DISORDER
+        if not self._recording.keeps_order:
+            self._recording.tell(_HOOK_UNSHOWN)
+        return numbers, None
+
+    def _numbered(self, part: _Part, watch: Watch) -> tuple[Any, str | None]:
+        """The number in the dataset of each row of a batch, or why that is not known."""
+        fetched, collator, keeps_order = self._fetched.get(id(part.loader)), watch.collator, self._recording.keeps_order
+        if fetched is None:
+            return None, _REMADE
+        numbers, order = fetched.numbers, fetched.order
+        if numbers is None:
+            return None, _NO_NUMBERS
+        if order is not None and len(order.places) == part.rows:
+            if any(place is None for place in order.places):
+                self._recording.tell(_SOME_OTHERS)
+            return [None if place is None else numbers[place] for place in order.places], None
         if part.rows is not None and part.rows != len(numbers):
-            return _OTHER_COUNT
+            return None, _OTHER_COUNT
         if collator is None or len(numbers) < 2:
-            return None
-        if collator.disorder is not None:
-            return f"the collate_fn {collator.disorder}, and {_ASKED}"
-        if keeps_order or collator.is_known:
-            return None
+            return numbers, None
+        if (order is not None and order.is_other) or collator.seen.is_other:
+            return None, f"the collate_fn {_DISORDER}, and {_ASKED}"
         if keeps_order is False:
-            return _UNSHOWN
+            return None, _UNSHOWN
+        if keeps_order or collator.is_known:
+            return numbers, None
         if (doubt := collator.seen.doubt) is not None:
-            return doubt
+            return None, doubt
         collator.seen.note("assumed")
-        return None
+        return numbers, None
 
     def _labels_judged(self, judged: Judged, labels: Any, mode: Mode) -> tuple[Any, str | None]:
         """As the function; on a device, where comparing waits for it, compared in the first step of a mode alone."""
@@ -354,31 +516,40 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording.at(epoch + trainer.current_epoch + 1, step + done)
 
     def _number(self, trainer: Any) -> None:
-        """Have every loader remember the rows it gives, from before its workers are started."""
+        """See of every loader which rows its batches are of, from before its workers are started."""
         strategy, own = trainer.strategy, trainer.strategy.process_dataloader
 
         def process(loader: Any) -> Any:
             processed = own(loader)
-            if (undo := number(processed, lambda: trainer.state.stage)) is not None:
-                self._undo += [undo, watch(processed)]
+            self._recording.guarded("watching a loader", lambda: self._loading.watch(processed))
             return processed
 
-        to_device = strategy.batch_to_device
+        precision = trainer.precision_plugin
+        convert = precision.convert_input
 
-        def fetched(batch: Any, *args: Any, **kwargs: Any) -> Any:
-            """Every batch comes by here, those too that no step is run for, or one several times."""
-            place = kwargs.get("dataloader_idx", args[1] if len(args) > 1 else 0)
-            if (mode := _STAGES.get(getattr(trainer.state.stage, "value", ""))) is not None:
-                self._numbers = {
-                    id(loader): sampler.take()
-                    for _, _, loader in _pieces(*_loaders(trainer, mode), batch, place)
-                    if (sampler := numbering_of(loader)) is not None
-                }
-            return to_device(batch, *args, **kwargs)
+        def fetched(batch: Any) -> Any:
+            """Every batch comes by here as its loader gave it, those too that no step is run for, or one several."""
+            self._recording.guarded("numbering rows", lambda: self._note(trainer, batch))
+            return convert(batch)
 
-        strategy.process_dataloader, strategy.batch_to_device = process, fetched
-        for name in ("process_dataloader", "batch_to_device"):
-            self._undo.append(partial(strategy.__dict__.pop, name, None))
+        strategy.process_dataloader, precision.convert_input = process, fetched
+        self._undo.append(partial(strategy.__dict__.pop, "process_dataloader", None))
+        self._undo.append(partial(precision.__dict__.pop, "convert_input", None))
+        self._undo.append(self._loading.release)
+
+    def _note(self, trainer: Any, batch: Any) -> None:
+        """Remember which rows a batch is of, for the step that is run for it."""
+        self._fetched = {}
+        mode = _STAGES.get(getattr(trainer.state.stage, "value", ""))
+        if mode is None:
+            return
+        loaders, together = _loaders(trainer, mode)
+        numbers = range(len(_listed(loaders))) if not together else (0,)
+        for number in numbers:
+            for piece, _, loader in _pieces(loaders, together, batch, number):
+                watch = self._loading.of(loader)
+                if watch is not None and (fetched := watch.take(piece)) is not None:
+                    self._fetched[id(loader)] = fetched if _has_hooks(trainer) else fetched._replace(batch=None)
 
     def _log_scalars(self, trainer: Any) -> None:
         scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.numel(value) == 1}
@@ -414,6 +585,13 @@ def _loaders(trainer: Any, mode: Mode) -> tuple[Any, bool]:
         Mode.INFER: "predict_dataloaders",
     }[mode]
     return getattr(trainer, given, None), getattr(combined, "_mode", "sequential") != "sequential"
+
+
+def _has_hooks(trainer: Any) -> bool:
+    """Whether batches come by something of the caller's between loader and step."""
+    holders = (trainer.lightning_module, getattr(trainer, "datamodule", None))
+    of = [getattr(getattr(holder, name, None), "__module__", None) or "" for holder in holders for name in _HOOKS]
+    return any(module and module.partition(".")[0] not in ("lightning", "pytorch_lightning") for module in of)
 
 
 def _listed(loaders: Any) -> list[tuple[str, Any]]:
@@ -461,6 +639,20 @@ def _shared_out(step: Step, parts: Sequence[_Part]) -> list[tuple[_Part, Judged 
         if len(of) == 1:
             found[of[0]].append(judged)
     return [(part, judged[0] if len(judged) == 1 else None) for part, judged in zip(parts, found, strict=True)]
+
+
+def _tensor_of(result: Any) -> torch.Tensor | None:
+    """The answers in what a step or a module returned, where these are one tensor."""
+    found = next((result[name] for name in NAMED if name in result), None) if isinstance(result, Mapping) else result
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def _ids_taken(ids: Any, places: Sequence[int | None]) -> Any:
+    """The ids at these places; None for a row that is of no sample."""
+    if ids is None:
+        return None
+    listed = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    return [None if place is None else listed[place] for place in places]
 
 
 def _inputs_of(step: Step) -> Any:

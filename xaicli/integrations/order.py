@@ -3,60 +3,78 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import default_collate, default_convert
 
 from xaicli.integrations.identity import SeenOrders, kinds_of, size_of
 
-_KEEP = (default_collate, default_convert)
-"""Collators that are known to keep it."""
 _MOST = 4096
 """So many values of a sample are compared."""
-_KEPT, _ANOTHER = 1, 2
-_DISORDER = "puts a batch in another order than it was given its samples"
+_Fits = list[list[int]]
+"""Of each row, the places of the values that it may be made of."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which sample each row of a batch was made of, by what stands in both alike.
+
+    Attributes:
+        places: The place of each row's sample among those given; None of a row that is none of them. Empty where
+            nothing tells it.
+        is_other: Whether the rows stand in another order than the samples, whether or not it is known which.
+    """
+
+    places: tuple[int | None, ...] = ()
+    is_other: bool = False
+
+
+class Collated(NamedTuple):
+    """A batch on its way from the collator, with what was seen of its order; handed on without that."""
+
+    batch: Any
+    order: Order | None
 
 
 class WatchedCollator:
-    """A collator beside which is looked whether its batches hold its samples one by one, in their order.
+    """A collator beside which is looked which sample each row of its batches was made of.
 
-    It runs in the loader's workers: what was seen is in memory that they share with the training.
+    It runs in the loader's workers: what was seen of all its batches is in memory that they share with the training,
+    what was seen of one goes with it.
 
     Args:
         collate: The caller's own.
     """
 
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+    def __init__(self, collate: Callable[[Any], Any]) -> None:
         self.collate = collate
         self._kept: torch.Tensor = torch.zeros(1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
         """Whether some batch showed its order."""
         self.seen = SeenOrders(collate)
 
-    def __call__(self, samples: list[Any]) -> Any:
-        """The collator's batch, as it is."""
-        given = list(samples)
+    def __call__(self, samples: Any) -> Collated:
+        """The collator's batch as it is, and its order."""
+        given: list[Any] = []
+        with contextlib.suppress(Exception):
+            if isinstance(samples, (list, tuple)):  # a collator may take out what it reads
+                given = [dict(one) if type(one) is dict else one for one in samples]
         batch = self.collate(samples)
-        if not self.seen.is_other:
-            with contextlib.suppress(Exception):  # comparing what it does not know is no fault of the training
-                self._look(given, batch)
-        return batch
+        order = None
+        with contextlib.suppress(Exception):  # comparing what it does not know is no fault of the training
+            order = self._look(given, batch)
+        return Collated(batch, order)
 
-    def _look(self, samples: list[Any], batch: Any) -> None:
-        found = _order(samples, batch)
-        if found == _KEPT:
-            self._kept[0] = 1
-        elif found == _ANOTHER:
+    def _look(self, samples: list[Any], batch: Any) -> Order:
+        order = order_in(samples, batch)
+        if order.is_other:
             self.seen.note("another order")
+        elif order.places:
+            self._kept[0] = 1
         elif not self.is_known and len(samples) > 1 and size_of(batch) == len(samples):
             self.seen.look(samples, batch)
-
-    @property
-    def disorder(self) -> str | None:
-        """What a collator does that its rows cannot be told after; None for one that keeps their order."""
-        return _DISORDER if self.seen.is_other else None
+        return order
 
     @property
     def is_known(self) -> bool:
@@ -64,57 +82,177 @@ class WatchedCollator:
         return bool(self._kept[0])
 
 
-_WATCHED: weakref.WeakKeyDictionary[Any, WatchedCollator] = weakref.WeakKeyDictionary()
-"""By loader: workers that outlive a training keep what they were given by the first."""
+def order_in(samples: Sequence[Any], batch: Any) -> Order:
+    """Which sample each row of a batch was made of.
 
+    What stands alike in the samples and the batch says it: texts and rows of several values before single ones. Where
+    more than half of the rows of such a part are samples, those that are none were put in their place, or changed.
 
-def watch(loader: Any) -> Callable[[], None]:
-    """Look beside a loader's collator; how to put it back."""
-    own = loader.collate_fn
-    if own in _KEEP or isinstance(own, WatchedCollator):
-        return lambda: None
-    watched = _WATCHED.get(loader)
-    if watched is None or watched.collate is not own:
-        watched = _WATCHED[loader] = WatchedCollator(own)
-    loader.collate_fn = watched
-
-    def put_back() -> None:
-        loader.collate_fn = own
-
-    return put_back
-
-
-def watched_of(loader: Any) -> WatchedCollator | None:
-    """A loader's collator, where it is one that may not keep the order."""
-    collate = getattr(loader, "collate_fn", None)
-    return collate if isinstance(collate, WatchedCollator) else None
-
-
-def _order(samples: Sequence[Any], batch: Any) -> int:
-    """What stands alike in the samples and the batch says it: texts and rows of several values before single ones."""
-    n = len(samples)
-    if n < 2 or size_of(batch) != n:
-        return 0
-    fields = list(_fields(samples))
-    tells_apart = False
-    verdicts = {True: set[bool](), False: set[bool]()}  # of rows of several values, and of single ones
-    for rows in _columns(batch, n):
+    Args:
+        samples: What a collator was given; some may be None, which a dataset gives for what it cannot read.
+        batch: What it made.
+    """
+    n, rows = len(samples), size_of(batch)
+    if n == 0 or not rows:
+        return Order()
+    in_order, fields, evidence = tuple(range(n)), list(_fields(samples)), _Evidence(n, rows)
+    for column in _columns(batch, rows):
         for values in fields:
-            is_wide, is_kept = _compared(rows, values)
-            if is_kept is not None:
-                verdicts[is_wide].add(is_kept)
-                tells_apart = tells_apart or (is_kept and _are_apart(rows))
-    for said in (verdicts[True], verdicts[False]):
-        if said and True not in said:
-            return _ANOTHER
-        if said:
-            return _KEPT if tells_apart else 0
-    return 0
+            if evidence.shows_order(column, values):
+                return Order(in_order)
+    if not evidence.wide:
+        if evidence.are_single_kept:
+            return Order(in_order if evidence.is_shown else ())
+        if not evidence.single:
+            return Order(is_other=evidence.is_reordered)
+    places = _told(_together(evidence.wide or evidence.single, evidence.kept, rows), fields)
+    if places is None:  # rows that are alike in part say nothing against an order that another part shows
+        return Order() if evidence.kept else Order(is_other=True)
+    return Order(places, is_other=places != in_order)
 
 
-def _are_apart(rows: Any) -> bool:
-    """Whether no two rows are alike: labels that several samples share fit in other orders, too."""
-    return len(set(kinds_of(rows) if isinstance(rows, torch.Tensor) else rows)) == len(rows)
+def rows_in(made: Sequence[torch.Tensor], given: Any) -> Order:
+    """Which row of a batch each row of the tensors is of that a step, or a hook, made of it.
+
+    Tensors that hold the batch's own memory, or are equal, are in its order; rows that stand in another order say
+    whose they are. Rows of several values count before single ones, of which several are alike.
+
+    Args:
+        made: Some of them; those with as many rows as the batch count.
+        given: The batch.
+    """
+    own = [part for part in _columns(given, size_of(given) or 0) if isinstance(part, torch.Tensor)]
+    if not own:
+        return Order()
+    n = len(own[0])
+    in_order = Order(tuple(range(n)))
+    made = [part for part in made if part.ndim and len(part) == n]
+    if any(one.data_ptr() == other.data_ptr() and one.numel() for one in made for other in own if one.ndim > 1):
+        return in_order
+    for is_wide in (True, False):
+        pairs = [
+            (one, other)
+            for one in made
+            for other in own
+            if one.numel() == other.numel() and (one.numel() > n) is is_wide and one.device == other.device
+        ]
+        found = None
+        for one, other in pairs:
+            kinds = kinds_of(torch.cat([other.detach().reshape(n, -1), one.detach().reshape(n, -1).to(other.dtype)]))
+            ours, theirs = kinds[:n], kinds[n:]
+            if ours == theirs:
+                if n == 1 or len(set(ours)) > 1:
+                    return in_order
+            elif found is None and (is_wide or sorted(ours) == sorted(theirs)) and len(set(theirs)) > 1:
+                there = set(ours)
+                found = (ours, theirs) if 2 * sum(kind in there for kind in theirs) > n else None
+        if found is not None:
+            places = _told([{p for p, kind in enumerate(found[0]) if kind == one} for one in found[1]], _rows_of(own))
+            return Order(is_other=True) if places is None else Order(places, is_other=True)
+    return Order()
+
+
+def _rows_of(columns: Sequence[torch.Tensor]) -> list[list[Any]]:
+    return [list(column.detach().cpu()) for column in columns]
+
+
+def taken(values: Any, places: Sequence[int | None]) -> Any:
+    """The rows of a batch, or of a part of it, at these places; None where there is none, of what is a list."""
+    n = len(places)
+    if isinstance(values, torch.Tensor):
+        return values[[place or 0 for place in places]] if values.ndim and len(values) == n else values
+    if isinstance(values, Mapping):
+        return {name: taken(value, places) for name, value in values.items()}
+    if isinstance(values, list) and len(values) == n and not any(isinstance(v, torch.Tensor) for v in values):
+        return [None if place is None else values[place] for place in places]
+    return type(values)(taken(v, places) for v in values) if type(values) in (list, tuple) else values
+
+
+@dataclass
+class _Evidence:
+    """What the parts of `n` samples and of a batch of so many rows say of the order, one after another.
+
+    Attributes:
+        wide: What fits where in parts of texts or several values a row.
+        kept: The same of those that are in order, and hold rows that are alike.
+        single: Of parts of one value a row that are all different, in another order.
+        are_single_kept: Whether a part is in order.
+        is_shown: Whether the rows of such a part are all different.
+        is_reordered: Whether a part of one value a row is in another order.
+    """
+
+    n: int
+    rows: int
+    wide: list[_Fits] = field(default_factory=list)
+    kept: list[_Fits] = field(default_factory=list)
+    single: list[_Fits] = field(default_factory=list)
+    are_single_kept: bool = False
+    is_shown: bool = False
+    is_reordered: bool = False
+
+    def shows_order(self, column: Any, values: list[Any]) -> bool:
+        """Whether a part of the batch says by itself that the rows are in order; else what it says is kept."""
+        is_wide = isinstance(column[0], str) or (isinstance(column, torch.Tensor) and column.ndim > 1)
+        if self.rows == self.n and _is_in_order(column, values):
+            kinds = len(set(_kinds(column)))
+            if kinds == 1 < self.rows:
+                return False
+            are_apart = kinds == self.rows
+            if is_wide and not are_apart:
+                self.kept.append(_fits(column, values))
+            self.are_single_kept = True
+            self.is_shown = self.is_shown or are_apart
+            return is_wide and are_apart
+        if is_wide:
+            fits = _fits(column, values)
+            if 2 * sum(map(bool, fits)) > self.rows and len({tuple(one) for one in fits if one}) > 1:
+                self.wide.append(fits)
+        elif self.rows == self.n and _is_reordered(column, values):
+            self.is_reordered = True
+            if len(set(_kinds(column))) == self.rows:
+                self.single.append(_fits(column, values))
+        return False
+
+
+def _together(found: list[_Fits], kept: list[_Fits], rows: int) -> list[set[int]] | None:
+    """The places that fit each row by all that tells it; None where that contradicts itself."""
+    whole = [fits for fits in (*found, *kept) if all(fits)]
+    in_part = max((fits for fits in found if not all(fits)), key=lambda fits: sum(map(bool, fits)), default=None)
+    left = []
+    for row in range(rows):
+        fitting = set(whole[0][row]).intersection(*(fits[row] for fits in whole[1:])) if whole else None
+        if fitting is not None and not fitting:
+            return None
+        if in_part is not None:
+            fitting = set(in_part[row]) if fitting is None else fitting & set(in_part[row])
+        left.append(fitting or set())
+    return left
+
+
+def _told(left: list[set[int]] | None, fields: list[list[Any]]) -> tuple[int | None, ...] | None:
+    """One place a row of those that fit it; None where several do that are not alike in everything."""
+    if left is None:
+        return None
+    taken: set[int] = set()
+    places: list[int | None] = []
+    for fitting in left:
+        several = sorted(fitting)
+        if len(several) > 1 and any(not _are_alike([values[p] for p in several]) for values in fields):
+            return None
+        place = next((p for p in several if p not in taken), several[0] if several else None)
+        if place is not None:
+            taken.add(place)
+        places.append(place)
+    return tuple(places)
+
+
+def _are_alike(values: list[Any]) -> bool:
+    keys = [_key(value, None) for value in values]
+    return all(key is not None and key == keys[0] for key in keys)
+
+
+def _kinds(column: Any) -> list[Any]:
+    return kinds_of(column) if isinstance(column, torch.Tensor) else list(column)
 
 
 def _is_column(part: Any, n: int) -> bool:
@@ -136,43 +274,79 @@ def _columns(batch: Any, n: int) -> Iterator[Any]:
 
 
 def _fields(samples: Sequence[Any]) -> Iterator[list[Any]]:
-    """The values of each part of the samples, where all have it."""
-    first = samples[0]
+    """The values of each part of the samples, where all have it that are there."""
+    there = [one for one in samples if one is not None]
+    if not there:
+        return
+    first = there[0]
     if isinstance(first, Mapping):
         for key in first:
-            if all(isinstance(one, Mapping) and key in one for one in samples):
-                yield from _fields([one[key] for one in samples])
+            if all(isinstance(one, Mapping) and key in one for one in there):
+                yield from _fields([None if one is None else one[key] for one in samples])
     elif isinstance(first, (list, tuple)) and first and not all(isinstance(v, (int, float)) for v in first):
         for place in range(len(first)):
-            if all(isinstance(one, (list, tuple)) and len(one) == len(first) for one in samples):
-                yield from _fields([one[place] for one in samples])
+            if all(isinstance(one, (list, tuple)) and len(one) == len(first) for one in there):
+                yield from _fields([None if one is None else one[place] for one in samples])
     else:
         yield list(samples)
 
 
-def _compared(rows: Any, values: list[Any]) -> tuple[bool, bool | None]:
-    """Whether rows hold several values each, and whether they are these values in order.
-
-    True, False where they are the same in another order, None where they say nothing.
-    """
+def _is_in_order(rows: Any, values: list[Any]) -> bool:
+    """Whether rows are these values, one by one."""
     if not isinstance(rows, torch.Tensor):
-        made, are_texts = list(rows), isinstance(rows[0], str)
-        if made == values:
-            return are_texts, True if any(value != made[0] for value in made) else None
-        return are_texts, False if sorted(map(repr, made)) == sorted(map(repr, values)) else None
+        return list(rows) == values
+    for row, value in zip(rows, values, strict=True):
+        one = _tensor(value)
+        if one is None or not _is_of(_few(row.detach().cpu()), _few(one.to(rows.dtype))):
+            return False
+    return True
+
+
+def _is_reordered(rows: Any, values: list[Any]) -> bool:
+    """Whether rows of one value each are these values in another order."""
+    made = [_key(row, None) for row in rows]
+    given = [_key(value, rows.dtype if isinstance(rows, torch.Tensor) else None) for value in values]
+    return None not in given and sorted(map(repr, made)) == sorted(map(repr, given))
+
+
+def _fits(rows: Any, values: list[Any]) -> _Fits:
+    """The places of the values that each row may be made of: it is equal, or one of them filled up."""
+    dtype = rows.dtype if isinstance(rows, torch.Tensor) else None
+    by_key: dict[Any, list[int]] = {}
+    for place, value in enumerate(values):
+        if (key := _key(value, dtype)) is not None:
+            by_key.setdefault(key, []).append(place)
+    found = [by_key.get(_key(row, dtype), []) for row in rows]
+    if dtype is None or rows.ndim < 2:
+        return found
     given = [_tensor(value) for value in values]
-    is_wide = rows.ndim > 1
-    shown = [_few(row.detach().cpu()) for row in rows]
-    kept = [None if one is None else _few(one.to(rows.dtype)) for one in given]
-    if all(_is_of(row, one) for row, one in zip(shown, kept, strict=True)):
-        return is_wide, None if all(_is_of(row, kept[0]) for row in shown) else True
-    left = list(range(len(kept)))
-    for row in shown:
-        found = next((place for place in left if _is_of(row, kept[place])), None)
-        if found is None:
-            return is_wide, None
-        left.remove(found)
-    return is_wide, False
+    shorter = [
+        (place, one.to(dtype))
+        for place, one in enumerate(given)
+        if one is not None
+        and one.ndim == rows.ndim - 1
+        and one.shape[1:] == rows.shape[2:]
+        and len(one) < rows.shape[1]
+    ]
+    for row, places in enumerate(found):
+        if not places and shorter:
+            of_row = rows[row].detach().cpu()
+            found[row] = [place for place, value in shorter if _is_of(of_row, value)]
+    return found
+
+
+def _key(value: Any, dtype: torch.dtype | None) -> Any:
+    """What is equal for equal values alone; None of what has no such."""
+    if isinstance(value, (str, int, float)) and dtype is None:
+        return value
+    one = _tensor(value)
+    if one is None:
+        return None
+    one = _few(one if dtype is None else one.to(dtype)).contiguous()
+    if one.is_complex():
+        one = torch.view_as_real(one)
+    shape = tuple(one.shape) if one.numel() > 1 else ()
+    return shape, one.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _tensor(value: Any) -> torch.Tensor | None:

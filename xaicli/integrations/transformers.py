@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
 from types import NoneType
@@ -26,6 +26,8 @@ from xaicli.vocabulary import Mode
 
 _ROW = "xai_row_number"
 _FRAMES = 8
+_LOOKED_AT = 16
+"""So many rows of a dataset are looked at for ids, where the first has none."""
 _COMPARED = 4096
 """So many values of a sample tell whether it is another."""
 _IGNORED = -100
@@ -290,16 +292,24 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._has_answered = False
         given, labels = dict(inputs), self._label_in(inputs)
         generates = bool(getattr(self._trainer.args, "predict_with_generate", False)) and not prediction_loss_only
-        with _Heard(model, generates and labels is not None) as heard:
+        names = getattr(self._trainer, "label_names", None)
+        # Without labels that the trainer knows of, it computes no loss, and keeps no answers where it wants losses.
+        is_bare = prediction_loss_only and not (names and all(inputs.get(name) is not None for name in names))
+        with _Heard(model, generates and labels is not None, is_bare) as heard:
             result = own(model, inputs, prediction_loss_only, *args, **kwargs)
         if not self._has_answered:
             answers = result[1]
             if _are_whole(answers) and heard.output is not None:
                 answers = heard.output
-            if answers is None and prediction_loss_only:
-                answers = own(model, given, False, *args, **kwargs)[1]
+            answers = heard.output if answers is None else answers
             ids = self._ids
-            if _are_whole(answers):
+            if answers is None:
+                self._recording.missed(
+                    rows_of(given, None),
+                    "prediction_step returns no answers, and runs no model that shows them: let it return them as its "
+                    "second value",
+                )
+            elif _are_whole(answers):
                 rows = rows_of(given, None)
                 self._recording.missed(rows, "generated texts without labels beside them have no loss, and no row")
             else:
@@ -545,15 +555,18 @@ def _apart(row: torch.Tensor, spans: list[slice], fill: float) -> torch.Tensor:
 class _Heard:
     """What a model answers to the labels while a step generates texts beside: heard there alone, and let go after.
 
-    A step that generates returns the texts; the answers its loss was computed of are in no place else.
+    A step that generates returns the texts, one that is asked for losses alone and finds no labels nothing; the answers
+    are in no place else.
     """
 
-    def __init__(self, model: Any, is_wanted: bool) -> None:
+    def __init__(self, model: Any, is_wanted: bool, is_any: bool = False) -> None:
         self.output: Any = None
-        self._hooked = model.register_forward_hook(self._hear, with_kwargs=True) if is_wanted else None
+        self._is_any = is_any
+        is_hooked = (is_wanted or is_any) and hasattr(model, "register_forward_hook")
+        self._hooked = model.register_forward_hook(self._hear, with_kwargs=True) if is_hooked else None
 
     def _hear(self, _module: Any, _args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-        if kwargs.get("labels") is not None:
+        if self._is_any or kwargs.get("labels") is not None:
             self.output = output
 
     def __enter__(self) -> _Heard:
@@ -632,20 +645,46 @@ def _is_transformed(dataset: Any) -> bool:
     return isinstance(said, Mapping) and said.get("type") == "custom"
 
 
-def _sample_of(dataset: Any) -> Mapping[str, Any] | None:
-    """The first row; of a stream the columns where it names them; None where neither can be looked at."""
+def _sample_of(dataset: Any, keys: tuple[str, ...] = ()) -> Mapping[str, Any] | None:
+    """The first row that has one of these keys, else the first; of a stream the columns where it names them.
+
+    None where neither can be looked at. A row may draw numbers when it is read: they are put back.
+    """
     if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__getitem__"):
         names = getattr(dataset, "column_names", None)
         return dict.fromkeys(names) if names else None
+    first = None
+    with _drawing_nothing():
+        for place in range(_LOOKED_AT):
+            try:
+                row = dataset[place]
+            except Exception:  # there are no more, or this one cannot be read
+                break
+            if isinstance(row, Mapping):
+                first = row if first is None else first
+                if not keys or any(key in row for key in keys):
+                    return row
+    return first
+
+
+@contextmanager
+def _drawing_nothing() -> Iterator[None]:
+    """Have what is drawn inside drawn again after it."""
+    import random
+
+    import numpy as np
+
+    of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
-        row = dataset[0]
-    except (IndexError, KeyError, TypeError):
-        return None
-    return row if isinstance(row, Mapping) else None
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 def _has_ids(dataset: Any, keys: tuple[str, ...]) -> bool:
-    row = _sample_of(dataset)
+    row = _sample_of(dataset, keys)
     return row is None or any(key in row and _is_id(row[key]) for key in keys)
 
 
@@ -656,7 +695,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _text_ids(dataset: Any, keys: tuple[str, ...]) -> bool:
-    row = _sample_of(dataset) or {}
+    row = _sample_of(dataset, keys) or {}
     key = next((key for key in keys if key in row), None)
     if key is None:
         return False

@@ -1,0 +1,280 @@
+"""A step, or a hook before it, that reorders its batch: every answer stands under the sample that it is of."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+import xaicli
+from xaicli.integrations.order import rows_in
+
+lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+
+N = 24
+X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(N) % 3
+WITH_IDS = [(100 + i, X[i], int(Y[i])) for i in range(N)]
+
+
+class Fixed(lightning.LightningModule):  # type: ignore[misc, name-defined]
+    """A model that never moves, so that each sample has one loss."""
+
+    def __init__(self, step: Callable[[Any, Any], Any] | None = None, classes: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Linear(4, classes)
+        self.step = step
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        del batch_idx
+        if self.step is not None:
+            return self.step(self, batch)
+        return functional.cross_entropy(self(batch[-2]), batch[-1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def fitted(folder: Path, model: Any, data: Any, size: int = 8, **options: Any) -> tuple[pl.DataFrame, list[str]]:
+    """What is recorded of one epoch, and what is said."""
+    from xaicli.integrations.lightning import XaiCallback
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=folder,
+        callbacks=[XaiCallback(folder / "run", save_checkpoint=False, **options)],
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(model, data if isinstance(data, DataLoader) else DataLoader(data, batch_size=size, shuffle=True))
+    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    found = folder / "run" / "data"
+    return (pl.read_parquet(found) if found.exists() else pl.DataFrame()), said
+
+
+def sorted_rows(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    order = torch.argsort(x[:, 1])
+    return x[order], y[order]
+
+
+def own_loss(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return -logits.log_softmax(1).gather(1, y[:, None]).mean()
+
+
+def by_own_loss(model: Any, batch: Any) -> Any:
+    x, y = sorted_rows(*batch[-2:])
+    return own_loss(model(x), y)
+
+
+def by_criterion(model: Any, batch: Any) -> Any:
+    x, y = sorted_rows(*batch[-2:])
+    return functional.cross_entropy(model(x), y)
+
+
+def by_inner_module(model: Any, batch: Any) -> Any:
+    x, y = sorted_rows(*batch[-2:])
+    return functional.cross_entropy(model.net(x), y)
+
+
+def put_back(model: Any, batch: Any) -> Any:
+    order = torch.argsort(batch[-2][:, 1])
+    logits = model(batch[-2][order])[torch.argsort(order)]
+    return functional.cross_entropy(logits, batch[-1].clone())
+
+
+def named_as_they_are(model: Any, batch: Any) -> Any:
+    x, y = sorted_rows(*batch[-2:])
+    logits = model(x)
+    return {"loss": own_loss(logits, y), "logits": logits}
+
+
+def named_in_the_batch_s_order(model: Any, batch: Any) -> Any:
+    order = torch.argsort(batch[-2][:, 1])
+    logits = model(batch[-2][order])[torch.argsort(order)]
+    return {"loss": own_loss(logits, batch[-1]), "logits": logits}
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+@pytest.mark.parametrize(
+    "step",
+    [by_own_loss, by_criterion, by_inner_module, put_back, named_as_they_are, named_in_the_batch_s_order],
+)
+def test_a_step_that_sorts_its_batch_has_every_answer_under_its_sample(
+    tmp_path: Path, step: Any, with_ids: bool
+) -> None:
+    data = WITH_IDS if with_ids else [(x, y) for _, x, y in WITH_IDS]
+    model = Fixed(step)
+    found, _ = fitted(tmp_path, model, data)
+    expected = functional.cross_entropy(model(X), Y, reduction="none").tolist()
+    first = 100 if with_ids else 0
+    assert {i - first: (y, loss) for i, y, loss in found.select("sample_id", "label", "loss").iter_rows()} == {
+        i: (int(Y[i]), pytest.approx(expected[i], abs=1e-5)) for i in range(N)
+    }
+
+
+@pytest.mark.parametrize("kind", ["equal labels", "two labels", "what it was given"])
+def test_labels_that_do_not_show_the_order_are_not_what_tells_it(tmp_path: Path, kind: str) -> None:
+    labels = torch.zeros(N, dtype=torch.long) if kind == "equal labels" else (Y > 0).long()
+
+    def step(model: Any, batch: Any) -> Any:
+        x, y = sorted_rows(*batch[-2:])
+        return (
+            functional.mse_loss(model(x), x) if kind == "what it was given" else functional.cross_entropy(model(x), y)
+        )
+
+    model = Fixed(step, 4)
+    found, said = fitted(tmp_path, model, [(i, X[i], int(labels[i])) for i in range(N)], 3)
+    losses = functional.cross_entropy(model(X), labels, reduction="none")
+    if kind == "what it was given":
+        losses = functional.mse_loss(model(X), X, reduction="none").mean(1)
+    assert dict(found.select("sample_id", "loss").iter_rows()) == {
+        i: pytest.approx(float(losses[i]), abs=1e-5) for i in range(N)
+    }
+    assert said == []
+
+
+def test_a_step_that_repeats_some_of_its_batch_has_rows_of_these_alone(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> Any:
+        ids, x, y = batch
+        order = torch.tensor([0, 0, 3, 3, 4, 4, 7, 7])
+        model.used += ids[order].tolist()
+        return own_loss(model(x[order]), y[order])
+
+    model = Fixed(step)
+    model.used = []
+    found, _ = fitted(tmp_path, model, WITH_IDS)
+    expected = functional.cross_entropy(model(X), Y, reduction="none").tolist()
+    rows = found.select("sample_id", "label", "loss").rows()
+    assert sorted(i for i, _, _ in rows) == sorted(model.used)
+    assert all((y, loss) == (int(Y[i - 100]), pytest.approx(expected[i - 100], abs=1e-5)) for i, y, loss in rows)
+
+
+@pytest.mark.parametrize("keeps_order", [None, True, False])
+def test_an_order_that_a_step_does_not_show_is_said(tmp_path: Path, keeps_order: bool | None) -> None:
+    def step(model: Any, batch: Any) -> Any:
+        return own_loss(model(batch[1] * 2), batch[2])
+
+    model = Fixed(step)
+    found, said = fitted(tmp_path, model, WITH_IDS, keeps_order=keeps_order)
+    assert ["nothing shows in which order training_step" in one for one in said][:1] == [True] * (not keeps_order)
+    if keeps_order is False:
+        assert found.height == 0
+        assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+        return
+    expected = functional.cross_entropy(model(X * 2), Y, reduction="none").tolist()
+    assert dict(found.select("sample_id", "loss").iter_rows()) == {
+        100 + i: pytest.approx(expected[i], abs=1e-5) for i in range(N)
+    }
+
+
+def test_a_step_that_changes_its_inputs_and_gives_the_batch_s_labels_needs_no_word(tmp_path: Path) -> None:
+    found, said = fitted(tmp_path, Fixed(lambda m, b: functional.cross_entropy(m(b[1] * 2), b[2])), WITH_IDS)
+    assert found.height == N
+    assert said == []
+
+
+@pytest.mark.parametrize("hook", ["on_before_batch_transfer", "on_after_batch_transfer"])
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_a_hook_that_sorts_the_batch_has_its_rows_under_their_numbers(
+    tmp_path: Path, hook: str, is_mixed: bool
+) -> None:
+    """Where it changes the inputs as well, the labels alone would have to tell it, which they cannot."""
+
+    def sort(_self: Any, batch: Any, dataloader_idx: int) -> Any:
+        del dataloader_idx
+        x, y = sorted_rows(*batch)
+        return (x * 2 if is_mixed else x), y
+
+    model = type("Sorting", (Fixed,), {hook: sort})()
+    found, said = fitted(tmp_path, model, [(x, y) for _, x, y in WITH_IDS])
+    if is_mixed:
+        assert found.height == 0
+        assert any(f"{hook}" in one and "nothing shows whose rows" in one for one in said)
+        assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+        return
+    expected = functional.cross_entropy(model(X), Y, reduction="none").tolist()
+    assert dict(found.select("sample_id", "loss").iter_rows()) == {
+        i: pytest.approx(expected[i], abs=1e-5) for i in range(N)
+    }
+
+
+def test_which_rows_a_step_took_is_told_by_all_that_stands_in_both() -> None:
+    batch = [torch.arange(4), torch.tensor([[1.0, 2], [3, 4], [1, 2], [5, 6]]), torch.tensor([0, 1, 0, 1])]
+    order = torch.tensor([3, 1, 0, 2])
+    assert rows_in([batch[1]], batch).places == (0, 1, 2, 3)
+    assert rows_in([batch[1].clone()], batch).places == (0, 1, 2, 3)
+    assert not rows_in([batch[1].clone()], batch).is_other
+    turned = rows_in([batch[1][order]], batch)  # two of the rows are alike, their samples are not
+    assert (turned.places, turned.is_other) == ((), True)
+    apart = [batch[0], torch.tensor([[1.0, 2], [3, 4], [7, 2], [5, 6]]), batch[2]]
+    assert rows_in([apart[1][order]], apart).places == (3, 1, 0, 2)
+    assert rows_in([apart[1] * 3], apart).places == ()
+
+
+class Swapped(Fixed):
+    """Its batch is (label, input, weight)."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        del batch_idx
+        return (functional.cross_entropy(self(batch[1]), batch[0], reduction="none") * batch[2]).mean()
+
+
+def test_labels_that_stand_first_are_not_taken_for_ids(tmp_path: Path) -> None:
+    model = Swapped()
+    found, said = fitted(tmp_path, model, [(int(Y[i]), X[i], 1.0) for i in range(N)])
+    expected = functional.cross_entropy(model(X), Y, reduction="none").tolist()
+    assert {i: (y, loss) for i, y, loss in found.select("sample_id", "label", "loss").iter_rows()} == {
+        i: (int(Y[i]), pytest.approx(expected[i], abs=1e-5)) for i in range(N)
+    }
+    assert any("not taken for ids" in one and "ids=0" in one for one in said)
+
+
+class Factors(Fixed):
+    """Its batch is (user, item, rating)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.users, self.items = torch.nn.Embedding(3, 4), torch.nn.Embedding(8, 4)
+
+    def forward(self, user: torch.Tensor, item: torch.Tensor | None = None) -> torch.Tensor:
+        return (self.users(user) * self.items(item)).sum(1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        del batch_idx
+        return functional.mse_loss(self(batch[0], batch[1]), batch[2])
+
+
+def test_users_whose_ratings_are_the_samples_are_not_taken_for_ids(tmp_path: Path) -> None:
+    model = Factors()
+    users, items, ratings = torch.arange(N) % 3, torch.arange(N) // 3, X[:, 0]
+    data = torch.utils.data.TensorDataset(users, items, ratings)
+    found, said = fitted(tmp_path, model, data)
+    expected = (model(users, items) - ratings).square().tolist()
+    assert dict(found.select("sample_id", "loss").iter_rows()) == {
+        i: pytest.approx(expected[i], abs=1e-5) for i in range(N)
+    }
+    assert any("no longer taken for ids" in one for one in said)
+
+
+def test_labels_that_do_not_fit_are_said(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> Any:
+        logits, truth = model(batch[1]), functional.one_hot(batch[2], 3).float()
+        return -(truth * functional.logsigmoid(logits) + (1 - truth) * functional.logsigmoid(-logits)).mean()
+
+    found, said = fitted(tmp_path, Fixed(step), WITH_IDS, task="multilabel")
+    assert found.height == N
+    assert "loss" not in found.columns
+    assert ["(8,), do not fit" in one and "no label and no loss" in one for one in said] == [True]
