@@ -359,7 +359,8 @@ def kinds_of(rows: torch.Tensor) -> list[int]:
         return [0] * len(rows)
     flat = (torch.view_as_real(rows) if rows.is_complex() else rows).reshape(len(rows), -1)
     some = flat[:, :: max(1, flat.shape[1] // _COMPARED)]
-    return [int(kind) for kind in torch.unique(some, dim=0, return_inverse=True)[1]]
+    kinds: list[int] = torch.unique(some, dim=0, return_inverse=True)[1].tolist()
+    return kinds
 
 
 def is_shown(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> bool:
