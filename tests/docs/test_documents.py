@@ -154,7 +154,10 @@ ASKED = {
     "query": [["SELECT count(*) AS rows FROM samples", DEMO]],
     "export": [[DEMO, "--format", "csv"]],
     "doctor": [[DEMO]],
-    "saliency": [["COPY", "--samples", "1", "--methods", "gradient", "--model", "CHECKPOINT"]],
+    "saliency": [
+        ["COPY", "--samples", "1", "--methods", "gradient", "--model", "CHECKPOINT", "--model", "SECOND"],
+        ["COPY", "--samples", "1", "--methods", "gradient", "--evaluate", "--sanity"],
+    ],
     "collect": [["COPY", "--collectors", "classification,embeddings", "--layers", "8"]],
     "embeddings": [["COPY"]],
     "compact": [["COPY"]],
@@ -164,7 +167,7 @@ ASKED = {
     "checkpoint convert": [["CHECKPOINT", "--to", "safetensors", "-o", "FOLDER/weights.safetensors"]],
 }
 BEFORE = {"embeddings": ["collect", *ASKED["collect"][0]]}
-NAMED_BY_DATA = {"found", "bounds", "scalars", "facts", "label_map", "operators", "methods"}
+NAMED_BY_DATA = {"found", "bounds", "scalars", "facts", "label_map", "operators", "methods", "similarity"}
 """What they hold has names of the run's own."""
 
 
@@ -207,7 +210,13 @@ def test_every_key_of_the_json_is_documented_and_every_key_documented_is_there(
     copy = tmp_path / "copy"
     if any("COPY" in arguments or "CHECKPOINT" in arguments for arguments in ASKED[name]):
         shutil.copytree(DEMO, copy)
-    meant = {"COPY": str(copy), "CHECKPOINT": str(copy / "checkpoints" / "ckpt.pt"), "SAID": str(tmp_path / "said.csv")}
+        shutil.copy(copy / "checkpoints" / "ckpt.pt", tmp_path / "second.pt")
+    meant = {
+        "SECOND": str(tmp_path / "second.pt"),
+        "COPY": str(copy),
+        "CHECKPOINT": str(copy / "checkpoints" / "ckpt.pt"),
+        "SAID": str(tmp_path / "said.csv"),
+    }
 
     def typed(arguments: list[str]) -> list[str]:
         return [meant.get(word, word.replace("FOLDER", str(tmp_path))) for word in arguments]
