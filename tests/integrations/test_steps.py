@@ -278,3 +278,24 @@ def test_labels_that_do_not_fit_are_said(tmp_path: Path) -> None:
     assert found.height == N
     assert "loss" not in found.columns
     assert ["(8,), do not fit" in one and "no label and no loss" in one for one in said] == [True]
+
+
+def test_a_run_that_is_over_tells_what_it_counted_and_begins_no_other(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = lightning.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[callback],
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(Fixed(), DataLoader(WITH_IDS, batch_size=8))
+    stats = callback.run.stats()
+    assert (stats["rows_logged"], stats["rows_stored"], stats["rows_dropped"]) == (2 * N, 2 * N, 0)
+    assert callback.run.is_closed
+    assert [one.name for one in (tmp_path / "run" / "attempts").glob("*.json")] == ["000000.json"]
+    callback.run.log_facts([100], text=["first"])
+    callback.run.close()
+    facts = pl.read_parquet(tmp_path / "run" / "facts" / "*.parquet")
+    assert facts["text"].to_list() == ["first"]

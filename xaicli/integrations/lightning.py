@@ -164,7 +164,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     @property
     def run(self) -> Any:
         """The run that is recorded."""
-        return self._recording.run
+        return self._recording.shown_run
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is bound to this process: a trainer may be sent to others."""
@@ -554,7 +554,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _log_scalars(self, trainer: Any) -> None:
         scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.numel(value) == 1}
         if scalars:
-            self.run.log({"epoch": self._recording.epoch, **scalars})
+            self._recording.run.log({"epoch": self._recording.epoch, **scalars})
 
     def _restore(self) -> None:
         while self._undo:

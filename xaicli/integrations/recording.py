@@ -145,6 +145,13 @@ class Recording:
             self._run.state.epoch_idx, self._run.state.global_step = self.epoch, self.step
         return self._run
 
+    @property
+    def shown_run(self) -> Any:
+        """The run for the caller: of one that is over, what it counted; it still takes more."""
+        run = self._run
+        is_over = run is not None and run.is_closed and not isinstance(self._given, Run)
+        return _Ended(run, self) if is_over else self.run
+
     def keeps_tokens(self, task: Task) -> bool:
         """Whether the run keeps the loss of every token of what is of this task."""
         if task not in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION):
@@ -418,6 +425,18 @@ class Recording:
             heads = {head.task for head in self._heads.values()}
             task = str(heads.pop()) if len(heads) == 1 else None
             self.run.save_checkpoint(model, example_inputs=self._example, label_names=self._label_names, task=task)
+
+
+class _Ended:
+    """A run that is over: what is asked of it is its own; what is to be recorded opens it again."""
+
+    _RECORDING = ("log", "add", "save", "miss", "steps", "flush")
+
+    def __init__(self, run: Any, recording: Recording) -> None:
+        self._ended, self._recording = run, recording
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recording.run if name.startswith(self._RECORDING) else self._ended, name)
 
 
 def _advice(hint: str | None) -> str:

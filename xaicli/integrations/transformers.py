@@ -115,7 +115,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     @property
     def run(self) -> Any:
         """The run that is recorded."""
-        return self._recording.run
+        return self._recording.shown_run
 
     def attach(self, trainer: Any) -> XaiCallback:
         """Stand beside a trainer's steps; a callback given to `Trainer(callbacks=[...])` does so by itself."""
@@ -200,7 +200,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         scalars = {name: value for name, value in (logs or {}).items() if isinstance(value, (int, float))}
         scalars.pop("epoch", None)
         if scalars:
-            self.run.log({"step": self._before[1] + state.global_step, **scalars})
+            self._recording.run.log({"step": self._before[1] + state.global_step, **scalars})
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
         """Collect if it is time."""
