@@ -196,6 +196,15 @@ def test_info_names_drops_duplicates_gaps_and_damage(xai: Xai, tmp_path: Path) -
     ]
 
 
+def test_info_counts_the_epochs_between_a_date_and_the_one_before(xai: Xai, tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 4, 20261127):
+            run.log_samples(sample_id=[1], loss=[0.5], epoch=epoch, step=epoch)
+    (row,) = asked(xai, "info", tmp_path / "run")["rows"]
+    assert row["n_gaps"] == 20261127 - 4
+    assert row["gaps"] == [3, *range(5, 1004)]
+
+
 def test_info_names_the_metrics_tables(xai: Xai, tmp_path: Path) -> None:
     with Run(tmp_path / "run") as run:
         run.add_metrics_data({"example_id": [0, 0, 1], "iou": [0.9, 0.8, 0.3]}, name="crops")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _TITLES = {"code": "Code", "packages": "Packages", "hardware": "Hardware", "model": "Model", "variables": "Variables"}
 _LONG = 400
 _MOST = 200
+_MISSING = 8
 
 
 def system_blocks(facts: RunFacts) -> Iterator[Block]:
@@ -204,11 +205,21 @@ def _modes(rows: list[dict[str, Any]]) -> Table:
             row["rows"],
             row.get("last_step"),
             row.get("files"),
-            listed([str(epoch) for epoch in row.get("gaps") or ()], 8),
+            _missing(row),
         )
         for row in rows
     )
     return Table("modes", "", columns, shown)
+
+
+def _missing(row: Mapping[str, Any]) -> str:
+    """The first missing epochs, and how many more there are."""
+    gaps = row.get("gaps") or ()
+    n = row.get("n_gaps", len(gaps))
+    if n <= _MISSING:
+        return listed([str(epoch) for epoch in gaps], _MISSING)
+    first = ", ".join(str(epoch) for epoch in gaps[: _MISSING - 1])
+    return f"{first} and {n - _MISSING + 1:,} more"
 
 
 def _epochs(row: Mapping[str, Any]) -> str:
