@@ -504,3 +504,14 @@ def test_rows_that_wait_in_a_segment_are_counted(tmp_path: Path) -> None:
         stats = run.stats()
     assert [stats[f"rows_{what}"] for what in ("logged", "stored", "dropped", "waiting")] == [307, 300, 0, 7]
     assert run.stats()["rows_waiting"] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")
+def test_a_quantized_tensor_is_what_it_holds_and_one_without_values_is_refused_in_our_words(tmp_path: Path) -> None:
+    quantized = torch.quantize_per_tensor(torch.tensor([1.0, 2.5]), 0.5, 0, torch.qint8)
+    with (
+        Run(tmp_path / "run") as run,
+        pytest.warns(RecorderWarning, match="margin is no column: the tensor is of the meta device and has no val"),
+    ):
+        run.log_samples(sample_id=[0, 1], loss=quantized, margin=torch.empty(2, device="meta"), step=1)
+    assert column(tmp_path / "run", "loss") == [1.0, 2.5]

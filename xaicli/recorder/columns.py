@@ -114,19 +114,28 @@ def plain(value: Any) -> Any:
         return value
     try:
         return tensor_to_array(value)
-    except (TypeError, RuntimeError, NotImplementedError):
+    except (TypeError, RuntimeError, ValueError):
         return value  # what cannot be read is left out by name
 
 
 def tensor_to_array(tensor: Any) -> NDArray[Any]:
-    """A tensor as numpy; from a device by a copy that waits, bfloat16 as float32, a sparse one as what it holds."""
+    """A tensor as numpy; from a device by a copy that waits, bfloat16 as float32, a sparse or quantized one as what it
+    holds.
+
+    Raises:
+        ValueError: It holds nothing.
+    """
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if not tensor.is_cpu:
-        tensor = tensor.cpu()
     try:
+        if not tensor.is_cpu and not tensor.is_meta:
+            tensor = tensor.cpu()
         return tensor.numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError):
+        if tensor.is_meta:
+            raise ValueError("the tensor is of the meta device and has no values") from None
+        if tensor.is_quantized:
+            return tensor.dequantize().numpy()  # type: ignore[no-any-return]
         if tensor.is_sparse or str(tensor.layout) != "torch.strided":
             tensor = tensor.to_dense()
         # bfloat16 and float8 have no numpy type; conjugate tensors need resolving.
