@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -423,3 +424,100 @@ def test_a_second_fit_in_the_same_processes_is_a_new_attempt_of_both(tmp_path: P
     expected |= {(epoch, 1, rank, 100.0 + epoch) for epoch in (2, 3, 4) for rank in (0, 1)}
     assert found.height == 4 * 16
     assert set(found.select("epoch", "attempt", "rank", "loss").iter_rows()) == expected
+
+
+_CELL_RUN_TWICE = """
+import sys, xaicli
+for k in range(2):
+    run = xaicli.Run(sys.argv[1])
+    run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode="train", epoch=1, step=k)
+run.close()
+counted = run.stats()
+print(counted["rows_stored"], counted["rows_waiting"], counted["rows_dropped"])
+"""
+
+
+def test_a_notebook_cell_that_is_run_twice_stores_both_runs(tmp_path: Path) -> None:
+    """The first run is collected while the second is written, in whatever thread that happens."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _CELL_RUN_TWICE, tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert ran.stdout.split() == ["2", "0", "0"]
+    assert not list((tmp_path / "run").glob("wal/*.wal"))
+    assert column(tmp_path / "run", "step") == [0, 1, 0, 1]
+
+
+_IMPORTS_OF_OTHER_THREADS = """
+import importlib.abc, sys, threading
+found = []
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if threading.current_thread() is not threading.main_thread():
+            found.append(name)
+sys.meta_path.insert(0, Finder())
+import xaicli
+with xaicli.Run(sys.argv[1], keep_probs=True) as run:
+    for mode in ("train", "eval"):
+        for epoch in (1, 2):
+            run.log_samples(sample_id=[0, 1], label=[1, None], logits=[[0.5, 1.5], [1.0, 2.0]], correct=[1, 0],
+                            loss=[1.0, float("nan")], text=[0.5, None], mode=mode, ds_id="ü", epoch=epoch, step=epoch)
+    run.flush()
+print(found)
+"""
+
+
+def test_the_thread_that_writes_rows_imports_nothing(tmp_path: Path) -> None:
+    """An import takes time from the training, and one in progress would be so for ever in a fork."""
+    command = [sys.executable, "-W", "ignore", "-c", _IMPORTS_OF_OTHER_THREADS, tmp_path / "run"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stdout.strip() == "[]"
+    assert len(rows(tmp_path / "run")) == 8
+
+
+class _NeedsAnImport:
+    """A run whose end waits for what an import in progress holds."""
+
+    def __init__(self) -> None:
+        self.may_end, self.ended = threading.Event(), threading.Event()
+
+    def close(self) -> None:
+        assert self.may_end.wait(30)
+        self.ended.set()
+
+    def flush_within(self, _seconds: float) -> bool:
+        return True
+
+    def become_foreign(self) -> None:
+        pass
+
+    def is_busy(self) -> bool:
+        return False
+
+
+def test_a_run_that_is_collected_in_an_import_does_not_hold_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected = _NeedsAnImport()
+    monkeypatch.setattr(process, "_collected", collected, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "collects_a_run.py").write_text(
+        "from xaicli.recorder import process\n"
+        "process.let_go(process._collected)\n"
+        "ended = process._collected.ended.is_set()\n"
+    )
+    assert importlib.import_module("collects_a_run").ended is False
+    collected.may_end.set()
+    assert collected.ended.wait(30)
+
+
+def test_a_run_that_is_let_go_is_closed_at_once(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.log_samples(sample_id=[0], loss=[1.0], mode="train", epoch=1, step=1)
+    del run
+    with Run(tmp_path / "run", strict=True) as again:
+        assert again.attempt == 1
+    assert not list((tmp_path / "run").glob("wal/*"))

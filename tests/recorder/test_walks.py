@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.recorder.recorded import rows
@@ -283,3 +286,102 @@ def test_a_resume_of_a_loop_that_counts_epochs_from_0(tmp_path: Path, at: str) -
                 evaluate(run, epoch, turn)
     found = [(epoch, turn, float(turn), n) for epoch in (0, 1, 2) for turn in (0, 1) for n in (1, 2)]
     assert stored(tmp_path, "epoch", "pass", "loss", "sample_id") == found
+
+
+def test_a_walk_is_its_threads(tmp_path: Path) -> None:
+    """Two threads that go through a loop each, whichever begins first, and one that goes through none."""
+    run = Run(tmp_path / "run", strict=True)
+    turns = Turns()
+
+    def evaluate() -> None:
+        for sample in run.steps(range(3), mode="eval", ds_id="held out"):
+            turns.wait_for("eval")
+            run.log_samples(sample_id=[sample], loss=[100.0])
+            seen.append((run.state.mode, run.state.ds_id, run.state.batch_idx))
+            turns.give("train")
+
+    def follow() -> None:
+        followed.append((run.state.mode, run.state.ds_id))
+
+    for epoch in run.epochs(2):
+        seen: list[tuple[str | None, str, int | None]] = []
+        followed: list[tuple[str | None, str]] = []
+        other = threading.Thread(target=evaluate)
+        turns.now = "eval" if epoch == 1 else "train"
+        if epoch == 1:
+            other.start()
+        for sample in run.steps(range(3), mode="train"):
+            if epoch == 2 and not sample:
+                other.start()
+            turns.wait_for("train")
+            run.log_samples(sample_id=[sample], loss=[1.0])
+            assert (run.state.mode, run.state.ds_id, run.state.batch_idx) == ("train", "", sample + 1)
+            third = threading.Thread(target=follow)
+            third.start()
+            third.join()
+            turns.give("eval")
+        turns.now = ""
+        other.join()
+        assert seen == [("eval", "held out", 1), ("eval", "held out", 2), ("eval", "held out", 3)]
+        assert followed == [("train", "")] * 3
+    run.close()
+    counted = frame(tmp_path / "run").group_by("mode", "ds_id", "loss", "pass").len().sort("mode")
+    assert counted.rows() == [("eval", "held out", 100.0, 0, 6), ("train", "", 1.0, 0, 6)]
+
+
+def test_two_threads_that_walk_over_one_dataset_are_two_passes(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", strict=True)
+    turns = Turns()
+
+    def walk(own: str, then: str, loss: float) -> None:
+        turns.wait_for(own)
+        for sample in run.steps(range(3), mode="eval"):
+            turns.wait_for(own)
+            run.log_samples(sample_id=[sample], loss=[loss])
+            turns.give(then)
+        turns.now = ""
+
+    for _ in run.epochs(1):
+        turns.now = "a"
+        threads = [threading.Thread(target=walk, args=given) for given in (("a", "b", 1.0), ("b", "a", 2.0))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    run.close()
+    counted = frame(tmp_path / "run").group_by("loss", "pass").len().sort("loss")
+    assert counted.rows() == [(1.0, 0, 3), (2.0, 1, 3)]
+
+
+def frame(run_dir: Path) -> pl.DataFrame:
+    return pl.DataFrame(rows(run_dir))
+
+
+class Turns:
+    """Whose turn it is of two threads; anyone's where that is empty."""
+
+    def __init__(self) -> None:
+        self.now = ""
+
+    def wait_for(self, name: str) -> None:
+        deadline = time.monotonic() + 30
+        while self.now not in ("", name):
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+
+    def give(self, name: str) -> None:
+        if self.now:
+            self.now = name
+
+
+def test_epochs_and_steps_go_on_where_the_caller_says(tmp_path: Path) -> None:
+    for resume_from, first in ((None, 1), ((3, 5), 3)):
+        with Run(tmp_path / "run", strict=True, resume_from=resume_from) as run:
+            epochs = []
+            for epoch in run.epochs(4):
+                epochs.append(epoch)
+                for batch in run.steps([[0, 1], [2, 3]]):
+                    run.log_samples(sample_id=batch, loss=[float(first)] * 2)
+        assert epochs == list(range(first, 5))
+    found = frame(tmp_path / "run").filter(pl.col("attempt") == 1).select("epoch", "step").unique().sort("step")
+    assert found.rows() == [(3, 5), (3, 6), (4, 7), (4, 8)]

@@ -131,7 +131,8 @@ def _sorted_digest(ids: pa.ChunkedArray) -> str | None:
     # Values, or lengths and characters apart: the same digests however the rows are chunked.
     for chunk in ids.chunks:
         if pa.types.is_integer(ids.type):
-            digests[0].update(chunk.to_numpy())
+            size = chunk.type.bit_width // 8  # not `to_numpy`, which imports pandas
+            digests[0].update(memoryview(chunk.buffers()[1])[chunk.offset * size : (chunk.offset + len(chunk)) * size])
         else:
             text = chunk.cast(pa.large_string())
             offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]

@@ -271,7 +271,7 @@ def _resolved(rows: Rows, selection: Selection, pair: Pair) -> tuple[Rows, Rows,
     if duplicates and selection.duplicates is Duplicates.ERROR:
         raise XaiError(
             f"{duplicates} rows of {' '.join(filter(None, pair))} repeat a sample of their pass",
-            hint="--duplicates last takes the last row of each sample, all takes every row",
+            hint="--duplicates last takes the last row of each sample, with its columns alone; all takes every row",
         )
     if duplicates and selection.duplicates is Duplicates.LAST:
         return without_duplicates(rows), rows, distinct, duplicates

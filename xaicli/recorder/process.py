@@ -5,6 +5,7 @@ Every open run is closed at exit, flushed on SIGTERM, and never by a fork.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 
 # Arrow loads pandas, where there is one, with the first part; that may be after the end of the main thread, when this
@@ -16,6 +17,7 @@ import multiprocessing
 import multiprocessing.util
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -34,7 +36,7 @@ from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.parts import recover
 from xaicli.recorder.schema import Catalogue, SaveColumns, open_manifest
 from xaicli.recorder.uniformity import make_uniform
-from xaicli.recorder.writer import SampleStream, Writer
+from xaicli.recorder.writer import SampleStream, Writer, is_background
 from xaicli.wal.frames import SegmentFacts
 
 FOREIGN = "a DataLoader worker or a fork of the process logged them, and only the process that opened the run can"
@@ -382,19 +384,24 @@ class Closable(Protocol):
 
 
 _FLUSH_SECONDS = 10.0
+_IMPORT_SECONDS = 1.0
+"""How long an import waits for a run to be closed that was collected in it."""
 
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _left: list[Closable] = []
+_closing_left = threading.Lock()
 _before: Any = None
 _pending: list[tuple[int, FrameType | None]] = []
 
 
 def _in_fork() -> None:
     """A fork has the runs of its parent, but not their threads, and must not write to them."""
+    global _closing_left
     for run in list(_open):
         run.become_foreign()
     _open.clear()
     _left.clear()
+    _closing_left = threading.Lock()
     _pending.clear()
 
 
@@ -418,9 +425,45 @@ def watch(run: Closable) -> None:
     _open.add(run)
 
 
-def keep(run: Closable) -> None:
-    """Hold a run that cannot be closed where it was let go, until the process ends."""
+def let_go(run: Closable) -> None:
+    """Close a run that nobody holds any more.
+
+    It may be collected anywhere. A writer's thread cannot wait for another's, and one in the middle of an import holds
+    what that may wait for: there another thread closes it, which an import gives a moment, so that what comes after has
+    a run that is closed.
+    """
+    is_importing = _is_importing()
+    if not is_importing and not is_background():
+        run.close()
+        return
+    done = _thread.allocate_lock()
+    done.acquire()
     _left.append(run)
+    try:
+        _thread.start_new_thread(_close_left, (done,))  # `threading` has locks of its own, which this thread may hold
+    except RuntimeError:  # the process ends, and closes it then
+        return
+    if is_importing and not is_background():
+        done.acquire(timeout=_IMPORT_SECONDS)
+
+
+def _is_importing() -> bool:
+    """Whether this thread is in the middle of an import."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _close_left(done: _thread.LockType | None = None) -> None:
+    with _closing_left:
+        while _left:
+            _left[-1].close()
+            _left.pop()
+    if done is not None:
+        done.release()
 
 
 def forget(run: Closable) -> None:
@@ -448,9 +491,9 @@ def finish_pending() -> None:
 
 
 def _close_all() -> None:
-    for run in [*_open, *_left]:
+    _close_left()
+    for run in list(_open):
         run.close()
-    _left.clear()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -72,9 +72,11 @@ class Loops:
         """Count epochs in `state.epoch_idx`: from the one after the last done, to `n` (`state.total_epochs`).
 
         After a state that was saved inside the training loop, first the epoch it was saved in, which `steps` goes on
-        with.
+        with; with `Run(resume_from=(epoch, step))` first that epoch, whose first training step `steps` counts as that.
         """
         state = self.state
+        if (said := self._resumes_at()) and not state.epoch_idx:
+            state.epoch_idx = max(0, said.epoch - 1)
         last = state.total_epochs if n is None else n
         state.total_epochs = max(state.total_epochs, last)
         if state.is_mid_epoch and not state.stop_training:
@@ -95,15 +97,19 @@ class Loops:
         Each call begins a new pass over (mode, ds_id) within the epoch, the first being pass 0; a training loop that is
         gone on with after a resume stays in its pass.
 
-        `TrainingState.batches` says how many, and what a resume does.
+        The loop is this thread's: another thread may go through another at the same time. `TrainingState.batches` says
+        how many batches there are, and what a resume does.
         """
         state = self.state
-        state.mode, state.ds_id, state.batch_idx = MODES.get(mode) or unknown_mode(mode), ds_id, None
-        state.note_data(state.mode, ds_id, batches)
-        goes_on = state.mode == Mode.TRAIN and state.is_mid_epoch  # with the pass in progress
+        at = MODES.get(mode) or unknown_mode(mode)
+        state.note_data(at, ds_id, batches)
+        walk = state.begin_walk(at, ds_id)
+        goes_on = at == Mode.TRAIN and state.is_mid_epoch  # with the pass in progress
+        if at == Mode.TRAIN and state.global_step is None and (said := self._resumes_at()) and said.step > 1:
+            state.global_step = said.step - 1
         if not goes_on and state.begin_pass() and not state.epoch_idx:
-            self._walks_again.add((state.mode, ds_id))
-        yield from state.batches(batches)
+            self._walks_again.add((at, ds_id))
+        yield from state.batches_of(walk, batches)
 
     def begin_pass(self, mode: str = "eval", ds_id: str = "") -> int:
         """Begin another walk over a dataset within the current epoch, in a loop that does not use `steps`.
@@ -116,6 +122,11 @@ class Loops:
             Its number in the epoch, from 0.
         """
         return self.state.begin_pass(MODES.get(mode) or unknown_mode(mode), ds_id)
+
+    def _resumes_at(self) -> TakesBack | None:
+        """Where the caller said that the training goes on."""
+        said = self._process.takes_back
+        return said if said and said.by == "resume_from" else None
 
     def _publish(self) -> None:
         if self._process.fault:
@@ -176,7 +187,8 @@ class Run(Loops, Records):
             strict: Raise what else would be counted and warned about.
             float64: Metrics of yours to be kept in double precision; what follows from logits is of single precision.
             resume_from: (epoch, step) that the training goes on from: what earlier attempts recorded there and later is
-                taken back. When None the first `train` row says it, or `state.load_state`.
+                taken back, and `epochs` and `steps` go on there. When None the first `train` row says it, or
+                `state.load_state`.
             task: What an output means: classification, binary, multilabel, regression or sequence; taken from the first
                 batch when None.
             ignore_label: The label that stands for none: such a sample is neither right nor wrong. None for no such.
@@ -236,7 +248,6 @@ class Run(Loops, Records):
             on_fault=self._tell,
         )
         self._environment = fresh.environment
-        self._passes = self.state.passes
         self._after_all: tuple[int, int] | None = None
         self._stepless: int | None = None
         batches = Batches(
@@ -321,8 +332,9 @@ class Run(Loops, Records):
             if self._unusable is None and logits is None and probs is None and eval_pass is None:
                 # It may be like the one before, in a place where there were some.
                 at_epoch = state.epoch_idx if epoch is None else epoch
-                folder = (mode or state.mode or "train", state.ds_id if ds_id is None else ds_id, at_epoch)
-                place = self._places.get((folder, self._passes.get(folder)))
+                here = state.here
+                folder = (mode or here.mode or "train", here.ds_id if ds_id is None else ds_id, at_epoch)
+                place = self._places.get((folder, here.passes.get(folder)))
                 # An epoch of 0 that no caller names is looked at for samples that come again.
                 if place is not None and type(at_epoch) is int and (at_epoch or epoch is not None):
                     at_step = state.global_step if step is None else step
@@ -458,10 +470,7 @@ class Run(Loops, Records):
     def __del__(self) -> None:
         if getattr(self, "_ended", True):
             return
-        if self._process.writer.is_mine:  # which cannot wait for itself
-            process.keep(self)
-        else:
-            self.close()
+        process.let_go(self)
 
     def is_busy(self) -> bool:
         """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
@@ -504,10 +513,10 @@ class Run(Loops, Records):
             begins_epoch: Whether they are `train` rows of an epoch's first pass that is known by name.
         """
         if begins_epoch and self._stepless is None:
-            said = self._process.takes_back
+            said = self._resumes_at()
             # A state without a step is of the end of an epoch, whose rows are at step 0.
-            self._stepless = said.step if said and said.by == "resume_from" else 0
-            if not said and self.attempt:
+            self._stepless = said.step if said else 0
+            if not self._process.takes_back and self.attempt:
                 self._tell_of_restart(epoch)
         return self._behind_all()[1] if self._stepless is None else self._stepless
 

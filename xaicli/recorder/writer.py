@@ -245,6 +245,15 @@ class Job(Protocol):
         """The file will not be written by this process, or, `for_good`, by none: its rows cannot be stored."""
 
 
+_background: set[int] = set()
+"""The threads that make files."""
+
+
+def is_background() -> bool:
+    """Whether this is the thread of a writer, of any run."""
+    return threading.get_ident() in _background
+
+
 class Writer:
     """Stores jobs in order; one that fails is tried again, ever less often, while training goes on."""
 
@@ -315,11 +324,6 @@ class Writer:
                 self._changed.wait(1.0 if left is None else min(1.0, left))
             return True
 
-    @property
-    def is_mine(self) -> bool:
-        """Whether this is the writer's own thread."""
-        return threading.current_thread() is self._thread
-
     def stop(self, timeout: float) -> list[Job]:
         """End the thread after at most `timeout` seconds; returns the jobs it did not store."""
         with self._changed:
@@ -332,6 +336,13 @@ class Writer:
             return left
 
     def _work(self) -> None:
+        _background.add(threading.get_ident())
+        try:
+            self._store_all()
+        finally:
+            _background.discard(threading.get_ident())
+
+    def _store_all(self) -> None:
         while job := self._next():
             try:
                 job.store()

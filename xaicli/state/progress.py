@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -131,6 +132,7 @@ class Walk:
         outer: The loop it was begun in; None where there was none.
         epoch: The epoch when it last went on.
         turns: {(mode, ds_id, epoch): the pass that it is there}.
+        here: Where the thread is that goes through it.
         batch_idx: Its current batch; None before the first.
         is_open: Whether it goes on.
     """
@@ -140,8 +142,36 @@ class Walk:
     outer: Walk | None
     epoch: int
     turns: dict[tuple[str, str, int], int]
+    here: Here
     batch_idx: int | None = None
     is_open: bool = True
+
+
+@dataclass(eq=False)
+class Here:
+    """Where a thread is among modes, datasets and batches.
+
+    Attributes:
+        mode: Its mode; None before the first pass.
+        ds_id: Its dataset.
+        batch_idx: Its current batch.
+        walk: The loop whose batch that is; None outside of one.
+        thread: The thread that began the loop.
+        turns: {(mode, ds_id): the passes of its current walk}, of each (mode, ds_id, epoch).
+        passes: {(mode, ds_id, epoch): the pass of rows that come now}, of those that were asked for since it changed.
+    """
+
+    mode: str | None = None
+    ds_id: str = ""
+    batch_idx: int | None = None
+    walk: Walk | None = None
+    thread: int = 0
+    turns: dict[tuple[str, str], dict[tuple[str, str, int], int]] = field(default_factory=dict)
+    passes: dict[tuple[str, str, int], int] = field(default_factory=dict)
+
+
+class _Own(threading.local):
+    here: Here | None = None
 
 
 class _Cut(Iterable[T]):
@@ -166,6 +196,9 @@ _HALF = 64
 class Progress:
     """Where a training is.
 
+    Mode, dataset and batch are those of the loop that the thread goes through. A thread that goes through none has
+    those of the thread that made the state or, where that goes through none, of the first that does.
+
     Attributes:
         mode: "train", "eval", "test", "infer", or None before the first pass (warm-up).
         ds_id: The dataset id inside the mode, "" where there is only one.
@@ -184,16 +217,12 @@ class Progress:
         custom_graphs: {name: summaries} drawn apart from the summary.
         begun: {(mode, ds_id, epoch): the last pass with rows}, from 0; the epoch is the one that the rows are of.
         walks: {(mode, ds_id): the epoch in which a pass was begun last, and its number there}, rows or none.
-        passes: {(mode, ds_id, epoch): the pass of rows that come now}, of those that were asked for since it changed.
         log_count: How often `run.log` was called: the time of scalars logged without a step or an epoch.
     """
 
-    mode: str | None
-    ds_id: str
     exp_id: int
     global_step: int | None
     epoch_idx: int
-    batch_idx: int | None
     total_epochs: int
     train_steps_per_epoch: int | None
     eval_steps_per_epoch: int | None
@@ -205,7 +234,6 @@ class Progress:
     custom_graphs: dict[str, list[Summary]]
     begun: dict[tuple[str, str, int], int]
     walks: dict[tuple[str, str], tuple[int, int]]
-    passes: dict[tuple[str, str, int], int]
     log_count: int
 
     def __init__(
@@ -227,9 +255,10 @@ class Progress:
             log_steps: Log every n steps.
             num_devices: GPUs available; found out when None.
         """
-        self.mode = None
-        self.ds_id = ""
-        self.batch_idx = None
+        self._shared = Here()
+        self._own = _Own()
+        self._maker = threading.get_ident()
+        self._entering = threading.Lock()
         self.total_epochs = total_epochs
         self.train_steps_per_epoch = train_steps_per_epoch
         self.eval_steps_per_epoch = eval_steps_per_epoch
@@ -239,9 +268,6 @@ class Progress:
         self.experiment_time = ""
         self.summary = Summary(name)
         self.custom_graphs = {}
-        self.passes = {}
-        self._turns: dict[tuple[str, str], dict[tuple[str, str, int], int]] = {}  # those of the current walks
-        self._walk: Walk | None = None  # whose batch is the current one
         self._restart()
 
     def _restart(self) -> None:
@@ -261,29 +287,76 @@ class Progress:
             return self.eval_steps_per_epoch
         return None
 
+    @property
+    def here(self) -> Here:
+        """Where this thread is."""
+        own = self._own.here
+        return self._shared if own is None or own.walk is None else own
+
+    @property
+    def mode(self) -> str | None:
+        """The mode; None before the first pass."""
+        return self.here.mode
+
+    @mode.setter
+    def mode(self, value: str | None) -> None:
+        self.here.mode = value
+
+    @property
+    def ds_id(self) -> str:
+        """The dataset."""
+        return self.here.ds_id
+
+    @ds_id.setter
+    def ds_id(self, value: str) -> None:
+        self.here.ds_id = value
+
+    @property
+    def batch_idx(self) -> int | None:
+        """The batch."""
+        return self.here.batch_idx
+
+    @batch_idx.setter
+    def batch_idx(self, value: int | None) -> None:
+        self.here.batch_idx = value
+
+    def begin_walk(self, mode: str | None, ds_id: str) -> Walk:
+        """Begin a loop over batches in this thread, beside those that others go through."""
+        with self._entering:
+            here, thread = self.here, threading.get_ident()
+            if here.walk is not None and here.walk.is_open and here.thread != thread:
+                here = Here(turns=dict(here.turns))
+                if thread == self._maker:
+                    self._shared = here
+            here.thread, self._own.here = thread, here
+            here.walk = Walk(mode, ds_id, here.walk, self.epoch_idx, {}, here)
+        here.mode, here.ds_id, here.batch_idx = mode, ds_id, None
+        return here.walk
+
     def _enter(self, walk: Walk) -> None:
-        self._walk = walk
-        self.mode, self.ds_id, self.batch_idx = walk.mode, walk.ds_id, walk.batch_idx
+        here = walk.here
+        here.walk = walk
+        here.mode, here.ds_id, here.batch_idx = walk.mode, walk.ds_id, walk.batch_idx
 
     def _go_on(self, walk: Walk) -> None:
         """A walk comes to its next batch: what is current is its own, whatever a walk inside it has left behind."""
         self._enter(walk)
         walk.epoch = self.epoch_idx
-        self._take_turns((walk.mode or Mode.TRAIN.value, walk.ds_id), walk.turns)
+        _take_turns(walk.here, (walk.mode or Mode.TRAIN.value, walk.ds_id), walk.turns)
 
     def _leave(self, walk: Walk) -> None:
         """End a walk; the one around it, if any goes on, is the current one again."""
         walk.is_open = False
-        if self._walk is not walk:
+        if walk.here.walk is not walk:
             return  # it was only suspended, and another has taken over meanwhile
         outer = walk.outer
         while outer is not None and not outer.is_open:
             outer = outer.outer
-        self._walk = outer
+        walk.here.walk = outer
         if outer is not None:
             self._enter(outer)
             if outer.epoch == self.epoch_idx:  # else it was left in an earlier epoch, and not closed
-                self._take_turns((outer.mode or Mode.TRAIN.value, outer.ds_id), outer.turns)
+                _take_turns(outer.here, (outer.mode or Mode.TRAIN.value, outer.ds_id), outer.turns)
 
     def update_global_step(self) -> None:
         """Count one training step."""
@@ -308,7 +381,7 @@ class Progress:
         epoch, last = self.walks.get((at, name), (self.epoch_idx, -1))
         number = max(self.begun.get(place, -1), last if epoch == self.epoch_idx else -1) + 1
         self.walks[at, name] = self.epoch_idx, number
-        self._take_turns((at, name), {place: number})
+        _take_turns(self.here, (at, name), {place: number})
         return number
 
     def pass_of(self, place: tuple[str, str, int]) -> int:
@@ -318,13 +391,13 @@ class Progress:
         if turn is None:
             turn = turns[place] = self.begun.get(place, -1) + 1
         self.begun[place] = max(turn, self.begun.get(place, -1))
-        self.passes[place] = turn
+        self.here.passes[place] = turn
         return turn
 
     def note_pass(self, place: tuple[str, str, int], told: int) -> int:
         """The pass a caller named, which is begun by that: those `begin_pass` begins later come after it."""
         if told > self.begun.get(place, -1):
-            self.begun[place] = self.passes[place] = self._current_turns(place[:2])[place] = told
+            self.begun[place] = self.here.passes[place] = self._current_turns(place[:2])[place] = told
         return told
 
     def set_passes(
@@ -332,20 +405,14 @@ class Progress:
     ) -> None:
         """Take over passes: the walk that comes next, unless it is begun, goes on with the last of each place."""
         self.begun, self.walks = dict(begun), dict(walks)
-        self._turns.clear()
-        self.passes.clear()  # in place: the recorder looks at this very object
+        self.here.turns.clear()
+        self.here.passes.clear()
 
     def _current_turns(self, key: tuple[str, str]) -> dict[tuple[str, str, int], int]:
-        if key not in self._turns:
-            self._turns[key] = {place: turn for place, turn in self.begun.items() if place[:2] == key}
-        return self._turns[key]
-
-    def _take_turns(self, key: tuple[str, str], turns: dict[tuple[str, str, int], int]) -> None:
-        """Rows of a mode and dataset are of another walk from now on."""
-        if self._turns.get(key) is not turns:
-            self._turns[key] = turns
-            for place in [known for known in self.passes if known[:2] == key]:
-                del self.passes[place]
+        turns = self.here.turns
+        if key not in turns:
+            turns[key] = {place: turn for place, turn in self.begun.items() if place[:2] == key}
+        return turns[key]
 
     def reset(self, name: str | int | None = None) -> None:
         """Begin a new training: counters, stop flag, summary and graphs anew, a new `exp_id`, mode train.
@@ -354,7 +421,7 @@ class Progress:
             name: The new experiment's name; without one its summary records nothing.
         """
         self.experiment_time = _now()
-        self._walk = None
+        self.here.walk = None
         self.mode = Mode.TRAIN.value
         self.ds_id = ""
         self._restart()
@@ -373,7 +440,7 @@ class Progress:
             name: A new name for the experiment; without one it keeps its own.
         """
         self.experiment_time = self.experiment_time or _now()
-        self._walk = None
+        self.here.walk = None
         self.mode = Mode.TEST.value
         self.ds_id = ""
         if not self.stop_training:
@@ -409,6 +476,14 @@ class Progress:
             if not isinstance(item, Summary):
                 raise TypeError(f"graph {name!r} must be a Summary or several, but holds a {type(item).__name__}")
         self.custom_graphs[name] = graphs
+
+
+def _take_turns(here: Here, key: tuple[str, str], turns: dict[tuple[str, str, int], int]) -> None:
+    """Rows of a mode and dataset are of another walk from now on."""
+    if here.turns.get(key) is not turns:
+        here.turns[key] = turns
+        for place in [known for known in here.passes if known[:2] == key]:
+            del here.passes[place]
 
 
 def count_gpus() -> int:

@@ -80,7 +80,8 @@ class AttributesKeeper(Keeper):
     def apply(self, state: Any) -> None:
         """Take all over but `total_epochs`, where the caller has set it: so a training can be extended."""
         total_epochs = self.thing.total_epochs
-        vars(self.thing).update({name: state["values"][name] for name in SAVED})
+        for name in SAVED:
+            setattr(self.thing, name, state["values"][name])
         self.thing.total_epochs = total_epochs or self.thing.total_epochs
         summary = Summary.from_json(state["summary"])
         self.thing.summary.name, self.thing.summary.history = summary.name, summary.history
@@ -95,7 +96,8 @@ class AttributesKeeper(Keeper):
 
     def undo(self, before: Any) -> None:
         values, name, history, self.loop.resumed, passes = before
-        vars(self.thing).update(values)
+        for attribute, value in values.items():
+            setattr(self.thing, attribute, value)
         self.thing.set_passes(*passes)
         self.thing.summary.name, self.thing.summary.history = name, history
 
@@ -184,8 +186,12 @@ class TrainingState(Progress):
         A loop inside this one, an evaluation every n steps say, gives this one's mode, dataset and batch back when it
         ends, however it does.
         """
-        turns = self._current_turns((self.mode or Mode.TRAIN.value, self.ds_id))
-        walk = self._walk = Walk(self.mode, self.ds_id, self._walk, self.epoch_idx, turns)
+        walk = self.begin_walk(self.mode, self.ds_id)
+        yield from self.batches_of(walk, loader)
+
+    def batches_of(self, walk: Walk, loader: Iterable[T]) -> Iterator[T]:
+        """The batches of a loop that `begin_walk` has begun, as of `batches`."""
+        walk.turns = self._current_turns((walk.mode or Mode.TRAIN.value, walk.ds_id))
         steps = self.steps_per_epoch
         is_training = walk.mode == Mode.TRAIN
         try:

@@ -194,7 +194,7 @@ def to_table(
     Raises:
         ValueError: The ids are of another kind than the run's.
     """
-    empty = pa.schema([(column.name, arrow_type(column.dtype)) for column in columns]).empty_table()
+    empty = pa.Table.from_batches([], pa.schema([(column.name, arrow_type(column.dtype)) for column in columns]))
     shared = _Shared(folder, facts, columns, Counter() if left_out is None else left_out)
     return pa.concat_tables([empty, *(_piece(content, alike, shared) for alike in _same_plan(frames))])
 
@@ -210,17 +210,18 @@ class _Shared(NamedTuple):
     def complete(self, logged: dict[str, pa.Array], n: int) -> pa.Table:
         """The columns of a part: those logged, those that are the same in every row, and nulls."""
         mode, ds_id, epoch = self.folder
-        constant = {
-            words.MODE: pa.scalar(mode, pa.string()),
-            words.DS_ID: pa.scalar(ds_id, pa.string()),
-            words.EPOCH: pa.scalar(epoch, pa.int32()),
-            words.ATTEMPT: pa.scalar(self.facts.attempt, pa.int16()),
-            words.RANK: pa.scalar(self.facts.rank, pa.int16()),
+        texts = {words.MODE: mode, words.DS_ID: ds_id}
+        numbers = {
+            words.EPOCH: np.int32(epoch),
+            words.ATTEMPT: np.int16(self.facts.attempt),
+            words.RANK: np.int16(self.facts.rank),
         }
         arrays: dict[str, Any] = {}
         for column in self.columns:
-            if column.name in constant:
-                arrays[column.name] = pa.repeat(constant[column.name], n)
+            if column.name in texts:
+                arrays[column.name] = _text_again(texts[column.name], n)
+            elif column.name in numbers:
+                arrays[column.name] = _plain_array(np.full(n, numbers[column.name]))
             elif column.name in logged:
                 arrays[column.name] = logged[column.name]
             else:
@@ -311,9 +312,9 @@ def _piece(content: memoryview, frames: Sequence[Frame], shared: _Shared) -> pa.
             shared.left_out[name, OF_ANOTHER_KIND] += len(array) - array.null_count
             array = pa.nulls(len(array), arrow_type(wanted[name]))
         arrays[name] = array
-    arrays[words.STEP] = pa.array(np.repeat(np.array([frame.step for frame in frames], np.int64), rows))
+    arrays[words.STEP] = _plain_array(np.repeat(np.array([frame.step for frame in frames], np.int64), rows))
     turns = [frame.place.turn if frame.place else 0 for frame in frames]
-    arrays[words.PASS] = pa.array(np.repeat(np.array(turns, np.int16), rows))
+    arrays[words.PASS] = _plain_array(np.repeat(np.array(turns, np.int16), rows))
     label, prediction = arrays.get(words.LABEL), arrays.get(words.PREDICTION)
     if label is not None and prediction is not None and label.type == prediction.type in (pa.int32(), pa.string()):
         arrays.setdefault(words.CORRECT, pc.equal(label, prediction))
@@ -366,19 +367,41 @@ def _array(values: NDArray[Any], dtype: str) -> pa.Array:
     """A column in the type it has in a part; ranks may differ in what they keep in double precision."""
     kind = arrow_type(dtype)
     if values.ndim == 2:
-        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+        flat = _plain_array(np.ascontiguousarray(values).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(kind)
     if kind == pa.bool_():  # `correct`, of which NaN is neither
         unknown = np.isnan(values) if values.dtype.kind == "f" else None
-        return pa.array(values.astype(np.bool_, copy=False), mask=unknown)
+        return _plain_array(values.astype(np.bool_, copy=False), unknown)
     if kind == pa.string() or pa.types.is_list(kind):
         return pa.nulls(len(values), kind)  # numbers that stand for missing texts or sets
     missing = is_missing(values)
     with np.errstate(all="ignore"):  # beyond float32 is infinite
         if kind == pa.float64() and values.dtype.kind in "iu":
-            return pa.array(values.astype(np.float64), mask=values == NULL_INT)
+            return _plain_array(values.astype(np.float64), values == NULL_INT)
         plain = values.astype(kind.to_pandas_dtype(), copy=False)
-    return pa.array(plain, mask=plain == NULL_INT if kind == pa.int32() else missing)
+    return _plain_array(plain, plain == NULL_INT if kind == pa.int32() else missing)
+
+
+def _plain_array(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> pa.Array:
+    """An array of numbers or truths, null where they are missing.
+
+    It is made of memory: `pa.array`, `pa.scalar` and `pa.repeat` import pandas, where there is one, to ask whether what
+    they are given is of it. In the writer's thread that takes time from the training, and a process that is forked
+    meanwhile could never import it.
+    """
+    dtype = pa.bool_() if values.dtype == np.bool_ else pa.from_numpy_dtype(values.dtype)
+    raw = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else np.ascontiguousarray(values)
+    validity = None
+    if missing is not None and missing.any():
+        validity = pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    return pa.Array.from_buffers(dtype, len(values), [validity, pa.py_buffer(raw)])
+
+
+def _text_again(text: str, n: int) -> pa.Array:
+    """The same text in every row."""
+    raw = text.encode()
+    ends = np.arange(n + 1, dtype=np.int32) * np.int32(len(raw))
+    return pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(ends), pa.py_buffer(raw * n)])
 
 
 def _texts(
