@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import math
@@ -518,6 +519,7 @@ def test_a_run_that_is_let_go_is_closed_at_once(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     run.log_samples(sample_id=[0], loss=[1.0], mode="train", epoch=1, step=1)
     del run
+    gc.collect()
     with Run(tmp_path / "run", strict=True) as again:
         assert again.attempt == 1
     assert not list((tmp_path / "run").glob("wal/*"))
