@@ -106,14 +106,15 @@ def assert_what_build_servers_read(suite):
         "failure": {"type", "message"},
         "error": {"type", "message"},
         "skipped": {"message"},
+        "system-out": set(),
     }
-    inside = {"testsuite": {"testcase"}, "testcase": {"failure", "error", "skipped"}}
+    inside = {"testsuite": {"testcase", "system-out"}, "testcase": {"failure", "error", "skipped"}}
     time = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})(\.[0-9]*)?")  # SUREFIRE_TIME
     assert suite.tag == "testsuite"
     assert suite.get("name")
     for element in suite.iter():
         assert set(element.attrib) == attributes[element.tag]
-        assert element.text is None or not element.text.strip()
+        assert element.tag == "system-out" or element.text is None or not element.text.strip()
         assert all(count.isdecimal() for name in ("tests", "failures") if (count := element.get(name)) is not None)
         assert time.fullmatch(element.get("time", ""))
         assert {child.tag for child in element} <= inside.get(element.tag, set())
@@ -412,6 +413,182 @@ def test_a_condition_is_about_the_last_place(tmp_path, capsys):
     rules.write_text('[[rule]]\nmetric = "loss"\nmost = 10\nwhere = "loss < 5"\n')
     code, found = asked(capsys, tmp_path / "run", "--rules", rules)
     assert (code, found["rows"][0]["epoch"], found["rows"][0]["n"]) == (0, 1, 2)
+
+
+def cameras(path, *sets, loss=None):
+    """A run over 200 samples, cats and dogs in turn, two by two in front of each of two cameras; all are right.
+
+    Args:
+        sets: (mode, ds_id, ids) of what is recorded.
+        loss: {sample: loss} of those whose loss is not 0.
+    """
+    every = np.arange(200)
+    with xaicli.Run(path, label_names=["cat", "dog"]) as run:
+        run.log_facts(every, cam=np.where(every % 4 < 2, "front", "rear"))
+        for mode, ds_id, ids in sets:
+            ids = np.asarray(list(ids))
+            columns = {"loss": np.array([(loss or {}).get(int(i), 0.0) for i in ids])} if loss is not None else {}
+            label = ids % 2
+            run.log_samples(
+                sample_id=ids, label=label, prediction=label, mode=mode, ds_id=ds_id, epoch=1, step=1, **columns
+            )
+    return path
+
+
+def drops(capsys, new, old, *rules, options=()):
+    """The exit code, {(place, group): (outcome, n, reason)} of each rule, and the warnings."""
+    said = [word for rule in rules for word in ("--rule", rule)]
+    code, found = asked(capsys, new, "--baseline", old, *said, *options)
+    told = {
+        (" ".join(filter(None, (row["mode"], row["ds_id"]))), row["group"]): (row["outcome"], row["n"], row["reason"])
+        for row in found["rows"]
+    }
+    return code, told, found["warnings"]
+
+
+def test_samples_that_only_the_baseline_has_are_counted_everywhere(tmp_path, capsys):
+    old = cameras(tmp_path / "old", ("eval", "x", range(200)))
+    new = cameras(tmp_path / "new", ("eval", "x", range(100)))
+    rule = "correct mean drop <= 0"
+    gone = "100 samples of the baseline are not in this run, and not compared"
+    warning = "100 samples of eval x are in the baseline alone, and not compared"
+    code, told, warnings = drops(capsys, new, old, rule)
+    assert (code, told) == (0, {("eval x", ""): ("passed", 100, gone)})
+    assert warnings == [warning]
+    code, told, warnings = drops(capsys, new, old, "correct mean by label drop <= 0")
+    half = gone.replace("100", "50")
+    assert told == {("eval x", "cat"): ("passed", 50, half), ("eval x", "dog"): ("passed", 50, half)}
+    code, told, warnings = drops(capsys, old, new, rule)  # the other way round
+    assert told == {("eval x", ""): ("passed", 100, "100 samples are not in the baseline, and not compared")}
+    assert warnings == ["100 samples of eval x are not in the baseline, and not compared"]
+    file = tmp_path / "check.xml"
+    assert (
+        main(["check", str(new), "--baseline", str(old), "--rule", rule, "--format", "md", "--junit", str(file)]) == 0
+    )
+    assert "not in this run" in capsys.readouterr().out
+    suite = ElementTree.parse(file).getroot()
+    assert_what_build_servers_read(suite)
+    assert suite.findtext("system-out") == f"eval.x: {rule}: {gone}"
+    one = cameras(tmp_path / "one", ("eval", "x", range(1, 200)))
+    assert drops(capsys, one, old, rule)[1] == {
+        ("eval x", ""): ("passed", 199, "1 sample of the baseline is not in this run, and not compared")
+    }
+
+
+def test_a_data_set_or_mode_that_only_the_baseline_has_cannot_be_asked(tmp_path, capsys):
+    every = range(200)
+    old = cameras(tmp_path / "old", ("eval", "x", every), ("eval", "y", every), ("train", "x", every))
+    new = cameras(tmp_path / "new", ("eval", "x", every))
+    rule, gone = "correct mean drop <= 0", "this run has no rows of {}"
+    code, told, warnings = drops(capsys, new, old, rule)
+    assert (code, told) == (
+        2,
+        {("eval x", ""): ("passed", 200, ""), ("eval y", ""): ("not asked", 0, gone.format("eval y"))},
+    )
+    assert warnings == ["eval y is in the baseline alone: nothing of it is compared"]
+    code, told, _ = drops(capsys, new, old, rule, options=("--mode", "all"))
+    assert (code, told["train x", ""]) == (2, ("not asked", 0, gone.format("train x")))
+    assert drops(capsys, new, old, rule, options=("--ds-id", "x"))[0] == 0  # y is not asked for
+    code, told, _ = drops(capsys, old, new, rule)
+    assert (code, told["eval y", ""]) == (2, ("not asked", 0, "the baseline has no rows of eval y"))
+    trained = cameras(tmp_path / "trained", ("train", "x", every))
+    code, told, _ = drops(capsys, trained, old, rule)  # with no eval rows the rule is about train, which both have
+    assert code == 2
+    assert {place: outcome for (place, _), (outcome, *_) in told.items()} == {
+        "train x": "passed",
+        "eval x": "not asked",
+        "eval y": "not asked",
+    }
+
+
+def test_a_label_or_slice_that_only_the_baseline_has(tmp_path, capsys):
+    old = cameras(tmp_path / "old", ("eval", "x", range(200)))
+    cats = cameras(tmp_path / "cats", ("eval", "x", range(0, 200, 2)))
+    lacking = "100 samples of the baseline are not in this run, and not compared"
+    code, told, _ = drops(capsys, cats, old, "correct mean drop <= 0")
+    assert told["eval x", ""] == ("passed", 100, f"{lacking}; label dog is in the baseline alone")
+    code, told, _ = drops(capsys, cats, old, "correct mean by label drop <= 0")
+    assert (code, told) == (
+        2,
+        {
+            ("eval x", "cat"): ("passed", 100, ""),
+            ("eval x", "dog"): ("not asked", 0, "the baseline has 100 samples of it, this run none"),
+        },
+    )
+    front = cameras(tmp_path / "front", ("eval", "x", [i for i in range(200) if i % 4 < 2]))
+    code, told, _ = drops(capsys, front, old, "correct mean by label drop <= 0")
+    assert (code, told["eval x", "cat"]) == (0, ("passed", 50, lacking.replace("100", "50")))
+    code, told, _ = drops(capsys, front, old, "correct mean by cam,label drop <= 0")
+    assert code == 2
+    assert {group: outcome for (_, group), (outcome, *_) in told.items()} == {
+        "front, cat": "passed",
+        "front, dog": "passed",
+        "rear, cat": "not asked",
+        "rear, dog": "not asked",
+    }
+
+
+def test_values_that_only_the_baseline_has_are_counted(tmp_path, capsys):
+    old = cameras(tmp_path / "old", ("eval", "x", range(200)), loss={})
+    new = cameras(tmp_path / "new", ("eval", "x", range(150)), loss={0: float("nan"), 1: float("inf")})
+    _, told, _ = drops(capsys, new, old, "loss mean drop <= 0")
+    outcome, n, reason = told["eval x", ""]
+    assert (outcome, n) == ("passed", 148)
+    assert "50 samples of the baseline are not in this run" in reason
+    assert "2 samples of the baseline have no finite loss in this run" in reason
+    _, told, _ = drops(capsys, old, new, "loss mean drop <= 0")
+    assert "50 samples are not in the baseline" in told["eval x", ""][2]
+    assert "2 samples have no finite loss in the baseline" in told["eval x", ""][2]
+
+
+def test_limits_beside_a_drop_are_judged_without_the_baseline(tmp_path, capsys):
+    every = range(200)
+    new = cameras(tmp_path / "new", ("eval", "x", every), ("eval", "y", every))
+    old = cameras(tmp_path / "old", ("eval", "x", every))
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nmetric = "correct"\nleast = 0.9\nlargest_drop = 0\n')
+    for baseline, of_x in ((old, ["passed", "passed"]), (tmp_path / "none", ["passed", "not asked"])):
+        code, found = asked(capsys, new, "--baseline", baseline, "--rules", rules)
+        assert code == 2
+        assert [row["outcome"] for row in found["rows"] if row["ds_id"] == "x"] == of_x
+        assert [row["outcome"] for row in found["rows"] if row["ds_id"] == "y"] == ["passed", "not asked"]
+
+
+def test_a_condition_that_one_data_set_does_not_meet_leaves_the_other(tmp_path, capsys):
+    run = cameras(tmp_path / "run", ("eval", "x", range(200)), ("eval", "y", range(0, 200, 2)))
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nmetric = "correct"\nwhere = "label = 1"\nleast = 0.9\n')
+    code, found = asked(capsys, run, "--rules", rules)
+    assert code == 2
+    assert [(row["ds_id"], row["outcome"], row["n"]) for row in found["rows"]] == [
+        ("x", "passed", 100),
+        ("y", "not asked", 0),
+    ]
+
+
+def test_counts_can_be_asked_of_labels_and_predictions_alone(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for _ in range(2):
+            run.log_samples(sample_id=[0, 1, 2], label=[0, 1, 0], prediction=[0, 1, 1], mode="eval", epoch=1)
+    rules = ("duplicates <= 5", "duplicates <= 2", "non_finite <= 0", "ece <= 1")
+    _, found = asked(capsys, tmp_path / "run", *(word for rule in rules for word in ("--rule", rule)))
+    assert [(row["outcome"], row["value"]) for row in found["rows"]] == [
+        ("passed", 3),
+        ("failed", 3),
+        ("passed", 0),
+        ("not asked", None),
+    ]
+    assert "no top_prob was recorded" in found["rows"][3]["reason"]
+
+
+def test_a_calibration_error_says_what_it_leaves_out(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        sure = np.where(np.arange(40) < 10, np.nan, 1.0)
+        zeros = np.zeros(40, int)
+        run.log_samples(sample_id=np.arange(40), label=zeros, prediction=zeros, top_prob=sure, mode="eval", epoch=1)
+    _, found = asked(capsys, tmp_path / "run", "--rule", "ece <= 0.5")
+    assert (found["rows"][0]["outcome"], found["rows"][0]["value"]) == ("passed", 0)
+    assert "10 of 40 samples of eval have no finite top_prob" in found["rows"][0]["reason"]
 
 
 def small(path, ids, label, right, names=("cat", "dog")):

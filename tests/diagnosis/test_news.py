@@ -173,3 +173,13 @@ def test_a_few_samples_make_no_over_confident_model(tmp_path, capsys, n, is_told
         run.log_samples(sample_id=np.arange(n), label=labels, prediction=1 - labels, top_prob=[0.9] * n, epoch=1)
     told = of_kind(asked(capsys, "findings", tmp_path / "run"), "over_confident")
     assert [row["score"] for row in told] == ([pytest.approx(0.9, abs=1e-6)] if is_told else [])
+
+
+def test_over_confidence_says_how_many_it_leaves_out(tmp_path, capsys):
+    labels = np.arange(100) % 2
+    sure = np.where(np.arange(100) < 40, np.nan, 0.9)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=np.arange(100), label=labels, prediction=1 - labels, top_prob=sure, epoch=1)
+    (told,) = of_kind(asked(capsys, "findings", tmp_path / "run"), "over_confident")
+    assert told["score"] == pytest.approx(0.9, abs=1e-6)
+    assert "top_prob is missing of 40 of the 100 samples, which are left out" in told["reason"]

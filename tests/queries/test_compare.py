@@ -132,3 +132,39 @@ def test_a_table_of_a_comparison_has_label_and_name(named, tmp_path):
         ["label", "eval", "", "loss", "0", "cat"],
         ["label", "eval", "", "loss", "1", "dog"],
     ]
+
+
+def test_what_only_one_run_has_is_told(tmp_path: Path) -> None:
+    def write(name: str, **sets: Sequence[int]) -> Path:
+        with xaicli.Run(tmp_path / name) as run:
+            for place, ids in sets.items():
+                mode, ds_id = place.split("_")
+                columns = {"label": [i % 2 for i in ids], "prediction": [i % 2 for i in ids], "loss": [0.5] * len(ids)}
+                run.log_samples(sample_id=ids, **columns, mode=mode, ds_id=ds_id, epoch=1, step=1)
+        return tmp_path / name
+
+    old = write("old", eval_x=range(20), eval_y=range(20), train_x=range(5))
+    new = write("new", eval_x=range(4, 21))
+    for runs in ((old, new), (new, old)):
+        found = xaicli.compare(*runs, mode="all")
+        told = json.loads(found.to_json())["warnings"]
+        assert sorted(told) == sorted(
+            [
+                f"train x is not in {new}, and not compared",
+                f"eval y is not in {new}, and not compared",
+                f"4 of the 20 samples of eval x in {old} are not in {new}",
+                f"1 of the 17 samples of eval x in {new} is not in {old}",
+            ]
+        )
+        page = found.html(no_images=True)
+        assert "eval y is not in" in page
+        assert "4 of the 20 samples" in page
+    assert not [one for one in xaicli.compare(old, old, mode="all").answer.warnings if "not in" in one]
+
+
+def test_a_metric_that_one_run_lacks_is_told(tmp_path: Path) -> None:
+    for name, metric in (("a", "loss"), ("b", "score")):
+        with xaicli.Run(tmp_path / name) as run:
+            run.log_samples(sample_id=[0, 1], label=[0, 1], mode="eval", epoch=1, **{metric: [0.5, 1.0]})
+    warnings = xaicli.compare(tmp_path / "a", tmp_path / "b").answer.warnings
+    assert f"loss is not in {tmp_path / 'b'}, and not compared" in warnings

@@ -358,20 +358,44 @@ def test_what_people_do_has_a_rule_each(run: xaicli.RunReader, tmp_path: Path) -
     assert {key: row["label"] for key, row in rows.items()} == {"a,b": 1, "7": 0}
     assert (rows["a,b"]["by"], rows["a,b"]["votes"], rows["a,b"]["when"]) == ("bob, eve", "2 of 3", "2026-01-03")
     assert {row["reason"]: row["n"] for row in found.answer.extra["left_out"]} == {
-        "people disagree": 1,
+        "outvoted: more people agree on another": 1,
+        "people disagree": 2,
         "said again by the same person: the last counts": 1,
         "skipped": 1,
         "handed in without a label": 1,
         "a label that the run does not know": 1,
         "no sample of the run": 1,
     }
-    assert found.answer.counts.rows == 11
+    assert found.answer.counts.rows == 11  # each mark is a vote for a label that counts, or told as left out
+    votes = sum(int(row["votes"].partition(" ")[0]) for row in rows.values())
+    assert votes + sum(row["n"] for row in found.answer.extra["left_out"]) == 11
+    assert any("outvoted" in warning and "a,b (ann: cat)" in warning for warning in found.answer.warnings)
     assert any("horse" in warning for warning in found.answer.warnings)
     assert any("nobody" in warning for warning in found.answer.warnings)
     assert applied(run, file, by="ann") == {"a,b": 0, "=1": 0, "7": 0}
     assert applied(run, file, label_map={"horse": 9})["line\nbreak"] == 9
     several = studio(tmp_path, ("7", "ann", ["cat", NAMES[1]], ""))
     assert left_out(run, several) == {"several labels, and the run has one a sample": 1}
+
+
+def test_people_who_disagreed_did_look(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """Three people, three labels: three marks that are not taken, and nothing is known of the suspects."""
+    names = ("cat", NAMES[1], NAMES[2])
+    file = studio(tmp_path, *(("7", who, name, "") for who, name in zip(("ann", "bob", "eve"), names, strict=True)))
+    found = run.relabel_apply(file)
+    assert found.answer.extra["left_out"] == [
+        {
+            "reason": "people disagree",
+            "n": 3,
+            "examples": [f"7 (ann: cat, bob: {NAMES[1]}, eve: {NAMES[2]})"],
+        }
+    ]
+    assert any(warning.startswith("3 marks were not taken: people disagree") for warning in found.answer.warnings)
+    page = found.html(no_images=True)
+    assert "no label came of what people said (3: people disagree)" in page
+    assert "Nobody looked" not in page
+    untouched = run.relabel_apply(studio(tmp_path, ("7", "ann", None, "")))
+    assert "Nobody looked at anything yet." in untouched.html(no_images=True)
 
 
 def test_a_record_that_is_none_costs_its_neighbours_nothing(run: xaicli.RunReader, tmp_path: Path) -> None:
@@ -849,7 +873,7 @@ def test_tasks_of_one_owner_are_several_people(run: xaicli.RunReader, tmp_path: 
     first = task("a.xml", 1, "cat", "2026-01-01 10:00:00+00:00")
     again = task("b.xml", 1, "dog, wild", "2026-01-02 10:00:00+00:00")
     other = task("c.xml", 2, "dog, wild", "2026-01-01 10:00:00+00:00")
-    assert left_out(run, first, other) == {"people disagree": 1}
+    assert left_out(run, first, other) == {"people disagree": 2}
     assert applied(run, first, again) == applied(run, again, first) == {"7": 1}  # one task, exported twice
     found = run.relabel_apply([again, other])
     assert found.data.select("by", "votes").rows() == [("boss", "2 of 2")]

@@ -21,6 +21,8 @@ _SKIPPED = (Outcome.ALLOWED, Outcome.TOO_FEW, Outcome.UNSURE)
 def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str) -> None:
     """Write one test case a verdict: failed rules as failures, those that could not be asked as errors.
 
+    What is said of those that passed, such as samples that were not compared, stands in the output of the suite.
+
     Args:
         verdicts: The rows of a check.
         path: The file, replaced whole.
@@ -39,7 +41,7 @@ def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str) -> None:
         skipped=str(sum(outcome in _SKIPPED for outcome in outcomes)),
         time="0",  # nothing is timed, and some readers want a number
     )
-    rows = verdicts.to_dicts()
+    rows, remarks = verdicts.to_dicts(), []
     for row, outcome, (place, named) in zip(rows, outcomes, _names(rows), strict=True):
         case = ElementTree.SubElement(suite, "testcase", classname=_text(place), name=_text(named), time="0")
         if outcome is Outcome.FAILED:
@@ -48,6 +50,10 @@ def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str) -> None:
             ElementTree.SubElement(case, "error", type=outcome.value, message=_text(_outcome(row)))
         elif outcome in _SKIPPED:
             ElementTree.SubElement(case, "skipped", message=_text(f"{outcome.value}: {_outcome(row)}"))
+        elif row["reason"]:
+            remarks.append(f"{place}: {named}: {row['reason']}")
+    if remarks:  # a case that passed has no place for words that all readers know
+        ElementTree.SubElement(suite, "system-out").text = _text("\n".join(remarks))
     content = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     try:
         write_whole(path, content)

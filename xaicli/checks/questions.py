@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.checks.rules import At, Better, Count, Rule, parse_rule, read_rules
-from xaicli.checks.verdicts import Outcome, Verdict, counted, judged, none_wrong, not_asked
+from xaicli.checks.verdicts import Outcome, Verdict, counted, drop_bound, judged, none_wrong, not_asked, samples_are
 from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.training import steps
 from xaicli.errors import DamagedFileError, UsageError, XaiError
@@ -87,7 +87,9 @@ def check(
             warnings.append("no rule is about a drop: --strict-drop changes nothing")
     rows: list[dict[str, Any]] = []
     for one in wanted:
-        rows += _rows(_Question(reader, baseline, one, mode, ds_id, strict_drop, where))
+        question = _Question(reader, baseline, one, mode, ds_id, strict_drop, where)
+        rows += _rows(question)
+        warnings += question.warnings
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     failed = data.filter(pl.col("outcome") == Outcome.FAILED.value).height
     broken = data.filter(pl.col("failing").list.len() > 0).with_columns(pl.col("failing").list.head(_TOLD_SAMPLES))
@@ -107,7 +109,7 @@ def check(
         },
         data=data,
         counts=reader.counts(),
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warnings)),
         extra={
             "failed": failed,
             "not_asked": unasked,
@@ -118,6 +120,7 @@ def check(
 
 
 _TOLD_SAMPLES = 100
+_TOLD_LABELS = 5
 _SCHEMA = {
     "rule": pl.String(),
     MODE: pl.String(),
@@ -156,6 +159,7 @@ class _Question:
         self.ds_id = rule.ds_id if rule.ds_id is not None else ds_id
         self.strict_drop = strict_drop
         self.folder = folder
+        self.warnings: list[str] = []
 
     def limit(self) -> None:
         """Limit the rows of both runs as the rule says.
@@ -164,11 +168,18 @@ class _Question:
             XaiError: The condition makes no sense, or no row meets it.
         """
         self.reader = _where(self.reader, self.rule)
-        if isinstance(self.baseline, Reader):
-            self.baseline = _where(self.baseline, self.rule)
+        if isinstance(self.baseline, Reader) and self.rule.largest_drop is not None:
+            try:
+                self.baseline = _where(self.baseline, self.rule)
+            except DamagedFileError:
+                raise
+            except XaiError as error:
+                self.baseline = error
 
-    def select(self, reader: Reader, metric: str) -> Selection:
-        """The rule's rows in a run."""
+    def select(self, reader: Reader, metric: str, *, mode: str | None = None) -> Selection:
+        """The rule's rows in a run, or all those of one mode."""
+        if mode is not None:
+            return resolve(reader, metric=[metric], mode=[mode])
         return resolve(reader, metric=[metric], mode=self.mode, ds_id=self.ds_id)
 
 
@@ -182,18 +193,77 @@ def _where(reader: Reader, rule: Rule) -> Reader:
 def _rows(question: _Question) -> list[dict[str, Any]]:
     rule = question.rule
     try:
-        if isinstance(question.baseline, XaiError) and rule.largest_drop is not None:
-            raise question.baseline
         question.limit()
         if rule.count is not None:
-            return [_row(counted(rule, _count(question, rule.count)))]
+            value, note = (
+                _calibration_error(question) if rule.count is Count.ECE else (_count(question, rule.count), "")
+            )
+            return [_row(counted(rule, value, note=note))]
         metric = CORRECT if rule.samples else rule.metric
         selection = question.select(question.reader, metric)
-        return [row for pair in selection.pairs for row in _of_pair(question, selection, pair, metric)]
+        return [*_of_pairs(question, selection, metric), *_gone(question, selection, metric)]
     except DamagedFileError:
         raise  # strict: nothing is said of files that are not what was written
     except XaiError as error:
         return [_row(not_asked(rule, error.message))]
+
+
+def _of_pairs(question: _Question, selection: Selection, metric: str) -> Iterator[dict[str, Any]]:
+    """The verdicts of each (mode, ds_id); one that cannot be asked leaves the others.
+
+    Raises:
+        XaiError: None can be asked, all for the same reason.
+    """
+    found: list[list[dict[str, Any]]] = []
+    errors: list[XaiError] = []
+    for pair in selection.pairs:
+        try:
+            found.append(_of_pair(question, selection, pair, metric))
+        except DamagedFileError:
+            raise
+        except XaiError as error:
+            errors.append(error)
+            found.append([{**_row(not_asked(question.rule, error.message)), MODE: pair[0], DS_ID: pair[1]}])
+    if errors and len(errors) == len(found) and len({error.message for error in errors}) == 1:
+        raise errors[0]
+    yield from (row for rows in found for row in rows)
+
+
+def _gone(question: _Question, selection: Selection, metric: str) -> Iterator[dict[str, Any]]:
+    """What cannot be said of each (mode, ds_id) that the rule is about and only the baseline has."""
+    rule, reader, baseline = question.rule, question.reader, question.baseline
+    if rule.largest_drop is None or not isinstance(baseline, Reader):
+        return
+    try:
+        pairs = question.select(baseline, metric).pairs
+    except DamagedFileError:
+        raise
+    except XaiError:
+        return  # it has none of what is asked for, which each pair of this run tells
+    here = {*selection.pairs, *((mode, ds_id) for mode in reader.modes() for ds_id in reader.ds_ids(mode))}
+    for pair in (pair for pair in pairs if pair not in here):
+        where = " ".join(filter(None, pair))
+        question.warnings.append(f"{where} is in the baseline alone: nothing of it is compared")
+        verdict = not_asked(rule, f"this run has no rows of {where}", bound=drop_bound(rule))
+        yield {**_row(verdict), MODE: pair[0], DS_ID: pair[1]}
+
+
+def _baseline(question: _Question, pair: Pair, metric: str) -> tuple[pl.DataFrame, LabelNames] | str:
+    """The baseline's samples and what its labels are called, or why a drop of this (mode, ds_id) cannot be asked."""
+    baseline = question.baseline
+    if baseline is None:
+        return "a drop needs --baseline RUN"
+    if isinstance(baseline, XaiError):
+        return baseline.message
+    if pair[0] not in baseline.modes() or pair[1] not in baseline.ds_ids(pair[0]):
+        return f"the baseline has no rows of {' '.join(filter(None, pair))}"
+    try:
+        other = question.select(baseline, metric, mode=pair[0])
+        return _samples(question, baseline, other, pair, metric)[0], LabelNames.of(baseline, other)
+    except DamagedFileError:
+        raise
+    except XaiError as error:
+        return f"in the baseline: {error.message}"
 
 
 def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str) -> list[dict[str, Any]]:
@@ -204,14 +274,23 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
         ids, note = _ids(question, rule.samples)
         return [{**_row(none_wrong(rule, frame, ids, note=note)), **told}]
     names = LabelNames.of(reader, selection)
-    base, note = None, ""
-    if isinstance(question.baseline, Reader) and rule.largest_drop is not None:
-        other = question.select(question.baseline, metric)
-        if pair not in other.pairs:
-            return [{**_row(not_asked(rule, f"the baseline has no rows of {' '.join(filter(None, pair))}")), **told}]
-        base, _, _ = _samples(question, question.baseline, other, pair, metric)
-        if n := _relabelled(frame, base, names, LabelNames.of(question.baseline, other)):
-            note = f"{n:,} of them {'has' if n == 1 else 'have'} another label in the baseline"
+    base: pl.DataFrame | None = None
+    notes: list[str] = []
+    unasked: list[Verdict] = []
+    if rule.largest_drop is not None:
+        other = _baseline(question, pair, metric)
+        if isinstance(other, str):
+            unasked = [not_asked(rule, other, bound=drop_bound(rule))]
+            rule = replace(rule, largest_drop=None)
+        else:
+            base, base_names = other
+            if n := _relabelled(frame, base, names, base_names):
+                notes.append(f"{n:,} of them {'has' if n == 1 else 'have'} another label in the baseline")
+            if LABEL not in rule.columns:
+                notes += _labels_gone(frame, base, names, base_names)
+            question.warnings += _alone(question, pair, frame, base)
+        if unasked and rule.least is None and rule.most is None:
+            return [{**_row(verdict), **told} for verdict in unasked]
     by_value = {
         value: names[value]
         for one in (frame, *(() if base is None else (base,)))
@@ -220,9 +299,38 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
         for value in _values(one[column])
     }
     found = judged(
-        rule, frame, base, names=by_value, strict_drop=question.strict_drop, not_finite=not_finite, note=note
+        rule,
+        frame,
+        base,
+        names=by_value,
+        strict_drop=question.strict_drop,
+        not_finite=not_finite,
+        note="; ".join(notes),
     )
-    return [{**_row(verdict), **told} for verdict in found]
+    return [{**_row(verdict), **told} for verdict in (*found, *unasked)]
+
+
+def _labels_gone(frame: pl.DataFrame, base: pl.DataFrame, names: LabelNames, base_names: LabelNames) -> Iterator[str]:
+    """Labels that only the baseline has samples of, said where a rule is not about labels."""
+    if any(LABEL not in one.columns or one.schema[LABEL].is_float() for one in (frame, base)):
+        return
+    here = {str(names[label]) for label in _values(frame[LABEL])}
+    gone = [label for label in _values(base[LABEL]).sort() if str(base_names[label]) not in here]
+    if gone:
+        told = [str(base_names[label]) for label in gone[:_TOLD_LABELS]]
+        more = f" and {len(gone) - len(told):,} more" if len(gone) > len(told) else ""
+        labels = f"{'label' if len(gone) == 1 else 'labels'} {', '.join(told)}{more}"
+        yield f"{labels} {'is' if len(gone) == 1 else 'are'} in the baseline alone"
+
+
+def _alone(question: _Question, pair: Pair, frame: pl.DataFrame, base: pl.DataFrame) -> Iterator[str]:
+    """How many samples only one of the two runs has."""
+    if (frame.schema[SAMPLE_ID] == pl.String()) != (base.schema[SAMPLE_ID] == pl.String()):
+        return
+    where = " ".join(filter(None, pair)) + (f" where {question.rule.where}" if question.rule.where else "")
+    for one, other, which in ((base, frame, "in the baseline alone"), (frame, base, "not in the baseline")):
+        if n := one.join(other, on=SAMPLE_ID, how="anti").height:
+            yield f"{samples_are(n, of=f' of {where}')} {which}, and not compared"
 
 
 def _samples(
@@ -242,7 +350,7 @@ def _samples(
     columns = list(dict.fromkeys([SAMPLE_ID, *stored]))
     best: tuple[float, pl.DataFrame, dict[str, Any], int] | None = None
     for rows in walk(reader, selection, pair, columns, backwards=True):
-        frame = rows.frame.filter(pl.col(metric).is_not_null()) if metric == CORRECT else rows.frame
+        frame = rows.frame
         place = {EPOCH: rows.place.epoch, PASS: rows.place.turn}
         mean = frame[metric].cast(pl.Float64).mean()
         score = -math.inf if not isinstance(mean, float) else mean if rule.better is not Better.LOW else -mean
@@ -252,7 +360,9 @@ def _samples(
             break
     if rule.where is not None and rule.at is At.LAST:
         # An older place that has such rows is not what the rule is about.
-        whole = question.select(open_reader(reader.layout, strict=reader.strict, facts=reader.facts.file), metric)
+        whole = question.select(
+            open_reader(reader.layout, strict=reader.strict, facts=reader.facts.file), metric, mode=pair[0]
+        )
         last = max(whole.epochs[pair], default=None)
         if best is None or best[2][EPOCH] != last:
             raise XaiError(f"no row of epoch {last}, the last, meets {rule.where}")
@@ -330,34 +440,43 @@ def _count(question: _Question, what: Count) -> float | None:
         if metric not in END_IS_KNOWN:
             raise XaiError(f"which end of {metric} is good is not known, and no loss was recorded")
         return float(steps(reader, selection, spikes=0).data["is_spike"].sum() or 0)
-    if what is Count.ECE:
-        return _calibration_error(question)
     from xaicli.reader import Tally
 
     tally = Tally()
-    selection = resolve(reader, metric=list(reader.metrics), mode=question.mode, ds_id=question.ds_id)
+    selection = resolve(reader, mode=question.mode, ds_id=question.ds_id, every_metric=True)
     for pair in selection.pairs:
         for _ in walk(reader, selection, pair, [SAMPLE_ID, *selection.metrics], tally=tally):
             pass
     return float(tally.duplicates if what is Count.DUPLICATES else tally.non_finite)
 
 
-def _calibration_error(question: _Question) -> float | None:
-    """The largest expected calibration error of the data sets at their last place."""
+def _calibration_error(question: _Question) -> tuple[float, str]:
+    """The largest expected calibration error of the data sets at their last place, and what is left out of it.
+
+    Raises:
+        XaiError: Nothing was recorded that tells.
+    """
     reader = question.reader
-    if not {TOP_PROB, CORRECT} <= set(reader.dtypes):
-        return None
+    for name, needs in ((TOP_PROB, "logits or probs"), (CORRECT, "labels and predictions")):
+        if name not in reader.dtypes:
+            raise XaiError(f"no {name} was recorded: log {needs}")
     selection = resolve(reader, metric=[TOP_PROB], mode=question.mode, ds_id=question.ds_id)
-    found = []
+    found, notes = [], []
     for pair in selection.pairs:
         rows = next(walk(reader, selection, pair, [SAMPLE_ID, TOP_PROB, CORRECT], backwards=True), None)
         if rows is None:
             continue
         frame = rows.frame.sort(SAMPLE_ID)
         sure, right = (frame[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
-        if (one := calibration(sure, right, resamples=0)) is not None:
+        one = calibration(sure, right, resamples=0)
+        if one is not None:
             found.append(one.ece)
-    return max(found, default=None)
+        if lacking := frame.height - (one.n if one is not None else 0):
+            where = " ".join(filter(None, pair))
+            notes.append(f"{lacking:,} of {frame.height:,} samples of {where} have no finite top_prob, or no correct")
+    if not found:
+        raise XaiError("; ".join(notes) or "no row is there to judge")
+    return max(found), "; ".join(notes)
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

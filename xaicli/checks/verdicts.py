@@ -94,6 +94,7 @@ def judged(
     known = every.filter(pl.col("value").is_finite())
     not_finite += int((~every["value"].is_finite()).sum() or 0)
     found = []
+    others = _Others(rule, every, baseline, names or {})
     met: set[str | tuple[str, ...]] = set()
     called = _values_called(names or {}) if rule.allow else {}
     for parts, rows in _groups(rule, known, names or {}):
@@ -109,7 +110,7 @@ def judged(
                     None,
                     "",
                     rows.height,
-                    reason=f"fewer than {max(rule.min_n, 1):,}",
+                    reason="; ".join((f"fewer than {max(rule.min_n, 1):,}", *others.told(parts, rows))),
                 )
             )
             continue
@@ -117,10 +118,9 @@ def judged(
             found.append(_limited(rule, group, rows, allowance))
         if rule.largest_drop is not None:
             verdict = _dropped(rule, group, rows, baseline, allowance, strict_drop)
-            found.append(_noted(verdict, note))
+            found.append(_noted(verdict, *others.told(parts, rows), note))
             note = ""
-    if baseline is not None and rule.largest_drop is not None and rule.by:
-        found += _gone(rule, known, baseline, names or {})
+    found += others.gone()
     if found and not_finite:
         found[0] = _noted(found[0], f"{_values_are(not_finite)} not finite, and not judged")
     missing = [", ".join([value] if isinstance(value, str) else value) for value in rule.allow if value not in met]
@@ -149,9 +149,9 @@ def _allowance(rule: Rule, parts: tuple[str, ...], called: Mapping[str, str]) ->
     return rule.allow.get(", ".join(plain)) or rule.allow.get(plain)
 
 
-def not_asked(rule: Rule, reason: str) -> Verdict:
-    """The verdict of a rule that the run cannot answer."""
-    return Verdict(rule.name, "", Outcome.NOT_ASKED, None, "", 0, reason=reason)
+def not_asked(rule: Rule, reason: str, *, bound: str = "") -> Verdict:
+    """The verdict of a rule, or of one limit of it, that the run cannot answer."""
+    return Verdict(rule.name, "", Outcome.NOT_ASKED, None, bound, 0, reason=reason)
 
 
 def none_wrong(rule: Rule, frame: pl.DataFrame, ids: Sequence[Any], *, note: str = "") -> Verdict:
@@ -182,13 +182,20 @@ def _listed(ids: Sequence[Any]) -> str:
     return ", ".join(quoted(str(one), special="") for one in ids[:_SHOWN]) + more
 
 
-def counted(rule: Rule, value: float | None) -> Verdict:
-    """What a rule on a count of the run finds; None where it cannot be counted."""
+def counted(rule: Rule, value: float | None, *, note: str = "") -> Verdict:
+    """What a rule on a count of the run finds; None where it cannot be counted.
+
+    Args:
+        rule: The rule.
+        value: The count.
+        note: What is to be said of it besides.
+    """
     if value is None or rule.most is None:
         return not_asked(rule, "the run does not tell")
     kept = value < rule.most if rule.is_strict else value <= rule.most
     sign = "<" if rule.is_strict else "<="
-    return Verdict(rule.name, "", Outcome.PASSED if kept else Outcome.FAILED, value, f"{sign} {rule.most:g}", 0)
+    outcome = Outcome.PASSED if kept else Outcome.FAILED
+    return Verdict(rule.name, "", outcome, value, f"{sign} {rule.most:g}", 0, reason=note)
 
 
 def _groups(
@@ -217,17 +224,80 @@ def _groups(
             yield tuple(group for group, _ in combination), chosen
 
 
-def _gone(rule: Rule, frame: pl.DataFrame, baseline: pl.DataFrame, names: Mapping[Any, str]) -> Iterator[Verdict]:
-    """What cannot be said of groups that only the baseline has."""
-    if any(frame.schema[column].is_float() or column not in baseline.columns for column in rule.columns):
-        return  # fifths of other values
-    here = {parts for parts, _ in _groups(rule, frame, names)}
-    value = pl.col(rule.metric).cast(pl.Float64)
-    for parts, rows in _groups(rule, baseline.filter(value.is_finite()), names):
-        group = ", ".join(parts)
-        if parts not in here:
-            reason = f"the baseline has {_samples(rows.height)} of it, this run none"
-            yield Verdict(rule.name, group, Outcome.NOT_ASKED, None, f"drop <= {rule.largest_drop:g}", 0, reason=reason)
+class _Others:
+    """The samples that only one of two runs has, or has a value of: a drop is not about them.
+
+    Args:
+        rule: The rule; nothing is said where it limits no drop.
+        frame: The run's samples with `value`.
+        baseline: The baseline's.
+        names: What values of the rule's column are called.
+    """
+
+    def __init__(
+        self, rule: Rule, frame: pl.DataFrame, baseline: pl.DataFrame | None, names: Mapping[Any, str]
+    ) -> None:
+        self._rule = rule
+        self._groups: dict[tuple[str, ...], pl.DataFrame] = {}
+        self._here: set[tuple[str, ...]] = set()
+        self._rest: pl.DataFrame | None = None
+        """The baseline's samples where its groups are fifths of other values: told once."""
+        self._are_known = False
+        if baseline is None or rule.largest_drop is None:
+            return
+        if (frame.schema[SAMPLE_ID] == pl.String()) != (baseline.schema[SAMPLE_ID] == pl.String()):
+            return
+        self._are_known = True
+        base = baseline.with_columns(pl.col(rule.metric).cast(pl.Float64).alias("value"))
+        known, old = (one.filter(pl.col("value").is_finite()) for one in (frame, base))
+        self._ids = {name: one[SAMPLE_ID] for name, one in (("run", frame), ("base", base))}
+        self._judged = {name: one[SAMPLE_ID] for name, one in (("run", known), ("base", old))}
+        if any(frame.schema[column].is_float() or column not in base.columns for column in rule.columns):
+            self._rest = old
+        else:
+            self._groups = dict(_groups(rule, old, names))
+            self._here = {parts for parts, _ in _groups(rule, known, names)}
+
+    def told(self, parts: tuple[str, ...], rows: pl.DataFrame) -> list[str]:
+        """What is said of the samples of a group that are not compared.
+
+        Args:
+            parts: The group.
+            rows: Its samples with a finite value in this run.
+        """
+        if not self._are_known:
+            return []
+        old = self._groups.get(parts) if self._rest is None else self._rest
+        self._rest = None
+        metric = self._rule.metric
+        said = [*self._alone(rows, "base", "", "are not in the baseline", f"have no finite {metric} in the baseline")]
+        if old is not None:
+            of = " of the baseline"
+            said += self._alone(old, "run", of, "are not in this run", f"have no finite {metric} in this run")
+        return said
+
+    def _alone(self, rows: pl.DataFrame, other: str, of: str, absent: str, unknown: str) -> Iterator[str]:
+        ids = rows[SAMPLE_ID].unique()
+        lacking = ids.filter(~ids.is_in(self._judged[other].implode()))
+        n_absent = int((~lacking.is_in(self._ids[other].implode())).sum())
+        for n, words in ((n_absent, absent), (len(lacking) - n_absent, unknown)):
+            if n:
+                told = words if n > 1 else words.replace("are", "is", 1).replace("have", "has", 1)
+                yield f"{_samples(n)}{of} {told}, and not compared"
+
+    def gone(self) -> Iterator[Verdict]:
+        """What cannot be said of groups that only the baseline has."""
+        if not self._rule.by:
+            return
+        for parts, rows in self._groups.items():
+            if parts not in self._here:
+                reason = f"the baseline has {_samples(rows.height)} of it, this run none"
+                yield replace(not_asked(self._rule, reason, bound=drop_bound(self._rule)), group=", ".join(parts))
+
+
+def drop_bound(rule: Rule) -> str:
+    """The limit of a drop in words."""
+    return f"drop <= {rule.largest_drop:g}"
 
 
 def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | None) -> Verdict:
@@ -322,7 +392,7 @@ def _dropped(
 ) -> Verdict:
     """How much worse the samples of a group are than the same samples of the baseline."""
     assert rule.largest_drop is not None
-    bound = f"drop <= {rule.largest_drop:g}"
+    bound = drop_bound(rule)
     if baseline is None:
         return Verdict(rule.name, group, Outcome.NOT_ASKED, None, bound, 0, reason="a drop needs --baseline RUN")
     kinds = [frame.schema[SAMPLE_ID] == pl.String() for frame in (rows, baseline)]
@@ -348,10 +418,6 @@ def _dropped(
         outcome = Outcome.PASSED if drop <= limit else Outcome.FAILED
     if outcome is Outcome.FAILED and not strict_drop and interval[0] <= limit:
         outcome = Outcome.UNSURE
-    if both.height < rows.height:
-        n = rows.height - both.height
-        alone = f"{_samples(n)} {'is' if n == 1 else 'are'} not in the baseline, and not compared"
-        reason = "; ".join(filter(None, (reason, alone)))
     return Verdict(rule.name, group, outcome, drop, bound, both.height, interval, reason)
 
 
@@ -364,6 +430,11 @@ def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.mean()) - margin, float(values.mean()) + margin
 
 
+def samples_are(n: int, *, of: str = "") -> str:
+    """How many samples, and the verb."""
+    return f"{_samples(n)}{of} {'is' if n == 1 else 'are'}"
+
+
 def _samples(n: int) -> str:
     return "1 sample" if n == 1 else f"{n:,} samples"
 
@@ -372,6 +443,6 @@ def _values_are(n: int) -> str:
     return "1 value is" if n == 1 else f"{n:,} values are"
 
 
-def _noted(verdict: Verdict, words: str) -> Verdict:
+def _noted(verdict: Verdict, *words: str) -> Verdict:
     """The verdict with something said besides."""
-    return replace(verdict, reason="; ".join(filter(None, (verdict.reason, words))))
+    return replace(verdict, reason="; ".join(filter(None, (verdict.reason, *words))))

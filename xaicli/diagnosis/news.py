@@ -82,6 +82,8 @@ class Judgements:
         over_confidence: Mean top probability minus the share right; None where nothing says.
         over_interval: Its 95 % normal interval; NaN of fewer than 30 samples.
         ece: Expected calibration error.
+        n: Samples of the last place.
+        n_unsure: Those without a finite top probability, which the three before leave out.
         fell: Labels whose F1 fell, the largest fall first.
         rose: Pairs that became confused, the largest rise first.
     """
@@ -93,6 +95,8 @@ class Judgements:
     over_confidence: float | None
     over_interval: tuple[float, float]
     ece: float | None
+    n: int
+    n_unsure: int
     fell: tuple[Change, ...]
     rose: tuple[Change, ...]
 
@@ -137,6 +141,8 @@ def _judged(reader: Reader, selection: Selection, pair: Pair) -> Judgements | No
         over_confidence=gap,
         over_interval=interval,
         ece=ece,
+        n=frame.height,
+        n_unsure=frame.height - _n_sure(frame),
         fell=tuple(_fell(places)),
         rose=tuple(_rose(places)),
     )
@@ -162,6 +168,10 @@ def _sureness(frame: pl.DataFrame) -> tuple[float | None, tuple[float, float], f
     if found.n < FEWEST:  # of so few the normal limit says nothing, and of one its spread is 0
         return gap, (math.nan, math.nan), found.ece
     return gap, (gap - NORMAL_975 * spread, gap + NORMAL_975 * spread), found.ece
+
+
+def _n_sure(frame: pl.DataFrame) -> int:
+    return int(frame[TOP_PROB].is_finite().sum()) if TOP_PROB in frame.columns else 0
 
 
 def _fell(places: Sequence[tuple[int, pl.DataFrame, pl.DataFrame]]) -> Iterator[Change]:
@@ -308,6 +318,8 @@ def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, A
         interval = f"95 % interval {percent(low, 1)} to {percent(high, 1)}; calibration error {percent(found.ece, 1)}"
         right = f"right are {percent(found.overall.accuracy, 1)}"
         said = f"surer than it is right by {percent(found.over_confidence, 1)} ({interval}); {right}"
+        if found.n_unsure:
+            said += f"; top_prob is missing of {found.n_unsure:,} of the {found.n:,} samples, which are left out"
         yield {"finding": "over_confident", **origin, "score": found.over_confidence, "reason": said}
 
 

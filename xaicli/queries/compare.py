@@ -47,11 +47,13 @@ class Shared:
         selections: Each run's own selection.
         pairs: The (mode, ds_id) that all hold.
         metrics: The metrics that all hold.
+        left_out: What is to be said of those that some of them lack.
     """
 
     selections: tuple[Selection, ...]
     pairs: tuple[Pair, ...]
     metrics: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def shared(readers: Sequence[Reader], **select: Any) -> Shared:
@@ -74,7 +76,22 @@ def shared(readers: Sequence[Reader], **select: Any) -> Shared:
         raise XaiError("the runs share no mode and ds_id", hint=shown)
     held = [{*reader.metrics, *({CORRECT} & set(reader.dtypes))} for reader in readers]
     metrics = tuple(metric for metric in selections[0].metrics if all(metric in known for known in held))
-    return Shared(selections, pairs, metrics)
+    return Shared(selections, pairs, metrics, tuple(_left_out(readers, selections, pairs, held)))
+
+
+def _left_out(
+    readers: Sequence[Reader], selections: Sequence[Selection], pairs: Sequence[Pair], held: Sequence[set[str]]
+) -> Iterator[str]:
+    """What is said of each (mode, ds_id) and metric that is asked for and that some of the runs lack."""
+    for pair in dict.fromkeys(pair for selection in selections for pair in selection.pairs if pair not in pairs):
+        lacking = [(r, s) for r, s in zip(readers, selections, strict=True) if pair not in s.pairs]
+        limits = ", ".join(dict.fromkeys(filter(None, (left_out_by(*one) for one in lacking))))
+        roots = ", ".join(str(reader.layout.root) for reader, _ in lacking)
+        ending = f" there by {limits}" if limits else ""
+        yield f"{' '.join(filter(None, pair))} is not in {roots}, and not compared{ending and f': left out{ending}'}"
+    for metric in dict.fromkeys(metric for selection in selections for metric in selection.metrics):
+        if lacking_it := [str(r.layout.root) for r, known in zip(readers, held, strict=True) if metric not in known]:
+            yield f"{metric} is not in {', '.join(lacking_it)}, and not compared"
 
 
 def compare(
@@ -125,6 +142,8 @@ def compare(
             n_stale += table.filter(pl.any_horizontal(f"{STALE}{n}" for n in range(len(readers)))).height
             if found.selections[0].label_key == LABEL:
                 others += _other_labels(table, readers, pair)
+            if metric == found.metrics[0]:
+                others += _alone(table, readers, pair)
         for source in sources:
             source.count(tally)
     if missing := [item for item in wanted if item not in known]:
@@ -163,7 +182,9 @@ def compare(
             damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
         ),
         warnings=tuple(
-            dict.fromkeys([*_same(readers), *others, *(w for one in found.selections for w in one.warnings)])
+            dict.fromkeys(
+                [*_same(readers), *found.left_out, *others, *(w for one in found.selections for w in one.warnings)]
+            )
         ),
     )
 
@@ -187,6 +208,17 @@ def _other_labels(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) ->
                 f"{n:,} of the {known.height:,} samples of {place} in both have another label in {reader.layout.root} "
                 f"than in {first}: what is right there is not what is right here"
             )
+
+
+def _alone(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) -> Iterator[str]:
+    """How many samples the first run has and a later one lacks, and the other way round."""
+    place, roots = " ".join(filter(None, pair)), [reader.layout.root for reader in readers]
+    for number in range(1, len(readers)):
+        for one, other in ((0, number), (number, 0)):
+            own = table.filter(pl.col(f"{STALE}{one}").is_not_null())
+            if n := own.filter(pl.col(f"{STALE}{other}").is_null()).height:
+                are = "is" if n == 1 else "are"
+                yield f"{n:,} of the {own.height:,} samples of {place} in {roots[one]} {are} not in {roots[other]}"
 
 
 def _names(readers: Sequence[Reader], selections: Sequence[Selection]) -> list[dict[Any, str]]:

@@ -13,7 +13,7 @@ from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.cache import cached
 from xaicli.queries.names import label_text, names_of_labels
-from xaicli.queries.rows import rows, walk
+from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, Spreads
 from xaicli.reader import Place, Reader, Tally
@@ -133,9 +133,17 @@ def _without_finite(
 
 def _not_finite(reader: Reader, selection: Selection, kinds: Kinds, metric: str) -> pl.DataFrame:
     """The rows of one (mode, ds_id) whose value was recorded and is not finite: label, epoch, pass, step."""
-    value = pl.col(metric).cast(pl.Float64)
-    lazy = rows(reader, selection).filter(value.is_not_null() & ~value.is_finite())
-    return kinds.labelled(lazy.select(selection.label_key, EPOCH, PASS, STEP).collect(), selection.label_map)
+    (pair,), key, value = selection.pairs, selection.label_key, pl.col(metric).cast(pl.Float64)
+    parts = [
+        kinds.labelled(pl.DataFrame(schema={key: reader.dtypes[key], EPOCH: pl.Int32, PASS: pl.Int16, STEP: pl.Int64}))
+    ]
+    # Place by place, as the statistics: a scan would first verify whole files, and write down in the run which.
+    for place in walk(reader, selection, pair, [key, STEP, metric], keep_non_finite=True):
+        lacking = place.frame.filter(value.is_not_null() & ~value.is_finite()).with_columns(
+            pl.lit(place.place.epoch, pl.Int32).alias(EPOCH), pl.lit(place.place.turn, pl.Int16).alias(PASS)
+        )
+        parts.append(kinds.labelled(lacking, selection.label_map))
+    return pl.concat([part.select(LABEL, EPOCH, PASS, STEP) for part in parts], how="vertical_relaxed")
 
 
 def without_finite(reader: Reader, selection: Selection, answer: Answer) -> pl.DataFrame:

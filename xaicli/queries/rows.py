@@ -22,6 +22,7 @@ def walk(
     limited: bool = True,
     tally: Tally | None = None,
     tallies: dict[int, Tally] | None = None,
+    keep_non_finite: bool = False,
 ) -> Iterator[Rows]:
     """The rows of one (mode, ds_id), a place at a time, as `Reader.place_frames` reads them.
 
@@ -32,6 +33,7 @@ def walk(
         limited: Leave out the labels that the selection leaves out.
         tally: What counts rows, non-finite values and duplicates.
         tallies: The same, for each epoch apart.
+        keep_non_finite: Leave NaN and infinities as they are stored, instead of null.
     """
     is_limited = limited and bool(selection.label_map)
     wanted = list(dict.fromkeys([*columns, *([selection.label_key] if is_limited else [])]))
@@ -44,6 +46,7 @@ def walk(
         duplicates=selection.duplicates,
         tally=tally,
         tallies=tallies,
+        keep_non_finite=keep_non_finite,
     )
     for rows in frames:
         frame = within_labels(rows.frame, selection) if is_limited else rows.frame

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -23,6 +23,8 @@ from xaicli.words import unguarded
 NO_SAMPLE = "no sample of the run"
 SKIPPED = "skipped"
 UNKNOWN_LABEL = "a label that the run does not know"
+DISAGREE = "people disagree"
+OUTVOTED = "outvoted: more people agree on another"
 NOT_LOOKED_AT = "not looked at: as recorded, and not checked"
 _EXAMPLES = 5
 _SAID_AGAIN = "said again by the same person: the last counts"
@@ -307,7 +309,8 @@ def corrections(
         by: Only what this person said.
 
     Returns:
-        The corrections in the order in which samples are first named, and what was left out.
+        The corrections in the order in which samples are first named, and what was left out: each mark either counts
+        among the votes of a correction, or is left out once.
     """
     left = LeftOut()
     said: dict[tuple[Pair, str], dict[str, tuple[Mark, Any]]] = {}
@@ -340,7 +343,15 @@ def corrections(
                 if time is not None and earlier is not None and time < earlier:
                     continue
             of_sample[person] = mark, label[0]
-    found = []
+    return [*_settled(said, recorded, left)], left
+
+
+def _settled(
+    said: Mapping[tuple[Pair, str], dict[str, tuple[Mark, Any]]],
+    recorded: Mapping[tuple[Pair, str], tuple[Any, Any]],
+    left: LeftOut,
+) -> Iterator[Correction]:
+    """What each sample's label is after what people said of it, {person: mark and label}; other marks are left out."""
     for key, of_people in said.items():
         sample_id, old = recorded[key]
         if any(mark.is_truth for mark, _ in of_people.values()):
@@ -349,14 +360,16 @@ def corrections(
         chosen = _agreed([label for _, label in of_people.values()])
         if chosen is None:
             told = ", ".join(f"{mark.by or '?'}: {', '.join(mark.labels)}" for mark, _ in of_people.values())
-            left.add("people disagree", f"{sample_id} ({told})")
+            for _ in of_people:
+                left.add(DISAGREE, f"{sample_id} ({told})")
             continue
         label, votes = chosen
         agreeing = [mark for mark, given in of_people.values() if given == label]
+        for mark in (mark for mark, given in of_people.values() if given != label):
+            left.add(OUTVOTED, f"{sample_id} ({mark.by or '?'}{': ' if mark.labels else ''}{', '.join(mark.labels)})")
         people = ", ".join(dict.fromkeys(mark.by for mark in agreeing if mark.by))
         when = max((mark.when for mark in agreeing), key=lambda one: (_time(one) is not None, _time(one) or 0.0, one))
-        found.append(Correction(key[0], sample_id, label, old, people, when, votes))
-    return found, left
+        yield Correction(key[0], sample_id, label, old, people, when, votes)
 
 
 def _time(when: str) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xaicli.answer import Answer
+from xaicli.relabel.corrections import NOT_LOOKED_AT, SKIPPED
 from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, sample_name
@@ -176,7 +177,9 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
         blocks.append(Table("corrections", "What was changed", tuple(map(Column, columns)), table, more))
     else:
         blocks.append(Text("No object was changed.", Tone.FAINT))
-    judged: list[Block] = [Text("No doubt was looked at.", Tone.FAINT)]
+    judged: list[Block] = [
+        Text("No doubt was looked at." if answer.extra["pictures"] else _no_judgement(answer), Tone.FAINT)
+    ]
     if rows := answer.extra["suspects"]:
         heads = [Column("doubt"), Column("looked at", Cell.INTEGER), Column("wrong", Cell.INTEGER), Column("share")]
         heads += [Column("95 % interval"), Column("suggestion right", Cell.INTEGER)]
@@ -308,7 +311,7 @@ def _corrected(row: Mapping[str, Any], page: Page) -> Card:
 def _suspects(answer: Answer) -> Iterator[Block]:
     rows = [*answer.extra["suspects"], *({**row, "first": "others"} for row in answer.extra["others"])]
     if not rows:
-        yield Text("Nobody looked at anything yet.", Tone.FAINT)
+        yield Text(_no_judgement(answer), Tone.FAINT)
         return
     several = len({(row["mode"], row["ds_id"]) for row in rows}) > 1
     table = []
@@ -324,6 +327,15 @@ def _suspects(answer: Answer) -> Iterator[Block]:
     more = (Column("95 % interval"), Column("suggestion right", Cell.INTEGER))
     note = "wrong: the label people gave is another than the recorded one; only those that were looked at count"
     yield Table("judged", "How many of those looked at were wrong", (*columns, *more), tuple(table), note)
+
+
+def _no_judgement(answer: Answer) -> str:
+    """Why nothing can be said of the suspects where no label came of the marks."""
+    rows = [row for row in answer.extra["left_out"] if row["reason"] not in (SKIPPED, NOT_LOOKED_AT)]
+    if not rows:
+        return "Nobody looked at anything yet."
+    why = "; ".join(f"{row['n']:,}: {row['reason']}" for row in rows)
+    return f"Not known: no label came of what people said ({why})."
 
 
 def _left_out(answer: Answer) -> Iterator[Block]:
