@@ -16,7 +16,7 @@ from tests.recorded_run import MISLABELLED, SAMPLES, record
 from xaicli.api import open_run
 from xaicli.errors import XaiError
 from xaicli.report.charts import LineChart, Multiples, ScatterChart
-from xaicli.report.model import Card, Gallery, MapGrid, Report, Table, Text, Views
+from xaicli.report.model import Card, Figures, Gallery, MapGrid, Report, Table, Text, Views
 
 Xai = Callable[..., tuple[int, str, str]]
 
@@ -337,3 +337,26 @@ def test_text_ids_are_named_as_they_are(tmp_path: Path) -> None:
     report = open_run(tmp_path / "run").report(max=1, min=0).report
     chart = next(block for block in section(report, "histories") if isinstance(block, LineChart))
     assert ids[0] in [line.name for line in chart.series]
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_the_share_right_is_of_the_last_pass_of_the_last_epoch(tmp_path: Path, engine: str) -> None:
+    """Ten samples: of epoch 2 all are right in the first two passes, three of ten in the last."""
+    label = np.arange(10) % 2
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            for number in (0, 1, 2):
+                wrong = (epoch == 2) & (number == 2) & (np.arange(10) < 7)
+                run.log_samples(
+                    sample_id=np.arange(10),
+                    label=label,
+                    prediction=np.where(wrong, 1 - label, label),
+                    loss=1.0 + np.arange(10),
+                    mode="eval",
+                    epoch=epoch,
+                    eval_pass=number,
+                )
+    report = open_run(tmp_path / "run").report(engine=engine).report
+    (figures,) = (block for block in report.sections[0].blocks if isinstance(block, Figures))
+    shown = {figure.caption: figure.value for figure in figures.figures}
+    assert shown["of eval samples predicted as labelled at the last epoch"] == "30.0 %"

@@ -214,7 +214,7 @@ class Statistics:
 
     Attributes:
         frames: By (mode, ds_id): one row a sample, by id, with the columns of `Tracker.frame`.
-        accuracy: By (mode, ds_id) and epoch: the share of predictions that equal the labels given.
+        accuracy: By (mode, ds_id) and epoch: the share of predictions that equal the labels given, in its last pass.
         early_epochs: Of how many first observations `el2n` is the mean.
         burn_in: Changes of rank that end in one of so many first epochs do not count.
         tally: What was counted while reading.

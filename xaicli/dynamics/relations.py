@@ -260,10 +260,10 @@ def statistics_by_engine(
 def _accuracy(rows: Rows, plan: Plan) -> dict[int, float]:
     if not plan.judged_by:
         return {}
-    by_epoch = (
-        rows.with_columns(judged(plan).cast(nw.Float64()).alias("_right")).group_by(EPOCH).agg(nw.col("_right").mean())
-    )
-    return {int(epoch): float(share) for epoch, share in engines.collect(by_epoch).drop_nulls().iter_rows()}
+    right = rows.with_columns(judged(plan).cast(nw.Float64()).alias("_right"))
+    shares = engines.collect(right.group_by(EPOCH, PASS).agg(nw.col("_right").mean())).drop_nulls("_right")
+    # Of an epoch the last pass that says: a later row of the dictionary wins.
+    return {int(epoch): float(share) for epoch, _, share in shares.sort(EPOCH, PASS).iter_rows()}
 
 
 def _shaped(found: pl.DataFrame, reader: Reader, plan: Plan) -> pl.DataFrame:

@@ -44,13 +44,13 @@ class Tracker:
         self._ranking: Future[None] | None = None
         self._last_epoch = int(NO_EPOCH)
         self._taken = 0
-        self._right: dict[int, list[int]] = {}
+        self._right: dict[int, list[list[int]]] = {}
         self._is_settled = False
 
     @property
     def accuracy(self) -> dict[int, float]:
-        """The share of right predictions on the labels given, by epoch."""
-        return {epoch: right / known for epoch, (right, known) in self._right.items() if known}
+        """The share of right predictions on the labels given, by epoch: of its last pass that says."""
+        return {epoch: right / known for epoch, passes in self._right.items() for right, known in passes if known}
 
     def reserve(self, n: int) -> None:
         """Make room for so many samples at once: cheaper than growing."""
@@ -91,8 +91,7 @@ class Tracker:
 
     def _settle(self) -> None:
         """Tell the sums once the epoch before had nearly all labels right."""
-        right, known = self._right.get(self._last_epoch, (0, 0))
-        if not self._is_settled and known and right / known >= MEMORISED:
+        if not self._is_settled and self.accuracy.get(self._last_epoch, 0.0) >= MEMORISED:
             self._is_settled = True
             shared = self._times.n.astype(np.int32)
             for name, sums in self._sums.items():
@@ -124,7 +123,10 @@ class Tracker:
             right = label == prediction
         whole = right.cast(pl.Int8)
         judged: NDArray[np.int8] = (whole.fill_null(-1) if whole.null_count() else whole).to_numpy()
-        so_far = self._right.setdefault(epoch, [0, 0])
+        passes = self._right.setdefault(epoch, [])
+        if not self._taken:
+            passes.append([0, 0])
+        so_far = passes[-1]
         so_far[0] += int(np.count_nonzero(judged == 1))
         so_far[1] += len(judged) - right.null_count()
         return judged
