@@ -11,7 +11,7 @@ from xaicli import Run, open_run
 from xaicli.render.blocks import spark
 from xaicli.render.terminal import as_text
 from xaicli.report.charts import LineChart, Multiples, Times
-from xaicli.report.model import Cell, Report, Table, Views
+from xaicli.report.model import Cell, Gallery, Report, Table, Views
 
 GAPS = {0: (), 1: (3, 4), 2: (1, 2), 3: (5,)}
 """{label: the epochs in which none of its values is finite}, of epochs 1 to 5."""
@@ -169,3 +169,28 @@ def test_a_label_says_which_pass_its_figures_are_of(tmp_path: Path) -> None:
     assert [column.title for column in table.columns][-2:] == ["epoch", "pass"]
     assert table.rows[0][-2:] == (3, 1)
     assert table.rows[0][-3] == (1.5, 2.0)
+
+
+def test_a_score_that_is_a_statistic_is_named_as_that(tmp_path: Path) -> None:
+    """The loss of sample k rises by k an epoch; sample 2 is not in the last epoch."""
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3):
+            ids = np.arange(3 if epoch < 3 else 2)
+            run.log_samples(sample_id=ids, label=ids, loss=1.0 * ids * epoch, mode="eval", epoch=epoch)
+    report = open_run(tmp_path / "run").samples(stat="slope", max=1, min=1).report
+    assert "The highest sample by slope of loss is at 2." in report.sentence
+    galleries = [b for section in report.sections for b in section.blocks if isinstance(b, Gallery)]
+    assert [gallery.title for gallery in galleries] == ["Highest slope of loss", "Lowest slope of loss"]
+    assert galleries[0].cards[0].lines[0] == "slope of loss 2 (stale)"
+    (table,) = tables(report)
+    assert "last value" not in table.note
+    assert "shown with the slope of loss before" in table.note
+
+
+def test_a_count_of_the_rows_of_a_table_is_named_as_that(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.add_metrics_data({"example_id": [0, 0, 1], "iou": [0.1, 0.3, 0.5]}, name="boxes")
+    report = open_run(tmp_path / "run").samples(table="boxes", metric="iou", reduce="count", max=1, min=0).report
+    assert report.sentence == "The highest sample by count of iou is at 2."
+    (gallery,) = (b for section in report.sections for b in section.blocks if isinstance(b, Gallery))
+    assert (gallery.title, gallery.cards[0].lines[0]) == ("Highest count of iou", "count of iou 2")

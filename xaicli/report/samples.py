@@ -41,6 +41,25 @@ class Subject:
     """What its picture is drawn over: `epoch`, `step` or `pass`."""
     conditions: str = ""
     """The options that left rows out one by one, as named in a sentence."""
+    stat: str = "last"
+    """What of a history is its score."""
+    reduce: str = ""
+    """What of several rows of a sample in a table is its value; "" where that is the metric itself."""
+
+    @property
+    def value(self) -> str:
+        """What a history is of: the metric, or how many rows of a table have it."""
+        return f"{self.reduce} of {self.metric}" if self.reduce else self.metric
+
+    @property
+    def score(self) -> str:
+        """What ranks the samples: the last value, or a statistic of all of them."""
+        return self.value if self.stat == "last" else f"{self.stat} of {self.value}"
+
+    @property
+    def shown_with(self) -> str:
+        """What a stale sample is shown with."""
+        return "shown with the last value there is" if self.stat == "last" else f"shown with the {self.score} before"
 
     @property
     def numbers(self) -> list[float]:
@@ -63,6 +82,7 @@ class Subject:
 def subjects(answer: Answer, metrics: Sequence[str], population: pl.DataFrame | None) -> Iterator[Subject]:
     """The parts of an answer of histories, in its own order."""
     data, over, limits = answer.data, answer.selection.get("axis"), conditions(answer.selection)
+    how = (str(answer.selection.get("stat") or "last"), _reduced(answer))
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in data.iter_rows(named=True):
         metric = row.get("metric") or (metrics[0] if metrics else "")
@@ -73,7 +93,13 @@ def subjects(answer: Answer, metrics: Sequence[str], population: pl.DataFrame | 
             bands.setdefault((row["mode"], row["ds_id"], row["metric"]), []).append(row)
     # A part whose samples are all gone still shows the population it has.
     for key in [*groups, *(key for key in bands if key not in groups)]:
-        yield Subject(*key, tuple(groups.get(key, ())), tuple(bands.get(key, ())), over, limits)
+        yield Subject(*key, tuple(groups.get(key, ())), tuple(bands.get(key, ())), over, limits, *how)
+
+
+def _reduced(answer: Answer) -> str:
+    """What of several rows of a sample in a table is its value; "" where a sample has one row, or it is their mean."""
+    reduce = str(answer.selection.get("reduce") or "mean") if answer.selection.get("table") else "mean"
+    return reduce if reduce == "count" or (reduce != "mean" and answer.counts.duplicates) else ""
 
 
 def blocks(subject: Subject, page: Page) -> list[Block]:
@@ -102,7 +128,7 @@ def sentence(subject: Subject, page: Page) -> str:
     in_words = dict(zip(told, shorts(told, 3), strict=True))
     if first != last:
         way = "falls" if last < first else "rises"
-        said.append(f"The median {subject.metric} {way} from {in_words[first]} to {in_words[last]}.")
+        said.append(f"The median {subject.value} {way} from {in_words[first]} to {in_words[last]}.")
     for group, word in ((Group.MAX, "highest"), (Group.MIN, "lowest")):
         rows = [row for row in subject.rows if row["group"] == group and _finite(row["score"])]
         if not rows:
@@ -110,11 +136,12 @@ def sentence(subject: Subject, page: Page) -> str:
         # Their range and not "so much or more": a bound that is rounded is untrue of one of them.
         low, high = (in_words[pick(row["score"] for row in rows)] for pick in (min, max))
         many = len(rows) > 1
+        by = "" if subject.score == subject.metric else f" by {subject.score}"
         said.append(
-            f"The {f'{len(rows)} ' if many else ''}{word} {'samples are' if many else 'sample is'} at "
-            f"{low if low == high else f'{low} to {high}'}{_wrong(subject, rows, page)}."
+            f"The {f'{len(rows)} ' if many else ''}{word} {'samples' if many else 'sample'}{by} "
+            f"{'are' if many else 'is'} at {low if low == high else f'{low} to {high}'}{_wrong(subject, rows, page)}."
         )
-    return " ".join((*_since_when(subject), *(said or [_of_listed(subject.metric, in_words)])))
+    return " ".join((*_since_when(subject), *(said or [_of_listed(subject.score, in_words)])))
 
 
 def _since_when(subject: Subject) -> Iterator[str]:
@@ -131,10 +158,10 @@ def _since_when(subject: Subject) -> Iterator[str]:
         )
 
 
-def _of_listed(metric: str, in_words: Mapping[float, str]) -> str:
+def _of_listed(score: str, in_words: Mapping[float, str]) -> str:
     """What there is to say of scores where neither the highest nor the lowest samples were asked for."""
     if not in_words:
-        return f"No sample has a finite {metric}."
+        return f"No sample has a finite {score}."
     low, high = (in_words[pick(in_words)] for pick in (min, max))
     return f"The listed samples are at {low} to {high}." if low != high else f"What is listed is at {low}."
 
@@ -206,11 +233,11 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
         name=page.names("samples", subject.mode, subject.ds_id, subject.metric),
         title=f"History of {subject.words}",
         x_label=times.over.value,
-        y_label=subject.metric,
+        y_label=subject.value,
         series=tuple(lines),
         bands=bands,
         legend=LEGEND if people else LEGEND.split(" Grey")[0],
-        alt=f"{subject.metric} of {count(len(drawn), 'sample')} over {times.many}, {subject.mode}, "
+        alt=f"{subject.value} of {count(len(drawn), 'sample')} over {times.many}, {subject.mode}, "
         f"over the population's bands. {sentence(subject, Page())}",
         y_log=min(finite) > 0 and max(finite) / min(finite) > 10**_LOG_DECADES,
         other_axis=times.other,
@@ -226,14 +253,14 @@ def _galleries(subject: Subject, page: Page) -> Iterator[Gallery]:
         if cards:
             left_out = len(rows) - len(cards)
             note = f"and {left_out:,} more in the table" if left_out else ""
-            yield Gallery(f"{_HEADINGS[group]} {subject.metric}", cards, note)
+            yield Gallery(f"{_HEADINGS[group]} {subject.score}", cards, note)
 
 
 def _card(subject: Subject, row: Mapping[str, Any], score: str, page: Page, times: Times, *, apart: float) -> Card:
     sample_id, label = row["sample_id"], row["label"]
     prediction = page.predictions.get((subject.mode, subject.ds_id, sample_id))
     verdict, right = answer_in_words(label, prediction, page, apart=apart)
-    lines = [f"{subject.metric} {score}" + (" (stale)" if row["stale"] else "")]
+    lines = [f"{subject.score} {score}" + (" (stale)" if row["stale"] else "")]
     return Card(
         key=page.keys(subject.mode, subject.ds_id, sample_id),
         title=sample_name(sample_id),
@@ -310,7 +337,7 @@ def _of_stale(subject: Subject) -> str:
     if subject.conditions:
         n = len({row["sample_id"] for row in subject.rows if row["stale"]})
         lack = f"{n:,} {'has' if n == 1 else 'have'} no finite value in the last epoch"
-        return f"stale: {lack} among the rows of {subject.conditions}, shown with the last there is"
+        return f"stale: {lack} among the rows of {subject.conditions}, {subject.shown_with}"
     points = [point for row in subject.rows for point in row["history"] or ()]
     last = max((point["epoch"] for point in (*subject.population, *points)), default=None)
     stale = {row["sample_id"]: row["history"] or () for row in subject.rows if row["stale"]}
@@ -324,7 +351,7 @@ def _of_stale(subject: Subject) -> str:
         )
         if n
     ]
-    shown = ", shown with the last value there is" if never < len(stale) else ""
+    shown = f", {subject.shown_with}" if never < len(stale) else ""
     whose = "it has" if len(stale) == 1 else f"{never:,} of them {'has' if never == 1 else 'have'}"
     none = f"; {whose} no finite value at all" if never else ""
     return f"stale: {' and '.join(said)}{shown}{none}"
