@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from tests.written_run import WrittenRun
 from xaicli.api import list_runs, open_run
+from xaicli.api.run import RunReader
 from xaicli.queries.compare import over_epochs
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
@@ -522,6 +524,59 @@ def test_names_beside_codes_in_sql(sample_run: Path) -> None:
     assert [names[label] for label in found["label"]] == found["label_name"].to_list()
     pytest.importorskip("duckdb")
     assert open_run(sample_run).query(sql, engine="duckdb").data.equals(found.cast({"label": pl.Int32}))
+
+
+N_SUMMED = 100_001
+TENTH = 0.100000001490116119384765625
+"""The number of single precision next to 0.1."""
+
+
+@pytest.fixture(scope="module")
+def summed(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
+    """Samples whose sums need more than single precision and more than 32 bits."""
+    ones = np.ones(N_SUMMED, np.float32)
+    root = tmp_path_factory.mktemp("summed") / "run"
+    with Run(root) as run:
+        run.log_samples(
+            sample_id=np.arange(N_SUMMED),
+            label=np.ones(N_SUMMED, int),
+            loss=ones / 10,
+            n_tokens=ones * 777,
+            mode="eval",
+            epoch=1,
+            step=1,
+        )
+    return open_run(root)
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT sum(n_tokens), SUM (loss), avg(loss) FROM samples", (777 * N_SUMMED, TENTH * N_SUMMED, TENTH)),
+        ("SELECT sum(s.n_tokens + (1)) FROM samples s GROUP BY label -- sum(", (778 * N_SUMMED,)),
+        ("SELECT 'sum(loss)', 1 + sum(\"n_tokens\") FROM samples", ("sum(loss)", 1 + 777 * N_SUMMED)),
+        ("SELECT sum(label), sum(label * 1000000) FROM samples", (N_SUMMED, N_SUMMED * 1_000_000)),
+        ("SELECT count(*) FROM samples WHERE loss = 0.1", (N_SUMMED,)),
+        ("SELECT max(loss) FROM samples", (TENTH,)),
+    ],
+)
+def test_sums_of_sql_are_exact_on_both_engines(summed: RunReader, engine: str, sql: str, expected: tuple[Any]) -> None:
+    pytest.importorskip(engine)
+    named = [f"({item}) AS c{n}" for n, item in enumerate(sql[7 : sql.index(" FROM")].split(", "))]
+    found = summed.query(f"SELECT {', '.join(named)}{sql[sql.index(' FROM') :]}", engine=engine).data
+    for value, known in zip(found.row(0), expected, strict=True):
+        assert type(value) in (int, float, str)
+        assert value == (known if isinstance(known, str) else pytest.approx(known, rel=1e-10))
+
+
+def test_whole_numbers_of_duckdb_are_integers_where_they_fit(summed: RunReader) -> None:
+    pytest.importorskip("duckdb")
+    sql = "SELECT sum(label) AS n, 2::HUGEINT * 9223372036854775807 AS wide FROM samples"
+    answer = summed.query(sql, engine="duckdb")
+    assert answer.data.schema["n"] == pl.Int64
+    assert answer.data.row(0) == (N_SUMMED, 18446744073709551614)
+    assert json.loads(answer.to_json())["rows"][0]["n"] == N_SUMMED
 
 
 @pytest.mark.parametrize("words", [(), ("nonsense",)])

@@ -35,6 +35,15 @@ _ORDERED = re.compile(r"\border\s+by\b((?:(?!\border\s+by\b)[^()])*)\Z", re.IGNO
 _ENDED = re.compile(r"\b(?:limit|offset|fetch)\b|;", re.IGNORECASE)
 _BY_NAME = re.compile(r'\s*(?:"([^"]*)"|(\w+))(?:\s+(?:asc|desc))?(?:\s+nulls\s+(?:first|last))?\s*', re.IGNORECASE)
 _BRACKETED = re.compile(r"\([^()]*\)")
+_OPAQUE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+"""What no function and no bracket is in: texts, quoted names and comments."""
+_SUMMING = re.compile(r"\b(?:sum|avg|mean)\s*\(\s*(?:distinct\b)?", re.IGNORECASE)
+_TABLE_OF = re.compile(r'(?:\b[^\W\d]\w*|"[^"]*")\s*\.\s*(?=[^\W\d]|")')
+"""The table before the name of a column."""
+
+_NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+_WIDE = pl.Decimal(38, 0)
+"""What DuckDB's whole numbers of 128 bits come as."""
 
 
 def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
@@ -139,9 +148,46 @@ def all_places(reader: Reader) -> list[Place]:
 def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
     try:
         with pl.SQLContext(tables, eager=False) as context:
-            return context.execute(sql).collect(engine="streaming")
+            return context.execute(_widely_summed(tables, sql)).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise _refused(error, tables) from error
+
+
+def _widely_summed(tables: Mapping[str, pl.LazyFrame], sql: str) -> str:
+    """The statement with its sums and means taken in double precision and integers of 64 bits, as DuckDB takes them.
+
+    Only what is summed is cast: a column that is compared, `loss = 0.1`, stays of the precision it is stored with.
+    """
+    columns: dict[str, pl.DataType] = {}
+    for lazy in tables.values():
+        columns = {**lazy.collect_schema(), **columns}
+    empty = pl.LazyFrame(schema=columns)
+    begins = [match.end() for match in _SUMMING.finditer(_OPAQUE.sub(_blank, sql))]
+    for begin in reversed(begins):  # what stands before is where it was; an inner sum comes before its outer one
+        end = _closing(_OPAQUE.sub(_blank, sql), begin)
+        summed = sql[begin:end].strip()
+        try:
+            (dtype,) = empty.select(pl.sql_expr(_TABLE_OF.sub("", summed))).collect_schema().dtypes()
+        except (pl.exceptions.PolarsError, ValueError):
+            continue  # a name that the statement gives itself, or what polars refuses in its own words
+        wide = "DOUBLE" if dtype.is_float() else "BIGINT" if dtype in _NARROW else None
+        if wide:
+            sql = f"{sql[:begin]} CAST({summed} AS {wide}){sql[end:]}"
+    return sql
+
+
+def _blank(match: re.Match[str]) -> str:
+    return "_" * len(match[0]) if match[0][0] in "'\"" else " " * len(match[0])
+
+
+def _closing(text: str, begin: int) -> int:
+    """Where the bracket closes that is open at a place of a text; its end where none does."""
+    depth = 1
+    for place in range(begin, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0:
+            return place
+    return len(text)
 
 
 @dataclass(frozen=True)
@@ -253,7 +299,14 @@ def _of_duckdb(rows: Any) -> pl.DataFrame:
     none = rows.limit(0).to_arrow_table().columns
     selects = [f"#{i}" if _known(column) else f"CAST(#{i} AS VARCHAR)" for i, column in enumerate(none, 1)]
     table = rows.project(", ".join(f"{item} AS c{i}" for i, item in enumerate(selects))).to_arrow_table()
-    return pl.DataFrame(pl.from_arrow(table.rename_columns(list(_apart(rows.columns)))))
+    frame = pl.DataFrame(pl.from_arrow(table.rename_columns(list(_apart(rows.columns)))))
+    return frame.with_columns(_whole(column) for column in frame if column.dtype == _WIDE)
+
+
+def _whole(column: pl.Series) -> pl.Series:
+    """A column of wide whole numbers, as DuckDB sums integers, as int64 where all of it fits."""
+    narrow = column.cast(pl.Int64, strict=False)
+    return narrow if narrow.null_count() == column.null_count() else column
 
 
 def _known(column: Any) -> bool:
