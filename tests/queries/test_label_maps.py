@@ -220,6 +220,19 @@ def test_a_name_that_the_run_has_for_another_label_is_told(ending):
     assert not said("dog=1")
 
 
+def test_a_name_of_two_labels_names_neither(tmp_path):
+    with xaicli.Run(tmp_path / "run", label_names=["crane", "dog", "crane"]) as run:
+        run.log_samples(sample_id=[0, 1, 2], label=[0, 1, 2], loss=[0.5, 1.5, 2.5], mode="eval", epoch=1, step=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    with pytest.raises(UsageError, match="names crane, and labels 0, 2 of the run are called so") as refused:
+        opened.labels(label_map="X=crane")
+    assert refused.value.hint == "give one by its number: NAME=0 or NAME=2"
+    assert opened.labels(label_map="X=2,Y=dog").data.select("label", "name", "mean").rows() == [
+        (1, "Y", 1.5),
+        (2, "X", 2.5),
+    ]
+
+
 def test_numbers_have_no_names(tmp_path):
     with xaicli.Run(tmp_path / "run", task="regression") as run:
         run.log_samples(sample_id=[1, 2], label=[5.0, 6.5], prediction=[5.0, 6.0], loss=[0.0, 0.25], epoch=1)

@@ -333,7 +333,14 @@ def _label_value(source: Catalogue, label_key: str, value: Any) -> Any:
     while isinstance(dtype, pl.List):
         dtype = cast(pl.DataType, dtype.inner)
     if dtype.is_integer() and str(value) in names:
-        return list(names).index(str(value))
+        labels = [label for label, name in enumerate(names) if name == str(value)]
+        if len(labels) > 1:
+            told = ", ".join(map(str, labels))
+            raise UsageError(
+                f"--label-map names {value}, and labels {told} of the run are called so",
+                hint="give one by its number: " + " or ".join(f"NAME={label}" for label in labels),
+            )
+        return labels[0]
     try:
         if dtype.is_integer():
             return int(value)
