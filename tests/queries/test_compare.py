@@ -168,3 +168,17 @@ def test_a_metric_that_one_run_lacks_is_told(tmp_path: Path) -> None:
             run.log_samples(sample_id=[0, 1], label=[0, 1], mode="eval", epoch=1, **{metric: [0.5, 1.0]})
     warnings = xaicli.compare(tmp_path / "a", tmp_path / "b").answer.warnings
     assert f"loss is not in {tmp_path / 'b'}, and not compared" in warnings
+
+
+def test_a_sample_that_never_had_a_finite_value_is_stale_as_samples_says(tmp_path):
+    first = record(tmp_path / "first", [whole([0, 1], [0, 1], [0.5, 0.25])])
+    last = record(tmp_path / "last", [whole([0, 1, 2], [1, 1, 0], [float("nan"), 0.75, 1.0])])
+    rows = xaicli.compare(first, last, max=0, min=0, ids=[0, 1, 2]).data.to_dicts()
+    listed = {row["sample_id"]: (row["values"], row["stale"]) for row in rows if row["group"] == "listed"}
+    assert listed == {
+        0: ([0.5, None], [False, True]),
+        1: ([0.25, 0.75], [False, False]),
+        2: ([None, 1.0], [None, False]),
+    }
+    (alone,) = xaicli.open_run(last).samples(max=0, min=0, ids=[0]).data.to_dicts()
+    assert (alone["score"], alone["stale"]) == (None, True)

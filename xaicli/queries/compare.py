@@ -322,11 +322,16 @@ def _samples(
             group=group,
             rank=rank,
             correct=[row[f"correct{number}"] for number in range(n_runs)],
-            stale=[row[f"{STALE}{number}"] for number in range(n_runs)],
+            stale=[_is_stale(row[f"value{number}"], row[f"{STALE}{number}"]) for number in range(n_runs)],
         )
         for group, frame in groups.items()
         for rank, row in enumerate(frame.iter_rows(named=True), 1)
     ]
+
+
+def _is_stale(value: float | None, of_earlier: bool | None) -> bool | None:
+    """Whether a run's value of a sample is stale, as it is where it never had a finite one; null without the sample."""
+    return None if of_earlier is None else of_earlier or value is None
 
 
 def joined_at_end(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair, metric: str) -> pl.DataFrame:
