@@ -151,6 +151,7 @@ def test_a_stranger_among_the_parts(tmp_path: Path, stranger: Callable[[Path], N
     path = run.layout.folder("eval", "", 1) / name
     stranger(path)
     named = (path.relative_to(run.layout.root).as_posix(),)
+    assert not [said for said in RunReader(run.layout).info().answer.warnings if "ther tools" in said]
     for engine in ("polars", "duckdb"):
         found = answers(RunReader(run.layout), engine)
         for question, (rows, _) in truth.items():

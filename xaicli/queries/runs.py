@@ -15,9 +15,11 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout, find_runs
 from xaicli.locks import is_held
+from xaicli.parquet import read_records
 from xaicli.queries.sql import metrics_tables
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import sound_pieces
+from xaicli.reader.pieces import foreign_files
 from xaicli.recorder.uniformity import other_tools
 from xaicli.state.best import Checkpoint, checkpoints
 from xaicli.state.folder import saved_states
@@ -88,10 +90,15 @@ def info(reader: Reader) -> Answer:
             *_unknown_ids_note(reader),
             *_hidden(reader.manifest.epoch_frequency),
             *reader.losses,
-            *other_tools(reader.layout, reader.manifest.columns),
+            *other_tools(reader.layout, reader.manifest.columns, _foreign(reader)),
         ),
         extra={"tables": tables, "facts": _facts(reader)},
     )
+
+
+def _foreign(reader: Reader) -> frozenset[Path]:
+    """The files among the run's that are not its own."""
+    return foreign_files(reader.layout, read_records(reader.layout), reader.manifest.run_id)
 
 
 def _facts(reader: Reader) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -103,7 +104,7 @@ def make_uniform(layout: RunLayout, columns: Sequence[ColumnFacts], *, seconds: 
     return sum(file.part.first != file.part.last for file in late)
 
 
-def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts]) -> list[str]:
+def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts], foreign: Collection[Path]) -> list[str]:
     """What tools that read the folder of a run as it lies would get wrong now, each with the way out.
 
     A training that was killed leaves such things, and a compaction that readers have kept from removing files.
@@ -111,8 +112,9 @@ def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts]) -> list[str]:
     Args:
         layout: The run.
         columns: Its columns.
+        foreign: Files in its folders that are not the run's; `damaged` names them.
     """
-    there = list(layout.data_files())
+    there = [file for file in layout.data_files() if file.path not in foreign]
     files = without_superseded(there)
     said = []
     if late := sum(not file_conforms(file, columns) for file in files):
