@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import xaicli
 from tests.recorder.recorded import rows
 from xaicli import parquet
 from xaicli.recorder.run import Run
@@ -385,3 +388,72 @@ def test_epochs_and_steps_go_on_where_the_caller_says(tmp_path: Path) -> None:
         assert epochs == list(range(first, 5))
     found = frame(tmp_path / "run").filter(pl.col("attempt") == 1).select("epoch", "step").unique().sort("step")
     assert found.rows() == [(3, 5), (3, 6), (4, 7), (4, 8)]
+
+
+def test_a_walk_is_its_tasks(tmp_path: Path) -> None:
+    async def evaluate(run: xaicli.Run, ds_id: str, ids: list[int]) -> None:
+        for batch in run.steps([[one] for one in ids], mode="eval", ds_id=ds_id):
+            await asyncio.sleep(0.001)
+            run.log_samples(sample_id=batch, loss=[float(ord(ds_id))])
+
+    async def train(run: xaicli.Run) -> None:
+        for _ in run.epochs(2):
+            tasks = [asyncio.create_task(evaluate(run, ds_id, [1, 2, 3])) for ds_id in "abc"]
+            for batch in run.steps([[one] for one in range(5)], mode="train"):
+                await asyncio.sleep(0.001)
+                run.log_samples(sample_id=batch, loss=[0.0])
+            await asyncio.gather(*tasks)
+
+    with xaicli.Run(tmp_path / "run") as run:
+        asyncio.run(train(run))
+    found = (
+        xaicli.open_run(tmp_path / "run").scan(mode="all").select("mode", "ds_id", "epoch", "pass", "sample_id", "loss")
+    )
+    places = [
+        ("eval", ds_id, epoch, 0, one, float(ord(ds_id))) for ds_id in "abc" for epoch in (1, 2) for one in (1, 2, 3)
+    ]
+    places += [("train", "", epoch, 0, one, 0.0) for epoch in (1, 2) for one in range(5)]
+    assert sorted(found.collect().rows()) == sorted(places)
+
+
+def test_an_evaluation_in_a_loop_of_events_within_a_training_step_leaves_the_training_where_it_is(
+    tmp_path: Path,
+) -> None:
+    async def evaluate(run: xaicli.Run) -> None:
+        for batch in run.steps([[7], [8]], mode="eval"):
+            await asyncio.sleep(0)
+            run.log_samples(sample_id=batch, loss=[1.0])
+
+    with xaicli.Run(tmp_path / "run") as run:
+        for _ in run.epochs(1):
+            for batch in run.steps([[1], [2]], mode="train"):
+                asyncio.run(evaluate(run))
+                run.log_samples(sample_id=batch, loss=[0.0])
+    found = xaicli.open_run(tmp_path / "run").scan(mode="all").select("mode", "pass", "sample_id", "step").collect()
+    assert sorted(found.rows()) == [
+        ("eval", 0, 7, 1),
+        ("eval", 0, 8, 1),
+        ("eval", 1, 7, 2),
+        ("eval", 1, 8, 2),
+        ("train", 0, 1, 1),
+        ("train", 0, 2, 2),
+    ]
+
+
+def test_each_thread_has_the_run_that_it_made_the_active_one(tmp_path: Path) -> None:
+    together = threading.Barrier(2)
+
+    def trial(name: str) -> None:
+        with xaicli.init(tmp_path / name):
+            for step in (1, 2, 3):
+                together.wait(10)
+                xaicli.log({"step": step, f"of_{name}": float(step)})
+
+    with xaicli.init(tmp_path / "main"):
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(trial, name) for name in ("a", "b")]:
+                done.result()
+        xaicli.log({"step": 1, "of_main": 5.0})
+    for name, values in (("a", [1.0, 2.0, 3.0]), ("b", [1.0, 2.0, 3.0]), ("main", [5.0])):
+        frame = xaicli.open_run(tmp_path / name).scalars().data
+        assert frame.sort("step").select("key", "value").rows() == [(f"of_{name}", value) for value in values]

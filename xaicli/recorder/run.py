@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 import uuid
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -638,21 +639,30 @@ def _uploader(address: str) -> Uploader | None:
     return uploader
 
 
-_active: Run | None = None
+class _Own(threading.local):
+    run: Run | None = None
+
+
+_own = _Own()
+"""The run that each thread made the active one."""
+_latest: Run | None = None
+"""The one made so last; for threads that made none."""
 
 
 def init(run_dir: str | os.PathLike[str] | None = None, **options: Any) -> Run:
-    """Open a run and make it the active one; the one before is closed.
+    """Open a run and make it the active one; the one that the same thread made so before is closed.
+
+    Each of several threads has the run that it opened itself; one that opened none has that which was opened last.
 
     Args:
         run_dir: The run directory; `runs/<date>-<time>` when None.
         **options: Those of `Run`.
     """
-    global _active
-    if _active is not None:
-        _active.close()
-    _active = Run(run_dir or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}", **options)
-    return _active
+    global _latest
+    if _own.run is not None:
+        _own.run.close()
+    _own.run = _latest = Run(run_dir or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}", **options)
+    return _latest
 
 
 def log(values: Mapping[str, Any]) -> None:
@@ -665,11 +675,12 @@ def log(values: Mapping[str, Any]) -> None:
 
 
 def active_run() -> Run:
-    """The run `init` opened.
+    """The run that `init` opened in this thread or, where it opened none, last in any.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it is closed.
     """
-    if _active is None or _active.is_closed:
+    run = _own.run or _latest
+    if run is None or run.is_closed:
         raise ValueError("there is no active run; open one with xaicli.init(run_dir)")
-    return _active
+    return run

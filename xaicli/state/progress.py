@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -132,7 +134,7 @@ class Walk:
         outer: The loop it was begun in; None where there was none.
         epoch: The epoch when it last went on.
         turns: {(mode, ds_id, epoch): the pass that it is there}.
-        here: Where the thread is that goes through it.
+        here: Where the thread or task is that goes through it.
         batch_idx: Its current batch; None before the first.
         is_open: Whether it goes on.
     """
@@ -149,14 +151,14 @@ class Walk:
 
 @dataclass(eq=False)
 class Here:
-    """Where a thread is among modes, datasets and batches.
+    """Where a thread, or a task of asyncio, is among modes, datasets and batches.
 
     Attributes:
         mode: Its mode; None before the first pass.
         ds_id: Its dataset.
         batch_idx: Its current batch.
         walk: The loop whose batch that is; None outside of one.
-        thread: The thread that began the loop.
+        runner: The thread or task that began the loop.
         turns: {(mode, ds_id): the passes of its current walk}, of each (mode, ds_id, epoch).
         passes: {(mode, ds_id, epoch): the pass of rows that come now}, of those that were asked for since it changed.
     """
@@ -165,13 +167,22 @@ class Here:
     ds_id: str = ""
     batch_idx: int | None = None
     walk: Walk | None = None
-    thread: int = 0
+    runner: object = None
     turns: dict[tuple[str, str], dict[tuple[str, str, int], int]] = field(default_factory=dict)
     passes: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
 
-class _Own(threading.local):
-    here: Here | None = None
+def _runner() -> object:
+    """What runs now, told from all else that does: a task of asyncio, or else a thread."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no loop of events runs in this thread
+            task = None
+        if task is not None:
+            return weakref.ref(task)
+    return threading.get_ident()
 
 
 class _Cut(Iterable[T]):
@@ -196,8 +207,9 @@ _HALF = 64
 class Progress:
     """Where a training is.
 
-    Mode, dataset and batch are those of the loop that the thread goes through. A thread that goes through none has
-    those of the thread that made the state or, where that goes through none, of the first that does.
+    Mode, dataset and batch are those of the loop that the thread, or the task of asyncio, goes through. A thread that
+    goes through none has those of the thread that made the state or, where that goes through none, of the first that
+    does; a task has those of the task that began it.
 
     Attributes:
         mode: "train", "eval", "test", "infer", or None before the first pass (warm-up).
@@ -256,8 +268,8 @@ class Progress:
             num_devices: GPUs available; found out when None.
         """
         self._shared = Here()
-        self._own = _Own()
-        self._maker = threading.get_ident()
+        self._own: ContextVar[Here | None] = ContextVar("here", default=None)
+        self._maker = _runner()
         self._entering = threading.Lock()
         self.total_epochs = total_epochs
         self.train_steps_per_epoch = train_steps_per_epoch
@@ -289,8 +301,8 @@ class Progress:
 
     @property
     def here(self) -> Here:
-        """Where this thread is."""
-        own = self._own.here
+        """Where this thread or task is."""
+        own = self._own.get()
         return self._shared if own is None or own.walk is None else own
 
     @property
@@ -321,14 +333,15 @@ class Progress:
         self.here.batch_idx = value
 
     def begin_walk(self, mode: str | None, ds_id: str) -> Walk:
-        """Begin a loop over batches in this thread, beside those that others go through."""
+        """Begin a loop over batches in this thread or task, beside those that others go through."""
         with self._entering:
-            here, thread = self.here, threading.get_ident()
-            if here.walk is not None and here.walk.is_open and here.thread != thread:
+            here, runner = self.here, _runner()
+            if here.walk is not None and here.walk.is_open and here.runner != runner:
                 here = Here(turns=dict(here.turns))
-                if thread == self._maker:
+                if runner == self._maker:
                     self._shared = here
-            here.thread, self._own.here = thread, here
+            here.runner = runner
+            self._own.set(here)
             here.walk = Walk(mode, ds_id, here.walk, self.epoch_idx, {}, here)
         here.mode, here.ds_id, here.batch_idx = mode, ds_id, None
         return here.walk
