@@ -113,3 +113,25 @@ def test_stale_is_one_rule_for_every_question(tmp_path: Path, engine: str) -> No
     chosen = opened.select(rule="hardest", n=8, complete_only=True)
     assert set(chosen.data["sample_id"]) == {1, 2, 3, 4, 5}
     assert "3 samples of eval without a finite value in the last epoch are left out" in chosen.answer.warnings
+
+
+def test_what_a_condition_leaves_out_is_not_said_to_be_absent_or_not_finite(tmp_path: Path) -> None:
+    """Of each label one value is NaN; the condition leaves nothing else, or drops label 1 at the end."""
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            loss = np.array([np.nan, np.nan, 1.0, 2.0])
+            run.log_samples(sample_id=np.arange(4), label=[0, 1, 0, 1], loss=loss, mode="eval", epoch=epoch)
+    opened = open_run(tmp_path / "run")
+    among = "among the rows of --where"
+    none, lack = "sample_id < 2", f"{among}: what is recorded there is NaN or infinite."
+    assert opened.samples(where=none).report.sentence == f"No sample has a finite loss {among}."
+    assert opened.report(where=none).report.sentence.startswith(f"No sample has a finite loss {among}")
+    found = opened.labels(where=none)
+    assert f"No label has a finite loss {lack}" in " ".join(as_text(found.report).split())
+    told = f"loss eval: no label has a finite value {among}: 4 values were recorded there, NaN or infinite"
+    assert told in [str(one) for one in found.answer.warnings]
+    gone = opened.labels(where="label = 0 OR epoch = 1").report.sentence
+    assert f"Absent from the last epoch {among}: 1." in gone
+    kept = opened.labels(where="NOT (label = 1 AND epoch = 2 AND sample_id = 3)")
+    assert f"In the last epoch without a finite value {among}: 1." in kept.report.sentence
+    assert f"loss eval: label 1 is in the last epoch with no finite value {among}" in kept.answer.warnings

@@ -106,6 +106,7 @@ def _without_finite(
         at_the_end: Takes metric, mode, ds_id and label of those that have none in the last epoch alone.
     """
     names = names_of_labels(reader, selection)
+    limits, there = (" among the rows of --where", " there") if reader.where else ("", "")
     for (mode, ds_id), epochs in selection.epochs.items():
         one = replace(selection, pairs=((mode, ds_id),))
         kinds = Kinds.of(reader, one, (mode, ds_id))
@@ -123,12 +124,13 @@ def _without_finite(
                 n = int(never["n"].sum())
                 lack = f"{told} {'has' if never.height == 1 else 'have'} no" if known.height else "no label has a"
                 values = "value was" if n == 1 else "values were"
-                yield f"{where}: {lack} finite value: {n:,} {values} recorded, NaN or infinite"
+                yield f"{where}: {lack} finite value{limits}: {n:,} {values} recorded{there}, NaN or infinite"
             ended = lacking.filter(pl.col("known") < epochs[-1], pl.col(EPOCH) == epochs[-1])
             at_the_end += [{"metric": metric, MODE: mode, DS_ID: ds_id, LABEL: label} for label in ended[LABEL]]
             if ended.height:
                 told = _told([called.get(label, label_text(label)) for label in ended[LABEL]])
-                yield f"{where}: {told} {'is' if ended.height == 1 else 'are'} in the last epoch with no finite value"
+                are = "is" if ended.height == 1 else "are"
+                yield f"{where}: {told} {are} in the last epoch with no finite value{limits}"
 
 
 def _not_finite(reader: Reader, selection: Selection, kinds: Kinds, metric: str) -> pl.DataFrame:

@@ -114,28 +114,35 @@ class LabelHistory:
         return (bool(means) and not self.lasts, -means[-1] if means else math.inf, self.name)
 
 
-def _missing_at_the_end(gone: Sequence[LabelHistory]) -> str:
+def _missing_at_the_end(gone: Sequence[LabelHistory], limits: str) -> str:
     """Which labels have no value at the end: those that are not in the last epoch, and those without a finite one."""
     away = [label.name for label in gone if not label.is_in_last]
     there = [label.name for label in gone if label.is_in_last]
-    said = f" Absent from the last epoch: {listed(away, 4)}." if away else ""
-    return said + (f" In the last epoch without a finite value: {listed(there, 4)}." if there else "")
+    said = f" Absent from the last epoch{limits}: {listed(away, 4)}." if away else ""
+    return said + (f" In the last epoch without a finite value{limits}: {listed(there, 4)}." if there else "")
 
 
-def label_sentence(labels: Sequence[LabelHistory]) -> str:
-    """Which labels stand out at the end, with figures; of an earlier epoch where nothing is finite at the end."""
+def label_sentence(labels: Sequence[LabelHistory], limits: str = "") -> str:
+    """Which labels stand out at the end, with figures; of an earlier epoch where nothing is finite at the end.
+
+    Args:
+        labels: From the highest last mean to the lowest.
+        limits: Among which rows, where conditions leave rows out.
+    """
     ends = [label.last["epoch"] for label in labels if finite(label.last["mean"])]
     if not ends:
-        return f"{count(len(labels), 'label')}; no finite value."
+        return f"{count(len(labels), 'label')}; no finite value{limits}."
     end, last = max(ends), labels[0].last_epoch
     known = [label for label in labels if label.last["epoch"] == end and finite(label.last["mean"])]
     gone = [label for label in labels if finite(label.last["mean"]) and label.last["epoch"] != end]
     is_over = last in (None, end)
     when = "the last epoch" if is_over else f"epoch {end}"
-    before = "" if is_over else f"No label has a finite value after epoch {end}, and the last is epoch {last}. "
-    absent = _missing_at_the_end(gone)
+    before = "" if is_over else f"No label has a finite value after epoch {end}{limits}, and the last is epoch {last}. "
+    absent = _missing_at_the_end(gone, limits)
     if not is_over:
-        absent = f" Without a finite value in {when}: {listed([label.name for label in gone], 4)}." if gone else ""
+        absent = (
+            f" Without a finite value in {when}{limits}: {listed([label.name for label in gone], 4)}." if gone else ""
+        )
     top, low = known[0], known[-1]
     spreads, names = _spreads(known), cut_apart([label.name for label in labels])
     if len(known) == 1:
@@ -159,7 +166,7 @@ def gap_words(labels: Sequence[LabelHistory]) -> str:
     return " A gap in a line: no value is finite there." if any(None in label.means for label in labels) else ""
 
 
-def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str) -> LineChart:
+def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str, limits: str = "") -> LineChart:
     """Each label's mean in one chart; of very many, the highest and lowest over the spread of all.
 
     Args:
@@ -167,6 +174,7 @@ def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str)
         labels: From the highest last mean to the lowest.
         names: Hands out file names.
         key: The start of the keys that link a label's lines.
+        limits: Among which rows, where conditions leave rows out.
     """
     many = len(labels) > _COLOURED
     extremes = {*range(_EXTREMES), *range(len(labels) - _EXTREMES, len(labels))}
@@ -205,7 +213,7 @@ def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str)
         bands=bands,
         legend=legend,
         other_axis=labels[0].times.other,
-        alt=f"Mean of {count(len(labels), 'label')} over {labels[0].times.many}. {label_sentence(labels)}",
+        alt=f"Mean of {count(len(labels), 'label')} over {labels[0].times.many}. {label_sentence(labels, limits)}",
     )
 
 

@@ -25,7 +25,7 @@ from xaicli.report.labelcharts import (
 )
 from xaicli.report.model import Block, Cell, Column, Report, Table, Text, Views
 from xaicli.report.numbers import listed
-from xaicli.report.page import Names, Page, Part, RunFacts, as_list, headline, report_of, words_of
+from xaicli.report.page import Names, Page, Part, RunFacts, among, as_list, conditions, headline, report_of, words_of
 from xaicli.vocabulary import Bounds
 
 _TABLE_ROWS = 5000
@@ -49,8 +49,9 @@ def labels_report(answer: Answer, facts: RunFacts | None = None, without_finite:
             with_gaps(data, without_finite), answer.selection.get("axis"), answer.extra.get("without_finite", ())
         )
     )
+    limits = among(conditions(answer.selection))
     shown = [
-        Part(words, label_blocks(words, labels, bounds, page.names, key=f"l{index}"))
+        Part(words, label_blocks(words, labels, bounds, page.names, key=f"l{index}", limits=limits))
         for index, (words, labels) in enumerate(parts)
     ]
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
@@ -60,7 +61,7 @@ def labels_report(answer: Answer, facts: RunFacts | None = None, without_finite:
         shown,
         name="labels",
         title=f"Labels: {', '.join(metrics) or 'nothing recorded'}",
-        sentence=headline([(words, label_sentence(labels)) for words, labels in parts]),
+        sentence=headline([(words, label_sentence(labels, limits)) for words, labels in parts]),
         nothing=_nothing(answer, metrics),
         rules=[(f"band {bound}", BAND_WORDS[bound]) for bound in bounds],
         tables={"labels": lambda: flat_rows(answer.data)},
@@ -71,7 +72,9 @@ def labels_report(answer: Answer, facts: RunFacts | None = None, without_finite:
 def _nothing(answer: Answer, metrics: Sequence[str]) -> str:
     """Why there is no label: no value is finite, or none is there."""
     if answer.counts.non_finite:
-        return f"No label has a finite {listed(list(metrics))}: what was recorded is NaN or infinite."
+        limits = conditions(answer.selection)
+        recorded = "is recorded there" if limits else "was recorded"
+        return f"No label has a finite {listed(list(metrics))}{among(limits)}: what {recorded} is NaN or infinite."
     return "No labels: nothing was recorded here, or the selection leaves nothing."
 
 
@@ -137,7 +140,13 @@ def _places(mine: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def label_blocks(
-    words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds], names: Names, *, key: str = "l"
+    words: str,
+    labels: Sequence[LabelHistory],
+    bounds: Sequence[Bounds],
+    names: Names,
+    *,
+    key: str = "l",
+    limits: str = "",
 ) -> Iterator[Block]:
     """Overview, a grid of small charts per bound, and the last epoch as a table.
 
@@ -147,12 +156,13 @@ def label_blocks(
         bounds: The bands to show.
         names: Hands out file names.
         key: The start of the keys that link a label's lines; unique on the page.
+        limits: Among which rows, where conditions leave rows out.
     """
     if not any(finite(mean) for label in labels for mean in label.means):
-        yield Text("Every value here is NaN or infinite: there is no line to draw.", Tone.BAD)
+        yield Text(f"Every value here{limits} is NaN or infinite: there is no line to draw.", Tone.BAD)
     else:
         keyed = [(f"{key}-{index}", label) for index, label in enumerate(labels)]
-        yield overview(words, labels, names, key)
+        yield overview(words, labels, names, key, limits)
         everyone = of_everyone(labels) if len(labels) > 1 else None
         shown = keyed if len(keyed) <= CELLS else [*keyed[: CELLS // 2], *keyed[-CELLS // 2 :]]
         views: dict[str, tuple[Block, ...]] = {}

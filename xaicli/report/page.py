@@ -286,13 +286,18 @@ def conditions(selection: Mapping[str, Any]) -> str:
     return " and ".join(option for option, value in given.items() if value)
 
 
+def among(conditions: str) -> str:
+    """What limits a statement of what there is, where conditions leave rows out; "" where none do."""
+    return f" among the rows of {conditions}" if conditions else ""
+
+
 def stale_in_words(conditions: str = "") -> tuple[str, str]:
     """What stale samples are called, one and several.
 
     Args:
         conditions: The options that leave rows out: then a sample may be in the last epoch, in a row that is left out.
     """
-    lack = "without a finite value in the last epoch" + (f" among the rows of {conditions}" if conditions else "")
+    lack = "without a finite value in the last epoch" + among(conditions)
     return f"sample {lack}", f"samples {lack}"
 
 

@@ -15,7 +15,7 @@ from xaicli.report.charts import Band, LineChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
 from xaicli.report.numbers import count, listed, sample_name, shorts, spread
-from xaicli.report.page import Page, Part, as_list, conditions, headline, report_of, words_of
+from xaicli.report.page import Page, Part, among, as_list, conditions, headline, report_of, words_of
 from xaicli.vocabulary import LABEL, PREDICTION, Group
 
 TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
@@ -107,14 +107,14 @@ def blocks(subject: Subject, page: Page) -> list[Block]:
     finite = [p["value"] for row in subject.rows for p in row["history"] or () if _finite(p["value"])]
     finite += [row["q50"] for row in subject.population if _finite(row["q50"])]
     if not subject.rows and not finite:
-        return [Text(f"No sample has a finite {subject.metric} here: there is nothing to rank or draw.", Tone.BAD)]
+        lack = f"No sample has a finite {subject.metric} here{among(subject.conditions)}"
+        return [Text(f"{lack}: there is nothing to rank or draw.", Tone.BAD)]
     out: list[Block] = []
     if finite:
         out.append(_chart(subject, page, finite))
     else:
-        out.append(
-            Text(f"Every value of {subject.metric} here is NaN or infinite: there is no line to draw.", Tone.BAD)
-        )
+        every = f"Every value of {subject.metric} here{among(subject.conditions)} is NaN or infinite"
+        out.append(Text(f"{every}: there is no line to draw.", Tone.BAD))
     out += list(_galleries(subject, page))
     out.append(_table(subject, page))
     return out
@@ -141,7 +141,7 @@ def sentence(subject: Subject, page: Page) -> str:
             f"The {f'{len(rows)} ' if many else ''}{word} {'samples' if many else 'sample'}{by} "
             f"{'are' if many else 'is'} at {low if low == high else f'{low} to {high}'}{_wrong(subject, rows, page)}."
         )
-    return " ".join((*_since_when(subject), *(said or [_of_listed(subject.score, in_words)])))
+    return " ".join((*_since_when(subject), *(said or [_of_listed(subject.score, in_words, subject.conditions)])))
 
 
 def _since_when(subject: Subject) -> Iterator[str]:
@@ -152,16 +152,17 @@ def _since_when(subject: Subject) -> Iterator[str]:
     last = max((epoch for epoch, _ in (*points, *everyone)), default=None)
     if finite and last is not None and max(finite) < last:
         whose = "No sample has" if everyone else "None of the samples shown has"
+        limits = among(subject.conditions)
         yield (
-            f"{whose} a finite {subject.metric} after epoch {max(finite)}, and the last is epoch {last}: "
+            f"{whose} a finite {subject.metric} after epoch {max(finite)}{limits}, and the last is epoch {last}: "
             f"no figure here is of a later epoch than {max(finite)}."
         )
 
 
-def _of_listed(score: str, in_words: Mapping[float, str]) -> str:
+def _of_listed(score: str, in_words: Mapping[float, str], limits: str) -> str:
     """What there is to say of scores where neither the highest nor the lowest samples were asked for."""
     if not in_words:
-        return f"No sample has a finite {score}."
+        return f"No sample has a finite {score}{among(limits)}."
     low, high = (in_words[pick(in_words)] for pick in (min, max))
     return f"The listed samples are at {low} to {high}." if low != high else f"What is listed is at {low}."
 
@@ -173,7 +174,9 @@ def no_samples(answer: Answer) -> str:
         return "No samples are asked for: --max and --min are 0, and no --ids are given."
     if answer.counts.non_finite:
         metrics = listed([str(metric) for metric in as_list(selection.get("metric"))])
-        return f"No sample has a finite {metrics}: what was recorded is NaN or infinite."
+        limits = conditions(selection)
+        recorded = "is recorded there" if limits else "was recorded"
+        return f"No sample has a finite {metrics}{among(limits)}: what {recorded} is NaN or infinite."
     return "No samples: the selection leaves nothing."
 
 
@@ -337,7 +340,7 @@ def _of_stale(subject: Subject) -> str:
     if subject.conditions:
         n = len({row["sample_id"] for row in subject.rows if row["stale"]})
         lack = f"{n:,} {'has' if n == 1 else 'have'} no finite value in the last epoch"
-        return f"stale: {lack} among the rows of {subject.conditions}, {subject.shown_with}"
+        return f"stale: {lack}{among(subject.conditions)}, {subject.shown_with}"
     points = [point for row in subject.rows for point in row["history"] or ()]
     last = max((point["epoch"] for point in (*subject.population, *points)), default=None)
     stale = {row["sample_id"]: row["history"] or () for row in subject.rows if row["stale"]}

@@ -18,7 +18,7 @@ from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks, with_gaps
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
 from xaicli.report.numbers import count, cut_among, first_parts, listed, sample_name, shortened, shorts
-from xaicli.report.page import Names, Page, as_list, headline, made, run_line, words_of
+from xaicli.report.page import Names, Page, among, as_list, conditions, headline, made, run_line, words_of
 from xaicli.report.samples import Subject, blocks, long_rows, no_samples, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
 from xaicli.report.steps import step_blocks
@@ -185,9 +185,10 @@ def _labels(gathered: Gathered, names: Names, without_finite: pl.DataFrame | Non
         data, left_out = few_enough(gathered.labels.data)
         found += [Text(said) for said in left_out]
         over, lacking = gathered.labels.selection.get("axis"), gathered.labels.extra.get("without_finite", ())
+        limits = among(conditions(gathered.labels.selection))
         for index, (words, histories) in enumerate(by_subject(with_gaps(data, without_finite), over, lacking)):
-            found.append(Text(f"{words}: {label_sentence(histories)}"))
-            found += label_blocks(words, histories, bounds, names, key=f"l{index}")
+            found.append(Text(f"{words}: {label_sentence(histories, limits)}"))
+            found += label_blocks(words, histories, bounds, names, key=f"l{index}", limits=limits)
     return Section(
         "Labels",
         "labels",
