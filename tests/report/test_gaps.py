@@ -12,6 +12,7 @@ from xaicli.render.blocks import spark
 from xaicli.render.terminal import as_text
 from xaicli.report.charts import LineChart, Multiples, Times
 from xaicli.report.model import Cell, Gallery, Report, Table, Views
+from xaicli.report.numbers import sample_name
 
 GAPS = {0: (), 1: (3, 4), 2: (1, 2), 3: (5,)}
 """{label: the epochs in which none of its values is finite}, of epochs 1 to 5."""
@@ -194,3 +195,25 @@ def test_a_count_of_the_rows_of_a_table_is_named_as_that(tmp_path: Path) -> None
     assert report.sentence == "The highest sample by count of iou is at 2."
     (gallery,) = (b for section in report.sections for b in section.blocks if isinstance(b, Gallery))
     assert (gallery.title, gallery.cards[0].lines[0]) == ("Highest count of iou", "count of iou 2")
+
+
+def test_a_line_has_a_gap_where_a_label_or_sample_is_absent(tmp_path: Path) -> None:
+    """Two labels of two samples: label 1 is absent from epochs 2 and 3, and sample 2 from epoch 4."""
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3, 4, 5):
+            ids = np.arange(4)
+            ids = ids[((ids % 2 == 0) | (epoch not in (2, 3))) & ((ids != 2) | (epoch != 4))]
+            run.log_samples(sample_id=ids, label=ids % 2, loss=1.0 * ids + epoch, mode="eval", epoch=epoch)
+    opened = open_run(tmp_path / "run")
+    overview, grid = charts(opened.labels().report)
+    cell = next(chart for chart in grid.charts if chart.title == "1")
+    line = next(line for line in overview.series if line.name == "1")
+    for x, y in ((line.x, line.y), (cell.series[-1].x, cell.series[-1].y)):
+        assert (x, y) == ((1, 2, 3, 4, 5), (3, None, None, 6, 7))
+    assert cell.bands[0].low[1:3] == cell.bands[0].high[1:3] == (None, None)
+    assert line.counts == (2, 0, 0, 2, 2)
+    assert "A gap in a line: no value is finite there." in overview.legend
+    blocks = [block for section in opened.samples(ids=[1, 2], max=0, min=0).report.sections for block in section.blocks]
+    (chart,) = (block for block in blocks if isinstance(block, LineChart))
+    lines = {line.name: line.y for line in chart.series}
+    assert (lines[sample_name(1)], lines[sample_name(2)]) == ((2, None, None, 5, 6), (3, 4, 5, None, 7))

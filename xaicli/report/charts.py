@@ -255,6 +255,23 @@ class Times:
         points = list(history or ())
         return along(map(_place, points), (point[key] for point in points), sorted(self.places))
 
+    def gaps(self, points: Iterable[Mapping[str, Any]]) -> list[Place]:
+        """The places of the axis between the first and the last of some points where there is none of them."""
+        known = set(map(_place, points))
+        if len(known) < 2 or len(known) == len(self.places):
+            return []
+        first, last = min(known), max(known)
+        return sorted(place for place in self.places.keys() - known if first < place < last)
+
+    def with_gaps(self, points: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Points in time, with one that has nothing but `epoch`, `pass` and null at each of their gaps."""
+        there = list(points)
+        lacking = self.gaps(there)
+        if not lacking:
+            return there
+        empty = dict.fromkeys(there[0])
+        return sorted([*there, *({**empty, "epoch": epoch, "pass": number} for epoch, number in lacking)], key=_place)
+
     def x(self, point: Mapping[str, Any]) -> float:
         """Where a point lies."""
         return self.places.get(_place(point), float(point["epoch"]))

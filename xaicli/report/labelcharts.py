@@ -79,9 +79,16 @@ class LabelHistory:
         return found
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
-        """Its rows by epoch and pass."""
-        return self.frame.to_dicts()
+    def rows(self) -> list[Mapping[str, Any]]:
+        """Its rows by epoch and pass, with an empty one wherever it is absent between two of them: there is a gap."""
+        return self.times.with_gaps(self.frame.to_dicts())
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether its line has one: no value is finite there, or none is there."""
+        if None in self.means or len(self.means) == len(self.times.places):
+            return None in self.means
+        return bool(self.times.gaps(self.frame.select(pl.col("^(epoch|pass)$")).to_dicts()))
 
     def x(self, row: Mapping[str, Any]) -> float:
         """Where one of its rows lies on the time axis."""
@@ -163,7 +170,7 @@ def gap_words(labels: Sequence[LabelHistory]) -> str:
     ends = [label.last["epoch"] for label in labels if finite(label.last["mean"])]
     if ends and labels[0].last_epoch is not None and max(ends) < labels[0].last_epoch:
         return f" After epoch {max(ends)} no value is finite."
-    return " A gap in a line: no value is finite there." if any(None in label.means for label in labels) else ""
+    return " A gap in a line: no value is finite there." if any(label.has_gap for label in labels) else ""
 
 
 def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str, limits: str = "") -> LineChart:
@@ -187,10 +194,10 @@ def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str,
             Series(
                 name=label.name,
                 x=tuple(label.x(row) for row in rows),
-                y=label.means,
+                y=tuple(row["mean"] for row in rows),
                 tone=tone,
                 key=f"{key}-{i}",
-                counts=tuple(row["n"] for row in rows),
+                counts=tuple(row["n"] or 0 for row in rows),
                 colour=None if many else order,
             )
         )
@@ -272,7 +279,7 @@ def small_multiples(
         names: Hands out file names.
         total: How many labels there are.
     """
-    stride = max(1, math.ceil(max(len(label.means) for _, label in shown) / _POINTS))
+    stride = max(1, math.ceil(max(len(label.rows) for _, label in shown) / _POINTS))
     # Mean minus deviation may lie where no value can: a loss has none below 0.
     every = [row for _, label in shown for row in label.rows]
     least = min((row["min"] for row in every if row["min"] is not None), default=-math.inf)
@@ -334,7 +341,9 @@ def _small_chart(
         y_label="mean",
         series=(
             *([everyone] if everyone else []),
-            Series(label.name, x, tuple(row["mean"] for row in rows), key=key, counts=tuple(row["n"] for row in rows)),
+            Series(
+                label.name, x, tuple(row["mean"] for row in rows), key=key, counts=tuple(row["n"] or 0 for row in rows)
+            ),
         ),
         bands=() if bound is Bounds.NONE else (band,),
         subtitle=f"{said} · n {label.last['n']:,}"

@@ -221,7 +221,7 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
         if row["sample_id"] in drawn:
             continue
         drawn.add(row["sample_id"])
-        history = row["history"] or ()
+        history = times.with_gaps(row["history"] or ())
         lines.append(
             Series(
                 name=sample_name(row["sample_id"]),
