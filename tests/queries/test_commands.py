@@ -546,6 +546,7 @@ def summed(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
             epoch=1,
             step=1,
         )
+        run.add_metrics_data({"sample_id": [0, 1], "label": [0.5, 1.25], "loss": [0.25, 0.5]}, name="parts")
     return open_run(root)
 
 
@@ -559,6 +560,10 @@ def summed(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
         ("SELECT sum(label), sum(label * 1000000) FROM samples", (N_SUMMED, N_SUMMED * 1_000_000)),
         ("SELECT count(*) FROM samples WHERE loss = 0.1", (N_SUMMED,)),
         ("SELECT max(loss) FROM samples", (TENTH,)),
+        ("SELECT sum(loss) FROM samples HAVING sum(loss -- (\n) > 1", (TENTH * N_SUMMED,)),
+        ("SELECT sum(label) FROM (SELECT label * loss AS label FROM samples) AS tenths", (TENTH * N_SUMMED,)),
+        ("SELECT sum(loss) FROM (SELECT loss FROM samples) AS inner_rows", (TENTH * N_SUMMED,)),
+        ("SELECT sum(label) FROM parts", (1.75,)),
     ],
 )
 def test_sums_of_sql_are_exact_on_both_engines(summed: RunReader, engine: str, sql: str, expected: tuple[Any]) -> None:

@@ -38,6 +38,7 @@ _BRACKETED = re.compile(r"\([^()]*\)")
 _OPAQUE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 """What no function and no bracket is in: texts, quoted names and comments."""
 _SUMMING = re.compile(r"\b(?:sum|avg|mean)\s*\(\s*(?:distinct\b)?", re.IGNORECASE)
+_SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
 _TABLE_OF = re.compile(r'(?:\b[^\W\d]\w*|"[^"]*")\s*\.\s*(?=[^\W\d]|")')
 """The table before the name of a column."""
 
@@ -158,19 +159,24 @@ def _widely_summed(tables: Mapping[str, pl.LazyFrame], sql: str) -> str:
 
     Only what is summed is cast: a column that is compared, `loss = 0.1`, stays of the precision it is stored with.
     """
-    columns: dict[str, pl.DataType] = {}
-    for lazy in tables.values():
-        columns = {**lazy.collect_schema(), **columns}
-    empty = pl.LazyFrame(schema=columns)
-    begins = [match.end() for match in _SUMMING.finditer(_OPAQUE.sub(_blank, sql))]
+    kinds: dict[str, set[pl.DataType]] = {}
+    for table in tables.keys() & set(_named_in(sql)):
+        for name, kind in tables[table].collect_schema().items():
+            kinds.setdefault(name, set()).add(pl.Float32() if kind.is_float() else kind)
+    # Of a name that tables have for columns of different types it is not known which one is summed.
+    empty = pl.LazyFrame(schema={name: kind for name, (kind, *others) in kinds.items() if not others})
+    text = _OPAQUE.sub(_blank, sql)
+    # In a query within the query a name may be that of something else: a number with a fraction must not lose it.
+    integers = () if len(_SELECT.findall(text)) > 1 else _NARROW
+    begins = [match.end() for match in _SUMMING.finditer(text)]
     for begin in reversed(begins):  # what stands before is where it was; an inner sum comes before its outer one
         end = _closing(_OPAQUE.sub(_blank, sql), begin)
-        summed = sql[begin:end].strip()
+        summed = sql[begin:end]
         try:
             (dtype,) = empty.select(pl.sql_expr(_TABLE_OF.sub("", summed))).collect_schema().dtypes()
         except (pl.exceptions.PolarsError, ValueError):
             continue  # a name that the statement gives itself, or what polars refuses in its own words
-        wide = "DOUBLE" if dtype.is_float() else "BIGINT" if dtype in _NARROW else None
+        wide = "DOUBLE" if dtype.is_float() else "BIGINT" if dtype in integers else None
         if wide:
             sql = f"{sql[:begin]} CAST({summed} AS {wide}){sql[end:]}"
     return sql
