@@ -90,7 +90,9 @@ def test_a_line_of_a_label_has_a_gap_where_nothing_is_finite(tmp_path: Path) -> 
 
 def test_without_gaps_no_caption_speaks_of_them(sample_run: Path) -> None:
     overview, grid = charts(open_run(sample_run).labels().report)
-    assert "finite" not in overview.legend + grid.legend
+    samples = open_run(sample_run).samples(max=2, min=2, metric="loss").report
+    (chart,) = (b for section in samples.sections for b in section.blocks if isinstance(b, LineChart))
+    assert "finite" not in overview.legend + grid.legend + chart.legend
 
 
 def test_labels_of_a_run_that_diverged_say_of_which_epoch_they_are(tmp_path: Path) -> None:
@@ -215,5 +217,6 @@ def test_a_line_has_a_gap_where_a_label_or_sample_is_absent(tmp_path: Path) -> N
     assert "A gap in a line: no value is finite there." in overview.legend
     blocks = [block for section in opened.samples(ids=[1, 2], max=0, min=0).report.sections for block in section.blocks]
     (chart,) = (block for block in blocks if isinstance(block, LineChart))
+    assert chart.legend.endswith("A gap in a line: no finite value is there.")
     lines = {line.name: line.y for line in chart.series}
     assert (lines[sample_name(1)], lines[sample_name(2)]) == ((2, None, None, 5, 6), (3, 4, 5, None, 7))

@@ -232,6 +232,7 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
                 note=in_hover(row),
             )
         )
+    gaps = " A gap in a line: no finite value is there." if any(None in line.y for line in lines) else ""
     return LineChart(
         name=page.names("samples", subject.mode, subject.ds_id, subject.metric),
         title=f"History of {subject.words}",
@@ -239,7 +240,7 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
         y_label=subject.value,
         series=tuple(lines),
         bands=bands,
-        legend=LEGEND if people else LEGEND.split(" Grey")[0],
+        legend=(LEGEND if people else LEGEND.split(" Grey")[0]) + gaps,
         alt=f"{subject.value} of {count(len(drawn), 'sample')} over {times.many}, {subject.mode}, "
         f"over the population's bands. {sentence(subject, Page())}",
         y_log=min(finite) > 0 and max(finite) / min(finite) > 10**_LOG_DECADES,
