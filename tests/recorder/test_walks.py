@@ -416,6 +416,40 @@ def test_a_walk_is_its_tasks(tmp_path: Path) -> None:
     assert sorted(found.collect().rows()) == sorted(places)
 
 
+@pytest.mark.parametrize("comes_again", [True, False])
+def test_a_walk_beside_the_training_stays_in_the_epoch_it_began_in(tmp_path: Path, comes_again: bool) -> None:
+    """Also where the next epoch's own evaluation goes on meanwhile."""
+    run = Run(tmp_path / "run", strict=True)
+    halfway, go_on = threading.Event(), threading.Event()
+
+    def evaluate(epoch: int) -> None:
+        for sample in run.steps(range(4), mode="eval"):
+            if epoch == 1 and sample == 2:
+                halfway.set()
+                assert go_on.wait(10)
+            run.log_samples(sample_id=[sample], loss=[float(epoch)])
+
+    threads = []
+    for epoch in run.epochs(2):
+        if epoch == 2 and not comes_again:
+            go_on.set()
+        for sample in run.steps(range(2), mode="train"):
+            run.log_samples(sample_id=[sample], loss=[0.0])
+        threads.append(threading.Thread(target=evaluate, args=(epoch,)))
+        threads[-1].start()
+        assert halfway.wait(10)
+    if comes_again:
+        threads[1].join()
+        go_on.set()
+    for thread in threads:
+        thread.join()
+    run.close()
+    evaluated = [("eval", epoch, 0, sample, float(epoch)) for epoch in (1, 2) for sample in range(4)]
+    trained = [("train", epoch, 0, sample, 0.0) for epoch in (1, 2) for sample in range(2)]
+    found = frame(tmp_path / "run").select("mode", "epoch", "pass", "sample_id", "loss")
+    assert sorted(found.rows()) == sorted(evaluated + trained)
+
+
 def test_an_evaluation_in_a_loop_of_events_within_a_training_step_leaves_the_training_where_it_is(
     tmp_path: Path,
 ) -> None:

@@ -87,8 +87,7 @@ class Loops:
             message = f"xai: epochs({last}): {state.epoch_idx} epochs are done, so there is none to go through"
             self._process.ledger.warn("epochs", f"{message}; state.reset() begins anew, epochs({last + 1}) goes on")
         while state.epoch_idx < last and not state.stop_training:
-            state.epoch_idx += 1
-            state.batch_idx = None
+            state.count_epoch()
             yield state.epoch_idx
             self._publish()
 
@@ -332,8 +331,8 @@ class Run(Loops, Records):
             state = self.state
             if self._unusable is None and logits is None and probs is None and eval_pass is None:
                 # It may be like the one before, in a place where there were some.
-                at_epoch = state.epoch_idx if epoch is None else epoch
                 here = state.here
+                at_epoch = (state.epoch_idx if here.epoch is None else here.epoch) if epoch is None else epoch
                 folder = (mode or here.mode or "train", here.ds_id if ds_id is None else ds_id, at_epoch)
                 place = self._places.get((folder, here.passes.get(folder)))
                 # An epoch of 0 that no caller names is looked at for samples that come again.
@@ -344,7 +343,7 @@ class Run(Loops, Records):
                             process.finish_pending()
                         return
             at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
-            at_epoch = state.epoch_idx if epoch is None else whole_number("epoch", epoch)
+            at_epoch = state.epoch_of_rows if epoch is None else whole_number("epoch", epoch)
             at_step = state.global_step if step is None else self._named_step(step, sample_id)
             is_named = epoch is not None or bool(at_epoch)
             if at_step is None and not is_named and at_mode == Mode.TRAIN and not self._process.fault:

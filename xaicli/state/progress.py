@@ -133,6 +133,7 @@ class Walk:
         ds_id: Its dataset.
         outer: The loop it was begun in; None where there was none.
         epoch: The epoch when it last went on.
+        kept_epoch: The epoch it was begun in, where another thread or task than its own counts them; else None.
         turns: {(mode, ds_id, epoch): the pass that it is there}.
         here: Where the thread or task is that goes through it.
         batch_idx: Its current batch; None before the first.
@@ -145,6 +146,7 @@ class Walk:
     epoch: int
     turns: dict[tuple[str, str, int], int]
     here: Here
+    kept_epoch: int | None
     batch_idx: int | None = None
     is_open: bool = True
 
@@ -157,6 +159,7 @@ class Here:
         mode: Its mode; None before the first pass.
         ds_id: Its dataset.
         batch_idx: Its current batch.
+        epoch: The epoch of its rows; None where it is the current one.
         walk: The loop whose batch that is; None outside of one.
         runner: The thread or task that began the loop.
         turns: {(mode, ds_id): the passes of its current walk}, of each (mode, ds_id, epoch).
@@ -166,6 +169,7 @@ class Here:
     mode: str | None = None
     ds_id: str = ""
     batch_idx: int | None = None
+    epoch: int | None = None
     walk: Walk | None = None
     runner: object = None
     turns: dict[tuple[str, str], dict[tuple[str, str, int], int]] = field(default_factory=dict)
@@ -270,6 +274,7 @@ class Progress:
         self._shared = Here()
         self._own: ContextVar[Here | None] = ContextVar("here", default=None)
         self._maker = _runner()
+        self._counter: object = None
         self._entering = threading.Lock()
         self.total_epochs = total_epochs
         self.train_steps_per_epoch = train_steps_per_epoch
@@ -332,6 +337,22 @@ class Progress:
     def batch_idx(self, value: int | None) -> None:
         self.here.batch_idx = value
 
+    @property
+    def epoch_of_rows(self) -> int:
+        """The epoch of rows that come now and name none.
+
+        It is the current one but in a loop that began beside the thread or task that counts the epochs: that loop stays
+        in the epoch it began in, however long it lasts.
+        """
+        kept = self.here.epoch
+        return self.epoch_idx if kept is None else kept
+
+    def count_epoch(self) -> None:
+        """Begin the next epoch; this thread or task is the one that counts them."""
+        self._counter = _runner()
+        self.epoch_idx += 1
+        self.batch_idx = None
+
     def begin_walk(self, mode: str | None, ds_id: str) -> Walk:
         """Begin a loop over batches in this thread or task, beside those that others go through."""
         with self._entering:
@@ -342,19 +363,20 @@ class Progress:
                     self._shared = here
             here.runner = runner
             self._own.set(here)
-            here.walk = Walk(mode, ds_id, here.walk, self.epoch_idx, {}, here)
-        here.mode, here.ds_id, here.batch_idx = mode, ds_id, None
+            kept_epoch = None if self._counter in (None, runner) else self.epoch_idx
+            here.walk = Walk(mode, ds_id, here.walk, self.epoch_idx, {}, here, kept_epoch)
+        here.mode, here.ds_id, here.batch_idx, here.epoch = mode, ds_id, None, kept_epoch
         return here.walk
 
     def _enter(self, walk: Walk) -> None:
         here = walk.here
         here.walk = walk
-        here.mode, here.ds_id, here.batch_idx = walk.mode, walk.ds_id, walk.batch_idx
+        here.mode, here.ds_id, here.batch_idx, here.epoch = walk.mode, walk.ds_id, walk.batch_idx, walk.kept_epoch
 
     def _go_on(self, walk: Walk) -> None:
         """A walk comes to its next batch: what is current is its own, whatever a walk inside it has left behind."""
         self._enter(walk)
-        walk.epoch = self.epoch_idx
+        walk.epoch = self.epoch_of_rows
         _take_turns(walk.here, (walk.mode or Mode.TRAIN.value, walk.ds_id), walk.turns)
 
     def _leave(self, walk: Walk) -> None:
@@ -365,10 +387,12 @@ class Progress:
         outer = walk.outer
         while outer is not None and not outer.is_open:
             outer = outer.outer
-        walk.here.walk = outer
+        walk.here.walk, walk.here.epoch = outer, None
         if outer is not None:
             self._enter(outer)
-            if outer.epoch == self.epoch_idx:  # else it was left in an earlier epoch, and not closed
+            if outer.epoch == (
+                self.epoch_idx if outer.kept_epoch is None else outer.kept_epoch
+            ):  # else it was left in an earlier epoch, and not closed
                 _take_turns(outer.here, (outer.mode or Mode.TRAIN.value, outer.ds_id), outer.turns)
 
     def update_global_step(self) -> None:
