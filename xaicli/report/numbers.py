@@ -254,8 +254,9 @@ def _in_word(text: str) -> int:
 
 def _same_start(names: Sequence[str]) -> int:
     """How many characters all of some names begin with."""
-    columns = enumerate(zip(*names, strict=False))
-    return next((place for place, column in columns if len(set(column)) > 1), min(map(len, names)))
+    first, last = min(names), max(names)  # all others lie between those, and begin as both do
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
 
 
 def sample_name(sample_id: int | str) -> str:
