@@ -25,7 +25,9 @@ from xaicli.relabel.marks import (
     is_said,
     opened,
     place_of,
+    records_of,
     who,
+    wrapped,
 )
 from xaicli.relabel.tasks import CHECKED, CONTROL, Box
 from xaicli.tables.lists import read_text
@@ -54,18 +56,15 @@ def read_boxes(path: Path, *, field: str | None = None) -> Marks:
         return Marks("CVAT", tuple(_cvat(found)))
     if isinstance(found, Columns):
         return _of_table(found.values, path, field)
-    if isinstance(found, dict):
-        if isinstance(found.get("images"), list) and isinstance(found.get("annotations"), list):
-            return Marks("COCO", tuple(_coco(found)))
-        if isinstance(found.get("labels"), dict):
-            return Marks("FiftyOne", tuple(_fiftyone(found, path)))
-        if isinstance(found.get("samples"), list):
-            return Marks("FiftyOne", tuple(_fiftyone_samples(found["samples"], path, field)))
-        found = found["rows"] if isinstance(found.get("rows"), list) else [found]
-    records = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-    if not records and found != []:
-        raise XaiError(f"{path} is no list of boxes", hint=FORMATS)
-    if any("annotations" in item or "completions" in item for item in records):
+    tool, found = wrapped(found)
+    if tool == "COCO":
+        return Marks(tool, tuple(_coco(found)))
+    if tool == "FiftyOne":
+        return Marks(tool, tuple(_fiftyone(found, path)))
+    if tool == "FiftyOne samples":
+        return Marks("FiftyOne", tuple(_fiftyone_samples(found, path, field)))
+    records, are_tasks = records_of(found, path, "boxes")
+    if are_tasks:
         return Marks("Label Studio", tuple(_label_studio(found, path, field)))
     names = dict.fromkeys(name for item in records for name in item)
     return _of_table({name: [item.get(name) for item in records] for name in names}, path, field)

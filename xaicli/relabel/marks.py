@@ -149,19 +149,45 @@ def opened(path: Path) -> tuple[Path, ElementTree.Element | Columns | Any]:
         raise XaiError(f"{path} cannot be read: {said}", hint=FORMATS) from error
 
 
-def _of_json(found: Any, path: Path, field: str | None) -> Marks:
+def wrapped(found: Any) -> tuple[str, Any]:
+    """Which tool wrote a JSON file that is an object, by its keys; "" and what it holds for any other file.
+
+    Returns:
+        "COCO" or "FiftyOne" and the object, "FiftyOne samples" and the list of them, or "" and the rows.
+    """
     if isinstance(found, dict):
         if isinstance(found.get("images"), list) and isinstance(found.get("annotations"), list):
-            return Marks("COCO", tuple(_coco(found)))
+            return "COCO", found
         if isinstance(found.get("labels"), dict):
-            return Marks("FiftyOne", tuple(_fiftyone(found, path)))
+            return "FiftyOne", found
         if isinstance(found.get("samples"), list):
-            return Marks("FiftyOne", tuple(_fiftyone_samples(found["samples"], path, field)))
+            return "FiftyOne samples", found["samples"]
         found = found["rows"] if isinstance(found.get("rows"), list) else [found]
+    return "", found
+
+
+def records_of(found: Any, path: Path, what: str) -> tuple[list[dict[str, Any]], bool]:
+    """The objects among the rows of a JSON file, and whether they are tasks of Label Studio.
+
+    Raises:
+        XaiError: There are rows, and none is an object.
+    """
     records = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
     if not records and found != []:
-        raise XaiError(f"{path} is no list of labels", hint=FORMATS)
-    if any("annotations" in item or "completions" in item for item in records):
+        raise XaiError(f"{path} is no list of {what}", hint=FORMATS)
+    return records, any("annotations" in item or "completions" in item for item in records)
+
+
+def _of_json(found: Any, path: Path, field: str | None) -> Marks:
+    tool, found = wrapped(found)
+    if tool == "COCO":
+        return Marks(tool, tuple(_coco(found)))
+    if tool == "FiftyOne":
+        return Marks(tool, tuple(_fiftyone(found, path)))
+    if tool == "FiftyOne samples":
+        return Marks("FiftyOne", tuple(_fiftyone_samples(found, path, field)))
+    records, are_tasks = records_of(found, path, "labels")
+    if are_tasks:
         return Marks("Label Studio", tuple(_label_studio(found, path, field)))
     if not records:
         return Marks("table", ())
