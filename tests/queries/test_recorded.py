@@ -114,5 +114,58 @@ def test_scalars_that_a_later_attempt_took_back_are_counted(tmp_path: Path) -> N
                 run.log({"epoch": epoch, "lr": float(epoch + 10 * attempt)})
     answer = scalars([tmp_path / "run"])
     assert answer.data["value"].to_list() == [1.0, 2.0, 13.0]
-    assert answer.counts.taken_back == 2, "those of the epochs 4 and 5"
-    assert any("2 scalars of earlier attempts do not count" in warning for warning in answer.warnings)
+    assert answer.counts.taken_back == 3, "those of the epochs 3, 4 and 5"
+    assert any("3 scalars of earlier attempts do not count" in warning for warning in answer.warnings)
+
+
+def logged_again(root: Path) -> None:
+    """Three steps and, of a second start that trains nothing, the last of them and one more; no rows of samples."""
+    with Run(root) as run:
+        for step in (1, 2, 3, 3):
+            run.log({"step": step, "lr": step / 8})
+    with Run(root) as run:
+        for step in (3, 4):
+            run.log({"step": step, "lr": step * 2.0})
+
+
+def test_scalars_that_a_later_attempt_overwrote_are_counted_and_can_be_counted_again(tmp_path: Path) -> None:
+    logged_again(tmp_path / "run")
+    answer = scalars([tmp_path / "run"])
+    assert answer.data["value"].to_list() == [0.125, 0.25, 6.0, 8.0]
+    assert (answer.counts.taken_back, answer.counts.duplicates) == (1, 1), "step 3 is there three times"
+    assert any("1 scalar of an earlier attempt does not count" in warning for warning in answer.warnings)
+    everything = scalars([tmp_path / "run"], attempts="all")
+    lines = everything.data.select("line", "step", "value").rows()
+    first = [("attempt 0", 1, 0.125), ("attempt 0", 2, 0.25), ("attempt 0", 3, 0.375)]
+    assert lines == [*first, ("attempt 1", 3, 6.0), ("attempt 1", 4, 8.0)]
+    assert (everything.counts.taken_back, everything.counts.duplicates, everything.warnings) == (0, 1, ())
+    assert "--attempts all" in everything.command_line()
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_sql_counts_the_scalars_that_it_does_not_see(tmp_path: Path, engine: str) -> None:
+    logged_again(tmp_path / "run")
+    run = xaicli.open_run(tmp_path / "run")
+    asked = run.query("SELECT sum(value) AS total FROM scalars", engine=engine)
+    assert (asked.data["total"].item(), asked.answer.counts.taken_back) == (14.375, 1)
+    assert any("1 scalar" in warning for warning in asked.answer.warnings)
+    asked = run.query("SELECT sum(value) AS total FROM scalars", engine=engine, attempts="all")
+    assert (asked.data["total"].item(), asked.answer.counts.taken_back) == (14.75, 0)
+
+
+def test_the_page_of_a_run_says_which_scalars_do_not_count(tmp_path: Path) -> None:
+    logged_again(tmp_path / "run")
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1], loss=[0.5], epoch=1, mode="eval")
+    report = xaicli.open_run(tmp_path / "run").report()
+    assert sum("1 scalar of an earlier attempt does not count" in said for said in report.answer.warnings) == 1
+    assert not any(
+        "scalar" in said for said in xaicli.open_run(tmp_path / "run").report(attempts="all").answer.warnings
+    )
+
+
+def test_a_step_that_a_training_log_tells_twice_is_counted(tmp_path: Path) -> None:
+    lines = ["FastEstimator-Train: step: 1; loss: 0.5;", "FastEstimator-Train: step: 1; loss: 0.25;"]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    answer = scalars([tmp_path / "a.txt"])
+    assert (answer.data["value"].to_list(), answer.counts.duplicates) == ([0.25], 1)

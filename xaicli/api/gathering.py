@@ -24,6 +24,7 @@ from xaicli.queries.facts import FACTS, facts_by_sample, with_facts
 from xaicli.queries.labels import labels, parse_bounds
 from xaicli.queries.media import Thumbnail, picture_file, thumbnails
 from xaicli.queries.names import with_names
+from xaicli.queries.recorded import LeftOut
 from xaicli.queries.scalars import run_frame
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
@@ -49,6 +50,7 @@ class Gathered:
     Attributes:
         samples: Histories of the highest, lowest and listed samples.
         computed: The pass over the epochs behind all statistics of dynamics.
+        other_scalars: How many scalars do not count.
         truth: How well each ranking finds the truly mislabelled; None where no truth was given.
         judgements: How labels and predictions stand, of each (mode, ds_id).
         steps: What `steps` says of the training.
@@ -68,6 +70,7 @@ class Gathered:
     errors: Answer | None = None
     objects: Answer | None = None
     scalars: pl.DataFrame | None = None
+    other_scalars: LeftOut = field(default_factory=LeftOut)
     truth: Mapping[str, Any] | None = None
     suggestions: Mapping[str, Any] | None = None
     judgements: Sequence[Judgements] = ()
@@ -93,7 +96,7 @@ class Gathered:
         warnings = list(self.samples.warnings)
         for part in (self.labels, self.dynamics, self.suspects, self.label_issues, self.jumps):
             warnings += part.warnings if part else ()
-        warnings += (*self.faults, *self.drops)
+        warnings += (*self.other_scalars.said(), *self.faults, *self.drops)
         extra: dict[str, Any] = {
             "suspects": _evidence(self.suspects),
             "label_issues": _evidence(self.label_issues),
@@ -148,6 +151,7 @@ def gather(
     """
     asked_too = {"bounds": list(parse_bounds(bounds)), "truth": None if truth is None else str(truth)}
     absent: dict[str, str] = {}
+    other_scalars = LeftOut()
     faults: list[str] = []
 
     def asked(part: str, question: Callable[[], T]) -> T | None:
@@ -180,7 +184,8 @@ def gather(
         label_issues=asked("label issues", lambda: told(label_issues(reader, selection)))
         if reader.manifest.task in OF_ONE_LABEL
         else None,
-        scalars=asked("scalars", lambda: run_frame(reader)),
+        scalars=asked("scalars", lambda: run_frame(reader, other_scalars)),
+        other_scalars=other_scalars,
         errors=asked("errors", lambda: told(errors(reader, selection))),
         objects=None if objects is None else with_facts(objects, reader),
         truth=scored,
@@ -206,10 +211,12 @@ def gather_objects(reader: Reader, chosen: Answer, told: Answer) -> Gathered:
         chosen: What `table_samples` answers of the pictures.
         told: What `object_errors` answers.
     """
+    other_scalars = LeftOut()
     return Gathered(
         samples=with_facts(chosen, reader),
         errors=with_facts(told, reader),
-        scalars=run_frame(reader),
+        scalars=run_frame(reader, other_scalars),
+        other_scalars=other_scalars,
         drops=reader.losses,
     )
 

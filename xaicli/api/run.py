@@ -111,10 +111,19 @@ class RunReader(RunDecisions):
         mode: Words = None,
         ds_id: Words = None,
         smoothing: float = 0.0,
+        attempts: str = "last",
         strict: bool = False,
     ) -> Result:
         """The run's scalars, summary and custom graphs over time."""
-        return runs.scalars(self.layout.root, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, strict=strict)
+        return runs.scalars(
+            self.layout.root,
+            key=key,
+            mode=mode,
+            ds_id=ds_id,
+            smoothing=smoothing,
+            attempts=attempts,
+            strict=strict,
+        )
 
     def embeddings(
         self,

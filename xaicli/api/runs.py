@@ -72,6 +72,7 @@ def scalars(
     ds_id: Words = None,
     smoothing: float = 0.0,
     group: Words | Mapping[str, str | Sequence[str]] = None,
+    attempts: str = "last",
     strict: bool = False,
 ) -> Result:
     """Per-step scalars, summaries and custom graphs of one or several runs over time.
@@ -84,6 +85,7 @@ def scalars(
         ds_id: Only these dataset ids.
         smoothing: Weight of the past in an exponential mean, from 0 to below 1.
         group: `NAME=PATTERN,...` items or {name: patterns}: runs shown as one, mean and spread.
+        attempts: `last` leaves out what a later attempt logged again, `all` counts it, a line an attempt.
         strict: Fail on a damaged file instead of leaving it out.
     """
     from xaicli.queries.scalars import scalars
@@ -95,6 +97,7 @@ def scalars(
         ds_id=ds_id,
         smoothing=smoothing,
         group=group,
+        attempts=attempts,
         strict=strict,
     )
     asked = answer.selection["runs"]

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Ids, Output, Selection, Strict, choices, split_commas, split_ds_ids
+from xaicli.cli.options import AttemptsOption, Ids, Output, Selection, Strict, choices, split_commas, split_ds_ids
 from xaicli.cli.output import write
-from xaicli.vocabulary import Mode
+from xaicli.vocabulary import Attempts, Mode
 
 
 @command
@@ -103,6 +103,7 @@ def scalars(
             show_default=False,
         ),
     ] = None,
+    attempts: AttemptsOption = Attempts.LAST.value,
     strict: Strict = False,
     output: Output,
 ) -> None:
@@ -113,5 +114,7 @@ def scalars(
     from xaicli.api import open_run, scalars
 
     given = runs or [str(open_run().layout.root)]
-    result = scalars(*given, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, group=group, strict=strict)
+    result = scalars(
+        *given, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, group=group, attempts=attempts, strict=strict
+    )
     write(result, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,7 @@ from xaicli.layout import DataFile, PartName, without_superseded
 from xaicli.reader import Reader, TakeBack
 from xaicli.reader.pieces import foreign, relative
 from xaicli.summary import Summary, ValWithError
-from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP, Mode
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP, Attempts, Mode
 from xaicli.wal.records import live_records
 
 KEY, AXIS, VALUE = "key", "axis", "value"
@@ -37,19 +38,45 @@ _TRAINING_AXES = ("step", "iteration")
 _TRIES = 5
 
 
-def recorded_scalars(reader: Reader, lost: list[int] | None = None) -> pl.DataFrame:
+@dataclass
+class LeftOut:
+    """Values beside those that count.
+
+    Attributes:
+        taken_back: Of earlier attempts, where a later one logged that part of the training, or that moment, again.
+        duplicates: Of the same attempt at the same moment, by other ranks or before.
+    """
+
+    taken_back: int = 0
+    duplicates: int = 0
+
+    def add(self, other: LeftOut) -> None:
+        """Count another's, too."""
+        self.taken_back += other.taken_back
+        self.duplicates += other.duplicates
+
+    def said(self) -> list[str]:
+        """What was taken back, as warnings; none where nothing was."""
+        are = "scalar of an earlier attempt does" if self.taken_back == 1 else "scalars of earlier attempts do"
+        why = "a later attempt logged that part of the training again; --attempts all counts them"
+        return [f"{self.taken_back:,} {are} not count: {why}"] if self.taken_back else []
+
+
+def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.DataFrame:
     """Every scalar that counts: of several at one moment the last attempt's, and in it the lowest rank's, the last.
+
+    With `--attempts all` those of each attempt.
 
     A value counts unless a later attempt took it back, as it does with samples: by epoch and step where the time axis
     is the training step, by the count where `load_state` set the recorder's counter back, else by the epoch alone.
 
     Args:
         reader: The run.
-        lost: Where to say how many values were taken back.
+        left_out: Where to say how many values do not count.
 
     Returns:
         key, mode, ds_id, epoch, step (the time), axis (of what: step, iteration, epoch, counter), value, attempt, rank;
-        by key, mode, ds_id, axis and step. Damaged files are left out and noted.
+        by key, mode, ds_id, axis, step and attempt. Damaged files are left out and noted.
 
     Raises:
         DamagedFileError: A file is damaged and the reader is strict.
@@ -60,14 +87,25 @@ def recorded_scalars(reader: Reader, lost: list[int] | None = None) -> pl.DataFr
     counters |= dict(counted.group_by(ATTEMPT).agg(pl.col(STEP).min()).iter_rows())
     curves = rows.partition_by(_CURVE, as_dict=True, maintain_order=True)
     kept = [_not_taken_back(curves[key], reader.take_backs, counters) for key in sorted(curves)]
-    if lost is not None:
-        lost.append(rows.height - sum(curve.height for curve in kept))
-    return pl.concat(map(_one_a_moment, kept)) if kept else pl.DataFrame(schema=SCHEMA)
+    told = [_one_a_moment(curve, (STEP, ATTEMPT)) for curve in kept]
+    counting = told if reader.which_attempts is Attempts.ALL else [_one_a_moment(curve, (STEP,)) for curve in told]
+    if left_out is not None:
+        left_out.duplicates = _height(kept) - _height(told)
+        left_out.taken_back = rows.height - _height(kept) + _height(told) - _height(counting)
+    return pl.concat(counting) if counting else pl.DataFrame(schema=SCHEMA)
+
+
+def _height(frames: Sequence[pl.DataFrame]) -> int:
+    return sum(frame.height for frame in frames)
 
 
 def per_step(reader: Reader) -> pl.DataFrame:
-    """The scalars whose time is the training step, as `recorded_scalars` gives them."""
-    return recorded_scalars(reader).filter(pl.col(AXIS).is_in(_TRAINING_AXES))
+    """The scalars whose time is the training step, as `recorded_scalars` gives them, of each moment the last attempt's.
+
+    Rows of samples that stand beside them have one value each.
+    """
+    rows = recorded_scalars(reader).filter(pl.col(AXIS).is_in(_TRAINING_AXES))
+    return rows.unique([*_CURVE, STEP], keep="last", maintain_order=True)
 
 
 def _not_taken_back(
@@ -94,13 +132,13 @@ def _not_taken_back(
     return curve
 
 
-def _one_a_moment(curve: pl.DataFrame) -> pl.DataFrame:
-    """The last value of the lowest rank at each step, by step."""
+def _one_a_moment(curve: pl.DataFrame, moment: Sequence[str]) -> pl.DataFrame:
+    """The last attempt's value, in it the lowest rank's, in it the last, at each moment; by moment."""
     steps = curve[STEP]
     if curve.height < 2 or bool((steps.diff().drop_nulls() > 0).all()):
         return curve
-    ordered = curve.sort(RANK, descending=True, maintain_order=True)
-    return ordered.unique(STEP, keep="last", maintain_order=True).sort(STEP)
+    ordered = curve.sort(ATTEMPT, RANK, descending=[False, True], maintain_order=True)
+    return ordered.unique(moment, keep="last", maintain_order=True).sort(moment, maintain_order=True)
 
 
 def _rows(reader: Reader) -> pl.DataFrame:
@@ -154,12 +192,16 @@ _BAND = re.compile(rf"\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)"
 _STEP, _EPOCH = "step", "epoch"
 
 
-def read_log(path: Path) -> Summary:
-    """The values of a log file, under the file's name without its suffix.
+def read_log(path: Path, left_out: LeftOut | None = None) -> Summary:
+    """The values of a log file, under the file's name without its suffix; of several at one step the last.
 
     Lines that begin `FastEstimator-Train:`, `-Eval:` or `-Test:` count, with their `key: value;` pairs: a number, also
     `nan`, `inf`, `1e-05` or one with a unit (`12.3 sec`), or a band `(low, value, high)`; other values are passed over.
     A line without a step takes that of the line before.
+
+    Args:
+        path: The file.
+        left_out: Where to say how many values a later line tells again.
 
     Raises:
         XaiError: The file cannot be read, or holds no such line.
@@ -175,7 +217,10 @@ def read_log(path: Path) -> Summary:
                     values.pop(_EPOCH, None)
                     mode = Mode(match[1].lower()).value
                     for key, value in values.items():
-                        summary.history[mode][key][step] = value
+                        known = summary.history[mode][key]
+                        if left_out is not None:
+                            left_out.duplicates += step in known
+                        known[step] = value
     except (OSError, ValueError, OverflowError) as error:
         raise XaiError(f"{path} cannot be read as a training log: {error}") from error
     if not summary.history:

@@ -14,12 +14,12 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.layout import RunLayout, find_runs
 from xaicli.location import find_runs_at
-from xaicli.queries.recorded import AXIS, KEY, VALUE, is_log, read_log, recorded_scalars
+from xaicli.queries.recorded import AXIS, KEY, VALUE, LeftOut, is_log, read_log, recorded_scalars
 from xaicli.queries.selection import Words, ds_id_words, words
 from xaicli.reader import Reader, open_reader
 from xaicli.state.published import read_graphs, read_summary
 from xaicli.summary import Summary, ValWithError
-from xaicli.vocabulary import DS_ID, EPOCH, MODE, STEP, Mode
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, STEP, Attempts, Mode
 from xaicli.words import quoted, split
 
 RUN, SOURCE, GRAPH, LINE, LOW, HIGH, N, SMOOTHED = "run", "source", "graph", "line", "low", "high", "n", "smoothed"
@@ -118,6 +118,7 @@ def scalars(
     ds_id: Words = None,
     smoothing: float = 0.0,
     group: Words | Mapping[str, str | Iterable[str]] = None,
+    attempts: str = Attempts.LAST,
     strict: bool = False,
 ) -> Answer:
     """Every value over time.
@@ -131,6 +132,8 @@ def scalars(
             value at t is the mean of all values up to t with weights smoothing^(t - i).
         group: `NAME=PATTERN,...` items or {name: patterns}: the runs whose path or name matches become one curve, the
             mean with mean -/+ standard deviation (n - 1) over the runs that have the step.
+        attempts: `last` leaves out what a later attempt logged again, `all` counts it: where several attempts of a run
+            logged scalars, `line` names them, "attempt 0".
         strict: Fail on a damaged file instead of leaving it out.
 
     Returns:
@@ -140,16 +143,18 @@ def scalars(
 
     Raises:
         XaiError: There is no such run, log, key or mode.
-        UsageError: The smoothing is out of range, or a group matches nothing.
+        UsageError: `attempts` is no word for them, the smoothing is out of range, or a group matches nothing.
     """
     if not 0 <= smoothing < 1:
         raise UsageError(f"--smoothing must be at least 0 and less than 1, not {smoothing}", hint="0 is none")
     warnings: list[str] = []
     damaged: list[str] = []
-    lost: list[int] = []
+    left_out = LeftOut()
     frames: dict[str, pl.DataFrame] = {}
     for path in _expanded(runs):
-        frames[str(path)] = _of_log(path) if path.is_file() else _of_run(path, strict, damaged, lost)
+        frames[str(path)] = (
+            _of_log(path, left_out) if path.is_file() else _of_run(path, strict, attempts, damaged, left_out)
+        )
     rows = pl.concat(frames.values())
     where = ", ".join(frames)
     if not rows.height:
@@ -162,9 +167,7 @@ def scalars(
     non_finite = int((~rows[VALUE].is_finite()).sum())
     if smoothing:
         rows = rows.with_columns(smooth(VALUE, smoothing).over(CURVE).alias(SMOOTHED))
-    if taken_back := sum(lost):
-        are = "scalar of an earlier attempt does" if taken_back == 1 else "scalars of earlier attempts do"
-        warnings.append(f"{taken_back:,} {are} not count: a later attempt logged that part of the training again")
+    warnings += left_out.said()
     return Answer(
         command="scalars",
         run=where,
@@ -175,9 +178,16 @@ def scalars(
             "ds_id": rows[DS_ID].unique().sort().to_list(),
             "smoothing": smoothing,
             "group": {name: list(members) for name, members in groups.items()},
+            "attempts": attempts,
         },
         data=rows,
-        counts=Counts(rows=rows.height, non_finite=non_finite, taken_back=taken_back, damaged=tuple(damaged)),
+        counts=Counts(
+            rows=rows.height,
+            non_finite=non_finite,
+            duplicates=left_out.duplicates,
+            taken_back=left_out.taken_back,
+            damaged=tuple(damaged),
+        ),
         warnings=tuple(warnings),
     )
 
@@ -193,11 +203,20 @@ def smooth(column: str, weight: float) -> pl.Expr:
     return finite.ewm_mean(alpha=1 - weight, adjust=True, ignore_nulls=True)
 
 
-def run_frame(reader: Reader, lost: list[int] | None = None) -> pl.DataFrame:
-    """Scalars, summary and custom graphs of one run, in the columns of `SCHEMA`; `lost` as of `recorded_scalars`."""
+def run_frame(reader: Reader, left_out: LeftOut | None = None) -> pl.DataFrame:
+    """Scalars, summary and custom graphs of one run, in the columns of `SCHEMA`.
+
+    Args:
+        reader: The run.
+        left_out: As of `recorded_scalars`.
+    """
     run = str(reader.layout.root)
-    recorded = recorded_scalars(reader, lost).with_columns(
-        *(pl.lit(text).alias(name) for name, text in ((RUN, run), (SOURCE, "scalars"), (GRAPH, ""), (LINE, ""))),
+    rows = recorded_scalars(reader, left_out)
+    apart = reader.which_attempts is Attempts.ALL and rows[ATTEMPT].n_unique() > 1
+    line = pl.format("attempt {}", ATTEMPT) if apart else pl.lit("")
+    recorded = rows.with_columns(
+        *(pl.lit(text).alias(name) for name, text in ((RUN, run), (SOURCE, "scalars"), (GRAPH, ""))),
+        line.alias(LINE),
         pl.lit(None, pl.Float64).alias(LOW),
         pl.lit(None, pl.Float64).alias(HIGH),
         pl.lit(1, pl.Int64).alias(N),
@@ -205,6 +224,8 @@ def run_frame(reader: Reader, lost: list[int] | None = None) -> pl.DataFrame:
     summaries = [_of_summary(read_summary(reader.layout.state), run, "summary")]
     for name, lines in custom_graphs(reader.layout).items():
         summaries += [_of_summary(line, run, "graph", name) for line in lines]
+    if apart:
+        recorded = recorded.sort(KEY, MODE, DS_ID, AXIS, ATTEMPT, maintain_order=True)  # curve by curve
     return pl.concat([recorded.select(list(SCHEMA)).cast(pl.Schema(SCHEMA)), *summaries])
 
 
@@ -224,15 +245,17 @@ def _expanded(runs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
 
 
-def _of_run(path: Path, strict: bool, damaged: list[str], lost: list[int]) -> pl.DataFrame:
-    reader = open_reader(RunLayout(path), strict=strict)
-    frame = run_frame(reader, lost)
+def _of_run(path: Path, strict: bool, attempts: str, damaged: list[str], left_out: LeftOut) -> pl.DataFrame:
+    reader = open_reader(RunLayout(path), strict=strict, attempts=attempts)
+    of_this = LeftOut()
+    frame = run_frame(reader, of_this)
+    left_out.add(of_this)
     damaged += [file for file in reader.damaged if file.startswith("scalars/") or file.endswith(".scalars")]
     return frame
 
 
-def _of_log(path: Path) -> pl.DataFrame:
-    return _of_summary(read_log(path), str(path), "log")
+def _of_log(path: Path, left_out: LeftOut) -> pl.DataFrame:
+    return _of_summary(read_log(path, left_out), str(path), "log")
 
 
 def _of_summary(summary: Summary, run: str, source: str, graph: str = "") -> pl.DataFrame:

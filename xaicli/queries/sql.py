@@ -14,7 +14,7 @@ from xaicli.answer import Answer
 from xaicli.engines import duckdb_rows, import_duckdb
 from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
-from xaicli.queries.recorded import recorded_scalars
+from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.reader.rows import name_columns, names_of
@@ -63,8 +63,9 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     """
     if not is_query(sql):
         raise UsageError(f"only queries can be run: {sql.strip()[:60]!r}", hint="start with SELECT or WITH")
-    tables = sql_tables(reader)
-    warnings = reader.warnings
+    other_scalars = LeftOut()
+    tables = sql_tables(reader, other_scalars)
+    warnings, counts = reader.warnings, reader.counts()
     if engine == Engine.POLARS:
         data = _by_polars(tables, sql)
     elif engine == Engine.DUCKDB:
@@ -72,12 +73,15 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.said)
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
+    if SCALARS in {name.lower() for name in _named_in(sql)}:
+        warnings = (*warnings, *other_scalars.said())
+        counts = replace(counts, taken_back=(counts.taken_back or 0) + other_scalars.taken_back)
     return Answer(
         command="query",
         run=str(reader.layout.root),
         selection={"sql": sql, "engine": str(engine), "attempts": reader.which_attempts.value},
         data=data,
-        counts=replace(reader.counts(), rows=data.height, non_finite=_non_finite(data)),
+        counts=replace(counts, rows=data.height, non_finite=_non_finite(data)),
         warnings=warnings,
     )
 
@@ -99,12 +103,17 @@ def is_query(text: str) -> bool:
     return bool(_READING.match(_COMMENTS.sub(" ", text)))
 
 
-def sql_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
-    """What SQL can name, lazily: `samples`, `scalars`, `facts`, and each table of the run under its own name."""
+def sql_tables(reader: Reader, other_scalars: LeftOut | None = None) -> dict[str, pl.LazyFrame]:
+    """What SQL can name, lazily: `samples`, `scalars`, `facts`, and each table of the run under its own name.
+
+    Args:
+        reader: The run.
+        other_scalars: Where to say, once they are read, how many scalars do not count.
+    """
     places = all_places(reader)
     found: dict[str, pl.LazyFrame | None] = {
         SAMPLES: scan(reader, places, list(reader.stored)).with_columns(_named(reader)) if places else None,
-        SCALARS: _scalars(reader),
+        SCALARS: _scalars(reader, other_scalars),
         FACTS: reader.facts.frame.lazy() if reader.facts.names else None,
     }
     return {name: lazy for name, lazy in found.items() if lazy is not None} | metrics_tables(reader)
@@ -129,11 +138,11 @@ def metrics_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
     return {name: lazy for name, lazy in found.items() if lazy is not None}
 
 
-def _scalars(reader: Reader) -> pl.LazyFrame | None:
+def _scalars(reader: Reader, left_out: LeftOut | None) -> pl.LazyFrame | None:
     """The scalars, read only by a statement that names them; None where there are none."""
     if not any(reader.layout.scalars.glob("*.parquet")) and not live_records(reader.layout, "scalars")[0]:
         return None
-    return pl.defer(lambda: recorded_scalars(reader), schema=SCALAR_COLUMNS)
+    return pl.defer(lambda: recorded_scalars(reader, left_out), schema=SCALAR_COLUMNS)
 
 
 def all_places(reader: Reader) -> list[Place]:

@@ -264,6 +264,10 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
     if counts.duplicates is not None and answer.selection.get("table"):
         reduce = answer.selection.get("reduce", "mean")
         said.append(("further rows of a sample", f"{counts.duplicates:,}; of several rows of one sample the {reduce}"))
+    elif counts.duplicates is not None and answer.command == "scalars":
+        said.append(
+            ("duplicate values", f"{counts.duplicates:,}; of each moment the last one of the lowest rank counts")
+        )
     elif counts.duplicates is not None:
         rule = _DUPLICATES.get(str(answer.selection.get("duplicates")), "of each sample and epoch the last one counts")
         said.append(("duplicate rows", f"{counts.duplicates:,}; {rule}"))
