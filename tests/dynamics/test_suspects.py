@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -110,6 +111,28 @@ def test_memorisation_is_warned_of(memorised: Planted, run: Planted) -> None:
         assert len(said) == 1
         assert "does not mean clean" in said[0]
     assert sum("memorised" in text for text in dynamics(*opened(memorised)).warnings) == 1
+
+
+@pytest.mark.parametrize(
+    "told", [{"correct": True}, {"label": 3, "prediction": 3}, {"label": 3, "prediction": 3, "correct": True}]
+)
+def test_memorisation_is_seen_by_what_the_run_has_of_right_and_wrong(tmp_path: Path, told: dict[str, Any]) -> None:
+    """All 50 training samples are right at epoch 2, a half of them at epoch 1; the evaluation is asked about."""
+    run = WrittenRun(tmp_path / "run")
+    wrong = {name: False if name == "correct" else value + (name == "prediction") for name, value in told.items()}
+    run.write(
+        {"mode": mode, "epoch": epoch, "sample_id": key, "loss": 1.0 + key, **(wrong if key % 2 < 2 - epoch else told)}
+        for mode in ("train", "eval")
+        for epoch in (1, 2)
+        for key in range(50)
+    )
+    reader = open_reader(run.layout)
+    for last, expected in ((1, 0), (2, 1)):
+        selection = resolve(reader, mode="eval", epoch=f"1-{last}")
+        warnings = findings(reader, selection, compute(reader, selection)).warnings
+        said = [text for text in warnings if "100.0 % of the train labels are predicted at epoch 2" in text]
+        assert len(said) == expected, warnings
+        assert sum("memorised" in text for text in warnings) == expected
 
 
 def test_label_issues(run: Planted) -> None:
@@ -424,7 +447,7 @@ def test_sets_of_labels(tmp_path: Path) -> None:
         for epoch in (1, 2, 3)
         for key in range(60)
     )
-    assert suspected(run.layout.root)["sample_id"].to_list()[0] == 5
+    assert suspected(run.layout.root)["sample_id"].to_list() == [5]  # no other stands far out
     reader = open_reader(run.layout)
     for engine in ("polars", "duckdb"):
         selection = resolve(reader, engine=engine)

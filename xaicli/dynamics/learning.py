@@ -242,7 +242,7 @@ class LastLabel:
         if self._codes is None:
             self._codes = {}
         named = _named(label)
-        fresh = pl.DataFrame({"name": named, "value": label}).drop_nulls().unique("name", maintain_order=True)
+        fresh = pl.DataFrame({"name": named, "value": label}).drop_nulls().unique("name")
         fresh = fresh.filter(~pl.col("name").is_in(list(self._codes)))
         self._codes |= {name: len(self._codes) + number for number, name in enumerate(fresh["name"])}
         self._values.append(fresh["value"])
