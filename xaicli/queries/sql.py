@@ -16,6 +16,7 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
+from xaicli.reader.dialect import bounds_apart, opaque_blanked, widely_summed
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.reader.rows import name_columns, names_of
 from xaicli.vocabulary import Engine
@@ -35,14 +36,7 @@ _ORDERED = re.compile(r"\border\s+by\b((?:(?!\border\s+by\b)[^()])*)\Z", re.IGNO
 _ENDED = re.compile(r"\b(?:limit|offset|fetch)\b|;", re.IGNORECASE)
 _BY_NAME = re.compile(r'\s*(?:"([^"]*)"|(\w+))(?:\s+(?:asc|desc))?(?:\s+nulls\s+(?:first|last))?\s*', re.IGNORECASE)
 _BRACKETED = re.compile(r"\([^()]*\)")
-_OPAQUE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
-"""What no function and no bracket is in: texts, quoted names and comments."""
-_SUMMING = re.compile(r"\b(?:sum|avg|mean)\s*\(\s*(?:distinct\b)?", re.IGNORECASE)
-_SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
-_TABLE_OF = re.compile(r'(?:\b[^\W\d]\w*|"[^"]*")\s*\.\s*(?=[^\W\d]|")')
-"""The table before the name of a column."""
-
-_NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+_EXTREME = re.compile(r"\b(?:max|greatest)\s*\(", re.IGNORECASE)
 _WIDE = pl.Decimal(38, 0)
 """What DuckDB's whole numbers of 128 bits come as."""
 
@@ -73,6 +67,7 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.said)
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
+    warnings = (*warnings, *_extremes(tables, sql))
     if SCALARS in {name.lower() for name in _named_in(sql)}:
         warnings = (*warnings, *other_scalars.said())
         counts = replace(counts, taken_back=(counts.taken_back or 0) + other_scalars.taken_back)
@@ -84,6 +79,27 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         counts=replace(counts, rows=data.height, non_finite=_non_finite(data)),
         warnings=warnings,
     )
+
+
+def _extremes(tables: Mapping[str, pl.LazyFrame], sql: str) -> list[str]:
+    """What should be known where a statement asks for the largest of values of which some are NaN: engines differ."""
+    if not _EXTREME.search(opaque_blanked(sql)):
+        return []
+    words = {name.lower() for name in _named_in(sql)}
+    odd: list[str] = []
+    for table, lazy in tables.items():
+        if table.lower() not in words:
+            continue
+        floats = [n for n, kind in lazy.collect_schema().items() if kind.is_float() and n.lower() in words]
+        if floats:
+            found = lazy.select(pl.col(name).is_nan().any() for name in floats).collect(engine="streaming")
+            odd += [name for name in floats if found[name].item()]
+    if not odd:
+        return []
+    return [
+        f"some values of {', '.join(dict.fromkeys(odd))} are NaN: max and greatest pass over them with --engine polars "
+        "and are NaN with --engine duckdb; WHERE x - x = 0 keeps the finite ones of x"
+    ]
 
 
 def _non_finite(data: pl.DataFrame) -> int:
@@ -158,51 +174,9 @@ def all_places(reader: Reader) -> list[Place]:
 def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
     try:
         with pl.SQLContext(tables, eager=False) as context:
-            return context.execute(_widely_summed(tables, sql)).collect(engine="streaming")
+            return context.execute(bounds_apart(widely_summed(sql))).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise _refused(error, tables) from error
-
-
-def _widely_summed(tables: Mapping[str, pl.LazyFrame], sql: str) -> str:
-    """The statement with its sums and means taken in double precision and integers of 64 bits, as DuckDB takes them.
-
-    Only what is summed is cast: a column that is compared, `loss = 0.1`, stays of the precision it is stored with.
-    """
-    kinds: dict[str, set[pl.DataType]] = {}
-    for table in tables.keys() & set(_named_in(sql)):
-        for name, kind in tables[table].collect_schema().items():
-            kinds.setdefault(name, set()).add(pl.Float32() if kind.is_float() else kind)
-    # Of a name that tables have for columns of different types it is not known which one is summed.
-    empty = pl.LazyFrame(schema={name: kind for name, (kind, *others) in kinds.items() if not others})
-    text = _OPAQUE.sub(_blank, sql)
-    # In a query within the query a name may be that of something else: a number with a fraction must not lose it.
-    integers = () if len(_SELECT.findall(text)) > 1 else _NARROW
-    begins = [match.end() for match in _SUMMING.finditer(text)]
-    for begin in reversed(begins):  # what stands before is where it was; an inner sum comes before its outer one
-        end = _closing(_OPAQUE.sub(_blank, sql), begin)
-        summed = sql[begin:end]
-        try:
-            (dtype,) = empty.select(pl.sql_expr(_TABLE_OF.sub("", summed))).collect_schema().dtypes()
-        except (pl.exceptions.PolarsError, ValueError):
-            continue  # a name that the statement gives itself, or what polars refuses in its own words
-        wide = "DOUBLE" if dtype.is_float() else "BIGINT" if dtype in integers else None
-        if wide:
-            sql = f"{sql[:begin]} CAST({summed} AS {wide}){sql[end:]}"
-    return sql
-
-
-def _blank(match: re.Match[str]) -> str:
-    return "_" * len(match[0]) if match[0][0] in "'\"" else " " * len(match[0])
-
-
-def _closing(text: str, begin: int) -> int:
-    """Where the bracket closes that is open at a place of a text; its end where none does."""
-    depth = 1
-    for place in range(begin, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[place], 0)
-        if depth == 0:
-            return place
-    return len(text)
 
 
 @dataclass(frozen=True)
@@ -292,6 +266,8 @@ def _in_duckdb(
     duckdb: Any, reader: Reader, tables: dict[str, pl.LazyFrame], called: _Called, sql: str, *, in_memory: bool
 ) -> pl.DataFrame:
     with duckdb.connect(":memory:") as connection:
+        # As PostgreSQL and polars order: a value that is missing is above all others.
+        connection.execute("SET default_null_order = 'nulls_last_on_asc_first_on_desc'")
         kinds = [str(statement.type).rpartition(".")[2] for statement in connection.extract_statements(sql)]
         if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
             raise UsageError("only one query can be run, and none that changes anything", hint="one SELECT")

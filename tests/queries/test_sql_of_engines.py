@@ -1,0 +1,109 @@
+"""SQL that polars and DuckDB answer alike, and what is told where they do not; values by plain Python."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xaicli
+from xaicli.api import RunReader, open_run
+from xaicli.recorder.run import Run
+
+N = 60_000
+LOSS = np.tile(np.array([0.1, 0.2, 4096.3], np.float32), N // 3)
+LOSSES = [float(value) for value in LOSS]
+"""What is stored: numbers of single precision."""
+TENTHS = N // 3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
+    root = tmp_path_factory.mktemp("sql") / "run"
+    with Run(root) as recorded:
+        recorded.log_samples(sample_id=np.arange(N), label=np.full(N, 100_000), loss=LOSS, mode="eval", epoch=1, step=1)
+    return open_run(root)
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT sum(l) FROM (SELECT loss AS l FROM samples) AS renamed", math.fsum(LOSSES)),
+        ("WITH a AS (SELECT loss AS \"sum(\" FROM samples) SELECT avg(a.\"sum(\") FROM a", math.fsum(LOSSES) / N),
+        ("SELECT sum(n) FROM (SELECT label AS n FROM samples) AS renamed", 100_000 * N),
+        ("SELECT sum(x) FROM (SELECT sum(label) AS x FROM samples GROUP BY sample_id % 7) AS sums", 100_000 * N),
+        ("SELECT stddev(loss) FROM samples", statistics.stdev(LOSSES)),
+        ("SELECT variance(loss /* of (all */) FROM samples", statistics.variance(LOSSES)),
+        ("SELECT sum(DISTINCT loss) FROM samples", math.fsum(set(LOSSES))),
+        ("SELECT sum(CASE WHEN loss = 0.1 THEN 1 ELSE 0 END) FROM samples", TENTHS),
+        ("SELECT corr(loss, loss * 2) FROM samples", 1.0),
+        ("SELECT sum(CAST(loss = 0.1 AS INT)) FROM samples", TENTHS),
+        ("SELECT label FROM samples GROUP BY label HAVING sum(loss) > 1 ORDER BY sum(loss)", 100_000),
+        ("SELECT count(*) FROM samples WHERE loss = 0.1", TENTHS),
+        ("SELECT count(*) FROM samples WHERE loss > 0.1", N - TENTHS),
+        ("SELECT count(*) FROM samples WHERE loss BETWEEN 0.1 AND 0.2", 2 * TENTHS),
+        ("SELECT count(*) FROM samples s WHERE s.loss NOT between 0.1 AND .2 OR label = 1", TENTHS),
+        ("SELECT count(*) FROM samples WHERE NOT \"loss\" BETWEEN 0.1 AND 0.2 AND label > 1", TENTHS),
+        ("SELECT count(*) FROM samples WHERE 'a BETWEEN 1 AND 2' <> '' AND loss + 0 BETWEEN 0.05 AND 0.15", TENTHS),
+        ("SELECT count(*) FROM samples WHERE loss IN (0.1, 0.2)", 2 * TENTHS),
+    ],
+)  # fmt: skip
+def test_engines_agree(run: RunReader, engine: str, sql: str, expected: float) -> None:
+    pytest.importorskip(engine)
+    found = run.query(sql, engine=engine).data.item()
+    assert found == pytest.approx(expected, rel=1e-11)
+    assert isinstance(found, int) == isinstance(expected, int)
+
+
+def test_bounds_of_a_condition_are_of_the_precision_of_the_metric(run: RunReader) -> None:
+    for where in ("loss BETWEEN 0.1 AND 0.2", "loss >= 0.1 AND loss <= 0.2"):
+        assert run.labels(where=where).data["n"].sum() == 2 * TENTHS, where
+    assert run.labels(where="loss NOT BETWEEN 0.1 AND 0.2").data["n"].sum() == TENTHS
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
+    root = tmp_path_factory.mktemp("odd") / "run"
+    with Run(root) as recorded:
+        loss, other = [0.5, math.nan, 1.5, None], [1.0, 2.0, 3.0, 4.0]
+        recorded.log_samples(sample_id=[0, 1, 2, 3], loss=loss, other=other, mode="eval", epoch=1, step=1)
+    return open_run(root)
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_the_order_of_what_is_missing_or_nan_is_one(odd: RunReader, engine: str) -> None:
+    """As in PostgreSQL: NaN above every number, a missing value above NaN."""
+    pytest.importorskip(engine)
+    for order, expected in (("ASC", [0, 2, 1, 3]), ("DESC", [3, 1, 2, 0]), ("DESC NULLS LAST", [1, 2, 0, 3])):
+        found = odd.query(f"SELECT sample_id FROM samples ORDER BY loss {order}", engine=engine).data
+        assert found["sample_id"].to_list() == expected, order
+
+
+@pytest.mark.parametrize(("engine", "largest"), [("polars", 1.5), ("duckdb", None)])
+def test_engines_that_differ_in_the_largest_value_say_so(odd: RunReader, engine: str, largest: float | None) -> None:
+    pytest.importorskip(engine)
+
+    def asked(sql: str) -> tuple[list[Any], bool]:
+        answer = odd.query(sql, engine=engine)
+        value = answer.data.item()
+        told = any(said.startswith("some values of loss are NaN: max and greatest") for said in answer.answer.warnings)
+        return [None if isinstance(value, float) and math.isnan(value) else value], told
+
+    assert asked("SELECT max(loss) AS x FROM samples") == ([largest], True)
+    assert asked("SELECT max(l) AS x FROM (SELECT loss AS l FROM samples) AS renamed") == ([largest], True)
+    assert asked("SELECT max(loss) AS x FROM samples WHERE loss - loss = 0")[0] == [1.5]
+    assert asked("SELECT max(other) AS x FROM samples") == ([4.0], False)
+    assert asked("SELECT min(loss) AS x FROM samples") == ([0.5], False)
+    assert asked("SELECT max(loss) AS x FROM samples WHERE epoch = 9") == ([None], True)
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_aggregates_of_no_rows(odd: RunReader, engine: str) -> None:
+    pytest.importorskip(engine)
+    sql = "SELECT count(*) AS n, max(loss) AS m, min(other) AS l, avg(loss) AS a FROM samples WHERE epoch = 9"
+    assert odd.query(sql, engine=engine).data.rows() == [(0, None, None, None)]
+    assert xaicli.open_run(odd.layout.root).query("SELECT sample_id FROM samples WHERE epoch = 9").data.is_empty()

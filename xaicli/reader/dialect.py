@@ -1,0 +1,68 @@
+"""SQL as it is typed, and as polars answers it as other engines do."""
+
+from __future__ import annotations
+
+import re
+
+_OPAQUE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+"""What no function and no bracket is in: texts, quoted names and comments."""
+_SUMMING = re.compile(
+    r"\b(?:sum|avg|mean|std\w*|var|var_\w+|variance|corr|covar\w*)\s*\(\s*(?:distinct\b)?", re.IGNORECASE
+)
+"""Up to what is summed."""
+_WIDE = "CAST(0 AS BIGINT)"
+"""Added, it makes a number of single precision one of double, an integer one of 64 bits, and changes no value."""
+_ONE = r"(?:(?:\w+\s*\.\s*)?\w+|\w*\([^()]*\))"
+_BOUND = rf"(?:[+-]?\d+(?:\.\d*)?(?:e[+-]?\d+)?|[+-]?\.\d+|[+-]?{_ONE})"
+_BETWEEN = re.compile(
+    rf"(?P<before>^|[(,]|\b(?:where|and|or|not|when|on|having|select|by)\b)\s*(?P<of>{_ONE})\s+(?P<not>not\s+)?between\s+"
+    rf"(?P<low>{_BOUND})\s+and\s+(?P<high>{_BOUND})"
+    r"(?=\s*(?:$|[),;]|\b(?:and|or|then|group|order|limit|offset|having|union|intersect|except|window|as|else|end)\b))",
+    re.IGNORECASE,
+)
+"""One value between two others: no arithmetic around it, whose extent would have to be known."""
+
+
+def opaque_blanked(sql: str) -> str:
+    """The statement with a word in place of each text and quoted name, and nothing for comments; of the same length."""
+    return _OPAQUE.sub(lambda match: ("_" if match[0][0] in "'\"" else " ") * len(match[0]), sql)
+
+
+def widely_summed(sql: str) -> str:
+    """The statement with its sums, means and spreads in double precision and integers of 64 bits, as DuckDB takes them.
+
+    Only what is summed is widened: a column that is compared, `loss = 0.1`, stays of the precision it is stored with.
+    """
+    for begin in reversed([match.end() for match in _SUMMING.finditer(opaque_blanked(sql))]):
+        # What stands before is where it was; an inner sum comes before its outer one.
+        end, commas = _closing(opaque_blanked(sql), begin)
+        parts = [sql[a:b] for a, b in zip([begin, *(at + 1 for at in commas)], [*commas, end], strict=True)]
+        wide = ",".join(f" ({part}) + {_WIDE}" if part.strip() else part for part in parts)
+        sql = f"{sql[:begin]}{wide}{sql[end:]}"
+    return sql
+
+
+def bounds_apart(sql: str) -> str:
+    """The statement with `a BETWEEN b AND c` as `a >= b AND a <= c`, which it means.
+
+    A number that is compared with a column of single precision is taken in that; polars takes bounds in double.
+    """
+    place = 0
+    while match := _BETWEEN.search(opaque_blanked(sql), place):
+        of, low, high = (sql[match.start(part) : match.end(part)] for part in ("of", "low", "high"))
+        told = f"{'NOT ' if match['not'] else ''}({of} >= {low} AND {of} <= {high})"
+        sql = f"{sql[: match.end('before')]} {told}{sql[match.end() :]}"
+        place = match.end("before") + 1 + len(told)
+    return sql
+
+
+def _closing(text: str, begin: int) -> tuple[int, list[int]]:
+    """Where the bracket closes that is open at a place of a text (else its end), and the commas directly in it."""
+    depth, commas = 1, []
+    for place in range(begin, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0:
+            return place, commas
+        if depth == 1 and text[place] == ",":
+            commas.append(place)
+    return len(text), commas
