@@ -140,7 +140,7 @@ def test_what_only_one_run_has_is_told(tmp_path: Path) -> None:
             for place, ids in sets.items():
                 mode, ds_id = place.split("_")
                 columns = {"label": [i % 2 for i in ids], "prediction": [i % 2 for i in ids], "loss": [0.5] * len(ids)}
-                run.log_samples(sample_id=ids, **columns, mode=mode, ds_id=ds_id, epoch=1, step=1)
+                run.log_samples(sample_id=ids, **columns, mode=mode, ds_id=ds_id, epoch=2 - (ds_id == "x"), step=1)
         return tmp_path / name
 
     old = write("old", eval_x=range(20), eval_y=range(20), train_x=range(5))
@@ -159,6 +159,9 @@ def test_what_only_one_run_has_is_told(tmp_path: Path) -> None:
         page = found.html(no_images=True)
         assert "eval y is not in" in page
         assert "4 of the 20 samples" in page
+        selection = json.loads(found.to_json())["selection"]
+        assert (selection["mode"], selection["ds_id"], selection["epoch"]) == (["eval"], ["x"], [1])
+        assert "mode eval · data set x · metric loss" in page, "what was compared, and nothing else"
     assert not [one for one in xaicli.compare(old, old, mode="all").answer.warnings if "not in" in one]
 
 

@@ -160,11 +160,13 @@ def compare(
     if kinds[LABEL] == pl.String():
         rows = [{**row, LABEL: None if row[LABEL] is None else label_text(row[LABEL])} for row in rows]
     data = pl.DataFrame(rows, schema=_SCHEMA | kinds, orient="row")
+    asked = found.selections[0]
+    compared = replace(asked, pairs=found.pairs, epochs={pair: asked.epochs[pair] for pair in found.pairs})
     return Answer(
         command="compare",
         run=" ".join(str(reader.layout.root) for reader in readers),
         selection={
-            **found.selections[0].as_dict(),
+            **compared.as_dict(),
             "metric": list(found.metrics),
             "runs": [str(reader.layout.root) for reader in readers],
             "max": max,
