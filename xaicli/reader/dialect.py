@@ -58,7 +58,8 @@ def bounds_apart(sql: str) -> str:
 
 def _closing(text: str, begin: int) -> tuple[int, list[int]]:
     """Where the bracket closes that is open at a place of a text (else its end), and the commas directly in it."""
-    depth, commas = 1, []
+    depth = 1
+    commas: list[int] = []
     for place in range(begin, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)
         if depth == 0:
