@@ -7,8 +7,10 @@ Also how text stands in a cell of CSV, and numbers in words. Standard library on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Generic, TypeVar
 
 _QUOTE = '"'
 _NOT = "!"
@@ -107,6 +109,36 @@ def is_bare(cell: str) -> bool:
 
 def _needs_guard(text: str) -> bool:
     return _FORMULA.match(text) is not None and _NUMBER.match(text) is None
+
+
+_Value = TypeVar("_Value")
+
+
+class Names(Generic[_Value]):
+    """What people call values: the exact name counts, and where there is none, one that differs by what is not seen.
+
+    That is by blanks about it (`" cat"` of `"dog, cat".split(",")`), or by how Unicode composes its characters.
+
+    Args:
+        by_name: The value of each name.
+    """
+
+    def __init__(self, by_name: Mapping[str, _Value]) -> None:
+        self._by_name = by_name
+        self._loosely: dict[str, dict[_Value, None]] = {}
+        for name, value in by_name.items():
+            self._loosely.setdefault(self._loose(name), {})[value] = None
+
+    def meant(self, text: str) -> tuple[_Value, ...]:
+        """The value that a text means: none where no name fits, and several where it may be either of them."""
+        if text in self._by_name:
+            return (self._by_name[text],)
+        loose = self._loose(text)
+        return tuple(self._loosely.get(loose, ())) if loose else ()
+
+    @staticmethod
+    def _loose(name: str) -> str:
+        return unicodedata.normalize("NFC", name).strip()
 
 
 def ranges(numbers: Sequence[int]) -> list[str]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -18,11 +19,12 @@ from xaicli.queries.selection import Pair
 from xaicli.relabel.marks import Mark, Marks, State
 from xaicli.relabel.tasks import of_carried
 from xaicli.vocabulary import SAMPLE_ID
-from xaicli.words import unguarded
+from xaicli.words import Names, quoted, unguarded
 
 NO_SAMPLE = "no sample of the run"
 SKIPPED = "skipped"
 UNKNOWN_LABEL = "a label that the run does not know"
+EITHER_LABEL = "a label that may be either of several names"
 DISAGREE = "people disagree"
 OUTVOTED = "outvoted: more people agree on another"
 NOT_LOOKED_AT = "not looked at: as recorded, and not checked"
@@ -115,14 +117,21 @@ class Labels:
         """Whether a label is a set of classes."""
         return isinstance(self.dtype, pl.List)
 
-    def of(self, texts: Sequence[str]) -> Any:
-        """The label that some texts name, or None for one that the run does not know."""
-        values = [self._one(text) for text in texts]
-        if any(value is None for value in values):
-            return None
-        if self.are_sets:
-            return sorted(set(values))
-        return values[0]
+    def of(self, texts: Sequence[str], *, are_numbers: bool = False) -> tuple[Any] | str:
+        """The label that some texts name, or why there is none.
+
+        Args:
+            texts: A label, or each of a set.
+            are_numbers: Whether they are known to be the numbers of classes, not what some are called.
+        """
+        values: list[Any] = []
+        for text in texts:
+            meant = (self._number(text) if are_numbers else ()) or self._meant(text)
+            if len(meant) != 1:
+                # What a cell of blanks says, which is no name, is nothing.
+                return EITHER_LABEL if meant else UNKNOWN_LABEL if text.strip() else SKIPPED
+            values += meant
+        return (sorted(set(values)),) if self.are_sets else (values[0],)
 
     def taken(self, mark: Mark, sample: Sample, left: LeftOut, named: str) -> tuple[Any] | None:
         """The label of a mark; None where it gives none, which is counted."""
@@ -135,29 +144,35 @@ class Labels:
         if len(mark.labels) > 1 and not self.are_sets:
             left.add("several labels, and the run has one a sample", f"{named}: {', '.join(mark.labels)}")
             return None
-        label = self.of(mark.labels) if mark.labels else []
-        if label is None:
-            left.add(UNKNOWN_LABEL, f"{named}: {', '.join(mark.labels)}")
+        label = self.of(mark.labels, are_numbers=mark.are_numbers) if mark.labels else ([],)
+        if isinstance(label, str):
+            left.add(label, named if label == SKIPPED else f"{named}: {', '.join(map(quoted, mark.labels))}")
             return None
-        if mark.is_checked is False and label == sample[2]:
+        if mark.is_checked is False and label[0] == sample[2]:
             left.add(NOT_LOOKED_AT, named)
             return None
-        return (label,)
+        return label
 
-    def _one(self, text: str) -> Any:
-        clean = text.strip()
-        if clean in self.by_name:
-            return self.by_name[clean]
+    @cached_property
+    def _names(self) -> Names[Any]:
+        """What values may be called; texts are names of their own."""
+        own = {value: value for value in self.known if isinstance(value, str)}
+        return Names({**own, **self.by_name})
+
+    def _meant(self, text: str) -> tuple[Any, ...]:
+        """The value that a text means; none, or several, where it does not say which."""
+        return self._names.meant(text) or self._number(text)
+
+    def _number(self, text: str) -> tuple[Any, ...]:
+        """The value that a text is the number of."""
         inner = self.dtype.inner if isinstance(self.dtype, pl.List) else self.dtype
         try:
             if inner.is_float():
-                return float(clean)
-            if inner.is_integer():
-                number = float(clean)
-                return int(number) if number.is_integer() and int(number) in self.known else None
+                return (float(text),)
+            number = float(text) if inner.is_integer() else math.nan
         except ValueError:
-            return None
-        return clean if clean in self.known else None
+            return ()
+        return (int(number),) if number.is_integer() and int(number) in self.known else ()
 
 
 class Samples:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class Mark:
         boxes: What was drawn in the picture, where objects were asked for.
         size: Width and height of the picture, where the file says so.
         fault: Why the mark cannot be taken as it is; "" where it can.
+        are_numbers: Whether the file tells numbers from texts, and the labels are numbers: no names.
     """
 
     sample_id: str | None
@@ -77,6 +78,7 @@ class Mark:
     boxes: tuple[Box, ...] = ()
     size: tuple[float, float] | None = None
     fault: str = ""
+    are_numbers: bool = False
 
 
 @dataclass(frozen=True)
@@ -321,7 +323,8 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
         by = row.get("by") if row.get("by") not in (None, "") else row.get("annotator")
         when = row.get("when") or row.get("updated_at") or row.get("created_at")
         state = State.LABELLED if labels is not None else State.EMPTY if is_studio else State.SKIPPED
-        marks.append(Mark(sample_id, picture, labels or (), who(by), str(when or ""), state, mode=mode, ds_id=ds_id))
+        mark = Mark(sample_id, picture, labels or (), who(by), str(when or ""), state, mode=mode, ds_id=ds_id)
+        marks.append(replace(mark, are_numbers=_are_numbers(row[column])))
     return Marks("Label Studio" if is_studio else "table", tuple(marks))
 
 
@@ -337,8 +340,14 @@ def _labels(value: Any) -> tuple[str, ...] | None:
         value = parsed.get("choices", value) if isinstance(parsed, dict) else parsed
     if isinstance(value, list):
         return tuple(str(one) for one in value)
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None else str(value)  # with the blanks about it, which a name may have
     return (text,) if text else None
+
+
+def _are_numbers(value: Any) -> bool:
+    """Whether a cell holds a number, or a list of them."""
+    given = value if isinstance(value, list) else [value]
+    return bool(given) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in given)
 
 
 def _of_zip(path: Path) -> str:

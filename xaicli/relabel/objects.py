@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from xaicli.queries.selection import Pair
 from xaicli.reader import Reader
 from xaicli.relabel.boxes import CORNERS, called, size_of
 from xaicli.relabel.corrections import (
+    EITHER_LABEL,
     NO_SAMPLE,
     NOT_LOOKED_AT,
     SKIPPED,
@@ -38,6 +40,7 @@ from xaicli.relabel.questions import files_told, notes_of, path_fact
 from xaicli.relabel.tasks import Box
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+from xaicli.words import Names, quoted
 
 _STILL = 0.006
 """Pixels by which a corner may be off and is still where it was: CVAT writes two decimals."""
@@ -87,15 +90,15 @@ class Objects:
             if box.in_shares and size is None:
                 left.add("boxes in shares of a picture whose size is not known", named)
                 return None
-            label = self._class(box.label)
-            if label is None:
-                left.add(UNKNOWN_LABEL, f"{named}: {box.label}")
+            meant = self._class(box.label)
+            if len(meant) != 1:
+                left.add(EITHER_LABEL if meant else UNKNOWN_LABEL, f"{named}: {quoted(box.label)}")
                 return None
             corners = _in_pixels(box, size)
             if not all(map(math.isfinite, corners)) or corners[0] > corners[2] or corners[1] > corners[3]:
                 left.add("a box stands in the picture whose corners are none", named)
                 return None
-            found.append((box, Object(box.number, label, corners, bool(box.is_crowd))))
+            found.append((box, Object(box.number, meant[0], corners, bool(box.is_crowd))))
         if mark.fault:
             left.add(mark.fault, named)
             return None
@@ -108,16 +111,19 @@ class Objects:
             left.add("what the model found, and nobody checked", named)
         return (own,)
 
-    def _class(self, text: str) -> int | None:
-        clean = text.strip()
-        by_name = {**{name: number for number, name in enumerate(self.names)}, **self.more}
-        if (found := next((by_name[one] for one in (text, clean) if one in by_name), None)) is not None:
-            return found
+    @cached_property
+    def _names(self) -> Names[int]:
+        return Names({**{name: number for number, name in enumerate(self.names)}, **self.more})
+
+    def _class(self, text: str) -> tuple[int, ...]:
+        """The class that a text means; none, or several, where it does not say which."""
+        if meant := self._names.meant(text):
+            return meant
         try:
-            number = float(clean)
+            number = float(text)
         except ValueError:
-            return None
-        return int(number) if number.is_integer() and int(number) in self.known else None
+            return ()
+        return (int(number),) if number.is_integer() and int(number) in self.known else ()
 
 
 def _in_pixels(box: Box, size: tuple[float, float] | None) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.tables.rows import Rows, Unreadable, header, read_cells, without_guards
 from xaicli.tables.schema import CategoricalLabel, Schema
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import quoted, unguarded, unquoted
+from xaicli.words import Names, quoted, unguarded, unquoted
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 WEIGHT = "weight"
 _KINDS = "one id a line (.txt), CSV (.csv), Parquet (.parquet), JSON (.json) or JSON lines (.jsonl) with sample_id"
 _SHOWN = 5
+_TYPED = frozenset({".parquet", ".pq", ".json", ".jsonl", ".ndjson"})
+_WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,8 @@ def _refuse_shared_ids(name: str, columns: Mapping[str, Sequence[Any]], ids: Seq
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    """Whether a text is the number of a class; `nan`, `inf` and `1e5` are what a class may be called."""
+    return _WHOLE.fullmatch(text) is not None
 
 
 def _without_decimals(text: str) -> str:
@@ -434,6 +433,7 @@ class Relabelled:
             of two.
         names: Class names, for corrections that are given as such.
         source: Where the corrections are from.
+        is_typed: Whether the source tells numbers from texts, as CSV does not.
     """
 
     rows: Rows
@@ -441,6 +441,7 @@ class Relabelled:
     label: str | int | None
     names: Mapping[str, Any]
     source: str
+    is_typed: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -539,8 +540,9 @@ class Relabelled:
         Raises:
             XaiError: A number is to stand among names.
         """
-        named = str(self._name(new))
-        if _is_number(named) and not _is_number(old) and named not in self.names:
+        named = self._name(new)
+        is_text = isinstance(new, str) and self.is_typed
+        if not is_text and _is_number(str(new)) and not _is_number(old) and named not in self.names:
             raise XaiError(
                 f"label {new!r} of {self.source} is a number, and the data set has names: {old!r}",
                 hint='Table(..., schema={"label": CategoricalLabel("label", [NAME, ...])}) says which is which',
@@ -548,16 +550,36 @@ class Relabelled:
         return named
 
     def _number(self, new: Any, *, whole: bool) -> Any:
-        if isinstance(new, str) and new in self.names:
-            return self.names[new]
+        if isinstance(new, str) and (meant := self._meant(new)):
+            return meant[0]
         value = float(new)
         if whole and not value.is_integer():
             raise ValueError(new)
         return int(new) if whole and isinstance(new, int) else int(value) if whole else value
 
-    def _name(self, new: Any) -> Any:
+    def _name(self, new: Any) -> str:
         by_number = {str(number): name for name, number in self.names.items()}
-        return new if str(new) in self.names else by_number.get(str(new), new)
+        value = next(iter(self._meant(new)), new) if isinstance(new, str) else new
+        return by_number.get(str(value), str(new))
+
+    def _meant(self, text: str) -> tuple[Any, ...]:
+        """The value of the class that a text names; none where it names none.
+
+        Raises:
+            XaiError: It may be either of several, or the number of another.
+        """
+        meant = Names(self.names).meant(text)
+        called = {str(value): quoted(name) for name, value in self.names.items()}
+        if len(meant) > 1:
+            either = " and ".join(called[str(value)] for value in meant)
+            raise XaiError(f"label {quoted(text)} of {self.source} may be either of {either}", hint="name one as it is")
+        if meant and not self.is_typed and text.strip() in called and text.strip() != str(meant[0]):
+            raise XaiError(
+                f"label {quoted(text)} of {self.source} may be the class called {called[str(meant[0])]}, "
+                f"or class {text.strip()}, which is called {called[text.strip()]}",
+                hint="a Parquet file tells numbers from names: xai relabel apply ... -o FILE.parquet",
+            )
+        return meant
 
 
 def relabelled(
@@ -586,6 +608,7 @@ def relabelled(
         warnings.warn(f"{listed.source} has no label filled in: nothing is corrected", stacklevel=3)
     kind = schema.get(LABEL if not isinstance(label, str) else label)
     names = {str(name): value for value, name in kind.names.items()} if isinstance(kind, CategoricalLabel) else {}
-    made = Relabelled(rows, corrections, label, names, listed.source)
+    is_typed = not isinstance(source, str | os.PathLike) or Path(source).suffix.lower() in _TYPED
+    made = Relabelled(rows, corrections, label, names, listed.source, is_typed)
     made.check(ids)
     return made

@@ -1,0 +1,196 @@
+"""Which label and which sample is meant, where names are alike and where id and picture differ."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+
+import xaicli
+from xaicli.api.lists import write_list
+from xaicli.api.relabel import corrections_of
+from xaicli.errors import XaiError
+from xaicli.tables.schema import CategoricalLabel
+
+ALIKE = [" cat", "cat", "dog\u00a0"]
+"""The first two differ by a blank; the last ends with one that does not break."""
+TOOLS = ["label-studio", "cvat", "fiftyone", "coco", "csv"]
+FILES = {"label-studio": "t.json", "cvat": "t.xml", "fiftyone": "t", "coco": "t.json", "csv": "t.csv"}
+
+
+def run_of(path: Path, names: list[str], *, as_texts: bool = False) -> xaicli.RunReader:
+    labels: list[Any] = [number % 3 for number in range(9)]
+    taken: list[Any] = [(number + 1) % 3 for number in range(9)]
+    if as_texts:
+        labels, taken = ([names[one] for one in some] for some in (labels, taken))
+    with xaicli.Run(path, label_names=None if as_texts else names) as run:
+        run.log_facts(range(9), path=[f"/data/p/{number}.png" for number in range(9)])
+        run.log_samples(
+            sample_id=range(9), label=labels, prediction=taken, loss=[1.0 + n for n in range(9)], mode="train", epoch=1
+        )
+    return xaicli.open_run(path)
+
+
+def say(path: Path, to: str, said: dict[int, str]) -> Path:
+    """What a person gives back who looked at these samples and at no others."""
+    if to == "cvat":
+        tree = ElementTree.parse(path)
+        for image in tree.getroot().iter("image"):
+            (tag,) = image.findall("tag")
+            known = {str(one.get("name")): one for one in tag.findall("attribute")}
+            if (number := int(str(known["sample_id"].text))) in said:
+                tag.set("label", said[number])
+                known["checked"].text = "true"
+        tree.write(path, encoding="utf-8")
+        return path
+    if to == "csv":
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**row, "label": said.get(int(row["sample_id"]), "")} for row in rows)
+        return path
+    if to == "fiftyone":
+        path = path / "labels.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if to == "coco":
+        numbers = {one["name"]: one["id"] for one in found["categories"]}
+        for one in found["annotations"]:
+            if (number := int(one["attributes"]["sample_id"])) in said:
+                one["category_id"] = numbers[said[number]]
+                one["attributes"]["checked"] = True
+    elif to == "fiftyone":
+        for one in found["labels"].values():
+            if (number := int(one["attributes"]["sample_id"])) in said:
+                one["label"] = said[number]
+                one["attributes"]["checked"] = True
+    else:
+        found = [task for task in found if int(task["data"]["sample_id"]) in said]
+        for task in found:
+            value = {"choices": [said[int(task["data"]["sample_id"])]]}
+            result = {"from_name": "label", "to_name": "sample", "type": "choices", "value": value}
+            task["annotations"] = [{"completed_by": 1, "result": [result]}]
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return path
+
+
+def applied(run: xaicli.RunReader, *files: Path, **how: Any) -> dict[Any, Any]:
+    found = run.relabel_apply(files, **how)
+    return dict(corrections_of(found).select("sample_id", "label").iter_rows())
+
+
+def left_out(run: xaicli.RunReader, *files: Path, **how: Any) -> dict[str, int]:
+    return {row["reason"]: row["n"] for row in run.relabel_apply(files, **how).answer.extra["left_out"]}
+
+
+def typed(path: Path, *lines: str, header: str = "sample_id,label") -> Path:
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("as_texts", [False, True])
+@pytest.mark.parametrize("to", TOOLS)
+def test_names_with_blanks_about_them_come_back_as_they_are(tmp_path: Path, to: str, as_texts: bool) -> None:
+    run = run_of(tmp_path / "run", ALIKE, as_texts=as_texts)
+    run.relabel_export(tmp_path / FILES[to], to=to, ids=list(range(9)), mode="train")
+    meant = {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 1, 6: 2, 7: 2}  # 8 stays as nobody looked at it
+    file = say(tmp_path / FILES[to], to, {number: ALIKE[label] for number, label in meant.items()})
+    expected = {number: ALIKE[label] if as_texts else label for number, label in meant.items()}
+    assert applied(run, file) == expected
+    write_list(corrections_of(run.relabel_apply(file)), tmp_path / "looked-at.csv")
+    samples = [(None, ALIKE[number % 3] if as_texts else number % 3) for number in range(9)]
+    table = xaicli.Table(samples, ids=range(9), relabel=tmp_path / "looked-at.csv")
+    assert [table[number][1] for number in range(9)] == [*expected.values(), samples[8][1]]
+    assert applied(run, tmp_path / "looked-at.csv") == expected
+
+
+def test_a_name_without_its_blanks_is_taken_where_only_one_fits(tmp_path: Path) -> None:
+    """`"cat, dog".split(",")`: tools and people drop the blank, and there is no other dog."""
+    run = run_of(tmp_path / "run", ["cat", " dog", "no\u00ebl "])
+    lines = ["0,dog", '1," dog"', "2,dog ", "3,cat ", "4,no\u00ebl", "5,noe\u0308l"]
+    assert applied(run, typed(tmp_path / "a.csv", *lines)) == {0: 1, 1: 1, 2: 1, 3: 0, 4: 2, 5: 2}
+    numbered = run_of(tmp_path / "numbers", [" 1", " 0", " 2"])  # a name, not the number of a class
+    assert applied(numbered, typed(tmp_path / "b.csv", "0,1", "1,0")) == {0: 0, 1: 1}
+
+
+def test_a_name_that_may_be_either_of_two_is_told(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", ALIKE)
+    file = typed(tmp_path / "a.csv", "0,cat", '1," cat"', "2,cat ", "3,Cat")
+    assert applied(run, file) == {0: 1, 1: 0}
+    assert left_out(run, file) == {
+        "a label that may be either of several names": 1,
+        "a label that the run does not know": 1,
+    }
+    assert applied(run, file, label_map={"cat ": 0}) == {0: 1, 1: 0, 2: 0}
+
+
+def test_a_cell_of_blanks_is_a_label_only_where_the_run_has_it(tmp_path: Path) -> None:
+    lines = '0," "', "1,"
+    assert applied(run_of(tmp_path / "blank", ["cat", " ", "dog"]), typed(tmp_path / "a.csv", *lines)) == {0: 1}
+    plain = run_of(tmp_path / "plain", ["cat", "dog", "cow"])
+    assert left_out(plain, typed(tmp_path / "b.csv", *lines, "2,cat")) == {"skipped": 2}
+
+
+def test_a_table_takes_names_by_the_same_rule(tmp_path: Path) -> None:
+    samples = [(None, 2)] * 4
+    schema = {"label": CategoricalLabel("label", tuple(ALIKE))}
+    file = typed(tmp_path / "a.csv", "0,cat", '1," cat"', "2,dog")
+    table = xaicli.Table(samples, ids=range(4), relabel=file, schema=schema)
+    assert [table[number][1] for number in range(4)] == [1, 0, 2, 2]
+    with pytest.raises(XaiError, match="either of"):
+        xaicli.Table(samples, ids=range(4), relabel=typed(tmp_path / "b.csv", "0,cat "), schema=schema)
+    names = [(None, "dog\u00a0")] * 2
+    table = xaicli.Table(names, ids=range(2), relabel=typed(tmp_path / "c.csv", "0,dog", '1," cat"'), schema=schema)
+    assert [table[number][1] for number in range(2)] == ["dog\u00a0", " cat"]
+
+
+def test_a_text_that_is_a_name_and_the_number_of_another_class_is_asked_about(tmp_path: Path) -> None:
+    """Corrections of a run whose labels are numbers, for a data set whose classes are called by other numbers."""
+    samples = [(None, 2)] * 3
+    schema = {"label": CategoricalLabel("label", ("1", "0", "2"))}
+    with pytest.raises(XaiError, match="may be the class called 1, or class 1, which is called 0"):
+        xaicli.Table(samples, ids=range(3), relabel=typed(tmp_path / "a.csv", "0,1"), schema=schema)
+    for value, label in ((1, 1), ("1", 0)):
+        pl.DataFrame({"sample_id": [0], "label": [value]}).write_parquet(tmp_path / "a.parquet")
+        table = xaicli.Table(samples, ids=range(3), relabel=tmp_path / "a.parquet", schema=schema)
+        assert table[0][1] == label
+    table = xaicli.Table(samples, ids=range(3), relabel=typed(tmp_path / "b.csv", "0,2"), schema=schema)
+    assert table[0][1] == 2
+
+
+@pytest.mark.parametrize("as_texts", [False, True])
+def test_what_apply_wrote_is_read_again(tmp_path: Path, as_texts: bool) -> None:
+    """Texts that look like numbers stay texts, and what looks like nothing at all is a class like any other."""
+    names = ["NaN", "inf", "null"]
+    run = run_of(tmp_path / "run", names, as_texts=as_texts)
+    lines = [f"{number},{names[(number + 1) % 3]}" for number in range(9)]
+    found = corrections_of(run.relabel_apply(typed(tmp_path / "people.csv", *lines)))
+    expected = {number: names[(number + 1) % 3] if as_texts else (number + 1) % 3 for number in range(9)}
+    samples = [(None, names[number % 3] if as_texts else number % 3) for number in range(9)]
+    for file in ("mine.csv", "mine.parquet", "mine.json"):
+        write_list(found, tmp_path / file)
+        assert applied(run, tmp_path / file) == expected
+        table = xaicli.Table(samples, ids=range(9), relabel=tmp_path / file)
+        assert [table[number][1] for number in range(9)] == [*expected.values()]
+
+
+@pytest.mark.parametrize("file", ["mine.parquet", "mine.json"])
+def test_numbers_of_classes_that_are_called_by_numbers_stay_numbers(tmp_path: Path, file: str) -> None:
+    run = run_of(tmp_path / "run", ["1", "0", "2"])
+    write_list(corrections_of(run.relabel_apply(typed(tmp_path / "a.csv", "0,1", "1,1", "2,2"))), tmp_path / file)
+    assert applied(run, tmp_path / file) == {0: 0, 1: 0, 2: 2}
+
+
+def test_names_are_refused_a_number_and_take_any_text(tmp_path: Path) -> None:
+    for name in ("None", "-inf", "1e5", "n/a"):
+        table = xaicli.Table([(None, "cat")], ids=[0], relabel=typed(tmp_path / "a.csv", f"0,{name}"))
+        assert table[0][1] == name
+    with pytest.raises(XaiError, match="is a number, and the data set has names"):
+        xaicli.Table([(None, "cat")], ids=[0], relabel=typed(tmp_path / "a.csv", "0,1"))
+    pl.DataFrame({"sample_id": [0], "label": ["007"]}).write_parquet(tmp_path / "a.parquet")
+    assert xaicli.Table([(None, "cat")], ids=[0], relabel=tmp_path / "a.parquet")[0][1] == "007"
