@@ -523,7 +523,7 @@ def test_names_beside_codes_in_sql(sample_run: Path) -> None:
     found = open_run(sample_run).query(sql).data
     assert [names[label] for label in found["label"]] == found["label_name"].to_list()
     pytest.importorskip("duckdb")
-    assert open_run(sample_run).query(sql, engine="duckdb").data.equals(found.cast({"label": pl.Int32}))
+    assert open_run(sample_run).query(sql, engine="duckdb").data.equals(found)
 
 
 N_SUMMED = 100_001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
         ("SELECT sum(n) FROM (SELECT label AS n FROM samples) AS renamed", 100_000 * N),
         ("SELECT sum(x) FROM (SELECT sum(label) AS x FROM samples GROUP BY sample_id % 7) AS sums", 100_000 * N),
         ("SELECT stddev(loss) FROM samples", statistics.stdev(LOSSES)),
+        ("SELECT max(label * 1000000) FROM samples", 10**11),
+        ("SELECT sum(sample_id + 9000000000000000000) > 0 FROM samples", True),
+        ("SELECT sum(label) / 2 FROM samples", 50_000.0 * N),
+        ("SELECT sum(label) * 0.5 + max(loss) - max(loss) FROM samples", 50_000.0 * N),
+        ("SELECT sample_id FROM samples WHERE sample_id * 2000000 = (SELECT sum(label) FROM samples)", N // 20),
+        ("SELECT sum(label) % 7 FROM samples", 100_000 * N % 7),
+        ("SELECT CASE WHEN sum(label) > 5 THEN sum(label) ELSE 0 END FROM samples", 100_000 * N),
+        ("SELECT coalesce(sum(label), 0) + round(sum(label)) FROM samples", 200_000 * N),
         ("SELECT variance(loss /* of (all */) FROM samples", statistics.variance(LOSSES)),
         ("SELECT sum(DISTINCT loss) FROM samples", math.fsum(set(LOSSES))),
         ("SELECT sum(CASE WHEN loss = 0.1 THEN 1 ELSE 0 END) FROM samples", TENTHS),
@@ -63,6 +72,17 @@ def test_bounds_of_a_condition_are_of_the_precision_of_the_metric(run: RunReader
     for where in ("loss BETWEEN 0.1 AND 0.2", "loss >= 0.1 AND loss <= 0.2"):
         assert run.labels(where=where).data["n"].sum() == 2 * TENTHS, where
     assert run.labels(where="loss NOT BETWEEN 0.1 AND 0.2").data["n"].sum() == TENTHS
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_a_sum_beyond_64_bits_is_exact(tmp_path: Path, engine: str) -> None:
+    pytest.importorskip(engine)
+    ids = [10**18 + i for i in range(40)]
+    with Run(tmp_path / "run") as recorded:
+        recorded.log_samples(sample_id=ids, loss=[0.5] * 40, mode="eval", epoch=1, step=1)
+    answer = open_run(tmp_path / "run").query("SELECT sum(sample_id) AS s FROM samples", engine=engine)
+    assert int(answer.data["s"].item()) == sum(ids)
+    assert str(sum(ids)) in answer.to_json()
 
 
 @pytest.fixture(scope="module")

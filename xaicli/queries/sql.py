@@ -37,8 +37,9 @@ _ENDED = re.compile(r"\b(?:limit|offset|fetch)\b|;", re.IGNORECASE)
 _BY_NAME = re.compile(r'\s*(?:"([^"]*)"|(\w+))(?:\s+(?:asc|desc))?(?:\s+nulls\s+(?:first|last))?\s*', re.IGNORECASE)
 _BRACKETED = re.compile(r"\([^()]*\)")
 _EXTREME = re.compile(r"\b(?:max|greatest)\s*\(", re.IGNORECASE)
-_WIDE = pl.Decimal(38, 0)
-"""What DuckDB's whole numbers of 128 bits come as."""
+_NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+_WIDE = (pl.Decimal(38, 0), pl.Int128())
+"""What whole numbers of 128 bits come as, of DuckDB and of polars."""
 
 
 def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
@@ -132,7 +133,13 @@ def sql_tables(reader: Reader, other_scalars: LeftOut | None = None) -> dict[str
         SCALARS: _scalars(reader, other_scalars),
         FACTS: reader.facts.frame.lazy() if reader.facts.names else None,
     }
-    return {name: lazy for name, lazy in found.items() if lazy is not None} | metrics_tables(reader)
+    tables = {name: lazy for name, lazy in found.items() if lazy is not None} | metrics_tables(reader)
+    return {name: _widened(lazy) for name, lazy in tables.items()}
+
+
+def _widened(lazy: pl.LazyFrame) -> pl.LazyFrame:
+    """A table with integers of 64 bits: `label * 1000000000` of 32 bits would begin again below zero."""
+    return lazy.with_columns(pl.col(n).cast(pl.Int64) for n, kind in lazy.collect_schema().items() if kind in _NARROW)
 
 
 def _named(reader: Reader) -> list[pl.Expr]:
@@ -174,7 +181,7 @@ def all_places(reader: Reader) -> list[Place]:
 def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
     try:
         with pl.SQLContext(tables, eager=False) as context:
-            return context.execute(bounds_apart(widely_summed(sql))).collect(engine="streaming")
+            return _narrowed(context.execute(bounds_apart(widely_summed(sql))).collect(engine="streaming"))
     except pl.exceptions.PolarsError as error:
         raise _refused(error, tables) from error
 
@@ -275,7 +282,7 @@ def _in_duckdb(
             if name == SAMPLES:
                 names = {column: called.columns[SAMPLES][column] for column in reader.stored}
                 rows = duckdb_rows(connection, reader, all_places(reader), names, in_memory=in_memory)
-                columns = [duckdb.ColumnExpression(new) for new in names.values()]
+                columns = [_widened_in(duckdb, new, reader.stored[name]) for name, new in names.items()]
                 named = name_columns(reader.stored, reader.label_names)
                 columns += [duckdb.SQLExpression(_case(names[c], reader)).alias(n) for n, c in named.items()]
                 rows.select(*columns).create_view(called.tables[SAMPLES])
@@ -285,19 +292,29 @@ def _in_duckdb(
         return _of_duckdb(connection.sql(sql))
 
 
+def _widened_in(duckdb: Any, column: str, kind: pl.DataType) -> Any:
+    """The same of a column of DuckDB."""
+    found = duckdb.ColumnExpression(column)
+    return found.cast("BIGINT").alias(column) if kind in _NARROW else found
+
+
 def _of_duckdb(rows: Any) -> pl.DataFrame:
     """The rows of a DuckDB relation: repeated names numbered, and what polars has no type for as text."""
     none = rows.limit(0).to_arrow_table().columns
     selects = [f"#{i}" if _known(column) else f"CAST(#{i} AS VARCHAR)" for i, column in enumerate(none, 1)]
     table = rows.project(", ".join(f"{item} AS c{i}" for i, item in enumerate(selects))).to_arrow_table()
     frame = pl.DataFrame(pl.from_arrow(table.rename_columns(list(_apart(rows.columns)))))
-    return frame.with_columns(_whole(column) for column in frame if column.dtype == _WIDE)
+    return _narrowed(frame)
+
+
+def _narrowed(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows with the columns of wide whole numbers, as sums of integers are, as int64 where all of it fits."""
+    return frame.with_columns(_whole(column) for column in frame if column.dtype in _WIDE)
 
 
 def _whole(column: pl.Series) -> pl.Series:
-    """A column of wide whole numbers, as DuckDB sums integers, as int64 where all of it fits."""
     narrow = column.cast(pl.Int64, strict=False)
-    return narrow if narrow.null_count() == column.null_count() else column
+    return narrow if narrow.null_count() == column.null_count() else column.cast(pl.Decimal(38, 0))
 
 
 def _known(column: Any) -> bool:

@@ -10,8 +10,8 @@ _SUMMING = re.compile(
     r"\b(?:sum|avg|mean|std\w*|var|var_\w+|variance|corr|covar\w*)\s*\(\s*(?:distinct\b)?", re.IGNORECASE
 )
 """Up to what is summed."""
-_WIDE = "CAST(0 AS BIGINT)"
-"""Added, it makes a number of single precision one of double, an integer one of 64 bits, and changes no value."""
+_WIDE = "CAST(0 AS HUGEINT)"
+"""Added, it makes a number of single precision one of double, an integer one of 128 bits, and changes no value."""
 _ONE = r"(?:(?:\w+\s*\.\s*)?\w+|\w*\([^()]*\))"
 _BOUND = rf"(?:[+-]?\d+(?:\.\d*)?(?:e[+-]?\d+)?|[+-]?\.\d+|[+-]?{_ONE})"
 _BETWEEN = re.compile(
@@ -29,7 +29,7 @@ def opaque_blanked(sql: str) -> str:
 
 
 def widely_summed(sql: str) -> str:
-    """The statement with its sums, means and spreads in double precision and integers of 64 bits, as DuckDB takes them.
+    """The statement with its sums, means and spreads in double precision and integers of 128 bits, as DuckDB has them.
 
     Only what is summed is widened: a column that is compared, `loss = 0.1`, stays of the precision it is stored with.
     """
