@@ -185,3 +185,10 @@ def test_a_sample_that_never_had_a_finite_value_is_stale_as_samples_says(tmp_pat
     }
     (alone,) = xaicli.open_run(last).samples(max=0, min=0, ids=[0]).data.to_dicts()
     assert (alone["score"], alone["stale"]) == (None, True)
+
+
+def test_labels_that_stand_for_none_are_counted_in_both_runs(tmp_path):
+    for name, label in (("first", [0, -100, 1]), ("last", [-100, -100, 1])):
+        with xaicli.Run(tmp_path / name) as run:
+            run.log_samples(sample_id=[0, 1, 2], label=label, loss=[0.5, 0.25, 1.0], mode="eval", epoch=1)
+    assert xaicli.compare(tmp_path / "first", tmp_path / "last").answer.counts.ignored == 3

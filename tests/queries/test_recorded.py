@@ -159,6 +159,8 @@ def test_the_page_of_a_run_says_which_scalars_do_not_count(tmp_path: Path) -> No
         run.log_samples(sample_id=[1], loss=[0.5], epoch=1, mode="eval")
     report = xaicli.open_run(tmp_path / "run").report()
     assert sum("1 scalar of an earlier attempt does not count" in said for said in report.answer.warnings) == 1
+    info = xaicli.open_run(tmp_path / "run").info()
+    assert sum("1 scalar of an earlier attempt does not count" in said for said in info.answer.warnings) == 1
     assert not any(
         "scalar" in said for said in xaicli.open_run(tmp_path / "run").report(attempts="all").answer.warnings
     )

@@ -506,3 +506,11 @@ def test_a_run_that_is_not_yet_in_its_store_is_waited_for(
     watched = Training(RunLayout(tmp_path / "run"), is_remote=True)
     watched.behind = "the store cannot be listed"
     assert "the store cannot be listed" in watched.look().warnings
+
+
+def test_what_was_taken_back_and_labels_that_stand_for_none_are_counted(tmp_path: Path, xai: Any) -> None:
+    for label in ([0, -100, 1], [-100, 0, 1]):
+        with xaicli.Run(tmp_path / "run") as run:
+            run.log_samples(sample_id=[0, 1, 2], label=label, loss=[0.5, 0.25, 1.0], mode="train", epoch=1, step=1)
+    counts = json.loads(xai("watch", tmp_path / "run", "--once", "--json")[1])["counts"]
+    assert (counts["rows"], counts["taken_back"], counts["ignored"]) == (3, 3, 2)

@@ -145,14 +145,14 @@ def _answer(
 
 
 def _counts(training: Training, watched: Watched) -> Any:
-    from xaicli.answer import Counts
+    from dataclasses import replace
 
-    return Counts(
+    return replace(
+        training.reader.counts(),
         rows=watched.rows,
         non_finite=sum(now.non_finite for now in watched.places),
         duplicates=sum(now.duplicates for now in watched.places),
         dropped=watched.dropped,
-        damaged=training.reader.damaged,
     )
 
 

@@ -161,6 +161,7 @@ def compare(
         rows = [{**row, LABEL: None if row[LABEL] is None else label_text(row[LABEL])} for row in rows]
     data = pl.DataFrame(rows, schema=_SCHEMA | kinds, orient="row")
     asked = found.selections[0]
+    ignored = [reader.ignored for reader in readers if reader.ignored is not None]
     compared = replace(asked, pairs=found.pairs, epochs={pair: asked.epochs[pair] for pair in found.pairs})
     return Answer(
         command="compare",
@@ -181,6 +182,7 @@ def compare(
             stale=n_stale,
             dropped=sum(reader.dropped for reader in readers),
             taken_back=sum(taken.rows for reader in readers for taken in reader.taken_back),
+            ignored=sum(ignored) if ignored else None,
             damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
         ),
         warnings=tuple(

@@ -16,6 +16,7 @@ from xaicli.errors import XaiError
 from xaicli.layout import RunLayout, find_runs
 from xaicli.locks import is_held
 from xaicli.parquet import read_records
+from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.queries.sql import metrics_tables
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import sound_pieces
@@ -71,6 +72,9 @@ def info(reader: Reader) -> Answer:
         "n_gaps": pl.Int64(),
     }
     data = pl.DataFrame(rows, schema=schema, orient="row")
+    other_scalars = LeftOut()
+    if len(reader.attempts) > 1:
+        recorded_scalars(reader, other_scalars)
     return Answer(
         command="info",
         run=str(reader.layout.root),
@@ -86,6 +90,7 @@ def info(reader: Reader) -> Answer:
         counts=replace(reader.counts(), rows=int(data["rows"].sum()), duplicates=int(data["duplicates"].sum())),
         warnings=(
             *reader.warnings,
+            *other_scalars.said(),
             *reader.facts.warnings,
             *_unknown_ids_note(reader),
             *_hidden(reader.manifest.epoch_frequency),

@@ -69,9 +69,11 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
     warnings = (*warnings, *_extremes(tables, sql))
-    if SCALARS in {name.lower() for name in _named_in(sql)}:
+    named = {name.lower() for name in _named_in(sql)}
+    if SCALARS in named:
         warnings = (*warnings, *other_scalars.said())
-        counts = replace(counts, taken_back=(counts.taken_back or 0) + other_scalars.taken_back)
+        of_samples = counts.taken_back or 0 if SAMPLES in named else 0
+        counts = replace(counts, taken_back=of_samples + other_scalars.taken_back)
     return Answer(
         command="query",
         run=str(reader.layout.root),

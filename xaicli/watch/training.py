@@ -249,7 +249,7 @@ class Training:
             self._reader, self._stamp = Reader(self.layout), stamp
         else:
             self._reader.refresh()
-            for known in ("dtypes", "metrics", "_stats", "drops", "losses", "attempts"):
+            for known in ("dtypes", "metrics", "_stats", "drops", "losses", "attempts", "ignored"):
                 self._reader.__dict__.pop(known, None)
         return self._reader
 
