@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
         ("SELECT count(*) FROM samples WHERE loss BETWEEN 0.1 AND 0.2", 2 * TENTHS),
         ("SELECT count(*) FROM samples s WHERE s.loss NOT between 0.1 AND .2 OR label = 1", TENTHS),
         ("SELECT count(*) FROM samples WHERE NOT \"loss\" BETWEEN 0.1 AND 0.2 AND label > 1", TENTHS),
-        ("SELECT count(*) FROM samples WHERE 'a BETWEEN 1 AND 2' <> '' AND loss + 0 BETWEEN 0.05 AND 0.15", TENTHS),
+        ("SELECT count(*) FROM samples WHERE 'a BETWEEN 1 AND 2' <> '' AND loss * 2 BETWEEN 0.2 AND 0.1 * 2", TENTHS),
         ("SELECT count(*) FROM samples WHERE loss IN (0.1, 0.2)", 2 * TENTHS),
     ],
 )  # fmt: skip

@@ -12,15 +12,15 @@ _SUMMING = re.compile(
 """Up to what is summed."""
 _WIDE = "CAST(0 AS HUGEINT)"
 """Added, it makes a number of single precision one of double, an integer one of 128 bits, and changes no value."""
-_ONE = r"(?:(?:\w+\s*\.\s*)?\w+|\w*\([^()]*\))"
-_BOUND = rf"(?:[+-]?\d+(?:\.\d*)?(?:e[+-]?\d+)?|[+-]?\.\d+|[+-]?{_ONE})"
+_ONE = r"(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+|(?:\w+\s*\.\s*)?\w+|\w*\([^()]*\))"
+_VALUE = rf"[+-]?\s*{_ONE}(?:\s*[-+*/%]\s*{_ONE})*"
 _BETWEEN = re.compile(
-    rf"(?P<before>^|[(,]|\b(?:where|and|or|not|when|on|having|select|by)\b)\s*(?P<of>{_ONE})\s+(?P<not>not\s+)?between\s+"
-    rf"(?P<low>{_BOUND})\s+and\s+(?P<high>{_BOUND})"
+    rf"(?P<before>^|[(,]|\b(?:where|and|or|not|when|then|else|on|having|select|by)\b)\s*(?P<of>{_VALUE})\s+(?P<not>not\s+)?between\s+"
+    rf"(?P<low>{_VALUE})\s+and\s+(?P<high>{_VALUE})"
     r"(?=\s*(?:$|[),;]|\b(?:and|or|then|group|order|limit|offset|having|union|intersect|except|window|as|else|end)\b))",
     re.IGNORECASE,
 )
-"""One value between two others: no arithmetic around it, whose extent would have to be known."""
+"""One value between two others, with what bounds it on either side; no brackets in brackets."""
 
 
 def opaque_blanked(sql: str) -> str:
