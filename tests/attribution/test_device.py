@@ -342,3 +342,58 @@ def test_the_rest_behind_the_first_layer_shares_the_weights_of_the_whole() -> No
     rest = {p.data_ptr(): p.numel() for p in (*made.parted.rest.model.parameters(), *made.parted.rest.model.buffers())}
     assert rest
     assert rest.keys() <= whole.keys()
+
+
+class OwnTokens(nn.Module):
+    """Rows of ids with tokens of the model's own around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.words, self.head = nn.Embedding(12, 5), nn.Linear(5, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        around = torch.cat([ids.new_full((len(ids), 1), 2), ids, ids.new_full((len(ids), 1), 3)], 1)
+        scores: Tensor = self.head((self.words(around) * torch.arange(1, 7)[:, None]).sum(1).tanh())
+        return scores
+
+
+def test_tokens_of_the_model_itself_stay_in_a_captured_graph(graphs: list[FakeGraph]) -> None:
+    ids = torch.randint(0, 12, (40, 4), generator=torch.Generator().manual_seed(1))
+    found = []
+    for with_graphs in (False, True):
+        settings = settle(methods=("gradient", "integrated"), integrating=(6, 0))
+        made = Explainer(prepare(OwnTokens(), ids, device="cpu"), settings)
+        made._gradients._graphs = with_graphs
+        # Two groups: the second is replayed on other samples than those that were captured.
+        found.append([made.explain(units) for units in torch.arange(40).split(20)])
+    assert len(graphs) == 1
+    for plain, captured in zip(*found, strict=True):
+        for method in ("gradient", "integrated"):
+            np.testing.assert_allclose(
+                captured.attributions[method][""], plain.attributions[method][""], rtol=1e-4, atol=1e-6
+            )
+            np.testing.assert_allclose(captured.delta[method], plain.delta[method], rtol=1e-3)
+
+
+def test_a_forward_that_fails_while_it_is_captured_runs_as_it_is(graphs: list[FakeGraph]) -> None:
+    class Waiting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if FakeGraph.under_way is not None:
+                raise RuntimeError("operation not permitted when stream is capturing")
+            scores: Tensor = self.net(x)
+            return scores
+
+    x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = []
+    for with_graphs in (False, True):
+        made = Explainer(prepare(Waiting(), x, device="cpu"), settle(methods=("smoothgrad",), smoothing=9))
+        made._gradients._graphs = with_graphs
+        found.append(made.explain().attributions["smoothgrad"])
+    assert len(graphs) == 1
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-4)

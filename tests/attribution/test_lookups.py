@@ -388,3 +388,35 @@ def test_two_inputs_that_one_call_looks_up_are_explained_each_at_its_own() -> No
     np.testing.assert_allclose(gradients[0], torch.tensor([1.0, 2.0])[:, None] * at, atol=1e-5)
     np.testing.assert_allclose(gradients[1], torch.tensor([3.0, 4.0])[:, None] * at, atol=1e-5)
     assert np.nanmax(found.delta["integrated"]) < 1e-4
+
+
+class Twice(nn.Module):
+    """Ids looked up as they are, and again as something else, in the same table or in another."""
+
+    def __init__(self, again: Callable[[Tensor], Tensor], *, shared: bool) -> None:
+        super().__init__()
+        torch.manual_seed(9)
+        self.words = nn.Embedding(12, 5)
+        self.others = self.words if shared else nn.Embedding(12, 5)
+        self.head, self.again = nn.Linear(5, 3), again
+
+    def forward(self, ids: Tensor) -> Tensor:
+        scores: Tensor = self.head((self.words(ids) + 2 * self.others(self.again(ids))).sum(1))
+        return scores
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_second_look_up_of_computed_ids_is_explained_in_their_own_table_and_else_told(shared: bool) -> None:
+    model = Twice(lambda ids: ids.masked_fill(ids == 0, 1).flip(1), shared=shared).eval()
+    found = xaicli.saliency(model, IDS, methods="gradient", device="cpu")
+    at = model.head.weight[model(IDS).argmax(1)].detach()[:, None].expand(3, 4, 5)
+    expected = torch.cat([at, 2 * at], -1) if shared else at
+    np.testing.assert_allclose(found.attributions["gradient"], expected, atol=1e-5)
+    assert [note for note in found.answer.warnings if "looks up what it computes" in note] == (
+        []
+        if shared
+        else [
+            "forward also looks up what it computes from ids, in 1 embedding: explained is the look-up of the ids "
+            "themselves"
+        ]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,41 @@ def test_a_decoder_says_the_token_after_its_last() -> None:
     with torch.no_grad():
         logits = model(**batch).logits
     assert found.predictions.tolist() == [logits[0, 3].argmax().item(), logits[1, 1].argmax().item()]
+
+
+def _bart(hf: Any) -> Any:
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    ends = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+    return hf.BartForSequenceClassification(
+        hf.BartConfig(
+            vocab_size=20, d_model=8, encoder_ffn_dim=8, decoder_ffn_dim=8, num_labels=3, init_std=0.5, **sizes, **ends
+        )
+    )
+
+
+def _t5(hf: Any) -> Any:
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 20}
+    ends = {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
+    return hf.T5ForSequenceClassification(hf.T5Config(**sizes, **ends, num_labels=3))
+
+
+@pytest.mark.parametrize("build", [_bart, _t5])
+def test_ids_that_encoder_and_decoder_both_look_up_are_explained_by_both(build: Callable[[Any], Any]) -> None:
+    torch.manual_seed(0)
+    model = build(pytest.importorskip("transformers")).eval()
+    ids = torch.randint(3, 20, (3, 5))
+    ids[:, -1] = 2
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    kept: list[Tensor] = []
+    encoder, decoder = model.get_encoder().embed_tokens, model.get_decoder().embed_tokens
+    hooks = [part.register_forward_hook(lambda _, __, rows: kept.append(rows)) for part in {encoder, decoder}]
+    logits = model(**batch).logits
+    for hook in hooks:
+        hook.remove()
+    first, second = torch.autograd.grad(logits.amax(1).sum(), kept)
+    # The decoder reads the tokens moved on by one: the last one reaches it in no way.
+    expected = torch.cat([first, nn.functional.pad(second[:, 1:], (0, 0, 0, 1))], -1)
+    found = xaicli.saliency(model, batch, methods=("gradient", "integrated"), integrating=(200, 0), device="cpu")
+    assert found.predictions.tolist() == logits.argmax(1).tolist()
+    np.testing.assert_allclose(found.attributions["gradient"], expected, atol=1e-6)
+    assert np.nanmax(found.delta["integrated"]) < 0.05

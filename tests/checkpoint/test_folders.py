@@ -45,7 +45,12 @@ def test_pickled_weights_beside_a_configuration_load_with_arch(tmp_path: Path) -
     torch.save({"lr": 1e-3}, tmp_path / "training_args.bin")
     loaded = load_checkpoint(tmp_path, arch=lambda: nn.Linear(3, 2))
     assert torch.equal(loaded.model.weight, model.weight)  # type: ignore[arg-type]
-    assert {tensor.name for tensor in inspect_checkpoint(tmp_path).tensors} == {"weight", "bias"}
+    found = inspect_checkpoint(tmp_path)
+    assert {tensor.name for tensor in found.tensors} == {"weight", "bias"}
+    assert found.verdict == "with --arch"
+    (note,) = found.facts.notes
+    assert note.startswith("pytorch_model.bin is a pickle, read without running any of it")
+    assert note.endswith(f"xai checkpoint convert {tmp_path} -o model.safetensors")
 
 
 def test_a_conversion_says_which_weights_it_took(tmp_path: Path) -> None:
@@ -106,6 +111,16 @@ def test_pickled_weights_of_a_hugging_face_folder_load_with_its_configuration(tm
     assert loaded.facts.input_names == ("input_ids",)
     assert {"attention_mask", "token_type_ids"} <= set(loaded.facts.optional_inputs)
     assert "labels" not in loaded.facts.optional_inputs
+    found = inspect_checkpoint(tmp_path)
+    assert (found.verdict, found.facts.kind, found.facts.sha256) == ("as it is", "hugging_face", loaded.facts.sha256)
+    assert found.facts.label_names == loaded.facts.label_names
+    assert {tensor.name for tensor in found.tensors} == set(state)
+    assert f"xai checkpoint convert {tmp_path}" in found.facts.notes[-1]
+    written = convert_checkpoint(tmp_path, tmp_path.parent / "model.safetensors")
+    assert torch.equal(load_file(written)["classifier.weight"], model.classifier.weight)
+    (tmp_path / "config.json").write_text('{"architectures": ["A"], "auto_map": {"AutoModel": "a.A"}}')
+    assert inspect_checkpoint(tmp_path).verdict == "with --arch"
+    config.save_pretrained(tmp_path)
     torch.save({k: v for k, v in state.items() if "classifier" not in k}, tmp_path / "pytorch_model.bin")
     with pytest.raises(XaiError, match="2 missing") as told:
         load_checkpoint(tmp_path)

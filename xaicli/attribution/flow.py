@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from xaicli.attribution.lookups import Lookup, lookup_of, name_of, tensors_in
+from xaicli.attribution.lookups import EMBEDDINGS, Lookup, lookup_of, name_of, tensors_in
 
 _CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"))
 _CHANNELS_SECOND = _CONVOLUTIONS | {"batch_norm", "instance_norm", "group_norm"}
 _CHANNELS_LAST = frozenset(("linear", "layer_norm", "rms_norm"))
 _ACTIVATIONS = frozenset(("relu", "gelu", "silu", "hardswish", "leaky_relu", "elu", "mish", "relu6", "prelu", "add"))
-_FEATURE_MAPS = _CHANNELS_SECOND | _ACTIVATIONS | {"layer_norm", "rms_norm"}
+FEATURE_MAPS = _CHANNELS_SECOND | _ACTIVATIONS | {"layer_norm", "rms_norm"}
+"""What can give a feature map."""
 _RESHAPES = frozenset(("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "getitem", "unsafe_view"))
 _KEEP_VALUES = _RESHAPES | {"to", "clone", "contiguous", "long", "int", "type", "expand", "alias", "detach", "clamp"}
 _KEEP_VALUES |= {"clamp_min", "clamp_max", "to_copy", "slice", "cuda", "cpu"}
@@ -149,28 +150,30 @@ class _Watcher(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = name_of(func)
-        if name == "embedding":
+        if name in EMBEDDINGS:
             self._embedding(args, kwargs)
         before = [t for t in tensors_in((args, kwargs)) if id(t) in self._known]
         if before and name not in _NO_VALUES:
             self._move(name, func, args, kwargs, list(tensors_in(result)))
             for made in tensors_in(result):
                 self._note(name, args, kwargs, before, made, several=not isinstance(result, Tensor))
-        if name in _FEATURE_MAPS:
+        if name in FEATURE_MAPS:
             self._feature_map(result)
             self._maps += 1
         return result
 
     def _embedding(self, args: Any, kwargs: Any) -> None:
-        given = [t for t in tensors_in((args, kwargs)) if not t.is_floating_point()]
-        for ids in given[:1]:
+        tensors = list(tensors_in((args, kwargs)))
+        table = next((t.untyped_storage().data_ptr() for t in tensors if t.is_floating_point()), 0)
+        for ids in [t for t in tensors if not t.is_floating_point()][:1]:
             positions = self._where(ids)
             if positions is None:
                 continue
             own = id(ids) not in self._known or self._known[id(ids)].same is not None
             for source, shape in enumerate(self._shapes):
                 there = self._local(positions, source)
-                lookup = lookup_of(self._embeddings, there, shape[0], math.prod(shape[1:])) if shape else None
+                per = math.prod(shape[1:])
+                lookup = lookup_of(self._embeddings, there, shape[0], per, table=table) if shape else None
                 if lookup is not None:
                     found = self.flow.embedded if own else self.flow.maybe_embedded
                     found.setdefault(source, []).append(lookup)
@@ -205,7 +208,7 @@ class _Watcher(TorchFunctionMode):
         except Exception:  # an index on another device, say: what is not followed is not explained
             found = None
         # One by one, values may become those of a mask or of features, which is not for a look-up alone to read.
-        if name not in _MOVES | _JOINS | _PADS | _CONVERT | {"embedding"} and (made or name in _READ):
+        if name not in _MOVES | _JOINS | _PADS | _CONVERT | EMBEDDINGS and (made or name in _READ):
             for tensor in before[:1]:
                 self._read_otherwise(self._positions[id(tensor)])
         for tensor in made:
@@ -401,25 +404,3 @@ def _kept(channel: int, before: Tensor, made: Tensor) -> int | None:
     if channel == 1 - before.ndim and made.ndim > 2 and made.shape[1] == size:
         return 1 - made.ndim
     return channel if made.shape == before.shape else None
-
-
-class FeatureMaps(TorchFunctionMode):
-    """Keeps some feature maps so that they can be differentiated by.
-
-    Args:
-        calls: Which, by `FeatureMap.call`.
-    """
-
-    def __init__(self, calls: Sequence[int]) -> None:
-        super().__init__()
-        self.found: dict[int, Tensor] = {}
-        self._wanted, self._calls = frozenset(calls), 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if name_of(func) in _FEATURE_MAPS:
-            self._calls += 1
-            if self._calls - 1 in self._wanted:
-                self.found[self._calls - 1] = result
-                return result.clone()  # What is kept must not meet an in-place activation.
-        return result

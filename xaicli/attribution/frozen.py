@@ -24,6 +24,10 @@ from xaicli.attribution.settings import Precision
 from xaicli.errors import XaiError
 from xaicli.heads.calling import Call
 
+IN_PLACE = (
+    "does forward change in place what its own gradient needs (x[:, 0] += ..., add_, a view written to)? write it out "
+    "of place; loss.backward() fails alike"
+)
 _NONE: Embedded = MappingProxyType({})
 _LEAST = 2
 """No batch of one: some models squeeze it away."""
@@ -91,7 +95,9 @@ class FrozenModel:
                 ) from error
             raise XaiError(
                 f"the model fails on inputs of shape {shapes}: {first_line(error)}",
-                hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
+                hint=IN_PLACE
+                if "modified inplace" in str(error)
+                else "do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
             ) from error
 
     def arranged(self, batch: Tensor) -> Tensor:

@@ -24,6 +24,11 @@ _TF32 = 5e-3
 _ROWS = 32
 _STATIC = re.compile(r"size\(\)\[0\] == (\d+)")
 
+_DIFFERENTIATES = (
+    "forward differentiates by itself, and a clean pass has no gradients: inside forward, with torch.enable_grad(): "
+    "and x.requires_grad_() where not x.requires_grad"
+)
+
 Outputs = Callable[[Any], Tensor]
 
 
@@ -232,7 +237,8 @@ class GivenModel:
             )
             raise XaiError(
                 f"the model fails on inputs of shape {shapes}: {first_line(error)}",
-                hint=self._without_batch()
+                hint=(_DIFFERENTIATES if "does not require grad" in str(error) else "")
+                or self._without_batch()
                 or "do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize; "
                 "a forward of a fixed batch size needs that many samples",
             ) from error

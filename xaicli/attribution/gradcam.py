@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xaicli.attribution.flow import FeatureMap, FeatureMaps
-from xaicli.attribution.gradients import Attributions
+from xaicli.attribution.flow import FEATURE_MAPS, FeatureMap
+from xaicli.attribution.gradients import Attributions, differentiating
 from xaicli.attribution.inputs import Layout
+from xaicli.attribution.lookups import KeptCalls
 from xaicli.attribution.prepared import Prepared
 from xaicli.errors import XaiError
 
@@ -69,7 +70,7 @@ def _activation(prepared: Prepared, entry: int, layout: Layout) -> FeatureMap | 
 
 def _cams(prepared: Prepared, places: set[FeatureMap], rows: Tensor) -> dict[FeatureMap | None, Tensor]:
     """{activation: (row, *places)}."""
-    maps = FeatureMaps([place.call for place in places])
+    maps = KeptCalls(FEATURE_MAPS, [place.call for place in places])
     # Clones: an in-place operation may not meet a leaf.
     with torch.enable_grad():
         points = [prepared.of_units(i)[rows].requires_grad_().clone() for i in range(len(prepared.entries))]
@@ -83,7 +84,8 @@ def _cams(prepared: Prepared, places: set[FeatureMap], rows: Tensor) -> dict[Fea
             hint="is there torch.no_grad, detach, argmax, .long() or .data inside forward? gradcam needs the gradient",
         )
     ordered = sorted(places, key=lambda place: place.call)
-    gradients = torch.autograd.grad(scalar, [maps.found[p.call] for p in ordered], allow_unused=True)
+    with differentiating():
+        gradients = torch.autograd.grad(scalar, [maps.found[p.call] for p in ordered], allow_unused=True)
     found: dict[FeatureMap | None, Tensor] = {}
     for place, gradient in zip(ordered, gradients, strict=True):
         activation = maps.found[place.call].detach().movedim(place.channel, 1)

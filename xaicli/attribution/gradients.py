@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from xaicli.attribution.frozen import FrozenModel, Reduce, is_memory_error
+from xaicli.attribution.frozen import IN_PLACE, FrozenModel, Reduce, is_memory_error
+from xaicli.attribution.given import first_line
 from xaicli.attribution.lookups import Embedded
 from xaicli.errors import XaiError
 
@@ -49,6 +51,24 @@ class _Entry(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[None, Tensor, None, None]:
         ctx.gradients[ctx.place] = outputs[0]
         return None, outputs[0].new_zeros(()), None, None
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """What autograd cannot differentiate becomes an error in one line.
+
+    Raises:
+        XaiError: It cannot; memory that ran out stays the error that it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_memory_error(error) or "use_reentrant" in str(error):
+            raise
+        raise XaiError(
+            f"the model answers, and autograd cannot differentiate it: {first_line(error).partition(' Hint:')[0]}",
+            hint=IN_PLACE,
+        ) from error
 
 
 class Captured:
@@ -154,7 +174,7 @@ class Gradients:
             One gradient per entry, (row, ...), in the points' dtype.
 
         Raises:
-            XaiError: The outputs do not depend on the inputs through autograd.
+            XaiError: The outputs do not depend on the inputs through autograd, or autograd cannot differentiate them.
         """
         units = units if self._units is None else self._units[units]
         # A graph computes all its rows: of a chunk that is much smaller most would be for nothing.
@@ -174,9 +194,12 @@ class Gradients:
             raise XaiError(
                 "the model's output does not depend on its inputs through autograd",
                 hint="is there torch.no_grad, detach, argmax, .long() or .data inside forward? saliency needs the "
-                "gradient; ids go in as int64, not as bytes or floats",
+                "gradient, and of autograd.grad inside forward create_graph=True; ids go in as int64, not as bytes or "
+                "floats",
             )
-        self._differentiate(total, entry)
+        gradients[:] = [None] * len(points)  # Of a `backward` inside forward.
+        with differentiating():
+            self._differentiate(total, entry)
         return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, points, strict=True)]
 
     def _differentiate(self, total: Tensor, entry: Tensor) -> None:
@@ -207,7 +230,7 @@ class Gradients:
             self._captured, failed = None, False
             try:
                 self._captured = Captured(self._eager, points, units, rows)
-            except RuntimeError as error:
+            except (RuntimeError, XaiError) as error:
                 if is_memory_error(error):
                     raise
                 failed = True
@@ -251,13 +274,28 @@ class Gradients:
             return self(points, units)
         kept: dict[int, int] = {}
 
-        def pack(tensor: Tensor) -> Tensor:
+        def pack(tensor: Tensor) -> tuple[Tensor, int]:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor.detach(), _version(tensor)
+
+        def unpack(packed: tuple[Tensor, int]) -> Tensor:
+            tensor, version = packed
+            if _version(tensor) != version:  # Which autograd checks of itself, but for what such hooks keep.
+                raise RuntimeError("a tensor that the gradient needs has been modified by an inplace operation")
             return tensor
 
         own = {p.untyped_storage().data_ptr() for p in (*self.model.model.parameters(), *self.model.model.buffers())}
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            gradients = self._eager(points, units if self._units is None else self._units[units])
+        units = units if self._units is None else self._units[units]
+        kept_points = [point.clone() for point in points]
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+                gradients = self._eager(points, units)
+        except (RuntimeError, XaiError) as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            # `torch.func` inside forward knows no such hooks: what a row needs stays unknown, and rows few.
+            self._rows = _FIRST_ROWS
+            return self._eager(kept_points, units)
         used = sum(size for pointer, size in kept.items() if pointer not in own)
         self._rows = self._fitting(max(1, used // max(len(units), 2)))
         if self._parent is not None and self._graphs:
@@ -271,6 +309,11 @@ class Gradients:
             low = max(low, _CONVOLUTIONAL_ROWS)
         high = max(1, min(high, int(_MEMORY_PART * _memory(self.model.device) / per_row)))
         return _power_of_two(max(min(low, high), min(high, high if on_gpu else _CPU_TARGET // per_row)))
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place, which those of inference mode do not count."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _power_of_two(rows: int) -> int:

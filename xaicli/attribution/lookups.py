@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -55,6 +55,7 @@ class Lookup:
             length where they are transposed.
         width: How many numbers each place gets; 0 where that is not known yet.
         start: Where they begin among those that other calls give the same places.
+        table: Which table it looks them up in, by the memory of its weights; 0 where that is not known.
     """
 
     call: int
@@ -62,6 +63,7 @@ class Lookup:
     lead: int = 1
     width: int = 0
     start: int = 0
+    table: int = 0
 
     def by_sample(self, rows: Tensor, n: int) -> Tensor:
         """(sample, place, width) of what the call answers for `n` samples."""
@@ -105,7 +107,7 @@ Embedded = Mapping[int, Sequence[tuple[Lookup, Tensor]]]
 """{call of an embedding: its look-ups, each with the point (row, ..., width) it answers at}."""
 
 
-def lookup_of(call: int, positions: Tensor, n: int, per: int) -> Lookup | None:
+def lookup_of(call: int, positions: Tensor, n: int, per: int, *, table: int = 0) -> Lookup | None:
     """Which places of each sample a call looks up; None where it does not look up the same of every sample.
 
     Args:
@@ -113,6 +115,7 @@ def lookup_of(call: int, positions: Tensor, n: int, per: int) -> Lookup | None:
         positions: For each of its ids where it was in the input, flat; -1 for what is none of the input's.
         n: How many samples the input has.
         per: How many places each.
+        table: Which table.
     """
     for axis in range(positions.ndim if positions.numel() else 0):
         lead = math.prod(positions.shape[:axis])
@@ -122,7 +125,7 @@ def lookup_of(call: int, positions: Tensor, n: int, per: int) -> Lookup | None:
         own = rows[0] >= 0
         expected = torch.where(own, rows[0] % per + per * torch.arange(n)[:, None], -1)
         if bool(own.any()) and torch.equal(rows, expected):
-            return Lookup(call, tuple(rows[0].tolist()), lead)
+            return Lookup(call, tuple(rows[0].tolist()), lead, table=table)
     return None
 
 
@@ -138,6 +141,9 @@ def side_by_side(lookups: Sequence[Lookup], widths: Sequence[int], per: int) -> 
     return tuple(found), max(filled)
 
 
+EMBEDDINGS = frozenset(("embedding",))
+
+
 class Embeddings(TorchFunctionMode):
     """Some calls of an embedding answer with what is given in their place.
 
@@ -150,7 +156,7 @@ class Embeddings(TorchFunctionMode):
         self._given, self._calls = given, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if name_of(func) == "embedding":
+        if name_of(func) in EMBEDDINGS:
             self._calls += 1
             given = self._given.get(self._calls - 1)
             if given is not None:
@@ -242,22 +248,27 @@ def _bags(args: Any, kwargs: Any) -> Tensor | None:
             return (rows * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
-class LookedUp(TorchFunctionMode):
-    """Keeps what the calls of embeddings answer.
+class KeptCalls(TorchFunctionMode):
+    """Keeps what some calls of some functions answer, so that it can be read, or differentiated by.
 
     Args:
-        calls: Which ones.
+        names: The functions, as `name_of` names them.
+        calls: Which of their calls, counted together.
+
+    Attributes:
+        found: {call: its answer}.
     """
 
-    def __init__(self, calls: Sequence[int]) -> None:
+    def __init__(self, names: Collection[str], calls: Iterable[int]) -> None:
         super().__init__()
         self.found: dict[int, Tensor] = {}
-        self._wanted, self._calls = frozenset(calls), 0
+        self._names, self._wanted, self._calls = names, frozenset(calls), 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if name_of(func) == "embedding":
-            if self._calls in self._wanted:
-                self.found[self._calls] = result.detach().clone()
+        if name_of(func) in self._names:
             self._calls += 1
+            if self._calls - 1 in self._wanted:
+                self.found[self._calls - 1] = result
+                return result.clone()  # What is kept must not meet an in-place operation.
         return result

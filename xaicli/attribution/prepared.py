@@ -17,7 +17,7 @@ from xaicli.attribution.flow import Flow, flow_of
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
-from xaicli.attribution.lookups import Embedded, LookedUp, LookingUp, Lookup, side_by_side
+from xaicli.attribution.lookups import EMBEDDINGS, Embedded, KeptCalls, LookingUp, Lookup, side_by_side
 from xaicli.attribution.settings import Target
 from xaicli.attribution.targets import LOSS, Said, choose, class_of, place_explained
 from xaicli.attribution.twin import Hooks, private_copy
@@ -506,6 +506,7 @@ def _entries(
         if position in tokens:
             lookups, point = _looked_up(frozen, batches, tokens[position], x.shape)
             notes += _left_out(flow, position, name or known[position], lookups, x.shape)
+            notes += _computed(flow, position, name or known[position], lookups)
             mask = _attention_mask(position, known, batches)
             entries.append(Entry(name, position, lookups, mask=mask))
             points.append(point)
@@ -539,12 +540,18 @@ def _ways(frozen: FrozenModel, batches: Sequence[Tensor]) -> tuple[Flow, dict[in
 
 
 def _lookups(flow: Flow, position: int) -> tuple[Lookup, ...]:
-    """The look-ups of an input's own values; of what was computed from it where one alone looks up these places."""
+    """The look-ups of an input's own values, and those of what was computed from it that are of its tokens, too.
+
+    Those are the ones that alone look up these places, and those in the table that holds the own values' rows: a
+    decoder's, say, of the ids moved on by one with something in the place of what fills them up.
+    """
     own, computed = flow.embedded.get(position, []), flow.maybe_embedded.get(position, [])
     read = {place for lookup in own for place in lookup.read}
+    tables = {lookup.table for lookup in own} - {0}
     counts = Counter(place for lookup in computed for place in lookup.read)
     alone = [c for c in computed if not read & c.read and all(counts[place] == 1 for place in c.read)]
-    return tuple(sorted((*own, *alone), key=lambda lookup: lookup.call))
+    again = [c for c in computed if read & c.read and c.table in tables]
+    return tuple(sorted((*own, *alone, *again), key=lambda lookup: lookup.call))
 
 
 def _columns(places: Iterable[int], shape: Sequence[int]) -> str:
@@ -570,6 +577,19 @@ def _left_out(flow: Flow, position: int, name: str, lookups: Sequence[Lookup], s
             "gradient",
         )
     return [f"{_columns(left, shape)} of {name}: looked up by no embedding, and so not explained"]
+
+
+def _computed(flow: Flow, position: int, name: str, lookups: Sequence[Lookup]) -> list[str]:
+    """What is said of look-ups of what forward computes from the ids, beside those of the ids themselves."""
+    explained = {lookup.call for lookup in lookups}
+    read = {place for lookup in lookups for place in lookup.read}
+    others = [each for each in flow.maybe_embedded.get(position, []) if each.call not in explained and each.read & read]
+    if not others:
+        return []
+    return [
+        f"forward also looks up what it computes from {name}, in {len(others)} embedding{'s'[: len(others) > 1]}: "
+        "explained is the look-up of the ids themselves"
+    ]
 
 
 def _categories(given: GivenModel, flow: Flow, batches: Sequence[Tensor]) -> UsageError | None:
@@ -633,7 +653,7 @@ def _looked_up(
     found: dict[int, list[Tensor]] = {lookup.call: [] for lookup in lookups}
     for first in range(0, n, step):
         given = [frozen.padded(x[first : first + step].clone()) for x in batches]
-        with torch.no_grad(), LookedUp(tuple(found)) as seen:
+        with torch.no_grad(), KeptCalls(EMBEDDINGS, found) as seen:
             frozen.forward(given)
         for lookup in lookups:
             rows = lookup.by_sample(seen.found[lookup.call], len(given[0]))

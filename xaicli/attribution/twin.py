@@ -58,12 +58,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """What a forward pass keeps in a model - counters, caches, the last activation - is undone."""
+    """What a forward pass keeps in a model - counters, caches, the last activation, gradients - is undone."""
     modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
     attributes = [(m, dict(vars(m)), dict(m._buffers), dict(m._parameters)) for m in modules]
     buffers = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
     # Hooks too: transformers installs some at the first call, and marks the model, whose mark is undone here.
     hooks = [(h, dict(h)) for m in modules for n, h in vars(m).items() if "_hooks" in n and isinstance(h, dict)]
+    # A forward that calls `backward` adds to gradients: to none of a training's.
+    gradients = [(p, p.grad) for p in model.parameters() if p.requires_grad]
+    for parameter, _ in gradients:
+        parameter.grad = None
     try:
         yield
     finally:
@@ -80,6 +84,8 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
             if held_hooks.keys() != before_hooks.keys():
                 held_hooks.clear()
                 held_hooks.update(before_hooks)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
         with torch.no_grad():
             for buffer, version, value in buffers:
                 if buffer._version != version:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -71,7 +72,7 @@ def inspect_checkpoint(path: str | PathLike[str]) -> Inspection:
         return _refused(_blank(path, Kind.STATE_DICT), error, ())
     match container:
         case Container.FOLDER if (pickled := pickled_in(path)) is not None:
-            return _torch_file(_blank(pickled, Kind.STATE_DICT))
+            return _pickled_folder(path, _torch_file(_blank(pickled, Kind.STATE_DICT)))
         case Container.FOLDER:
             return _folder(_blank(path, Kind.HUGGING_FACE))
         case Container.SAFETENSORS | Container.SHARDS:
@@ -114,6 +115,22 @@ def _folder(found: Inspection) -> Inspection:
         return _refused(found, error, ())
     found = replace(found, facts=facts, tensors=tensors)
     return _with_broken(found, read_tensors(found.facts.path).items())
+
+
+def _pickled_folder(folder: Path, found: Inspection) -> Inspection:
+    """A folder of weights that `torch.save` wrote, by what was found in them, and how they become safetensors."""
+    from xaicli.checkpoint.tensor_file import describe_pickled_folder
+
+    if found.verdict is not Verdict.WITH_ARCH:
+        return found
+    said = f"{found.facts.path.name} is a pickle, read without running any of it; as safetensors: "
+    said += f"xai checkpoint convert {shlex.quote(str(folder))} -o model.safetensors"
+    notes = (*found.facts.notes, said)
+    whole = _blank(folder, Kind.HUGGING_FACE)
+    facts = describe_pickled_folder(folder, whole.facts)
+    if facts is None:
+        return replace(found, facts=replace(found.facts, notes=notes))
+    return replace(found, facts=replace(facts, notes=notes), verdict=Verdict.AS_IT_IS, n_bytes=whole.n_bytes)
 
 
 def _package(found: Inspection) -> Inspection:

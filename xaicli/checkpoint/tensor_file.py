@@ -267,6 +267,22 @@ def describe_folder(path: Path, facts: CheckpointFacts) -> tuple[tuple[TensorFac
     return tensors, _with_folder_facts(facts, path, config)
 
 
+def describe_pickled_folder(path: Path, facts: CheckpointFacts) -> CheckpointFacts | None:
+    """The facts of a model folder whose weights `torch.save` wrote, read without transformers.
+
+    Args:
+        path: The folder.
+        facts: What is known of it.
+
+    Returns:
+        None where its configuration names no class to load it with, or code of its own.
+    """
+    config = _json(path / "config.json") if (path / "config.json").is_file() else {}
+    if not config.get("architectures") or _names_code(config):
+        return None
+    return _with_folder_facts(facts, path, config)
+
+
 def _admitted(path: Path, pickled: bool = False) -> dict[str, Any]:
     config = _json(path / "config.json")
     if _names_code(config):
