@@ -17,6 +17,8 @@ from torch import Tensor
 from xaicli.attribution.gradients import Attributions, Problem, draws_of, run
 from xaicli.attribution.settings import GRADIENT, INTEGRATED, SMINT, SMOOTHGRAD, Settings
 
+_ROWS = 32
+"""Ends of paths that are asked for together: one by one, those of a single sample are each padded to two rows."""
 Weights = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 """The places of a path's points and what each counts."""
 
@@ -325,9 +327,15 @@ def _path_differences(problem: Problem, settings: Settings, noise: list[Tensor])
     start = _at_baseline(problem)
     every = torch.arange(problem.n_units, device=problem.inputs[0].device)
     ends = [problem.clean]
-    for draw in range(1, settings.smint_draws if SMINT in methods else 1):
-        points = [torch.addcmul(x, s, e[draw]) for x, s, e in zip(problem.inputs, problem.sigma, noise, strict=True)]
-        ends.append(problem.forward(points, every))
+    draws = range(1, settings.smint_draws if SMINT in methods else 1)
+    together = max(1, _ROWS // problem.n_units)
+    for first in range(0, len(draws), together):
+        some = draws[first : first + together]
+        points = [
+            torch.cat([torch.addcmul(x, s, e[draw]) for draw in some])
+            for x, s, e in zip(problem.inputs, problem.sigma, noise, strict=True)
+        ]
+        ends += problem.forward(points, every.repeat(len(some))).split(problem.n_units)
     return {m: (torch.stack(ends).mean(0) if m == SMINT else problem.clean) - start for m in methods}
 
 
