@@ -335,7 +335,7 @@ def _path_differences(problem: Problem, settings: Settings, noise: list[Tensor])
             torch.cat([torch.addcmul(x, s, e[draw]) for draw in some])
             for x, s, e in zip(problem.inputs, problem.sigma, noise, strict=True)
         ]
-        ends += problem.forward(points, every.repeat(len(some))).split(problem.n_units)
+        ends += problem.forward(points, every.repeat(len(some))).view(len(some), -1).unbind()
     return {m: (torch.stack(ends).mean(0) if m == SMINT else problem.clean) - start for m in methods}
 
 
