@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from xaicli.integrations.identity import IdsBesideCollator
+from xaicli.integrations.collators import IdsBesideCollator
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="the transformers Trainer needs accelerate")

@@ -16,8 +16,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, default_collate
 
 import xaicli
-from xaicli.integrations.identity import kinds_of
-from xaicli.integrations.order import WatchedCollator
+from xaicli.integrations.collators import WatchedCollator
+from xaicli.integrations.order import kinds_of
 
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
@@ -190,8 +190,8 @@ def shown_late(samples: list[Any]) -> Any:
 
 def test_an_assumption_that_proves_wrong_is_taken_back_in_words(tmp_path: Path) -> None:
     told = validated(tmp_path, shown_late)
-    assert any("whose order was taken for that of its samples" in one and "under the ids of others" in one
-               for one in told)  # fmt: skip
+    wrong = [one for one in told if "whose order was taken for that of its samples" in one]
+    assert ["8 rows of batches before may stand under the ids of others" in one for one in wrong] == [True]
     assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N - 8
 
 
@@ -355,7 +355,7 @@ def test_what_cannot_be_compared_costs_the_training_nothing() -> None:
     watched = WatchedCollator(lambda _: batch)
     assert watched([Odd(), Odd()]).batch is batch
     assert not watched.seen.is_other
-    assert not watched.is_known
+    assert not watched.seen.is_known
 
 
 def test_rows_of_any_kind_are_told_apart() -> None:

@@ -180,6 +180,24 @@ def test_an_order_that_a_step_does_not_show_is_said(tmp_path: Path, keeps_order:
     }
 
 
+def test_an_order_that_was_assumed_and_proves_wrong_is_said_with_its_rows(tmp_path: Path) -> None:
+    """Two batches of changed inputs show no order; the third is given to the model turned."""
+    seen = []
+
+    def step(model: Any, batch: Any) -> Any:
+        seen.append(batch[0])
+        x = batch[1] * 2 if len(seen) < 3 else batch[1].flip(0)
+        return own_loss(model(x), batch[2])
+
+    found, said = fitted(tmp_path, Fixed(step), DataLoader(WITH_IDS, batch_size=3))
+    wrong = [one for one in said if "may stand under the ids of others" in one]
+    assert ["training_step" in one and " 6 rows of batches" in one for one in wrong] == [True]
+    turned = {100 + i: float(functional.cross_entropy(Fixed().net(X[i : i + 1]), Y[i : i + 1])) for i in range(6, N)}
+    assert {i: loss for i, loss in found.select("sample_id", "loss").iter_rows() if i >= 106} == {
+        i: pytest.approx(loss, abs=1e-5) for i, loss in turned.items()
+    }
+
+
 def test_a_step_that_changes_its_inputs_and_gives_the_batch_s_labels_needs_no_word(tmp_path: Path) -> None:
     found, said = fitted(tmp_path, Fixed(lambda m, b: functional.cross_entropy(m(b[1] * 2), b[2])), WITH_IDS)
     assert found.height == N

@@ -794,7 +794,8 @@ def test_a_collator_that_reorders_keeps_each_sample_s_own_answers(tmp_path: Path
 
 
 def test_whose_a_row_is_is_told_by_what_stands_in_both() -> None:
-    from xaicli.integrations.identity import IdsBesideCollator, order_of
+    from xaicli.integrations.collators import IdsBesideCollator
+    from xaicli.integrations.order import Order, order_in
 
     texts = [[5, 6], [5, 6, 7], [9], [4, 4, 4, 4]]
     samples = [{"sample_id": i, "input_ids": text, "labels": i % 2} for i, text in enumerate(texts)]
@@ -806,17 +807,23 @@ def test_whose_a_row_is_is_told_by_what_stands_in_both() -> None:
         labels = [1 - one["labels"] if flips else one["labels"] for one in chosen]
         return {"labels": torch.tensor(labels), "input_ids": tokens}
 
-    assert order_of(samples, batch([3, 1, 0, 2])) == [3, 1, 0, 2]
-    assert order_of(samples, batch([0, 1, 2, 3], flips=True)) == [0, 1, 2, 3]  # noisy labels on purpose
-    assert order_of(samples, batch([0, 1, 2, 3], masks=True)) == [0, 1, 2, 3]
-    assert order_of(samples, batch([3, 2, 1, 0], masks=True)) is None  # by the labels: reordered, and no more is known
+    assert order_in(samples, batch([3, 1, 0, 2])) == Order((3, 1, 0, 2), is_other=True)
+    assert order_in(samples, batch([0, 1, 2, 3], flips=True)) == Order((0, 1, 2, 3))  # noisy labels on purpose
+    assert (
+        order_in(samples, batch([0, 1, 2, 3], masks=True)) == Order()
+    )  # in order as it seems; rows 0 and 2 may be either
+    assert order_in(samples, batch([3, 2, 1, 0], masks=True)) == Order(
+        is_other=True
+    )  # by the labels, and no more is known
     twice = [*samples[:1] * 2, samples[3]]
     tokens = torch.tensor([[4, 4, 4, 4], [5, 6, 0, 0], [5, 6, 0, 0]])
-    assert sorted(order_of(twice, {"input_ids": tokens}) or ()) == [0, 1, 2]
-    assert (order_of(twice, {"input_ids": tokens}) or ())[0] == 2
+    assert order_in(twice, {"input_ids": tokens}) == Order((2, 0, 1), is_other=True)
     of_one = [{"labels": [i]} for i in (2, 0, 1)]
-    assert order_of(of_one, {"labels": torch.tensor([2, 0, 1])}) == [0, 1, 2]
-    assert order_of(of_one, {"labels": torch.tensor([0, 1, 2])}) == [1, 2, 0]
+    assert order_in(of_one, {"labels": torch.tensor([2, 0, 1])}) == Order((0, 1, 2))
+    assert order_in(of_one, {"labels": torch.tensor([0, 1, 2])}) == Order((1, 2, 0), is_other=True)
+    of_kind = [{"kind": i} for i in (2, 0, 1)]  # what has another's name is compared with that alone
+    with_both = [{**one, **kind} for one, kind in zip(of_one, reversed(of_kind), strict=True)]
+    assert order_in(with_both, {"labels": torch.tensor([2, 0, 1]), "kind": torch.tensor([1, 0, 2])}).places == (0, 1, 2)
     collate = IdsBesideCollator(lambda _: batch([3, 2, 1, 0], masks=True), ("sample_id",))
     assert "another order" in collate(samples)["sample_id"]
 
@@ -913,7 +920,7 @@ def test_an_order_that_nothing_in_a_batch_shows_is_the_samples_own_and_that_is_s
 
 
 def test_a_collator_that_takes_out_what_it_reads_is_told_after_what_it_was_given() -> None:
-    from xaicli.integrations.identity import UNSHOWN, IdsBesideCollator
+    from xaicli.integrations.collators import UNSHOWN, IdsBesideCollator
 
     def taking(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         ordered = sorted(samples, key=lambda one: -len(one["input_ids"]))
@@ -934,7 +941,7 @@ def test_a_collator_that_takes_out_what_it_reads_is_told_after_what_it_was_given
     assert IdsBesideCollator(hiding, ("sample_id",), False)(samples)["sample_id"] == UNSHOWN
     unsaid = IdsBesideCollator(hiding, ("sample_id",))
     assert unsaid(samples)["sample_id"].tolist() == [0, 1, 2, 3]
-    assert ["keeps_order" in one for one in unsaid.seen.said] == [True]
+    assert ["keeps_order" in one for one, _ in unsaid.seen.said] == [True]
 
 
 def test_what_a_collator_does_with_one_set_says_nothing_of_another(tmp_path: Path) -> None:
@@ -1018,7 +1025,7 @@ def test_a_collator_that_leaves_samples_out_is_told_of_as_such(tmp_path: Path) -
 
 def test_rows_that_may_be_of_several_samples_are_of_none() -> None:
     """A mask and a label that samples share do not tell them apart where their tokens were changed."""
-    from xaicli.integrations.identity import REORDERED, IdsBesideCollator
+    from xaicli.integrations.collators import REORDERED, IdsBesideCollator
 
     def turned(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         own = samples[::-1]
@@ -1037,7 +1044,7 @@ def test_rows_that_may_be_of_several_samples_are_of_none() -> None:
 @pytest.mark.parametrize("missing", [None, math.nan, "no key"])
 @pytest.mark.parametrize("lacking", [(0, 3), (2,)])
 def test_samples_without_an_id_end_no_collator(missing: Any, lacking: tuple[int, ...]) -> None:
-    from xaicli.integrations.identity import IdsBesideCollator
+    from xaicli.integrations.collators import IdsBesideCollator
 
     samples: list[dict[str, Any]] = [
         {"sample_id": float(10 + i), "input_ids": [i, i + 1], "labels": 0} for i in range(4)

@@ -16,6 +16,7 @@ from xaicli.heads.decision import NOTHING
 from xaicli.heads.head import Head, Task, Values
 from xaicli.heads.outputs import NAMED, items_of, tensor_at, where_of
 from xaicli.integrations.capture import Judged, Step, captured
+from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
 from xaicli.integrations.columns import columns_of
 from xaicli.integrations.loading import Fetched, Loading, Watch
 from xaicli.integrations.options import settled
@@ -37,6 +38,7 @@ _ROW_NUMBERS = (
     "XaiCallback(..., ids=2) for (input, label, id)"
 )
 
+_BY_NUMBER = "the rows' numbers in the dataset, as the loader's sampler gave them"
 _ASKED = "what stands in it does not tell whose row is whose: let the dataset yield ids and the collate_fn return them"
 _OTHER_COUNT = (
     "the collate_fn makes batches of more or fewer rows than it is given samples, and whose rows these are is not "
@@ -67,6 +69,10 @@ _STEP_ASSUMED = (
     "; they are taken to be in the batch's order: say XaiCallback(..., keeps_order=True) that it is so, or "
     "keeps_order=False to leave such rows out"
 )
+_STEP_WRONGLY = (
+    "{name} gave its model a batch in another order, after {rows} of batches whose order nothing showed were taken to "
+    "be in the batch's: these may stand under the ids of others"
+)
 _HOOK_DISORDER = (
     "a hook (on_before_batch_transfer, on_after_batch_transfer) makes batches of which nothing shows whose rows they "
     "hold: let the dataset yield ids and the hook keep them beside their rows"
@@ -93,6 +99,12 @@ _UNSHOWN = (
     "nothing in a batch of the collate_fn shows that it keeps its samples' order, and keeps_order=False says that it "
     "may not: let the dataset yield ids and the collate_fn return them"
 )
+_NUMBERLESS = {
+    Unknown.OTHER_COUNT: _OTHER_COUNT,
+    Unknown.REORDERED: f"the collate_fn {_DISORDER}, and {_ASKED}",
+    Unknown.UNSHOWN: _UNSHOWN,
+}
+"""Why rows have no numbers, by what is not known of them."""
 _WEIGHED = (
     "weighs the losses of the places itself, and which of them count is not known; no samples of it are recorded: give "
     "those that do not count the label -100 (ignore_index), or give samples_fn"
@@ -151,6 +163,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Of loaders the first part of whose batches holds no ids, why."""
         self._turned: dict[Mode, bool] = {}
         """Whether the last step of a mode that was looked at gave its model the batch in another order."""
+        self._assumed: dict[Mode, int] = {}
+        """How many rows of a mode were taken to be in the batch's order where nothing showed it."""
         self._strays: dict[Mode, str | None] = {}
         """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
         self._loader = 0
@@ -296,10 +310,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             output = step.named if step.named is not None else step.forwards[-1].output if step.forwards else None
             output = _answers_of(step, whole.labels, mode, whole.rows) if output is None else output
             columns = dict(recording.samples_fn(batch, output))
-            ids = columns.pop("sample_id", None)
-            ids = recording.ids_in(whole.batch) if ids is None else ids
+            ids, found = columns.pop("sample_id", None), "what samples_fn gives"
+            if ids is None and (ids := recording.ids_in(whole.batch)) is not None:
+                found = recording.place_in(whole.batch)
             inputs = _inputs_of(step)
-            recording.log(columns, sample_id=ids, mode=mode, ds_id=whole.ds_id, inputs=inputs, rows=rows or None)
+            place = {"mode": mode, "ds_id": whole.ds_id}
+            recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=rows or None, found=found)
             recording.note_texts(ids, mode, _texts_of(whole.batch, inputs))
             return
         if len(parts) == 1:
@@ -361,7 +377,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if labels is not None and not columns.keys() & {"label", "loss"}:
                 shape = tuple(getattr(labels, "shape", (len(labels),)))
                 recording.tell(_UNFIT_LABELS.format(shape=shape, task=head.task.value))
-        recording.log(columns, sample_id=ids, mode=mode, ds_id=part.ds_id, inputs=inputs, rows=part.rows)
+        place = {"mode": mode, "ds_id": part.ds_id}
+        recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=part.rows, found=part.found)
         recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
         return True
 
@@ -372,12 +389,13 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.tell(said)
             ids, part = None, replace(part, labels=None if said == _LABELS_FIRST else part.labels)
         if ids is not None or (watch := self._loading.of(part.loader)) is None:
-            return part, ids, None
+            return replace(part, found="" if ids is None else recording.place_in(part.batch)), ids, None
+        part = replace(part, found=_BY_NUMBER)
         ids, reason = self._numbered_after_hooks(part, watch)
         if reason is None:
             recording.tell(_ROW_NUMBERS)
-        for line in watch.collator.seen.said if watch.collator is not None else ():
-            recording.tell(line)
+        for line, known_by in watch.collator.seen.said if watch.collator is not None else ():
+            recording.tell(line, known_by)
         return part, ids, reason
 
     def _no_ids(self, part: _Part, step: Step, ids: Any) -> str | None:
@@ -416,7 +434,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         order = rows_in(step.given, part.batch)
         self._turned[mode] = order.is_other
         if not order.is_other:
-            return self._not_shown(order, step, mode)
+            return self._not_shown(order, step, mode, rows)
+        if assumed := self._assumed.pop(mode, 0):
+            self._recording.tell(_STEP_WRONGLY.format(name=name, rows=rows_said(assumed)), (_STEP_WRONGLY, mode))
         outputs = [one.output for one in step.forwards]
         answers = result.answers if isinstance(result, Judged) else _tensor_of(result)
         is_output = any(isinstance(answers, torch.Tensor) and _is_output(answers, one) for one in outputs)
@@ -435,13 +455,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return None, f"{name} {_STEP_DISORDER}"
         return order.places, None
 
-    def _not_shown(self, order: Order, step: Step, mode: Mode) -> tuple[None, str | None]:
+    def _not_shown(self, order: Order, step: Step, mode: Mode, rows: int) -> tuple[None, str | None]:
         """The order of a step's batch is the batch's own: as is shown, or where nothing says another."""
         if order.places or self._recording.keeps_order or step.named is not None:
             return None, None
         if self._recording.keeps_order is False:
             return None, f"{_STEP_UNSHOWN.format(name=_name_of(mode))}, and keeps_order=False leaves such rows out"
         self._recording.tell(_STEP_UNSHOWN.format(name=_name_of(mode)) + _STEP_ASSUMED)
+        self._assumed[mode] = self._assumed.get(mode, 0) + rows
         return None, None
 
     def _numbered_after_hooks(self, part: _Part, watch: Watch) -> tuple[Any, str | None]:
@@ -470,24 +491,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         numbers, order = fetched.numbers, fetched.order
         if numbers is None:
             return None, _NO_NUMBERS
-        if order is not None and len(order.places) == part.rows:
-            if any(place is None for place in order.places):
-                self._recording.tell(_SOME_OTHERS)
-            return [None if place is None else numbers[place] for place in order.places], None
-        if part.rows is not None and part.rows != len(numbers):
-            return None, _OTHER_COUNT
-        if collator is None or len(numbers) < 2:
+        if collator is None and (part.rows is None or part.rows == len(numbers)):
             return numbers, None
-        if (order is not None and order.is_other) or collator.seen.is_other:
-            return None, f"the collate_fn {_DISORDER}, and {_ASKED}"
-        if keeps_order is False:
-            return None, _UNSHOWN
-        if keeps_order or collator.is_known:
-            return numbers, None
-        if (doubt := collator.seen.doubt) is not None:
-            return None, doubt
-        collator.seen.note("assumed")
-        return numbers, None
+        seen = SeenOrders() if collator is None else collator.seen
+        places = seen.places(order or Order(), len(numbers), part.rows, keeps_order=keeps_order)
+        if isinstance(places, str):
+            return None, _NUMBERLESS[places] if isinstance(places, Unknown) else places
+        if any(place is None for place in places):
+            self._recording.tell(_SOME_OTHERS)
+        return [None if place is None else numbers[place] for place in places], None
 
     def _labels_judged(self, judged: Judged, labels: Any, mode: Mode) -> tuple[Any, str | None]:
         """As the function; on a device, where comparing waits for it, compared in the first step of a mode alone."""
@@ -569,6 +581,8 @@ class _Part:
     loader: Any = None
     ds_id: str = ""
     labels: Any = None
+    found: str = ""
+    """Where its ids were found, in words."""
 
     @property
     def rows(self) -> int | None:

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset, dataloader, default_collate, default_convert
 
-from xaicli.integrations.order import Collated, Order, WatchedCollator
+from xaicli.integrations.collators import Collated, WatchedCollator
+from xaicli.integrations.order import Order
 
 _KEEP = (default_collate, default_convert)
 """Collators that are known to keep the order of their samples."""

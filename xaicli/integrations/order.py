@@ -1,18 +1,23 @@
-"""Whether a collator keeps its samples' order: without ids in a batch, the rows' numbers are told by it."""
+"""In which order rows stand that were made of others: by a collator of samples, by a step or a hook of a batch."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from xaicli.integrations.identity import SeenOrders, kinds_of, size_of
+from xaicli.integrations.identity import size_of
 
 _MOST = 4096
 """So many values of a sample are compared."""
+_KINDS_BY = 1024
+"""So many values of a row, at least, tell whether it is another."""
+_MOST_PARTS = 64
+"""So many parts has a sample; of more, as of a picture as lists of lists, reading takes longer than it tells."""
+_LABELS = ("labels", "label", "label_ids")
+"""What a collator renames."""
 _Fits = list[list[int]]
 """Of each row, the places of the values that it may be made of."""
 
@@ -31,84 +36,42 @@ class Order:
     is_other: bool = False
 
 
-class Collated(NamedTuple):
-    """A batch on its way from the collator, with what was seen of its order; handed on without that."""
-
-    batch: Any
-    order: Order | None
-
-
-class WatchedCollator:
-    """A collator beside which is looked which sample each row of its batches was made of.
-
-    It runs in the loader's workers: what was seen of all its batches is in memory that they share with the training,
-    what was seen of one goes with it.
-
-    Args:
-        collate: The caller's own.
-    """
-
-    def __init__(self, collate: Callable[[Any], Any]) -> None:
-        self.collate = collate
-        self._kept: torch.Tensor = torch.zeros(1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-        """Whether some batch showed its order."""
-        self.seen = SeenOrders(collate)
-
-    def __call__(self, samples: Any) -> Collated:
-        """The collator's batch as it is, and its order."""
-        given: list[Any] = []
-        with contextlib.suppress(Exception):
-            if isinstance(samples, (list, tuple)):  # a collator may take out what it reads
-                given = [dict(one) if type(one) is dict else one for one in samples]
-        batch = self.collate(samples)
-        order = None
-        with contextlib.suppress(Exception):  # comparing what it does not know is no fault of the training
-            order = self._look(given, batch)
-        return Collated(batch, order)
-
-    def _look(self, samples: list[Any], batch: Any) -> Order:
-        order = order_in(samples, batch)
-        if order.is_other:
-            self.seen.note("another order")
-        elif order.places:
-            self._kept[0] = 1
-        elif not self.is_known and len(samples) > 1 and size_of(batch) == len(samples):
-            self.seen.look(samples, batch)
-        return order
-
-    @property
-    def is_known(self) -> bool:
-        """Whether some batch showed its order."""
-        return bool(self._kept[0])
-
-
 def order_in(samples: Sequence[Any], batch: Any) -> Order:
     """Which sample each row of a batch was made of.
 
-    What stands alike in the samples and the batch says it: texts and rows of several values before single ones. Where
-    more than half of the rows of such a part are samples, those that are none were put in their place, or changed.
+    What stands alike in the samples and the batch says it: texts and rows of several values before single ones. What
+    has the name of a part of the samples is compared with that part alone. Where more than half of the rows of such a
+    part are samples, those that are none were put in their place, or changed.
 
     Args:
         samples: What a collator was given; some may be None, which a dataset gives for what it cannot read.
         batch: What it made.
     """
-    n, rows = len(samples), size_of(batch)
+    n, rows = len(samples), rows_made(batch, len(samples))
     if n == 0 or not rows:
         return Order()
-    in_order, fields, evidence = tuple(range(n)), list(_fields(samples)), _Evidence(n, rows)
-    for column in _columns(batch, rows):
-        for values in fields:
-            if evidence.shows_order(column, values):
-                return Order(in_order)
-    if not evidence.wide:
-        if evidence.are_single_kept:
-            return Order(in_order if evidence.is_shown else ())
-        if not evidence.single:
-            return Order(is_other=evidence.is_reordered)
+    named = list(_fields(samples))
+    names, fields, evidence = {name for name, _ in named}, [values for _, values in named], _Evidence(n, rows)
+    for name, column in _columns(batch, rows):
+        for of, values in named:
+            is_of = name is None or of is None or name == of or name not in names
+            if is_of and evidence.shows_order(column, values):
+                return Order(tuple(range(n)))
+    if not evidence.wide and (evidence.is_in_order or not evidence.single):
+        return Order(tuple(range(n)) if evidence.is_shown(fields) else ())
     places = _told(_together(evidence.wide or evidence.single, evidence.kept, rows), fields)
     if places is None:  # rows that are alike in part say nothing against an order that another part shows
         return Order() if evidence.kept else Order(is_other=True)
-    return Order(places, is_other=places != in_order)
+    there = [place for place in places if place is not None]
+    return Order(places, is_other=there != sorted(there))
+
+
+def rows_made(batch: Any, n: int) -> int | None:
+    """How many rows a batch of `n` samples has: as many where any part of it has."""
+    if not isinstance(batch, Mapping):
+        return size_of(batch)
+    sizes = [size for part in batch.values() if (size := size_of(part)) is not None]
+    return n if n in sizes or not sizes else sizes[0]
 
 
 def rows_in(made: Sequence[torch.Tensor], given: Any) -> Order:
@@ -121,7 +84,7 @@ def rows_in(made: Sequence[torch.Tensor], given: Any) -> Order:
         made: Some of them; those with as many rows as the batch count.
         given: The batch.
     """
-    own = [part for part in _columns(given, size_of(given) or 0) if isinstance(part, torch.Tensor)]
+    own = [part for _, part in _columns(given, size_of(given) or 0) if isinstance(part, torch.Tensor)]
     if not own:
         return Order()
     n = len(own[0])
@@ -152,6 +115,16 @@ def rows_in(made: Sequence[torch.Tensor], given: Any) -> Order:
     return Order()
 
 
+def kinds_of(rows: torch.Tensor) -> list[int]:
+    """A number for each row, the same for those that are alike; of very many values some tell it."""
+    if rows.numel() == 0:
+        return [0] * len(rows)
+    flat = (torch.view_as_real(rows) if rows.is_complex() else rows).reshape(len(rows), -1)
+    some = flat[:, :: max(1, flat.shape[1] // _KINDS_BY)]
+    kinds: list[int] = torch.unique(some, dim=0, return_inverse=True)[1].tolist()
+    return kinds
+
+
 def _rows_of(columns: Sequence[torch.Tensor]) -> list[list[Any]]:
     return [list(column.detach().cpu()) for column in columns]
 
@@ -175,10 +148,8 @@ class _Evidence:
     Attributes:
         wide: What fits where in parts of texts or several values a row.
         kept: The same of those that are in order, and hold rows that are alike.
-        single: Of parts of one value a row that are all different, in another order.
-        are_single_kept: Whether a part is in order.
-        is_shown: Whether the rows of such a part are all different.
-        is_reordered: Whether a part of one value a row is in another order.
+        single: Of parts of one value a row, in another order.
+        in_order: Which rows are alike in each part that is in order.
     """
 
     n: int
@@ -186,32 +157,38 @@ class _Evidence:
     wide: list[_Fits] = field(default_factory=list)
     kept: list[_Fits] = field(default_factory=list)
     single: list[_Fits] = field(default_factory=list)
-    are_single_kept: bool = False
-    is_shown: bool = False
-    is_reordered: bool = False
+    in_order: list[list[Any]] = field(default_factory=list)
 
     def shows_order(self, column: Any, values: list[Any]) -> bool:
         """Whether a part of the batch says by itself that the rows are in order; else what it says is kept."""
         is_wide = isinstance(column[0], str) or (isinstance(column, torch.Tensor) and column.ndim > 1)
         if self.rows == self.n and _is_in_order(column, values):
-            kinds = len(set(_kinds(column)))
-            if kinds == 1 < self.rows:
-                return False
-            are_apart = kinds == self.rows
-            if is_wide and not are_apart:
+            kinds = _kinds(column)
+            self.in_order.append(kinds)
+            are_apart = len(set(kinds)) == self.rows
+            if is_wide and 1 < len(set(kinds)) < self.rows:
                 self.kept.append(_fits(column, values))
-            self.are_single_kept = True
-            self.is_shown = self.is_shown or are_apart
             return is_wide and are_apart
         if is_wide:
             fits = _fits(column, values)
             if 2 * sum(map(bool, fits)) > self.rows and len({tuple(one) for one in fits if one}) > 1:
                 self.wide.append(fits)
         elif self.rows == self.n and _is_reordered(column, values):
-            self.is_reordered = True
-            if len(set(_kinds(column))) == self.rows:
-                self.single.append(_fits(column, values))
+            self.single.append(_fits(column, values))
         return False
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether some part is, whose rows are not all alike."""
+        return any(len(set(kinds)) > 1 for kinds in self.in_order)
+
+    def is_shown(self, fields: list[list[Any]]) -> bool:
+        """Whether the parts that are in order tell the samples apart, but for those that are alike in everything."""
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for place, kinds in enumerate(zip(*self.in_order, strict=True)):
+            alike.setdefault(kinds, []).append(place)
+        several = [places for places in alike.values() if len(places) > 1]
+        return bool(alike) and all(_are_alike([values[i] for i in places]) for places in several for values in fields)
 
 
 def _together(found: list[_Fits], kept: list[_Fits], rows: int) -> list[set[int]] | None:
@@ -261,20 +238,20 @@ def _is_column(part: Any, n: int) -> bool:
     return isinstance(part, (list, tuple)) and len(part) == n and all(isinstance(v, (str, int, float)) for v in part)
 
 
-def _columns(batch: Any, n: int) -> Iterator[Any]:
-    """What holds a value a row: tensors, and lists of texts and numbers, however deep in the batch."""
+def _columns(batch: Any, n: int, name: str | None = None) -> Iterator[tuple[str | None, Any]]:
+    """What holds a value a row, with its name: tensors, and lists of texts and numbers, however deep in the batch."""
     if _is_column(batch, n):
-        yield batch
+        yield name, batch
     elif isinstance(batch, Mapping):
-        for part in batch.values():
-            yield from _columns(part, n)
+        for key, part in batch.items():
+            yield from _columns(part, n, _name(key))
     elif isinstance(batch, (list, tuple)):
         for part in batch:
-            yield from _columns(part, n)
+            yield from _columns(part, n, name)
 
 
-def _fields(samples: Sequence[Any]) -> Iterator[list[Any]]:
-    """The values of each part of the samples, where all have it that are there."""
+def _fields(samples: Sequence[Any], name: str | None = None) -> Iterator[tuple[str | None, list[Any]]]:
+    """The values of each part of the samples, with its name, where all have it that are there."""
     there = [one for one in samples if one is not None]
     if not there:
         return
@@ -282,13 +259,19 @@ def _fields(samples: Sequence[Any]) -> Iterator[list[Any]]:
     if isinstance(first, Mapping):
         for key in first:
             if all(isinstance(one, Mapping) and key in one for one in there):
-                yield from _fields([None if one is None else one[key] for one in samples])
+                yield from _fields([None if one is None else one[key] for one in samples], _name(key))
     elif isinstance(first, (list, tuple)) and first and not all(isinstance(v, (int, float)) for v in first):
+        if len(first) > _MOST_PARTS:
+            return
         for place in range(len(first)):
             if all(isinstance(one, (list, tuple)) and len(one) == len(first) for one in there):
-                yield from _fields([None if one is None else one[place] for one in samples])
+                yield from _fields([None if one is None else one[place] for one in samples], name)
     else:
-        yield list(samples)
+        yield name, list(samples)
+
+
+def _name(key: Any) -> str:
+    return _LABELS[0] if key in _LABELS else str(key)
 
 
 def _is_in_order(rows: Any, values: list[Any]) -> bool:

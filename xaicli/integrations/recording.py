@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +18,7 @@ from xaicli.collectors.outputs import labels_of
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import Known, OriginOf, decide
 from xaicli.heads.head import Head, Task
-from xaicli.integrations.identity import NO_IDS, chosen, ids_of, may_be_ids, size_of
+from xaicli.integrations.identity import NO_IDS, chosen, ids_of, may_be_ids, place_of_ids, size_of
 from xaicli.recorder.attempt import find_world_size
 from xaicli.recorder.run import Run
 from xaicli.tables.table import Table
@@ -29,6 +31,20 @@ _TOKENS = ("input_ids", "decoder_input_ids")
 """What transformers call inputs of token ids."""
 _RECORDED = {Task.TOKEN_CLASSIFICATION: "sequence", Task.SEGMENTATION: "sequence"}
 """The task of a run whose rows are of this one, where it is not of the same name."""
+
+
+class _ToStderr(logging.Handler):
+    """What is said where the caller has set up no logging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            sys.stderr.write(f"xai: {record.getMessage()}\n")
+
+
+_LOG = logging.getLogger("xaicli.integrations")
+_LOG.addHandler(_ToStderr())
+if not _LOG.level and not logging.getLogger("xaicli").level:
+    _LOG.setLevel(logging.INFO)  # what the caller has set counts
 
 
 class Recording:
@@ -108,7 +124,7 @@ class Recording:
         self._run: Run | None = run if isinstance(run, Run) else None
         self._kept: dict[str, int] = {}
         self._example: Any = None
-        self._told: set[str] = set()
+        self._told: set[Hashable] = set()
         self._collected: int | None = None
         self._heads: dict[tuple[bool, bool], Head] = {}
         self._noted: dict[str, int] = {}
@@ -212,6 +228,16 @@ class Recording:
         """
         return ids_of(batch) if self.ids_at is None else chosen(batch, self.ids_at)
 
+    def place_in(self, batch: Any) -> str:
+        """Where `ids_in` finds the ids, in words."""
+        place = place_of_ids(batch) if self.ids_at is None else self.ids_at
+        if callable(place):
+            return "what the function ids= finds in the batches"
+        if isinstance(place, int) and not isinstance(batch, Mapping):
+            which = "the first part" if place == 0 else f"part {place}, counted from 0,"
+            return f"{which} of the batches{'' if self.ids_at is None else ', as ids= says'}"
+        return f"the entry {place!r} of the batches{'' if self.ids_at is None else ', as ids= says'}"
+
     def label_in(self, batch: Any) -> Any:
         """The labels of a batch: of (input, label) with the ids between or around them, or an entry named like one."""
         if isinstance(self.ids_at, int) and isinstance(batch, (list, tuple)):
@@ -251,6 +277,7 @@ class Recording:
         ds_id: str = "",
         inputs: Any = None,
         rows: int | None = None,
+        found: str = "",
     ) -> None:
         """Log one batch's samples, and keep inputs as long as some are wanted.
 
@@ -261,10 +288,13 @@ class Recording:
             ds_id: The dataset.
             inputs: The model's inputs, by name or one; None where they are not known.
             rows: How many samples there are, where no ids say it.
+            found: Where the ids were found, in words; said once of each data set.
         """
         if sample_id is None:
             self.missed(rows, self.no_ids)
             return
+        if found:
+            self.say_ids(mode, ds_id, found)
         run = self.run
         self._has_logged = True
         if mode == "train":
@@ -363,11 +393,20 @@ class Recording:
             hint = f" ({error.hint})" if isinstance(error, XaiError) and error.hint else ""
             self.missed(0 if self._has_logged else rows, f"{doing} failed: {error}{hint}")
 
-    def tell(self, what: str) -> None:
-        """Warn about something once."""
-        if what not in self._told:
-            self._told.add(what)
+    def tell(self, what: str, known_by: Hashable = None) -> None:
+        """Warn about something once: known by its words, or by what is given for them where these may change."""
+        known_by = what if known_by is None else known_by
+        if known_by not in self._told:
+            self._told.add(known_by)
             warnings.warn(f"xai: {what}", stacklevel=3)
+
+    def say_ids(self, mode: str, ds_id: str, where: str) -> None:
+        """Say once of each data set where its ids were found; that is no warning."""
+        known_by = ("ids", mode, ds_id, where)
+        if known_by not in self._told:
+            self._told.add(known_by)
+            if self.is_main:
+                _LOG.info("sample ids of %s: %s", f"{mode} {ds_id}".strip(), where)
 
     def _is_due(self, epoch: int, is_last: bool) -> bool:
         match self._epochs:

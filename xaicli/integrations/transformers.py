@@ -18,8 +18,9 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task, Values
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
+from xaicli.integrations.collators import IdsBesideCollator, NumberedRows, SeenOrders
 from xaicli.integrations.columns import columns_of
-from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, SeenOrders, may_be_ids
+from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.recording import LABELS, Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.vocabulary import Mode
@@ -100,6 +101,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._is_resumed = False
         self._loop: tuple[Mode, str] | None = None
         self._ids: Any = None
+        self._found = ""
+        """Where the ids of the last batch were found, in words."""
         self._has_answered = False
         self._has_called = False
         """Whether training called the trainer's compute_loss."""
@@ -128,6 +131,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         names = getattr(self._config, "id2label", None) or {}
         named = [str(names[key]) for key in sorted(names)] if names and not _is_default(names) else None
         self._recording.described(trainer.args.to_sanitized_dict(), named)
+        self._recording.is_main = trainer.is_world_process_zero()
         if self._recording.tokenizer is None:
             self._recording.tokenizer = tokenizer_of(getattr(trainer, "processing_class", None))
         accepted = inspect.signature(_bare(trainer.model).forward).parameters
@@ -288,7 +292,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if self._loop is None:  # a loop that began before the callback stood beside it
             self._recording.missed(rows_of(inputs, None), _UNDER_WAY)
             return own(model, inputs, prediction_loss_only, *args, **kwargs)
-        inputs, self._ids = _without_ids(inputs, self._keys)
+        inputs, self._ids = self._without_ids(inputs)
         self._has_answered = False
         given, labels = dict(inputs), self._label_in(inputs)
         generates = bool(getattr(self._trainer.args, "predict_with_generate", False)) and not prediction_loss_only
@@ -323,10 +327,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """One loss: the outputs it was computed of are the model's answers."""
         if self._loop is None and not getattr(self._trainer, "is_in_train", True):
             # Called by hand, or by an evaluation that began before this stood beside it: no training.
-            return own(model, _without_ids(inputs, self._keys)[0], *args, **kwargs)
+            return own(model, self._without_ids(inputs)[0], *args, **kwargs)
         self._has_called = self._has_called or self._loop is None
         wants_outputs = bool(args[0]) if args else bool(kwargs.get("return_outputs", False))
-        inputs, ids = _without_ids(inputs, self._keys)
+        inputs, ids = self._without_ids(inputs)
         ids = self._ids if ids is None else ids
         given, labels = dict(inputs), self._label_in(inputs)
         asked = {**kwargs, "return_outputs": True}
@@ -397,18 +401,19 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _log(self, outputs: Any, inputs: Mapping[str, Any], labels: Any, ids: Any, task: str | None = None) -> None:
         recording = self._recording
         mode, ds_id = self._loop or (Mode.TRAIN, "")
-        rows = rows_of(inputs, None)
+        rows, found = rows_of(inputs, None), self._found
         kept = inputs_of((), inputs)
         for _, _, seen in self._seen.values():
-            for line in seen.said:
-                recording.tell(line)
+            for line, known_by in seen.said:
+                recording.tell(line, known_by)
         if isinstance(ids, str):
             recording.missed(rows, ids)
             return
         if recording.samples_fn is not None:
             batch = {"sample_id": ids, **inputs}
             columns = dict(recording.samples_fn(batch, outputs))
-            ids = columns.pop("sample_id", ids)
+            given = columns.pop("sample_id", None)
+            ids, found = (ids, found) if given is None or given is ids else (given, "what samples_fn gives")
         else:
             # Asked after the first forward: a model without a problem_type decides it there, by its labels.
             self._known = self._known or known_of(self._trainer.model)
@@ -439,8 +444,21 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if not columns:
                 recording.missed(rows, "the labels do not fit the model's answers: give samples_fn")
                 return
-        recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=kept, rows=rows)
+        recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=kept, rows=rows, found=found)
         recording.note_texts(ids, mode, inputs)
+
+    def _without_ids(self, inputs: Any) -> tuple[Any, Any]:
+        """The inputs without what the model does not take for an input, and the ids among it."""
+        if not isinstance(inputs, Mapping):
+            return inputs, None
+        keys = (_ROW, *self._keys)
+        key = next((k for k in keys if k in inputs and (isinstance(inputs[k], str) or _are_ids(inputs[k]))), None)
+        if key is not None:
+            # Of a loader of the caller's own nothing but the batch is seen.
+            here = f"the column {key!r} of the dataset" if self._seen else f"the entry {key!r} of the batches"
+            self._found = "the rows' numbers in the dataset" if key == _ROW else here
+        ids = None if key is None else inputs[key]
+        return {name: value for name, value in inputs.items() if name not in keys}, ids
 
     def _label_in(self, inputs: Any) -> Any:
         """The labels: what the trainer calls so, else what is named like them."""
@@ -602,15 +620,6 @@ def _are_whole(answers: Any) -> bool:
 def _is_default(names: Mapping[Any, str]) -> bool:
     """Whether these are the names transformers makes up: LABEL_0, LABEL_1, ..."""
     return all(str(name) == f"LABEL_{key}" for key, name in names.items())
-
-
-def _without_ids(inputs: Any, keys: tuple[str, ...]) -> tuple[Any, Any]:
-    """The inputs without what the model does not take for an input, and the ids among it."""
-    if not isinstance(inputs, Mapping):
-        return inputs, None
-    found = (inputs[key] for key in (_ROW, *keys) if key in inputs)
-    ids = next((value for value in found if isinstance(value, str) or _are_ids(value)), None)
-    return {name: value for name, value in inputs.items() if name not in (_ROW, *keys)}, ids
 
 
 def _are_ids(values: Any) -> bool:
