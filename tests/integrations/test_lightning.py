@@ -1086,3 +1086,35 @@ def test_places_that_a_mask_may_leave_out(tmp_path: Path, name: str, loss: Any, 
     every = INSIDE if counts else torch.ones_like(INSIDE)
     expected = (each * every).sum(1) / every.sum(1)
     assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("optimizers", [1, 2])
+def test_a_step_that_calls_its_optimizers_itself_is_counted_as_the_one_it_computes(
+    tmp_path: Path, optimizers: int
+) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Manual(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.expected: dict[tuple[int, int], int] = {}
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            self.expected |= {(self.current_epoch + 1, int(i)): self.global_step + 1 for i in batch[0]}
+            logits = self(batch[1])
+            self.manual_backward(functional.cross_entropy(logits, batch[2]))
+            chosen = self.optimizers()
+            for optimizer in chosen if isinstance(chosen, list) else [chosen]:
+                optimizer.step()
+            return {"logits": logits}
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(optimizers)]
+
+    model = Manual()
+    fit(model, XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path)
+    train = rows(tmp_path / "run", "train")
+    assert {(e, i): step for e, i, step in train.select("epoch", "sample_id", "step").iter_rows()} == model.expected
+    assert sorted(set(model.expected.values()))[:2] == [1, 1 + optimizers]

@@ -1178,14 +1178,18 @@ def test_answers_in_another_order_are_recorded_for_their_samples_or_asked_about(
         warnings.simplefilter("always")
         trainer = Turning(model=model, args=said, train_dataset=data, eval_dataset=data, callbacks=[callback])
         trainer.evaluate()
-    asked = sum("in the batch's order" in str(one.message) for one in caught)
+    told = [str(one.message) for one in caught]
+    asked = sum("let it return its outputs in the batch's order" in one for one in told)
+    assert sum("taken to be in the batch's order" in one for one in told) == int(
+        way.endswith("changed") and all(labels)
+    )
     if way.endswith("changed") and not all(labels):
         assert asked == 1
         assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
         return
     assert not asked
     if way.endswith("changed"):
-        return  # with labels of one kind nothing tells it
+        return  # with labels of one kind nothing tells it, and that is said
     model.eval()
     with torch.no_grad():
         truth = torch.tensor([one["labels"] for one in data])

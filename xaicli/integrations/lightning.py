@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -13,15 +13,28 @@ import torch
 
 from xaicli.errors import XaiError
 from xaicli.heads.decision import NOTHING
-from xaicli.heads.head import Head, Task, Values
-from xaicli.heads.outputs import NAMED, items_of, tensor_at, where_of
+from xaicli.heads.head import Task
+from xaicli.heads.outputs import NAMED
+from xaicli.integrations.answers import (
+    answers_of,
+    distinct,
+    is_of_some,
+    is_one,
+    is_output,
+    is_same,
+    meaning_of,
+    same,
+    tensors_of,
+)
 from xaicli.integrations.capture import Judged, Step, captured
-from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
+from xaicli.integrations.collators import SeenOrders, Unknown
 from xaicli.integrations.columns import columns_of
 from xaicli.integrations.loading import Fetched, Loading, Watch
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import Order, rows_in, taken
+from xaicli.integrations.places import LEFT_OUT, counting, is_mean_of_all, may_leave_out, of_chosen_places
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
+from xaicli.integrations.steps import StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
 
 _STEPS = {
@@ -60,18 +73,6 @@ _UNFIT_LABELS = (
 _STEP_DISORDER = (
     "gives the model the batch's samples in another order, and whose answers are where is not known; no samples of it "
     f"are recorded: {_END} in the batch's order"
-)
-_STEP_UNSHOWN = (
-    "nothing shows in which order {name} gives the model the batch's samples: what it gives is none of what stands in "
-    "the batch, and its criterion is not given the batch's own labels"
-)
-_STEP_ASSUMED = (
-    "; they are taken to be in the batch's order: say XaiCallback(..., keeps_order=True) that it is so, or "
-    "keeps_order=False to leave such rows out"
-)
-_STEP_WRONGLY = (
-    "{name} gave its model a batch in another order, after {rows} of batches whose order nothing showed were taken to "
-    "be in the batch's: these may stand under the ids of others"
 )
 _HOOK_DISORDER = (
     "a hook (on_before_batch_transfer, on_after_batch_transfer) makes batches of which nothing shows whose rows they "
@@ -113,11 +114,7 @@ _SOME_PLACES = (
     "gives its criterion some of the places alone, and which they are is not known; no samples of it are recorded: "
     "give it all, those that do not count with the label -100 (ignore_index), or give samples_fn"
 )
-_LEFT_OUT = -100
-"""The label of a place that does not count."""
 _HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-_MASKS = ("mask", "length", "lens")
-"""Parts of names under which batches say which places hold something."""
 
 
 def _callback_class() -> Any:
@@ -158,15 +155,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         super().__init__()
         self._recording = Recording(run, **settled(Recording, run, options, unnamed))
         self._undo: list[Callable[[], None]] = []
-        self._watched: set[Mode] = set()
+        self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
         self._not_first: dict[int, str] = {}
         """Of loaders the first part of whose batches holds no ids, why."""
-        self._turned: dict[Mode, bool] = {}
-        """Whether the last step of a mode that was looked at gave its model the batch in another order."""
-        self._assumed: dict[Mode, int] = {}
-        """How many rows of a mode were taken to be in the batch's order where nothing showed it."""
-        self._strays: dict[Mode, str | None] = {}
-        """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
         self._loader = 0
         self._loading = Loading()
         self._fetched: dict[int, Fetched] = {}
@@ -206,8 +197,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Go on from what was recorded before, or, resumed from a checkpoint, from where that was."""
         resumed = trainer.current_epoch > 0 or trainer.global_step > 0
-        is_same = self._trainer is not None and self._trainer() is trainer
-        if not (resumed and is_same):  # a trainer that goes on counts on
+        goes_on = self._trainer is not None and self._trainer() is trainer
+        if not (resumed and goes_on):  # a trainer that goes on counts on
             self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
         self._trainer = weakref.ref(trainer)
         goes_back = getattr(trainer, "ckpt_path", None) is not None
@@ -280,7 +271,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         def step(*args: Any, **kwargs: Any) -> Any:
             if trainer.sanity_checking or not any(one is self for one in trainer.callbacks):
                 return own(*args, **kwargs)  # a trial, or the tuner's, which sets the callbacks aside for it
-            with captured(pl_module, closely=mode not in self._watched) as taken:
+            if mode is Mode.TRAIN:
+                self._at(trainer)  # before a step that calls its optimizers itself has them count
+            with captured(pl_module, closely=mode not in self._orders.watched) as taken:
                 taken.returned = own(*args, **kwargs)
             returned = taken.returned
             # Several processes run the step as the module's forward: that one is the step itself.
@@ -290,7 +283,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     "logging samples", lambda: self._log(trainer, taken, args[0], mode), rows=rows_of(args[0], None)
                 )
             if not self._recording.is_undecided:
-                self._watched.add(mode)
+                self._orders.watched.add(mode)
             # The graph goes when the trainer lets go of it.
             taken.forwards.clear()
             taken.returned = None
@@ -301,14 +294,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _log(self, trainer: Any, step: Step, batch: Any, mode: Mode) -> None:
         recording = self._recording
-        if mode is Mode.TRAIN:
-            self._at(trainer)
         parts = _parts(*_loaders(trainer, mode), batch, self._loader, recording.label_in)
         rows = sum(part.rows or 0 for part in parts)
         if recording.samples_fn is not None:
             whole = parts[0] if len(parts) == 1 else _Part(batch, labels=recording.label_in(batch))
             output = step.named if step.named is not None else step.forwards[-1].output if step.forwards else None
-            output = _answers_of(step, whole.labels, mode, whole.rows) if output is None else output
+            output = answers_of(step, whole.labels, mode, whole.rows) if output is None else output
             columns = dict(recording.samples_fn(batch, output))
             ids, found = columns.pop("sample_id", None), "what samples_fn gives"
             if ids is None and (ids := recording.ids_in(whole.batch)) is not None:
@@ -319,8 +310,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.note_texts(ids, mode, _texts_of(whole.batch, inputs))
             return
         if len(parts) == 1:
-            result, whole = _answers_of(step, parts[0].labels, mode, parts[0].rows), parts[0]
-            if result is None and (chosen := _of_chosen_places(step, whole.batch, whole.labels)) is not None:
+            result, whole = answers_of(step, parts[0].labels, mode, parts[0].rows), parts[0]
+            if result is None and (chosen := of_chosen_places(step, whole.batch, whole.labels)) is not None:
                 result, whole = chosen[0], replace(whole, labels=chosen[1])
             if not self._log_part(whole, result, step, mode, _inputs_of(step)):
                 recording.missed(rows, _ask(step, mode, rows))
@@ -351,20 +342,20 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return True
         labels = part.labels
         if isinstance(result, Judged):
-            labels, stray = self._labels_judged(result, labels, mode)
+            labels, stray = self._orders.labels_of(result, labels, mode)
             if stray is not None:
                 recording.missed(
                     part.rows, f"{_name_of(mode)} {stray}; no samples of it are recorded: {_END} in the batch's order"
                 )
                 return True
-            head, values, truth = _judged(result, labels, part.rows)
+            head, values, truth = meaning_of(result, labels, part.rows)
             is_weighed = result.is_weighed and head.task is Task.TOKEN_CLASSIFICATION
-            if is_weighed and not _is_mean(step, values, truth):
-                inside = _counting(step, part.batch, values, truth)
-                if inside is None and _may_leave_out(part.batch, truth, result.ignored):
+            if is_weighed and not is_mean_of_all(step, values, truth):
+                inside = counting(step, part.batch, values, truth)
+                if inside is None and may_leave_out(part.batch, truth, result.ignored):
                     recording.missed(part.rows, f"{_name_of(mode)} {_WEIGHED}")
                     return True
-                truth = truth if inside is None else truth.masked_fill(~inside, _LEFT_OUT)
+                truth = truth if inside is None else truth.masked_fill(~inside, LEFT_OUT)
             recording.settle(head.task)
             keep, void = recording.keeps_tokens(head.task), recording.void_label
             columns = columns_of(head, values, truth, keep_tokens=keep, ignored=result.ignored, void=void)
@@ -423,27 +414,19 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """
         labels, name = part.labels, _name_of(mode)
         truth = result.truth if isinstance(result, Judged) else None
-        if truth is not None and isinstance(labels, torch.Tensor) and truth.data_ptr() == labels.data_ptr():
+        if is_of_batch(truth, labels):
             return None, None
-        rows = part.rows or 0
-        if rows < 2 or not any(len(one) == rows for one in step.given):
-            return None, None
-        is_here = all(one.is_cpu for one in step.given)
-        if not is_here and mode in self._watched and not self._turned.get(mode):
-            return None, None  # looking waits for the device: the first step of a mode tells
-        order = rows_in(step.given, part.batch)
-        self._turned[mode] = order.is_other
-        if not order.is_other:
-            return self._not_shown(order, step, mode, rows)
-        if assumed := self._assumed.pop(mode, 0):
-            self._recording.tell(_STEP_WRONGLY.format(name=name, rows=rows_said(assumed)), (_STEP_WRONGLY, mode))
+        is_asked_for = step.named is not None
+        order, reason = self._orders.order_of(step, part.batch, part.rows or 0, mode, name, is_asked_for=is_asked_for)
+        if order is None:
+            return None, reason
         outputs = [one.output for one in step.forwards]
         answers = result.answers if isinstance(result, Judged) else _tensor_of(result)
-        is_output = any(isinstance(answers, torch.Tensor) and _is_output(answers, one) for one in outputs)
+        is_own_output = any(isinstance(answers, torch.Tensor) and is_output(answers, one) for one in outputs)
         if not order.places:
             return None, f"{name} {_STEP_DISORDER}"
         if truth is None or not isinstance(labels, torch.Tensor) or truth.shape != labels.shape:
-            if truth is None and result is step.named and not is_output:
+            if truth is None and result is step.named and not is_own_output:
                 return None, None  # given back in the batch's order, as it is asked for
             return order.places, None
         is_own, is_turned = (
@@ -451,19 +434,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         )
         if is_own and not is_turned:
             return None, None
-        if is_own and not is_output:
+        if is_own and not is_own_output:
             return None, f"{name} {_STEP_DISORDER}"
         return order.places, None
-
-    def _not_shown(self, order: Order, step: Step, mode: Mode, rows: int) -> tuple[None, str | None]:
-        """The order of a step's batch is the batch's own: as is shown, or where nothing says another."""
-        if order.places or self._recording.keeps_order or step.named is not None:
-            return None, None
-        if self._recording.keeps_order is False:
-            return None, f"{_STEP_UNSHOWN.format(name=_name_of(mode))}, and keeps_order=False leaves such rows out"
-        self._recording.tell(_STEP_UNSHOWN.format(name=_name_of(mode)) + _STEP_ASSUMED)
-        self._assumed[mode] = self._assumed.get(mode, 0) + rows
-        return None, None
 
     def _numbered_after_hooks(self, part: _Part, watch: Watch) -> tuple[Any, str | None]:
         """As `_numbered`, of a batch that a hook of the module's, or its data module's, may have reordered."""
@@ -474,7 +447,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         numbers, reason = self._numbered(replace(part, batch=before), watch)
         if reason is not None:
             return None, reason
-        order = rows_in([one for _, one in _tensors(part.batch)], before)
+        order = rows_in([one for _, one in tensors_of(part.batch)], before)
         if order.places:
             return _ids_taken(numbers, order.places), None
         if order.is_other or part.rows != len(numbers) or self._recording.keeps_order is False:
@@ -500,17 +473,6 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if any(place is None for place in places):
             self._recording.tell(_SOME_OTHERS)
         return [None if place is None else numbers[place] for place in places], None
-
-    def _labels_judged(self, judged: Judged, labels: Any, mode: Mode) -> tuple[Any, str | None]:
-        """As the function; on a device, where comparing waits for it, compared in the first step of a mode alone."""
-        if judged.truth.is_cpu or mode not in self._watched:
-            found = _labels_judged(judged, labels)
-            self._strays[mode] = found[1]
-            return found
-        if self._strays.get(mode) is not None:
-            return labels, self._strays[mode]
-        is_mixed = judged.truth.is_floating_point() and not judged.is_each
-        return (labels if is_mixed else None), None
 
     def _begin(self, trainer: Any, mode: Mode, loaders: Any) -> None:
         if trainer.sanity_checking:
@@ -641,12 +603,12 @@ def _shared_out(step: Step, parts: Sequence[_Part]) -> list[tuple[_Part, Judged 
     Labels that a criterion was handed as they are count before labels that are equal.
     """
     found: list[list[Judged]] = [[] for _ in parts]
-    for judged in _distinct(step.judged):
-        for same in (_is_same, _same):
+    for judged in distinct(step.judged):
+        for are_same in (is_same, same):
             of = [
                 i
                 for i, part in enumerate(parts)
-                if isinstance(part.labels, torch.Tensor) and same(judged.truth, part.labels)
+                if isinstance(part.labels, torch.Tensor) and are_same(judged.truth, part.labels)
             ]
             if of:
                 break
@@ -678,254 +640,6 @@ def _texts_of(batch: Any, inputs: Any) -> Any:
     return batch if isinstance(batch, Mapping) and "input_ids" in batch else inputs
 
 
-def _answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
-    """The model's answers in a step: what it returned, what a criterion was given; None where they cannot be told."""
-    if step.named is not None:
-        return step.named
-    if mode is Mode.INFER and step.returned is not None:
-        return step.returned if _is_one(step.returned) else None
-    judged = _distinct([one for one in step.judged if rows is None or _fits(one, labels, rows)])
-    if len(judged) > 1:
-        # An auxiliary loss beside: the criterion that was given the batch's labels is meant, and the module's output.
-        judged = [one for one in judged if isinstance(labels, torch.Tensor) and _same(one.truth, labels)]
-        if len(judged) > 1 and len(step.forwards) == 1:
-            judged = [one for one in judged if _is_output(one.answers, step.forwards[0].output)]
-    if len(judged) == 1:
-        return judged[0]
-    if len(step.forwards) != 1 or not _is_one(output := step.forwards[0].output):
-        return None
-    if _of_some_places(step, labels, output):
-        return None
-    # More rows than samples, as of several views of each: which of them is the sample's cannot be told.
-    is_other = isinstance(output, torch.Tensor) and rows is not None and output.shape[:1] != (rows,)
-    return None if is_other else output
-
-
-def _labels_judged(judged: Judged, labels: Any) -> tuple[Any, str | None]:
-    """The labels to record beside what a criterion was given, or why there are none.
-
-    What a criterion was given counts: labels may be mapped, or changed. The batch's own count beside a mixture of
-    classes. Where the very same labels came in another order, the answers did, and whose they are cannot be told.
-    """
-    truth = judged.truth
-    if labels is None or not isinstance(labels, torch.Tensor):
-        return labels, _as_places(judged)
-    if (truth.is_floating_point() and not judged.is_each and judged.values is not Values.VALUE) or (
-        labels.numel() != truth.numel()
-    ):
-        return labels, None
-    if labels.data_ptr() == truth.data_ptr() or labels.device != truth.device:
-        return labels, None
-    own, given = labels.reshape(-1).double(), truth.reshape(-1).double()
-    if torch.equal(own, given):
-        return labels, None
-    if torch.equal(own.sort().values, given.sort().values):
-        return (
-            labels,
-            "gives its criterion the batch's labels in another order, and whose answers are where is not known",
-        )
-    return None, _as_places(judged)
-
-
-def _as_places(judged: Judged) -> str | None:
-    """Whether the truth is each sample's own place in the batch: the samples are compared with one another."""
-    n = len(judged.truth) if judged.truth.ndim == 1 else 0
-    if n < 3 or judged.answers.shape != (n, n) or judged.truth.is_floating_point():
-        return None
-    if not torch.equal(judged.truth, torch.arange(n, device=judged.truth.device)):
-        return None
-    return "compares the samples of a batch with one another: its answers are no classes"
-
-
-def _is_one(output: Any) -> bool:
-    """Whether a module's output holds one tensor that may be its answers: the place in a tuple says nothing."""
-    if not isinstance(output, (list, tuple)) or hasattr(output, "_fields"):
-        return True
-    answers = [part for part in output if isinstance(part, torch.Tensor) and part.is_floating_point() and part.ndim > 0]
-    return len([part for part in answers if part.ndim > 1] or answers) == 1
-
-
-def _distinct(judged: Sequence[Judged]) -> list[Judged]:
-    """Without what is the same answers compared with the same labels again, as for a loss that is also logged."""
-    kept: list[Judged] = []
-    for one in judged:
-        again = (other for other in kept if other.values is one.values and _is_same(other.answers, one.answers))
-        if not any(_same(other.truth, one.truth) for other in again):
-            kept.append(one)
-    return kept
-
-
-def _fits(judged: Judged, labels: Any, rows: int) -> bool:
-    """Whether a criterion was given one row a sample, or the places of all samples one below the other."""
-    n = len(judged.answers) if judged.answers.ndim else 0
-    if n == rows:
-        return True
-    if judged.answers.ndim != 2 or not isinstance(labels, torch.Tensor) or labels.ndim != 2:
-        return False
-    return n in (labels.numel(), labels.numel() - rows)
-
-
-def _of_some_places(step: Step, labels: Any, output: Any) -> bool:
-    """Whether a criterion was given the classes of some places of the output, laid one below the other."""
-    if not (isinstance(labels, torch.Tensor) and labels.ndim == 2 and not labels.is_floating_point()):
-        return False
-    classes = output.shape[-1] if isinstance(output, torch.Tensor) and output.ndim > 2 else None
-    chosen = (one for one in step.judged if one.answers.ndim == 2 and one.truth.ndim == 1)
-    return any(len(one.truth) < labels.numel() and one.answers.shape[1] == classes for one in chosen)
-
-
-def _is_of_some(judged: Judged, rows: int) -> bool:
-    """Whether a criterion was given an answer and a label of fewer samples than the batch has."""
-    return judged.answers.ndim > 0 and len(judged.answers) == len(judged.truth) < rows
-
-
-def _may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
-    """Whether a batch says of some places that they hold nothing, and their labels do not: the step may heed it."""
-    if not isinstance(truth, torch.Tensor) or (truth.is_cpu and ignored in truth):
-        return False
-    named = [(str(name), part) for name, part in items_of(batch) if isinstance(part, torch.Tensor)]
-    masks = [
-        part
-        for name, part in named
-        if any(word in name.lower() for word in _MASKS) or (part.dtype is torch.bool and part.shape == truth.shape)
-    ]
-    return any(not part.is_cpu or bool((part != part.flatten()[:1]).any()) for part in masks) or any(
-        _is_filled_up(part) for _, part in named if part.shape == truth.shape and not part.is_floating_point()
-    )
-
-
-def _is_filled_up(rows: torch.Tensor) -> bool:
-    """Whether some rows end, or begin, with a value over and over that stands nowhere else: a step may leave it out."""
-    if not rows.is_cpu or rows.ndim != 2:
-        return False
-    for at_end in (rows, rows.flip(1)):
-        is_fill = at_end == at_end[:, -1].mode().values
-        filled = is_fill.flip(1).long().cumprod(1).flip(1).bool()
-        if bool((filled.sum(1) > 1).any() and not (is_fill & ~filled).any() and not filled.all()):
-            return True
-    return False
-
-
-def _masks(batch: Any, truth: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What a step may make of a batch to say which places count: what is not zero, or not what fills up."""
-    for _, part in items_of(batch):
-        if not isinstance(part, torch.Tensor) or not part.is_cpu:
-            continue
-        if part.shape == truth.shape:
-            yield part != 0
-            if part.dtype is torch.bool:
-                yield ~part
-            elif not part.is_floating_point():
-                yield from (part != value for value in {int(part[:, end].mode().values) for end in (0, -1)} - {0})
-        elif part.ndim == 1 and len(part) == len(truth) and truth.ndim == 2 and not part.is_floating_point():
-            yield torch.arange(truth.shape[1])[None] < part[:, None]
-
-
-def _distinct_masks(masks: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    kept: list[torch.Tensor] = []
-    for mask in masks:
-        if not any(torch.equal(mask, other) for other in kept):
-            kept.append(mask)
-    return kept
-
-
-def _counting(step: Step, batch: Any, values: torch.Tensor, truth: Any) -> torch.Tensor | None:
-    """The places of which the loss that a step returned is the mean, by what it may make of its batch.
-
-    None where no such places, or several, give that loss.
-    """
-    loss = step.returned.get("loss") if isinstance(step.returned, Mapping) else step.returned
-    if not (isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.is_cpu and isinstance(truth, torch.Tensor)):
-        return None
-    each = torch.nn.functional.cross_entropy(values.float(), truth.long(), reduction="none")
-    found = []
-    for mask in _distinct_masks(_masks(batch, truth)):
-        inside = mask & (truth != _LEFT_OUT)
-        counts = inside.sum(1)
-        if not bool(counts.sum()) or bool(inside.all()):
-            continue
-        of_rows = (each * inside).sum(1)
-        means = (of_rows.sum() / counts.sum(), (of_rows / counts.clamp(min=1))[counts > 0].mean())
-        if any(torch.isclose(loss.detach().float().reshape(()), mean, rtol=1e-4) for mean in means):
-            found.append(mask)
-    return found[0] if len(found) == 1 else None
-
-
-def _of_chosen_places(step: Step, batch: Any, labels: Any) -> tuple[Any, torch.Tensor] | None:
-    """The module's output, and the labels of those places that a criterion was given laid one below the other.
-
-    None where what a step may make of its batch does not say which these are.
-    """
-    if len(step.forwards) != 1 or not isinstance(labels, torch.Tensor) or not labels.is_cpu:
-        return None
-    output = step.forwards[0].output
-    if not isinstance(output, torch.Tensor) or not _of_some_places(step, labels, output) or len(step.judged) != 1:
-        return None
-    judged = step.judged[0]
-    found = [
-        mask
-        for mask in _distinct_masks(_masks(batch, labels))
-        if torch.equal(labels[mask], judged.truth) and torch.equal(output.detach()[mask], judged.answers)
-    ]
-    return (output, labels.masked_fill(~found[0], _LEFT_OUT)) if len(found) == 1 else None
-
-
-def _is_mean(step: Step, values: torch.Tensor, truth: torch.Tensor) -> bool:
-    """Whether the loss that a step returned is the mean over all places: then each counts."""
-    loss = step.returned.get("loss") if isinstance(step.returned, Mapping) else step.returned
-    if not (isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.is_cpu):
-        return False
-    whole = torch.nn.functional.cross_entropy(values.float(), truth.long())
-    return bool(torch.isclose(loss.detach().float().reshape(()), whole, rtol=1e-4))
-
-
-def _is_output(answers: torch.Tensor, output: Any) -> bool:
-    """Whether these are the module's output: of a named one the answers, of a plain tuple any part."""
-    parts = items_of(output)
-    if not isinstance(output, (list, tuple)) or hasattr(output, "_fields"):
-        try:
-            parts = [("", tensor_at(output, where_of(output)[0]))]
-        except XaiError:
-            return False
-    return any(isinstance(part, torch.Tensor) and part.data_ptr() == answers.data_ptr() for _, part in parts)
-
-
-def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.data_ptr() == b.data_ptr()
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return _is_same(a, b) or (a.shape == b.shape and a.device == b.device and bool((a == b).all()))
-
-
-def _judged(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, torch.Tensor, Any]:
-    """What a criterion was given: what the answers mean, the answers (N, K, ...), and the truth."""
-    answers, truth = judged.answers, judged.truth
-    if rows and len(answers) != rows and answers.ndim == 2 and len(answers) % rows == 0:
-        # The places of all samples one below the other, as texts are given to a cross entropy.
-        answers = answers.reshape(rows, -1, answers.shape[1]).movedim(2, 1)
-        truth = truth.reshape(rows, -1)
-    width = 1 if answers.ndim == 1 else answers.shape[1]
-    values = answers[:, None] if answers.ndim == 1 else answers
-    if judged.values is Values.VALUE:
-        values = values.flatten(1)
-        width = values.shape[1]
-        return Head(Task.REGRESSION, Values.VALUE, width, single=width == 1), values, truth.reshape(len(truth), -1)
-    if judged.is_each:
-        task = Task.BINARY if width == 1 else Task.MULTILABEL
-        head = Head(task, judged.values, 2 if width == 1 else width, single=width == 1, independent=width > 1)
-        return head, values, truth
-    # The batch's own labels before a mixture of them.
-    is_own = isinstance(labels, torch.Tensor) and labels.shape == truth.shape
-    given = labels if labels is not None and (is_own or truth.is_floating_point()) else truth
-    task = Task.TOKEN_CLASSIFICATION if values.ndim > 2 else Task.CLASSIFICATION
-    return Head(task, judged.values, width), values, given
-
-
-def _tensors(output: Any) -> list[tuple[Any, torch.Tensor]]:
-    return [(name, part) for name, part in items_of(output) if isinstance(part, torch.Tensor)]
-
-
 def _name_of(mode: Mode) -> str:
     """The step of a mode."""
     return next(name for name, of in _STEPS.items() if of is mode)
@@ -941,19 +655,19 @@ def _ask(step: Step, mode: Mode, rows: int) -> str:
         )
     if step.returned is None and not (step.forwards or step.judged):
         return f"{name} left batches out, whose samples are not recorded; where it computes answers for them, {_END}"
-    if len(step.forwards) == 1 and any(part.ndim > 2 for _, part in _tensors(step.forwards[0].output)):
+    if len(step.forwards) == 1 and any(part.ndim > 2 for _, part in tensors_of(step.forwards[0].output)):
         shorter = [one for one in step.judged if one.answers.ndim == 2 and one.truth.ndim == 1]
         if len(shorter) == len(step.judged) > 0:
             return f"{name} {_SOME_PLACES}"
     several = [*(one.output for one in step.forwards), *([step.returned] if mode is Mode.INFER else [])]
-    if len(step.judged) < 2 and not all(_is_one(one) for one in several):
+    if len(step.judged) < 2 and not all(is_one(one) for one in several):
         return (
             f"the module returns several tensors to {name}, and which of them are its answers cannot be told; no "
             f"samples of it are recorded: {_END}"
         )
     if len(step.forwards) > 1 or len(step.judged) > 1:
         why = f"{name} runs the model or a criterion several times, and which of the answers count cannot be told"
-    elif step.judged and _is_of_some(step.judged[0], rows):
+    elif step.judged and is_of_some(step.judged[0], rows):
         return (
             f"{name} gives its criterion some of the batch's samples alone, and which they are is not known; no "
             f"samples of it are recorded: {_END} of the whole batch"

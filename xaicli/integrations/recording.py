@@ -130,6 +130,8 @@ class Recording:
         self._noted: dict[str, int] = {}
         self._passes: dict[tuple[str, str, int], int] = {}
         self._recorded_task: str | None = None
+        if samples_fn is not None and task is not None:  # it counts for the run: no answers of a model are decided on
+            self.settle(Task(task.partition(":")[0]))
         self._has_logged = False
         self.is_undecided = False
         """Whether what the answers mean could not be decided when that was last tried."""

@@ -17,12 +17,15 @@ import torch
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task, Values
+from xaicli.integrations.answers import are_reordered, distinct, meaning_of
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, NumberedRows, SeenOrders
 from xaicli.integrations.columns import columns_of
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
-from xaicli.integrations.recording import LABELS, Recording, inputs_of, label_in, rows_of, tokenizer_of
+from xaicli.integrations.order import taken
+from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
+from xaicli.integrations.steps import StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
 
 _ROW = "xai_row_number"
@@ -44,6 +47,14 @@ _UNDER_WAY = (
 _LINE = (
     'XaiCallback(..., samples_fn=lambda batch, output: {{"sample_id": batch["sample_id"], "loss": {}}}), '
     "with torch.nn.functional as F, says it"
+)
+_UNFIT_LABELS = (
+    "the labels of a batch, {shape}, do not fit the model's answers of {task}: rows have no label and no loss; let "
+    "compute_loss give a criterion of torch.nn.functional the labels that the model is trained on"
+)
+_SETS_LINE = (
+    'XaiCallback(..., task="multilabel", samples_fn=lambda batch, output: {"sample_id": batch["sample_id"], "logits": '
+    'output["logits"], "label": F.one_hot(batch["labels"], output["logits"].shape[1])}), with torch.nn.functional as F'
 )
 _PERMUTED = (
     "compute_loss gives the model or its criterion the samples in another order than the batch has, and whose answers "
@@ -108,8 +119,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Whether training called the trainer's compute_loss."""
         self._is_permuted = False
         """Whether a compute_loss was seen to give its model the samples in another order."""
-        self._orders: dict[Any, list[int] | None] = {}
-        """Which sample each answer is of, by the first look at each mode, where looking waits for a device."""
+        self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
         self._seen: dict[tuple[int, int], tuple[Any, Any, SeenOrders]] = {}
         """What each collator was seen to do with the order of each set's samples, by the numbers of both."""
         self._keys: tuple[str, ...] = ID_KEYS
@@ -336,33 +346,33 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         asked = {**kwargs, "return_outputs": True}
         with self._heard(own, model) as heard:
             result = own(model, inputs, **asked) if not args else own(model, inputs, True, *args[1:], **kwargs)
-        order = self._order_of(heard, given, result)
-        if order is None:
-            self._is_permuted = self._is_permuted or _is_permuted(heard.judged, labels)
-        elif order != list(range(len(order))):
-            given, labels, ids = (
-                {k: _taken(v, order) for k, v in given.items()},
-                _taken(labels, order),
-                _taken(ids, order),
-            )
-        if order is None and self._is_permuted:
-            self._recording.missed(rows_of(given, None), _PERMUTED)
-            self._has_answered = True
-            return result if wants_outputs or not isinstance(result, tuple) else result[0]
-        task = _task_of(heard.judged, rows_of(given, None), self._config)
+        rows = rows_of(given, None)
         if not isinstance(result, tuple):
             self._recording.missed(
-                rows_of(given, None),
-                "compute_loss returns no outputs: end it with return (loss, outputs) if return_outputs else loss",
+                rows, "compute_loss returns no outputs: end it with return (loss, outputs) if return_outputs else loss"
             )
             return result
         loss, outputs = result[0], result[1]
         self._has_answered = True
         with torch.no_grad():
             self._recording.guarded(
-                "logging samples", lambda: self._log(outputs, given, labels, ids, task), rows=rows_of(given, None)
+                "logging samples", lambda: self._log_judged(heard, outputs, given, labels, ids), rows=rows
             )
         return result if wants_outputs else loss
+
+    def _log_judged(self, heard: Step, outputs: Any, given: Mapping[str, Any], labels: Any, ids: Any) -> None:
+        """Log what a compute_loss answered, under the samples and by the labels that it was seen to be of."""
+        task = _task_of(heard.judged, rows_of(given, None), self._config)
+        places, reason = self._order_of(heard, given, labels, outputs)
+        if reason is None and places is not None:
+            given, labels, ids = (taken(one, places) for one in (dict(given), labels, ids))
+        if reason is None:
+            labels, reason = self._labels_of(heard, labels, outputs, rows_of(given, None))
+        self._orders.watched.add((self._loop or (Mode.TRAIN, ""))[0])
+        if reason is not None:
+            self._recording.missed(rows_of(given, None), reason)
+            return
+        self._log(outputs, given, labels, ids, task)
 
     def _heard(self, own: Any, model: Any) -> Any:
         """What a compute_loss of the caller's gives its criteria and model; the Trainer's own is known, and so let be.
@@ -375,28 +385,49 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return nullcontext(Step())
         return captured(model)
 
-    def _order_of(self, heard: Step, given: Mapping[str, Any], result: Any) -> list[int] | None:
-        """Which sample of the batch each answer of a compute_loss of the caller's is of; None where that is not told.
+    def _order_of(
+        self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any
+    ) -> tuple[tuple[int | None, ...] | None, str | None]:
+        """Which sample of the batch each answer of a compute_loss of the caller's is of; None of its own order.
 
-        It is told by what its model was given and answered, and what it returned of that; on a device, where looking
-        waits for it, the first time of each mode.
+        It is told by what its model was given and answered, and what it returned of that. Else why it is not known.
         """
-        if len(heard.forwards) != 1 or not isinstance(result, tuple) or len(result) < 2:
-            return None
-        forward, returned = heard.forwards[0], _scores(result[1])
-        answered = _scores(forward.output)
-        if returned is None or answered is None or returned.shape != answered.shape:
-            return None
-        mode, is_here = self._loop or (Mode.TRAIN, ""), returned.is_cpu
-        if not is_here and mode in self._orders:
-            return self._orders[mode]
-        named = ((given.get(name), forward.kwargs.get(name)) for name in given if name not in LABELS)
-        found = next((order for own, said in named if (order := _permutation(said, own)) is not None), None)
-        after = list(range(len(returned))) if returned is answered else _permutation(returned, answered)
-        order = [found[place] for place in after] if found is not None and after is not None else None
-        if not is_here:
-            self._orders[mode] = order if order == sorted(order or ()) else None
-        return order
+        mode, rows, order = (self._loop or (Mode.TRAIN, ""))[0], rows_of(given, None) or 0, None
+        if not any(is_of_batch(one.truth, labels) for one in heard.judged):
+            order, reason = self._orders.order_of(heard, given, rows, mode, "compute_loss")
+            if reason is not None:
+                return None, reason
+            if order is None:
+                self._is_permuted = self._is_permuted or _is_permuted(heard.judged, labels)
+        if (order is None and self._is_permuted) or (order is not None and not order.places):
+            return None, _PERMUTED
+        returned = _scores(outputs)
+        answered = [one for forward in heard.forwards if (one := _scores(forward.output)) is not None]
+        answered = [one for one in answered if returned is not None and one.shape == returned.shape]
+        if returned is None or not answered or len(returned) < 2:
+            return (None if order is None else order.places), None
+        after = self._orders.order_of_returned(returned, answered, mode)
+        if after is None:
+            return (None if order is None else order.places), None
+        if not after.places:
+            return None, _PERMUTED
+        before = range(rows) if order is None else order.places
+        return tuple(None if place is None else before[place] for place in after.places), None
+
+    def _labels_of(self, heard: Step, labels: Any, outputs: Any, rows: int | None) -> tuple[Any, str | None]:
+        """The labels that the answers were judged by, where a criterion shows it; or why they are of no sample."""
+        scores, mode = _scores(outputs), (self._loop or (Mode.TRAIN, ""))[0]
+        if scores is None or self._shifted or not rows:
+            return labels, None
+        judged = distinct([one for one in heard.judged if _is_judged(scores, one.answers)])
+        if len(judged) != 1:
+            return labels, None
+        own, stray = self._orders.labels_of(judged[0], labels, mode)
+        if stray is not None:
+            return labels, f"compute_loss {stray}; no samples of it are recorded: give samples_fn"
+        truth, ignored = meaning_of(judged[0], own, rows)[2], judged[0].ignored
+        is_whole = isinstance(truth, torch.Tensor) and not truth.is_floating_point()
+        return (truth.masked_fill(truth == ignored, _IGNORED) if is_whole and ignored is not None else truth), None
 
     def _log(self, outputs: Any, inputs: Mapping[str, Any], labels: Any, ids: Any, task: str | None = None) -> None:
         recording = self._recording
@@ -444,6 +475,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if not columns:
                 recording.missed(rows, "the labels do not fit the model's answers: give samples_fn")
                 return
+            if labels is not None and not columns.keys() & {"label", "loss"}:
+                shape = tuple(getattr(labels, "shape", (len(labels),)))
+                line = f", or say {_SETS_LINE}" if head.task is Task.MULTILABEL and len(shape) == 1 else ""
+                recording.tell(_UNFIT_LABELS.format(shape=shape, task=head.task.value) + line)
         recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=kept, rows=rows, found=found)
         recording.note_texts(ids, mode, inputs)
 
@@ -476,36 +511,22 @@ def _scores(output: Any) -> torch.Tensor | None:
     return found if isinstance(found, torch.Tensor) and found.ndim > 0 else None
 
 
-def _permutation(rows: Any, given: Any) -> list[int] | None:
-    """Which of the given rows each is; None where they are others, or two of them are alike."""
-    if not (isinstance(rows, torch.Tensor) and isinstance(given, torch.Tensor)) or rows.shape != given.shape:
-        return None
-    if rows.ndim == 0 or len(given) < 2 or rows.device != given.device:
-        return None
-    n = len(given)
-    both = torch.cat([given.detach(), rows.detach()]).reshape(2 * n, -1)[:, :_COMPARED]
-    which = torch.unique(both, dim=0, return_inverse=True)[1]
-    if any(which[half].sort().values.tolist() != list(range(n)) for half in (slice(n), slice(n, None))):
-        return None
-    return [int(place) for place in which[:n].argsort()[which[n:]]]
-
-
-def _taken(values: Any, order: list[int]) -> Any:
-    """The values of samples in another order."""
-    if isinstance(values, torch.Tensor):
-        return values[order] if values.shape[:1] == (len(order),) else values
-    return [values[place] for place in order] if isinstance(values, list) and len(values) == len(order) else values
+def _is_judged(scores: torch.Tensor, answers: torch.Tensor) -> bool:
+    """Whether what a criterion was given are these answers, in another form or precision, too."""
+    if answers.numel() != scores.numel():
+        return False
+    is_copy = scores.is_cpu and answers.is_cpu and scores.shape == answers.shape and scores.dtype != answers.dtype
+    return answers.data_ptr() == scores.data_ptr() or (is_copy and torch.equal(answers, scores.to(answers.dtype)))
 
 
 def _is_permuted(judged: Sequence[Judged], labels: Any) -> bool:
     """Whether criteria were given the batch's labels in another order, and never in their own."""
     if not isinstance(labels, torch.Tensor) or labels.numel() < 2 or not labels.is_cpu:
         return False
-    own = labels.reshape(-1).double()
-    given = [one.truth.reshape(-1).double() for one in judged if one.truth.numel() == own.numel()]
-    if any(torch.equal(truth, own) for truth in given):
+    given = [one.truth for one in judged if one.truth.numel() == labels.numel()]
+    if any(torch.equal(truth.reshape(-1).double(), labels.reshape(-1).double()) for truth in given):
         return False
-    return any(torch.equal(truth.sort().values, own.sort().values) for truth in given)
+    return any(are_reordered(truth, labels) for truth in given)
 
 
 def _task_of(judged: Sequence[Judged], rows: int | None, config: Any) -> str | None:

@@ -1,0 +1,163 @@
+"""A `compute_loss` of the caller's: labels are those its criterion is given, the order that of what its model is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from torch.nn import functional
+
+import xaicli
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+N = 12
+TOKENS = torch.randint(1, 20, (N, 5), generator=torch.Generator().manual_seed(0))
+KINDS = [i % 3 for i in range(N)]
+
+
+def model_of(kind: str = "SequenceClassification", **config: Any) -> Any:
+    torch.manual_seed(0)
+    said = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, **config
+    )
+    return getattr(transformers, f"BertFor{kind}")(said).eval()
+
+
+def evaluated(
+    folder: Path, model: Any, loss: Callable[[Any, dict[str, Any]], Any], labels: Any = None, **options: Any
+) -> tuple[pl.DataFrame, list[str]]:
+    """The rows of an evaluation, by sample, and what xai said."""
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Own(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_others: Any) -> Any:
+            found, outputs = loss(model, inputs)
+            return (found, outputs) if return_outputs else found
+
+    labels = KINDS if labels is None else labels
+    data = [{"sample_id": 100 + i, "input_ids": TOKENS[i], "labels": labels[i]} for i in range(N)]
+    arguments = transformers.TrainingArguments(
+        str(folder / "out"), per_device_eval_batch_size=4, report_to=[], use_cpu=True, disable_tqdm=True
+    )
+    callback = XaiCallback(folder / "run", save_checkpoint=False, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Own(model=model, args=arguments, eval_dataset=data, callbacks=[callback]).evaluate()
+    found = folder / "run" / "data"
+    rows = pl.read_parquet(found).sort("sample_id") if found.exists() else pl.DataFrame()
+    return rows, [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+
+
+def answers(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=TOKENS).logits  # type: ignore[no-any-return]
+
+
+def test_sets_that_are_made_inside_the_loss_are_the_labels(tmp_path: Path) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target = functional.one_hot(inputs.pop("labels"), 3).float()
+        outputs = model(**inputs)
+        return functional.binary_cross_entropy_with_logits(outputs.logits, target), outputs
+
+    model = model_of(num_labels=3)
+    rows, said = evaluated(tmp_path, model, loss)
+    target = functional.one_hot(torch.tensor(KINDS), 3).float()
+    expected = functional.binary_cross_entropy_with_logits(answers(model), target, reduction="none").mean(1)
+    assert rows["label"].to_list() == [[kind] for kind in KINDS]
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert said == []
+
+
+def test_labels_that_a_loss_maps_are_those_the_model_is_trained_on(tmp_path: Path) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target = (inputs.pop("labels") + 1) % 3
+        outputs = model(**inputs)
+        return functional.cross_entropy(outputs.logits, target), outputs
+
+    model = model_of(num_labels=3)
+    rows, said = evaluated(tmp_path, model, loss)
+    mapped = torch.tensor([(kind + 1) % 3 for kind in KINDS])
+    assert rows["label"].to_list() == mapped.tolist()
+    expected = functional.cross_entropy(answers(model), mapped, reduction="none")
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert said == []
+
+
+def test_a_class_that_a_criterion_leaves_out_is_no_label(tmp_path: Path) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target = inputs.pop("labels")
+        outputs = model(**inputs)
+        return functional.cross_entropy(outputs.logits, target, ignore_index=2), outputs
+
+    model = model_of(num_labels=3)
+    rows, _ = evaluated(tmp_path, model, loss)
+    own = functional.cross_entropy(answers(model), torch.tensor(KINDS), reduction="none").tolist()
+    assert rows["label"].to_list() == [None if kind == 2 else kind for kind in KINDS]
+    counted = [None if kind == 2 else pytest.approx(own[i], abs=1e-5) for i, kind in enumerate(KINDS)]
+    assert rows["loss"].to_list() == counted
+
+
+def test_places_that_move_within_their_sample_are_no_other_order(tmp_path: Path) -> None:
+    """Labels of places moved by one have as many of each class in a sample as before."""
+
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target = inputs.pop("labels").roll(-1, 1)
+        outputs = model(**inputs)
+        return functional.cross_entropy(outputs.logits.flatten(0, 1), target.flatten()), outputs
+
+    model = model_of("TokenClassification", num_labels=3)
+    labels = TOKENS % 3
+    labels[:, 0] = -100
+    rows, said = evaluated(tmp_path, model, loss, labels)
+    each = functional.cross_entropy(answers(model).movedim(2, 1), labels.roll(-1, 1), reduction="none")
+    assert rows["loss"].to_list() == pytest.approx((each.sum(1) / 4).tolist(), abs=1e-5)
+    assert rows["n_tokens"].to_list() == [4] * N
+    assert ["another order" in one for one in said if "every sequence" not in one] == []
+
+
+@pytest.mark.parametrize("keeps_order", [None, True, False])
+def test_an_order_that_a_loss_does_not_show_is_said(tmp_path: Path, keeps_order: bool | None) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target = inputs.pop("labels").clone()
+        outputs = model(input_ids=inputs["input_ids"].clamp(min=3))
+        return functional.nll_loss(outputs.logits.log_softmax(1) * 2, target), outputs
+
+    model = model_of(num_labels=3)
+    rows, said = evaluated(tmp_path, model, loss, [1] * N, keeps_order=keeps_order)
+    shown = ["nothing shows in which order compute_loss gives the model" in one for one in said]
+    assert shown == ([] if keeps_order else [True])
+    if keeps_order is False:
+        assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+        return
+    with torch.no_grad():
+        logits = model(input_ids=TOKENS.clamp(min=3)).logits
+    expected = functional.cross_entropy(logits, torch.ones(N).long(), reduction="none")
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_sets_of_a_loss_that_is_not_known_are_asked_for_with_the_line_that_records_them(tmp_path: Path) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target = functional.one_hot(inputs.pop("labels"), 3)
+        outputs = model(**inputs)
+        shares = outputs.logits.sigmoid()
+        return -(target * shares.log() + (1 - target) * (1 - shares).log()).mean(), outputs
+
+    model = model_of(num_labels=3, problem_type="multi_label_classification")
+    _, said = evaluated(tmp_path / "asked", model, loss)
+    line = next(one for one in said if "do not fit" in one)
+    assert "(4,)" in line
+    written = line.partition("XaiCallback(..., ")[2].partition("), with torch.nn.functional as F")[0]
+    options = eval(f"dict({written})", {"F": functional})  # noqa: S307
+    rows, said = evaluated(tmp_path / "said", model, loss, **options)
+    target = functional.one_hot(torch.tensor(KINDS), 3).float()
+    expected = functional.binary_cross_entropy_with_logits(answers(model), target, reduction="none").mean(1)
+    assert said == []
+    assert rows["label"].to_list() == [[kind] for kind in KINDS]
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert xaicli.open_run(tmp_path / "said" / "run").reader().manifest.task == "multilabel"

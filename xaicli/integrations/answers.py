@@ -1,0 +1,174 @@
+"""The answers of a step, and the labels they were judged by, among all that was seen while it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from xaicli.errors import XaiError
+from xaicli.heads.head import Head, Task, Values
+from xaicli.heads.outputs import items_of, tensor_at, where_of
+from xaicli.integrations.capture import Judged, Step
+from xaicli.vocabulary import Mode
+
+
+def answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
+    """The model's answers in a step: what it returned, what a criterion was given; None where they cannot be told."""
+    if step.named is not None:
+        return step.named
+    if mode is Mode.INFER and step.returned is not None:
+        return step.returned if is_one(step.returned) else None
+    judged = distinct([one for one in step.judged if rows is None or _fits(one, labels, rows)])
+    if len(judged) > 1:
+        # An auxiliary loss beside: the criterion that was given the batch's labels is meant, and the module's output.
+        judged = [one for one in judged if isinstance(labels, torch.Tensor) and same(one.truth, labels)]
+        if len(judged) > 1 and len(step.forwards) == 1:
+            judged = [one for one in judged if is_output(one.answers, step.forwards[0].output)]
+    if len(judged) == 1:
+        return judged[0]
+    if len(step.forwards) != 1 or not is_one(output := step.forwards[0].output):
+        return None
+    if of_some_places(step, labels, output):
+        return None
+    # More rows than samples, as of several views of each: which of them is the sample's cannot be told.
+    is_other = isinstance(output, torch.Tensor) and rows is not None and output.shape[:1] != (rows,)
+    return None if is_other else output
+
+
+def labels_judged(judged: Judged, labels: Any) -> tuple[Any, str | None]:
+    """The labels to record beside what a criterion was given, or why there are none.
+
+    What a criterion was given counts: labels may be mapped, or changed. The batch's own count beside a mixture of
+    classes. Where the very same labels came in another order, the answers did, and whose they are cannot be told.
+    """
+    truth = judged.truth
+    if labels is None or not isinstance(labels, torch.Tensor):
+        return labels, _as_places(judged)
+    if (truth.is_floating_point() and not judged.is_each and judged.values is not Values.VALUE) or (
+        labels.numel() != truth.numel()
+    ):
+        return labels, None
+    if labels.data_ptr() == truth.data_ptr() or labels.device != truth.device:
+        return labels, None
+    if torch.equal(labels.reshape(-1).double(), truth.reshape(-1).double()):
+        return labels, None
+    if are_reordered(truth, labels):
+        return (
+            labels,
+            "gives its criterion the batch's labels in another order, and whose answers are where is not known",
+        )
+    return None, _as_places(judged)
+
+
+def are_reordered(truth: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether these are the labels of a batch in another order of its samples; within a sample places may move."""
+    own, given = labels.reshape(len(labels), -1).double(), truth.reshape(len(labels), -1).double()
+    if own.shape[1] > 1:
+        own, given = own.sort(1).values, given.sort(1).values
+    if torch.equal(own, given):
+        return False
+    return torch.equal(own.flatten().sort().values, given.flatten().sort().values)
+
+
+def _as_places(judged: Judged) -> str | None:
+    """Whether the truth is each sample's own place in the batch: the samples are compared with one another."""
+    n = len(judged.truth) if judged.truth.ndim == 1 else 0
+    if n < 3 or judged.answers.shape != (n, n) or judged.truth.is_floating_point():
+        return None
+    if not torch.equal(judged.truth, torch.arange(n, device=judged.truth.device)):
+        return None
+    return "compares the samples of a batch with one another: its answers are no classes"
+
+
+def is_one(output: Any) -> bool:
+    """Whether a module's output holds one tensor that may be its answers: the place in a tuple says nothing."""
+    if not isinstance(output, (list, tuple)) or hasattr(output, "_fields"):
+        return True
+    answers = [part for part in output if isinstance(part, torch.Tensor) and part.is_floating_point() and part.ndim > 0]
+    return len([part for part in answers if part.ndim > 1] or answers) == 1
+
+
+def distinct(judged: Sequence[Judged]) -> list[Judged]:
+    """Without what is the same answers compared with the same labels again, as for a loss that is also logged."""
+    kept: list[Judged] = []
+    for one in judged:
+        again = (other for other in kept if other.values is one.values and is_same(other.answers, one.answers))
+        if not any(same(other.truth, one.truth) for other in again):
+            kept.append(one)
+    return kept
+
+
+def _fits(judged: Judged, labels: Any, rows: int) -> bool:
+    """Whether a criterion was given one row a sample, or the places of all samples one below the other."""
+    n = len(judged.answers) if judged.answers.ndim else 0
+    if n == rows:
+        return True
+    if judged.answers.ndim != 2 or not isinstance(labels, torch.Tensor) or labels.ndim != 2:
+        return False
+    return n in (labels.numel(), labels.numel() - rows)
+
+
+def of_some_places(step: Step, labels: Any, output: Any) -> bool:
+    """Whether a criterion was given the classes of some places of the output, laid one below the other."""
+    if not (isinstance(labels, torch.Tensor) and labels.ndim == 2 and not labels.is_floating_point()):
+        return False
+    classes = output.shape[-1] if isinstance(output, torch.Tensor) and output.ndim > 2 else None
+    chosen = (one for one in step.judged if one.answers.ndim == 2 and one.truth.ndim == 1)
+    return any(len(one.truth) < labels.numel() and one.answers.shape[1] == classes for one in chosen)
+
+
+def is_of_some(judged: Judged, rows: int) -> bool:
+    """Whether a criterion was given an answer and a label of fewer samples than the batch has."""
+    return judged.answers.ndim > 0 and len(judged.answers) == len(judged.truth) < rows
+
+
+def is_output(answers: torch.Tensor, output: Any) -> bool:
+    """Whether these are the module's output: of a named one the answers, of a plain tuple any part."""
+    parts = items_of(output)
+    if not isinstance(output, (list, tuple)) or hasattr(output, "_fields"):
+        try:
+            parts = [("", tensor_at(output, where_of(output)[0]))]
+        except XaiError:
+            return False
+    return any(isinstance(part, torch.Tensor) and part.data_ptr() == answers.data_ptr() for _, part in parts)
+
+
+def is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether these are one tensor in memory."""
+    return a.shape == b.shape and a.data_ptr() == b.data_ptr()
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether these are equal."""
+    return is_same(a, b) or (a.shape == b.shape and a.device == b.device and bool((a == b).all()))
+
+
+def meaning_of(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, torch.Tensor, Any]:
+    """What a criterion was given: what the answers mean, the answers (N, K, ...), and the truth."""
+    answers, truth = judged.answers, judged.truth
+    if rows and len(answers) != rows and answers.ndim == 2 and len(answers) % rows == 0:
+        # The places of all samples one below the other, as texts are given to a cross entropy.
+        answers = answers.reshape(rows, -1, answers.shape[1]).movedim(2, 1)
+        truth = truth.reshape(rows, -1)
+    width = 1 if answers.ndim == 1 else answers.shape[1]
+    values = answers[:, None] if answers.ndim == 1 else answers
+    if judged.values is Values.VALUE:
+        values = values.flatten(1)
+        width = values.shape[1]
+        return Head(Task.REGRESSION, Values.VALUE, width, single=width == 1), values, truth.reshape(len(truth), -1)
+    if judged.is_each:
+        task = Task.BINARY if width == 1 else Task.MULTILABEL
+        head = Head(task, judged.values, 2 if width == 1 else width, single=width == 1, independent=width > 1)
+        return head, values, truth
+    # The batch's own labels before a mixture of them.
+    is_own = isinstance(labels, torch.Tensor) and labels.shape == truth.shape
+    given = labels if labels is not None and (is_own or truth.is_floating_point()) else truth
+    task = Task.TOKEN_CLASSIFICATION if values.ndim > 2 else Task.CLASSIFICATION
+    return Head(task, judged.values, width), values, given
+
+
+def tensors_of(output: Any) -> list[tuple[Any, torch.Tensor]]:
+    """The tensors in what a module or a step returned, or of a batch, with their names."""
+    return [(name, part) for name, part in items_of(output) if isinstance(part, torch.Tensor)]

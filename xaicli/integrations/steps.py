@@ -1,0 +1,113 @@
+"""What a step does with the order of its batch: whose each answer is, and which label it was judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+
+from xaicli.integrations.answers import is_same, labels_judged
+from xaicli.integrations.capture import Judged, Step
+from xaicli.integrations.collators import rows_said
+from xaicli.integrations.order import Order, rows_in
+from xaicli.vocabulary import Mode
+
+_UNSHOWN = (
+    "nothing shows in which order {name} gives the model the batch's samples: what it gives is none of what stands in "
+    "the batch, and its criterion is not given the batch's own labels"
+)
+_ASSUMED = (
+    "; they are taken to be in the batch's order: say XaiCallback(..., keeps_order=True) that it is so, or "
+    "keeps_order=False to leave such rows out"
+)
+_WRONGLY = (
+    "{name} gave its model a batch in another order, after {rows} of batches whose order nothing showed were taken to "
+    "be in the batch's: these may stand under the ids of others"
+)
+
+
+class StepOrders:
+    """What the steps of a training were seen to do with the order of their batches.
+
+    On a device, where looking waits for it, the first step of each mode tells, and every one after a step that gave its
+    model a batch in another order.
+
+    Args:
+        tell: Says something once: the words, and what these are known by where they may change.
+        keeps_order: Whether the caller says that steps that show nothing keep the order.
+    """
+
+    def __init__(self, tell: Callable[[str, Hashable], None], keeps_order: bool | None) -> None:
+        self._tell = tell
+        self._keeps_order = keeps_order
+        self._turned: dict[Mode, bool] = {}
+        """Whether the last step of a mode that was looked at gave its model the batch in another order."""
+        self._assumed: dict[Mode, int] = {}
+        """How many rows of a mode were taken to be in the batch's order where nothing showed it."""
+        self._strays: dict[Mode, str | None] = {}
+        """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
+        self.watched: set[Mode] = set()
+        """The modes of which a step was looked at, and understood."""
+
+    def order_of(
+        self, step: Step, batch: Any, rows: int, mode: Mode, name: str, *, is_asked_for: bool = False
+    ) -> tuple[Order | None, str | None]:
+        """The other order in which a step gave its batch to its model, None of its own; or why its rows are left out.
+
+        What the step gave its model says it. It need not be asked of answers that were judged by the batch's own
+        labels (`is_of_batch`).
+
+        Args:
+            step: What was seen.
+            batch: What the step was given.
+            rows: How many samples it holds.
+            mode: The mode.
+            name: The step, in words.
+            is_asked_for: Whether the answers are asked for in the batch's order, so that nothing need show it.
+        """
+        if rows < 2 or not any(len(one) == rows for one in step.given):
+            return None, None
+        if not self._looks(mode, all(one.is_cpu for one in step.given)):
+            return None, None
+        order = rows_in(step.given, batch)
+        self._turned[mode] = order.is_other
+        if order.is_other:
+            if assumed := self._assumed.pop(mode, 0):
+                self._tell(_WRONGLY.format(name=name, rows=rows_said(assumed)), (_WRONGLY, mode))
+            return order, None
+        if order.places or self._keeps_order or is_asked_for:
+            return None, None
+        unshown = _UNSHOWN.format(name=name)
+        if self._keeps_order is False:
+            return None, f"{unshown}, and keeps_order=False leaves such rows out"
+        self._tell(unshown + _ASSUMED, (_ASSUMED, name))
+        self._assumed[mode] = self._assumed.get(mode, 0) + rows
+        return None, None
+
+    def order_of_returned(self, returned: torch.Tensor, answered: Sequence[torch.Tensor], mode: Mode) -> Order | None:
+        """The other order in which a step returned what its model answered; None where nothing tells one."""
+        if any(is_same(returned, one) for one in answered) or not self._looks(mode, returned.is_cpu):
+            return None
+        order = rows_in([returned], {str(number): one for number, one in enumerate(answered)})
+        self._turned[mode] = self._turned.get(mode, False) or order.is_other
+        return order if order.is_other else None
+
+    def _looks(self, mode: Mode, is_here: bool) -> bool:
+        return is_here or mode not in self.watched or self._turned.get(mode, False)
+
+    def labels_of(self, judged: Judged, labels: Any, mode: Mode) -> tuple[Any, str | None]:
+        """As `labels_judged`; on a device, where comparing waits for it, compared in the first step of a mode alone."""
+        if judged.truth.is_cpu or mode not in self.watched:
+            found = labels_judged(judged, labels)
+            self._strays[mode] = found[1]
+            return found
+        if self._strays.get(mode) is not None:
+            return labels, self._strays[mode]
+        is_mixed = judged.truth.is_floating_point() and not judged.is_each
+        return (labels if is_mixed else None), None
+
+
+def is_of_batch(truth: torch.Tensor | None, labels: Any) -> bool:
+    """Whether a criterion was handed the batch's own labels: then the answers beside them are in its order."""
+    return truth is not None and isinstance(labels, torch.Tensor) and truth.data_ptr() == labels.data_ptr()
