@@ -194,3 +194,102 @@ def test_names_are_refused_a_number_and_take_any_text(tmp_path: Path) -> None:
         xaicli.Table([(None, "cat")], ids=[0], relabel=typed(tmp_path / "a.csv", "0,1"))
     pl.DataFrame({"sample_id": [0], "label": ["007"]}).write_parquet(tmp_path / "a.parquet")
     assert xaicli.Table([(None, "cat")], ids=[0], relabel=tmp_path / "a.parquet")[0][1] == "007"
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> xaicli.RunReader:
+    """Samples s0 to s8 of train with pictures /data/p/0.png to 8.png; e8 of eval has none, x of no split has x.png."""
+    path = tmp_path_factory.mktemp("pictured") / "run"
+    with xaicli.Run(path, label_names=["cat", "dog"]) as run:
+        ids = [f"s{number}" for number in range(9)]
+        run.log_facts([*ids, "x"], path=[*(f"/data/p/{number}.png" for number in range(9)), "/data/p/x.png"])
+        for mode, some in (("train", ids), ("eval", ["e8", "s8"])):
+            labels = [0] * len(some)
+            run.log_samples(sample_id=some, label=labels, loss=[1.0] * len(some), mode=mode, epoch=1)
+    return xaicli.open_run(path)
+
+
+DIFFER = "its id and its picture are of different samples"
+UNKNOWN = "no sample of the run"
+
+
+@pytest.mark.parametrize("picture", ["/data/p/8.png", "p/8.png", "8.png", "images/8.png", "x://h/p/8.png?a=1", "8"])
+def test_an_id_beside_the_picture_of_another_is_told_however_the_picture_is_written(
+    pictured: xaicli.RunReader, tmp_path: Path, picture: str
+) -> None:
+    file = typed(tmp_path / "a.csv", f"s1,{picture},dog", f"s8,{picture},dog", header="sample_id,path,label")
+    assert applied(pictured, file) == {"s8": 1}
+    assert left_out(pictured, file) == {DIFFER: 1}
+
+
+def test_an_id_that_the_run_does_not_know_is_not_replaced_by_the_picture(
+    pictured: xaicli.RunReader, tmp_path: Path
+) -> None:
+    file = typed(tmp_path / "a.csv", "val-8,8.png,dog", ",7.png,dog", "s6,,dog", header="sample_id,path,label")
+    assert applied(pictured, file) == {"s7": 1, "s6": 1}
+    assert left_out(pictured, file) == {UNKNOWN: 1}
+    # A picture of which nothing is known contradicts nobody; one of a sample without rows does.
+    file = typed(tmp_path / "b.csv", "s1,elsewhere.png,dog", "s2,x.png,dog", header="sample_id,path,label")
+    assert applied(pictured, file) == {"s1": 1}
+    assert left_out(pictured, file) == {DIFFER: 1}
+
+
+def test_ids_and_pictures_of_every_tool_go_by_one_rule(pictured: xaicli.RunReader, tmp_path: Path) -> None:
+    asked = (("s1", "p/8.png"), ("s2", "2.png"), ("val-8", "8.png"))
+    result = {"from_name": "label", "to_name": "sample", "type": "choices", "value": {"choices": ["dog"]}}
+    tasks = [
+        {
+            "data": {"sample_id": sample_id, "image": f"/data/upload/1/1a2b3c4d-{picture.rpartition('/')[2]}"},
+            "annotations": [{"completed_by": 1, "result": [result]}],
+        }
+        for sample_id, picture in asked
+    ]
+    images = "".join(
+        f'<image id="{n}" name="{picture}"><tag label="dog"><attribute name="sample_id">{sample_id}</attribute></tag>'
+        "</image>"
+        for n, (sample_id, picture) in enumerate(asked)
+    )
+    coco = {
+        "images": [{"id": n, "file_name": picture, "sample_id": one} for n, (one, picture) in enumerate(asked)],
+        "annotations": [{"id": n, "image_id": n, "category_id": 1} for n in range(3)],
+        "categories": [{"id": 1, "name": "dog"}],
+    }
+    of_fiftyone = {"_cls": "Classification", "label": "dog"}
+    samples = {"samples": [{"sample_id": one, "filepath": p, "ground_truth": of_fiftyone} for one, p in asked]}
+    labels = {
+        "classes": ["cat", "dog"],
+        "labels": {f"k{n}": {"label": "dog", "attributes": {"sample_id": one}} for n, (one, _) in enumerate(asked)},
+    }
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "data.json").write_text(json.dumps({f"k{n}": p for n, (_, p) in enumerate(asked)}))
+    files = {
+        "studio.json": json.dumps(tasks),
+        "cvat.xml": f"<annotations>{images}</annotations>",
+        "coco.json": json.dumps(coco),
+        "samples.json": json.dumps(samples),
+        "set/labels.json": json.dumps(labels),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        found = pictured.relabel_apply(tmp_path / name)
+        assert found.data["sample_id"].to_list() == ["s2"], name
+        assert {row["reason"]: row["n"] for row in found.answer.extra["left_out"]} == {DIFFER: 1, UNKNOWN: 1}, name
+
+
+def test_the_picture_of_our_own_table_is_its_path_whatever_the_facts_are_called(tmp_path: Path) -> None:
+    """A fact called image that numbers pictures otherwise says nothing of which sample is meant."""
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as made:
+        made.log_facts(range(4), path=[f"p/{n}.png" for n in range(4)], image=[f"{3 - n}.png" for n in range(4)])
+        made.log_samples(sample_id=range(4), label=[0] * 4, loss=[1.0] * 4, mode="train", epoch=0)
+    run = xaicli.open_run(tmp_path / "run")
+    for to in ("csv", "label-studio"):
+        run.relabel_export(tmp_path / FILES[to], to=to, ids=list(range(4)), mode="train")
+        assert applied(run, say(tmp_path / FILES[to], to, dict.fromkeys(range(4), "dog"))) == dict.fromkeys(range(4), 1)
+
+
+def test_a_sample_of_another_split_than_the_file_says_is_told(pictured: xaicli.RunReader, tmp_path: Path) -> None:
+    header = "sample_id,mode,label"
+    file = typed(tmp_path / "a.csv", "s8,eval,dog", "s7,eval,dog", "s6,train,dog", "s5,,dog", header=header)
+    found = pictured.relabel_apply(file)
+    assert found.data.select("sample_id", "mode").rows() == [("s8", "eval"), ("s6", "train"), ("s5", "train")]
+    assert left_out(pictured, file) == {"not recorded where the file says (mode, ds_id)": 1}

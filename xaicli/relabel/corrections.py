@@ -22,6 +22,8 @@ from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import Names, quoted, unguarded
 
 NO_SAMPLE = "no sample of the run"
+DIFFERENT = "its id and its picture are of different samples"
+ELSEWHERE = "not recorded where the file says (mode, ds_id)"
 SKIPPED = "skipped"
 UNKNOWN_LABEL = "a label that the run does not know"
 EITHER_LABEL = "a label that may be either of several names"
@@ -198,7 +200,7 @@ class Samples:
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         self._by_folders: dict[str, dict[tuple[str, ...], list[str]]] = {}
-        self._shown: dict[tuple[str, tuple[str, ...]], str | frozenset[str]] = {}
+        self._shown: dict[tuple[str, tuple[str, ...]], frozenset[str]] = {}
         for path in self._paths:
             last = _parts(path)[-1:]
             for name in last:
@@ -207,36 +209,43 @@ class Samples:
 
     def of(self, mark: Mark) -> Sample | str:
         """(mode, ds_id), id and recorded label of the sample that a mark is about, or why that is not known."""
-        # Nothing written for an id is none where there is a picture, which says more.
-        is_named = mark.sample_id is not None and (mark.sample_id != "" or mark.path is None)
-        text = self._known(mark.sample_id) if is_named and mark.sample_id is not None else None
-        exact = self._paths.get(mark.path or "", [])
-        if mark.is_key:
-            pictured = self._of_path(mark.path if mark.path is not None else str(mark.sample_id))
-            if isinstance(pictured, str) and mark.path is None and text is not None and pictured != text:
-                return "its key is the id of one sample and the picture of another"
-            if isinstance(pictured, str):
-                text = pictured
-            elif mark.path is not None and self._paths and text not in pictured:
-                text = None  # a key of the tool's own
-        elif text is not None and exact and text not in exact:
-            return "its id and its picture are of different samples"
-        elif text is None and mark.path is not None:
-            pictured = self._of_path(mark.path)
-            if pictured and not isinstance(pictured, str):
-                return "its picture is that of several samples"
-            text = pictured if isinstance(pictured, str) else None
+        text, fault = self._named(mark)
         if text is None:
-            return NO_SAMPLE
+            return fault
         found = self.recorded[text]
         own = [
             one
             for one in found
             if (not mark.mode or one[0][0] == mark.mode) and (mark.ds_id is None or one[0][1] == mark.ds_id)
         ]
-        if self._is_strict and len(own or found) > 1:
+        if not own:
+            return ELSEWHERE
+        if self._is_strict and len(own) > 1:
             return "recorded in several splits, and the file does not say which: --mode"
-        return (own or found)[0]
+        return own[0]
+
+    def _named(self, mark: Mark) -> tuple[str | None, str]:
+        """The id of the sample that a mark is about, else why that is not known."""
+        sample_id = mark.sample_id
+        # Nothing written for an id is none where there is a picture, which says more.
+        if mark.path is not None and sample_id is not None and not sample_id.strip():
+            sample_id = sample_id if sample_id and sample_id in self.recorded else None
+        text = None if sample_id is None else self._known(sample_id)
+        shown = frozenset[str]()
+        if mark.path is not None or mark.is_key:
+            shown = self._of_path(str(mark.sample_id) if mark.path is None else mark.path)
+        recorded = [one for one in shown if one in self.recorded]
+        only = recorded[0] if len(recorded) == 1 else None
+        if mark.is_key:
+            if only is not None and mark.path is None and text not in (None, only):
+                return None, "its key is the id of one sample and the picture of another"
+            # Where pictures are known, a key that is not that of the picture is the tool's own.
+            is_own = mark.path is not None and bool(self._paths) and text not in recorded
+            return only if only is not None else None if is_own else text, NO_SAMPLE
+        # Who is named is meant: an id that nobody has is not made up for by a picture.
+        if sample_id is not None:
+            return (None, DIFFERENT) if text is not None and shown and text not in shown else (text, NO_SAMPLE)
+        return only, "its picture is that of several samples" if len(recorded) > 1 else NO_SAMPLE
 
     def _known(self, text: str) -> str | None:
         """The id of a sample as the run spells it; None where it may be either of two."""
@@ -250,16 +259,16 @@ class Samples:
         spellings = text, of_carried(clean), clean, whole, unguarded(text), unguarded(clean)
         return next((one for one in spellings if one in self.recorded and (one or clean)), None)
 
-    def _of_path(self, path: str) -> str | frozenset[str]:
-        """The sample of a picture: that of its very path, else the only one whose path ends like it.
+    def _of_path(self, path: str) -> frozenset[str]:
+        """The samples of a picture: those of its very path, else of the paths that end most like it.
 
         Where only the names agree and both lie in folders of people's own, they are different pictures.
 
         Returns:
-            Its id, or the several that it may be: none, or those that share the picture.
+            Their ids, recorded or not: none of a picture of which nothing is known, several where they share one.
         """
         if path in self._paths:
-            return self._single(self._paths[path])
+            return frozenset(self._paths[path])
         parts = _parts(path)
         if not parts:
             return frozenset()
@@ -273,7 +282,7 @@ class Samples:
             if is_strange and len(_parts(longest[0])) > 1:
                 return frozenset()
             if (name, ending) not in self._shown:
-                self._shown[name, ending] = self._single(one for known in longest for one in self._paths[known])
+                self._shown[name, ending] = frozenset(one for known in longest for one in self._paths[known])
             return self._shown[name, ending]
         return frozenset()
 
@@ -288,10 +297,6 @@ class Samples:
         endings = (folders[start:] for start in range(len(folders) + 1))
         ending = next((one for one in endings if one in self._by_folders[name]), ())
         return ending, self._by_folders[name].get(ending, [])
-
-    def _single(self, ids: Iterable[str]) -> str | frozenset[str]:
-        known = frozenset(ids) & self.recorded.keys()
-        return next(iter(known)) if len(known) == 1 else known
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -337,7 +337,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
         pictures.setdefault((row.get(SAMPLE_ID) is None, *key), []).append(row)
 
     def of_picture(own: list[dict[str, Any]]) -> Iterator[Mark]:
-        where = place_of(own[0])
+        where = place_of(own[0], is_table=True)
         boxes = tuple(_of_row(row) for row in own if not _is_bare(row))
         checked = [box.is_checked for box in boxes if box.is_checked is not None]
         yield Mark(

@@ -286,10 +286,16 @@ def who(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def place_of(data: Mapping[str, Any]) -> tuple[str | None, str | None, str, str | None]:
-    """Which sample is meant: its id and picture, and where it was recorded."""
+def place_of(data: Mapping[str, Any], *, is_table: bool = False) -> tuple[str | None, str | None, str, str | None]:
+    """Which sample is meant: its id and picture, and where it was recorded.
+
+    Args:
+        data: The task, or the row.
+        is_table: Whether it is a row of a table that no tool wrote: ours have the picture as `path`, beside any facts.
+    """
     sample_id, ds_id = data.get(SAMPLE_ID), data.get(DS_ID)
-    picture = next((data[key] for key in _PICTURES if data.get(key)), None)
+    pictures = ("path", *_PICTURES) if is_table else _PICTURES
+    picture = next((data[key] for key in pictures if data.get(key)), None)
     if picture is None and not sample_id and sample_id != 0:  # a task's picture may be called anything
         texts = [value for value in data.values() if isinstance(value, str)]
         picture = next((text for text in texts if text.partition("?")[0].lower().endswith(_SUFFIXES)), None)
@@ -318,7 +324,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     marks = []
     for row in rows:
-        sample_id, picture, mode, ds_id = place_of(row)
+        sample_id, picture, mode, ds_id = place_of(row, is_table=not is_studio)
         labels = _labels(row[column])
         by = row.get("by") if row.get("by") not in (None, "") else row.get("annotator")
         when = row.get("when") or row.get("updated_at") or row.get("created_at")
