@@ -225,3 +225,32 @@ def test_counts_of_the_run(tmp_path):
     assert verdicts.counted(rule, 3).outcome is Outcome.PASSED
     assert verdicts.counted(rule, 4).outcome is Outcome.FAILED
     assert verdicts.counted(rule, None).outcome is Outcome.NOT_ASKED
+
+
+def test_samples_without_a_value_of_the_column_are_counted_and_told():
+    frame = pl.DataFrame(
+        {
+            "sample_id": list(range(8)),
+            "correct": [True, True, False, False, True, False, False, None],
+            "camera": ["front", "front", "rear", None, None, None, "rear", None],
+            "site": ["a", None, "a", "a", None, "b", "b", "b"],
+        }
+    )
+    by_camera, rear = verdicts.judged(parse_rule("correct mean by camera >= 0.1"), frame)
+    assert (by_camera.group, by_camera.n, by_camera.value) == ("front", 2, 1.0)
+    assert by_camera.reason == "3 samples have no camera, and are in no group"
+    assert (rear.group, rear.n, rear.reason) == ("rear", 2, "")
+    front, *_ = verdicts.judged(parse_rule("correct mean by camera,site >= 0.1"), frame)
+    assert front.reason == "4 samples have no camera or site, and are in no group"
+    whole, *_ = verdicts.judged(parse_rule("correct mean >= 0.1"), frame)
+    assert (whole.n, whole.reason) == (7, "")
+    none = frame.with_columns(camera=pl.lit(None, pl.String()))
+    (nobody,) = verdicts.judged(parse_rule("correct mean by camera >= 0.1"), none)
+    assert nobody.outcome is Outcome.NOT_ASKED
+    assert nobody.reason == "7 samples have no camera, and are in no group"
+    numbers = frame.with_columns(camera=pl.Series([0.5, 0.5, 0.5, float("nan"), None, 0.5, 0.5, None]))
+    (half,) = verdicts.judged(parse_rule("correct mean by camera >= 0.1"), numbers)
+    assert (half.group, half.n, half.reason) == ("0.5", 5, "2 samples have no camera, and are in no group")
+    sets = frame.with_columns(camera=pl.Series([["x"], ["x", "y"], [], None, ["y"], ["x"], ["x"], ["x"]]))
+    x, y = verdicts.judged(parse_rule("correct mean by camera >= 0.1"), sets)
+    assert (x.n, y.n, x.reason) == (4, 2, "2 samples have no camera, and are in no group")

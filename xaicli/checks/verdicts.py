@@ -121,6 +121,10 @@ def judged(
             found.append(_noted(verdict, *others.told(parts, rows), note))
             note = ""
     found += others.gone()
+    if not found and known.height:
+        return [not_asked(rule, _in_no_group(rule, known))]
+    if found and (ungrouped := _in_no_group(rule, known)):
+        found[0] = _noted(found[0], ungrouped)
     if found and not_finite:
         found[0] = _noted(found[0], f"{_values_are(not_finite)} not finite, and not judged")
     missing = [", ".join([value] if isinstance(value, str) else value) for value in rule.allow if value not in met]
@@ -222,6 +226,23 @@ def _groups(
         if len(rows):
             chosen = frame.select(pl.all().gather(pl.Series(rows, dtype=pl.Int64)))
             yield tuple(group for group, _ in combination), chosen
+
+
+def _in_no_group(rule: Rule, frame: pl.DataFrame) -> str:
+    """What is said of the samples that have no value of a column of the rule; "" where all have one."""
+    lacking = pl.lit(value=False)
+    for column in rule.columns:
+        own, kind = pl.col(column), frame.schema[column]
+        lacking |= own.is_null()
+        if kind.is_float():
+            lacking |= ~own.is_finite().fill_null(value=False)
+        elif isinstance(kind, pl.List):
+            lacking |= own.list.drop_nulls().list.len().fill_null(0) == 0
+    n = frame.filter(lacking).height if rule.columns else 0
+    if not n:
+        return ""
+    words = ("has", "is") if n == 1 else ("have", "are")
+    return f"{_samples(n)} {words[0]} no {' or '.join(rule.columns)}, and {words[1]} in no group"
 
 
 class _Others:

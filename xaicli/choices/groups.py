@@ -96,6 +96,8 @@ def grouped(values: pl.Series, name: Callable[[Any], str] = str, *, by_value: bo
         name: What a value is called.
         by_value: Take whole numbers by value, however many there are: classes.
     """
+    if values.dtype.is_float():  # what is no finite number is none, in fifths or not
+        values = values.set(~values.is_finite(), None)
     unknown = np.flatnonzero(values.is_null().to_numpy())
     is_measured = values.dtype.is_float() or (values.dtype.is_numeric() and not by_value)
     if is_measured and values.drop_nulls().n_unique() > _FEW_NUMBERS:
