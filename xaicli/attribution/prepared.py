@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from xaicli.attribution.entries import Entry, categories_in, entries_of
 from xaicli.attribution.flow import Flow, flow_of
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
-from xaicli.attribution.lookups import EMBEDDINGS, Embedded, KeptCalls, LookingUp, Lookup, side_by_side
+from xaicli.attribution.lookups import Embedded, LookingUp, Lookup
 from xaicli.attribution.settings import Target
 from xaicli.attribution.targets import LOSS, Said, choose, class_of, place_explained
 from xaicli.attribution.twin import Hooks, private_copy
@@ -30,33 +29,6 @@ from xaicli.heads.operations import watching
 _ROWS = 32
 _FEW = 2
 _PROBE = 8
-_NAMED = 8
-_MASKS = ("mask", "padding", "valid")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where attributions are taken: an input itself, or what embeddings make of an input of token ids.
-
-    Attributes:
-        name: The input's name.
-        position: Which input.
-        lookups: The calls of embeddings that look its ids up, whose answers the entry holds side by side; none for an
-            input of floats.
-        read: Which axis the model's first layer reads as channels, where that is known.
-        mask: Which input says which of its tokens count, where one is called an attention mask.
-    """
-
-    name: str
-    position: int
-    lookups: tuple[Lookup, ...] = ()
-    read: int | None = None
-    mask: int | None = None
-
-    @property
-    def tokens(self) -> bool:
-        """Whether it is a sequence of embedded tokens."""
-        return bool(self.lookups)
 
 
 @dataclass(frozen=True)
@@ -224,8 +196,8 @@ def prepare(
     answers = given.answers(outputs)
     frozen, hooked = _held_against(given, twin, outputs, answers, on)
     batches = [as_input(x, frozen.dtype).to(on) for x in tensors]
-    entries, points, flow, notes = _entries(frozen, given, batches)
-    among = _categories(given, flow, batches)
+    entries, points, flow, notes = entries_of(frozen, given, batches)
+    among = categories_in(given, flow, batches)
     valid = _valid(head, given, batches, answers)
     values = answers.to(on)
     if head is not None:
@@ -482,190 +454,6 @@ def _changes_itself(given: GivenModel, twin: nn.Module) -> XaiError | None:
         f"two clean passes of the model differ: forward changes {', '.join(changed[:3])} in evaluation mode too",
         hint="change it only where self.training; maps of a model that goes on changing would say nothing",
     )
-
-
-def _entries(
-    frozen: FrozenModel, given: GivenModel, batches: Sequence[Tensor]
-) -> tuple[tuple[Entry, ...], list[Tensor], Flow, list[str]]:
-    """Where attributions are taken: at float inputs, and at the embedding of token ids."""
-    known = parameter_names(given.model, given.names)
-    flow, tokens = _ways(frozen, batches)
-    if any(not x.is_floating_point() and i not in tokens and not _is_mask(known[i]) for i, x in enumerate(batches)):
-        plain, frozen.model = frozen.model, LookingUp(frozen.model)
-        others, found = _ways(frozen, batches)
-        if len(found) > len(tokens):
-            flow, tokens = others, found
-        else:
-            frozen.model = plain
-    left = _masks(batches, tokens, known)
-    notes: list[str] = []
-    entries: list[Entry] = []
-    points: list[Tensor] = []
-    for position, x in enumerate(batches):
-        name = given.names[position]
-        if position in tokens:
-            lookups, point = _looked_up(frozen, batches, tokens[position], x.shape)
-            notes += _left_out(flow, position, name or known[position], lookups, x.shape)
-            notes += _computed(flow, position, name or known[position], lookups)
-            mask = _attention_mask(position, known, batches)
-            entries.append(Entry(name, position, lookups, mask=mask))
-            points.append(point)
-        elif x.is_floating_point() and position not in left:
-            entries.append(Entry(name, position, read=flow.read.get(position)))
-            points.append(x)
-    if not entries:
-        raise XaiError(
-            "the model has no input with a gradient",
-            hint="ids are explained where an nn.Embedding, an nn.EmbeddingBag or table[ids] looks them up as they are, "
-            "rows of one length: of a table, give each column that is looked up as an input of its own; numbers need a "
-            "float dtype; one-hot codes can be the input themselves",
-        )
-    notes += [f"{given.names[i] or known[i]} is a mask: it is passed on with its sample, not explained" for i in left]
-    notes += [
-        f"{given.names[i] or known[i]} holds whole numbers that no embedding looks up as they are: not explained"
-        for i, x in enumerate(batches)
-        if not x.is_floating_point() and i not in tokens and x.dtype != torch.bool and not _is_mask(known[i])
-    ]
-    return tuple(entries), points, flow, notes
-
-
-def _ways(frozen: FrozenModel, batches: Sequence[Tensor]) -> tuple[Flow, dict[int, tuple[Lookup, ...]]]:
-    """What way the inputs take, and the embeddings' calls that look up those of whole numbers."""
-    few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
-    with torch.enable_grad():
-        entered = [x.requires_grad_().clone() if x.is_floating_point() else x for x in few]
-        flow, _ = flow_of(lambda: frozen.forward(entered), entered)
-    found = {i: _lookups(flow, i) for i, x in enumerate(batches) if not x.is_floating_point()}
-    return flow, {i: lookups for i, lookups in found.items() if lookups}
-
-
-def _lookups(flow: Flow, position: int) -> tuple[Lookup, ...]:
-    """The look-ups of an input's own values, and those of what was computed from it that are of its tokens, too.
-
-    Those are the ones that alone look up these places, and those in the table that holds the own values' rows: a
-    decoder's, say, of the ids moved on by one with something in the place of what fills them up.
-    """
-    own, computed = flow.embedded.get(position, []), flow.maybe_embedded.get(position, [])
-    read = {place for lookup in own for place in lookup.read}
-    tables = {lookup.table for lookup in own} - {0}
-    counts = Counter(place for lookup in computed for place in lookup.read)
-    alone = [c for c in computed if not read & c.read and all(counts[place] == 1 for place in c.read)]
-    again = [c for c in computed if read & c.read and c.table in tables]
-    return tuple(sorted((*own, *alone, *again), key=lambda lookup: lookup.call))
-
-
-def _columns(places: Iterable[int], shape: Sequence[int]) -> str:
-    """Places of a sample for a sentence."""
-    found = sorted(places)
-    said = ", ".join(str(place) for place in found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
-    return f"{'column' if len(shape) == 2 else 'place'}{'s' if len(found) > 1 else ''} {said}"
-
-
-def _left_out(flow: Flow, position: int, name: str, lookups: Sequence[Lookup], shape: Sequence[int]) -> list[str]:
-    """What is said of places that no embedding looks up.
-
-    Raises:
-        UsageError: The model reads them as numbers: whole numbers have no gradient.
-    """
-    left = set(range(math.prod(shape[1:]))) - {place for lookup in lookups for place in lookup.read}
-    if not left:
-        return []
-    if numbers := left & flow.otherwise.get(position, set()):
-        raise UsageError(
-            f"{_columns(numbers, shape)} of {name}: read as numbers, where others are ids that embeddings look up",
-            hint="give the numbers as an input of their own of floats, forward(ids, numbers): whole numbers have no "
-            "gradient",
-        )
-    return [f"{_columns(left, shape)} of {name}: looked up by no embedding, and so not explained"]
-
-
-def _computed(flow: Flow, position: int, name: str, lookups: Sequence[Lookup]) -> list[str]:
-    """What is said of look-ups of what forward computes from the ids, beside those of the ids themselves."""
-    explained = {lookup.call for lookup in lookups}
-    read = {place for lookup in lookups for place in lookup.read}
-    others = [each for each in flow.maybe_embedded.get(position, []) if each.call not in explained and each.read & read]
-    if not others:
-        return []
-    return [
-        f"forward also looks up what it computes from {name}, in {len(others)} embedding{'s'[: len(others) > 1]}: "
-        "explained is the look-up of the ids themselves"
-    ]
-
-
-def _categories(given: GivenModel, flow: Flow, batches: Sequence[Tensor]) -> UsageError | None:
-    """The refusal of ids that lie among floats: noise and paths would make others of them.
-
-    Raises:
-        UsageError: All of an input are ids, so that it has no gradient at all.
-    """
-    known = parameter_names(given.model, given.names)
-    for position, x in enumerate(batches):
-        if not x.is_floating_point() or not (lookups := flow.embedded.get(position)):
-            continue
-        name, places = given.names[position] or known[position], {place for each in lookups for place in each.read}
-        if len(places) == math.prod(x.shape[1:]):
-            raise UsageError(f"{name} holds ids as floats, which embeddings look up", hint=f"give {name} as int64")
-        return UsageError(
-            f"{_columns(places, x.shape)} of {name}: ids among numbers, which embeddings look up after .long(); noise "
-            "and paths would make other categories of them",
-            hint="give the ids as an input of their own of whole numbers, forward(ids, numbers), and each is explained "
-            "at its embedding; --methods gradient explains the numbers alone",
-        )
-    return None
-
-
-def _masks(batches: Sequence[Tensor], tokens: Mapping[int, Any], names: Sequence[str]) -> list[int]:
-    """Float inputs beside token ids that say which tokens count: noise on them would change which text is read."""
-    shapes = {tuple(batches[i].shape) for i in tokens}
-    return [
-        i
-        for i, x in enumerate(batches)
-        if tokens
-        and x.is_floating_point()
-        and (_is_mask(names[i]) or (tuple(x.shape) in shapes and bool(((x == 0) | (x == 1)).all())))
-    ]
-
-
-def _attention_mask(position: int, names: Sequence[str], batches: Sequence[Tensor]) -> int | None:
-    """Which input holds 1 for the tokens of this one that count and 0 for those that fill it up.
-
-    Told by its name alone: what another mask means is not known.
-    """
-    wanted = "decoder_attention_mask" if names[position].startswith("decoder_") else "attention_mask"
-    place = names.index(wanted) if wanted in names else None
-    if place is None or batches[place].shape != batches[position].shape:
-        return None
-    return place if bool(((batches[place] == 0) | (batches[place] == 1)).all()) else None
-
-
-def _is_mask(name: str) -> bool:
-    return any(word in name.lower() for word in _MASKS)
-
-
-def _looked_up(
-    frozen: FrozenModel, batches: Sequence[Tensor], lookups: Sequence[Lookup], shape: Sequence[int]
-) -> tuple[tuple[Lookup, ...], Tensor]:
-    """The embeddings' calls with the widths they give, and what they give for all samples, (sample, ..., width).
-
-    Where some places of a sample get fewer numbers than others, zeros fill them up.
-    """
-    n, step, per = len(batches[0]), frozen.batch or _ROWS, math.prod(shape[1:])
-    found: dict[int, list[Tensor]] = {lookup.call: [] for lookup in lookups}
-    for first in range(0, n, step):
-        given = [frozen.padded(x[first : first + step].clone()) for x in batches]
-        with torch.no_grad(), KeptCalls(EMBEDDINGS, found) as seen:
-            frozen.forward(given)
-        for lookup in lookups:
-            rows = lookup.by_sample(seen.found[lookup.call], len(given[0]))
-            found[lookup.call].append(rows[: min(step, n - first)])
-    values = [torch.cat(parts) for parts in found.values()]
-    lookups, width = side_by_side(lookups, [x.shape[-1] for x in values], per)
-    point = values[0].new_zeros(n, per, width)
-    for lookup, x in zip(lookups, values, strict=True):
-        own = [to for to, place in enumerate(lookup.places) if place >= 0]
-        at = [lookup.places[to] for to in own]
-        point[:, at, lookup.start : lookup.start + lookup.width] = x[:, own]
-    return lookups, point.reshape(n, *shape[1:], width)
 
 
 def _valid(head: Head | None, given: GivenModel, batches: Sequence[Tensor], answers: Tensor) -> Tensor | None:
