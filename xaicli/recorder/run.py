@@ -94,8 +94,8 @@ class Loops:
     def steps(self, batches: Iterable[T], *, mode: str = "train", ds_id: str = "") -> Iterator[T]:
         """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step.
 
-        Each call begins a new pass over (mode, ds_id) within the epoch, the first being pass 0; a training loop that is
-        gone on with after a resume stays in its pass.
+        Each call is a new pass over (mode, ds_id) within the epoch that its rows are of, the first that has rows being
+        pass 0; a training loop that is gone on with after a resume stays in its pass.
 
         The loop is this thread's: another thread may go through another at the same time. `TrainingState.batches` says
         how many batches there are, and what a resume does.
@@ -111,17 +111,18 @@ class Loops:
             self._walks_again.add((at, ds_id))
         yield from state.batches_of(walk, batches)
 
-    def begin_pass(self, mode: str = "eval", ds_id: str = "") -> int:
-        """Begin another walk over a dataset within the current epoch, in a loop that does not use `steps`.
+    def begin_pass(self, mode: str = "eval", ds_id: str = "", *, epoch: int | None = None) -> int:
+        """Begin another walk over a dataset within an epoch, in a loop that does not use `steps`.
 
         Args:
             mode: train, eval, test or infer.
             ds_id: The dataset.
+            epoch: The epoch that the rows will name; the current one when None.
 
         Returns:
-            Its number in the epoch, from 0.
+            Its number in that epoch, from 0: how many walks had rows there.
         """
-        return self.state.begin_pass(MODES.get(mode) or unknown_mode(mode), ds_id)
+        return self.state.begin_pass(MODES.get(mode) or unknown_mode(mode), ds_id, epoch)
 
     def _resumes_at(self) -> TakesBack | None:
         """Where the caller said that the training goes on."""

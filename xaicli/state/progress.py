@@ -162,7 +162,7 @@ class Here:
         epoch: The epoch of its rows; None where it is the current one.
         walk: The loop whose batch that is; None outside of one.
         runner: The thread or task that began the loop.
-        turns: {(mode, ds_id): the passes of its current walk}, of each (mode, ds_id, epoch).
+        turns: {(mode, ds_id): the passes of its current walk}, of each (mode, ds_id, epoch) that it had rows of.
         passes: {(mode, ds_id, epoch): the pass of rows that come now}, of those that were asked for since it changed.
     """
 
@@ -232,7 +232,6 @@ class Progress:
         summary: What the experiment wrote with `write_summary`.
         custom_graphs: {name: summaries} drawn apart from the summary.
         begun: {(mode, ds_id, epoch): the last pass with rows}, from 0; the epoch is the one that the rows are of.
-        walks: {(mode, ds_id): the epoch in which a pass was begun last, and its number there}, rows or none.
         log_count: How often `run.log` was called: the time of scalars logged without a step or an epoch.
     """
 
@@ -249,7 +248,6 @@ class Progress:
     summary: Summary
     custom_graphs: dict[str, list[Summary]]
     begun: dict[tuple[str, str, int], int]
-    walks: dict[tuple[str, str], tuple[int, int]]
     log_count: int
 
     def __init__(
@@ -275,7 +273,7 @@ class Progress:
         self._own: ContextVar[Here | None] = ContextVar("here", default=None)
         self._maker = _runner()
         self._counter: object = None
-        self._entering = threading.Lock()
+        self._entering = threading.RLock()  # a signal's handler may log, too
         self.total_epochs = total_epochs
         self.train_steps_per_epoch = train_steps_per_epoch
         self.eval_steps_per_epoch = eval_steps_per_epoch
@@ -288,7 +286,7 @@ class Progress:
         self._restart()
 
     def _restart(self) -> None:
-        self.set_passes({}, {})
+        self.set_passes({})
         self.global_step = None
         self.epoch_idx = 0
         self.log_count = 0
@@ -403,53 +401,51 @@ class Progress:
         """Count one batch of the epoch."""
         self.batch_idx = (self.batch_idx or 0) + 1
 
-    def begin_pass(self, mode: str | None = None, ds_id: str | None = None) -> int:
-        """Begin another walk over a dataset within the current epoch.
+    def begin_pass(self, mode: str | None = None, ds_id: str | None = None, epoch: int | None = None) -> int:
+        """Begin another walk over a dataset; its rows say of which epoch it is, and there it is one pass more.
 
         Args:
             mode: The mode; the current one when None.
             ds_id: The dataset inside it; the current one when None.
+            epoch: The epoch whose pass is returned; that of rows that name none when None.
 
         Returns:
-            Its number in the epoch, from 0.
+            Its number in the epoch, from 0: how many walks had rows there.
         """
         at, name = mode or self.mode or Mode.TRAIN.value, self.ds_id if ds_id is None else ds_id
-        place = (at, name, self.epoch_idx)
-        epoch, last = self.walks.get((at, name), (self.epoch_idx, -1))
-        number = max(self.begun.get(place, -1), last if epoch == self.epoch_idx else -1) + 1
-        self.walks[at, name] = self.epoch_idx, number
-        _take_turns(self.here, (at, name), {place: number})
-        return number
+        _take_turns(self.here, (at, name), {})
+        return self.begun.get((at, name, self.epoch_of_rows if epoch is None else epoch), -1) + 1
 
     def pass_of(self, place: tuple[str, str, int]) -> int:
-        """The pass of rows that come now, in the epoch that they are of: the first of each walk there is one more."""
-        turns = self._current_turns(place[:2])
-        turn = turns.get(place)
-        if turn is None:
-            turn = turns[place] = self.begun.get(place, -1) + 1
-        self.begun[place] = max(turn, self.begun.get(place, -1))
+        """The pass of rows that come now: the first that a walk has in an epoch make it one more there."""
+        with self._entering:
+            turns = self._current_turns(place[:2])
+            turn = turns.get(place)
+            if turn is None:
+                turn = turns[place] = self.begun.get(place, -1) + 1
+            self.begun[place] = max(turn, self.begun.get(place, -1))
         self.here.passes[place] = turn
         return turn
 
     def note_pass(self, place: tuple[str, str, int], told: int) -> int:
         """The pass a caller named, which is begun by that: those `begin_pass` begins later come after it."""
-        if told > self.begun.get(place, -1):
-            self.begun[place] = self.here.passes[place] = self._current_turns(place[:2])[place] = told
+        with self._entering:
+            if told > self.begun.get(place, -1):
+                self.begun[place] = self.here.passes[place] = self._current_turns(place[:2])[place] = told
         return told
 
-    def set_passes(
-        self, begun: Mapping[tuple[str, str, int], int], walks: Mapping[tuple[str, str], tuple[int, int]]
-    ) -> None:
+    def set_passes(self, begun: Mapping[tuple[str, str, int], int]) -> None:
         """Take over passes: the walk that comes next, unless it is begun, goes on with the last of each place."""
-        self.begun, self.walks = dict(begun), dict(walks)
+        self.begun = dict(begun)
         self.here.turns.clear()
         self.here.passes.clear()
 
     def _current_turns(self, key: tuple[str, str]) -> dict[tuple[str, str, int], int]:
         turns = self.here.turns
-        if key not in turns:
-            turns[key] = {place: turn for place, turn in self.begun.items() if place[:2] == key}
-        return turns[key]
+        with self._entering:
+            if key not in turns:
+                turns[key] = {place: turn for place, turn in self.begun.items() if place[:2] == key}
+            return turns[key]
 
     def reset(self, name: str | int | None = None) -> None:
         """Begin a new training: counters, stop flag, summary and graphs anew, a new `exp_id`, mode train.

@@ -60,8 +60,7 @@ class AttributesKeeper(Keeper):
             "summary": self.thing.summary.to_json(),
             "custom_graphs": {name: [graph.to_json() for graph in several] for name, several in graphs.items()},
             "loop": self.loop.capture(),
-            "passes": [[*place, begun] for place, begun in self.thing.begun.items()],
-            "walks": [[*key, *last] for key, last in self.thing.walks.items()],
+            "passes": [[*place, begun] for place, begun in dict(self.thing.begun).items()],
         }
 
     def check(self, state: Any) -> None:
@@ -73,7 +72,6 @@ class AttributesKeeper(Keeper):
             _graphs(state)
             EpochLoop.parse(state["loop"], with_random=self.with_random)
             _passes(state)
-            _walks(state)
         except (KeyError, TypeError, AttributeError) as error:
             raise self.fail(f"the saved state is none of a training ({error!r})") from error
 
@@ -87,18 +85,18 @@ class AttributesKeeper(Keeper):
         self.thing.summary.name, self.thing.summary.history = summary.name, summary.history
         self.thing.custom_graphs = _graphs(state)
         self.loop.resumed = EpochLoop.parse(state["loop"], with_random=self.with_random)
-        self.thing.set_passes(_passes(state), _walks(state))
+        self.thing.set_passes(_passes(state))
 
     def snapshot(self) -> Any:
         summary = self.thing.summary
         values = {name: getattr(self.thing, name) for name in [*SAVED, "custom_graphs"]}
-        return values, summary.name, summary.history, self.loop.resumed, (self.thing.begun, self.thing.walks)
+        return values, summary.name, summary.history, self.loop.resumed, self.thing.begun
 
     def undo(self, before: Any) -> None:
         values, name, history, self.loop.resumed, passes = before
         for attribute, value in values.items():
             setattr(self.thing, attribute, value)
-        self.thing.set_passes(*passes)
+        self.thing.set_passes(passes)
         self.thing.summary.name, self.thing.summary.history = name, history
 
 
@@ -108,19 +106,10 @@ def _passes(state: Mapping[str, Any]) -> dict[tuple[str, str, int], int]:
     Raises:
         TypeError: They are none.
     """
-    return {(mode, ds_id, epoch): begun for mode, ds_id, epoch, begun in _numbered(state, "passes")}
-
-
-def _walks(state: Mapping[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:
-    """The last walk begun over each dataset; likewise."""
-    return {(mode, ds_id): (epoch, begun) for mode, ds_id, epoch, begun in _numbered(state, "walks")}
-
-
-def _numbered(state: Mapping[str, Any], name: str) -> list[tuple[str, str, int, int]]:
-    found = [(mode, ds_id, epoch, begun) for mode, ds_id, epoch, begun in state.get(name, ())]
+    found = [(mode, ds_id, epoch, begun) for mode, ds_id, epoch, begun in state.get("passes", ())]
     if any(tuple(map(type, one)) != (str, str, int, int) for one in found):
-        raise TypeError(f"the saved {name} are none")
-    return found
+        raise TypeError("the saved passes are none")
+    return {(mode, ds_id, epoch): begun for mode, ds_id, epoch, begun in found}
 
 
 def _graphs(state: Mapping[str, Any]) -> dict[str, list[Summary]]:
