@@ -1,4 +1,4 @@
-"""The pass of a walk: how many walks before it had rows of its mode, dataset and epoch, whatever the run's own epoch."""
+"""The pass of a walk: how many walks before it had rows of its mode, dataset and epoch, whatever the run is at."""
 
 from __future__ import annotations
 
