@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Set, Sized
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,8 @@ from xaicli.vocabulary import SAMPLE_ID
 _KINDS = (str, bool, int, float, date, datetime, np.datetime64)
 _NUMBERS = (float, np.floating, Decimal, int, np.integer)
 _ABSENT = ("NAType", "NaTType")
+_DAYS = ("Y", "M", "W", "D")
+"""Units of numpy in which dates are days."""
 
 
 def fact_table(
@@ -46,7 +49,7 @@ def fact_table(
         try:
             kept[name] = _column(name, values, len(ids), refuse)
         except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
-            refuse(name, str(error), len(ids))
+            refuse(name, _named(name, error), len(ids))
     if len(kept) < 2 or not len(ids):
         return None
     return pa.table(kept) if usable is None else pa.table(kept).filter(pa.array(usable))
@@ -56,38 +59,75 @@ def _column(name: str, values: Any, n: int, refuse: Callable[[str, str, int], No
     """A fact's column; a value that no such column holds is missing, and told of."""
     if name == SAMPLE_ID:
         raise ValueError("sample_id is no fact")
-    given = columns.plain(values)
-    if isinstance(given, _KINDS) or given is None:
-        given = [given] * n
-    if isinstance(given, np.ndarray) and given.dtype == object and given.ndim == 1:
-        given = given.tolist()
-    if isinstance(given, np.ndarray):
-        given = given.reshape(-1) if given.ndim == 0 else given
-        if given.ndim != 1:
-            raise ValueError(f"{name} has shape {given.shape}; one value a sample is needed")
-    else:
-        given = _of_one_kind([_single(item) for item in given])
+    given = _each(name, values, n)
     if len(given) != n:
         raise ValueError(f"{name} has {len(given)} values for {n} sample ids")
+    if isinstance(given, np.ndarray) and given.dtype != object:
+        try:
+            return _plain(name, pa.array(given))
+        except (ValueError, TypeError, OverflowError, pa.ArrowException):
+            pass  # some of its values may be facts
+    items = _of_one_kind([_single(item) for item in given])
     try:
-        return _plain(name, pa.array(given))
+        return _plain(name, pa.array(items))
     except (ValueError, TypeError, OverflowError, pa.ArrowException):
-        column, reasons = _fitting(name, list(given))
+        column, reasons = _fitting(name, items)
     for reason, rows in reasons.items():
         refuse(name, reason, rows)
     return column
 
 
+def _each(name: str, values: Any, n: int) -> Any:
+    """(N,) values: those of an array or of what has an order, or a single one for all.
+
+    Raises:
+        ValueError: They have several values a sample, or no order that says whose each is.
+    """
+    given = columns.plain(values)
+    shape = getattr(given, "shape", ())
+    if isinstance(given, np.ndarray) and given.ndim == 0:
+        given = given[()]
+    elif isinstance(shape, tuple) and len(shape) > 1:
+        if shape[1:] != (1,):
+            raise ValueError(f"{name} has shape {shape}; one value a sample is needed")
+        given = np.asarray(given, None if isinstance(given, np.ndarray) else object).reshape(-1)
+    if isinstance(given, (Mapping, ItemsView, Set)) and not isinstance(given, KeysView):
+        raise ValueError(
+            f"{name} is a {type(given).__name__}, whose order is not that of the ids: give one value a sample in their "
+            "order, or one for all"
+        )
+    one = given if isinstance(given, np.ndarray) else _single(given)
+    if isinstance(one, (str, bytes, bytearray, memoryview)) or not isinstance(one, Iterable):
+        return [one] * n
+    return one if isinstance(one, Sized) else list(islice(one, n + 1))  # which may have no end
+
+
 def _single(item: Any) -> Any:
-    """A value of a list as Python has it; what stands for a missing one in pandas is None."""
+    """A value of a list as Python has it; what stands for a missing one in pandas or numpy is None."""
     item = columns.plain(item)
     if isinstance(item, np.ndarray) and item.size == 1:
-        item = item.item()
+        item = item.reshape(-1)[0]
     if type(item).__name__ in _ABSENT and type(item).__module__.startswith("pandas."):
         return None
+    if isinstance(item, np.datetime64):
+        return _moment(item)
+    if isinstance(item, np.generic) and not isinstance(item, np.timedelta64):  # whose nanoseconds would be numbers
+        return float(item) if isinstance(item, np.floating) else item.item()
+    if isinstance(item, pa.Scalar):
+        return item.as_py()
     if isinstance(item, (UUID, Enum)):
         return str(item) if isinstance(item, UUID) else _single(item.value)
     return os.fspath(item) if isinstance(item, os.PathLike) else item
+
+
+def _moment(item: np.datetime64) -> Any:
+    """A date of numpy as one of Python's; as it is where that cannot hold it."""
+    if np.isnat(item):
+        return None
+    is_day = np.datetime_data(item.dtype)[0] in _DAYS
+    nearest = item.astype("datetime64[D]" if is_day else "datetime64[us]")
+    value = nearest.item()
+    return value if nearest == item and isinstance(value, date) else item
 
 
 def _of_one_kind(values: list[Any]) -> list[Any]:
@@ -120,7 +160,7 @@ def _fitting(name: str, values: list[Any]) -> tuple[pa.Array, Mapping[str, int]]
         try:
             found.append(None if value is None else _plain(name, pa.array([_of_fact(name, value)]))[0].as_py())
         except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
-            reasons[str(error)] += 1
+            reasons[_named(name, error)] += 1
             found.append(None)
     known = [value for value in found if value is not None]
     if not known:
@@ -139,12 +179,17 @@ def _of_fact(name: str, value: Any) -> Any:
     Raises:
         ValueError: It is of a kind that no fact is of.
     """
-    value = value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
     if not isinstance(value, (*_KINDS, Decimal, list, tuple, dict)):
         raise ValueError(f"{name} must be texts, numbers or dates, not {type(value).__name__}")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{name} {value} is beyond 64 bits")
     return list(value) if isinstance(value, tuple) else value
+
+
+def _named(name: str, error: Exception) -> str:
+    """Why a fact is refused, by its name."""
+    reason = str(error) or type(error).__name__
+    return reason if reason.startswith(f"{name} ") else f"{name} cannot be kept: {reason}"
 
 
 def _plain(name: str, array: pa.Array) -> pa.Array:

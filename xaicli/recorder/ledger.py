@@ -69,9 +69,31 @@ def say(message: str) -> None:
         warnings.warn(message, RecorderWarning, stacklevel=level)
 
 
+_PARTICULAR = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|'[^']*')")
+"""A number or a name in a reason."""
+
+
 def kind_of(reason: str) -> str:
     """What reasons have in common that differ in their numbers and names only."""
-    return re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?|'[^']*'", "*", reason)
+    return _PARTICULAR.sub("*", reason)
+
+
+class _Wording:
+    """How reasons of one kind are told: as the first was, without the numbers and names in which others differ."""
+
+    def __init__(self, reason: str) -> None:
+        self._pieces = _PARTICULAR.split(reason)
+        self._first: dict[int, str] = {}
+
+    def take(self, reason: str) -> None:
+        """Let it be true of one more reason of the kind."""
+        for at, piece in enumerate(_PARTICULAR.split(reason)):
+            if self._pieces[at] not in (piece, "..."):
+                self._first[at], self._pieces[at] = self._pieces[at], "..."
+
+    def __str__(self) -> str:
+        first = [self._first[at] for at in sorted(self._first)]
+        return ("".join(self._pieces) + (f" (first: {', '.join(first)})" if first else ""))[:_REASON_LENGTH]
 
 
 def _rows_kept(rows: int) -> str:
@@ -101,7 +123,8 @@ class Ledger:
         self.reasons: Counter[str] = Counter()
         self.refused: dict[str, Counter[str]] = {}
         self.altered: dict[str, Counter[str]] = {}
-        self._kinds: dict[str, str] = {}
+        self._wordings: dict[tuple[int, str], _Wording] = {}
+        """Of each counter, by its identity, and kind of reason."""
         self.stalls = 0
         self.bytes = 0
         self.files = 0
@@ -178,11 +201,19 @@ class Ledger:
         self._count(counts.setdefault(column, Counter()), reason, n)
 
     def _count(self, counter: Counter[str], reason: str, n: int) -> None:
-        """Count under the first wording of a kind of reason."""
-        known = self._kinds.setdefault(kind_of(reason), reason[:_REASON_LENGTH])
-        if known not in counter and len(counter) >= _REASONS_KEPT:
-            known = "other"
-        counter[known] += n
+        """Count under a wording that is true of all reasons of the kind in this counter."""
+        key = id(counter), kind_of(reason)
+        wording = self._wordings.get(key)
+        if wording is None and len(counter) >= _REASONS_KEPT:
+            counter["other"] += n
+            return
+        if wording is None:
+            wording = self._wordings[key] = _Wording(reason)
+        before = str(wording)
+        wording.take(reason)
+        if str(wording) != before and before in counter:
+            counter[str(wording)] = counter.pop(before)
+        counter[str(wording)] += n
 
     def stored(self, rows: int, size: int) -> None:
         """Count a finished file; `rows` are its sample rows."""

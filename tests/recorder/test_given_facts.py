@@ -1,0 +1,246 @@
+"""Facts as people hand them over: one for all, containers of several kinds, and the reasons of those refused."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import decimal
+import enum
+import itertools
+import json
+import uuid
+import warnings
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from xaicli.recorder.run import Run
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Grade(enum.IntEnum):
+    LOW = 1
+
+
+class Side(enum.Flag):
+    LEFT = 1
+    RIGHT = 2
+
+
+DAY, TIME = datetime.date(2026, 5, 17), datetime.datetime(2026, 5, 17, 4, 5, 6)
+UTC_TIME = TIME.replace(tzinfo=datetime.UTC)
+SINGLE = {
+    "text": ("front", "front"),
+    "numpy text": (np.str_("front"), "front"),
+    "whole": (3, 3),
+    "numpy whole": (np.int16(3), 3),
+    "numpy unsigned": (np.uint8(200), 200),
+    "real": (0.5, 0.5),
+    "numpy real": (np.float32(0.5), 0.5),
+    "numpy half": (np.float16(0.5), 0.5),
+    "true": (True, True),
+    "numpy true": (np.bool_(True), True),
+    "decimal": (decimal.Decimal("1.5"), 1.5),
+    "path": (PurePosixPath("a/b.png"), "a/b.png"),
+    "uuid": (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+    "enum": (Colour.RED, "red"),
+    "whole enum": (Grade.LOW, 1),
+    "flag": (Side.RIGHT, 2),
+    "tensor": (torch.tensor(3), 3),
+    "true tensor": (torch.tensor(True), True),
+    "bfloat16 tensor": (torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True), 0.5),
+    "array": (np.array(3), 3),
+    "array of text": (np.array("front"), "front"),
+    "array of an object": (np.array(PurePosixPath("a/b.png"), dtype=object), "a/b.png"),
+    "day": (DAY, DAY),
+    "time": (TIME, TIME),
+    "time with a zone": (UTC_TIME, UTC_TIME),
+    "numpy day": (np.datetime64("2026-05-17"), DAY),
+    "numpy month": (np.datetime64("2026-05"), DAY.replace(day=1)),
+    "numpy time": (np.datetime64("2026-05-17T04:05:06"), TIME),
+    "numpy time in nanoseconds": (np.datetime64("2026-05-17T04:05:06", "ns"), TIME),
+    "array of a day": (np.array("2026-05-17", "datetime64[D]"), DAY),
+    "pandas time": (pd.Timestamp(TIME), TIME),
+    "arrow": (pa.scalar("front"), "front"),
+    "arrow whole": (pa.scalar(3, pa.int16()), 3),
+}
+IDS = [10, 20, 30]
+
+
+def kept(run_dir: Path) -> dict[str, list[Any]]:
+    """{fact: the values of the samples in the order of their ids}."""
+    table = pq.read_table(run_dir / "facts").sort_by("sample_id")
+    assert table["sample_id"].to_pylist() == IDS
+    return {name: table[name].to_pylist() for name in table.column_names if name != "sample_id"}
+
+
+def test_one_for_all_is_as_a_list_of_it(tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    for name, (value, _) in SINGLE.items():
+        given |= {f"one {name}": value, f"listed {name}": [value] * 3, f"some {name}": [value, None, value]}
+    with Run(tmp_path, strict=True) as run:
+        run.log_facts(IDS, **given)
+    found = kept(tmp_path)
+    for name, (_, expected) in SINGLE.items():
+        assert found[f"one {name}"] == found[f"listed {name}"] == [expected] * 3
+        assert found[f"some {name}"] == [expected, None, expected]
+        assert {type(one) for one in found[f"one {name}"]} == {type(expected)}
+
+
+def test_what_is_missing_for_all_is_no_value(tmp_path: Path) -> None:
+    missing = {"none": None, "na": pd.NA, "nat": pd.NaT, "numpy": np.datetime64("NaT")}
+    with Run(tmp_path, strict=True) as run:
+        run.log_facts(IDS, **missing, **{f"listed_{name}": [one] * 3 for name, one in missing.items()}, there=1)
+    found = kept(tmp_path)
+    assert found.pop("there") == [1] * 3
+    assert len(found) == 8
+    assert [None] * 3 == found["none"] == found["numpy"]
+    assert {str(values) for values in found.values()} == {"[None, None, None]"}
+
+
+UNORDERED = {
+    "dict": {10: "front", 20: "rear", 30: "left"},
+    "counter": collections.Counter("aab"),
+    "items": {10: "front", 20: "rear", 30: "left"}.items(),
+    "array of a dict": np.array({10: 1, 20: 2, 30: 3}, dtype=object),
+    "set": {"x", "y", "z"},
+    "frozenset": frozenset("xyz"),
+    "bytes": b"abc",
+    "numpy bytes": np.bytes_(b"abc"),
+    "bytearray": bytearray(b"abc"),
+    "memoryview": memoryview(b"abc"),
+    "list of bytes": [b"a", b"b", b"c"],
+    "array of bytes": np.array([b"a", b"b", b"c"]),
+    "function": len,
+    "span": datetime.timedelta(3),
+    "numpy span": np.timedelta64(3, "s"),
+    "complex": 1 + 2j,
+    "array of pairs": np.ones((3, 2)),
+    "endless": itertools.repeat("x"),
+    "table of two": pd.DataFrame({"a": [1, 2, 3], "b": [1, 2, 3]}),
+    "meta tensor": torch.empty(3, device="meta"),
+}
+
+
+def test_what_has_no_order_or_is_no_fact_is_refused_by_name(tmp_path: Path) -> None:
+    with Run(tmp_path / "strict", strict=True) as run:
+        for given in UNORDERED.values():
+            with pytest.raises(ValueError, match=r"^camera "):
+                run.log_facts(IDS, camera=given)
+    assert not list((tmp_path / "strict" / "facts").glob("*"))
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        run.log_facts(IDS, site="north", **{f"a_{at}": given for at, given in enumerate(UNORDERED.values())})
+    names = [f"a_{at}" for at in range(len(UNORDERED))]
+    assert [str(one.message).split(" ")[1] for one in said] == names
+    assert kept(tmp_path / "run") == {"site": ["north"] * 3}
+    assert {name: sum(reasons.values()) for name, reasons in run.stats()["refused"].items()} == dict.fromkeys(names, 3)
+
+
+ORDERED = {
+    "list": ["front", "rear", "left"],
+    "tuple": ("front", "rear", "left"),
+    "array": np.array(["front", "rear", "left"]),
+    "objects": np.array(["front", "rear", "left"], dtype=object),
+    "a column of an array": np.array([["front"], ["rear"], ["left"]]),
+    "series": pd.Series(["front", "rear", "left"], index=[7, 8, 9]),
+    "categories": pd.Series(["front", "rear", "left"], dtype="category"),
+    "polars": pl.Series(["front", "rear", "left"]),
+    "arrow": pa.array(["front", "rear", "left"]),
+    "chunks": pa.chunked_array([["front"], ["rear", "left"]]),
+    "table of one": pd.DataFrame({"a": ["front", "rear", "left"]}),
+    "polars table of one": pl.DataFrame({"a": ["front", "rear", "left"]}),
+    "generator": (name for name in ("front", "rear", "left")),
+    "values": {10: "front", 20: "rear", 30: "left"}.values(),
+    "keys": dict.fromkeys(("front", "rear", "left")).keys(),
+    "deque": collections.deque(("front", "rear", "left")),
+}
+
+
+def test_what_has_an_order_is_one_value_a_sample(tmp_path: Path) -> None:
+    with Run(tmp_path, strict=True) as run:
+        run.log_facts(IDS, **ORDERED)
+    assert kept(tmp_path) == {name: ["front", "rear", "left"] for name in ORDERED}
+
+
+def test_a_column_of_one_number_a_row(tmp_path: Path) -> None:
+    with Run(tmp_path, strict=True) as run:
+        run.log_facts(IDS, a=np.array([[1], [2], [3]]), b=torch.tensor([[0.5], [1.5], [2.5]]), tags=[["x"], [], ["y"]])
+    assert kept(tmp_path) == {"a": [1, 2, 3], "b": [0.5, 1.5, 2.5], "tags": ['["x"]', "[]", '["y"]']}
+
+
+DAYS = [DAY, datetime.date(2024, 2, 29), datetime.date(1969, 12, 31)]
+
+
+def test_dates_of_numpy_in_a_list_are_those_of_the_array(tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    for unit in ("D", "s", "ms", "us", "ns", "h"):
+        array = np.array(DAYS, "datetime64[D]").astype(f"datetime64[{unit}]")
+        gap = array.copy()
+        gap[1] = "NaT"
+        objects = np.array([*array, None], dtype=object)[:3]
+        given |= {f"array {unit}": array, f"listed {unit}": list(array), f"objects {unit}": objects}
+        given |= {f"gap {unit}": gap, f"listed gap {unit}": list(gap)}
+    with Run(tmp_path, strict=True) as run:
+        run.log_facts(IDS, **given)
+    found = kept(tmp_path)
+    assert set(found) == set(given)
+    for name, values in found.items():
+        days = DAYS if name.endswith(" D") else [datetime.datetime.combine(day, datetime.time()) for day in DAYS]
+        assert values == ([days[0], None, days[2]] if "gap" in name else days)
+
+
+def test_nanoseconds_are_not_altered(tmp_path: Path) -> None:
+    fine = np.datetime64("2026-05-17T04:05:06.000000007", "ns")
+    with Run(tmp_path, strict=True) as run:
+        run.log_facts(IDS, array=np.array([fine] * 3), listed=[fine] * 3, one=fine)
+    table = pq.read_table(tmp_path / "facts")
+    assert {str(table.schema.field(name).type) for name in ("array", "listed", "one")} == {"timestamp[ns]"}
+    assert [table[name].cast(pa.int64())[0].as_py() for name in ("array", "listed", "one")] == [fine.astype(int)] * 3
+
+
+def test_each_fact_has_its_own_reason(tmp_path: Path) -> None:
+    """Two facts that are refused alike: the types in the one's words are not the other's."""
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            run.log_facts(IDS, span=datetime.timedelta(1), number=1j, act=len)
+    refused = run.stats()["refused"]
+    assert {name: list(reasons.values()) for name, reasons in refused.items()} == {
+        name: [6] for name in ("span", "number", "act")
+    }
+    kinds = {"span": "timedelta", "number": "complex", "act": "builtin_function_or_method"}
+    for name, kind in kinds.items():
+        (reason,) = refused[name]
+        assert reason.startswith(f"{name} ")
+        assert kind in reason
+        assert [kind in str(one.message) for one in said if f" {name} " in str(one.message)] == [True]
+    assert len(said) == 3
+
+
+def test_a_reason_of_several_names_what_they_have_in_common(tmp_path: Path) -> None:
+    """Modes that are none are one kind of reason, told once: no mode stands for the others."""
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        for mode in ("val", "valid", "Eval", "TEST", 1, "val", "val"):
+            run.log_samples(sample_id=[1, 2], loss=[0.5, 0.5], mode=mode, epoch=1, step=1)  # type: ignore[arg-type]
+        for n in (3, 3, 4):
+            run.log_samples(sample_id=[1, 2], loss=[0.5] * n, same=[0.5] * 3, mode="eval", epoch=1, step=1)
+    stats = run.stats()
+    assert stats["reasons"] == {"mode ... is none of train, eval, test, infer (first: 'val')": 14}
+    assert stats["refused"] == {
+        "loss": {"loss has ... values for 2 sample ids (first: 3)": 6},
+        "same": {"same has 3 values for 2 sample ids": 6},
+    }
+    assert sum("mode" in str(one.message) for one in said) == 1
+    assert json.loads((tmp_path / "run/attempts/000000-r0000.stats").read_text())["reasons"] == stats["reasons"]
