@@ -239,6 +239,8 @@ class Batches:
         metrics = {name: column for name, column in checked.items() if column is not None}
         if task in _BY_CLASS:
             self._by_class(found, label, prediction, scores, kind, n, has_loss=words.LOSS in metrics)
+            if words.CORRECT not in metrics:
+                self._tell_apart(found)
         else:
             self._by_task(task, found, label, prediction, scores, kind, n, keep_tokens)
         # What the caller gave stands; scores to be derived from later stay last, where a known kind of call has them.
@@ -443,11 +445,13 @@ class Batches:
                 soft = self._left_out(words.LABEL, n, self._soft, label, scores, n)
                 label = None if soft is None else np.where(np.isnan(soft[:, 0]), columns.NULL_LABEL, soft.argmax(1))
             if label is not None:
-                label = self._left_out(words.LABEL, n, self._class_column, words.LABEL, label, n)
+                like = self._catalogue.dtype(words.PREDICTION)
+                label = self._left_out(words.LABEL, n, self._class_column, words.LABEL, label, n, like)
             if label is not None and scores is not None:
                 label = self.known_to(scores.shape[1], label)
         if prediction is not None:
-            prediction = self._left_out(words.PREDICTION, n, self._class_column, words.PREDICTION, prediction, n)
+            like = self._catalogue.dtype(words.LABEL) if label is None else _kind_of(label)
+            prediction = self._left_out(words.PREDICTION, n, self._class_column, words.PREDICTION, prediction, n, like)
         for name, column in ((words.LABEL, label), (words.PREDICTION, prediction)):
             if column is not None:
                 found[name] = _typed(column, "int32")
@@ -488,14 +492,20 @@ class Batches:
         wide = label.astype(np.int64) if label.dtype.kind == "u" else label
         return np.where(strange, wide.dtype.type(columns.NULL_LABEL), wide)
 
-    def _class_column(self, name: str, value: Any, n: int) -> Column | None:
-        """(n,) labels or predictions of the run's kind; None where none has a value."""
-        column = self._classes(name, value)
+    def _class_column(self, name: str, value: Any, n: int, like: str | None) -> Column | None:
+        """(n,) labels or predictions of the run's kind; None where none has a value.
+
+        Args:
+            name: `label` or `prediction`.
+            value: What the caller gave.
+            n: How many samples there are.
+            like: The kind of what they are held against, which they become by `label_names` where theirs is not known.
+        """
+        column = self._without_ignored(name, self._classes(name, value))
         columns.of_length(column, n, name)
-        if name == words.LABEL and self._ignored_label is not None:
-            column, ignored = columns.without_ignored(column, self._ignored_label)
-            if ignored:
-                self._ignore(ignored)
+        wanted = self._catalogue.dtype(name) or like
+        if self._names is not None and wanted in ("string", "int32") and wanted != _kind_of(column):
+            column = self._without_ignored(name, self._by_names(name, column, self._names))
         if isinstance(column, list):
             if all(text is None for text in column):
                 return None
@@ -511,6 +521,42 @@ class Batches:
             self.refuse(name, f"{name} has a value beyond 32 bits: {column[beyond][0]}", int(beyond.sum()))
             column = np.where(beyond, columns.NULL_LABEL, column)
         return column
+
+    def _without_ignored(self, name: str, column: Column) -> Column:
+        """Labels with those that stand for none missing, and counted."""
+        if name != words.LABEL or self._ignored_label is None:
+            return column
+        column, ignored = columns.without_ignored(column, self._ignored_label)
+        if ignored:
+            self._ignore(ignored)
+        return column
+
+    def _by_names(self, name: str, column: Column, names: tuple[str, ...]) -> Column:
+        """Classes by their numbers as names, by their names as numbers; those that are neither missing, and told of."""
+        if isinstance(column, list):
+            place = {text: at for at, text in enumerate(names)}
+            numbers = [None if text is None else place.get(text) for text in column]
+            odd = [text for text, at in zip(column, numbers, strict=True) if text is not None and at is None]
+            found: Column = np.array([columns.NULL_LABEL if at is None else at for at in numbers], np.int64)
+            reason = "none of label_names, and the run has their numbers"
+        else:
+            given = [None if at == columns.NULL_LABEL else at for at in column.tolist()]
+            found = [names[at] if at is not None and 0 <= at < len(names) else None for at in given]
+            odd = [at for at, text in zip(given, found, strict=True) if at is not None and text is None]
+            reason = f"no number of the {len(names)} label_names, and the run has the names"
+        if odd:
+            self.refuse(name, f"{name} {odd[0]!r} is {reason}", len(odd))
+        return found
+
+    def _tell_apart(self, found: Columns) -> None:
+        """Say once of labels and predictions that cannot be held against one another."""
+        kinds = [found[name][0] for name in (words.LABEL, words.PREDICTION) if name in found]
+        if len(set(kinds)) == 2 and "string" in kinds:
+            texts, numbers = (words.LABEL, words.PREDICTION)[:: 1 if kinds[0] == "string" else -1]
+            self._note(
+                f"{texts} holds texts and {numbers} whole numbers, so correct cannot be derived: log both alike, or "
+                "say which number is which text with Run(label_names=[...])"
+            )
 
     def _classes(self, name: str, value: Any) -> Column:
         """Labels or predictions; of a list that mixes kinds, those of the run's kind, or of its first."""
@@ -667,7 +713,7 @@ class Batches:
             return  # what follows from them is stored instead
         if not all(_is_plain(name, value) for name, value in zip(names, given, strict=True)):
             return
-        if len(given[0]) != batch[1]:
+        if len(given[0]) != batch[1] or any(isinstance(column, list) for column in batch[2]):
             return
         classes = 0 if scores is None else scores.shape[1]
         dtypes = [value.dtype for value in given]
@@ -736,6 +782,10 @@ class Repeats:
 
 class _Unseen:
     """What stands for no id."""
+
+
+def _kind_of(column: Column) -> str:
+    return "string" if isinstance(column, list) else "int32"
 
 
 def _name_of(number: int, names: tuple[str, ...]) -> str:
