@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from xaicli.errors import UnwrittenError, UsageError
 from xaicli.progress import doing
@@ -111,6 +111,47 @@ def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = Fals
     with appearing(path, durable=durable, made_in=made_in) as file:
         write_all(file.fileno(), content)
     return path
+
+
+class _Remembering:
+    """A file that remembers what the disk said when it refused."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def have_written(file: IO[bytes], write: Callable[[Any], object]) -> None:
+    """Have a library write a file, with the disk's own words where it refuses: torch has others, which name no reason.
+
+    Args:
+        file: An open file.
+        write: Takes something with `write` and `flush`.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    remembering = _Remembering(file)
+    try:
+        write(remembering)
+    except Exception as error:
+        if remembering.error is not None and remembering.error is not error:
+            raise remembering.error from error
+        raise
 
 
 class Written:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout, find_runs, not_a_run
 from xaicli.store.objects import Store, is_url, mirror_folder
 from xaicli.store.sync import pull
@@ -24,7 +24,7 @@ def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
     Raises:
         XaiError: There is no run at the place, none to be found, or the store cannot be reached.
     """
-    place = str(given or os.environ.get("XAI_RUN") or "")
+    place = str(os.environ.get("XAI_RUN") or "" if given is None else given)
     if not is_url(place):
         return find_local_run(given)
     layout = RunLayout(mirror_folder(place))
@@ -67,6 +67,11 @@ def find_local_run(given: str | os.PathLike[str] | None) -> RunLayout:
     Raises:
         XaiError: There is no run at the path, or none to be found.
     """
+    if given is not None and not os.fspath(given).strip():
+        raise UsageError(
+            f"{given!r} names no run: is the variable that names it unset?",
+            hint="leave it out for the newest run below ./runs",
+        )
     given = given or os.environ.get("XAI_RUN")
     if given:
         layout = RunLayout(Path(given))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import xaicli
+from xaicli.errors import UsageError, XaiError
 from xaicli.recorder.columns import label_sets
 from xaicli.recorder.facts import kinds_before
+from xaicli.recorder.run import Run
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,38 @@ def test_a_state_that_is_loaded_after_the_first_row_is_noted_in_the_attempt(tmp_
     assert said["resumed_from_step"] == said["takes_back_from"]["step"]
     rows = xaicli.open_run(tmp_path / "run").scan(mode="train").collect()
     assert rows["epoch"].unique().to_list() == [1]  # though the second attempt trained nothing
+
+
+@pytest.mark.parametrize("given", ["", "  ", b"", "a\0b", None, 3])
+def test_what_names_no_folder_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
+    """An unset variable of a shell must not record into the folder that is current."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is no path") as refused:
+        Run(given)
+    assert ("unset" in str(refused.value)) == (given in ("", b""))
+    assert 'Run("runs/exp1")' in str(refused.value.hint)
+    if given is not None:
+        with pytest.raises(UsageError, match="is no path"):
+            xaicli.init(given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_run_is_opened_by_an_empty_name_or_one_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Run("runs/newest").close()
+    with pytest.raises(XaiError, match="names no run"):
+        xaicli.open_run("")
+    with pytest.raises(XaiError, match="too long for a folder"):
+        xaicli.open_run("x" * 300)
+    assert xaicli.open_run().info() is not None
+
+
+def test_an_iterator_of_ids_is_refused_with_the_rows_beside_it(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path) as run:
+        warnings.simplefilter("always")
+        ids = iter(range(7))
+        run.log_samples(sample_id=ids, label=[0] * 7, loss=np.zeros(7), epoch=1, step=1)
+        run.log_samples(sample_id=(n for n in range(5)), loss=np.zeros(5), epoch=1, step=1)
+        assert list(ids) == list(range(7))
+    assert run.stats()["rows_dropped"] == 12
+    assert len(said) <= 2

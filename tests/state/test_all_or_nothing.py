@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import torch
 
 import xaicli
 from tests.state.training_things import Training, same
+from xaicli.checkpoint.save import save_checkpoint
 from xaicli.layout import RunLayout
 from xaicli.maintenance.doctor import examine
 from xaicli.state import TrainingState
@@ -306,6 +308,26 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.Mo
                 training.state.save_state(tmp_path, **training.belongings)
         assert sorted(tmp_path.rglob("*")) == listing
     assert [state.step for state in saved_states(tmp_path)] == [1]
+
+
+def test_a_disk_that_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
+    """Not in those of torch's archive writer, which name no reason: files here may have 100 kB."""
+    told: list[tuple[str, Exception]] = []
+    state = TrainingState(RunLayout(tmp_path / "run"), on_fault=lambda what, error: told.append((what, error)))
+    model = torch.nn.Linear(1000, 1000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        assert state.save_state(models={"net": model}) is None
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(model, tmp_path / "ckpt.pt", arch="torch.nn:Linear")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [(what, error.errno) for what, error in told if isinstance(error, OSError)] == [
+        ("training state", errno.EFBIG)
+    ]
+    assert not (tmp_path / "ckpt.pt").exists()
+    assert state.save_state(models={"net": model}) is not None
 
 
 @pytest.mark.parametrize("keep", [0, -1])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from xaicli.checkpoint.facts import FORMAT, FORMAT_VERSION
 from xaicli.errors import UsageError, XaiError
-from xaicli.files import appearing, write_whole
+from xaicli.files import appearing, have_written, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def save_checkpoint(
         "pad_token": configured.pad,
     }
     with appearing(Path(path), durable=True) as file:
-        torch.save(content, file)
+        have_written(file, lambda told: torch.save(content, told))
     return Path(path)
 
 

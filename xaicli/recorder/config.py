@@ -140,12 +140,16 @@ def run_address(given: Any) -> str:
         UsageError: It is no path.
     """
     try:
-        return os.fsdecode(given)
+        address = os.fsdecode(given)
     except TypeError:
+        address = ""
+    if not address.strip() or "\0" in address:
+        unset = "" if address else ": is the variable that names it unset?" if given in ("", b"") else ""
         raise UsageError(
-            f"run_dir={given!r} is no path",
+            f"run_dir={given!r} is no path{unset}",
             hint='name a folder, as in Run("runs/exp1"), or an address like s3://bucket/run',
-        ) from None
+        )
+    return address
 
 
 def resume_place(given: tuple[int, int] | None) -> TakesBack | None:

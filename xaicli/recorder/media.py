@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -305,8 +305,11 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def count(sample_id: Any) -> int:
-    """How many samples ids are of, usable or not."""
+def count(sample_id: Any, *beside: Any) -> int:
+    """How many samples ids are of, usable or not; of an iterator, which is not run through, as what stands beside."""
+    if isinstance(sample_id, Iterator):
+        sized = (value for value in beside if hasattr(value, "__len__") and not isinstance(value, str | bytes))
+        sample_id = next(sized, None)
     shape = getattr(sample_id, "shape", None)
     if shape is not None:
         return int(shape[0]) if len(shape) else 1

@@ -368,7 +368,7 @@ class Run(Loops, Records):
             if process.is_pending():
                 process.finish_pending()
         except Exception as error:
-            self._refuse(error, count(sample_id))
+            self._refuse(error, count(sample_id, label, prediction, logits, probs, *metrics.values()))
 
     def miss(self, rows: int, reason: str) -> None:
         """Count rows that a training had and that could not be taken from it, with the reason.
@@ -661,7 +661,8 @@ def init(run_dir: str | os.PathLike[str] | None = None, **options: Any) -> Run:
     global _latest
     if _own.run is not None:
         _own.run.close()
-    _own.run = _latest = Run(run_dir or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}", **options)
+    place = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}" if run_dir is None else run_dir
+    _own.run = _latest = Run(place, **options)
     return _latest
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xaicli.files import have_written
+
 _DICTS = (dict, OrderedDict, defaultdict, Counter)
 """All come back as plain dicts: whoever made a richer one takes its values over."""
 
@@ -197,7 +199,8 @@ def write_values(folder: Path, encoder: Encoder) -> dict[str, Any]:
     if encoder.tensors:
         import torch
 
-        torch.save(encoder.tensors, folder / TENSORS)
+        with (folder / TENSORS).open("wb") as file:
+            have_written(file, lambda told: torch.save(encoder.tensors, told))
         files[TENSORS] = _facts_of(folder / TENSORS)
     if encoder.arrays:
         import numpy as np
