@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Generic, TypeVar
 
+V = TypeVar("V")
 _QUOTE = '"'
 _NOT = "!"
 
@@ -163,6 +165,21 @@ def distinct(numbers: Sequence[float], digits: int) -> list[str]:
         if len(set(texts)) == several:
             return texts
     return [f"{number:.{digits}g}" for number in numbers]
+
+
+def names_apart(names: Mapping[V, str]) -> dict[V, str]:
+    """{label: its name}; labels that share a name have their own value behind it: `crane (134)`, `crane (517)`.
+
+    Args:
+        names: {label: what it was called}.
+    """
+    shared = {name for name, several in Counter(names.values()).items() if several > 1}
+    return {label: f"{name} ({label})" if name in shared else name for label, name in names.items()}
+
+
+def in_order_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of labels 0, 1, 2, ..., those of one name told apart as `names_apart` does."""
+    return tuple(names_apart(dict(enumerate(names))).values())
 
 
 def parts_between(bounds: Sequence[str], between: Sequence[str] = ()) -> list[str]:

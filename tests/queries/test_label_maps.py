@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_two_labels_of_one_name(recorded):
     opened = xaicli.open_run(recorded)
     result = opened.samples(max=60, min=0, label_map="pet=0,pet=1")
     assert set(result.data["label"]) == {0, 1}
-    assert set(result.data["name"]) == {"pet"}
+    assert set(result.data["name"]) == {"pet (0)", "pet (1)"}
     assert result.answer.selection["label_map"] == {"pet": [0, 1]}
     assert "--label-map pet=0,pet=1" in result.answer.command_line()
     assert set(opened.samples(max=60, min=0, label_map={"pet": [0, 1]}).data["label"]) == {0, 1}
@@ -213,9 +214,9 @@ def test_stale_samples_are_not_said_to_be_absent_where_a_condition_leaves_them_o
 def test_a_name_that_the_run_has_for_another_label_is_told(ending):
     def said(label_map: str) -> list[str]:
         warnings = xaicli.open_run(ending).labels(label_map=label_map).answer.warnings
-        return [warning for warning in warnings if "one name" in warning]
+        return [warning for warning in warnings if "calls label" in warning]
 
-    assert said("dog=0") == ["--label-map calls label 0 'dog', as the run calls label 1: one name for both"]
+    assert said("dog=0") == ["--label-map calls label 0 'dog', as the run calls label 1: they read dog (0) and dog (1)"]
     assert not said("dog=0,cat=1")
     assert not said("dog=1")
 
@@ -231,6 +232,47 @@ def test_a_name_of_two_labels_names_neither(tmp_path):
         (1, "Y", 1.5),
         (2, "X", 2.5),
     ]
+
+
+CRANES = ("dog (0)", "crane (1)", "cat", "crane (3)", "dog (4)")
+"""What five classes are called, two names of which stand for two each."""
+
+
+@pytest.fixture(scope="module")
+def cranes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cranes") / "run"
+    ids = list(range(20))
+    with xaicli.Run(root, label_names=["dog", "crane", "cat", "crane", "dog"]) as run:
+        for epoch in (1, 2):
+            labels = [i % 5 for i in ids]
+            taken = [(i + (i < 5)) % 5 for i in ids]
+            losses = [0.25 * epoch * (i + 1) for i in ids]
+            run.log_samples(sample_id=ids, label=labels, prediction=taken, loss=losses, mode="eval", epoch=epoch)
+    return root
+
+
+def test_labels_of_one_name_are_told_apart_in_rows(cranes):
+    opened = xaicli.open_run(cranes)
+    assert opened.labels().data.filter(pl.col("epoch") == 2)["name"].to_list() == list(CRANES)
+    shown = opened.samples(max=20, min=0).data
+    assert {row["name"] for row in shown.iter_rows(named=True) if row["label"] == 3} == {"crane (3)"}
+    assert {row["name"] for row in shown.iter_rows(named=True) if row["label"] == 2} == {"cat"}
+    assert set(opened.confusion().data["name"]) == set(CRANES)
+    named = opened.labels(label_map={"bird": [1, 3]}, epoch=2).data
+    assert named["name"].to_list() == ["bird (1)", "bird (3)"]
+    assert opened.labels(label_map="X=crane (3)", epoch=2).data.select("label", "name").rows() == [(3, "X")]
+
+
+def test_labels_of_one_name_are_told_apart_in_words_and_legends(cranes, capsys):
+    opened = xaicli.open_run(cranes)
+    for question in ("labels", "samples", "dynamics", "findings", "confusion", "report"):
+        page = getattr(opened, question)().html()
+        text = re.sub(r"<(script|style)[^>]*>.*?</\1>|<[^>]*>", "\n", page, flags=re.S)
+        for name in ("crane", "dog"):
+            assert not re.search(rf"\b{name}\b(?! (\(|…))", text), (question, name)
+    assert "crane (3)" in page
+    opened.samples(max=20, min=0).show_terminal()
+    assert "crane (1)" in capsys.readouterr().out
 
 
 def test_numbers_have_no_names(tmp_path):

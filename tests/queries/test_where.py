@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import html
 import itertools
 import json
 import math
@@ -239,3 +240,70 @@ def test_a_value_that_cannot_be_cast_is_the_conditions_fault(tmp_path: Path, eng
         assert refused.value.exit_status == 2
         assert "TRY_CAST" in str(refused.value.hint)
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two samples: train in epochs 1 to 3, eval x in 1 and 2, eval y in 2 and 3, test in 3 alone."""
+    root = tmp_path_factory.mktemp("parted") / "run"
+    with xaicli.Run(root) as recorded:
+        for mode, ds_id, epochs in (
+            ("train", "", (1, 2, 3)),
+            ("eval", "x", (1, 2)),
+            ("eval", "y", (2, 3)),
+            ("test", "", (3,)),
+        ):
+            for epoch in epochs:
+                recorded.log_samples(
+                    sample_id=[1, 2], label=[0, 1], loss=[0.5 + epoch, 1.5], mode=mode, ds_id=ds_id, epoch=epoch
+                )
+    return root
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("options", "left", "said"),
+    [
+        (
+            {"mode": "train,test", "epoch": "1-2"},
+            {("train", "")},
+            ["test is left out: --epoch 1-2 takes none of its epochs, 3"],
+        ),
+        (
+            {"ds_id": "x,y", "epoch": 1},
+            {("eval", "x")},
+            ["eval y is left out: --epoch 1 takes none of its epochs, 2-3"],
+        ),
+        (
+            {"mode": "train,test,eval", "epoch_frequency": 2},
+            {("train", ""), ("eval", "x"), ("eval", "y")},
+            ["test is left out: --epoch-frequency 2 takes none of its epochs, 3"],
+        ),
+        (
+            {"mode": "train,test", "where": "epoch < 3"},
+            {("train", "")},
+            ["test is left out: none of its rows meets --where 'epoch < 3'"],
+        ),
+        (
+            {"ds_id": "x,y", "where": "loss > 2.4", "epoch": "1,2"},
+            {("eval", "x"), ("eval", "y")},
+            [],
+        ),
+        (
+            {"ds_id": "x,y", "where": "loss > 2.4", "epoch": "1,3"},
+            {("eval", "y")},
+            ["eval x is left out: none of its rows at the epochs selected meets --where 'loss > 2.4'"],
+        ),
+        ({"mode": "train,test", "epoch": "last"}, {("train", ""), ("test", "")}, []),
+    ],
+)
+def test_what_an_option_empties_is_named(
+    parted: Path, options: dict[str, Any], left: set[tuple[str, str]], said: list[str], engine: str
+) -> None:
+    opened = open_run(parted)
+    for question in (opened.labels, opened.samples):
+        found = question(engine=engine, **options)
+        assert set(found.data.select("mode", "ds_id").rows()) == left
+        assert [warning for warning in found.answer.warnings if "left out: " in warning] == said
+        page = html.unescape(found.html())
+        assert all(warning in page for warning in said)

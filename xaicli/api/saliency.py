@@ -14,6 +14,7 @@ from xaicli.api.opening import Opening, Place
 from xaicli.api.picks import Choice
 from xaicli.api.saliency_result import SaliencyResult
 from xaicli.errors import UsageError
+from xaicli.words import in_order_apart
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,7 +129,7 @@ def saliency(
         outputs=outputs,
         task=task,
         device=str(device),
-        label_names=tuple(label_names),
+        label_names=in_order_apart(label_names),
         captum=tuple(name.strip() for name in captum.split(",") if name.strip())
         if isinstance(captum, str)
         else tuple(captum),
@@ -204,7 +205,7 @@ def explain_run(
         settings=settled,
         target=_target(target, opening.pythonpath),
         outputs=tuple(output) if output else (None,),
-        label_names=tuple(names or source.label_names or ()),
+        label_names=in_order_apart(names or source.label_names or ()),
         **asked,
     )
     which = choice.of(source, place.layout, settled.seed)

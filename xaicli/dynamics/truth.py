@@ -22,6 +22,7 @@ from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.tables.lists import read_columns
 from xaicli.vocabulary import LABEL, SAMPLE_ID
+from xaicli.words import in_order_apart
 
 MISLABELLED = "mislabelled"
 _KINDS = "CSV, Parquet, JSON or JSON lines with sample_id and label"
@@ -156,7 +157,7 @@ def _as_recorded(label: pl.Series, reader: Reader) -> pl.Series:
     if not dtype.is_integer():
         return label.cast(pl.String)
     numbers = label.cast(pl.Float64, strict=False).cast(dtype, strict=False)
-    names = reader.manifest.label_names or ()
+    names = in_order_apart(reader.manifest.label_names or ())
     if numbers.null_count() > label.null_count():
         named = label.cast(pl.String).replace_strict(list(names), range(len(names)), default=None, return_dtype=dtype)
         numbers = numbers.fill_null(named)

@@ -11,6 +11,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.queries.selection import Catalogue, Selection
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION
+from xaicli.words import in_order_apart, names_apart
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class LabelNames:
     def of_classes(cls, source: Catalogue, selection: Selection) -> LabelNames:
         """The names of both where the label key is held against the predictions, and so holds their classes."""
         known = source.names_of_classes(PREDICTION) or source.names_of_classes(LABEL)
-        return cls({**dict(enumerate(known)), **selection.label_map})
+        return cls(names_apart({**dict(enumerate(known)), **selection.label_map}))
 
     def __getitem__(self, label: Any) -> str:
         if isinstance(label, list):
@@ -42,16 +43,19 @@ class LabelNames:
 
 
 def names_of_labels(source: Catalogue, selection: Selection) -> dict[Any, str]:
-    """{label: its name}, of the label map, else of the run or table; labels without one are left out."""
+    """{label: its name}, of the label map, else of the run or table; labels without one are left out.
+
+    Labels of one name are told apart, here as on every page (`words.names_apart`).
+    """
     known = source.names_of_classes(selection.label_key)
-    return {**dict(enumerate(known)), **selection.label_map}
+    return names_apart({**dict(enumerate(known)), **selection.label_map})
 
 
 def names_of_predictions(source: Catalogue, selection: Selection) -> dict[Any, str]:
     """{prediction: its name}: those of the labels, but where a fact or another column stands for the label."""
     if selection.label_key in (LABEL, PREDICTION):
         return names_of_labels(source, selection)
-    return dict(enumerate(source.names_of_classes(PREDICTION)))
+    return dict(enumerate(in_order_apart(source.names_of_classes(PREDICTION))))
 
 
 _NAMED = {LABEL: "name", "suggested_label": "suggested_name", PREDICTION: "prediction_name"}

@@ -27,7 +27,7 @@ from xaicli.vocabulary import (
     Engine,
     Mode,
 )
-from xaicli.words import quoted, ranges, split_pair, split_raw
+from xaicli.words import in_order_apart, quoted, ranges, split_pair, split_raw
 
 _ALL = "all"
 _NO_GROUPS = frozenset({SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK, PROBS, "pass"})
@@ -80,7 +80,9 @@ def resolve(
     modes = _modes(source, named, warnings)
     every = _pairs(source, modes, None)
     pairs = _pairs(source, modes, ds_id_words(ds_id))
-    epochs = _epochs(source, pairs, words(epoch, EPOCH), epoch_frequency)
+    given = words(epoch, EPOCH)
+    epochs = _epochs(source, pairs, given, epoch_frequency)
+    warnings += _left_out(source, epochs, given, epoch_frequency)
     if not isinstance(label_key, str):
         raise UsageError(f"--label-key is one column, not {label_key!r}", hint="--label-key label")
     if label_key in _NO_GROUPS:
@@ -149,7 +151,10 @@ def _shared_names(source: Catalogue, selection: Selection) -> Iterator[str]:
     for label, name in selection.label_map.items():
         others = [n for n, known in enumerate(names) if known == name and n != label and n not in selection.label_map]
         if others:
-            yield f"--label-map calls label {label} {name!r}, as the run calls label {others[0]}: one name for both"
+            yield (
+                f"--label-map calls label {label} {name!r}, as the run calls label {others[0]}: "
+                f"they read {name} ({label}) and {name} ({others[0]})"
+            )
 
 
 def _one_of(enum: type[Any], option: str, given: str) -> Any:
@@ -250,6 +255,21 @@ def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every
     return chosen
 
 
+def _left_out(
+    source: Catalogue, epochs: Mapping[Pair, Sequence[int]], given: list[str] | None, every: int
+) -> Iterator[str]:
+    """What is said of each mode and data set asked for that has nothing in the answer, since an option takes it all."""
+    said = [f"--epoch {','.join(given)}"] if given else []
+    taking = " with ".join([*said, *([f"--epoch-frequency {every}"] if every > 1 else [])])
+    for pair, chosen in epochs.items():
+        place = " ".join(filter(None, pair))
+        if not chosen:
+            yield f"{place} is left out: {taking} takes none of its epochs, {', '.join(ranges(source.epochs(*pair)))}"
+        elif source.where and not source.has_rows(pair, chosen):
+            at = " at the epochs selected" if taking else ""
+            yield f"{place} is left out: none of its rows{at} meets --where {source.where.text!r}"
+
+
 def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bool]:
     """Whether an epoch is meant by a word, given the epochs of its pair.
 
@@ -332,15 +352,15 @@ def _label_value(source: Catalogue, label_key: str, value: Any) -> Any:
     names = source.label_names
     while isinstance(dtype, pl.List):
         dtype = cast(pl.DataType, dtype.inner)
+    if dtype.is_integer() and str(value) in (apart := in_order_apart(names)):
+        return apart.index(str(value))
     if dtype.is_integer() and str(value) in names:
         labels = [label for label, name in enumerate(names) if name == str(value)]
-        if len(labels) > 1:
-            told = ", ".join(map(str, labels))
-            raise UsageError(
-                f"--label-map names {value}, and labels {told} of the run are called so",
-                hint="give one by its number: " + " or ".join(f"NAME={label}" for label in labels),
-            )
-        return labels[0]
+        told = ", ".join(map(str, labels))
+        raise UsageError(
+            f"--label-map names {value}, and labels {told} of the run are called so",
+            hint="give one by its number: " + " or ".join(f"NAME={label}" for label in labels),
+        )
     try:
         if dtype.is_integer():
             return int(value)

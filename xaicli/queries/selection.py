@@ -96,6 +96,10 @@ class Catalogue(Protocol):
         """The epochs with rows, ascending."""
         ...
 
+    def has_rows(self, pair: Pair, epochs: Sequence[int]) -> bool:
+        """Whether a mode and data set has a row at some epochs that meets `where`."""
+        ...
+
     def values(
         self, column: str, epochs: Mapping[Pair, Sequence[int]] | None = None, *, wanted: Collection[Any] = ()
     ) -> set[Any]:

@@ -202,6 +202,9 @@ class _Table:
     def epochs(self, mode: str, ds_id: str) -> list[int]:
         return self._places.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)[EPOCH].to_list()
 
+    def has_rows(self, pair: Pair, epochs: Sequence[int]) -> bool:
+        return not self._at({pair: epochs}).is_empty()
+
     def values(
         self, column: str, epochs: Mapping[Pair, Sequence[int]] | None = None, *, wanted: Collection[Any] = ()
     ) -> set[Any]:

@@ -265,6 +265,18 @@ class Reader(Holdings):
                 self.refresh()
         raise DamagedFileError("files keep vanishing while the ids are read", hint="try again")
 
+    def has_rows(self, pair: tuple[str, str], epochs: Sequence[int]) -> bool:
+        """Whether a (mode, ds_id) has a row at some epochs, ascending, that meets `where`; the last is looked at first.
+
+        Raises:
+            DamagedFileError: A file is damaged and the reader is strict, or files keep vanishing.
+        """
+        return any(
+            rows.frame.height
+            for epoch in reversed(epochs)
+            for rows in self.of_epoch(Place(*pair, epoch), [SAMPLE_ID], Duplicates.ALL)
+        )
+
     def values(
         self,
         column: str,

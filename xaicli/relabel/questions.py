@@ -24,6 +24,7 @@ from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, S
 from xaicli.relabel.marks import Marks, read_marks
 from xaicli.relabel.tasks import FIFTYONE_PICTURES, Batch, Task, Tool
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
+from xaicli.words import in_order_apart
 
 _PATHS = ("path", "image", "image_path", "filepath", "file_path", "file_name", "filename", "file", "url", "uri")
 """Facts that are taken for the place of a picture, the first there is."""
@@ -178,9 +179,9 @@ def _named(label: Any, names: LabelNames) -> tuple[str, ...]:
 def _classes(reader: Reader, selection: Selection, rows: pl.DataFrame, names: LabelNames) -> list[str]:
     """The names of all labels: those of the run, else those that occur."""
     if selection.label_map:
-        return list(selection.label_map.values())
+        return [names[label] for label in selection.label_map]
     if reader.label_names:
-        return list(reader.label_names)
+        return list(in_order_apart(reader.label_names))
     found: set[Any] = set()
     for frame in compute(reader, selection, jumps=False).frames.values():
         found |= set(_values(frame[LABEL]))
@@ -282,7 +283,7 @@ def _labels(
     by_name: dict[str, Any] = {}
     inner = dtype.inner if isinstance(dtype, pl.List) else dtype
     if isinstance(inner, pl.DataType) and inner.is_integer():
-        by_name = {name: number for number, name in enumerate(reader.label_names)}
+        by_name = {name: number for number, name in enumerate(in_order_apart(reader.label_names))}
         known |= set(range(len(reader.label_names)))
     by_name |= {name: value for value, name in more.items()}
     return Labels(dtype, frozenset({*known, *by_name.values()}), by_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
@@ -13,6 +14,7 @@ from xaicli.report.charts import Image, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, short
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, Duplicates
+from xaicli.words import names_apart
 
 if TYPE_CHECKING:
     from xaicli.manifest import Attempt
@@ -102,11 +104,16 @@ class RunFacts:
         """
         if isinstance(label, list):
             return ", ".join(self.label_name(one) for one in label) or NO_CLASS
-        if label in self.label_map:
-            return self.label_map[label]
-        if self.label_key in (LABEL, PREDICTION) and isinstance(label, int) and not isinstance(label, bool):
-            return self.label_names[label] if 0 <= label < len(self.label_names) else str(label)
+        is_code = isinstance(label, int) and not isinstance(label, bool)
+        if label in self._names and (is_code or label in self.label_map):
+            return self._names[label]
         return _unnamed(label, apart)
+
+    @cached_property
+    def _names(self) -> dict[Any, str]:
+        """{label: its name}, of the label map, else of the run; as the rows of answers have it."""
+        known = enumerate(self.label_names if self.label_key in (LABEL, PREDICTION) else ())
+        return names_apart({**dict(known), **self.label_map})
 
     def prediction_name(self, prediction: Any, *, apart: float = 0.0) -> str:
         """What a prediction is called: as a label is, but where a fact or another column stands for the label."""
