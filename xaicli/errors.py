@@ -54,6 +54,18 @@ class UnwrittenError(XaiError):
         self.written = written
 
 
+class InterruptedWorkError(KeyboardInterrupt):
+    """Ctrl-C, with what it leaves.
+
+    Args:
+        left: What is whole and what is missing, in words.
+    """
+
+    def __init__(self, left: str) -> None:
+        super().__init__(left)
+        self.left = left
+
+
 class DamagedFileError(XaiError):
     """A file whose bytes are not those that were written."""
 

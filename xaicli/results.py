@@ -6,13 +6,14 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
+from xaicli.errors import InterruptedWorkError
 from xaicli.files import Written, appearing, local, write_whole
 from xaicli.progress import doing
 from xaicli.vocabulary import Format
@@ -131,12 +132,34 @@ class Result:
         wanted = {Format(name) for name in (default if formats is None else formats)}
         target = local(folder)
         files = Written()
+        finished: set[Format] = set()
+        try:
+            self._write(files, target, wanted, finished, no_images=no_images, pictures=pictures)
+        except KeyboardInterrupt as error:
+            left = self._left(files.paths, finished, wanted, target)
+            also = f"; {error.left}" if isinstance(error, InterruptedWorkError) else ""
+            raise InterruptedWorkError(left + also) from None
+        files.check(_HINT)
+        return files.paths
+
+    def _write(
+        self,
+        files: Written,
+        target: Path,
+        wanted: Set[Format],
+        finished: set[Format],
+        *,
+        no_images: bool,
+        pictures: bool,
+    ) -> None:
+        """Write the files one by one; `finished` takes the pictures when all of them are there."""
         with files.noted(target):
             target.mkdir(parents=True, exist_ok=True)
         files.check(_HINT)
         formerly = self._numbered_before(target) if Format.PNG in wanted else ()
         for name, content in self._files(wanted, no_images, pictures):
             files.add(target / name, partial(write_whole, content=content))
+        finished.add(Format.PNG)
         if Format.CSV in wanted:
             from xaicli.render.machine import csv_parts
 
@@ -157,8 +180,28 @@ class Result:
 
             with files.noted(target):
                 link_pages(target)
-        files.check(_HINT)
-        return files.paths
+
+    def _left(self, written: Sequence[Path], finished: Set[Format], wanted: Set[Format], folder: Path) -> str:
+        """What an interrupted `save` leaves, and what not; a file that is there is whole.
+
+        Args:
+            written: The files.
+            finished: The formats of which everything is written.
+            wanted: All formats.
+            folder: Where to.
+        """
+        from xaicli.report.numbers import listed
+
+        if not written:
+            return f"nothing is written to {folder}"
+        report, names = self.report, [path.name for path in written]
+        due = [f"{report.name}.md"] if Format.MD in wanted else []
+        due += ["pictures"] if Format.PNG in wanted - finished else []
+        due += [f"{stem}.csv" for stem in report.tables] if Format.CSV in wanted else []
+        due += [f"{report.json_name or report.name}.json"] if Format.JSON in wanted else []
+        missing = [name for name in due if name not in names]
+        said = f"{listed(names)} {'is' if len(names) == 1 else 'are'} in {folder}"
+        return f"{said}, {listed(missing)} {'is' if len(missing) == 1 else 'are'} not" if missing else said
 
     def show_terminal(self, paths: Sequence[Path] = ()) -> None:
         """Print the report to the terminal, warnings to standard error.
@@ -214,7 +257,7 @@ class Result:
             return []
         return sorted(listed.intersection(there))
 
-    def _files(self, wanted: set[Format], no_images: bool, each: bool) -> Iterator[tuple[str, bytes]]:
+    def _files(self, wanted: Set[Format], no_images: bool, each: bool) -> Iterator[tuple[str, bytes]]:
         from xaicli.render.figure import Pictures, pictures
 
         doing("putting the report together")
@@ -226,7 +269,7 @@ class Result:
                 # Tables, and the pictures drawn so far, are finished.
                 drawn.stop()
                 yield f"{report.name}.html", self._page(drawn, no_images=no_images).encode()
-                raise
+                raise InterruptedWorkError(f"{report.name}.html lacks the pictures that were not drawn") from None
             yield f"{report.name}.html", page.encode()
         if Format.MD in wanted:
             yield f"{report.name}.md", self.markdown().encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer, Counts
@@ -121,7 +121,7 @@ class SaliencyResult(Result):
             for method in self.saliency.methods
         }
 
-    def _files(self, wanted: set[Format], no_images: bool, each: bool) -> Iterator[tuple[str, bytes]]:
+    def _files(self, wanted: Set[Format], no_images: bool, each: bool) -> Iterator[tuple[str, bytes]]:
         from xaicli.attribution.store import maps_archive, npz_bytes
 
         yield from super()._files(wanted, no_images, each)

@@ -26,7 +26,7 @@ from xaicli.attribution.quality import cascade, quality
 from xaicli.attribution.settings import Convention, Precision, Settings, Target
 from xaicli.attribution.store import Finished, Store, fingerprint, key_of
 from xaicli.attribution.targets import LOSS, split_place
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import InterruptedWorkError, UsageError, XaiError
 from xaicli.progress import doing
 
 if TYPE_CHECKING:
@@ -281,7 +281,11 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
         frozen_targets: Any = request.target
         for number in reversed(range(len(columns))):
             work = _Work(columns[number], number, inputs, replace(request, target=frozen_targets), output)
-            found += [Found(row, position, number, done) for row, done in work.run(advance).items()]
+            try:
+                finished = work.run(advance)
+            except KeyboardInterrupt:
+                raise InterruptedWorkError(_left(len(found) + work.finished, columns, inputs, request)) from None
+            found += [Found(row, position, number, done) for row, done in finished.items()]
             columns[number] = work.column
             notes |= dict.fromkeys((*work.column.notes(inputs), *work.notes))
             used = work.precision or used
@@ -292,6 +296,15 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
     described = [column.described() for column in columns]
     how = {"head": "; ".join(decided), "precision": used or request.settings.precision.value}
     return saliency_of(described, inputs, request, found, tuple(notes), how, sanity)
+
+
+def _left(finished: int, columns: Sequence[Column], inputs: Inputs, request: Request) -> str:
+    """What an interrupted call leaves."""
+    if request.store is None or callable(request.target):
+        return "no maps are kept"
+    total = len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id)))
+    what = "maps of samples" if total > len(inputs.sample_id) else "samples"
+    return f"{finished:,} of {total:,} {what} are finished and kept, no report is written; the same call goes on there"
 
 
 def _may_freeze(target: Any) -> bool:
@@ -307,6 +320,8 @@ class _Work:
         self.notes: tuple[str, ...] = ()
         self.targets: Any = None
         self.precision = self.decided = ""
+        self.finished = 0
+        """Samples that are explained and, where there is a store, kept."""
         self.sanity: tuple[SanityStep, ...] = ()
         # A function has no content to make a key of: its maps are not kept.
         self.store = Store(None if callable(request.target) else request.store)
@@ -323,6 +338,7 @@ class _Work:
         mine = request.share(n)
         with self.store.alive(key_of(*keys), request.rank, _BEAT_SECONDS):
             done = {row: kept for row in mine if (kept := self.store.read(keys[row])) is not None}
+            self.finished = len(done)
             advance(len(done))
             explainer = Explainer(
                 prepared,
@@ -435,6 +451,7 @@ class _Work:
             )
             self.store.write(keys[row], finished)
             found[row] = finished
+            self.finished += 1
         return found
 
     def _cascade(self, explainer: Explainer) -> tuple[SanityStep, ...]:

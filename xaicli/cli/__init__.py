@@ -23,7 +23,7 @@ from xaicli.cli.output import any_encoding, plain_warnings
 from xaicli.cli.plainvalues import plain_values
 from xaicli.cli.settings import defaults_of, is_on, read_settings, unknown_names, unknown_setting
 from xaicli.cli.status import end_status
-from xaicli.errors import EXTRAS, UsageError, XaiError, missing_extra
+from xaicli.errors import EXTRAS, InterruptedWorkError, UsageError, XaiError, missing_extra
 
 COMMANDS = {
     "demo": "demo",
@@ -95,6 +95,7 @@ def build(arguments: Sequence[str] = ()) -> Any:
         for below in getattr(group, "commands", {}).values():
             below.short_help = _short_help(below.help)
     plain_values(tree)
+    tree.invoke = _telling(tree.invoke)  # type: ignore[assignment]
     if listing:
         return tree
     warnings: list[str] = []
@@ -112,6 +113,20 @@ def build(arguments: Sequence[str] = ()) -> Any:
         else:
             raise unknown_setting(unknown[0], path, _options(tree))
     return tree
+
+
+def _telling(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A command that says what it leaves where Ctrl-C ends it; the parser makes a bare status of that."""
+
+    def told(context: Any) -> Any:
+        try:
+            return invoke(context)
+        except InterruptedWorkError as stopped:
+            end_status()
+            _warn(f"interrupted: {stopped.left}")
+            raise
+
+    return told
 
 
 def _short_help(help_text: str | None) -> str:
