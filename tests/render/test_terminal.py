@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tests.report_answers import labels_result, samples_result
 from xaicli.answer import Counts
+from xaicli.render.blocks import spark
 from xaicli.render.terminal import as_text, show
 from xaicli.render.text import averaged, printable, sparkline, told_apart
 from xaicli.report.charts import MatrixChart
@@ -195,6 +196,21 @@ def test_a_long_name_keeps_both_ends() -> None:
 def test_sparklines_are_thinned_to_what_can_be_seen() -> None:
     assert averaged([1.0, 3.0, None, None, 5.0, 7.0], 3) == [2.0, None, 6.0]
     assert averaged([1.0, 2.0], 3) == [1.0, 2.0]
+
+
+def test_one_missing_epoch_of_two_hundred_is_a_gap_in_the_smallest_chart() -> None:
+    values: list[float | None] = [float(epoch) for epoch in range(200)]
+    assert " " not in sparkline(values, 16)
+    assert spark(values).count("M") == 1
+    values[90] = None
+    line = sparkline(values, 16)
+    assert [place for place, bar in enumerate(line) if bar == " "] == [90 * 16 // 200]
+    drawn = spark(values)
+    assert drawn.count("M") == 2
+    # Groups of five: the eighteenth of forty is missing.
+    assert [f"{place:.1f}" for place in (17 / 39 * 100, 18 / 39 * 100, 19 / 39 * 100)][1] not in drawn
+    # A sample that is there in every third epoch is no line of gaps: its means say how it fared.
+    assert averaged([6.0, None, None] * 4, 4) == [6.0] * 4
 
 
 def test_a_history_stays_on_one_line_beside_long_names() -> None:

@@ -406,7 +406,7 @@ def _tenths(strength: float) -> int:
 def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
     """A history as a line without axes; empty where there is none.
 
-    Of very many points it shows every k-th up to the last, or where some are missing the mean of each few.
+    Of very many points it shows every k-th up to the last, or where some are missing what `averaged` makes of them.
     """
     values = [v if v is not None and math.isfinite(v) else None for v in values]
     if None in values:
@@ -474,7 +474,8 @@ def _table(table: Table, *, titled: bool = True) -> Markup:
 
 def _names(table: Table) -> dict[str, str]:
     """The long texts of a table, short enough and told apart wherever in it they stand."""
-    long = {text for row in table.rows for text in map(str, row) if len(text) > _SHOWN}
+    of_texts = [index for index, column in enumerate(table.columns) if column.cell is Cell.TEXT]
+    long = {text for row in table.rows for index in of_texts if len(text := str(row[index])) > _SHOWN}
     return told_apart(sorted(long), _SHOWN)
 
 

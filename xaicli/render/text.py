@@ -100,12 +100,18 @@ def sparkline(
 
 
 def averaged(values: Sequence[float | None], width: int) -> Sequence[float | None]:
-    """At most `width` values: means of equal groups where there are more, None for a group without any."""
+    """At most `width` values: means of equal groups where there are more, None for a gap.
+
+    A group that lacks a value is a gap, so that one is seen where it is; where most groups lack some, only those are
+    gaps that have none.
+    """
     if len(values) <= width:
         return values
     edges = [round(i * len(values) / width) for i in range(width + 1)]
+    groups = [values[start:end] for start, end in itertools.pairwise(edges)]
+    is_sparse = 2 * sum(None in group for group in groups) > width
     means: list[float | None] = []
-    for start, end in itertools.pairwise(edges):
-        known = [v for v in values[start:end] if v is not None]
-        means.append(sum(known) / len(known) if known else None)
+    for group in groups:
+        known = [v for v in group if v is not None]
+        means.append(sum(known) / len(known) if known and (is_sparse or len(known) == len(group)) else None)
     return means

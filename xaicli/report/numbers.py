@@ -193,6 +193,8 @@ class _Crowd:
     def __init__(self, names: Iterable[str], limit: int | None) -> None:
         self._names = list(dict.fromkeys(names))
         self._ends: dict[tuple[int, int], Counter[tuple[str, str]]] = {}
+        self._alike: dict[int, dict[tuple[str, str], list[str]]] = {}
+        self._joined = "\0".join(self._names)
         long = [name for name in self._names if limit is not None and len(name) > limit]
         self._same_end = _same_start([name[::-1] for name in long]) if long else None
         """How many characters all of those end with that are too long; None where there is no room to heed it."""
@@ -212,7 +214,7 @@ class _Crowd:
         """What stands for a name and no other, in so many characters beside the one for what is left out."""
         end = room // 2
         head, tail = name[: room - end], name[len(name) - end :]
-        alike = [other for other in self._names if other.startswith(head) and other.endswith(tail)]
+        alike = self._with_ends(room, end)[head, tail]
         start, stop = _same_start(alike), len(name) - _same_start([other[::-1] for other in alike])
         if start < stop:
             # Of the word or number in which they differ all is shown.
@@ -230,10 +232,25 @@ class _Crowd:
         if is_end_known and 0 < stop - start < room:
             # As much of what stands before it as there is room for.
             part = name[max(0, stop - room + 1) : stop]
-            if sum(part in other for other in self._names) == 1:
+            if not self._is_in_others(part):
                 yield f"…{part}…"
         ends = [(0, room), (room, 0)] if self._same_end is None else [(0, room)]
         yield from (self._without_middle(name, *pair) for pair in ends if self._is_only(name, *pair))
+
+    def _with_ends(self, room: int, end: int) -> dict[tuple[str, str], list[str]]:
+        """The names by how they begin and end, in so many characters together."""
+        if room not in self._alike:
+            found: dict[tuple[str, str], list[str]] = {}
+            for other in self._names:
+                found.setdefault((other[: room - end], other[len(other) - end :]), []).append(other)
+            self._alike[room] = found
+        return self._alike[room]
+
+    def _is_in_others(self, part: str) -> bool:
+        """Whether a part of one name stands in another, too; all of them are looked through at once."""
+        first = self._joined.find(part)
+        end = self._joined.find("\0", first)
+        return self._joined.find(part, end) >= 0 if end >= 0 else False
 
     @staticmethod
     def _without_middle(name: str, head: int, tail: int) -> str:
