@@ -108,7 +108,7 @@ def test_labels_are_joined_by_name_where_both_have_names(named):
 
 def test_two_labels_of_one_name_stay_apart(named):
     rows, _ = of_labels(named["named"], named["bare"], label_map="pet=0,pet=1")
-    assert rows == [(0, "pet", [2.0, 2.0]), (1, "pet", [4.0, 4.0])]
+    assert rows == [(0, "pet (0)", [2.0, 2.0]), (1, "pet (1)", [4.0, 4.0])]
 
 
 def test_other_labels_are_told_of_labels_alone(tmp_path):
