@@ -14,6 +14,7 @@ import xaicli
 from tests.recorded_run import record
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.selection import Selection
+from xaicli.report.charts import LineChart
 
 LABELS = {1: [0, 0, 1], 2: [0, 1, 1], 3: [1, 0, 1]}
 """The labels of samples 10, 11 and 12 in each epoch: two of them change."""
@@ -273,6 +274,26 @@ def test_labels_of_one_name_are_told_apart_in_words_and_legends(cranes, capsys):
     assert "crane (3)" in page
     opened.samples(max=20, min=0).show_terminal()
     assert "crane (1)" in capsys.readouterr().out
+
+
+def test_a_cell_is_headed_by_the_names_of_its_labels(cranes):
+    opened = xaicli.open_run(cranes)
+    for cell in ("0,1", "dog (0),crane (1)", "0,crane (1)"):
+        assert opened.confusion(cell=cell, epoch="last").report.title == "dog (0) taken for crane (1)"
+    with pytest.raises(XaiError, match="no label 'crane'"):
+        opened.confusion(cell="dog (0),crane")
+
+
+def test_the_caption_of_histories_names_the_lines_there_are(cranes):
+    opened = xaicli.open_run(cranes)
+
+    def caption(**asked: Any) -> str:
+        blocks = [block for section in opened.samples(**asked).report.sections for block in section.blocks]
+        return next(block.legend for block in blocks if isinstance(block, LineChart)).split(" Grey")[0]
+
+    assert caption(max=1, min=0) == "Highest: solid, vermilion."
+    assert caption(max=0, min=2) == "Lowest: dashed, blue."
+    assert caption(max=1, min=1, ids=[3]) == "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green."
 
 
 def test_numbers_have_no_names(tmp_path):

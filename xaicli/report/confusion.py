@@ -119,7 +119,7 @@ def cell_report(answer: Answer, page: Page | None = None, *, population: pl.Data
         page: The run, with thumbnails and predictions of the samples.
         population: As for `samples_report`.
     """
-    label, taken = split(str(answer.selection["cell"]))
+    label, taken = (_called(end, page) for end in split(str(answer.selection["cell"])))
     total = sum(row["n"] for row in answer.extra["n"])
     shown = answer.data.select("mode", "ds_id", "sample_id").unique().height
     said = f"{count(total, 'sample')} of {label} {'is' if total == 1 else 'are'} taken for {taken}"
@@ -130,6 +130,13 @@ def cell_report(answer: Answer, page: Page | None = None, *, population: pl.Data
         title=f"{label} taken for {taken}",
         sentence=said + (f"; the {shown:,} with the highest values are shown." if shown < total else "."),
     )
+
+
+def _called(end: str, page: Page | None) -> str:
+    """The name of a label that was given as one, or by its number where that is no other's name."""
+    if page is None or not end.isdecimal() or end in map(page.class_name, range(len(page.facts.label_names))):
+        return end
+    return page.class_name(int(end))
 
 
 def pictured_samples(answer: Answer) -> Answer:

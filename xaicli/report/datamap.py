@@ -30,7 +30,8 @@ LEGEND = (
 _NAMED = 600
 _TABLE_ROWS = 1000
 _FIRST = ("sample_id", "label", "region", "confidence", "variability", "correctness", "forgetting", "aum", "el2n")
-_HIDDEN = ("mode", "ds_id")
+_HIDDEN = ("mode", "ds_id", "name")
+"""What the heading says, and the name, which the label's own column shows."""
 _NEW_NAMES = {"rank_jump_epoch": "jump epoch", "rank_jump_direction": "direction"}
 
 

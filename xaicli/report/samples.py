@@ -22,10 +22,12 @@ TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
 _HEADINGS = {Group.MAX: "Highest", Group.MIN: "Lowest", Group.LISTED: "Listed"}
 _LOG_DECADES = 2
 _CARDS = 24
-LEGEND = (
-    "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green. "
-    "Grey: the middle 90 % and 50 % of all samples, and their median."
-)
+_LINES = {
+    Group.MAX: "Highest: solid, vermilion.",
+    Group.MIN: "Lowest: dashed, blue.",
+    Group.LISTED: "Listed: dotted, green.",
+}
+_PEOPLE = "Grey: the middle 90 % and 50 % of all samples, and their median."
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,11 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
                 note=in_hover(row),
             )
         )
-    gaps = " A gap in a line: no finite value is there." if any(None in line.y for line in lines) else ""
+    legend = [words for group, words in _LINES.items() if any(row["group"] == group.value for row in subject.rows)]
+    if people:
+        legend.append(_PEOPLE)
+    if any(None in line.y for line in lines):
+        legend.append("A gap in a line: no finite value is there.")
     return LineChart(
         name=page.names("samples", subject.mode, subject.ds_id, subject.metric),
         title=f"History of {subject.words}",
@@ -240,7 +246,7 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
         y_label=subject.value,
         series=tuple(lines),
         bands=bands,
-        legend=(LEGEND if people else LEGEND.split(" Grey")[0]) + gaps,
+        legend=" ".join(legend),
         alt=f"{subject.value} of {count(len(drawn), 'sample')} over {times.many}, {subject.mode}, "
         f"over the population's bands. {sentence(subject, Page())}",
         y_log=min(finite) > 0 and max(finite) / min(finite) > 10**_LOG_DECADES,
