@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Generic, TypeVar
 
-V = TypeVar("V")
 _QUOTE = '"'
 _NOT = "!"
 
@@ -167,7 +166,7 @@ def distinct(numbers: Sequence[float], digits: int) -> list[str]:
     return [f"{number:.{digits}g}" for number in numbers]
 
 
-def names_apart(names: Mapping[V, str]) -> dict[V, str]:
+def names_apart(names: Mapping[_Value, str]) -> dict[_Value, str]:
     """{label: its name}; labels that share a name have their own value behind it: `crane (134)`, `crane (517)`.
 
     Args:
