@@ -30,6 +30,11 @@ def test_a_line_is_a_rule():
     assert parse_rule("loss p95 at best < 2").at is At.BEST
     assert parse_rule("loss p95 < 2").is_strict
     assert parse_rule("correct mean drop <= 1%").largest_drop == 0.01
+    for line in ("correct mean by label, camera ≥ 0.8", 'correct mean by label,"camera"≥0.8'):
+        typed = parse_rule(line)
+        assert (typed.columns, typed.least, typed.is_strict) == (("label", "camera"), 0.8, False)
+    assert parse_rule("spikes ≤ 3").most == 3
+    assert parse_rule("correct mean by label at best <= 1").columns == ("label",)
     assert columns_of([rule, parse_rule("loss max<=3")]) == ("correct", "label", "loss")
 
 
@@ -125,6 +130,11 @@ largest_drop = 1
         ("[[rule]]\ncount = 'dropped'\nmost = 0\nby = 'label'", "by means nothing"),
         ("[[rule]]\ncount = 'lost'\nmost = 0", "lost"),
         ("[[rule]]\nmetric = 'a'\nleast = 1\nallow = [{ value = 'x' }]", "reason"),
+        (
+            "[[rule]]\nmetric = 'a'\nleast = 1\nallow = [{ value = 'x', least = 0, reason = 'r' }, "
+            "{ value = ['x'], most = 2, reason = 's' }]",
+            "two allowances for 'x'",
+        ),
         ("[[rule", "cannot be read"),
     ],
 )

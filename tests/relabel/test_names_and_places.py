@@ -293,3 +293,12 @@ def test_a_sample_of_another_split_than_the_file_says_is_told(pictured: xaicli.R
     found = pictured.relabel_apply(file)
     assert found.data.select("sample_id", "mode").rows() == [("s8", "eval"), ("s6", "train"), ("s5", "train")]
     assert left_out(pictured, file) == {"not recorded where the file says (mode, ds_id)": 1}
+
+
+def test_a_table_that_a_spreadsheet_saved_in_its_own_letters_says_how_to_save_it(tmp_path: Path) -> None:
+    path = tmp_path / "excel.csv"
+    path.write_bytes("sample_id,label\n1,Käse\n".encode("cp1252"))
+    with pytest.raises(XaiError, match="CSV UTF-8"):
+        xaicli.Table([(None, "cat")] * 2, ids=range(2), relabel=path)
+    with pytest.raises(XaiError, match="CSV UTF-8"):
+        run_of(tmp_path / "run", ["cat", "dog", "cow"]).relabel_apply(path)

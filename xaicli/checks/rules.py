@@ -21,10 +21,10 @@ GRAMMAR = (
     "dropped|spikes|ece|... <= NUMBER, or no sample of FILE is wrong"
 )
 _LINE = re.compile(
-    r"(?P<metric>\"[^\"]+\"|\S+)\s+(?P<stat>[\w.]+)(?:\s+by\s+(?P<by>(?:\"[^\"]*\"|[^\s\"])+))?(?:\s+at\s+(?P<at>\w+))?"
-    r"(?:\s+(?P<drop>drop))?\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>\S+)"
+    r"(?P<metric>\"[^\"]+\"|\S+)\s+(?P<stat>[\w.]+)(?:\s+by\s+(?P<by>(?:\"[^\"]*\"|,\s*|[^\s\"])+))?(?:\s+at\s+(?P<at>\w+))?"
+    r"(?:\s+(?P<drop>drop))?\s*(?P<sign>>=|<=|≥|≤|>|<)\s*(?P<bound>\S+)"
 )
-_COUNT_LINE = re.compile(r"(?P<count>\w+)\s*(?P<sign><=|<)\s*(?P<bound>\S+)")
+_COUNT_LINE = re.compile(r"(?P<count>\w+)\s*(?P<sign><=|≤|<)\s*(?P<bound>\S+)")
 _SAMPLES_LINE = re.compile(r"no\s+sample\s+of\s+(?P<samples>.+?)\s+(?:is|may\s+be)\s+wrong")
 _QUANTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?|100(?:\.0+)?)", re.ASCII)
 STATISTICS = ("mean", "median", "std", "min", "max", "n", "p5, p99.9 and other percentiles from p0 to p100")
@@ -141,7 +141,7 @@ def parse_rule(line: str) -> Rule:
     if not found:
         raise UsageError(f"{line!r} is no rule", hint=GRAMMAR)
     bound = _number(found["bound"], line)
-    sign = found["sign"]
+    sign = {"≥": ">=", "≤": "<="}.get(found["sign"], found["sign"])
     facts = {"metric": unquoted(found["metric"]), "stat": found["stat"]}
     facts |= {key: found[key] for key in ("by", "at") if found[key]}
     if found["drop"]:
@@ -222,7 +222,7 @@ def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
         at=at,
         better=better,
         count=_member(Count, "count", facts.pop("count", None), place),
-        allow={item.value: item for item in (_allowance(item, place) for item in facts.pop("allow", ()))},
+        allow=_allowances(facts.pop("allow", ()), place),
         is_strict=facts.pop("strict", False),
         **facts,
     )
@@ -259,6 +259,21 @@ def _member(enum: type[Any], key: str, value: Any, place: str) -> Any:
         raise UsageError(
             f"{place}: {key} = {value!r} is not possible", hint="choose from: " + ", ".join([str(one) for one in enum])
         ) from None
+
+
+def _allowances(items: Sequence[Any], place: str) -> dict[str | tuple[str, ...], Allowance]:
+    """The allowances by what they are for.
+
+    Raises:
+        UsageError: One makes no sense, or there are two for the same.
+    """
+    found: dict[str | tuple[str, ...], Allowance] = {}
+    for item in (_allowance(item, place) for item in items):
+        name = item.value if isinstance(item.value, str) else ", ".join(item.value)
+        if name in (one if isinstance(one, str) else ", ".join(one) for one in found):
+            raise UsageError(f"{place} has two allowances for {name!r}", hint="give one, with all that it allows")
+        found[item.value] = item
+    return found
 
 
 def _allowance(item: Any, place: str) -> Allowance:

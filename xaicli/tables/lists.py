@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 WEIGHT = "weight"
 _KINDS = "one id a line (.txt), CSV (.csv), Parquet (.parquet), JSON (.json) or JSON lines (.jsonl) with sample_id"
+NOT_UTF8 = "it is not in UTF-8: a spreadsheet saves it as CSV UTF-8"
 _SHOWN = 5
 _TYPED = frozenset({".parquet", ".pq", ".json", ".jsonl", ".ndjson"})
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?", re.ASCII)
@@ -243,7 +244,8 @@ def read_columns(path: Path, *, is_raw: bool = False) -> dict[str, list[Any]]:
                 raise XaiError(f"{path}: {suffix} is no kind of list", hint=_KINDS)
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
-        raise XaiError(f"{path} cannot be read: {said}", hint=_KINDS) from error
+        hint = NOT_UTF8 if isinstance(error, UnicodeDecodeError) else _KINDS
+        raise XaiError(f"{path} cannot be read: {said}", hint=hint) from error
 
 
 def read_text(path: Path) -> str:
