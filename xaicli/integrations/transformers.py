@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from types import NoneType
@@ -19,8 +18,9 @@ from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task, Values
 from xaicli.integrations.answers import are_reordered, distinct, meaning_of
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
-from xaicli.integrations.collators import IdsBesideCollator, NumberedRows, SeenOrders
+from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
 from xaicli.integrations.columns import columns_of
+from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, with_column
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import taken
@@ -28,12 +28,7 @@ from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_o
 from xaicli.integrations.steps import StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
 
-_ROW = "xai_row_number"
 _FRAMES = 8
-_LOOKED_AT = 16
-"""So many rows of a dataset are looked at for ids, where the first has none."""
-_COMPARED = 4096
-"""So many values of a sample tell whether it is another."""
 _IGNORED = -100
 """The label of a place that does not count."""
 _NO_IDS = (
@@ -152,7 +147,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 setattr(trainer, name, _Beside(getattr(self, f"_beside_{name.strip('_')}"), own))
         if trainer.args.remove_unused_columns:
             trainer._set_signature_columns_if_needed()
-            trainer._signature_columns += [k for k in (*self._keys, _ROW) if k not in trainer._signature_columns]
+            trainer._signature_columns += [k for k in (*self._keys, ROW) if k not in trainer._signature_columns]
         return self
 
     def on_init_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
@@ -259,18 +254,18 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         trainer, collate = self._trainer, self._trainer.data_collator
         keys = self._keys
         _, _, seen = self._seen.setdefault((id(collate), id(dataset)), (collate, dataset, SeenOrders(collate)))
-        dataset = _with_column(dataset, keys)
-        if not _has_ids(dataset, keys):
+        dataset = with_column(dataset, keys)
+        if not has_ids(dataset, keys):
             if self._recording.ids_at is not None:
                 self._recording.tell(f"the dataset has no column {self._recording.ids_at!r} of ids")
-            numbered = _numbered(dataset)
+            numbered = numbered_rows(dataset)
             if numbered is not None:
                 self._recording.tell(
                     "no sample ids in the dataset: its rows' numbers are taken; give it a column sample_id to have "
                     "your own"
                 )
-                dataset, keys = numbered, (_ROW, *keys)
-        elif _text_ids(dataset, keys):
+                dataset, keys = numbered, (ROW, *keys)
+        elif are_texts(dataset, keys):
             self._recording.tell("the sample ids are texts, which a collator drops: they are kept beside it")
         trainer.data_collator = IdsBesideCollator(collate, keys, self._recording.keeps_order, seen)
         try:
@@ -486,12 +481,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """The inputs without what the model does not take for an input, and the ids among it."""
         if not isinstance(inputs, Mapping):
             return inputs, None
-        keys = (_ROW, *self._keys)
+        keys = (ROW, *self._keys)
         key = next((k for k in keys if k in inputs and (isinstance(inputs[k], str) or _are_ids(inputs[k]))), None)
         if key is not None:
             # Of a loader of the caller's own nothing but the batch is seen.
             here = f"the column {key!r} of the dataset" if self._seen else f"the entry {key!r} of the batches"
-            self._found = "the rows' numbers in the dataset" if key == _ROW else here
+            self._found = "the rows' numbers in the dataset" if key == ROW else here
         ids = None if key is None else inputs[key]
         return {name: value for name, value in inputs.items() if name not in keys}, ids
 
@@ -647,95 +642,3 @@ def _are_ids(values: Any) -> bool:
     """Whether these are ids, some of which may be missing: their rows are left out by the run, with a word."""
     are_listed = isinstance(values, list)
     return may_be_ids([one for one in values if one is not None] if are_listed else values)
-
-
-def _with_column(dataset: Any, keys: tuple[str, ...]) -> Any:
-    """A dataset whose format leaves out the ids, with them in its rows.
-
-    `set_format(columns=...)` names the columns, `set_transform` makes the rows anew of all of them.
-    """
-    said = getattr(dataset, "format", None)
-    shown = said.get("columns") if isinstance(said, Mapping) else None
-    names = getattr(dataset, "column_names", None)
-    key = next((key for key in keys if key in (names or ())), None)
-    if key is None or shown is None or not hasattr(dataset, "with_format"):
-        return dataset
-    if _is_transformed(dataset):
-        is_left_out = key not in (_sample_of(dataset) or {key: None})
-        return NumberedRows(dataset, key, list(dataset.with_format(None)[key])) if is_left_out else dataset
-    if key in shown:
-        return dataset
-    kwargs = said.get("format_kwargs") or {}  # type: ignore[union-attr]
-    return dataset.with_format(said["type"], columns=[*shown, key], **kwargs)  # type: ignore[index]
-
-
-def _is_transformed(dataset: Any) -> bool:
-    """Whether a function of the caller's makes a dataset's rows, whose columns are then its own."""
-    said = getattr(dataset, "format", None)
-    return isinstance(said, Mapping) and said.get("type") == "custom"
-
-
-def _sample_of(dataset: Any, keys: tuple[str, ...] = ()) -> Mapping[str, Any] | None:
-    """The first row that has one of these keys, else the first; of a stream the columns where it names them.
-
-    None where neither can be looked at. A row may draw numbers when it is read: they are put back.
-    """
-    if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__getitem__"):
-        names = getattr(dataset, "column_names", None)
-        return dict.fromkeys(names) if names else None
-    first = None
-    with _drawing_nothing():
-        for place in range(_LOOKED_AT):
-            try:
-                row = dataset[place]
-            except Exception:  # there are no more, or this one cannot be read
-                break
-            if isinstance(row, Mapping):
-                first = row if first is None else first
-                if not keys or any(key in row for key in keys):
-                    return row
-    return first
-
-
-@contextmanager
-def _drawing_nothing() -> Iterator[None]:
-    """Have what is drawn inside drawn again after it."""
-    import random
-
-    import numpy as np
-
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
-
-
-def _has_ids(dataset: Any, keys: tuple[str, ...]) -> bool:
-    row = _sample_of(dataset, keys)
-    return row is None or any(key in row and _is_id(row[key]) for key in keys)
-
-
-def _is_id(value: Any) -> bool:
-    if isinstance(value, float):  # as pandas has whole numbers beside a missing one
-        return value.is_integer() or math.isnan(value)
-    return value is None or isinstance(value, (int, str)) or getattr(value, "ndim", 1) == 0
-
-
-def _text_ids(dataset: Any, keys: tuple[str, ...]) -> bool:
-    row = _sample_of(dataset, keys) or {}
-    key = next((key for key in keys if key in row), None)
-    if key is None:
-        return False
-    return isinstance(row[key], str)
-
-
-def _numbered(dataset: Any) -> Any:
-    """The dataset with the rows' numbers in a column; None where they cannot be told."""
-    if hasattr(dataset, "add_column") and not _is_transformed(dataset):
-        return dataset.add_column(_ROW, list(range(len(dataset))))
-    if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
-        return None
-    return NumberedRows(dataset, _ROW)
