@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -122,9 +122,20 @@ def _read(path: Path, *state: int) -> str:
 
 @dataclass(frozen=True)
 class RunLayout:
-    """The paths of a run directory."""
+    """The paths of a run directory.
+
+    Attributes:
+        root: The folder.
+        address: Where the run lives, of which the folder is a mirror; empty for a run that lives in the folder.
+    """
 
     root: Path
+    address: str = field(default="", compare=False)
+
+    @property
+    def described(self) -> str:
+        """What the run is called: its address, or else its folder."""
+        return self.address or str(self.root)
 
     @property
     def manifest(self) -> Path:

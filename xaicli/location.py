@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout, find_runs, not_a_run
-from xaicli.store.objects import Store, is_url, mirror_folder
+from xaicli.store.objects import Store, is_url, mirror_folder, without_credentials
 from xaicli.store.sync import pull
 
 
@@ -27,20 +27,26 @@ def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
     place = str(os.environ.get("XAI_RUN") or "" if given is None else given)
     if not is_url(place):
         return find_local_run(given)
-    layout = RunLayout(mirror_folder(place))
+    layout = RunLayout(mirror_folder(place), address=without_credentials(place))
     pull(Store(place), layout.root)
-    return find_local_run(layout.root)
+    if not layout.is_run():
+        raise XaiError(
+            f"there is no run at {layout.address}", hint=f"one is put there by: xai sync FOLDER {layout.address}"
+        )
+    return layout
 
 
-def find_runs_at(given: Iterable[str | os.PathLike[str]]) -> list[RunLayout]:
-    """The runs meant by paths and addresses; a folder that is no run stands for those in it that are not named beside.
+def find_runs_at(given: Iterable[str | os.PathLike[str] | RunLayout]) -> list[RunLayout]:
+    """The runs meant by paths, addresses and layouts; a folder that is no run stands for those in it not named beside.
 
     Raises:
         XaiError: There is no run at one of them.
     """
     found: list[tuple[RunLayout, bool]] = []
     for place in given:
-        if is_url(os.fspath(place)) or RunLayout(Path(place)).is_run() or not Path(place).is_dir():
+        if isinstance(place, RunLayout):
+            found.append((place, True))
+        elif is_url(os.fspath(place)) or RunLayout(Path(place)).is_run() or not Path(place).is_dir():
             found.append((find_run(place), True))
         elif below := find_runs(Path(place)):
             found += [(layout, False) for layout in below]

@@ -12,7 +12,7 @@ import pytest
 
 import xaicli
 from xaicli.errors import XaiError
-from xaicli.store.objects import Entry, Store, local_files, mirror_folder
+from xaicli.store.objects import Entry, Store, local_files, mirror_folder, without_credentials
 from xaicli.store.sync import pull, push
 from xaicli.store.upload import Uploader
 
@@ -46,6 +46,33 @@ def s3_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket="bucket")
     yield f"s3://bucket/{tmp_path.name}"  # a bucket outlives its server within a process
     server.stop()
+
+
+def test_a_run_at_an_address_is_called_by_it(
+    folder_store: str, sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mirror is of this machine alone: whoever follows a page's command has the address."""
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    push(sample_run, Store(folder_store))
+    run = xaicli.open_run(folder_store)
+    assert repr(run) == f"open_run({folder_store!r})"
+    for result in (run.samples(max=1, min=0), run.labels(), run.info(), run.scalars(), run.confusion()):
+        assert result.answer.run == folder_store
+        assert str(tmp_path / "home") not in result.markdown() + result.to_json()
+    assert f"command: `xai samples {folder_store} --metric loss" in run.samples(max=1, min=0).markdown()
+    for compared in (xaicli.compare(sample_run, run), xaicli.compare([sample_run, folder_store])):
+        assert compared.answer.run == f"{sample_run} {folder_store}"
+        assert compared.data["change"].to_list() == [0.0] * compared.data.height
+    with pytest.raises(XaiError, match=rf"no metric 'lossy' in {folder_store}"):
+        run.samples(metric="lossy")
+    with pytest.raises(XaiError, match=rf"there is no run at {folder_store}-gone"):
+        xaicli.open_run(f"{folder_store}-gone")
+
+
+def test_an_address_is_named_without_its_credentials() -> None:
+    assert without_credentials("s3://bucket/a b/exp1") == "s3://bucket/a b/exp1"
+    assert without_credentials("https://ann:secret@host:9000/b/exp1?sig=abc#x") == "https://host:9000/b/exp1"
+    assert without_credentials("file:///srv/runs/exp1") == "file:///srv/runs/exp1"
 
 
 @pytest.mark.parametrize("kind", ["folder_store", "s3_store"])

@@ -190,7 +190,7 @@ def _of_objects(
     options = {"table": table, "to": tool.value, "n": n, "path": path, "prefix": prefix}
     answer = Answer(
         command="relabel export",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={"mode": mode or [], "epoch": epoch or [], "facts": str(reader.facts.file or "") or None, **options},
         data=data,
         counts=reader.counts(),

@@ -47,14 +47,14 @@ def refuse_objects_alone(reader: Reader) -> None:
 
     if tables := object_tables(reader):
         raise XaiError(
-            f"{reader.layout.root} holds no rows of samples: this is answered of them alone",
+            f"{reader.layout.described} holds no rows of samples: this is answered of them alone",
             hint=f"of the objects in its table {tables[0]}: xai findings, xai errors, xai track-report; "
             "of its pictures: xai samples --table metrics --metric fp",
         )
     names = sorted(unquote(path.name) for path in reader.layout.tables.iterdir() if path.is_dir())
     if names and not reader.drops and reader.where is None:
         raise XaiError(
-            f"{reader.layout.root} holds no rows of samples: this is answered of them alone",
+            f"{reader.layout.described} holds no rows of samples: this is answered of them alone",
             hint=f"of its tables ({', '.join(names)}): xai samples --table {names[0]}, xai query, xai export",
         )
 
@@ -125,7 +125,7 @@ class RunRows:
         return os.fspath(self.layout.root)
 
     def __repr__(self) -> str:
-        return f"open_run({str(self.layout.root)!r})"
+        return f"open_run({self.layout.described!r})"
 
     def reader(
         self,

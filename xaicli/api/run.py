@@ -116,7 +116,7 @@ class RunReader(RunDecisions):
     ) -> Result:
         """The run's scalars, summary and custom graphs over time."""
         return runs.scalars(
-            self.layout.root,
+            self,
             key=key,
             mode=mode,
             ds_id=ds_id,

@@ -88,10 +88,11 @@ def scalars(
         attempts: `last` leaves out what a later attempt logged again, `all` counts it, a line an attempt.
         strict: Fail on a damaged file instead of leaving it out.
     """
-    from xaicli.queries.scalars import scalars
+    from xaicli.queries.scalars import expanded, scalars
 
+    places = expanded(_each(runs))
     answer = scalars(
-        _each(runs),
+        places,
         key=key,
         mode=mode,
         ds_id=ds_id,
@@ -100,19 +101,18 @@ def scalars(
         attempts=attempts,
         strict=strict,
     )
-    asked = answer.selection["runs"]
-    first = Path(asked[0])
-    layout = RunLayout(first)
-    alone = len(asked) == 1 and layout.is_run()
-    return shown(Asked(answer, layout if alone else None), (first if first.is_dir() else first.parent) / "reports")
+    first = places[0]
+    if isinstance(first, Path):
+        return shown(Asked(answer), first.parent / "reports")
+    return shown(Asked(answer, first if len(places) == 1 else None), first.reports)
 
 
-def _each(runs: Iterable[Runs]) -> list[str | os.PathLike[str]]:
-    """Every run by itself, where a list of them was given, too."""
+def _each(runs: Iterable[Runs]) -> list[str | os.PathLike[str] | RunLayout]:
+    """Every run by itself, where a list of them was given, too; of an opened one its layout, which has the address."""
     found: list[str | os.PathLike[str]] = []
     for one in runs:
         found += [one] if isinstance(one, str | os.PathLike) else one
-    return found
+    return [one.layout if isinstance(one, RunRows) else one for one in found]
 
 
 def list_runs(folder: str | os.PathLike[str] = ".") -> Result:

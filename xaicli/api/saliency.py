@@ -215,7 +215,7 @@ def explain_run(
         notes = (f"{picked}: --data picks among others", *parts[0][1].skipped)
         parts = [(places, replace(inputs, skipped=notes)) for places, inputs in parts]
     saliency = explain_alike(columns, parts, request, progress=progress)
-    run = str(place.layout.root if place.layout else place.checkpoints[0])
+    run = place.layout.described if place.layout else str(place.checkpoints[0])
     more: dict[str, Any] = {name: asked.get(name) for name in ("task", "captum", "evaluate", "sanity")}
     more["output_key"] = list(output or ())
     asked_of = {**({} if place.layout else {"runs": []}), **opening.asked(), **{k: v for k, v in more.items() if v}}

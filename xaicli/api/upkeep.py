@@ -34,7 +34,7 @@ def compact(layout: RunLayout, *, grace: float = 600.0) -> Result:
     numbers = dict.fromkeys(("parts", "rows", "bytes_before", "bytes"), pl.Int64())
     answer = Answer(
         command="compact",
-        run=str(layout.root),
+        run=layout.described,
         selection={"grace": grace, "removed": list(done.removed), "waiting": list(done.waiting)},
         data=pl.DataFrame([vars(file) for file in done.files], schema={"path": pl.String(), **numbers}, orient="row"),
         counts=Counts(rows=sum(file.rows for file in done.files), damaged=done.damaged),
@@ -71,7 +71,7 @@ def doctor(layout: RunLayout, *, quarantine: bool = False) -> Result:
     checked = {name: getattr(found, name) for name in ("files", "bytes", "waiting", "unrecorded")}
     answer = Answer(
         command="doctor",
-        run=str(layout.root),
+        run=layout.described,
         selection={**checked, "quarantine": quarantine},
         data=pl.DataFrame([vars(finding) for finding in found.findings], schema=schema, orient="row"),
         counts=Counts(rows=found.rows, damaged=tuple(finding.path for finding in found.findings)),

@@ -97,11 +97,11 @@ def check(
     unasked = data.filter(pl.col("outcome") == Outcome.NOT_ASKED.value).height
     return Answer(
         command="check",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={
             "rules": None if rules is None else os.fspath(rules),
             "rule": list(rule),
-            "baseline": str(baseline.layout.root) if isinstance(baseline, Reader) else None,
+            "baseline": baseline.layout.described if isinstance(baseline, Reader) else None,
             "mode": mode,
             "ds_id": ds_id,
             "facts": str(reader.facts.file or "") or None,

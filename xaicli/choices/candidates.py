@@ -62,7 +62,7 @@ def with_columns(
     for name in wanted:
         if name not in reader.dtypes and name not in facts.names:
             offered = [*frame.columns, *(n for n in reader.dtypes if n not in frame.columns), *facts.names]
-            raise unknown("column or fact", name, offered, where=str(reader.layout.root), note=facts.left_out)
+            raise unknown("column or fact", name, offered, where=reader.layout.described, note=facts.left_out)
     known = [name for name in wanted if name in facts.names]
     stored = [name for name in wanted if name not in facts.names]
     if stored:
@@ -124,7 +124,7 @@ def ranked(
             }[choice.rule]
             if column not in frame.columns:
                 raise XaiError(
-                    f"{reader.layout.root} has no {needs}, which --rule {choice.rule.value} needs",
+                    f"{reader.layout.described} has no {needs}, which --rule {choice.rule.value} needs",
                     hint="log it with run.log_samples(..., label=..., logits=...)",
                 )
             return _by(frame, column, highest=True, above=0.0)

@@ -109,7 +109,7 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
     }
     return Answer(
         command="select",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), **options},
         data=pl.concat(parts, how="vertical_relaxed"),
         counts=found.counts(reader),
@@ -159,7 +159,7 @@ class _Pair:
         is_label = by == self.selection.label_key
         if is_label and by not in self.reader.dtypes:
             raise XaiError(
-                f"{self.reader.layout.root} has no {by} to share samples out by",
+                f"{self.reader.layout.described} has no {by} to share samples out by",
                 hint="log it with run.log_samples(..., label=...), or name a fact: --by FACT",
             )
         column = LABEL if is_label else by

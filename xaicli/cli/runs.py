@@ -113,7 +113,7 @@ def scalars(
     """
     from xaicli.api import open_run, scalars
 
-    given = runs or [str(open_run().layout.root)]
+    given = tuple(runs) if runs else (open_run(),)
     result = scalars(
         *given, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, group=group, attempts=attempts, strict=strict
     )

@@ -88,7 +88,7 @@ def _once(
             print(to_json(_answer(training, watched, metric, mode, ds_id, top)), file=stream)
         return
     console = _console()
-    console.print(screen(watched, Shown(), title=str(training.layout.root), width=console.width, keys=False))
+    console.print(screen(watched, Shown(), title=training.layout.described, width=console.width, keys=False))
 
 
 def _console() -> Any:
@@ -135,7 +135,7 @@ def _answer(
     figures = ("state", "rows_per_second", "total_epochs", "seconds_left")
     return Answer(
         command="watch",
-        run=str(training.layout.root),
+        run=training.layout.described,
         selection={"metric": metric or watched.metric, "mode": mode, "ds_id": ds_id, "top": top},
         data=pl.DataFrame(rows, schema=schema, orient="row"),
         counts=_counts(training, watched),
@@ -228,7 +228,7 @@ def _go_on(
     console = _console()
     is_screen = console.is_terminal and not console.is_dumb_terminal
     end_status()
-    title = place or str(found[0].layout.root)
+    title = place or found[0].layout.described
     shown: dict[str, Any] = {"title": title, "interval": interval, "until": asked, "is_screen": is_screen}
     status = watch(source, **shown, open_report=open_report, console=console)
     if status and asked is not None:

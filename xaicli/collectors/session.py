@@ -263,7 +263,7 @@ def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected) 
     rows = sum(table.num_rows for table in collected.tables.values())
     answer = Answer(
         command="collect",
-        run=str(layout.root),
+        run=layout.described,
         selection=selection | {"head": list(collected.decided), "files": [str(path) for path in collected.paths]},
         data=data,
         counts=Counts(rows=rows, non_finite=int(data["non_finite"].sum()), dropped=len(collected.unreadable)),

@@ -62,7 +62,7 @@ def errors(
     top = whole_number("--top", top, least=0, hint="--top 0 lists none")
     for name in by or ():
         if name not in reader.dtypes or name == SAMPLE_ID:
-            where, note = str(reader.layout.root), reader.facts.left_out
+            where, note = reader.layout.described, reader.facts.left_out
             known = [one for one in reader.dtypes if one != SAMPLE_ID]
             raise unknown("fact or column", name, known, plural="facts and columns", where=where, note=note)
     task = task_of(reader, selection)
@@ -82,7 +82,7 @@ def errors(
             found = _sequences(asked)
         case Task.CLASSIFICATION:
             raise XaiError(
-                f"{reader.layout.root} tells several classes apart: their errors are confusions",
+                f"{reader.layout.described} tells several classes apart: their errors are confusions",
                 hint="xai confusion shows who is taken for whom, xai slices where the data is worst",
             )
         case _:
@@ -91,7 +91,7 @@ def errors(
     chosen = {name: value for name, value in selection.as_dict().items() if name != "metric"}
     return Answer(
         command="errors",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**chosen, "by": list(asked.by), "positive": positive, "top": top},
         data=pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame(schema={MODE: pl.String()}),
         counts=reader.counts(asked.tally),
@@ -177,7 +177,7 @@ def task_of(reader: Reader, selection: Selection) -> Task:
         return Task.SEQUENCE
     if not dtypes:
         raise XaiError(
-            f"{reader.layout.root} has neither labels nor predictions",
+            f"{reader.layout.described} has neither labels nor predictions",
             hint="log them with run.log_samples(..., label=y, logits=z)",
         )
     if len(reader.label_names) == 2:
@@ -243,7 +243,7 @@ class _Asked:
             there = self.selection.label_key if name == LABEL else name
             if there not in self.reader.dtypes:
                 raise XaiError(
-                    f"{self.reader.layout.root} has no {there}s to tell errors by",
+                    f"{self.reader.layout.described} has no {there}s to tell errors by",
                     hint="log them with run.log_samples(..., label=y, logits=z) or prediction=",
                 )
 
@@ -283,7 +283,7 @@ def _thresholds(asked: _Asked) -> Found:
     asked.needs(LABEL, PREDICTION)
     if TOP_PROB not in asked.reader.dtypes:
         raise XaiError(
-            f"{asked.reader.layout.root} keeps no probabilities, so that there are no thresholds to try",
+            f"{asked.reader.layout.described} keeps no probabilities, so that there are no thresholds to try",
             hint="log them with run.log_samples(..., logits=z) or probs=p; xai confusion tells of labels alone",
         )
     found: list[dict[str, Any]] = []
@@ -337,7 +337,7 @@ def _positive(asked: _Asked) -> Any:
         return known[-1] if len(known) > 1 or not known or known[0] not in (0, False) else type(known[0])(1)
     spelled = {**{str(value): value for value in known}, **{asked.names[value]: value for value in known}}
     if asked.positive not in spelled:
-        raise unknown("label", asked.positive, [str(name) for name in spelled], where=str(asked.reader.layout.root))
+        raise unknown("label", asked.positive, [str(name) for name in spelled], where=asked.reader.layout.described)
     return spelled[asked.positive]
 
 

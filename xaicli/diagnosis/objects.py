@@ -102,7 +102,7 @@ def object_errors(
     for name in by:
         if name not in reader.facts.names:
             note = reader.facts.left_out
-            raise unknown("fact", name, reader.facts.names, where=str(reader.layout.root), note=note)
+            raise unknown("fact", name, reader.facts.names, where=reader.layout.described, note=note)
     rows = _rows(reader, table, mode, epoch)
     names = class_names(reader.layout, table, LABEL)
     told = _pictures_told(reader)
@@ -140,7 +140,7 @@ def object_errors(
     chosen |= ({"by": by} if by else {}) | ({"where": where.text} if where is not None else {})
     return Answer(
         command="errors",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection=chosen,
         data=pl.DataFrame(found, infer_schema_length=None),
         counts=reader.counts(),
@@ -254,7 +254,7 @@ def _rows(
     folders = (
         {unquote(path.name): path for path in reader.layout.tables.iterdir()} if reader.layout.tables.is_dir() else {}
     )
-    where = str(reader.layout.root)
+    where = reader.layout.described
     if table not in folders:
         raise unknown("table", table, folders, where=where)
     lazy = scan_folder(reader, folders[table])

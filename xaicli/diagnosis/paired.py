@@ -167,7 +167,7 @@ def paired(
     for pair in found.pairs:
         for number in range(1, len(readers)):
             both = readers[0], readers[number]
-            names = str(both[0].layout.root), str(both[1].layout.root)
+            names = both[0].layout.described, both[1].layout.described
             for metric, difference in _differences(both, pair, found.metrics, select).items():
                 rows.append(_row(pair, metric, names, difference))
     return rows
@@ -241,7 +241,7 @@ def _of_groups(
             hint="give each group two runs or more, or compare the runs without --group",
         )
     found = shared(readers, **select)
-    by_name = {str(reader.layout.root): number for number, reader in enumerate(readers)}
+    by_name = {reader.layout.described: number for number, reader in enumerate(readers)}
     first, *others = groups
     rows = []
     for pair in found.pairs:

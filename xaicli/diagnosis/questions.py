@@ -117,11 +117,11 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
     if not extra["overall"]:
         unmet = f"no row that meets --where {reader.where.text!r} has both" if reader.where else ""
-        said = f"{reader.layout.root} has no sample with both a label and a prediction here"
+        said = f"{reader.layout.described} has no sample with both a label and a prediction here"
         raise XaiError(said, hint=unmet or _NEEDS)
     return Answer(
         command="confusion",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**{key: value for key, value in selection.as_dict().items() if key != "metric"}, "by": by},
         data=data,
         counts=reader.counts(tally),
@@ -270,7 +270,7 @@ def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str], 
     known |= {**{str(value): value for value in values}, **{names[value]: value for value in values}}
     for end in ends:
         if end not in known:
-            raise unknown("label", end, list(known), where=str(reader.layout.root))
+            raise unknown("label", end, list(known), where=reader.layout.described)
     is_one = [
         pl.col(name).is_null() if known[end] is None else pl.col(name) == known[end]
         for name, end in zip((LABEL, PREDICTION), ends, strict=True)
@@ -308,7 +308,7 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
     Raises:
         XaiError: It has no labels or predictions, they are numbers, or there is no column `by`.
     """
-    where = str(reader.layout.root)
+    where = reader.layout.described
     if PREDICTION not in reader.dtypes and "n_tokens" in reader.dtypes:
         raise XaiError(f"{where} tells of texts, token by token", hint="xai errors tells where in them the loss is")
     for name, logged in ((key, "label=..."), (PREDICTION, "logits=... or prediction=...")):
@@ -339,7 +339,7 @@ def no_truth(reader: Reader, key: str) -> str:
     kinds = [reader.dtypes[name] for name in (key, PREDICTION) if name in reader.dtypes]
     if len(kinds) < 2 or (key != PREDICTION and _are_alike(*kinds)):
         return ""
-    return f"--label-key {key} cannot be held against the predictions of {reader.layout.root}"
+    return f"--label-key {key} cannot be held against the predictions of {reader.layout.described}"
 
 
 def _are_alike(label: pl.DataType, prediction: pl.DataType) -> bool:

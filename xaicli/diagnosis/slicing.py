@@ -79,7 +79,7 @@ def slices(
             rows += sorted(part, key=lambda row: -row["badness"])
     return Answer(
         command="slices",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), "by": columns, "min_n": min_n},
         data=_data(rows, reader.dtypes.get(SAMPLE_ID, pl.Int64())),
         counts=reader.counts(tally),
@@ -98,13 +98,13 @@ def _columns(reader: Reader, selection: Selection, given: list[str] | None, of_i
             wanted.append(N_TOKENS)
         if not wanted:
             raise XaiError(
-                f"{reader.layout.root} has neither facts nor labels to slice by",
+                f"{reader.layout.described} has neither facts nor labels to slice by",
                 hint="record facts with run.log_facts(sample_id, camera=...), or name a file with --facts",
             )
         return list(dict.fromkeys(wanted))
     for name in given:
         if (name not in reader.dtypes and name not in of_inputs) or name == SAMPLE_ID:
-            where, note = str(reader.layout.root), known.left_out
+            where, note = reader.layout.described, known.left_out
             raise unknown("fact or column", name, offered, plural="facts and columns", where=where, note=note)
     return list(dict.fromkeys(given))
 

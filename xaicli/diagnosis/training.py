@@ -131,7 +131,7 @@ def steps(
         extra["non_finite_scalars"] += [{**origin, **row} for row in training.non_finite_scalars()]
     return Answer(
         command="steps",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), "spikes": spikes, "around": around},
         data=pl.concat(parts).rename({"loss": mean_column(metric)}),
         counts=reader.counts(tally),
@@ -177,7 +177,7 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         raise _no_step(step, pl.concat(known))
     return Answer(
         command="steps",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), "step": step},
         data=pl.concat(parts, how="vertical_relaxed"),
         counts=reader.counts(tally),

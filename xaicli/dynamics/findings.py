@@ -122,7 +122,7 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         parts.append(own.select(COLUMNS))
     return Answer(
         command="findings",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), "top": top, "early_epochs": found.early_epochs, "burn_in": found.burn_in},
         data=pl.concat((part for part in parts if part.width), how="diagonal_relaxed"),
         counts=found.counts(reader),
@@ -376,7 +376,7 @@ def rank_jumps(reader: Reader, selection: Selection, found: Statistics, *, top: 
     parts = [jumps_of(found.frames[pair], selection, pair, top) for pair in selection.pairs]
     return Answer(
         command="rank-jumps",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), "top": top, "burn_in": found.burn_in},
         data=pl.concat(parts, how="vertical_relaxed"),
         counts=found.counts(reader),

@@ -246,7 +246,7 @@ def label_issues(reader: Reader, selection: Selection, *, top: int | None = None
         parts.append(_of_pair(reader, selection, pair, held, top))
     return Answer(
         command="label-issues",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), "top": top},
         data=pl.concat(parts, how="vertical_relaxed"),
         counts=Counts(damaged=reader.damaged),

@@ -62,7 +62,7 @@ def dynamics(
         warnings += said
     return Answer(
         command="dynamics",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={
             **selection.as_dict(),
             "early_epochs": found.early_epochs,

@@ -140,7 +140,7 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     data = pl.concat(parts, how="vertical_relaxed")
     return Answer(
         command="suspects",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), "top": top},
         data=data,
         counts=found.counts(reader),

@@ -163,7 +163,7 @@ def _as_recorded(label: pl.Series, reader: Reader) -> pl.Series:
         numbers = numbers.fill_null(named)
         unmapped = label.filter(numbers.is_null() & label.is_not_null())
         if len(unmapped):
-            raise unknown("label", unmapped[0], names, where=str(reader.layout.root))
+            raise unknown("label", unmapped[0], names, where=reader.layout.described)
     return numbers
 
 

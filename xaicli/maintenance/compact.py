@@ -97,7 +97,7 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
     damaged: list[str] = []
     with alone(layout) as is_alone:
         if not is_alone:
-            raise XaiError(f"{layout.root} is being compacted already", hint="wait for the other xai compact")
+            raise XaiError(f"{layout.described} is being compacted already", hint="wait for the other xai compact")
         # What a killed training left; a disk that has no room for it leaves it in the segments.
         with contextlib.suppress(OSError):
             recover(layout)
@@ -106,7 +106,7 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
         damaged += [f"{path} is not this run's" for path in sorted(others)]
         snapshot = take_snapshot(layout, others)
         if not snapshot.is_settled:
-            raise XaiError(f"{layout.root}: files keep appearing while they are listed", hint="try again")
+            raise XaiError(f"{layout.described}: files keep appearing while they are listed", hint="try again")
         unsaved = _unsaved(snapshot.segments)
         writers = _by_writer(snapshot.files)
         for number, (writer, files) in enumerate(writers.items(), 1):

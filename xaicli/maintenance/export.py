@@ -265,7 +265,7 @@ def export_answer(
     written = {"path": str(path or "-"), "format": kind.value, "shape": shape, "rows": n}
     return Answer(
         command="export",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), "shape": shape, "format": kind.value},
         data=pl.DataFrame([written]),
         counts=reader.counts(tally),

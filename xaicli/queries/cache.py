@@ -143,7 +143,7 @@ def cached(reader: Reader, selection: Selection, options: Mapping[str, Any], com
         if "damaged" in counts:
             counts["damaged"] = tuple(counts["damaged"])
         return Answer(
-            data=data, run=str(reader.layout.root), counts=Counts(**counts), warnings=tuple(warnings), **facts
+            data=data, run=reader.layout.described, counts=Counts(**counts), warnings=tuple(warnings), **facts
         )
     answer = compute()
     # Damage may be repaired and looked at again.

@@ -72,7 +72,9 @@ def shared(readers: Sequence[Reader], **select: Any) -> Shared:
     selections = tuple(resolve(reader, **select) for reader in readers)
     pairs = tuple(pair for pair in selections[0].pairs if all(pair in other.pairs for other in selections))
     if not pairs:
-        shown = "; ".join(f"{r.layout.root}: {', '.join(s.modes)}" for r, s in zip(readers, selections, strict=True))
+        shown = "; ".join(
+            f"{r.layout.described}: {', '.join(s.modes)}" for r, s in zip(readers, selections, strict=True)
+        )
         raise XaiError("the runs share no mode and ds_id", hint=shown)
     held = [{*reader.metrics, *({CORRECT} & set(reader.dtypes))} for reader in readers]
     metrics = tuple(metric for metric in selections[0].metrics if all(metric in known for known in held))
@@ -86,11 +88,11 @@ def _left_out(
     for pair in dict.fromkeys(pair for selection in selections for pair in selection.pairs if pair not in pairs):
         lacking = [(r, s) for r, s in zip(readers, selections, strict=True) if pair not in s.pairs]
         limits = ", ".join(dict.fromkeys(filter(None, (left_out_by(*one) for one in lacking))))
-        roots = ", ".join(str(reader.layout.root) for reader, _ in lacking)
+        roots = ", ".join(reader.layout.described for reader, _ in lacking)
         ending = f" there by {limits}" if limits else ""
         yield f"{' '.join(filter(None, pair))} is not in {roots}, and not compared{ending and f': left out{ending}'}"
     for metric in dict.fromkeys(metric for selection in selections for metric in selection.metrics):
-        if lacking_it := [str(r.layout.root) for r, known in zip(readers, held, strict=True) if metric not in known]:
+        if lacking_it := [r.layout.described for r, known in zip(readers, held, strict=True) if metric not in known]:
             yield f"{metric} is not in {', '.join(lacking_it)}, and not compared"
 
 
@@ -165,11 +167,11 @@ def compare(
     compared = replace(asked, pairs=found.pairs, epochs={pair: asked.epochs[pair] for pair in found.pairs})
     return Answer(
         command="compare",
-        run=" ".join(str(reader.layout.root) for reader in readers),
+        run=" ".join(reader.layout.described for reader in readers),
         selection={
             **compared.as_dict(),
             "metric": list(found.metrics),
-            "runs": [str(reader.layout.root) for reader in readers],
+            "runs": [reader.layout.described for reader in readers],
             "max": max,
             "min": min,
             "ids": [str(item) for item in wanted],
@@ -183,7 +185,7 @@ def compare(
             dropped=sum(reader.dropped for reader in readers),
             taken_back=sum(taken.rows for reader in readers for taken in reader.taken_back),
             ignored=sum(ignored) if ignored else None,
-            damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
+            damaged=tuple(f"{reader.layout.described}/{path}" for reader in readers for path in reader.damaged),
         ),
         warnings=tuple(
             dict.fromkeys(
@@ -196,27 +198,27 @@ def compare(
 def _same(readers: Sequence[Reader]) -> list[str]:
     """What to say of a run that is named more than once."""
     places = [reader.layout.root.resolve() for reader in readers]
-    twice = [reader.layout.root for at, reader in enumerate(readers) if places[at] in places[:at]]
+    twice = [reader.layout.described for at, reader in enumerate(readers) if places[at] in places[:at]]
     return [f"{root} is compared with itself" for root in twice]
 
 
 def _other_labels(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) -> Iterator[str]:
     """What to say of samples whose label in a later run is another than in the first."""
-    first = readers[0].layout.root
+    first = readers[0].layout.described
     for number, reader in enumerate(readers[1:], 1):
         known = table.select("name0", f"name{number}").drop_nulls()
         n = int((known["name0"] != known[f"name{number}"]).sum())
         if n:
             place = " ".join(filter(None, pair))
             yield (
-                f"{n:,} of the {known.height:,} samples of {place} in both have another label in {reader.layout.root} "
-                f"than in {first}: what is right there is not what is right here"
+                f"{n:,} of the {known.height:,} samples of {place} in both have another label in "
+                f"{reader.layout.described} than in {first}: what is right there is not what is right here"
             )
 
 
 def _alone(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) -> Iterator[str]:
     """How many samples the first run has and a later one lacks, and the other way round."""
-    place, roots = " ".join(filter(None, pair)), [reader.layout.root for reader in readers]
+    place, roots = " ".join(filter(None, pair)), [reader.layout.described for reader in readers]
     for number in range(1, len(readers)):
         for one, other in ((0, number), (number, 0)):
             own = table.filter(pl.col(f"{STALE}{one}").is_not_null())
@@ -377,7 +379,7 @@ def _at_ends(
         found = _at_end(reader, selection, pair, metric, source, names[number])
         found = found.rename({name: f"{name}{number}" for name in found.columns if name != SAMPLE_ID})
         if joined is not None and joined.schema[SAMPLE_ID] != found.schema[SAMPLE_ID]:
-            kinds = {reader.layout.root: reader.manifest.id_type for reader in (readers[0], reader)}
+            kinds = {reader.layout.described: reader.manifest.id_type for reader in (readers[0], reader)}
             said = " and ".join(f"{kind} in {root}" for root, kind in kinds.items())
             raise XaiError(
                 f"the runs have different kinds of sample ids: {said}",

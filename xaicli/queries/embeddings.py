@@ -63,7 +63,7 @@ def embeddings(
     schema = schemas.get(by or "")
     return Answer(
         command="embeddings",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={"table": table, "column": columns, "colour": by, "epoch": epoch, "split": split},
         data=data,
         extra={"classes": list(schema.names.values())} if isinstance(schema, CategoricalLabel) else {},

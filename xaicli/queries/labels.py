@@ -54,11 +54,11 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
     if selection.label_key not in reader.dtypes:
         if selection.label_key == LABEL and "n_tokens" in reader.dtypes:
             raise XaiError(
-                f"{reader.layout.root} tells of texts, whose labels are their tokens",
+                f"{reader.layout.described} tells of texts, whose labels are their tokens",
                 hint="xai errors tells where in them the loss is; --label-key FACT groups them, --label-key source say",
             )
         raise XaiError(
-            f"{reader.layout.root} has no column {selection.label_key!r} to group by",
+            f"{reader.layout.described} has no column {selection.label_key!r} to group by",
             hint="log labels with run.log_samples(..., label=...), or choose a column with --label-key",
         )
     question = {"question": "labels", "bounds": [bound.value for bound in wanted]}
@@ -87,7 +87,7 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
         warnings += _without_finite(reader, selection, data, ended)
     return Answer(
         command="labels",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), "bounds": [bound.value for bound in bounds]},
         data=_named(reader, selection, data),
         counts=reader.counts(tally),

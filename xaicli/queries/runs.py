@@ -77,7 +77,7 @@ def info(reader: Reader) -> Answer:
         recorded_scalars(reader, other_scalars)
     return Answer(
         command="info",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={
             "id_type": reader.manifest.id_type,
             "task": reader.manifest.task,
@@ -218,7 +218,7 @@ def runs(folder: Path) -> Answer:
 
 
 def _row(layout: RunLayout) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(_SCHEMA) | {"run": str(layout.root)}
+    row: dict[str, Any] = dict.fromkeys(_SCHEMA) | {"run": layout.described}
     try:
         reader = Reader(layout)
         manifest = reader.manifest

@@ -90,7 +90,7 @@ def refuse_unknown(reader: Reader, selection: Selection, wanted: Iterable[Any], 
     if limits and missing[0] in set(ids):
         stands = f"sample_id {missing[0]!r} is in {reader.described}, but in no row selected"
         raise XaiError(stands, hint=f"left out by {limits}")
-    where = reader.described if limits else f"{reader.layout.root}, {' '.join(filter(None, pair))}"
+    where = reader.described if limits else f"{reader.layout.described}, {' '.join(filter(None, pair))}"
     raise unknown("sample_id", missing[0], _near(ids, missing[0]), where=where)
 
 
@@ -171,7 +171,7 @@ def answer(
     options = {"max": asked.max, "min": asked.min, "ids": asked.ids, "complete_only": asked.complete_only}
     return Answer(
         command="samples",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={**selection.as_dict(), **options, **more},
         data=data if len(selection.metrics) > 1 else data.drop("metric"),
         counts=counts,

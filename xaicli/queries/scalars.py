@@ -111,7 +111,7 @@ _LOG_SUFFIX = ".txt"
 
 
 def scalars(
-    runs: Sequence[str | os.PathLike[str]],
+    runs: Sequence[str | os.PathLike[str] | RunLayout],
     *,
     key: Words = None,
     mode: Words = None,
@@ -151,10 +151,11 @@ def scalars(
     damaged: list[str] = []
     left_out = LeftOut()
     frames: dict[str, pl.DataFrame] = {}
-    for path in _expanded(runs):
-        frames[str(path)] = (
-            _of_log(path, left_out) if path.is_file() else _of_run(path, strict, attempts, damaged, left_out)
-        )
+    for place in expanded(runs):
+        if isinstance(place, RunLayout):
+            frames[place.described] = _of_run(place, strict, attempts, damaged, left_out)
+        else:
+            frames[str(place)] = _of_log(place, left_out)
     rows = pl.concat(frames.values())
     where = ", ".join(frames)
     if not rows.height:
@@ -210,7 +211,7 @@ def run_frame(reader: Reader, left_out: LeftOut | None = None) -> pl.DataFrame:
         reader: The run.
         left_out: As of `recorded_scalars`.
     """
-    run = str(reader.layout.root)
+    run = reader.layout.described
     rows = recorded_scalars(reader, left_out)
     apart = reader.which_attempts is Attempts.ALL and rows[ATTEMPT].n_unique() > 1
     line = pl.format("attempt {}", ATTEMPT) if apart else pl.lit("")
@@ -229,24 +230,32 @@ def run_frame(reader: Reader, left_out: LeftOut | None = None) -> pl.DataFrame:
     return pl.concat([recorded.select(list(SCHEMA)).cast(pl.Schema(SCHEMA)), *summaries])
 
 
-def _expanded(runs: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The runs and logs meant, each once; a folder that is no run stands for those in it."""
-    found: list[Path] = []
+def expanded(runs: Iterable[str | os.PathLike[str] | RunLayout]) -> list[RunLayout | Path]:
+    """The runs and the files of logs meant, each once; a folder that is no run stands for those in it.
+
+    Raises:
+        XaiError: There is no run at one of them.
+    """
+    found: list[RunLayout | Path] = []
     for place in runs:
+        if isinstance(place, RunLayout):
+            found.append(place)
+            continue
         path = Path(place)
         is_folder = path.is_dir() and not RunLayout(path).is_run()
         logs = [log for log in sorted(path.glob(f"*{_LOG_SUFFIX}")) if is_log(log)] if is_folder else []
         if path.is_file() and path.suffix == _LOG_SUFFIX:
             found.append(path)
         elif logs:
-            found += [*(run.root for run in find_runs(path)), *logs]
+            found += [*find_runs(path), *logs]
         else:
-            found += [layout.root for layout in find_runs_at([place])]
-    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+            found += find_runs_at([place])
+    at = {(each.root if isinstance(each, RunLayout) else each).resolve(): each for each in reversed(found)}
+    return list(at.values())[::-1]
 
 
-def _of_run(path: Path, strict: bool, attempts: str, damaged: list[str], left_out: LeftOut) -> pl.DataFrame:
-    reader = open_reader(RunLayout(path), strict=strict, attempts=attempts)
+def _of_run(layout: RunLayout, strict: bool, attempts: str, damaged: list[str], left_out: LeftOut) -> pl.DataFrame:
+    reader = open_reader(layout, strict=strict, attempts=attempts)
     of_this = LeftOut()
     frame = run_frame(reader, of_this)
     left_out.add(of_this)

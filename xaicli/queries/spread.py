@@ -180,7 +180,7 @@ def population(reader: Reader, selection: Selection) -> pl.DataFrame:
     def compute() -> Answer:
         rows = [row for pair in selection.pairs for row in _of_pair(reader, selection, pair)]
         data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
-        return Answer("population", str(reader.layout.root), selection.as_dict(), data)
+        return Answer("population", reader.layout.described, selection.as_dict(), data)
 
     return cached(reader, selection, {"question": "population"}, compute).data
 

@@ -76,7 +76,7 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         counts = replace(counts, taken_back=of_samples + other_scalars.taken_back)
     return Answer(
         command="query",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={"sql": sql, "engine": str(engine), "attempts": reader.which_attempts.value},
         data=data,
         counts=replace(counts, rows=data.height, non_finite=_non_finite(data)),

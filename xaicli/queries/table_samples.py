@@ -147,7 +147,7 @@ class _Table:
     """
 
     def __init__(self, reader: Reader, table: str, label_key: str, where: str | None) -> None:
-        self.described = f"table {table} of {reader.layout.root}"
+        self.described = f"table {table} of {reader.layout.described}"
         self.warnings, self.which_attempts = reader.warnings, reader.which_attempts
         self.drops: Mapping[str, int] = {}
         self._named = {name: class_names(reader.layout, table, name) for name in {label_key, LABEL, PREDICTION}}
@@ -264,7 +264,7 @@ def _scanned(reader: Reader, table: str, where: str) -> pl.LazyFrame:
     folders = reader.layout.tables.iterdir() if reader.layout.tables.is_dir() else ()
     names = {unquote(folder.name): folder for folder in sorted(folders)}
     if table not in names:
-        raise unknown("table", table, names, where=str(reader.layout.root))
+        raise unknown("table", table, names, where=reader.layout.described)
     lazy = scan_folder(reader, names[table])
     if lazy is None:
         raise XaiError(f"{where} has no rows", hint="see: xai doctor")

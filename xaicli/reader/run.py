@@ -135,7 +135,7 @@ class Reader(Holdings):
     @property
     def described(self) -> str:
         """What the run is called in a message."""
-        return str(self.layout.root)
+        return self.layout.described
 
     @property
     def label_names(self) -> tuple[str, ...]:

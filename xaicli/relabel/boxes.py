@@ -80,7 +80,7 @@ def batch_of_objects(
     names = class_names(reader.layout, table, LABEL)
     doubted = doubted[:n]
     notes = list(reader.facts.warnings)
-    where = path_fact(reader.facts, path, str(reader.layout.root))
+    where = path_fact(reader.facts, path, reader.layout.described)
     known = {str(row[SAMPLE_ID]): row for row in reader.facts.frame.iter_rows(named=True)}
     of_picture: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
     for row in doubted:

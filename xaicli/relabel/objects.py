@@ -213,7 +213,7 @@ def apply_to_objects(
     if not files:
         raise UsageError("which file? there is none to apply", hint="xai relabel apply RUN_DIR FILE")
     known = reader.facts
-    where = path_fact(known, path, str(reader.layout.root))
+    where = path_fact(known, path, reader.layout.described)
     recorded, doubted, pictures = doubted_objects(reader, table, mode=mode, epoch=epoch)
     names = class_names(reader.layout, table, LABEL)
     frames = _frames(recorded, pictures)
@@ -231,14 +231,14 @@ def apply_to_objects(
     n_marks = sum(len(one.marks) for one in marks)
     if n_marks and left.counts[NO_SAMPLE] == n_marks:
         raise XaiError(
-            f"nothing in {', '.join(map(str, files))} is about a picture of {reader.layout.root}",
+            f"nothing in {', '.join(map(str, files))} is about a picture of {reader.layout.described}",
             hint=f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
         )
     doubts = {(row[MODE], str(row[SAMPLE_ID]), row.get("instance_id")): row["doubt"] for row in doubted}
     rows = [row for one in taken for row in _rows(one, names, doubts)]
     return Answer(
         command="relabel apply",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={
             MODE: mode or [],
             "epoch": epoch or [],

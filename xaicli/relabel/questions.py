@@ -59,13 +59,13 @@ def batch_of(
         XaiError: There is no such fact, or the format has no place for the run's labels.
     """
     known = reader.facts
-    where = path_fact(known, path, str(reader.layout.root))
+    where = path_fact(known, path, reader.layout.described)
     dtype = reader.dtypes.get(selection.label_key)
     is_number = dtype is None or dtype.is_float()
     if is_number and tool in (Tool.CVAT, Tool.FIFTYONE, Tool.COCO):
         what = "not recorded" if dtype is None else "numbers"
         raise XaiError(
-            f"the labels of {reader.layout.root} are {what}, and {tool.value} has classes",
+            f"the labels of {reader.layout.described} are {what}, and {tool.value} has classes",
             hint=f"--to {Tool.LABEL_STUDIO.value} or {Tool.CSV.value}",
         )
     names = LabelNames.of(reader, selection)
@@ -232,7 +232,7 @@ def apply(
     if not files:
         raise UsageError("which file? there is none to apply", hint="xai relabel apply RUN_DIR FILE")
     known = reader.facts
-    where = path_fact(known, path, str(reader.layout.root))
+    where = path_fact(known, path, reader.layout.described)
     found = compute(reader, selection, jumps=False)
     frames = {pair: found.frames[pair] for pair in sorted(selection.pairs, key=_order)}
     paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()
@@ -242,13 +242,13 @@ def apply(
     n_marks = sum(len(one.marks) for one in marks)
     if n_marks and left.counts[NO_SAMPLE] == n_marks:
         raise XaiError(
-            f"nothing in {', '.join(map(str, files))} is about a sample of {reader.layout.root}",
+            f"nothing in {', '.join(map(str, files))} is about a sample of {reader.layout.described}",
             hint=f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
         )
     data, judged = _judged(reader, selection, found, taken, labels)
     return Answer(
         command="relabel apply",
-        run=str(reader.layout.root),
+        run=reader.layout.described,
         selection={
             **{key: selection.as_dict()[key] for key in (MODE, DS_ID, "label_key")},
             "files": [os.fspath(file) for file in files],
@@ -277,7 +277,7 @@ def _labels(
     dtype = reader.dtypes.get(selection.label_key)
     if dtype is None:
         raise XaiError(
-            f"{reader.layout.root} has no labels to correct", hint="log them: run.log_samples(..., label=...)"
+            f"{reader.layout.described} has no labels to correct", hint="log them: run.log_samples(..., label=...)"
         )
     known = {value for frame in frames.values() for value in _values(frame[LABEL])}
     by_name: dict[str, Any] = {}

@@ -364,7 +364,7 @@ def open_kept(
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
         of_mode = f" of mode {mode}" if mode else ""
         others = f"there are some of mode {', '.join(sorted(modes))}: leave --mode out; else " if modes else ""
-        raise XaiError(f"{layout.root} holds no kept inputs{of_mode}{damage}", hint=others + _ADVICE)
+        raise XaiError(f"{layout.described} holds no kept inputs{of_mode}{damage}", hint=others + _ADVICE)
     ids = list(rows)
 
     def read(position: int) -> Sample:
@@ -382,7 +382,7 @@ def open_kept(
     return IndexedSource(
         ids,
         read,
-        f"the inputs kept in {layout.root}",
+        f"the inputs kept in {layout.described}",
         strict,
         elsewhere="the run may have logged it without its inputs: " + _ADVICE,
     )

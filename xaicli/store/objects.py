@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from xaicli.errors import XaiError, missing_extra
 from xaicli.files import appearing
@@ -31,6 +31,12 @@ _RETRY_FOR = timedelta(seconds=40)
 def is_url(text: object) -> bool:
     """Whether a run is named by an address in an object store (`s3://bucket/run`) rather than by a path."""
     return bool(_URL.match(str(text)))
+
+
+def without_credentials(url: str) -> str:
+    """An address as pages and tables may name it: without a user, a password or a signed query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 @dataclass(frozen=True)
