@@ -44,7 +44,7 @@ def test_the_same_whatever_the_separator_and_encoding(tmp_path: Path, encoding: 
     text = end.join(separator.join(row) for row in ROWS) + end
     found = read_fact_file(written(tmp_path / "facts.csv", text.encode(encoding)), "int64")
     assert found.table.to_pydict() == WANTED
-    assert (found.left_out, found.said) == ([], [])
+    assert (found.left_out, found.notices) == ([], [])
 
 
 def test_the_types_of_parquet_and_lines_are_theirs(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_the_types_of_parquet_and_lines_are_theirs(tmp_path: Path) -> None:
     assert {name: table[name] for name in WANTED} == WANTED
     assert [value and json.loads(value) for value in table["tags"]] == [["a"], [], None]
     assert [value and json.loads(value) for value in table["deep"]] == [{"k": 1}, None, {"k": 2}]
-    assert [words.split(" of ")[0] for words in found.said] == ["tags", "deep"]
+    assert [words.split(" of ")[0] for words in found.notices] == ["tags", "deep"]
 
     lines = [{"sample_id": i, "zip": "01", "day": "2026-01-31", "n": n, "b": i > 1} for i, n in ((1, 1), (2, 2.5))]
     text = "\n".join(map(json.dumps, lines))
@@ -68,7 +68,7 @@ def test_the_types_of_parquet_and_lines_are_theirs(tmp_path: Path) -> None:
             "n": [1.0, 2.5],
             "b": [False, True],
         }
-        assert (found.left_out, found.said) == ([], [])
+        assert (found.left_out, found.notices) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_is_read_otherwise_is_told(
 ) -> None:
     found = read_fact_file(written(tmp_path / "f.csv", content), "int64")
     assert {name: found.table.to_pydict()[name] for name in found.table.column_names[1:]} == values
-    assert (told in " | ".join(found.said)) if told else (found.said == [])
+    assert (told in " | ".join(found.notices)) if told else (found.notices == [])
 
 
 @pytest.mark.parametrize("content", ["", "\n", "a,b\n1,2\n", "sample_id\n", "sample_id\nx\n"])

@@ -96,7 +96,7 @@ class Gathered:
         warnings = list(self.samples.warnings)
         for part in (self.labels, self.dynamics, self.suspects, self.label_issues, self.jumps):
             warnings += part.warnings if part else ()
-        warnings += (*self.other_scalars.said(), *self.faults, *self.drops)
+        warnings += (*self.other_scalars.warnings(), *self.faults, *self.drops)
         extra: dict[str, Any] = {
             "suspects": _evidence(self.suspects),
             "label_issues": _evidence(self.label_issues),
@@ -165,28 +165,28 @@ def gather(
             faults.append(absent[part])
         return None
 
-    def told(answer: Answer) -> Answer:
+    def named(answer: Answer) -> Answer:
         return with_names(with_facts(answer, reader), reader, selection)
 
     computed = computed or asked("training dynamics", lambda: compute(reader, selection))
     scored, said = score_rankings(reader, selection, computed, truth) if computed and truth is not None else (None, ())
     faults += said
-    by_pass = _of_pass(reader, selection, computed, told) if computed else {}
+    by_pass = _of_pass(reader, selection, computed, named) if computed else {}
     if computed is None:
         absent |= dict.fromkeys(("data map", "suspects", "rank changes"), absent["training dynamics"])
     of_pass = {name: asked(part, question) for name, (part, question) in by_pass.items()}
     doubted = of_pass.get("suspects")
     return Gathered(
-        samples=told(replace(chosen, selection={**chosen.selection, **asked_too})),
+        samples=named(replace(chosen, selection={**chosen.selection, **asked_too})),
         labels=asked("labels", lambda: labels(reader, selection, bounds=bounds)),
         computed=computed,
         **of_pass,
-        label_issues=asked("label issues", lambda: told(label_issues(reader, selection)))
+        label_issues=asked("label issues", lambda: named(label_issues(reader, selection)))
         if reader.manifest.task in OF_ONE_LABEL
         else None,
         scalars=asked("scalars", lambda: run_frame(reader, other_scalars)),
         other_scalars=other_scalars,
-        errors=asked("errors", lambda: told(errors(reader, selection))),
+        errors=asked("errors", lambda: named(errors(reader, selection))),
         objects=None if objects is None else with_facts(objects, reader),
         truth=scored,
         judgements=asked("confusions", lambda: judgements(reader, selection)) or (),
@@ -203,18 +203,18 @@ def _parts(objects: Answer) -> Iterator[tuple[str, Any]]:
     return ((name, part) for name, part in objects.extra.items() if not isinstance(part, str))
 
 
-def gather_objects(reader: Reader, chosen: Answer, told: Answer) -> Gathered:
+def gather_objects(reader: Reader, chosen: Answer, answered: Answer) -> Gathered:
     """What there is to know where a run tells of objects and has no rows of samples.
 
     Args:
         reader: The run.
         chosen: What `table_samples` answers of the pictures.
-        told: What `object_errors` answers.
+        answered: What `object_errors` answers.
     """
     other_scalars = LeftOut()
     return Gathered(
         samples=with_facts(chosen, reader),
-        errors=with_facts(told, reader),
+        errors=with_facts(answered, reader),
         scalars=run_frame(reader, other_scalars),
         other_scalars=other_scalars,
         drops=reader.losses,
@@ -222,13 +222,13 @@ def gather_objects(reader: Reader, chosen: Answer, told: Answer) -> Gathered:
 
 
 def _of_pass(
-    reader: Reader, selection: Selection, computed: Statistics, told: Callable[[Answer], Answer]
+    reader: Reader, selection: Selection, computed: Statistics, named: Callable[[Answer], Answer]
 ) -> dict[str, tuple[str, Callable[[], Answer]]]:
     """The questions that one pass over the epochs answers: {field of `Gathered`: (what it is called, question)}."""
     return {
         "dynamics": ("data map", lambda: dynamics(reader, selection, computed=computed)),
-        "suspects": ("suspects", lambda: told(suspects(reader, selection, computed, top=_SUSPECTS))),
-        "jumps": ("rank changes", lambda: told(rank_jumps(reader, selection, computed, top=_JUMPS))),
+        "suspects": ("suspects", lambda: named(suspects(reader, selection, computed, top=_SUSPECTS))),
+        "jumps": ("rank changes", lambda: named(rank_jumps(reader, selection, computed, top=_JUMPS))),
     }
 
 

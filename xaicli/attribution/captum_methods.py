@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xaicli.attribution.given import seeded
-from xaicli.attribution.gradcam import spread
+from xaicli.attribution.gradcam import over_input
 from xaicli.attribution.gradients import Attributions, Problem
 from xaicli.attribution.inputs import Layout
 from xaicli.attribution.prepared import Prepared
@@ -113,7 +113,7 @@ def _explained(
     if len(values) != len(points) or any(v.shape != x.shape for v, x in zip(values, points, strict=True)):
         if values[0].ndim < 3:
             raise UsageError(f"captum's {method} does not attribute to inputs", hint="leave it out of --captum")
-        return tuple(spread(values[0].sum(1), x, layout) for x, layout in zip(points, layouts, strict=True))
+        return tuple(over_input(values[0].sum(1), x, layout) for x, layout in zip(points, layouts, strict=True))
     return values
 
 

@@ -48,7 +48,7 @@ def explain(prepared: Prepared, layouts: Sequence[Layout]) -> Attributions:
         cams = _cams(prepared, {p for p in places if p}, rows)
         for i, place in enumerate(places):
             x = prepared.of_units(i)[rows]
-            parts[i].append(spread(cams[place], x, layouts[i]) if place else torch.zeros_like(x))
+            parts[i].append(over_input(cams[place], x, layouts[i]) if place else torch.zeros_like(x))
     return Attributions([torch.cat(part) for part in parts])
 
 
@@ -95,7 +95,7 @@ def _cams(prepared: Prepared, places: set[FeatureMap], rows: Tensor) -> dict[Fea
     return found
 
 
-def spread(cam: Tensor, x: Tensor, layout: Layout) -> Tensor:
+def over_input(cam: Tensor, x: Tensor, layout: Layout) -> Tensor:
     """(unit, *places) at the size of the entry, divided among the channels so that they sum to it."""
     size, axis = layout.spatial(x.shape), layout.channel_axis(x.ndim)
     if len(size) == 2 and cam.ndim == 2:

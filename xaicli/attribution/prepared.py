@@ -18,7 +18,7 @@ from xaicli.attribution.given import GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
 from xaicli.attribution.lookups import Embedded, LookingUp, Lookup
 from xaicli.attribution.settings import Target
-from xaicli.attribution.targets import LOSS, Said, choose, class_of, place_explained
+from xaicli.attribution.targets import LOSS, ExplainedPlace, choose, class_of, place_explained
 from xaicli.attribution.twin import Hooks, private_copy
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names
@@ -328,7 +328,7 @@ def _with_targets(
     values: Tensor,
     valid: Tensor | None,
     chosen: Tensor,
-    at: Said | None,
+    at: ExplainedPlace | None,
     *,
     raw: bool,
 ) -> Prepared:

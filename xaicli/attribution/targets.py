@@ -33,7 +33,7 @@ def split_place(target: Any, names: Sequence[str] | None = None) -> tuple[Any, i
 
 
 @dataclass(frozen=True)
-class Said:
+class ExplainedPlace:
     """What of the answers that a model gives at every token of a text is explained.
 
     Attributes:
@@ -91,7 +91,7 @@ def place_explained(
     valid: Tensor | None,
     ids: Tensor | None,
     labels: Sequence[Any] | None,
-) -> Said | None:
+) -> ExplainedPlace | None:
     """Where in its texts a model is explained; None where a sample is explained as a whole.
 
     Args:
@@ -128,10 +128,10 @@ def place_explained(
         truth = _truth(head, values, valid, ids, labels)
         n = (truth >= 0).sum(1).tolist()
         note = f"explained: the loss, the mean of -log p over the {_span(n)} known tokens of each text"
-        return Said(head, at, truth, note)
+        return ExplainedPlace(head, at, truth, note)
     what = "the answer" if not text or head.text is Text.MASKED else "the next token, as said"
     which = "last token that counts" if place is None else "token asked for"
-    return Said(head, at, None, f"explained: {what} at the {which} of each text, place {_span(at.tolist())}")
+    return ExplainedPlace(head, at, None, f"explained: {what} at the {which} of each text, place {_span(at.tolist())}")
 
 
 def _place(valid: Tensor, place: int | None, sample: int) -> int:

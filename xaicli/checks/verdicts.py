@@ -110,7 +110,7 @@ def judged(
                     None,
                     "",
                     rows.height,
-                    reason="; ".join((f"fewer than {max(rule.min_n, 1):,}", *others.told(parts, rows))),
+                    reason="; ".join((f"fewer than {max(rule.min_n, 1):,}", *others.not_compared(parts, rows))),
                 )
             )
             continue
@@ -118,7 +118,7 @@ def judged(
             found.append(_limited(rule, group, rows, allowance))
         if rule.largest_drop is not None:
             verdict = _dropped(rule, group, rows, baseline, allowance, strict_drop)
-            found.append(_noted(verdict, *others.told(parts, rows), note))
+            found.append(_noted(verdict, *others.not_compared(parts, rows), note))
             note = ""
     found += others.gone()
     if not found and known.height:
@@ -279,7 +279,7 @@ class _Others:
             self._groups = dict(_groups(rule, old, names))
             self._here = {parts for parts, _ in _groups(rule, known, names)}
 
-    def told(self, parts: tuple[str, ...], rows: pl.DataFrame) -> list[str]:
+    def not_compared(self, parts: tuple[str, ...], rows: pl.DataFrame) -> list[str]:
         """What is said of the samples of a group that are not compared.
 
         Args:

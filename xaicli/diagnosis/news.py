@@ -124,7 +124,7 @@ def _judged(reader: Reader, selection: Selection, pair: Pair) -> Judgements | No
     columns = [SAMPLE_ID, PREDICTION, *(name for name in (TOP_PROB, CORRECT) if name in reader.dtypes)]
     places: list[tuple[int, pl.DataFrame, pl.DataFrame]] = []
     last: tuple[int, pl.DataFrame, Overall] | None = None
-    for rows in labelled(reader, selection, pair, columns, epochs=_spread(selection.epochs[pair])):
+    for rows in labelled(reader, selection, pair, columns, epochs=_evenly(selection.epochs[pair])):
         counts, table, overall = counted(rows.frame)
         if overall is not None:
             places.append((rows.place.epoch, counts, table))
@@ -148,7 +148,7 @@ def _judged(reader: Reader, selection: Selection, pair: Pair) -> Judgements | No
     )
 
 
-def _spread(epochs: Sequence[int]) -> list[int]:
+def _evenly(epochs: Sequence[int]) -> list[int]:
     """Some epochs, evenly spread, the last among them."""
     at = np.unique(np.linspace(0, len(epochs) - 1, min(PLACES, len(epochs))).round().astype(int))
     return [epochs[place] for place in at]

@@ -132,7 +132,7 @@ class Times:
         """The mean time of some slots."""
         return np.asarray(self._by_slot("sum", self._sum)[block] / np.maximum(self.n[block], 1), np.float64)
 
-    def spread(self, block: slice) -> NDArray[np.float64]:
+    def squared_distances(self, block: slice) -> NDArray[np.float64]:
         """n times the sum of squared distances to the mean time, of some slots; exact."""
         total = self._by_slot("sum", self._sum)[block]
         return np.asarray(self.n[block] * self._by_slot("squares", self._squares)[block] - total * total, np.float64)

@@ -269,7 +269,7 @@ class MetricSums:
             mean /= n
             if self.parts.trend:
                 # cov(t, d) = mean(t d) - mean(t) mean(d), and the slope is cov(t, d) / var(t).
-                slope, spread = state["products"][block], times.spread(block)
+                slope, spread = state["products"][block], times.squared_distances(block)
                 slope -= times.means(block) * mean * n
                 slope *= n
                 slope /= spread

@@ -120,7 +120,7 @@ def _without_finite(
             where = " ".join(part for part in (metric, mode, ds_id) if part)
             never = lacking.filter(pl.col("known").is_null())
             if never.height:
-                told = _told([called.get(label, label_text(label)) for label in never[LABEL]])
+                told = _first_of([called.get(label, label_text(label)) for label in never[LABEL]])
                 n = int(never["n"].sum())
                 lack = f"{told} {'has' if never.height == 1 else 'have'} no" if known.height else "no label has a"
                 values = "value was" if n == 1 else "values were"
@@ -128,7 +128,7 @@ def _without_finite(
             ended = lacking.filter(pl.col("known") < epochs[-1], pl.col(EPOCH) == epochs[-1])
             at_the_end += [{"metric": metric, MODE: mode, DS_ID: ds_id, LABEL: label} for label in ended[LABEL]]
             if ended.height:
-                told = _told([called.get(label, label_text(label)) for label in ended[LABEL]])
+                told = _first_of([called.get(label, label_text(label)) for label in ended[LABEL]])
                 are = "is" if ended.height == 1 else "are"
                 yield f"{where}: {told} {are} in the last epoch with no finite value{limits}"
 
@@ -182,7 +182,7 @@ def without_finite(reader: Reader, selection: Selection, answer: Answer) -> pl.D
     return found.join(called, on=key, how="inner").join(answer.data, on=places, how="anti", nulls_equal=True)
 
 
-def _told(names: Sequence[str]) -> str:
+def _first_of(names: Sequence[str]) -> str:
     """The first of some labels and how many more there are."""
     more = f" and {len(names) - _TOLD:,} more" if len(names) > _TOLD else ""
     return f"{'label' if len(names) == 1 else 'labels'} {', '.join(names[:_TOLD])}{more}"

@@ -55,7 +55,7 @@ class LeftOut:
         self.taken_back += other.taken_back
         self.duplicates += other.duplicates
 
-    def said(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What was taken back, as warnings; none where nothing was."""
         are = "scalar of an earlier attempt does" if self.taken_back == 1 else "scalars of earlier attempts do"
         why = "a later attempt logged that part of the training again; --attempts all counts them"

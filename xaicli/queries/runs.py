@@ -90,7 +90,7 @@ def info(reader: Reader) -> Answer:
         counts=replace(reader.counts(), rows=int(data["rows"].sum()), duplicates=int(data["duplicates"].sum())),
         warnings=(
             *reader.warnings,
-            *other_scalars.said(),
+            *other_scalars.warnings(),
             *reader.facts.warnings,
             *_unknown_ids_note(reader),
             *_hidden(reader.manifest.epoch_frequency),

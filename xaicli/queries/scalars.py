@@ -168,7 +168,7 @@ def scalars(
     non_finite = int((~rows[VALUE].is_finite()).sum())
     if smoothing:
         rows = rows.with_columns(smooth(VALUE, smoothing).over(CURVE).alias(SMOOTHED))
-    warnings += left_out.said()
+    warnings += left_out.warnings()
     return Answer(
         command="scalars",
         run=where,

@@ -68,7 +68,7 @@ class Spreads:
     def add(self, groups: Groups, rows: Rows, metric: str) -> None:
         """Take a place, whose rows are those of the groups."""
         self._found.append(
-            (rows._replace(frame=_NOTHING), spread(groups, rows.frame[metric], quantiles=self._quantiles))
+            (rows._replace(frame=_NOTHING), statistics_of(groups, rows.frame[metric], quantiles=self._quantiles))
         )
 
     def frame(self) -> pl.DataFrame | None:
@@ -88,7 +88,7 @@ class Spreads:
         return pl.DataFrame({LABEL: labels, **numbers, **{name: known.gather(place) for name, known in times.items()}})
 
 
-def spread(groups: Groups, values: pl.Series, *, quantiles: bool) -> dict[str, Any]:
+def statistics_of(groups: Groups, values: pl.Series, *, quantiles: bool) -> dict[str, Any]:
     """The statistics of each group that has a value.
 
     Args:

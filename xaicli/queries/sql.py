@@ -65,13 +65,13 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         data = _by_polars(tables, sql)
     elif engine == Engine.DUCKDB:
         called = _Called.of(tables, sql)
-        data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.said)
+        data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.warnings)
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
     warnings = (*warnings, *_extremes(tables, sql))
     named = {name.lower() for name in _named_in(sql)}
     if SCALARS in named:
-        warnings = (*warnings, *other_scalars.said())
+        warnings = (*warnings, *other_scalars.warnings())
         of_samples = counts.taken_back or 0 if SAMPLES in named else 0
         counts = replace(counts, taken_back=of_samples + other_scalars.taken_back)
     return Answer(
@@ -195,12 +195,12 @@ class _Called:
     Attributes:
         tables: {table: its name in DuckDB}.
         columns: {table: {column: its name in DuckDB}}.
-        said: What goes by another name, of what the statement names.
+        warnings: What goes by another name, of what the statement names.
     """
 
     tables: Mapping[str, str]
     columns: Mapping[str, Mapping[str, str]]
-    said: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @classmethod
     def of(cls, tables: Mapping[str, pl.LazyFrame], sql: str) -> _Called:

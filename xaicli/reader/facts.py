@@ -105,7 +105,7 @@ class Facts:
         return self._joined.changed
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def notices(self) -> tuple[str, ...]:
         """What every question says of them: what was left out of the file, and what goes by another name."""
         said = [
             f"the fact {name} is called {new}: a column of the rows has its name"
@@ -114,7 +114,7 @@ class Facts:
             for name, new in self._called.items()
             if name != new
         ]
-        return (*said, *(self._given.said if self._given is not None else ()))
+        return (*said, *(self._given.notices if self._given is not None else ()))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -394,7 +394,7 @@ class _Given:
     """The rows of the user's file that name a sample, and what was left out."""
 
     frame: pl.DataFrame
-    said: tuple[str, ...]
+    notices: tuple[str, ...]
 
 
 def _of_file(file: Path, kind: pl.DataType) -> _Given:
@@ -408,4 +408,4 @@ def _of_file(file: Path, kind: pl.DataType) -> _Given:
     except XaiError as error:
         raise XaiError(f"--facts {error}", hint=error.hint) from error
     left_out = (f"{reason}: left out" for _, reason, _ in found.left_out)
-    return _Given(_frame(found.table), (*left_out, *found.said))
+    return _Given(_frame(found.table), (*left_out, *found.notices))

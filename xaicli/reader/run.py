@@ -130,7 +130,7 @@ class Reader(Holdings):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What everyone who asks this run anything should know."""
-        return (*super().warnings, *self.facts.said)
+        return (*super().warnings, *self.facts.notices)
 
     @property
     def described(self) -> str:

@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 Refuse = Callable[[str, int], None]
 
 
-class Told(NamedTuple):
+class Listeners(NamedTuple):
     """Who is told of pictures.
 
     Attributes:
@@ -49,7 +49,7 @@ def image_rows(
     mode: str,
     ds_id: str,
     kind: str | None,
-    told: Told,
+    listeners: Listeners,
 ) -> list[Row]:
     """One row a picture.
 
@@ -61,20 +61,20 @@ def image_rows(
         mode: The mode the pictures belong to.
         ds_id: The dataset.
         kind: The run's kind of ids, as of `columns.ids`.
-        told: Told of what is not kept as it was given.
+        listeners: Told of what is not kept as it was given.
 
     Raises:
         ValueError: There are no pictures, or not as many as the ids.
     """
-    ids = usable_ids(sample_id, kind, told.refuse)
+    ids = usable_ids(sample_id, kind, listeners.refuse)
     rows: list[Row] = []
     for key, picture in zip(ids, _each(images, len(ids)), strict=True):
         try:
             if key is not None:
-                pixels = _shrunk(_hwc(columns.to_array(_in_colours(picture), "images"), told))
+                pixels = _shrunk(_hwc(columns.to_array(_in_colours(picture), "images"), listeners))
                 rows.append((_plain(key), mode, ds_id, *pixels.shape, pixels.tobytes()))
         except ValueError as error:
-            told.refuse(str(error), 1)
+            listeners.refuse(str(error), 1)
     return rows
 
 
@@ -117,7 +117,7 @@ _OTHER_COLOURS = ("P", "PA", "CMYK", "HSV", "LAB", "YCbCr", "LA", "La", "RGBa", 
 """Modes of PIL whose arrays are no grey, RGB or RGBA."""
 
 
-def _hwc(picture: NDArray[Any], told: Told) -> NDArray[np.uint8]:
+def _hwc(picture: NDArray[Any], listeners: Listeners) -> NDArray[np.uint8]:
     if picture.ndim and picture.dtype.kind not in "fiub":
         raise ValueError(f"images has a picture of {picture.dtype}; numbers are needed")
     shape = picture.shape
@@ -130,13 +130,13 @@ def _hwc(picture: NDArray[Any], told: Told) -> NDArray[np.uint8]:
             raise ValueError(f"images has a picture of shape {picture.shape}; 1, 3 or 4 channels are needed")
         picture = picture.transpose(1, 2, 0)
     elif len(shape) == 3 and shape[0] in _CHANNELS and (shape[0] != shape[1] or 1 < shape[1] == shape[2]):
-        told.note(f"a picture of shape {shape} may be (H, W, C) or (C, H, W): it is taken for (H, W, C)")
+        listeners.note(f"a picture of shape {shape} may be (H, W, C) or (C, H, W): it is taken for (H, W, C)")
     if not picture.size:
         raise ValueError(f"images has a picture of shape {shape}, without a pixel")
-    return np.ascontiguousarray(_bytes(picture, told))
+    return np.ascontiguousarray(_bytes(picture, listeners))
 
 
-def _bytes(picture: NDArray[Any], told: Told) -> NDArray[np.uint8]:
+def _bytes(picture: NDArray[Any], listeners: Listeners) -> NDArray[np.uint8]:
     """Pixels from 0 to 255: by the type where it has a range of its own, else by the values."""
     if picture.dtype == np.uint8:
         return picture
@@ -149,10 +149,10 @@ def _bytes(picture: NDArray[Any], told: Told) -> NDArray[np.uint8]:
     if not known.any():
         raise ValueError("images has a picture without a finite value")
     if not known.all():
-        told.alter(NOT_FINITE, 1)
+        listeners.alter(NOT_FINITE, 1)
     low, high = float(values[known].min()), float(values[known].max())
     if picture.dtype.kind in "iu" or low < 0 or high > 1:
-        told.note(STRETCHED)
+        listeners.note(STRETCHED)
         values = (values - low) / ((high - low) or 1)
     return (np.where(known, values, 0) * 255 + 0.5).astype(np.uint8)
 

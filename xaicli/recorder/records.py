@@ -151,8 +151,8 @@ class Records:
             where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
 
             def keep(found: Any) -> None:
-                told = media.Told(self._drop_media, self._alter_media, self._note)
-                rows = media.image_rows(*found, **where, kind=kind, told=told)
+                listeners = media.Listeners(self._drop_media, self._alter_media, self._note)
+                rows = media.image_rows(*found, **where, kind=kind, listeners=listeners)
                 self._keep_rows("media", rows, media.image_table)
 
             n = media.count(sample_id)
@@ -319,7 +319,7 @@ class Records:
             raise ValueError(f"{error}; {error.hint}" if error.hint else str(error)) from error
         for column, reason, rows in found.left_out:
             self._drop_record("facts" if column == SAMPLE_ID else column, reason, rows)
-        for words in found.said:
+        for words in found.notices:
             self._process.ledger.warn(words, f"xai: {words}")
         self._store_facts(found.table)
 

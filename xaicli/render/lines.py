@@ -408,7 +408,7 @@ def _name_ends(plane: Plane, chart: LineChart, lines: Sequence[Series], place: _
     ends = [next((x, y) for x, y in zip(reversed(s.x), reversed(gaps(s.y)), strict=True) if y == y) for s in lines]
     places = [(place[0](x), place[1](y)) for x, y in ends]
     shown = end_names(chart)
-    names = spread([y if y == y else y0 for _, y in places], _GAP, y0, y1)
+    names = set_apart([y if y == y else y0 for _, y in places], _GAP, y0, y1)
     for line, (x, y), at in zip(lines, places, names, strict=True):
         colour, _ = colour_and_dash(line.tone, line.colour)
         look: dict[str, Any] = {"color": LIGHT[colour], "clip_on": False}
@@ -424,7 +424,7 @@ def _span(limits: tuple[float, float]) -> str:
     return f"{limits[0]:.12g} {limits[1]:.12g}"
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def set_apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places near those wanted, at least `gap` apart and within [low, high] as far as they fit.
 
     Neighbours that collide form a block around the mean of their wishes (pool adjacent violators).

@@ -223,7 +223,7 @@ class _Errors:
             )
         )
         yield from self._course("Error over time", "error", {"mae": "mean absolute", "rmse": "root mean squared"})
-        yield from self._spread()
+        yield from self._residuals_over_time()
         yield from self._plane()
         number = Cell.NUMBER
         columns = {"n": ("samples", Cell.INTEGER), "mae": ("mean absolute", number), "rmse": ("root squared", number)}
@@ -238,7 +238,7 @@ class _Errors:
         keys = tuple(self._key(row) for row in rows)
         yield Table(self._name("worst"), f"Farthest off: {self.words}", tuple(heads), cells, facts.note, keys)
 
-    def _spread(self) -> Iterator[Block]:
+    def _residuals_over_time(self) -> Iterator[Block]:
         """The residuals' quantiles over time."""
         if len(self.places) < 2 or len({row["pass"] for row in self.places}) > 1:
             return

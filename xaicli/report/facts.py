@@ -77,10 +77,10 @@ def known_facts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def linked(value: Any, run: str) -> Link:
     """A fact as it is shown."""
-    return Link(_told(value), address_of(value, run))
+    return Link(_in_full(value), address_of(value, run))
 
 
-def _told(value: Any) -> str:
+def _in_full(value: Any) -> str:
     """A fact in words: a number may be a time or a place, so that it has all its digits."""
     return exact(value) if isinstance(value, float) else str(in_words(value))
 
@@ -93,7 +93,7 @@ def on_card(row: Mapping[str, Any], run: str) -> tuple[tuple[str, Link], ...]:
 def in_hover(row: Mapping[str, Any]) -> str:
     """The facts of a sample in a few words."""
     known = list(known_facts(row).items())[:_IN_TABLE]
-    return " · ".join(f"{name} {cut(_told(value), _IN_HOVER)}" for name, value in known)
+    return " · ".join(f"{name} {cut(_in_full(value), _IN_HOVER)}" for name, value in known)
 
 
 class FactColumns:

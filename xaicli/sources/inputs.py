@@ -102,7 +102,7 @@ class IndexedSource:
         notes: What a user should know of the source, one sentence each.
         input_names: The model's inputs in call order, where they are known.
         optional: Those of them that a source need not have.
-        told: What is to be said once samples have been read.
+        late_notes: What is to be said once samples have been read.
         elsewhere: What to try for a sample that this source does not hold, where it is one of few of many.
     """
 
@@ -114,7 +114,7 @@ class IndexedSource:
     notes: tuple[str, ...] = ()
     input_names: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
-    told: Callable[[], tuple[str, ...]] = tuple
+    late_notes: Callable[[], tuple[str, ...]] = tuple
     elsewhere: str = ""
 
     def take(self, which: int | Sequence[Any]) -> Inputs:
@@ -169,7 +169,7 @@ class IndexedSource:
                 break
         if not samples:
             raise XaiError(f"no sample of {self.name} can be read", hint=skipped[0] if skipped else "it holds none")
-        return ids, samples, (*self.notes, *self.told(), *skipped)
+        return ids, samples, (*self.notes, *self.late_notes(), *skipped)
 
     def _first(self, n: int) -> Iterator[tuple[int, Any]]:
         if n < 1:

@@ -78,13 +78,13 @@ def open_source(
         spec, preparation, layout=layout, mode=mode, label_names=label_names, pythonpath=pythonpath, strict=strict
     )
 
-    def told() -> tuple[str, ...]:
+    def unused() -> tuple[str, ...]:
         left = () if preparation.done else asked
         return tuple(
             f"--{name} was not used: it is for pictures and bytes, other arrays are input as they are" for name in left
         )
 
-    return replace(source, input_names=preparation.names, optional=frozenset(optional_inputs), told=told)
+    return replace(source, input_names=preparation.names, optional=frozenset(optional_inputs), late_notes=unused)
 
 
 def _opened(

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from xaicli.errors import is_of_the_disk
 from xaicli.layout import RunLayout
+from xaicli.state.adapters import Adapter, Belongings, RandomnessAdapter, Things, plain_data, restore_all
 from xaicli.state.folder import read_state, write_state
-from xaicli.state.keepers import Belongings, Keeper, RandomnessKeeper, Things, plain_data, restore_all
 from xaicli.state.progress import EpochLoop, Progress, Walk, cut
 from xaicli.state.published import Published
 from xaicli.summary import Summary
@@ -37,7 +37,7 @@ SAVED: dict[str, tuple[type, ...]] = {
 """The attributes a state holds beside summary and graphs, with the types they may have."""
 
 
-class AttributesKeeper(Keeper):
+class AttributesAdapter(Adapter):
     """The attributes, summary and custom graphs of a training state."""
 
     kind = "training"
@@ -271,8 +271,8 @@ class TrainingState(Progress):
         if self._find_rank() != 0:
             return None
         parts = {
-            "training": AttributesKeeper(self, self._loop).capture(),
-            "random": RandomnessKeeper("random", None).capture(),
+            "training": AttributesAdapter(self, self._loop).capture(),
+            "random": RandomnessAdapter("random", None).capture(),
             **belongings.capture(),
         }
         try:
@@ -315,8 +315,8 @@ class TrainingState(Progress):
         pairs, data = _matched(state, Belongings(models, optimizers, objects))
         with_random = random and self._find_rank() == 0
         if with_random:
-            pairs.append((RandomnessKeeper("random", None), state.get("random")))
-        pairs.append((AttributesKeeper(self, self._loop, with_random=with_random), state.get("training")))
+            pairs.append((RandomnessAdapter("random", None), state.get("random")))
+        pairs.append((AttributesAdapter(self, self._loop, with_random=with_random), state.get("training")))
         restore_all(pairs, then=self._resumed)
         self._published.forget()
         return data
@@ -333,7 +333,7 @@ class TrainingState(Progress):
             self._on_load(self.epoch_idx, (self.global_step or 0) + 1)
 
 
-def _matched(state: Mapping[str, Any], belongings: Belongings) -> tuple[list[tuple[Keeper, Any]], dict[str, Any]]:
+def _matched(state: Mapping[str, Any], belongings: Belongings) -> tuple[list[tuple[Adapter, Any]], dict[str, Any]]:
     """Each thing with its saved state, and the plain data.
 
     Raises:

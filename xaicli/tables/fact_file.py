@@ -31,12 +31,12 @@ class FactFile:
         table: `sample_id` (int64 or string) and a column a fact: text, int64, float64, truth value, date or time; null
             where it has no value.
         left_out: What is not kept: (the column, in words why, how many values).
-        said: What is kept otherwise than it stands there, in words.
+        notices: What is kept otherwise than it stands there, in words.
     """
 
     table: pa.Table
     left_out: list[tuple[str, str, int]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
 
 def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
@@ -95,7 +95,7 @@ def _unique_names(names: Sequence[str], path: Path, found: FactFile) -> list[str
         while new in taken or (new != name and new in names):
             new, number = f"{name}_{number}", number + 1
         if new != name:
-            found.said.append(f"{path.name} has several columns {name}: the next is called {new}")
+            found.notices.append(f"{path.name} has several columns {name}: the next is called {new}")
         taken.append(new)
     return taken
 
@@ -116,11 +116,11 @@ def _of_csv(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
     cells = read_cells(content, separator)
     width = len(cells.names)
     if n := cells.short:
-        found.said.append(
+        found.notices.append(
             f"{_rows(n)} of {path.name} {_have(n)} fewer than its {width} columns: the others are missing"
         )
     if n := cells.long:
-        found.said.append(
+        found.notices.append(
             f"{_rows(n)} of {path.name} {_have(n)} more than its {width} columns: what is over is left out"
         )
     return [unguarded(name) for name in cells.names], [without_guards(column) for column in cells.columns]
@@ -134,7 +134,7 @@ def _decoded(path: Path, found: FactFile) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        found.said.append(f"{path.name} is not all UTF-8: other bytes are shown as \ufffd")
+        found.notices.append(f"{path.name} is not all UTF-8: other bytes are shown as \ufffd")
         return content.decode("utf-8-sig", errors="replace")
 
 
@@ -303,7 +303,7 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
             return column
         if pattern is _COMMA:
             text = pc.replace_substring(bare, ",", ".")
-            found.said.append(f"{name} of {path.name} holds numbers with a comma: 0,5 is read as 0.5")
+            found.notices.append(f"{name} of {path.name} holds numbers with a comma: 0,5 is read as 0.5")
         if kind == pa.bool_():
             text = pc.utf8_lower(bare)
         try:
@@ -313,7 +313,7 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
         lost = int(pc.sum(named).as_py() or 0)
         if lost:
             words = "value" if lost == 1 else "values"
-            found.said.append(f"{lost:,} {words} of {name} in {path.name} said NA, null or none: missing")
+            found.notices.append(f"{lost:,} {words} of {name} in {path.name} said NA, null or none: missing")
         return typed
     return column
 
@@ -333,7 +333,7 @@ def _plain(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Array
     """A column of a file with types as text, whole number, number, truth value, date or time; others are text, told."""
     kept = plain(column)
     if kept is None:
-        found.said.append(f"{name} of {path.name} holds neither texts, numbers nor dates: kept as text")
+        found.notices.append(f"{name} of {path.name} holds neither texts, numbers nor dates: kept as text")
         kept = pa.array([None if value is None else as_text(value) for value in column.to_pylist()], pa.string())
     return kept
 

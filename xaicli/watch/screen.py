@@ -86,14 +86,14 @@ def watch(
                     live.update(
                         screen(
                             watched,
-                            replace(shown, said="writing the report"),
+                            replace(shown, message="writing the report"),
                             title=title,
                             width=console.width,
                             keys=True,
                         ),
                         refresh=True,
                     )
-                    shown = replace(shown, said=open_report())
+                    shown = replace(shown, message=open_report())
                 elif key:
                     shown = _after(shown, key)
                 if key:
@@ -106,10 +106,10 @@ def _after(shown: Shown, key: str) -> Shown:
     """What is shown after a key."""
     if key == "s":
         orders = list(Sort)
-        return replace(shown, sort=orders[(orders.index(shown.sort) + 1) % len(orders)], said="")
+        return replace(shown, sort=orders[(orders.index(shown.sort) + 1) % len(orders)], message="")
     if key == "n":
-        return replace(shown, place=shown.place + 1, said="")
-    return replace(shown, said="")
+        return replace(shown, place=shown.place + 1, message="")
+    return replace(shown, message="")
 
 
 class _Pace:

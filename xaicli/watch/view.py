@@ -36,12 +36,12 @@ class Shown:
     Attributes:
         sort: The order of the labels.
         place: The data set whose samples and labels are shown: its number among the places.
-        said: A word below it all.
+        message: A word below it all.
     """
 
     sort: Sort = Sort.WORST
     place: int = 0
-    said: str = ""
+    message: str = ""
 
 
 def printable(text: str) -> str:
@@ -119,8 +119,8 @@ def screen(watched: Watched, shown: Shown, *, title: str, width: int, keys: bool
             parts += [Text(), _spikes(watched.spikes, watched.metric)]
     for warning in watched.warnings[:3]:
         parts.append(Text(printable(cut(warning, max(width * 2, 80))), style="yellow"))
-    if shown.said:
-        parts += [Text(), Text(printable(shown.said), style="bold")]
+    if shown.message:
+        parts += [Text(), Text(printable(shown.message), style="bold")]
     if keys:
         hint = "q quit  s sort labels  n next data set  o open the report"
         parts += [Text(), Text(hint if width >= _NARROW else "q s n o", style="dim")]

@@ -1,6 +1,6 @@
 """What a training hands over to be saved, and how it gets it back: all is checked first, nothing is half done.
 
-A `Keeper` of each kind of thing captures its state, refuses one that does not fit before anything has changed, takes
+An `Adapter` of each kind of thing captures its state, refuses one that does not fit before anything has changed, takes
 one over, and can undo that.
 """
 
@@ -80,7 +80,7 @@ _LIKE_PARAMETER = frozenset(
 """What torch's optimizers keep in the shape of the parameter itself."""
 
 
-class Keeper(ABC):
+class Adapter(ABC):
     """One thing whose state is saved and restored."""
 
     kind: str
@@ -113,7 +113,7 @@ class Keeper(ABC):
         return ValueError(f"{self.where}: {what}; nothing was restored")
 
 
-class ModelKeeper(Keeper):
+class ModelAdapter(Adapter):
     """A module by its state dict, under the names it has without `DistributedDataParallel` and `torch.compile`."""
 
     kind = "model"
@@ -154,7 +154,7 @@ class ModelKeeper(Keeper):
         return {name.removeprefix(prefix): (name, value) for name, value in full.items()}
 
 
-class OptimizerKeeper(Keeper):
+class OptimizerAdapter(Adapter):
     """An optimizer by its state dict; the parameters it works on must be as many and of the same shapes."""
 
     def __init__(self, where: str, thing: Any) -> None:
@@ -192,7 +192,7 @@ class OptimizerKeeper(Keeper):
         return self.thing.state_dict()
 
 
-class StatefulKeeper(Keeper):
+class StatefulAdapter(Adapter):
     """Anything with `state_dict` and `load_state_dict`: a scheduler, a scaler, a data loader."""
 
     def __init__(self, where: str, thing: Any) -> None:
@@ -209,7 +209,7 @@ class StatefulKeeper(Keeper):
         self.thing.load_state_dict(state)
 
 
-class GeneratorKeeper(Keeper):
+class GeneratorAdapter(Adapter):
     """A random number generator object."""
 
     def __init__(self, where: str, thing: Any) -> None:
@@ -226,7 +226,7 @@ class GeneratorKeeper(Keeper):
         randomness.set_generator_state(self.thing, state)
 
 
-class PlainKeeper(Keeper):
+class PlainAdapter(Adapter):
     """Plain data: dicts, lists, sets, arrays and tensors are filled in place, other values can only be returned."""
 
     kind = "data"
@@ -251,7 +251,7 @@ class PlainKeeper(Keeper):
             fill(self.thing, state)
 
 
-class RandomnessKeeper(Keeper):
+class RandomnessAdapter(Adapter):
     """The global random number generators."""
 
     kind = "random"
@@ -266,8 +266,8 @@ class RandomnessKeeper(Keeper):
         randomness.restore(state)
 
 
-def keeper_of(where: str, thing: Any) -> Keeper:
-    """The keeper of one of the caller's `objects`.
+def adapter_of(where: str, thing: Any) -> Adapter:
+    """The adapter of one of the caller's `objects`.
 
     Raises:
         ValueError: It has a `state_dict` but no `load_state_dict`.
@@ -275,33 +275,33 @@ def keeper_of(where: str, thing: Any) -> Keeper:
     if hasattr(thing, "state_dict") and not isinstance(thing, type):
         if not hasattr(thing, "load_state_dict"):
             raise ValueError(f"{where} has state_dict but no load_state_dict: it could never be restored")
-        return ModelKeeper(where, thing) if is_module(thing) else StatefulKeeper(where, thing)
+        return ModelAdapter(where, thing) if is_module(thing) else StatefulAdapter(where, thing)
     if randomness.generator_state(thing) is not None:
-        return GeneratorKeeper(where, thing)
-    return PlainKeeper(where, thing)
+        return GeneratorAdapter(where, thing)
+    return PlainAdapter(where, thing)
 
 
-def _check_shapes(keeper: Keeper, here: Any, saved: Any, path: str) -> None:
+def _check_shapes(adapter: Adapter, here: Any, saved: Any, path: str) -> None:
     """Arrays that both states have under the same name must be of one shape; other content may differ."""
     if isinstance(here, dict) and isinstance(saved, dict):
         for key in here.keys() & saved.keys():
-            _check_shapes(keeper, here[key], saved[key], f"{path}[{key!r}]")
+            _check_shapes(adapter, here[key], saved[key], f"{path}[{key!r}]")
     elif is_array(here) and is_array(saved) and shape_of(here) != shape_of(saved):
-        raise keeper.fail(f"{path} is {in_words(here)} but was saved as {in_words(saved)}")
+        raise adapter.fail(f"{path} is {in_words(here)} but was saved as {in_words(saved)}")
 
 
 Things = Mapping[str, Any] | None
 """{name: thing}; the names are the caller's and the same on saving and on loading."""
 
 
-def _model_keeper(where: str, thing: Any) -> Keeper:
+def _model_adapter(where: str, thing: Any) -> Adapter:
     _check_stateful(where, thing, "a model is a torch.nn.Module, as it is trained")
-    return ModelKeeper(where, thing)
+    return ModelAdapter(where, thing)
 
 
-def _optimizer_keeper(where: str, thing: Any) -> Keeper:
+def _optimizer_adapter(where: str, thing: Any) -> Adapter:
     _check_stateful(where, thing, "an optimizer is an object such as torch.optim.SGD(model.parameters())")
-    return OptimizerKeeper(where, thing)
+    return OptimizerAdapter(where, thing)
 
 
 def _check_stateful(where: str, thing: Any, what: str) -> None:
@@ -317,7 +317,7 @@ def _check_stateful(where: str, thing: Any, what: str) -> None:
         )
 
 
-_GROUPS = {"objects": keeper_of, "optimizers": _optimizer_keeper, "models": _model_keeper}
+_GROUPS = {"objects": adapter_of, "optimizers": _optimizer_adapter, "models": _model_adapter}
 """In the order of restoring: what may refuse comes before what is large."""
 
 
@@ -334,7 +334,7 @@ class Belongings:
         for group, things in given.items():
             if not isinstance(things, Mapping | None):
                 raise TypeError(f"{group} must be a dict {{name: thing}}, not a {type(things).__name__}")
-        self._keepers = {
+        self._adapters = {
             group: {str(name): make(f"{group}[{name!r}]", thing) for name, thing in (given[group] or {}).items()}
             for group, make in _GROUPS.items()
         }
@@ -342,26 +342,26 @@ class Belongings:
     def capture(self) -> dict[str, Any]:
         """The states, {group: {name: {"kind", "value"}}}."""
         return {
-            group: {name: {"kind": keeper.kind, "value": keeper.capture()} for name, keeper in keepers.items()}
-            for group, keepers in self._keepers.items()
+            group: {name: {"kind": adapter.kind, "value": adapter.capture()} for name, adapter in adapters.items()}
+            for group, adapters in self._adapters.items()
         }
 
-    def match(self, state: Mapping[str, Any]) -> list[tuple[Keeper, Any]]:
+    def match(self, state: Mapping[str, Any]) -> list[tuple[Adapter, Any]]:
         """Each thing with its saved state; warns of saved models and optimizers that nobody asked for.
 
         Raises:
             ValueError: The state does not hold a thing, or holds one of another kind under its name.
         """
         pairs = []
-        for group, keepers in self._keepers.items():
+        for group, adapters in self._adapters.items():
             saved = state.get(group, {})
-            for name, keeper in keepers.items():
+            for name, adapter in adapters.items():
                 if name not in saved:
-                    raise keeper.fail(f"it is not in the state, which holds: {', '.join(saved) or 'none'}")
-                if saved[name]["kind"] != keeper.kind:
-                    raise keeper.fail(f"it is a {keeper.kind} but was saved as a {saved[name]['kind']}")
-                pairs.append((keeper, saved[name]["value"]))
-            unclaimed = [name for name in saved if name not in keepers and saved[name]["kind"] != "data"]
+                    raise adapter.fail(f"it is not in the state, which holds: {', '.join(saved) or 'none'}")
+                if saved[name]["kind"] != adapter.kind:
+                    raise adapter.fail(f"it is a {adapter.kind} but was saved as a {saved[name]['kind']}")
+                pairs.append((adapter, saved[name]["value"]))
+            unclaimed = [name for name in saved if name not in adapters and saved[name]["kind"] != "data"]
             if unclaimed:
                 warnings.warn(f"the state also holds {group} {', '.join(unclaimed)}: not restored", stacklevel=3)
         return pairs
@@ -372,7 +372,7 @@ def plain_data(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: saved["value"] for name, saved in state.get("objects", {}).items() if saved["kind"] == "data"}
 
 
-def restore_all(pairs: Sequence[tuple[Keeper, Any]], *, then: Callable[[], None]) -> None:
+def restore_all(pairs: Sequence[tuple[Adapter, Any]], *, then: Callable[[], None]) -> None:
     """Check every state, then take all over; whatever fails, all is as it was.
 
     Args:
@@ -382,18 +382,18 @@ def restore_all(pairs: Sequence[tuple[Keeper, Any]], *, then: Callable[[], None]
     Raises:
         ValueError: A state does not fit, or a thing refused it.
     """
-    for keeper, state in pairs:
-        keeper.check(state)
-    undo = [(keeper, keeper.snapshot()) for keeper, _ in pairs]
+    for adapter, state in pairs:
+        adapter.check(state)
+    undo = [(adapter, adapter.snapshot()) for adapter, _ in pairs]
     begun = 0
     try:
-        for keeper, state in pairs:
+        for adapter, state in pairs:
             begun += 1
-            keeper.apply(state)
+            adapter.apply(state)
         then()
     except BaseException as error:
-        for keeper, before in reversed(undo[:begun]):
-            keeper.undo(before)
+        for adapter, before in reversed(undo[:begun]):
+            adapter.undo(before)
         if isinstance(error, Exception):
-            raise keeper.fail(f"it refused the saved state ({type(error).__name__}: {error})") from error
+            raise adapter.fail(f"it refused the saved state ({type(error).__name__}: {error})") from error
         raise
