@@ -1,8 +1,17 @@
 """The only writer and verifier of Parquet files: encodings and checksums."""
 
 from xaicli.parquet.encoding import encode, write
-from xaicli.parquet.reading import Contents, checked_footer, decoded, opened, read, verify
-from xaicli.parquet.records import FileRecord, append_record, read_records
+from xaicli.parquet.reading import (
+    Contents,
+    FileRecord,
+    append_record,
+    checked_footer,
+    decoded,
+    opened,
+    read,
+    read_records,
+    verify,
+)
 
 __all__ = [
     "Contents",

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xaicli import files
-from xaicli.parquet.reading import TAIL_BYTES, footer_size
-from xaicli.parquet.records import FileRecord
+from xaicli.parquet.reading import TAIL_BYTES, FileRecord, footer_size
 from xaicli.vocabulary import EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP
 
 _PRUNING = (SAMPLE_ID, STEP, EPOCH, LABEL, PREDICTION)
