@@ -13,8 +13,7 @@ import pytest
 import xaicli
 from xaicli.errors import XaiError
 from xaicli.store.objects import Entry, Store, local_files, mirror_folder, without_credentials
-from xaicli.store.sync import pull, push
-from xaicli.store.upload import Uploader
+from xaicli.store.sync import Uploader, pull, push
 
 pytest.importorskip("obstore", reason="the s3 extra is not installed")
 

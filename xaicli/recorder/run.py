@@ -51,7 +51,7 @@ from xaicli.wal.frames import Folder, Place
 
 if TYPE_CHECKING:
     from xaicli.state import TrainingState as State
-    from xaicli.store.upload import Uploader
+    from xaicli.store.sync import Uploader
 
 
 DRAIN_SECONDS = 2.0
@@ -631,7 +631,7 @@ def _uploader(address: str) -> Uploader | None:
     """What follows a run that has an address in an object store."""
     if not is_url(address):
         return None
-    from xaicli.store.upload import Uploader
+    from xaicli.store.sync import Uploader
 
     uploader = Uploader(address)
     with quietly():
