@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.dynamics.arrays import NO_EPOCH, Array, Rows, Where, as_series, blocks, distinct_rows, joined, part
-from xaicli.dynamics.ids import IdIndex
+from xaicli.dynamics.arrays import NO_EPOCH, Array, IdIndex, Rows, Where, as_series, blocks, distinct_rows, joined, part
 from xaicli.dynamics.learning import LastLabel, Learning, Times
 from xaicli.dynamics.metrics import MEMORISED, MetricSums, Plan, sample_std, stale_of
 from xaicli.dynamics.ranks import RankJumps
