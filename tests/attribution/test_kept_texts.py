@@ -14,7 +14,7 @@ import torch
 
 import xaicli
 from tests.conftest import Xai
-from xaicli.diagnosis.kept_inputs import kept_inputs
+from xaicli.diagnosis.slicing import kept_inputs
 from xaicli.errors import XaiError
 
 LENGTHS = (5, 3, 5, 8)

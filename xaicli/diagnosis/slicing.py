@@ -1,13 +1,15 @@
-"""What is asked of groups of samples: `slices`."""
+"""What is asked of groups of samples: `slices`, and what kept inputs tell of samples that have no facts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.kept_inputs import BRIGHTNESS, LENGTH, kept_inputs
 from xaicli.diagnosis.slices import MIN_N, MOST_VALUES, Slice, find_slices
 from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.errors import XaiError, unknown, whole_number
@@ -15,7 +17,56 @@ from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Reader, Tally
+from xaicli.sources.inputs import BadSampleError
+from xaicli.sources.pictures import Preparation
+from xaicli.sources.table import open_kept
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, HIGH_IS_GOOD, MODE, PASS, PREDICTION, SAMPLE_ID
+
+BRIGHTNESS, LENGTH = "brightness", "length"
+_INPUT_IDS, _MASK = "input_ids", "attention_mask"
+MOST = 20_000
+"""So many inputs are read."""
+
+
+def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
+    """What the inputs of `run.log_inputs` are like, and a word where not all were read.
+
+    Returns:
+        Rows sample_id, and of the kinds there are brightness (the mean of a picture's pixels, 0 black to 1 white) and
+        length (how many tokens a row of whole numbers has, those left out that its attention mask leaves out); no
+        columns but the id where no inputs were kept.
+    """
+    kind = reader.stored.get(SAMPLE_ID, pl.Int64())
+    nothing = pl.DataFrame(schema={SAMPLE_ID: kind})
+    if not reader.layout.inputs.is_dir():
+        return nothing, ""
+    try:
+        kept = open_kept(reader.layout, None, Preparation(), strict=False, contents=reader.contents)
+    except XaiError:
+        return nothing, ""
+    rows: list[dict[str, Any]] = []
+    for position, sample_id in enumerate(kept.sample_ids[:MOST]):
+        try:
+            sample = kept.read(position)
+        except (BadSampleError, XaiError, ValueError, OSError):
+            continue
+        bright = float(np.asarray(sample.picture).mean()) / 255 if sample.picture is not None else None
+        length = _length(sample.arrays) if sample.picture is None else None
+        rows.append({SAMPLE_ID: sample_id, BRIGHTNESS: bright, LENGTH: length})
+    frame = pl.DataFrame(rows, schema={SAMPLE_ID: kind, BRIGHTNESS: pl.Float64(), LENGTH: pl.Int64()}, strict=False)
+    told = frame.select(SAMPLE_ID, *(name for name in (BRIGHTNESS, LENGTH) if frame[name].null_count() < frame.height))
+    left = len(kept.sample_ids) - MOST
+    return told, f"{left:,} of {len(kept.sample_ids):,} kept inputs were not looked at" if left > 0 else ""
+
+
+def _length(arrays: Mapping[str, NDArray[Any]]) -> int | None:
+    """How many tokens a text has; None for what is no row of whole numbers."""
+    tokens = arrays.get(_INPUT_IDS, next(iter(arrays.values())))
+    if tokens.dtype.kind not in "iu" or tokens.ndim != 1:
+        return None
+    mask = arrays.get(_MASK)
+    return int(np.count_nonzero(mask)) if mask is not None and mask.shape == tokens.shape else len(tokens)
+
 
 _IDS = 20
 _CLASSES = 20
