@@ -19,7 +19,7 @@ from xaicli.layout import RunLayout
 from xaicli.queries import spread as spread_module
 from xaicli.queries.labels import labels
 from xaicli.queries.resolution import resolve
-from xaicli.queries.spread import Groups, spread
+from xaicli.queries.spread import Groups, statistics_of
 from xaicli.reader import open_reader
 
 ROWS = st.lists(
@@ -34,7 +34,7 @@ def test_equals_the_standard_library(rows: list[tuple[int, float | None]], key: 
     values = pl.Series([value for _, value in rows], dtype=pl.Float64).cast(kind)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spread_module, "_BLOCK", block)
-        found = pl.DataFrame(spread(Groups.of(keys), values, quantiles=True))
+        found = pl.DataFrame(statistics_of(Groups.of(keys), values, quantiles=True))
     by_key: dict[Any, list[float]] = defaultdict(list)
     for name, value in zip(keys, values, strict=True):
         if value is not None:

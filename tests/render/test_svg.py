@@ -17,7 +17,7 @@ from PIL import Image, ImageColor
 from tests.report_answers import labels_result
 from xaicli.render import figure
 from xaicli.render.canvas import LIGHT, ems, tick, ticks, told_within
-from xaicli.render.lines import end_names, spread
+from xaicli.render.lines import end_names, set_apart
 from xaicli.render.svg import path_data
 from xaicli.report.charts import Axis, Band, BarChart, LineChart, MatrixChart, Multiples, ScatterChart, Series, Tone
 
@@ -283,7 +283,7 @@ def test_relative_path_data_does_not_drift(points: list[tuple[float, float]]) ->
 
 @given(st.lists(st.floats(-50, 150), min_size=1, max_size=12))
 def test_names_keep_their_distance_and_order(wanted: list[float]) -> None:
-    places = spread(wanted, 5.0, 0.0, 100.0)
+    places = set_apart(wanted, 5.0, 0.0, 100.0)
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     ordered = [places[i] for i in order]
     assert all(b - a >= 5.0 - 1e-6 for a, b in itertools.pairwise(ordered))
@@ -293,7 +293,7 @@ def test_names_keep_their_distance_and_order(wanted: list[float]) -> None:
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=10, unique=True))
 def test_names_with_room_stay_where_they_belong(steps: list[int]) -> None:
     wanted = [10.0 * step for step in steps]
-    assert spread(wanted, 5.0, -10.0, 300.0) == pytest.approx(wanted)
+    assert set_apart(wanted, 5.0, -10.0, 300.0) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
