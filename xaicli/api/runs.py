@@ -108,7 +108,7 @@ def scalars(
 
 
 def _each(runs: Iterable[Runs]) -> list[str | os.PathLike[str] | RunLayout]:
-    """Every run by itself, where a list of them was given, too; of an opened one its layout, which has the address."""
+    """Every run by itself, also where a list was given; an opened run as its layout, which has the address."""
     found: list[str | os.PathLike[str]] = []
     for one in runs:
         found += [one] if isinstance(one, str | os.PathLike) else one

@@ -170,7 +170,7 @@ class Explainer:
         )
 
     def _counted(self, prepared: Prepared) -> list[npt.NDArray[np.bool_] | None]:
-        """Of each input (unit, place), which of its places count; None where all do."""
+        """(unit, place) for each input: which of its places count; None where all do."""
         masked = prepared.counted()
         return [masked.get(name) for name in self.names]
 

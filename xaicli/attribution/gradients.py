@@ -26,7 +26,7 @@ _CONVOLUTIONAL_ROWS = 16
 """Below so many rows a single thread's 1 x 1 convolutions run outside oneDNN, in another memory order."""
 _GPU_ROWS = (32, 512)
 _MEMORY_PART = 0.3
-"""Of the memory there is, whatever is free of it now: the same call takes the same chunks."""
+"""The share of all memory that is used, whatever is free of it now: the same call takes the same chunks."""
 _FIRST_ROWS = 8
 
 

@@ -71,7 +71,7 @@ class ExplainedPlace:
         return -torch.where(known, right, torch.zeros_like(right)).sum(1, keepdim=True) / known.sum(1, keepdim=True)
 
     def labels(self, labels: Sequence[Any] | None) -> list[Any] | None:
-        """The samples' labels; of a label at every token the one of what is said at the place."""
+        """The samples' labels; where every token has one, that of the token at the place."""
         if labels is None:
             return None
         ahead = 1 if self.head.text is Text.CAUSAL else 0

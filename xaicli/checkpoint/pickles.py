@@ -354,7 +354,7 @@ def _ordered(*given: Any) -> OrderedDict[Any, Any]:
 
 
 def _mapping(*given: Any) -> dict[Any, Any]:
-    """Of `dict`, `Counter`, or `defaultdict`, whose factory is left out."""
+    """The contents of a `dict`, a `Counter` or a `defaultdict`, whose factory is left out."""
     contents = [part for part in given if isinstance(part, dict | list)]
     return dict(_ordered(*contents))
 

@@ -46,7 +46,7 @@ class Verdict:
         rule: The rule's name.
         group: The value of the rule's column; "" for all samples.
         outcome: How it came out.
-        value: The statistic; of a rule on a drop how much worse it is than the baseline's.
+        value: The statistic; for a rule on a drop, how much worse it is than the baseline's.
         bound: The limit that was applied, in words.
         n: Samples judged.
         interval: The 95 % interval of a drop.

@@ -24,9 +24,9 @@ ENOUGH = 200
 """Samples from which on a label has a calibration error of its own."""
 _RESAMPLES = 1000
 _FEWEST_RESAMPLES = 200
-"""Of each of very many labels."""
+"""So many where there are very many labels, for each."""
 _RESAMPLED_ROWS = 20_000
-"""Of more rows the resampled gaps of bins are drawn from their normal limit; of several labels, of their share."""
+"""With more rows the resampled gaps of bins are drawn from their normal limit; several labels share this number."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _TINY = 1e-300
 _NEGLIGIBLE = 1e-18
 _TERMS = 300
 _ENDS, _NODES = 100, 300
-"""Of many values the outermost on each side stand for themselves, those between in so many groups."""
+"""Of many values so many on each side stand for themselves, and those between are put into so many groups."""
 _TOGETHER = 512
 """Draws worked on at a time."""
 _STEPS, _HALVED = 60, 30

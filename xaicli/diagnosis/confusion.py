@@ -26,7 +26,7 @@ class Overall:
 
     Attributes:
         n: Samples with a label and a prediction.
-        accuracy: The share of them that are right; of sets of classes, whose set is exactly the label's.
+        accuracy: The share of them that are right; a set of classes is right where it is exactly the label's.
         accuracy_interval: Its 95 % interval (Wilson 1927, JASA 22, 209-212).
         balanced_accuracy: The mean recall of the labels that occur.
         macro_f1: The mean F1 of the labels that occur or are predicted, an undefined one counting 0.

@@ -39,7 +39,7 @@ from xaicli.words import distinct, percent
 PLACES = 8
 """In so many epochs, evenly spread and the last among them, labels and predictions are counted."""
 _MOST_ROWS = 20_000_000
-"""Of more training rows the batches are not gone through unasked."""
+"""With more training rows the batches are gone through only where they are asked for."""
 _LEVEL = 0.01
 _LEAST = 0.05
 """The smallest fall of an F1, or rise of a pair's share of its label, that is worth a word."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _RESAMPLES = 2000
 _RESAMPLED = 20_000
-"""Of more samples the mean's interval is that of the normal limit."""
+"""With more samples the mean's interval is that of the normal limit."""
 _BLOCK = 2_000_000
 BOOTSTRAP, NORMAL, MCNEMAR, WELCH = "paired bootstrap", "paired normal", "McNemar", "Welch's t over runs"
 

@@ -295,7 +295,7 @@ def labelled(reader: Reader, selection: Selection, pair: Pair, columns: list[str
 
 
 def _right(frame: pl.DataFrame) -> pl.Expr:
-    """Whether a prediction is the label; of sets of classes, exactly its set. Null without either."""
+    """Whether a prediction is the label; a set of classes, whether it is exactly its set. Null without either."""
     if isinstance(frame.schema[LABEL], pl.List):
         truth, taken = (pl.col(name).list.unique().list.sort() for name in (LABEL, PREDICTION))
         return truth == taken

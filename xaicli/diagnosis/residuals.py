@@ -15,7 +15,7 @@ from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID
 Floats = NDArray[np.float64]
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
-"""Of the residuals."""
+"""The quantiles of the residuals that are shown."""
 POINTS = 2000
 """So many samples are drawn as points."""
 _FARTHEST = 200

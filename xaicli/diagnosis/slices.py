@@ -27,7 +27,7 @@ _QUINTILES = (0.2, 0.4, 0.6, 0.8)
 _FEW_NUMBERS = 10
 """A column of numbers with no more distinct values is taken by value."""
 MOST_VALUES = 50
-"""Of more values the most frequent are taken, and the rest together."""
+"""Where a column has more values, the most frequent are taken, and the rest together."""
 _CANDIDATES = 200
 _ROUNDS = 8
 """So often those are looked at again that something explained which is not told of."""
@@ -85,7 +85,7 @@ class Found:
     explained: int
     left_out: int
     others: Mapping[str, int] = field(default_factory=dict)
-    """Of columns of very many values, how many samples have one of the rarer, which are together."""
+    """How many samples have one of the rarer values, which are taken together, of each column with very many."""
     names: tuple[str, ...] = ()
     """The columns that have a value of its own for every sample, as names and paths are: they group nothing."""
 

@@ -70,7 +70,7 @@ def _length(arrays: Mapping[str, NDArray[Any]]) -> int | None:
 
 _IDS = 20
 _CLASSES = 20
-"""Of so many classes of sets each is told of."""
+"""With no more classes, sets of classes are told of class by class."""
 
 
 def slices(

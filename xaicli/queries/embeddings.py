@@ -77,7 +77,7 @@ class Vectors:
 
     Attributes:
         ids: (n,) the samples' ids, or their row numbers where the table was collected without ids.
-        vectors: (n, d) float32 as collected, else float64; of several columns one after the other.
+        vectors: (n, d) float32 as collected, else float64; several columns follow one another.
         columns: Which columns they are from.
     """
 

@@ -96,7 +96,7 @@ def label_text(label: Any) -> str:
 
 
 def named(labels: pl.Series, names: Mapping[Any, str]) -> pl.Expr:
-    """A column of labels as their names; of a set of classes, the names of all."""
+    """A column of labels as their names; a set of classes as the names of all."""
     are_sets = isinstance(labels.dtype, pl.List)
     found = (labels.explode() if are_sets else labels).unique().drop_nulls().to_list()
     if not found and not are_sets:

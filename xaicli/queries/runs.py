@@ -128,7 +128,7 @@ def _type(dtype: pl.DataType) -> str:
 
 
 def _unknown_ids_note(reader: Reader) -> tuple[str, ...]:
-    """Of recorded facts: how many ids are no samples, which no question shows."""
+    """How many ids of recorded facts are no samples: no question shows those facts."""
     if not reader.facts.names or not (n := reader.facts.n_unknown_ids()):
         return ()
     ids = "1 id with facts is no sample" if n == 1 else f"{n:,} ids with facts are no samples"

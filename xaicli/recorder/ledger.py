@@ -124,7 +124,7 @@ class Ledger:
         self.refused: dict[str, Counter[str]] = {}
         self.altered: dict[str, Counter[str]] = {}
         self._wordings: dict[tuple[int, str], _Wording] = {}
-        """Of each counter, by its identity, and kind of reason."""
+        """The wording of each kind of reason, by the identity of its counter and the kind."""
         self.stalls = 0
         self.bytes = 0
         self.files = 0

@@ -315,7 +315,7 @@ LONGEST_WAIT = 0.7
 BATCHES = 8
 """A segment is made to hold this many batches."""
 MOST_BYTES = 64 << 20
-"""Of a segment, unless one row takes more."""
+"""The largest segment, unless one row takes more."""
 
 
 class Pool:

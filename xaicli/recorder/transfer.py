@@ -65,7 +65,7 @@ class Transfers:
         self._driver = driver or Driver()
         self._pinned = Pinned(self._driver)
         self._slots: list[Slot] = []
-        """Of uploads for the batch that is being made."""
+        """The slots of uploads for the batch that is being made."""
         self.pending: deque[_Pending] = deque()
         self._abandoned: list[_Pending] = []
 

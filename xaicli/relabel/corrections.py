@@ -34,7 +34,7 @@ _EXAMPLES = 5
 _SAID_AGAIN = "said again by the same person: the last counts"
 _SAID_AGAIN_SOMETIME = "said again by the same person, and a time cannot be read: the last in the file counts"
 _MILLISECONDS = 1e11
-"""Of times that are numbers: seconds reach it in the year 5138, milliseconds reached it in 1973."""
+"""A larger number is a time in milliseconds: seconds reach it in the year 5138, milliseconds did in 1973."""
 _UPLOADED = re.compile(r"[0-9a-f]{6,}-(.+)")
 _OF_TOOLS = frozenset({"", "/", "images", "image", "img", "imgs", "data", "upload", "uploads", "files", "default"})
 """Folders that labelling tools keep pictures in, which say nothing of where they came from."""

@@ -380,7 +380,7 @@ def _cvat_tree(text: str, path: Path) -> ElementTree.Element:
 
 def cvat_said(root: ElementTree.Element) -> dict[str, Any]:
     """Who labelled a task of CVAT and when: `by`, `when` and `person` of its marks."""
-    # Who labelled is the assignee; of a task without one its owner is all that is known.
+    # Who labelled is the assignee; where a task has none, its owner is all that is known.
     assignee, owner = (
         next(filter(None, (name.text for name in root.iterfind(f"meta//{role}/username"))), "")
         for role in ("assignee", "owner")

@@ -316,7 +316,7 @@ def _passage(block: Passage, title: str) -> Markup:
 
 
 def _words(words: Sequence[tuple[str, float]], special: Collection[int] | None = None) -> Markup:
-    """Words coloured by their strength, those that stand for no text marked; of a long text the rest on request.
+    """Words coloured by their strength, those that stand for no text marked; the rest of a long text on request.
 
     Args:
         words: Each with its strength in [0, 1].

@@ -130,7 +130,7 @@ def _missing_at_the_end(gone: Sequence[LabelHistory], limits: str) -> str:
 
 
 def label_sentence(labels: Sequence[LabelHistory], limits: str = "") -> str:
-    """Which labels stand out at the end, with figures; of an earlier epoch where nothing is finite at the end.
+    """Which labels stand out at the end, with figures; at an earlier epoch where nothing is finite at the end.
 
     Args:
         labels: From the highest last mean to the lowest.

@@ -36,7 +36,7 @@ from xaicli.layout import RunLayout
 
 MAGIC = b"XAISEG3\n"
 MAGIC_1 = b"XAISEG2\n"
-"""Of format version 1."""
+"""The magic of format version 1."""
 HEADER_BYTES = 4096
 HEADER = struct.Struct("<8sQQII")
 FRAME = struct.Struct("<IIIHHIq")

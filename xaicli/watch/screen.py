@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SHARE = 0.01
-"""Of a core, that watching takes at most."""
+"""The share of a core that watching takes at most."""
 _FREE = 3.0
 """Seconds of a core to begin with: loading takes some, and the first look at a long run."""
 _LONGEST = 60.0
