@@ -70,7 +70,7 @@ def _length(arrays: Mapping[str, NDArray[Any]]) -> int | None:
 
 _IDS = 20
 _CLASSES = 20
-"""With no more classes, sets of classes are told of class by class."""
+"""Where labels are sets of classes, so many of the most frequent classes are slices."""
 
 
 def slices(
