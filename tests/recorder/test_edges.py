@@ -94,3 +94,35 @@ def test_an_iterator_of_ids_is_refused_with_the_rows_beside_it(tmp_path: Path) -
         assert list(ids) == list(range(7))
     assert run.stats()["rows_dropped"] == 12
     assert len(said) <= 2
+
+
+@pytest.mark.parametrize("raw", [bytearray(b"abc"), memoryview(b"abc")])
+def test_bytes_are_no_numbers(tmp_path: Path, raw: Any) -> None:
+    with Run(tmp_path, strict=True) as run:
+        for refused in ({"sample_id": raw}, {"loss": raw}, {"label": raw}):
+            with pytest.raises(ValueError, match=f"{next(iter(refused))} .*bytes"):
+                run.log_samples(**{"sample_id": [1, 2, 3], "epoch": 1, "step": 1, **refused})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="bytes"):
+            run.log_facts(raw, camera=["a", "b", "c"])
+        with pytest.raises(ValueError, match="bytes"):
+            run.log({"lr": raw})
+        run.log_samples(sample_id=[1, 2, 3], loss=memoryview(np.array([0.5, 1.5, 2.5])), epoch=1, step=1)
+    with pytest.raises(XaiError, match="'x' is a single"), Run(tmp_path / "other") as run:
+        run.add_metrics_data({"m": [1.0, 2.0, 3.0], "x": raw})
+    assert xaicli.open_run(tmp_path).scan(mode="all").collect()["loss"].to_list() == [0.5, 1.5, 2.5]
+
+
+def test_inputs_by_id_are_not_inputs_by_name(tmp_path: Path) -> None:
+    """Three samples of three values each: as inputs by name they would be nine."""
+    by_id = {1: np.ones(3), 2: np.ones(3), 3: np.ones(3)}
+    with Run(tmp_path, strict=True) as run:
+        with pytest.raises(ValueError, match="inputs is a dict by 1, which is no input's name"):
+            run.log_inputs([1, 2, 3], by_id)
+        run.log_inputs([1, 2, 3], {"x": np.ones((3, 3))})
+    assert sum(pq.read_table(file).num_rows for file in (tmp_path / "inputs").glob("*.parquet")) == 3
+    with warnings.catch_warnings(record=True), Run(tmp_path / "count") as run:
+        warnings.simplefilter("always")
+        run.log_images((n for n in range(3)), np.zeros((3, 4, 4), np.uint8))
+        run.log_inputs((n for n in range(4)), np.zeros((4, 2)))
+        run.log_facts((n for n in range(5)), a=[1, 2, 3, 4, 5])
+    assert run.stats()["records_dropped"] == 12

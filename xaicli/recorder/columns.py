@@ -22,6 +22,8 @@ Column = NDArray[Any] | Texts
 
 _INT32 = np.iinfo(np.int32)
 _MISSING = float(MISSING)
+_BYTES = ("B", "b", "c")
+"""How a memoryview says that it is of bytes."""
 _INT64_MAX = np.iinfo(np.int64).max
 NULL_LABEL = int(_INT32.min)
 """What stands for a missing label among whole ones; no label may be it."""
@@ -53,6 +55,8 @@ def to_array(value: Any, name: str) -> NDArray[Any]:
     """
     if isinstance(value, np.ndarray):
         return _unmasked(value) if isinstance(value, np.ma.MaskedArray) else value
+    if _is_raw(value):
+        raise ValueError(f"{name} is bytes, not one value a sample: {type(value).__name__}")
     try:
         if is_tensor(value):
             return tensor_to_array(value)
@@ -64,6 +68,11 @@ def to_array(value: Any, name: str) -> NDArray[Any]:
         if lengths is not None and len(lengths) > 1:
             raise ValueError(f"{name} has rows of different lengths, {min(lengths)} to {max(lengths)}") from error
         raise ValueError(f"{name} is no column: {error}") from error
+
+
+def _is_raw(value: Any) -> bool:
+    """Whether a value is a buffer of bytes, which as an array would be numbers."""
+    return isinstance(value, bytearray) or (isinstance(value, memoryview) and value.format in _BYTES)
 
 
 def _lengths(value: Any) -> set[int] | None:
@@ -216,7 +225,9 @@ def items_of(value: Any) -> list[Any] | None:
     value = _unmasked(value) if isinstance(value, np.ma.MaskedArray) else value
     if isinstance(value, np.ndarray):
         return value.tolist() if value.ndim == 1 and (value.dtype.kind == "O" or value.dtype.name == "uint64") else None
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
+    if isinstance(value, str | bytes) or _is_raw(value):
+        return None
+    return list(value) if isinstance(value, Sequence) else None
 
 
 def each_alone(

@@ -216,6 +216,11 @@ def input_rows(
     ids = usable_ids(sample_id, kind, refuse)
     labels = [None] * len(ids) if label is None else list(label)
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    if odd := [name for name in named if not isinstance(name, str)]:
+        raise ValueError(
+            f"inputs is a dict by {odd[0]!r}, which is no input's name: give the inputs in the order of the ids, or "
+            "{input name: (N, ...)}"
+        )
     rows: list[Row] = []
     failed: list[str] = []
     for name, value in named.items():
@@ -308,7 +313,9 @@ def _plain(value: Any) -> Any:
 def count(sample_id: Any, *beside: Any) -> int:
     """How many samples ids are of, usable or not; of an iterator, which is not run through, as what stands beside."""
     if isinstance(sample_id, Iterator):
-        sized = (value for value in beside if hasattr(value, "__len__") and not isinstance(value, str | bytes))
+        sized = (
+            value for value in beside if hasattr(value, "__len__") and not isinstance(value, str | bytes | Mapping)
+        )
         sample_id = next(sized, None)
     shape = getattr(sample_id, "shape", None)
     if shape is not None:

@@ -155,11 +155,11 @@ class Records:
                 rows = media.image_rows(*found, **where, kind=kind, listeners=listeners)
                 self._keep_rows("media", rows, media.image_table)
 
-            n = media.count(sample_id)
+            n = media.count(sample_id, images)
             given = (sample_id, images)
             self._intake.bring(given, keep, lambda error: self._refuse_record("media", error, range(n)))
         except Exception as error:
-            self._refuse_record("media", error, sample_id)
+            self._refuse_record("media", error, range(media.count(sample_id, images)))
 
     def log_inputs(self, sample_id: Any, inputs: Any, label: Any = None, *, tokens: Any = None) -> None:
         """Keep exact model inputs for saliency; a later one of the same sample replaces the earlier.
@@ -187,11 +187,11 @@ class Records:
                 rows = media.input_rows(ids, arrays, labels, words, **where, kind=kind, refuse=self._drop_inputs)
                 self._keep_rows("inputs", rows, media.input_table)
 
-            n = media.count(sample_id)
+            n = media.count(sample_id, inputs, label)
             given = (sample_id, inputs, label)
             self._intake.bring(given, keep, lambda error: self._refuse_record("inputs", error, range(n)))
         except Exception as error:
-            self._refuse_record("inputs", error, sample_id)
+            self._refuse_record("inputs", error, range(media.count(sample_id, inputs, label)))
 
     def _words_of_inputs(self, tokens: Any, inputs: Any, sample_id: Any) -> Mapping[str, Any]:
         """What the tokens stand for; nothing, told of, where that cannot be said: the inputs are kept without."""
@@ -268,7 +268,8 @@ class Records:
         Args:
             sample_id: (N,) ids, or one.
             facts: A CSV, Parquet or JSON-lines file with a column `sample_id`, in place of the arguments.
-            **named: {name: (N,) texts, numbers or dates, or one for all}.
+            **named: {name: (N,) texts, numbers or dates in the order of the ids, or one for all}; paths and UUIDs are
+                texts. Dicts and sets, whose order is not that of the ids, and bytes are refused.
 
         Raises:
             ValueError: With `strict`: a fact cannot be kept; it is named. Else it alone is left out, and counted.
@@ -287,7 +288,7 @@ class Records:
                     self._note_kinds(table)
                     self._keep_tables("facts", [table])
         except Exception as error:
-            self._refuse_record("facts", error, sample_id)
+            self._refuse_record("facts", error, range(media.count(sample_id, *named.values())))
 
     def _note_kinds(self, table: pa.Table) -> None:
         """Say once of a fact that its values are of another kind than before: they are then read as one kind."""

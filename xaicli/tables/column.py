@@ -145,7 +145,7 @@ def _as_array_or_list(name: str, values: Any) -> Any:
         if values.ndim == 0:
             raise _single_value(name, values)
         return values.tolist() if values.dtype.kind in "OUS" else values
-    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Sequence):
+    if isinstance(values, (str, bytes, bytearray, memoryview, dict)) or not isinstance(values, Sequence):
         raise _single_value(name, values)
     return [_plain(value) for value in values]
 
