@@ -6,12 +6,15 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 import xaicli
 from xaicli.cli import main
 from xaicli.diagnosis.steps import gaps
 from xaicli.errors import XaiError
 from xaicli.reader import Reader
+from xaicli.report.charts import LineChart
+from xaicli.report.model import Table
 
 N, BATCH, EPOCHS = 240, 8, 5
 SPIKES = [41, 71, 101, 131]
@@ -159,7 +162,7 @@ def test_scalars_stand_beside_a_spike(broken, capsys):
     assert spike["step"] == 15
     assert scalars["lr"]["value"] == pytest.approx(0.1 / 15)
     assert scalars["lr"]["usual"] == pytest.approx(np.median([0.1 / s for s in range(1, 61)]))
-    assert scalars["grad_norm"] == {"key": "grad_norm", "step": 15, "value": 1.0, "usual": 2.0}
+    assert scalars["grad_norm"] == {"key": "grad_norm", "epoch": None, "step": 15, "value": 1.0, "usual": 2.0}
 
 
 def test_facts_of_a_spike_against_the_expected(broken, capsys):
@@ -382,3 +385,151 @@ def test_the_mean_of_a_batch_has_the_name_of_the_metric(tmp_path, metric, called
     assert "jumped to 50.5 (usual 1.5" in result.html(no_images=True)
     one = json.loads(xaicli.open_run(tmp_path / "run").steps(metric=metric, step=30).to_json())
     assert [batch[called] for batch in one["batches"]] == [50.5]
+
+
+def one_step_again_each_epoch(root, *, scalars):
+    """Four epochs of 60 steps from 0; sample 999 makes step 7 of two of them jump; `scalars` gives what is logged."""
+    rng = np.random.default_rng(3)
+    with xaicli.Run(root) as run:
+        for epoch in range(1, 5):
+            for step in range(60):
+                ids, loss = np.arange(step * 8, step * 8 + 8), rng.uniform(0.9, 1.1, 8)
+                if step == 7 and epoch in (2, 4):
+                    ids[0], loss[0] = 999, 80
+                run.log_samples(sample_id=ids, label=ids % 3, loss=loss, mode="train", epoch=epoch, step=step)
+                run.log(scalars(epoch, step))
+    return root
+
+
+def test_scalars_of_steps_that_start_again_stand_beside_their_own_epoch(tmp_path, capsys):
+    run = one_step_again_each_epoch(
+        tmp_path / "run",
+        scalars=lambda epoch, step: {"epoch": epoch, "step": step, "lr": 10.0**-epoch, "at": 60 * epoch + step},
+    )
+    found = asked(capsys, run)
+    told = {(spike["epoch"], spike["step"]): {row["key"]: row for row in spike["scalars"]} for spike in found["spikes"]}
+    assert sorted(told) == [(2, 7), (4, 7)]
+    assert told[2, 7]["lr"] == {"key": "lr", "epoch": 2, "step": 7, "value": 0.01, "usual": 0.01}
+    assert told[4, 7]["lr"] == {"key": "lr", "epoch": 4, "step": 7, "value": 0.0001, "usual": 0.0001}
+    assert (told[2, 7]["at"]["value"], told[2, 7]["at"]["usual"]) == (127, 127)
+    assert (found["warnings"], found["counts"]["duplicates"]) == ([], 0)
+    alone = asked(capsys, run, "--epoch", "2", "--step", "7")
+    assert [row["value"] for row in alone["batches"][0]["scalars"]] == [127, 0.01]
+    first = {spike["epoch"]: spike["samples"][0] for spike in found["spikes"]}
+    assert (first[2]["sample_id"], first[2]["also_in"], first[2]["also_in_epochs"]) == (999, [7], [4])
+    assert (first[4]["also_in"], first[4]["also_in_epochs"]) == ([7], [2])
+    every = asked(capsys, run, "--step", "7")
+    assert [(item["epoch"], item["n"]) for item in every["mix"] if item["label"] == 0] == [
+        (1, 3),
+        (2, 4),
+        (3, 3),
+        (4, 4),
+    ]
+    tables = [
+        block for block in xaicli.open_run(run).steps(step=7).report.sections[0].blocks if isinstance(block, Table)
+    ]
+    assert [len(table.rows) for table in tables if "against the mix" in table.title] == [3, 3, 3, 3]
+    report = xaicli.open_run(run).steps().report
+    assert "also stood in the spike at 7 of epoch" in report.sentence
+    page = xaicli.open_run(run).steps().html()
+    assert "By share of loss: step 7 of epoch 2" in page
+    assert "By share of loss: step 7 of epoch 4" in page
+    line = next(block for block in report.sections[0].blocks if isinstance(block, LineChart)).series[0]
+    assert line.x == tuple(range(240))
+
+
+@pytest.mark.parametrize(
+    ("scalars", "why"),
+    [
+        (lambda epoch, step: {"step": step, "lr": 1.0}, "no epoch was logged with it"),
+        (lambda epoch, step: {"epoch": epoch, "step": 60 * epoch + step, "lr": 1.0}, "it was logged at go on"),
+    ],
+)
+def test_scalars_that_count_their_steps_otherwise_stand_beside_no_batch(tmp_path, capsys, scalars, why):
+    found = asked(capsys, one_step_again_each_epoch(tmp_path / "run", scalars=scalars))
+    assert [spike["scalars"] for spike in found["spikes"]] == [[], []]
+    (said,) = (warning for warning in found["warnings"] if "lr stands beside no batch" in warning)
+    assert why in said
+
+
+def test_each_attempt_has_its_own_scalars_beside_it(tmp_path, capsys):
+    for attempt, steps in enumerate((range(1, 61), range(41, 101))):
+        with xaicli.Run(tmp_path / "run") as run:
+            for step in steps:
+                loss = np.full(4, 1 + step % 3 / 10) * (30 if (attempt, step) in ((0, 50), (1, 55)) else 1)
+                run.log_samples(sample_id=np.arange(4), loss=loss, mode="train", epoch=1, step=step)
+                run.log({"epoch": 1, "step": step, "lr": 0.5 + attempt})
+    found = asked(capsys, tmp_path / "run", "--attempts", "all")
+    told = {(spike["attempt"], spike["step"]): spike["scalars"][0] for spike in found["spikes"]}
+    assert {at: row["value"] for at, row in told.items()} == {(0, 50): 0.5, (1, 55): 1.5}
+    assert told[0, 50]["usual"] == 0.5
+    (spike,) = asked(capsys, tmp_path / "run")["spikes"]
+    assert (spike["step"], spike["scalars"][0]["value"]) == (55, 1.5)
+
+
+def test_gaps_are_of_what_was_logged_and_not_of_what_is_asked_about(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_facts([1, 2], camera=["front", "back"])
+        for step in range(1, 41):
+            if step not in (11, 12):
+                ids = [1] if step in (21, 22, 23) else [1, 2]
+                run.log_samples(sample_id=ids, label=[i - 1 for i in ids], loss=ids, mode="train", epoch=1, step=step)
+    gap = {"mode": "train", "ds_id": "", "epoch": 1, "rank": 0, "after": 10, "before": 13, "missing": 2}
+    for words in ((), ("--where", "camera = 'back'"), ("--label-map", "1=dog"), ("--duplicates", "last")):
+        assert asked(capsys, tmp_path / "run", *words)["gaps"] == [gap]
+    assert asked(capsys, tmp_path / "run", "--where", "sample_id = 2", "--around", 70)["gaps"] == []
+
+
+def test_classes_of_a_set_are_told_and_counted_each(tmp_path, capsys):
+    sets = {i: [c for c in range(3) if (i >> c) & 1] for i in range(8)}
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=["a", "b", "c"]) as run:
+        for step in range(1, 61):
+            ids = [7, 3, 1] if step == 30 else [step % 8, (step + 1) % 8, (step + 2) % 8]
+            loss = [90.0, 9.0, 1.0] if step == 30 else [1 + step % 3 / 10] * 3
+            run.log_samples(sample_id=ids, label=[sets[i] for i in ids], loss=loss, mode="train", epoch=1, step=step)
+    (spike,) = asked(capsys, tmp_path / "run")["spikes"]
+    assert [(row["label"], row["name"]) for row in spike["samples"]] == [
+        ([0, 1, 2], "a, b, c"),
+        ([0, 1], "a, b"),
+        ([0], "a"),
+    ]
+    rows = [[7, 3, 1], *([s % 8, (s + 1) % 8, (s + 2) % 8] for s in range(1, 61) if s != 30)]
+    share = {c: sum(c in sets[i] for batch in rows for i in batch) / 180 for c in range(3)}
+    mix = {item["name"]: item for item in spike["mix"]}
+    assert {name: item["n"] for name, item in mix.items()} == {"a": 3, "b": 2, "c": 1}
+    for number, name in enumerate("abc"):
+        assert mix[name]["expected"] == pytest.approx(3 * share[number])
+        assert mix[name]["p"] == pytest.approx(stats.binom.sf(mix[name]["n"] - 1, 3, share[number]))
+
+
+def test_words_of_a_step_hide_neither_ranks_nor_what_is_not_finite(tmp_path, capsys):
+    for rank in (0, 1):
+        with xaicli.Run(tmp_path / "run", rank=rank) as run:
+            for step in range(1, 61):
+                loss = np.array([0.9, 1.0, 1.1, 1.0, 1.0, 1.0]) + step % 3 / 10
+                if (rank, step) == (1, 30):
+                    loss[:2] = math.nan, math.inf
+                run.log_samples(sample_id=np.arange(6) + 6 * rank, loss=loss, mode="train", epoch=1, step=step)
+    said = xaicli.open_run(tmp_path / "run").steps(step=30).report.sentence
+    assert "Step 30 of epoch 1, rank 0, had 1 (usual 1.1)" in said
+    assert "Step 30 of epoch 1, rank 1, had 1.025 (usual 1.1) over 4 of 6 samples, the others are not finite" in said
+    assert "two samples hold 51 % of it" in said
+    whole = xaicli.open_run(tmp_path / "run").steps().report.sentence
+    assert "came at step 30 of epoch 1, rank 1, in 2 of 6 samples: #6 and #7." in whole
+
+
+def test_around_a_step_only_its_scalars_are_told(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(1, 301):
+            run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="train", epoch=1, step=step)
+            run.log({"epoch": 1, "step": step, "gn": math.nan if step in (20, 250) else 1.0})
+    assert [row["step"] for row in asked(capsys, tmp_path / "run")["non_finite_scalars"]] == [20]
+    assert [row["step"] for row in asked(capsys, tmp_path / "run", "--around", 240)["non_finite_scalars"]] == [250]
+    assert asked(capsys, tmp_path / "run", "--around", 150)["non_finite_scalars"] == []
+
+
+def test_a_condition_that_no_row_meets_is_said(recorded, capsys):
+    for question in ([], ["--step", "41"], ["--around", "41"]):
+        assert main(["steps", str(recorded[0]), *question, "--where", "label > 5"]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "no row of train meets --where 'label > 5'" in said

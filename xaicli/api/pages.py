@@ -188,12 +188,12 @@ def _steps(asked: Asked, *, whole: bool = True) -> Report:
     if not whole or asked.reader is None or asked.selection is None:
         return (step_report if one else steps_report)(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
-    from xaicli.queries.recorded import per_step
+    from xaicli.queries.recorded import of_last_attempt, per_step
 
     page, warnings = page_of(facts, asked.reader, asked.selection, [pictured_samples(asked.answer)])
     if one:
         return _warned(step_report(asked.answer, page), warnings)
-    return _warned(steps_report(asked.answer, page, scalars=per_step(asked.reader)), warnings)
+    return _warned(steps_report(asked.answer, page, scalars=of_last_attempt(per_step(asked.reader))), warnings)
 
 
 def _errors(asked: Asked) -> Report:

@@ -234,7 +234,7 @@ class RunReader(RunDecisions):
 
         Args:
             step: The samples of this step instead, by their share of its loss.
-            around: Only the steps within 50 of this one.
+            around: Only the steps within 50 of this one; which samples return is of all steps.
             spikes: How many spikes are told with their samples; 5 when None.
         """
         from xaicli.diagnosis.training import samples_of_step, steps

@@ -73,7 +73,10 @@ def steps(
         typer.Option(metavar="N", help="The samples of step N by their share of its loss.", show_default=False),
     ] = None,
     around: Annotated[
-        int | None, typer.Option(metavar="N", help="Only the steps within 50 of step N.", show_default=False)
+        int | None,
+        typer.Option(
+            metavar="N", help="Only the steps within 50 of step N; which samples return is of all.", show_default=False
+        ),
     ] = None,
     spikes: Annotated[
         int | None,

@@ -171,15 +171,17 @@ class Mix:
     p: float
 
 
-def mix(values: pl.Series, everywhere: pl.DataFrame) -> list[Mix]:
+def mix(values: pl.Series, everywhere: pl.DataFrame, total: int | None = None) -> list[Mix]:
     """The values of a step's rows against the mix of all rows, those furthest above first; nulls are a value.
 
     Args:
-        values: Of the step's rows.
-        everywhere: A row a value of all rows: the value, and how many there are.
+        values: Of the step's rows; of sets, each of whose items is a value of the row, the lists.
+        everywhere: A row a value of all rows: the value, and how many rows have it.
+        total: How many rows there are in all; the sum of those when None.
     """
-    here = dict(values.value_counts().iter_rows())
-    total = sum(n for _, n in everywhere.iter_rows())
+    each = values.list.unique().explode().drop_nulls() if isinstance(values.dtype, pl.List) else values
+    here = dict(each.value_counts().iter_rows())
+    total = sum(n for _, n in everywhere.iter_rows()) if total is None else total
     found = []
     for value, n in everywhere.iter_rows():
         own = int(here.get(value, 0))

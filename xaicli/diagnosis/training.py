@@ -12,6 +12,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.chance import benjamini_hochberg
+from xaicli.diagnosis.scalars import ScalarsBeside
 from xaicli.diagnosis.slices import spelled
 from xaicli.diagnosis.steps import (
     AROUND,
@@ -27,11 +28,11 @@ from xaicli.diagnosis.steps import (
 )
 from xaicli.errors import XaiError, whole_number
 from xaicli.queries.names import LabelNames
-from xaicli.queries.recorded import KEY, VALUE, per_step
+from xaicli.queries.recorded import start_again
 from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Reader, Rows, Tally
+from xaicli.reader import Reader, Rows, Tally, open_reader
 from xaicli.vocabulary import (
     ATTEMPT,
     DS_ID,
@@ -44,6 +45,7 @@ from xaicli.vocabulary import (
     RANK,
     SAMPLE_ID,
     STEP,
+    Duplicates,
 )
 
 _SHOWN = 5
@@ -102,14 +104,16 @@ def steps(
         origin = {MODE: pair[0], DS_ID: pair[1]}
         training = _Training(reader, selection, pair, names)
         batches = training.batches(tally)
+        if batches.is_empty():
+            warnings.append(_none_meets(reader, pair))
         near = batches
         if around is not None:
             near = batches.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
-            if near.is_empty():
+            if near.is_empty() and not batches.is_empty():
                 raise _no_step(around, batches, f"within {AROUND // 2} of step")
-        warnings += _without_steps(pair, batches)
+        logged = training.logged(batches)
+        warnings += _without_steps(pair, logged)
         parts.append(near.select(*(pl.lit(value).alias(name) for name, value in origin.items()), pl.all()))
-        spiked = batches.filter("is_spike")
         chosen = near.filter("is_spike").sort("height", STEP, descending=[True, False]).head(spikes)
         told = [("spikes", row) for row in chosen.iter_rows(named=True)]
         if (first := first_non_finite(near)) is not None:
@@ -117,7 +121,7 @@ def steps(
             first["before"] = before_it(batches, first) if broken else None
             told.append(("first_non_finite", first))
         wanted = [row for _, row in told] + [row["before"] for _, row in told if row.get("before")]
-        contents = _Contents.of(training, spiked, wanted)
+        contents = _Contents.of(training, batches, wanted)
         for key, row in told:
             if row.get("before"):
                 row["before"] |= contents.described(row["before"], _SHOWN)
@@ -125,10 +129,15 @@ def steps(
             extra[key].append({**origin, **row})
         if histories:
             _add_histories(reader, selection, pair, [row for _, row in told])
+        warnings += contents.scalars.warnings()
         extra["returning"] += [{**origin, **row} for row in contents.returning().iter_rows(named=True)]
-        missing = gaps(near).sort("missing", EPOCH, "after", descending=[True, False, False]).head(_GAPS)
+        if around is not None:
+            logged = logged.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
+        missing = gaps(logged).sort("missing", EPOCH, "after", descending=[True, False, False]).head(_GAPS)
         extra["gaps"] += [{**origin, **row} for row in missing.iter_rows(named=True)]
-        extra["non_finite_scalars"] += [{**origin, **row} for row in training.non_finite_scalars()]
+        extra["non_finite_scalars"] += [{**origin, **row} for row in contents.scalars.non_finite(around)]
+    if not sum(part.height for part in parts):
+        raise _nothing(reader, selection)
     return Answer(
         command="steps",
         run=reader.layout.described,
@@ -167,14 +176,17 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         batches = training.batches(tally)
         known.append(batches)
         here = list(batches.filter(pl.col(STEP) == step).iter_rows(named=True))
-        contents = _Contents.of(training, batches.filter("is_spike"), here)
+        contents = _Contents.of(training, batches, here)
         for row in here:
             place = {MODE: pair[0], DS_ID: pair[1]}
             extra["batches"].append({**place, **row, **contents.described(row, _LISTED)})
-            extra["mix"] += [{**place, **{key: row[key] for key in _WRITER}, **item} for item in contents.mix(row)]
+            extra["mix"] += [
+                {**place, **{key: row[key] for key in (EPOCH, *_WRITER)}, **item} for item in contents.mix(row)
+            ]
             parts.append(_with_histories(reader, selection, pair, row, contents.of_batch(row)))
     if not parts:
-        raise _no_step(step, pl.concat(known))
+        every = pl.concat(known)
+        raise _nothing(reader, selection) if every.is_empty() else _no_step(step, every)
     return Answer(
         command="steps",
         run=reader.layout.described,
@@ -222,6 +234,17 @@ def _without_steps(pair: Pair, batches: pl.DataFrame) -> list[str]:
         return []
     where = " ".join(part for part in pair if part)
     return [f"all rows of {where} of an epoch were logged at one step: each epoch is told as one batch"]
+
+
+def _none_meets(reader: Reader, pair: Pair) -> str:
+    """That a condition leaves nothing of a (mode, ds_id)."""
+    where = f" meets --where {reader.where.text!r}" if reader.where else " is among those selected"
+    return f"no row of {' '.join(part for part in pair if part)}{where}"
+
+
+def _nothing(reader: Reader, selection: Selection) -> XaiError:
+    columns = ", ".join(list(reader.dtypes)[:12])
+    return XaiError(_none_meets(reader, selection.pairs[0]), hint=f"columns that a condition can name: {columns}")
 
 
 def _no_step(step: int, batches: pl.DataFrame, where: str = "at step") -> XaiError:
@@ -279,6 +302,27 @@ class _Training:
                 frame = frame.with_columns(pl.col(key).alias(LABEL)) if key in columns else frame.rename({key: LABEL})
             yield rows._replace(frame=frame)
 
+    def logged(self, batches: pl.DataFrame) -> pl.DataFrame:
+        """Every batch that was logged, whatever the question leaves out of them: epoch, step, rank, attempt, n.
+
+        Args:
+            batches: Those that the question is about.
+        """
+        whole = self.reader.where is None and not self.selection.label_map
+        if whole and self.selection.duplicates is Duplicates.ALL:
+            return batches
+        own = self.reader
+        reader = open_reader(own.layout, strict=own.strict, attempts=own.which_attempts, no_facts=True)
+        frames = reader.place_frames(
+            *self.pair, [STEP, *_WRITER], list(self.selection.epochs[self.pair]), duplicates=Duplicates.ALL
+        )
+        n = pl.len().cast(pl.Int64).alias("n")
+        parts = [
+            rows.frame.group_by(STEP, *_WRITER).agg(n).with_columns(pl.lit(rows.place.epoch, pl.Int32).alias(EPOCH))
+            for rows in frames
+        ]
+        return pl.concat(parts).group_by(_BATCH).agg(pl.col("n").sum()).sort(_BATCH) if parts else batches
+
     @cached_property
     def seen(self) -> pl.DataFrame:
         """How often each sample was in a batch: sample_id, n."""
@@ -286,7 +330,7 @@ class _Training:
 
     @cached_property
     def labels(self) -> pl.DataFrame | None:
-        """How often each label was in a batch: label, n; None where labels are no groups."""
+        """How often each label was in a batch, alone or in a set: label, n; None where labels are no groups."""
         return self._everyone[1]
 
     @cached_property
@@ -296,7 +340,7 @@ class _Training:
         for rows in self.frames([SAMPLE_ID, key]):
             seen.append(rows.frame.group_by(SAMPLE_ID).agg(n))
             if _are_groups(rows.frame):
-                labels.append(rows.frame.group_by(LABEL).agg(n))
+                labels.append(_each(rows.frame).group_by(LABEL).agg(n))
         of_labels = pl.concat(labels, how="vertical_relaxed").group_by(LABEL).agg(pl.col("n").sum()) if labels else None
         counted = pl.concat(seen).group_by(SAMPLE_ID).agg(pl.col("n").sum())
         return counted, of_labels.sort(LABEL) if of_labels is not None else None
@@ -313,32 +357,20 @@ class _Training:
         joined = self.seen.join(self.facts, on=SAMPLE_ID, how="left")
         return joined.select(SAMPLE_ID, "n", *(spelled(joined[name]) for name in names))
 
-    @cached_property
-    def scalars(self) -> pl.DataFrame:
-        """Per-step scalars of the mode, or of none: key, epoch, step, value."""
-        near = pl.col(MODE).is_in([self.pair[0], ""]) & pl.col(DS_ID).is_in([self.pair[1], ""])
-        return per_step(self.reader).filter(near).select(KEY, EPOCH, STEP, VALUE).sort(KEY, STEP)
-
-    def scalars_at(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Each scalar at a batch, or the last before it, and its median over the steps around."""
-        found = []
-        for (key,), rows in self.scalars.group_by(KEY, maintain_order=True):
-            until = rows.filter(pl.col(STEP) <= batch[STEP]).tail(1)
-            if until.height:
-                around = rows.filter((pl.col(STEP) - batch[STEP]).abs() <= AROUND // 2)[VALUE]
-                usual = around.filter(around.is_finite()).median()
-                value, step = until[VALUE][0], until[STEP][0]
-                found.append({KEY: key, STEP: step, VALUE: value, "usual": usual})
-        return found
-
-    def non_finite_scalars(self) -> list[dict[str, Any]]:
-        """Where each scalar was first NaN or infinite."""
-        odd = self.scalars.filter(~pl.col(VALUE).is_finite())
-        return odd.group_by(KEY, maintain_order=True).first().select(KEY, EPOCH, STEP).to_dicts()
-
 
 def _are_groups(frame: pl.DataFrame) -> bool:
-    return LABEL in frame.columns and not frame.schema[LABEL].is_nested() and not frame.schema[LABEL].is_float()
+    if LABEL not in frame.columns:
+        return False
+    dtype = frame.schema[LABEL]
+    one = dtype.inner if isinstance(dtype, pl.List) else dtype
+    return isinstance(one, pl.DataType) and not one.is_nested() and not one.is_float()
+
+
+def _each(frame: pl.DataFrame) -> pl.DataFrame:
+    """The labels of rows: of sets a row each of their classes."""
+    if not isinstance(frame.schema[LABEL], pl.List):
+        return frame.select(LABEL)
+    return frame.select(pl.col(LABEL).list.unique().explode()).drop_nulls()
 
 
 def _merged() -> list[pl.Expr]:
@@ -356,17 +388,21 @@ class _Contents:
         training: Where they are from.
         rows: Their rows, with epoch, step and rank.
         spiked: Which of the batches are spikes: epoch, step, rank.
+        scalars: What was logged beside the batches.
+        again: Whether the steps of the batches start again with the epochs.
     """
 
     training: _Training
     rows: pl.DataFrame
     spiked: pl.DataFrame
+    scalars: ScalarsBeside
+    again: bool
     _mixes: dict[tuple[Any, ...], list[dict[str, Any]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, training: _Training, spiked: pl.DataFrame, told: Sequence[Mapping[str, Any]]) -> _Contents:
-        """Those that spike, and those that are told."""
-        spikes = spiked.select(_BATCH)
+    def of(cls, training: _Training, batches: pl.DataFrame, told: Sequence[Mapping[str, Any]]) -> _Contents:
+        """Those of all batches that spike, and those that are told."""
+        spikes = batches.filter("is_spike").select(_BATCH)
         others = pl.DataFrame([{key: row[key] for key in _BATCH} for row in told], schema=spikes.schema)
         wanted = pl.concat([spikes, others]).unique()
         columns = [SAMPLE_ID, STEP, *_WRITER, training.selection.label_key, PREDICTION, training.metric]
@@ -376,7 +412,8 @@ class _Contents:
             frame = found.frame.with_columns(pl.lit(found.place.epoch, pl.Int32).alias(EPOCH))
             parts.append(frame.join(wanted, on=_BATCH, how="semi", maintain_order="left"))
         rows = pl.concat(parts) if parts else pl.DataFrame()
-        return cls(training, rows, spikes)
+        scalars = ScalarsBeside.of(training.reader, training.pair, batches)
+        return cls(training, rows, spikes, scalars, start_again(batches))
 
     def of_batch(self, batch: Mapping[str, Any]) -> pl.DataFrame:
         """The rows of a batch by their share of its loss."""
@@ -391,13 +428,15 @@ class _Contents:
         found = []
         for row in rows.head(top).iter_rows(named=True):
             item = {SAMPLE_ID: row[SAMPLE_ID], "value": row[metric], "share": row["share"]}
-            if LABEL in row and not isinstance(row[LABEL], list):
+            if LABEL in row:
                 item |= {LABEL: row[LABEL], "name": names[row[LABEL]]}
             if PREDICTION in row:
                 item |= {PREDICTION: row[PREDICTION]}
-            found.append({**item, "facts": facts.get(row[SAMPLE_ID], {}), "also_in": elsewhere[row[SAMPLE_ID]]})
+            others = elsewhere[row[SAMPLE_ID]]
+            item |= {"facts": facts.get(row[SAMPLE_ID], {}), "also_in": [step for _, step in others]}
+            found.append(item | ({"also_in_epochs": [epoch for epoch, _ in others]} if self.again else {}))
         odd = sorted(self.mix(batch), key=lambda item: (item["p"], item["expected"] - item["n"]))
-        return {"samples": found, "mix": odd[:top], "scalars": self.training.scalars_at(batch)}
+        return {"samples": found, "mix": odd[:top], "scalars": self.scalars.at(batch)}
 
     def _facts_of(self, ids: pl.Series) -> dict[Any, dict[str, Any]]:
         known = self.training.facts
@@ -406,14 +445,14 @@ class _Contents:
         rows = known.filter(pl.col(SAMPLE_ID).is_in(ids.implode())).to_dicts()
         return {row.pop(SAMPLE_ID): {name: value for name, value in row.items() if value is not None} for row in rows}
 
-    def _spikes_of(self, ids: pl.Series, batch: Mapping[str, Any]) -> dict[Any, list[int]]:
-        """The steps of the other spikes that samples stood in."""
+    def _spikes_of(self, ids: pl.Series, batch: Mapping[str, Any]) -> dict[Any, list[tuple[int, int]]]:
+        """The epochs and steps of the other spikes that samples stood in."""
         here = pl.all_horizontal(pl.col(key) == batch[key] for key in _BATCH)
         among = self.rows.filter(pl.col(SAMPLE_ID).is_in(ids.implode()) & ~here)
-        found: dict[Any, list[int]] = {sample: [] for sample in ids}
-        stood = among.join(self.spiked, on=_BATCH, how="semi").select(SAMPLE_ID, STEP).unique().sort(STEP)
-        for sample, step in stood.iter_rows():
-            found[sample].append(step)
+        found: dict[Any, list[tuple[int, int]]] = {sample: [] for sample in ids}
+        stood = among.join(self.spiked, on=_BATCH, how="semi").select(SAMPLE_ID, EPOCH, STEP).unique()
+        for sample, epoch, step in stood.sort(EPOCH, STEP).iter_rows():
+            found[sample].append((epoch, step))
         return found
 
     def mix(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -427,7 +466,8 @@ class _Contents:
         rows, names, training = self.of_batch(batch), self.training.names, self.training
         found: list[dict[str, Any]] = []
         if _are_groups(rows) and training.labels is not None:
-            for item in mix(rows[LABEL], training.labels):
+            total = int(training.seen["n"].sum()) if isinstance(rows.schema[LABEL], pl.List) else None
+            for item in mix(rows[LABEL], training.labels, total):
                 found.append({"column": LABEL, LABEL: item.value, "name": names[item.value], **_odds(item)})
         groups = training.groups if training.facts.width > 1 else pl.DataFrame()
         here = rows.select(SAMPLE_ID).join(groups, on=SAMPLE_ID, how="left") if groups.width else groups

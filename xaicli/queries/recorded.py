@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -34,8 +35,10 @@ SCHEMA = {
 
 _CURVE = (KEY, MODE, DS_ID, AXIS)
 _COUNTER = "counter"
-_TRAINING_AXES = ("step", "iteration")
+TRAINING_AXES = ("step", "iteration")
 _TRIES = 5
+_NAMED = 3
+_OF = "of epoch"
 
 
 @dataclass
@@ -45,27 +48,43 @@ class LeftOut:
     Attributes:
         taken_back: Of earlier attempts, where a later one logged that part of the training, or that moment, again.
         duplicates: Of the same attempt at the same moment, by other ranks or before.
+        again: Of these, those that their own process logged again at a training step, and no epoch tells apart: {key:
+            how many}.
     """
 
     taken_back: int = 0
     duplicates: int = 0
+    again: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: LeftOut) -> None:
         """Count another's, too."""
         self.taken_back += other.taken_back
         self.duplicates += other.duplicates
+        self.again += other.again
 
     def warnings(self) -> list[str]:
-        """What was taken back, as warnings; none where nothing was."""
-        are = "scalar of an earlier attempt does" if self.taken_back == 1 else "scalars of earlier attempts do"
-        why = "a later attempt logged that part of the training again; --attempts all counts them"
-        return [f"{self.taken_back:,} {are} not count: {why}"] if self.taken_back else []
+        """What was taken back or logged again, as warnings; none where nothing was."""
+        said = []
+        if self.taken_back:
+            are = "scalar of an earlier attempt does" if self.taken_back == 1 else "scalars of earlier attempts do"
+            why = "a later attempt logged that part of the training again; --attempts all counts them"
+            said.append(f"{self.taken_back:,} {are} not count: {why}")
+        if n := self.again.total():
+            keys = sorted(self.again)
+            more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
+            were = "1 value was" if n == 1 else f"{n:,} values were"
+            said.append(
+                f"{were} logged again at the same step, of {', '.join(keys[:_NAMED])}{more}; the last counts: where "
+                'steps start again with each epoch, run.log({"epoch": ..., "step": ..., ...}) keeps them apart'
+            )
+        return said
 
 
 def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.DataFrame:
     """Every scalar that counts: of several at one moment the last attempt's, and in it the lowest rank's, the last.
 
-    With `--attempts all` those of each attempt.
+    With `--attempts all` those of each attempt. A moment is a step of an epoch, as far as the epoch is known: steps may
+    start again with each.
 
     A value counts unless a later attempt took it back, as it does with samples: by epoch and step where the time axis
     is the training step, by the count where `load_state` set the recorder's counter back, else by the epoch alone.
@@ -76,7 +95,8 @@ def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.Data
 
     Returns:
         key, mode, ds_id, epoch, step (the time), axis (of what: step, iteration, epoch, counter), value, attempt, rank;
-        by key, mode, ds_id, axis, step and attempt. Damaged files are left out and noted.
+        by key, mode, ds_id, axis, step and attempt, or by the epoch before the step where steps start again with each.
+        Damaged files are left out and noted.
 
     Raises:
         DamagedFileError: A file is damaged and the reader is strict.
@@ -87,11 +107,12 @@ def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.Data
     counters |= dict(counted.group_by(ATTEMPT).agg(pl.col(STEP).min()).iter_rows())
     curves = rows.partition_by(_CURVE, as_dict=True, maintain_order=True)
     kept = [_not_taken_back(curves[key], reader.take_backs, counters) for key in sorted(curves)]
-    told = [_one_a_moment(curve, (STEP, ATTEMPT)) for curve in kept]
-    counting = told if reader.which_attempts is Attempts.ALL else [_one_a_moment(curve, (STEP,)) for curve in told]
+    told = [_one_a_moment(curve, each_attempt=True) for curve in kept]
+    counting = told if reader.which_attempts is Attempts.ALL else [_one_a_moment(curve) for curve in told]
     if left_out is not None:
         left_out.duplicates = _height(kept) - _height(told)
         left_out.taken_back = rows.height - _height(kept) + _height(told) - _height(counting)
+        left_out.again = Counter({curve[KEY][0]: n for curve in kept if (n := _logged_again(curve))})
     return pl.concat(counting) if counting else pl.DataFrame(schema=SCHEMA)
 
 
@@ -100,12 +121,48 @@ def _height(frames: Sequence[pl.DataFrame]) -> int:
 
 
 def per_step(reader: Reader) -> pl.DataFrame:
-    """The scalars whose time is the training step, as `recorded_scalars` gives them, of each moment the last attempt's.
+    """The scalars whose time is the training step, as `recorded_scalars` gives them."""
+    return recorded_scalars(reader).filter(pl.col(AXIS).is_in(TRAINING_AXES))
 
-    Rows of samples that stand beside them have one value each.
+
+def of_last_attempt(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of scalars of several attempts, of each moment the last attempt's."""
+    curves = rows.partition_by(_CURVE, maintain_order=True)
+    return pl.concat([_one_a_moment(curve) for curve in curves]) if curves else rows
+
+
+def start_again(moments: pl.DataFrame) -> bool:
+    """Whether training steps start again with the epochs, so that a step alone is no moment.
+
+    Args:
+        moments: Rows with epoch and step, in any order; an epoch that is null says nothing.
     """
-    rows = recorded_scalars(reader).filter(pl.col(AXIS).is_in(_TRAINING_AXES))
-    return rows.unique([*_CURVE, STEP], keep="last", maintain_order=True)
+    known = moments.select(EPOCH, STEP).drop_nulls().sort(EPOCH, STEP)
+    return bool((known[STEP].diff() < 0).any())
+
+
+def counted_on(moments: pl.DataFrame) -> dict[int, int]:
+    """What to add to the steps of each epoch so that they go on over the epochs: nothing where they do so already.
+
+    Args:
+        moments: As of `start_again`.
+    """
+    if not start_again(moments):
+        return {}
+    known = moments.select(EPOCH, STEP).drop_nulls()
+    first = int(known[STEP].min())  # type: ignore[arg-type]
+    added, offsets = 0, {}
+    for epoch, last in known.group_by(EPOCH).agg(pl.col(STEP).max()).sort(EPOCH).iter_rows():
+        offsets[epoch] = added
+        added += last - first + 1
+    return offsets
+
+
+def going_on(offsets: Mapping[int, int]) -> pl.Expr:
+    """The step of a row, counted on over the epochs as `counted_on` says; null where the epoch is not known to it."""
+    if not offsets:
+        return pl.col(STEP)
+    return pl.col(STEP) + pl.col(EPOCH).replace_strict(dict(offsets), default=None, return_dtype=pl.Int64)
 
 
 def _not_taken_back(
@@ -120,7 +177,7 @@ def _not_taken_back(
     for back in take_backs:
         if axis == EPOCH:
             before = pl.col(STEP) <= back.epoch
-        elif axis in _TRAINING_AXES:
+        elif axis in TRAINING_AXES:
             # Scalars logged outside of epochs have the step alone.
             epoch = pl.col(EPOCH).fill_null(back.epoch) if back.attempt in counters else pl.col(EPOCH)
             before = (epoch < back.epoch) | ((epoch == back.epoch) & (pl.col(STEP) < back.step))
@@ -132,13 +189,24 @@ def _not_taken_back(
     return curve
 
 
-def _one_a_moment(curve: pl.DataFrame, moment: Sequence[str]) -> pl.DataFrame:
+def _one_a_moment(curve: pl.DataFrame, *, each_attempt: bool = False) -> pl.DataFrame:
     """The last attempt's value, in it the lowest rank's, in it the last, at each moment; by moment."""
-    steps = curve[STEP]
-    if curve.height < 2 or bool((steps.diff().drop_nulls() > 0).all()):
+    if curve.height < 2 or bool((curve[STEP].diff().drop_nulls() > 0).all()):
         return curve
+    at = [STEP]
+    if curve[AXIS][0] in TRAINING_AXES:
+        # One that says no epoch is at the step of the one that does.
+        curve = curve.with_columns(pl.col(EPOCH).fill_null(pl.col(EPOCH).max().over(STEP)).alias(_OF))
+        at = [_OF, STEP] if start_again(curve) else [STEP, _OF]
+    at += [ATTEMPT] if each_attempt else []
     ordered = curve.sort(ATTEMPT, RANK, descending=[False, True], maintain_order=True)
-    return ordered.unique(moment, keep="last", maintain_order=True).sort(moment, maintain_order=True)
+    return ordered.unique(at, keep="last", maintain_order=True).sort(at, maintain_order=True).drop(_OF, strict=False)
+
+
+def _logged_again(curve: pl.DataFrame) -> int:
+    """How many values of a training step the process that logged them replaced, without an epoch to tell them apart."""
+    nameless = curve.filter(pl.col(EPOCH).is_null()) if curve[AXIS][0] in TRAINING_AXES else curve.clear()
+    return nameless.height - nameless.select(STEP, ATTEMPT, RANK).n_unique()
 
 
 def _rows(reader: Reader) -> pl.DataFrame:

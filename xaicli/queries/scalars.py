@@ -92,22 +92,31 @@ def averaged(rows: pl.DataFrame, groups: Mapping[str, Sequence[str]], warnings: 
             .otherwise(pl.col(STEP))
             .alias(STEP)
         )
+        # A step is a moment by itself, unless steps start again with the epochs.
+        part = part.with_columns((pl.col(STEP).diff() < 0).any().over(CURVE).alias(_OF))
+        of_epoch = pl.when(pl.col(_OF).any().over(curve)).then(EPOCH).alias(_OF)
         finite = pl.col(VALUE).filter(pl.col(VALUE).is_finite())
         spread = finite.std(ddof=1)
-        means = part.group_by([*curve, STEP]).agg(
-            pl.col(EPOCH).first(),
-            finite.mean().fill_null(math.nan).alias(VALUE),
-            (finite.mean() - spread).alias(LOW),
-            (finite.mean() + spread).alias(HIGH),
-            finite.len().cast(pl.Int64).alias(N),
+        means = (
+            part.with_columns(of_epoch)
+            .group_by([*curve, _OF, STEP])
+            .agg(
+                pl.col(EPOCH).first(),
+                finite.mean().fill_null(math.nan).alias(VALUE),
+                (finite.mean() - spread).alias(LOW),
+                (finite.mean() + spread).alias(HIGH),
+                finite.len().cast(pl.Int64).alias(N),
+            )
         )
         if len(members) > 1 and means.filter(pl.col(N) > 1).is_empty():
             warnings.append(f"the runs of group {name} share no step: there is no spread to show")
-        parts.append(means.with_columns(pl.lit(name).alias(RUN)).select(list(SCHEMA)).sort(*curve, STEP))
+        ordered = means.sort(*curve, _OF, STEP)
+        parts.append(ordered.with_columns(pl.lit(name).alias(RUN)).select(list(SCHEMA)))
     return pl.concat(parts)
 
 
 _LOG_SUFFIX = ".txt"
+_OF = "of epoch"
 
 
 def scalars(
@@ -131,7 +140,8 @@ def scalars(
         smoothing: Weight of the past in an exponential mean, at least 0 and less than 1, corrected for its start: the
             value at t is the mean of all values up to t with weights smoothing^(t - i).
         group: `NAME=PATTERN,...` items or {name: patterns}: the runs whose path or name matches become one curve, the
-            mean with mean -/+ standard deviation (n - 1) over the runs that have the step.
+            mean with mean -/+ standard deviation (n - 1) over the runs that have the step, and the epoch too where
+            steps start again with each.
         attempts: `last` leaves out what a later attempt logged again, `all` counts it: where several attempts of a run
             logged scalars, `line` names them, "attempt 0".
         strict: Fail on a damaged file instead of leaving it out.

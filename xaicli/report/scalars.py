@@ -12,14 +12,17 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.queries.recorded import AXIS, KEY, VALUE
+from xaicli.queries.recorded import AXIS, KEY, VALUE, counted_on, going_on
 from xaicli.queries.scalars import CURVE, GRAPH, HIGH, LINE, LOW, RUN, SMOOTHED, SOURCE, smooth
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, listed, shorts
 from xaicli.report.page import Names, RunFacts, made, run_line
-from xaicli.vocabulary import DS_ID, MODE, STEP
+from xaicli.vocabulary import DS_ID, EPOCH, MODE, STEP
 
+_X, _AGAIN = "x", "again"
+_IN_CHART = (GRAPH, KEY, AXIS)
+"""What the curves of one chart share."""
 POINTS = 400
 """The most points of a line that are drawn, about."""
 
@@ -31,6 +34,9 @@ class Curve:
     what: dict[str, str]
     """What tells it apart: the values of `CURVE`."""
     step: tuple[int, ...]
+    epoch: tuple[int | None, ...]
+    x: tuple[float, ...]
+    """Where the values are drawn: at the step, counted on where steps start again with the epochs."""
     value: tuple[float | None, ...]
     smoothed: tuple[float | None, ...]
     low: tuple[float | None, ...]
@@ -38,8 +44,18 @@ class Curve:
 
     @property
     def known(self) -> list[tuple[int, float]]:
-        """The finite (step, value) pairs."""
-        return [(step, value) for step, value in zip(self.step, self.value, strict=True) if value is not None]
+        """The finite values, each with its number among all."""
+        return [(number, value) for number, value in enumerate(self.value) if value is not None]
+
+    @property
+    def starts_again(self) -> bool:
+        """Whether its steps start again with the epochs."""
+        return any(x != step for x, step in zip(self.x, self.step, strict=True))
+
+    def when(self, number: int) -> str:
+        """When a value was logged, in words."""
+        said = f"{self.what[AXIS]} {self.step[number]:,}"
+        return f"{said} of epoch {self.epoch[number]}" if self.starts_again else said
 
     @property
     def has_band(self) -> bool:
@@ -50,12 +66,26 @@ class Curve:
 def curves(rows: pl.DataFrame, smoothing: float = 0.0) -> Iterator[Curve]:
     """The rows curve by curve, in their order."""
     wanted = [VALUE, SMOOTHED if SMOOTHED in rows.columns else VALUE, LOW, HIGH]
-    for key, part in rows.group_by(CURVE, maintain_order=True):
+    for key, part in _drawn(rows).group_by(CURVE, maintain_order=True):
         if smoothing:
             part = part.with_columns(smooth(name, smoothing).alias(name) for name in (LOW, HIGH))
         value, smoothed, low, high = (_finite(part[name]) for name in wanted)
         what = dict(zip(CURVE, (str(item) for item in key), strict=True))
-        yield Curve(what, tuple(part[STEP].to_list()), value, smoothed, low, high)
+        step, epoch, x = (tuple(part[name].to_list()) for name in (STEP, EPOCH, _X))
+        yield Curve(what, step, epoch, x, value, smoothed, low, high)
+
+
+def _drawn(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with where they are drawn; the curves of one chart whose steps start again are counted on alike."""
+    again = (pl.col(STEP).diff() < 0).any().over(CURVE)
+    rows = rows.with_columns(pl.col(STEP).cast(pl.Float64).alias(_X), again.alias(_AGAIN))
+    if not rows[_AGAIN].any():
+        return rows
+    parts = []
+    for _, chart in rows.group_by(_IN_CHART, maintain_order=True):
+        counted = going_on(counted_on(chart.filter(_AGAIN))).cast(pl.Float64).fill_null(pl.col(_X))
+        parts.append(chart.with_columns(pl.when(_AGAIN).then(counted).otherwise(_X).alias(_X)))
+    return pl.concat(parts)
 
 
 def thinned(y: Sequence[float | None], most: int = POINTS) -> list[int]:
@@ -147,7 +177,7 @@ def scalar_blocks(
 def _by_chart(found: Sequence[Curve]) -> dict[tuple[str, ...], list[Curve]]:
     charts: dict[tuple[str, ...], list[Curve]] = {}
     for curve in found:
-        charts.setdefault(tuple(curve.what[part] for part in (GRAPH, KEY, AXIS)), []).append(curve)
+        charts.setdefault(tuple(curve.what[part] for part in _IN_CHART), []).append(curve)
     return charts
 
 
@@ -159,11 +189,11 @@ def _chart(group: Sequence[Curve], found: Sequence[Curve], names: Names, smoothi
     for order, curve in enumerate(drawn):
         name, key = _name(curve, group), _key(curve, found)
         points = thinned(curve.smoothed)
-        x = tuple(float(curve.step[i]) for i in points)
+        x = tuple(curve.x[i] for i in points)
         if smoothing:
             raw = thinned(curve.value)
             y = tuple(curve.value[i] for i in raw)
-            series.append(Series(f"{name}, as recorded", tuple(float(curve.step[i]) for i in raw), y, Tone.FAINT))
+            series.append(Series(f"{name}, as recorded", tuple(curve.x[i] for i in raw), y, Tone.FAINT))
         if curve.has_band:
             low, high = (tuple(side[i] for i in points) for side in (curve.low, curve.high))
             bands.append(Band(name, x, low, high, key=key))
@@ -173,7 +203,7 @@ def _chart(group: Sequence[Curve], found: Sequence[Curve], names: Names, smoothi
     return LineChart(
         name=names("scalar", what[GRAPH], what[KEY], what[AXIS]),
         title=title,
-        x_label=what[AXIS],
+        x_label=f"{what[AXIS]}, counted on over the epochs" if any(c.starts_again for c in drawn) else what[AXIS],
         y_label=what[KEY],
         series=tuple(sorted(series, key=lambda line: line.tone is not Tone.FAINT)),
         bands=tuple(bands),
@@ -210,9 +240,9 @@ def _key(curve: Curve, found: Sequence[Curve]) -> str:
 
 
 def _in_words(curve: Curve, group: Sequence[Curve]) -> str:
-    (first_step, first), (last_step, last) = curve.known[0], curve.known[-1]
-    where, said = curve.what[AXIS], shorts((first, last))
-    return f"{_name(curve, group)}: {said[0]} at {where} {first_step:,}, {said[1]} at {where} {last_step:,}."
+    (begin, first), (end, last) = curve.known[0], curve.known[-1]
+    said = shorts((first, last))
+    return f"{_name(curve, group)}: {said[0]} at {curve.when(begin)}, {said[1]} at {curve.when(end)}."
 
 
 def _table(found: Sequence[Curve], names: Names, title: str) -> Table:

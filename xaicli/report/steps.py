@@ -11,6 +11,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
+from xaicli.queries.recorded import counted_on, going_on, start_again
 from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, sample_name, shorts
@@ -77,15 +78,14 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
     """
     page = page or Page()
     step, metric = answer.selection["step"], _metric(answer)
-    said = " ".join(
-        _batch_words(batch, answer.data.filter(_of(batch)).to_dicts(), metric) for batch in answer.extra["batches"]
-    )
     several = [key for key in _SEVERAL if len({batch[key] for batch in answer.extra["batches"]}) > 1]
+    said = " ".join(
+        _batch_words(batch, _told_rows(batch, answer), metric, several) for batch in answer.extra["batches"]
+    )
     blocks: list[Block] = []
     for number, batch in enumerate(answer.extra["batches"]):
-        told = {row["sample_id"]: row for row in batch["samples"]}
-        rows = [{**told.get(row["sample_id"], {}), **row} for row in answer.data.filter(_of(batch)).to_dicts()]
-        keys = ("mode", "ds_id", "rank", "attempt")
+        rows = _told_rows(batch, answer)
+        keys = ("mode", "ds_id", "epoch", "rank", "attempt")
         mix = [item for item in answer.extra["mix"] if all(item[key] == batch[key] for key in keys)]
         words = ", ".join((f"step {step}", *(f"{key} {batch[key]}" for key in several)))
         blocks += _gallery(batch, metric, words, page)
@@ -119,6 +119,12 @@ def pictured_samples(answer: Answer) -> Answer:
     return replace(answer, data=frame.unique(maintain_order=True))
 
 
+def _told_rows(batch: Mapping[str, Any], answer: Answer) -> list[dict[str, Any]]:
+    """The rows of a batch, with what more is told of the first."""
+    told = {row["sample_id"]: row for row in batch["samples"]}
+    return [{**told.get(row["sample_id"], {}), **row} for row in answer.data.filter(_of(batch)).to_dicts()]
+
+
 def _of(batch: Mapping[str, Any]) -> pl.Expr:
     return pl.all_horizontal(pl.col(key) == batch[key] for key in ("mode", "ds_id", "epoch", "step", "rank", "attempt"))
 
@@ -135,58 +141,90 @@ def _sentence(answer: Answer) -> str:
     if answer.extra["gaps"]:
         told += f"; the longest gap: {_gap_in_words(max(answer.extra['gaps'], key=lambda gap: gap['missing']))}"
     said = [f"{told}."]
-    said += [_batch_words(spike, spike["samples"], metric) for spike in answer.extra["spikes"][:1]]
-    said += [_non_finite_words(answer, first, metric) for first in answer.extra["first_non_finite"][:1]]
+    several = [key for key in _SEVERAL if answer.data[key].n_unique() > 1]
+    said += [_batch_words(spike, spike["samples"], metric, several) for spike in answer.extra["spikes"][:1]]
+    said += [_non_finite_words(answer, first, metric, several) for first in answer.extra["first_non_finite"][:1]]
     if back := answer.extra["returning"]:
         shown = listed([sample_name(row["sample_id"]) for row in back])
         said.append(f"More often in spikes than chance would bring: {shown}.")
     return " ".join(said)
 
 
-def _batch_words(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], metric: str) -> str:
+def _which(batch: Mapping[str, Any], several: Sequence[str]) -> str:
+    """The step of a batch, and what tells it apart from others of the step: "step 7 of epoch 2, rank 1,"."""
+    words = {"mode": "", "ds_id": "dataset ", "rank": "rank ", "attempt": "attempt "}
+    apart = [f"{words[key]}{batch[key]}" for key in several if key in words and batch[key] not in ("", None)]
+    said = f"step {batch['step']:,} of epoch {batch['epoch']}"
+    return f"{said}, {', '.join(apart)}," if apart else said
+
+
+def _batch_words(
+    batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], metric: str, several: Sequence[str]
+) -> str:
     """What a batch was, and how much of it few samples hold."""
-    said = f"Step {batch['step']:,} of epoch {batch['epoch']}"
+    which = _which(batch, several)
+    said = which[0].upper() + which[1:]
     mean = mean_column(metric)
     if batch[mean] is None:
-        return f"{said}: no finite {metric} in {count(batch['n'], 'sample')}."
+        return f"{said.removesuffix(',')}: no finite {metric} in {count(batch['n'], 'sample')}."
     verb = "jumped to" if batch["is_spike"] else "had"
     loss, usual = shorts((batch[mean], batch["usual"]), 3)
-    return f"{said} {verb} {loss} (usual {usual}): {_held(batch, samples)}."
+    said += f" {verb} {loss} (usual {usual})"
+    if odd := batch["non_finite"]:
+        others = "the other is" if odd == 1 else "the others are"
+        said += f" over {batch['n'] - odd:,} of {count(batch['n'], 'sample')}, {others} not finite"
+    held = _held(batch, samples)
+    return f"{said}: {held}." if held else f"{said}."
 
 
 def _held(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
-    """Who holds the loss of a batch, and where else they stood."""
-    known = [row for row in samples[:FEW] if row["share"] is not None]
+    """Who holds the loss of a batch, and where else they stood; "" where those that are told do not say."""
+    known = [row for row in samples if row["share"] is not None][:FEW]
     held, few = 0.0, 0
     while few < len(known) and held < MOST_OF_IT:
         held, few = held + known[few]["share"], few + 1
     if held < MOST_OF_IT:
-        return f"no few samples hold it, the highest {_WORDS[few]} of {batch['n']:,} have {100 * held:.0f} %"
+        if few < FEW:  # those that are not finite come first, and only so many are told
+            return ""
+        finite = batch["n"] - batch["non_finite"]
+        return f"no few samples hold it, the highest {_WORDS[few]} of {finite:,} have {100 * held:.0f} %"
     said = f"{_WORDS[few]} {'sample holds' if few == 1 else 'samples hold'} {100 * held:.0f} % of it"
     again = [row for row in known[:few] if row.get("also_in")]
-    steps = sorted({step for row in again for step in row["also_in"]})
+    steps = list(dict.fromkeys(moment for row in again for moment in _others(row)))
     if steps:
         who = "it" if few == 1 else "all of them" if len(again) == few else f"{_WORDS[len(again)]} of them"
-        where = listed([f"{step:,}" for step in steps], _STEPS_TOLD)
+        where = listed([said for _, said in sorted(steps)], _STEPS_TOLD)
         said += f"; {who} also stood in the {'spike' if len(steps) == 1 else 'spikes'} at {where}"
     return said
 
 
-def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str) -> str:
+def _others(row: Mapping[str, Any]) -> list[tuple[tuple[int, int], str]]:
+    """The other spikes that a sample stood in, in order, with their words: of steps that start again the epoch too."""
+    steps, epochs = row.get("also_in") or [], row.get("also_in_epochs")
+    if epochs is None:
+        return [((0, step), f"{step:,}") for step in steps]
+    return [((epoch, step), f"{step:,} of epoch {epoch}") for epoch, step in zip(epochs, steps, strict=True)]
+
+
+def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str, several: Sequence[str]) -> str:
     """Where the loss broke, and what broke it: a sample of the batch, or the weights before it."""
-    said = f"The first {metric} that is not finite came at step {first['step']:,} of epoch {first['epoch']}"
+    said = f"The first {metric} that is not finite came at {_which(first, several).removesuffix(',')}"
     before = first.get("before")
     if first["non_finite"] < first["n"]:
         odd = [sample_name(row["sample_id"]) for row in first["samples"] if not math.isfinite(row["value"] or 0.0)]
-        return f"{said}, in {first['non_finite']:,} of {count(first['n'], 'sample')}: {listed(odd)}."
+        left = first["non_finite"] - len(odd)
+        named = f"{', '.join(odd)} and {left:,} more" if left > 0 else listed(odd)
+        return f"{said}, in {first['non_finite']:,} of {count(first['n'], 'sample')}: {named}."
     said += f", in {'its one sample' if first['n'] == 1 else 'all ' + count(first['n'], 'sample')}"
     if not before:
         return f"{said}, and no batch stands before it."
     loss, usual = shorts((before[mean_column(metric)], before["usual"]), 3)
     said += (
         f": the weights were broken by then, so look at the batch before it, step {before['step']:,}, "
-        f"with {loss} (usual {usual}): {_held(before, before['samples'])}"
+        f"with {loss} (usual {usual})"
     )
+    held = _held(before, before["samples"])
+    said += f": {held}" if held else ""
     same = [row for row in answer.extra["non_finite_scalars"] if row["mode"] == first["mode"]]
     early = [f"{row['key']} at step {row['step']:,}" for row in same if row["step"] <= first["step"]]
     return f"{said}. Not finite before that or then: {listed(early)}." if early else f"{said}."
@@ -201,9 +239,10 @@ def _blocks(
     scalars: pl.DataFrame | None = None,
 ) -> Iterator[Block]:
     metric = _metric(answer)
-    yield _chart(batches, metric, words, page)
+    offsets = counted_on(batches)
+    yield _chart(batches, metric, words, page, offsets)
     if scalars is not None:
-        yield from _scalar_charts(batches, scalars, place, words, page)
+        yield from _scalar_charts(batches, scalars, place, words, page, offsets)
     if missing := _here(answer.extra["gaps"], place):
         yield Text(_gap_words(missing), Tone.FAINT)
     spikes = _here(answer.extra["spikes"], place)
@@ -212,14 +251,18 @@ def _blocks(
     else:
         yield Text("No batch stands out from those around it.", Tone.GOOD)
     for first in _here(answer.extra["first_non_finite"], place):
-        yield from _batch_blocks(first, metric, f"first non-finite, step {first['step']}", page, "non-finite")
+        yield from _batch_blocks(first, metric, f"first non-finite, {_heading(first)}", page, "non-finite")
         if before := first.get("before"):
             inside = {**before, "mode": first["mode"], "ds_id": first["ds_id"]}
-            yield from _batch_blocks(inside, metric, f"the batch before it, step {before['step']}", page, "before")
+            yield from _batch_blocks(inside, metric, f"the batch before it, {_heading(before)}", page, "before")
     for spike in spikes:
-        yield from _batch_blocks(spike, metric, f"step {spike['step']}", page, "spike")
+        yield from _batch_blocks(spike, metric, _heading(spike), page, "spike")
     if back := _here(answer.extra["returning"], place):
         yield _returning_table(back, words, page)
+
+
+def _heading(batch: Mapping[str, Any]) -> str:
+    return f"step {batch['step']} of epoch {batch['epoch']}"
 
 
 def _batch_blocks(batch: Mapping[str, Any], metric: str, words: str, page: Page, name: str) -> Iterator[Block]:
@@ -273,17 +316,27 @@ def _fact_words(row: Mapping[str, Any]) -> list[str]:
 
 
 def _scalar_charts(
-    batches: pl.DataFrame, scalars: pl.DataFrame, place: tuple[Any, Any], words: str, page: Page
+    batches: pl.DataFrame,
+    scalars: pl.DataFrame,
+    place: tuple[Any, Any],
+    words: str,
+    page: Page,
+    offsets: Mapping[int, int],
 ) -> Iterator[Multiples]:
     """What was logged beside the batches, each scalar in a chart of its own over the same steps."""
-    first, last = batches["step"].min(), batches["step"].max()
-    here = scalars.filter(pl.col("step").is_between(first, last) & pl.col("mode").is_in([place[0], ""]))
+    first, last = batches.select(going_on(offsets).min().alias("first"), going_on(offsets).max().alias("last")).row(0)
+    near = pl.col("mode").is_in([place[0], ""]) & pl.col("ds_id").is_in([place[1], ""])
     charts = []
-    for (key,), rows in here.group_by("key", maintain_order=True):
-        thin = rows.sort("step").gather_every(-(-rows.height // _POINTS))
+    for (key,), rows in scalars.filter(near).group_by("key", maintain_order=True):
+        if not offsets and start_again(rows):
+            rows = rows.filter(pl.col("epoch").is_in(batches["epoch"].unique().implode()))
+        rows = rows.with_columns(going_on(offsets).alias("x")).filter(pl.col("x").is_between(first, last)).sort("x")
+        if rows.is_empty():
+            continue
+        thin = rows.gather_every(-(-rows.height // _POINTS))
         known = tuple(value if math.isfinite(value) else None for value in thin["value"])
-        line = Series(str(key), tuple(map(float, thin["step"])), known)
-        charts.append(LineChart(page.names("scalar", words, str(key)), str(key), "step", str(key), (line,)))
+        line = Series(str(key), tuple(map(float, thin["x"])), known)
+        charts.append(LineChart(page.names("scalar", words, str(key)), str(key), _over(offsets), str(key), (line,)))
     left = len(charts) - _SCALARS
     if charts:
         yield Multiples(
@@ -296,22 +349,38 @@ def _scalar_charts(
 
 
 def _scalars_table(batch: Mapping[str, Any], words: str, page: Page) -> list[Table]:
-    rows = tuple((row["key"], str(row["step"]), row["value"], row["usual"]) for row in batch["scalars"])
-    columns = (Column("scalar"), Column("at step"), Column("value", Cell.NUMBER), Column("usual", Cell.NUMBER))
+    rows = tuple(
+        (row["key"], *map(_when, (row["epoch"], row["step"])), row["value"], row["usual"]) for row in batch["scalars"]
+    )
+    columns = (
+        Column("scalar"),
+        Column("epoch"),
+        Column("at step"),
+        Column("value", Cell.NUMBER),
+        Column("usual", Cell.NUMBER),
+    )
     name = page.names("scalars", words, batch["rank"])
     return [Table(name, f"Scalars: {words}", columns, rows, folded=True)] if rows else []
+
+
+def _when(number: int | None) -> str:
+    return "–" if number is None else str(number)
 
 
 def _here(rows: Sequence[Mapping[str, Any]], place: tuple[Any, Any]) -> list[Mapping[str, Any]]:
     return [row for row in rows if (row["mode"], row["ds_id"]) == place]
 
 
-def _chart(batches: pl.DataFrame, metric: str, words: str, page: Page) -> LineChart:
+def _over(offsets: Mapping[int, int]) -> str:
+    return "step, counted on over the epochs" if offsets else "step"
+
+
+def _chart(batches: pl.DataFrame, metric: str, words: str, page: Page, offsets: Mapping[int, int]) -> LineChart:
     """Batch losses over the steps; of many the highest of each stretch, so that no spike is lost."""
     lines, mean = [], mean_column(metric)
     ranks = batches["rank"].unique().sort()
     for order, rank in enumerate(ranks):
-        rows = batches.filter(pl.col("rank") == rank)
+        rows = batches.filter(pl.col("rank") == rank).with_columns(going_on(offsets).alias("step"))
         every = -(-rows.height // _POINTS)
         thin = (
             rows.with_columns((pl.int_range(pl.len()) // every).alias("stretch"))
@@ -329,7 +398,7 @@ def _chart(batches: pl.DataFrame, metric: str, words: str, page: Page) -> LineCh
     return LineChart(
         name=page.names("steps", words),
         title=f"{metric} of each batch, {words}",
-        x_label="step",
+        x_label=_over(offsets),
         y_label=metric,
         series=tuple(lines),
         legend="Of each stretch of steps the highest batch." if most else "",
@@ -404,7 +473,7 @@ def _label(value: Any, page: Page) -> str:
 
 
 def _other_steps(row: Mapping[str, Any]) -> str:
-    return listed([f"{step:,}" for step in row["also_in"]], _STEPS_TOLD) if row.get("also_in") else ""
+    return listed([said for _, said in _others(row)], _STEPS_TOLD)
 
 
 def _mix_table(mix: Sequence[Mapping[str, Any]], words: str, name: str) -> Table:

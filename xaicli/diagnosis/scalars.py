@@ -1,0 +1,109 @@
+"""The scalars that were logged beside the batches of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from xaicli.diagnosis.steps import AROUND
+from xaicli.queries.recorded import KEY, VALUE, counted_on, going_on, of_last_attempt, per_step, start_again
+from xaicli.queries.selection import Pair
+from xaicli.reader import Reader
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, STEP, Attempts
+
+_AT = "at"
+
+
+@dataclass(frozen=True)
+class ScalarsBeside:
+    """The scalars of a mode and dataset, or of none, and where they stand among the batches.
+
+    Attributes:
+        rows: key, mode, ds_id, epoch, step, axis, value, attempt, rank; of one key by moment.
+        offsets: Of each key that can stand beside the batches, what to add to the steps of each epoch.
+        apart: Keys that cannot, each with the reason.
+        each_attempt: Whether several attempts may have logged one moment.
+    """
+
+    rows: pl.DataFrame
+    offsets: Mapping[str, Mapping[int, int]]
+    apart: Mapping[str, str]
+    each_attempt: bool
+
+    @classmethod
+    def of(cls, reader: Reader, pair: Pair, batches: pl.DataFrame) -> ScalarsBeside:
+        """Those of a run.
+
+        Args:
+            reader: The run.
+            pair: The mode and the dataset.
+            batches: Rows with epoch and step.
+        """
+        near = pl.col(MODE).is_in([pair[0], ""]) & pl.col(DS_ID).is_in([pair[1], ""])
+        rows = per_step(reader).filter(near).sort(KEY, maintain_order=True)
+        moments = batches.select(EPOCH, STEP).unique()
+        offsets: dict[str, Mapping[int, int]] = {}
+        apart: dict[str, str] = {}
+        for (key,), own in rows.group_by(KEY, maintain_order=True):
+            if why := _counts_otherwise(own, moments):
+                apart[str(key)] = why
+            elif start_again(moments) or start_again(own):
+                offsets[str(key)] = counted_on(pl.concat([moments, own.select(EPOCH, STEP)]))
+            else:
+                offsets[str(key)] = {}
+        return cls(rows, offsets, apart, reader.which_attempts is Attempts.ALL)
+
+    def at(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Each scalar at a batch, or the last before it, and its median over the steps around.
+
+        What another attempt than the batch's logged at a moment that the batch's own, or one before it, logged too does
+        not count.
+        """
+        rows, found = self.rows, []
+        if self.each_attempt:
+            rows = of_last_attempt(rows.filter(pl.col(ATTEMPT) <= batch[ATTEMPT]))
+        for (key,), own in rows.group_by(KEY, maintain_order=True):
+            if (offsets := self.offsets.get(str(key))) is None:
+                continue
+            here = batch[STEP] + offsets.get(batch[EPOCH], 0)
+            own = own.with_columns(going_on(offsets).alias(_AT)).drop_nulls(_AT).sort(_AT, maintain_order=True)
+            until = own.filter(pl.col(_AT) <= here).tail(1)
+            if until.height:
+                around = own.filter((pl.col(_AT) - here).abs() <= AROUND // 2)[VALUE]
+                usual = around.filter(around.is_finite()).median()
+                found.append({KEY: key, **until.select(EPOCH, STEP, VALUE).row(0, named=True), "usual": usual})
+        return found
+
+    def non_finite(self, around: int | None = None) -> list[dict[str, Any]]:
+        """Where each scalar was first NaN or infinite, of the steps within 50 of one or of all."""
+        odd = self.rows.filter(~pl.col(VALUE).is_finite())
+        if around is not None:
+            odd = odd.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
+        return odd.group_by(KEY, maintain_order=True).first().select(KEY, EPOCH, STEP).to_dicts()
+
+    def warnings(self) -> list[str]:
+        """Which scalars stand beside no batch, and why."""
+        whys: dict[str, list[str]] = {}
+        for key, why in self.apart.items():
+            whys.setdefault(why, []).append(key)
+        return [
+            f"{', '.join(keys)} {'stands' if len(keys) == 1 else 'stand'} beside no batch: {why}"
+            for why, keys in whys.items()
+        ]
+
+
+def _counts_otherwise(own: pl.DataFrame, moments: pl.DataFrame) -> str:
+    """Why the steps of a scalar are not those of the batches; "" where they may be."""
+    if not start_again(moments):
+        if start_again(own) and moments[EPOCH].n_unique() > 1:
+            return "the steps it was logged at start again with the epochs, and those of the batches go on"
+        return ""
+    if own[EPOCH].null_count() == own.height:
+        return "the steps of the batches start again with the epochs, and no epoch was logged with it"
+    # What is logged behind the last batch of an epoch may be a step further.
+    if own[STEP].max() > moments[STEP].max() + 1:  # type: ignore[operator]
+        return "the steps of the batches start again with the epochs, and those it was logged at go on"
+    return ""
