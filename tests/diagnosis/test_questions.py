@@ -11,6 +11,7 @@ from sklearn import metrics
 import xaicli
 from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
+from xaicli.recorder.ledger import RecorderWarning
 from xaicli.report.charts import MatrixChart
 
 NAMES = ["cat", "dog", "owl"]
@@ -455,3 +456,79 @@ def test_truth_values_are_spelled_as_in_sql(tmp_path):
     for page in (by, samples.markdown()):
         assert "true" in page
         assert not re.search(r"\b(True|False|yes)\b", page.split("## How this was made")[0])
+
+
+@pytest.mark.parametrize("by", ["label", "prediction", "probs"])
+def test_sets_are_no_groups(tmp_path, capsys, by):
+    with xaicli.Run(tmp_path / "run", keep_probs=True, task="multilabel" if by != "probs" else None) as run:
+        label = [0, 1] if by == "probs" else [[0, 1], [1]]
+        run.log_samples(sample_id=[1, 2], label=label, logits=np.array([[1.0, 2], [3, 1]]), mode="eval", epoch=1)
+    assert main(["confusion", str(tmp_path / "run"), "--by", by]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"--by {by} holds several values a sample" in said
+    assert "columns of one value: sample_id" in said
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_names_and_numbers_of_classes_are_joined_by_the_names_of_the_run(tmp_path, capsys, turned):
+    names, label, taken = ["cat", "dog", "elk"], [0, 1, 2, 2, 1], [0, 2, 2, 1, 1]
+    with xaicli.Run(tmp_path / "run", label_names=names, strict=True) as run:
+        for epoch in (1, 2):
+            given = {"label": label if turned else [names[i] for i in label]}
+            given["prediction"] = np.array([names[i] for i in taken]) if turned else np.array(taken)
+            run.log_samples(sample_id=range(5), mode="eval", epoch=epoch, **given)
+    found = asked(capsys, tmp_path / "run")
+    assert [row["accuracy"] for row in found["overall"]] == [0.6, 0.6]
+    cells = {(cell["name"], cell["prediction_name"]): cell["n"] for cell in found["cells"]}
+    assert cells == {("cat", "cat"): 1, ("dog", "elk"): 1, ("elk", "elk"): 1, ("elk", "dog"): 1, ("dog", "dog"): 1}
+    rows = (
+        xaicli.open_run(tmp_path / "run").query("SELECT correct FROM samples WHERE epoch = 2 ORDER BY sample_id").data
+    )
+    assert rows["correct"].to_list() == [True, False, True, False, True]
+
+
+def test_names_and_numbers_that_nothing_joins_are_told_and_refused_for_what_they_are(tmp_path, capsys):
+    run = xaicli.Run(tmp_path / "run")
+    words = {"sample_id": [1, 2], "label": ["0", "1"], "prediction": [0, 1], "mode": "eval"}
+    with pytest.warns(RecorderWarning, match="label holds texts and prediction whole numbers, so correct cannot be derived"):
+        run.log_samples(**words, epoch=1)
+    run.log_samples(**words, epoch=2)
+    run.close()
+    assert main(["confusion", str(tmp_path / "run")]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "labels are texts and predictions whole numbers in" in said
+    assert "Run(label_names=[...]) makes them alike" in said
+    assert "--label-key" not in said
+
+
+def test_a_prediction_that_is_no_name_is_left_out_and_counted(tmp_path):
+    run = xaicli.Run(tmp_path / "run", label_names=["cat", "dog"])
+    with pytest.warns(RecorderWarning, match="prediction 'emu' is none of label_names"):
+        run.log_samples(sample_id=[1, 2, 3], label=[0, 1, 1], prediction=["cat", "emu", None], mode="eval", epoch=1)
+    run.close()
+    rows = xaicli.open_run(tmp_path / "run").query("SELECT prediction, correct FROM samples ORDER BY sample_id").data
+    assert rows.rows() == [(0, True), (None, None), (None, None)]
+
+
+def test_a_name_that_is_the_number_of_another_label_is_said_to_be_meant(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run", label_names=["1", "0"]) as run:
+        run.log_samples(sample_id=[1, 2, 3], label=[0, 0, 1], prediction=[0, 1, 1], mode="eval", epoch=1)
+    found = asked(capsys, tmp_path / "run", "--cell", "1,0")
+    assert [row["sample_id"] for row in found["rows"]] == [2]
+    assert found["warnings"] == [
+        "--cell 1 is taken as the name of label 0; label 1 itself is called 0",
+        "--cell 0 is taken as the name of label 1; label 0 itself is called 1",
+    ]
+
+
+def test_the_last_epoch_with_probabilities_is_named(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run", keep_probs=[1, 2]) as run:
+        for epoch in (1, 2, 3, 4):
+            logits = np.array([[1.0, 2], [3, 1]])
+            run.log_samples(sample_id=[1, 2], label=[0, 1], logits=logits, mode="eval", epoch=epoch)
+    found = asked(capsys, tmp_path / "run")
+    assert found["probabilities"] == []
+    assert "no probabilities of eval were kept at epoch 4: the last are of --epoch 2" in found["warnings"]
+    before = asked(capsys, tmp_path / "run", "--epoch", "2")
+    assert [row["epoch"] for row in before["probabilities"]] == [2]
+    assert not any("probabilities" in said for said in before["warnings"])

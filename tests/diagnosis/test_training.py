@@ -441,7 +441,7 @@ def test_scalars_of_steps_that_start_again_stand_beside_their_own_epoch(tmp_path
 @pytest.mark.parametrize(
     ("scalars", "why"),
     [
-        (lambda epoch, step: {"step": step, "lr": 1.0}, "no epoch was logged with it"),
+        (lambda _, step: {"step": step, "lr": 1.0}, "no epoch was logged with it"),
         (lambda epoch, step: {"epoch": epoch, "step": 60 * epoch + step, "lr": 1.0}, "it was logged at go on"),
     ],
 )
@@ -502,7 +502,7 @@ def test_classes_of_a_set_are_told_and_counted_each(tmp_path, capsys):
         assert mix[name]["p"] == pytest.approx(stats.binom.sf(mix[name]["n"] - 1, 3, share[number]))
 
 
-def test_words_of_a_step_hide_neither_ranks_nor_what_is_not_finite(tmp_path, capsys):
+def test_words_of_a_step_hide_neither_ranks_nor_what_is_not_finite(tmp_path):
     for rank in (0, 1):
         with xaicli.Run(tmp_path / "run", rank=rank) as run:
             for step in range(1, 61):

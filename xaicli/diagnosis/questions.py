@@ -80,7 +80,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
 
     Raises:
         XaiError: The run has no labels or predictions, they are numbers, or there is no such column.
-        UsageError: `by` has more than 50 values that are no numbers.
+        UsageError: `by` has more than 50 values that are no numbers, or several a sample.
     """
     refuse_other_tasks(reader, selection.label_key, by)
     columns = [name for name in (SAMPLE_ID, PREDICTION, TOP_PROB, CORRECT, by) if name and name in reader.dtypes]
@@ -114,6 +114,8 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
             warnings += in_no_cell(left_out(rows.frame), f"{where} {at}")
             cells.append(_of_last(reader, selection, pair, rows, counts, found, by, names, extra))
             extra["pairs"] += over_time.most_confused()
+            if (kept := _kept_before(reader, selection, pair, rows, extra["probabilities"])) is not None:
+                warnings.append(f"no probabilities of {where} were kept {at}: the last are of --epoch {kept}")
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
     if not extra["overall"]:
         unmet = f"no row that meets --where {reader.where.text!r} has both" if reader.where else ""
@@ -209,9 +211,10 @@ def cell_samples(reader: Reader, selection: Selection, cell: str | Sequence[Any]
         raise UsageError(f"--cell {cell!r} is not LABEL,PREDICTION", hint="--cell cat,dog")
     cell = ",".join(quoted(end) for end in ends)
     tally, found = Tally(), {}
+    both: dict[str, None] = {}
     for pair in selection.pairs:
         looked_at = Tally()
-        if ids := _in_cell(reader, selection, pair, ends, looked_at):
+        if ids := _in_cell(reader, selection, pair, ends, looked_at, both):
             found[pair] = ids
         else:
             tally.add(looked_at)
@@ -239,6 +242,7 @@ def cell_samples(reader: Reader, selection: Selection, cell: str | Sequence[Any]
         selection={**selection.as_dict(), **options},
         data=pl.concat(parts),
         counts=reader.counts(tally, stale=sum(part.counts.stale or 0 for part in answers)),
+        warnings=(*answers[0].warnings, *both),
         extra={"n": n},
     )
 
@@ -251,8 +255,14 @@ def counted(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, Overall | 
     return counts, table, overall_figures(counts, table, exact=exact_sets(frame) if are_sets else None)
 
 
-def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str], tally: Tally) -> list[Any]:
-    """The samples of a cell at the last place of a (mode, ds_id), the highest value of the metric first."""
+def _in_cell(
+    reader: Reader, selection: Selection, pair: Pair, ends: list[str], tally: Tally, both: dict[str, None]
+) -> list[Any]:
+    """The samples of a cell at the last place of a (mode, ds_id), the highest value of the metric first.
+
+    Args:
+        both: Told where an end is the name of one label and the number of another.
+    """
     metric = selection.metrics[0]
     columns = [SAMPLE_ID, PREDICTION, metric]
     epochs = selection.epochs[pair][-1:]
@@ -267,8 +277,12 @@ def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str], 
     known: dict[str, Any] = {NO_CLASS: None} if are_sets else {}
     values = pl.concat([pairs[LABEL], pairs[PREDICTION]]).drop_nulls().unique().sort().to_list()
     # A name may be the number of another label ("1" of label 0): what pages show is what is asked for.
-    known |= {**{str(value): value for value in values}, **{names[value]: value for value in values}}
+    numbers = {str(value): value for value in values}
+    known |= {**numbers, **{names[value]: value for value in values}}
     for end in ends:
+        if end in numbers and end in known and known[end] != numbers[end]:
+            other = f"label {end} itself is called {names[numbers[end]]}"
+            both[f"--cell {end} is taken as the name of label {known[end]}; {other}"] = None
         if end not in known:
             raise unknown("label", end, list(known), where=reader.layout.described)
     is_one = [
@@ -320,8 +334,16 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
             hint="xai errors tells how far they are off",
         )
     refuse_other_kinds(reader, key)
-    if by is not None and by not in reader.dtypes:
+    if by is None:
+        return
+    if by not in reader.dtypes:
         raise unknown("column", by, list(reader.dtypes), where=where, note=reader.facts.left_out)
+    if reader.dtypes[by].is_nested():
+        single = [name for name, dtype in reader.dtypes.items() if not dtype.is_nested()]
+        raise UsageError(
+            f"--by {by} holds several values a sample: none is its group",
+            hint=f"columns of one value: {', '.join(single)}; the figures of each class are in the answer without --by",
+        )
 
 
 def refuse_other_kinds(reader: Reader, key: str) -> None:
@@ -329,8 +351,11 @@ def refuse_other_kinds(reader: Reader, key: str) -> None:
 
     Raises:
         UsageError: It is the predictions themselves, or of another type than these.
+        XaiError: The run's own labels are of another type than its predictions.
     """
     if said := no_truth(reader, key):
+        if key == LABEL:
+            raise XaiError(said, hint="log both by name or both by number; Run(label_names=[...]) makes them alike")
         raise UsageError(said, hint="it takes a column of true classes of the predictions' kind, such as label")
 
 
@@ -339,6 +364,9 @@ def no_truth(reader: Reader, key: str) -> str:
     kinds = [reader.dtypes[name] for name in (key, PREDICTION) if name in reader.dtypes]
     if len(kinds) < 2 or (key != PREDICTION and _are_alike(*kinds)):
         return ""
+    if key == LABEL:
+        label, prediction = (_TOLD.get(_kind(dtype), str(dtype)) for dtype in kinds)
+        return f"labels are {label} and predictions {prediction} in {reader.layout.described}: nothing says which are right"
     return f"--label-key {key} cannot be held against the predictions of {reader.layout.described}"
 
 
@@ -347,6 +375,15 @@ def _are_alike(label: pl.DataType, prediction: pl.DataType) -> bool:
     if label.is_numeric() and prediction.is_float():
         return True
     return _kind(label) is _kind(prediction)
+
+
+_TOLD: dict[type[pl.DataType], str] = {
+    pl.Int64: "whole numbers",
+    pl.String: "texts",
+    pl.List: "sets of classes",
+    pl.Float64: "numbers",
+    pl.Float32: "numbers",
+}
 
 
 def _kind(dtype: pl.DataType) -> type[pl.DataType]:
@@ -518,6 +555,20 @@ def _probabilities(
         "n_clipped": scores.n_clipped,
     }
     return {**told, "one_against_rest": per_class}
+
+
+def _kept_before(
+    reader: Reader, selection: Selection, pair: Pair, rows: Rows, told: Sequence[Mapping[str, Any]]
+) -> int | None:
+    """The last epoch before a place whose probabilities were kept, where its own were not."""
+    here = _place(pair, rows)
+    if PROBS not in reader.dtypes or any(all(scores[key] == here[key] for key in (MODE, DS_ID)) for scores in told):
+        return None
+    earlier = [epoch for epoch in reader.epochs(*pair) if epoch < rows.place.epoch]
+    for found in walk(reader, selection, pair, [PROBS], epochs=earlier, backwards=True):
+        if found.frame[PROBS].count():
+            return found.place.epoch
+    return None
 
 
 def _finite(value: float) -> float | None:
