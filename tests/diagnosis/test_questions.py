@@ -490,7 +490,9 @@ def test_names_and_numbers_of_classes_are_joined_by_the_names_of_the_run(tmp_pat
 def test_names_and_numbers_that_nothing_joins_are_told_and_refused_for_what_they_are(tmp_path, capsys):
     run = xaicli.Run(tmp_path / "run")
     words = {"sample_id": [1, 2], "label": ["0", "1"], "prediction": [0, 1], "mode": "eval"}
-    with pytest.warns(RecorderWarning, match="label holds texts and prediction whole numbers, so correct cannot be derived"):
+    with pytest.warns(
+        RecorderWarning, match="label holds texts and prediction whole numbers, so correct cannot be derived"
+    ):
         run.log_samples(**words, epoch=1)
     run.log_samples(**words, epoch=2)
     run.close()

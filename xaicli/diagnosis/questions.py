@@ -366,7 +366,8 @@ def no_truth(reader: Reader, key: str) -> str:
         return ""
     if key == LABEL:
         label, prediction = (_TOLD.get(_kind(dtype), str(dtype)) for dtype in kinds)
-        return f"labels are {label} and predictions {prediction} in {reader.layout.described}: nothing says which are right"
+        where = reader.layout.described
+        return f"labels are {label} and predictions {prediction} in {where}: nothing says which are right"
     return f"--label-key {key} cannot be held against the predictions of {reader.layout.described}"
 
 
