@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import xaicli
+from xaicli.cli import main
 from xaicli.errors import XaiError
 from xaicli.store.objects import Entry, Store, local_files, mirror_folder, without_credentials
 from xaicli.store.sync import Uploader, pull, push
@@ -66,6 +67,18 @@ def test_a_run_at_an_address_is_called_by_it(
         run.samples(metric="lossy")
     with pytest.raises(XaiError, match=rf"there is no run at {folder_store}-gone"):
         xaicli.open_run(f"{folder_store}-gone")
+
+
+def test_what_is_collected_at_an_address_goes_there(
+    folder_store: str, sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(sample_run, Store(folder_store))
+    for number in (1, 2):  # of machines, each with a mirror of its own
+        monkeypatch.setenv("XAI_HOME", str(tmp_path / f"home-{number}"))
+        assert main(["collect", folder_store, "--model", "ckpt.pt", "--collectors", "classification"]) == 0
+        counted = xaicli.open_run(folder_store).query("SELECT count(*) AS n FROM metrics")
+        assert counted.data["n"].to_list() == [number * 360]
+        assert counted.answer.counts.damaged == ()
 
 
 def test_an_address_is_named_without_its_credentials() -> None:

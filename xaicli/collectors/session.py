@@ -29,6 +29,8 @@ from xaicli.recorder.run import Run
 from xaicli.recorder.scalars import Moment, scalar_rows
 from xaicli.report.page import RunFacts, plain_report
 from xaicli.results import Result
+from xaicli.store.objects import Store, is_url
+from xaicli.store.sync import push
 from xaicli.tables.column import schema_of
 from xaicli.traceability import describe_environment
 from xaicli.wal.records import scalar_table
@@ -93,7 +95,7 @@ def collect_run(
     """
     options = options or CollectorOptions()
     _check_options(options, collectors)
-    begins = run_dir is not None and not Path(run_dir).exists()
+    begins = run_dir is not None and not is_url(run_dir) and not Path(run_dir).exists()
     place = find_place(None if begins else run_dir, [model] if model else [])
     if len(place.checkpoints) > 1:
         raise UsageError(f"{model} names {len(place.checkpoints)} checkpoints", hint="collect over one at a time")
@@ -161,6 +163,9 @@ def collect_run(
         raise
     collected = replace(collected, doubts=(*loaded.facts.notes, *_other_ids(layout, table), *collected.doubts))
     trace.write(files=[str(path.relative_to(layout.root)) for path in collected.paths], decided=collected.decided)
+    if layout.address:
+        # In the mirror alone it would be lost: whoever reads next takes the store's list of finished files.
+        push(layout.root, Store(layout.address))
     return _result(layout, selection, collected)
 
 
