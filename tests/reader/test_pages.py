@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from xaicli import parquet
 from xaicli.reader import pages
-from xaicli.reader.pages import UnlikeOursError, column_chunks, facts_of, values_at
+from xaicli.reader.pages import UnlikeOursError, _present, column_chunks, facts_of, values_at
 
 VALUES = st.lists(st.one_of(st.none(), st.floats(width=16)), min_size=1, max_size=300)
 
@@ -97,3 +97,16 @@ def test_finds_the_facts_among_other_metadata(tmp_path: Path) -> None:
     facts = facts_of(footer)
     assert facts is not None
     assert b'"steps": [7, 7]' in facts
+
+
+def test_levels_in_runs_and_packed_are_told_apart() -> None:
+    """By hand, as the format says: 20 times 1 is a run (20 << 1, 1); 8 packed ones are (1 << 1 | 1) and a byte."""
+    runs, packed = bytes([20 << 1, 1]), bytes([1 << 1 | 1, 0b10110001])
+    bits = [True, False, False, False, True, True, False, True]
+    assert _present(runs, 20).tolist() == [True] * 20
+    assert _present(bytes([3 << 1, 0]), 3).tolist() == [False] * 3
+    assert _present(packed, 8).tolist() == bits
+    assert _present(packed, 5).tolist() == bits[:5]
+    assert _present(runs + packed, 28).tolist() == [True] * 20 + bits
+    with pytest.raises(UnlikeOursError):
+        _present(runs, 12)

@@ -21,6 +21,7 @@ from xaicli.layout import PartName
 from xaicli.maintenance.compact import compact
 from xaicli.reader import Place, Reader, Tally, open_reader, pieces
 from xaicli.reader.lazy import scan_folder
+from xaicli.reader.rows import Where
 from xaicli.vocabulary import Duplicates
 from xaicli.wal.snapshot import LiveRows
 
@@ -354,3 +355,11 @@ def test_foreign_files_are_passed_over(run: WrittenRun) -> None:
     path.with_name(f".{path.name}.tmp").write_bytes(b"half")
     (path.parent.parent / "epoch=next").mkdir()
     assert ids_of(open_reader(run.layout)) == [0, 1]
+
+
+def test_a_condition_reads_the_columns_that_it_needs_of_the_rows() -> None:
+    """Where rows lie is known without reading, and names come from the codes behind them."""
+    dtypes = {"label": pl.Int32(), "prediction": pl.Int32(), "loss": pl.Float32(), "margin": pl.Float32()}
+    condition = Where.of("loss > 1 AND epoch > 3 AND mode = 'eval' AND label_name = 'cat'", dtypes, ["cat", "dog"])
+    assert sorted(condition.stored) == ["label", "loss"]
+    assert Where.of("epoch > 3", dtypes).stored == []

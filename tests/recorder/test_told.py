@@ -23,7 +23,7 @@ from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
 from xaicli.queries.runs import info
 from xaicli.reader import open_reader
-from xaicli.recorder import segments
+from xaicli.recorder import media, segments
 from xaicli.recorder.config import plain_config
 from xaicli.recorder.run import Run
 from xaicli.report.info import info_report
@@ -360,3 +360,9 @@ def test_labels_without_a_name_are_counted_after_a_kill_too(tmp_path: Path) -> N
     Run(run_dir).close()
     assert open_reader(RunLayout(run_dir)).losses == (f"8 values of label were recorded, but {_NAMELESS}",)
     assert [*map(str, rows(run_dir)["label"].to_pylist())] == ["-1", "0", "2", "7", "None"] * 4
+
+
+def test_samples_are_counted_of_ids_in_whatever_holds_them() -> None:
+    assert [media.count(one) for one in (7, "img-7", np.array(7), torch.tensor(7))] == [1, 1, 1, 1]
+    assert [media.count(some) for some in ([1, 2], np.arange(3), torch.arange(4), ["a"])] == [2, 3, 4, 1]
+    assert media.count(iter([1, 2, 3]), "text", [0.1, 0.2, 0.3]) == 3
