@@ -86,7 +86,14 @@ def test_what_groups_samples_may_be_the_metric_itself(tmp_path: Path) -> None:
     assert opened.findings(label_key="loss").data.height == 0
 
 
-@pytest.mark.parametrize("question", ["steps", "findings", "report"])
+def test_steps_of_a_condition_that_no_row_meets_are_none(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 3.0], mode="train", epoch=1, step=7)
+    with pytest.raises(XaiError, match="no row of train meets --where 'epoch > 99'"):
+        xaicli.open_run(tmp_path / "run").steps(where="epoch > 99")
+
+
+@pytest.mark.parametrize("question", ["findings", "report"])
 def test_a_condition_that_no_row_meets(tmp_path: Path, question: str) -> None:
     with xaicli.Run(tmp_path / "run") as run:
         run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 3.0], mode="train", epoch=1, step=7)
