@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import xaicli
 from tests.report_answers import FACTS, labels_result, samples_result
 from xaicli.answer import Answer, Counts
 from xaicli.queries.compare import Comparison
@@ -18,9 +21,11 @@ from xaicli.render.figure import draw
 from xaicli.report.charts import Image, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report, label_charts, mean_chart, sample_chart
 from xaicli.report.datamap import dynamics_report
+from xaicli.report.embeddings import embedding_blocks
+from xaicli.report.facts import address_of
 from xaicli.report.findings import SUSPECT_SCORE, findings_report
 from xaicli.report.labels import few_enough, labels_report
-from xaicli.report.model import Figures, Gallery, Table, Views
+from xaicli.report.model import Figures, Gallery, Table, Text, Views
 from xaicli.report.numbers import count, cut, listed, short, shortened
 from xaicli.report.page import Keys, Names, Page, RunFacts, made, plain_report
 from xaicli.report.samples import samples_report
@@ -485,3 +490,21 @@ def test_labels_with_long_names_are_told_apart_in_matrices_and_small_charts() ->
     shown = [text.get_text() for text in drawn.figure.axes[0].get_yticklabels()]
     assert len(set(shown)) == 3
     assert [text[-5:-1] if text.endswith("…") else text[-4:] for text in shown] == ["0035", "0661", "0304"]
+
+
+def test_only_addresses_that_lead_somewhere_are_links() -> None:
+    assert address_of("https://host/7.png", "/run") == "https://host/7.png"
+    assert address_of("https://host", "/run") == "https://host"
+    assert [address_of(text, "/run") for text in ("https://", "javascript://host/x")] == ["", ""]
+
+
+def test_embeddings_that_are_not_finite_are_no_points(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        vectors = np.array([[0.0, 1.0], [2.0, 3.0], [np.nan, 1.0]], np.float32)
+        run.add_metrics_data({"example_id": [0, 1, 2], "embeddings_a": vectors})
+    answer = xaicli.open_run(tmp_path / "run").embeddings().answer
+    (chart,) = embedding_blocks(answer, "a", answer.data, Names())
+    assert isinstance(chart, ScatterChart)
+    assert len(chart.x) == 2
+    (text,) = embedding_blocks(answer, "a", answer.data.filter(~pl.col("x").is_finite()), Names())
+    assert text == Text("No sample has a finite embedding.", Tone.FAINT)
