@@ -57,10 +57,12 @@ _OPTIONS = frozenset(
         ),
         *("output_key", "captum", "evaluate", "sanity"),
         *("collectors", "layers", "reshape", "reduction", "components", "probs", "iou", "label_names"),
-        *("batch_size", "no_aggregates"),
+        *("batch_size", "no_aggregates", "quarantine", "grace"),
     }
 )
 """What of a selection is an option of its command, under the same name."""
+_OF_FILES = frozenset({"relabel apply"})
+"""Commands whose arguments are files; of others `files` says what was read or written."""
 _REPEATED = frozenset({"model", "pythonpath", "rule"})
 """Options whose values are named one by one: a path may hold a comma."""
 _UNSAID = {"engine": "polars", "attempts": "last"}
@@ -118,7 +120,8 @@ class Answer:
         """The command that asks the same question of the same run, as typed in a shell."""
         runs = self.selection.get("runs", self.run or None)
         words = ["xai", *self.command.replace("_", "-").split(), *_listed(runs)]
-        words += [*_listed(self.selection.get("sql")), *_listed(self.selection.get("files"))]
+        words += _listed(self.selection.get("sql"))
+        words += _listed(self.selection.get("files")) if self.command in _OF_FILES else []
         for name, value in self.selection.items():
             if (
                 name not in _OPTIONS - _TOLD.get(self.command, frozenset())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,6 +65,23 @@ class InterruptedWorkError(KeyboardInterrupt):
     def __init__(self, left: str) -> None:
         super().__init__(left)
         self.left = left
+
+
+@contextmanager
+def leaving(left: Callable[[], str]) -> Iterator[None]:
+    """Work that says what it leaves where Ctrl-C ends it.
+
+    Args:
+        left: What is whole and what is missing by then, in words; before what the work within says of itself.
+
+    Raises:
+        InterruptedWorkError: Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        within = [stopped.left] if isinstance(stopped, InterruptedWorkError) else []
+        raise InterruptedWorkError("; ".join([left(), *within])) from None
 
 
 class DamagedFileError(XaiError):

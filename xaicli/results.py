@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
-from xaicli.errors import InterruptedWorkError
+from xaicli.errors import InterruptedWorkError, leaving
 from xaicli.files import Written, appearing, local, write_whole
 from xaicli.progress import doing
 from xaicli.vocabulary import Format
@@ -133,12 +133,8 @@ class Result:
         target = local(folder)
         files = Written()
         finished: set[Format] = set()
-        try:
+        with leaving(lambda: self._left(files.paths, finished, wanted, target)):
             self._write(files, target, wanted, finished, no_images=no_images, pictures=pictures)
-        except KeyboardInterrupt as error:
-            left = self._left(files.paths, finished, wanted, target)
-            also = f"; {error.left}" if isinstance(error, InterruptedWorkError) else ""
-            raise InterruptedWorkError(left + also) from None
         files.check(_HINT)
         return files.paths
 

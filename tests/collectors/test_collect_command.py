@@ -51,6 +51,9 @@ def test_a_checkpoint_over_data_into_a_new_run(place: Path, xai: Any) -> None:
         loss = functional.cross_entropy(model()(X), Y, reduction="none")
     assert by_column["loss"]["mean"] == pytest.approx(float(loss.mean()), abs=1e-6)
     assert by_column["predicted"]["type"] == "categorical"
+    assert [by_column[name][figure] for name in ("label", "predicted") for figure in ("mean", "min", "max")] == [
+        None
+    ] * 6
     stored = pl.read_parquet(run / "tables" / "metrics" / "*.parquet").sort("example_id")
     assert stored["loss"].to_list() == pytest.approx(loss.tolist(), abs=1e-5)
     assert stored["sample_id"].to_list() == list(range(N))

@@ -66,7 +66,7 @@ def test_one_number_under_classification_is_said_to_be_yes_or_no() -> None:
     model = nn.Linear(4, 1)
     head = head_of(model, torch.rand(2, 4), task="classification")
     assert head.decided.startswith("read as binary, one number, the logit of class 1")
-    assert "it gives one number a sample, so that classification (task) is yes or no" in head.decided
+    assert "it gives one number a sample, so that classification (--task or task= says so) is yes or no" in head.decided
     found = xaicli.saliency(model, torch.rand(2, 4), task="classification", **FAST)
     assert any("read as the logit of class 1" in note for note in found.saliency.notes)
     with pytest.raises(XaiError, match="that of no logit"):

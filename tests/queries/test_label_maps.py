@@ -314,3 +314,42 @@ def test_a_label_that_begins_with_an_equals_sign(tmp_path):
     with pytest.raises(XaiError, match="no label 'a'") as caught:
         opened.labels(label_map="A==a")
     assert 'a value that begins with = stands in quotes: NAME="=a"' in caught.value.hint
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_sql_calls_labels_of_one_name_as_tables_do(cranes, engine):
+    if engine == "duckdb":
+        pytest.importorskip("duckdb")
+    opened = xaicli.open_run(cranes)
+    sql = "SELECT label_name, count(*) AS n FROM samples GROUP BY label_name ORDER BY label_name"
+    assert opened.query(sql, engine=engine).data.rows() == [(name, 8) for name in sorted(CRANES)]
+    found = opened.samples(max=20, min=0, where="label_name = 'crane (3)' AND loss > 1", engine=engine).data
+    # Labels 3 are samples 3, 8, 13 and 18, of losses 2, 4.5, 7 and 9.5 in the last epoch.
+    assert found["sample_id"].to_list() == [18, 13, 8, 3]
+
+
+def test_a_condition_on_a_name_that_two_labels_share_is_refused(cranes):
+    opened = xaicli.open_run(cranes)
+    with pytest.raises(UsageError, match="2 labels are called crane") as refused:
+        opened.samples(where="label_name IN ('crane', 'cat')")
+    assert refused.value.hint == "'crane (1)' or 'crane (3)'"
+    assert opened.samples(max=20, min=0, where="label_name LIKE 'crane%'").data.height == 8
+
+
+def test_pairs_that_are_equally_frequent_come_in_one_order_everywhere(tmp_path):
+    """By label, then by prediction, as numbers: 2 before 10."""
+    names = [f"{i}" for i in range(12)]
+    with xaicli.Run(tmp_path / "run", label_names=names) as run:
+        labels = [10, 2, 11, 2, 0]
+        taken = [2, 10, 1, 1, 0]
+        run.log_samples(sample_id=range(5), label=labels, prediction=taken, loss=[1.0] * 5, mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    wanted = [("2", "1"), ("2", "10"), ("10", "2"), ("11", "1")]
+
+    def shown(result, name):
+        blocks = [block for section in result.report.sections for block in section.blocks]
+        tables = [block for block in blocks if getattr(block, "title", "").startswith(name)]
+        return [tuple(str(cell) for cell in row[:2]) for row in tables[0].rows]
+
+    for result in (opened.confusion(), opened.report()):
+        assert shown(result, "Confused most") == wanted

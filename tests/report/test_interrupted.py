@@ -104,3 +104,91 @@ def test_saliency_that_is_interrupted_says_what_is_kept_and_goes_on_there(tmp_pa
     again, _ = interrupted_at("xaicli.attribution.store", "Store.write", 4, arguments)
     assert again == 0, "three were left to explain"
     assert (tmp_path / "out" / "saliency.html").exists()
+
+
+def a_run(folder: Path, epochs: int = 3) -> None:
+    with Run(folder, label_names=["cat", "dog"]) as run:
+        for epoch in range(1, epochs + 1):
+            ids = np.arange(8)
+            run.log_samples(sample_id=ids, label=ids % 2, loss=ids / 4, mode="eval", epoch=epoch)
+            run.flush()
+
+
+def test_an_export_that_is_interrupted_names_the_files_that_are_whole(tmp_path: Path) -> None:
+    a_run(tmp_path / "run")
+    arguments = ["export", str(tmp_path / "run"), "--format", "csv,jsonl,parquet", "-o", str(tmp_path)]
+    status, told = interrupted_at("xaicli.maintenance.export", "_write", 2, arguments)
+    assert status == 130
+    assert re.search(
+        r"interrupted: \S*export\.csv is whole, \S*export\.jsonl and \S*export\.parquet are not there$", told
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export.csv", "run"]
+
+
+def test_a_compaction_that_is_interrupted_says_what_is_made_and_keeps_every_row(tmp_path: Path) -> None:
+    a_run(tmp_path / "run")
+    status, told = interrupted_at("xaicli.maintenance.compact", "_merge", 3, ["compact", str(tmp_path / "run")])
+    assert status == 130
+    assert told.endswith("interrupted: 2 files are made, every row is there; the same call goes on")
+    assert open_run(tmp_path / "run").scan(mode="eval").collect().height == 24
+    assert interrupted_at("xaicli.maintenance.compact", "_merge", 9, ["compact", str(tmp_path / "run")])[0] == 0
+    assert len(list((tmp_path / "run" / "data").rglob("c-*.parquet"))) == 3
+
+
+def test_an_import_that_is_interrupted_keeps_the_runs_before_and_nothing_of_the_one_it_broke_off_in(
+    tmp_path: Path,
+) -> None:
+    for name in ("one", "three", "two"):
+        (tmp_path / "logs" / name).mkdir(parents=True)
+        (tmp_path / "logs" / name / "metrics.csv").write_text("step,loss\n1,0.5\n")
+    (tmp_path / "out" / "three").mkdir(parents=True)
+    (tmp_path / "out" / "three" / "notes.txt").write_text("mine")
+    arguments = ["import", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]
+    status, told = interrupted_at("xaicli.recorder.run", "Run.log", 2, arguments)
+    assert status == 130, told
+    out = tmp_path / "out"
+    assert told.endswith(f"interrupted: {out}/one is whole, {out}/three and {out}/two are not there")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "three"]
+    assert [path.name for path in (tmp_path / "out" / "three").iterdir()] == ["notes.txt"]
+
+
+def test_a_sync_that_is_interrupted_says_how_many_files_went_over(tmp_path: Path) -> None:
+    pytest.importorskip("obstore")
+    a_run(tmp_path / "run")
+    arguments = ["sync", str(tmp_path / "run"), (tmp_path / "store").as_uri()]
+    (tmp_path / "store").mkdir()
+    status, told = interrupted_at("xaicli.store.objects", "Store.put", 3, arguments)
+    assert status == 130
+    total = sum(path.is_file() for path in (tmp_path / "store").rglob("*"))
+    assert total == 2
+    assert re.search(r"interrupted: 2 of \d+ files went over, each whole; the same call sends the others$", told)
+
+
+def test_a_collection_that_is_interrupted_leaves_no_rows_and_says_so(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with Run(tmp_path / "run") as run:
+        x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
+        run.log_inputs(range(6), x, label=[0, 1] * 3)
+        run.save_checkpoint(torch.nn.Linear(4, 2), example_inputs=x[:2])
+    arguments = ["collect", str(tmp_path / "run"), "--batch-size", "2"]
+    status, told = interrupted_at("xaicli.collectors.collect", "_batch", 2, arguments)
+    assert status == 130
+    assert told.endswith("interrupted: no row of this pass over 6 samples is kept")
+    assert not list((tmp_path / "run").glob("tables/*/*.parquet"))
+
+
+def test_a_demo_that_is_interrupted_says_what_is_recorded_or_left(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    run_dir = tmp_path / "run"
+    arguments = ["demo", str(run_dir), "--epochs", "2"]
+    status, told = interrupted_at("xaicli.demo", "_batches", 3, arguments)
+    assert status == 130
+    left = f"1 of 2 epochs are recorded in {run_dir}, no report is written; xai demo begins in an empty folder"
+    assert told.endswith(f"interrupted: {left}")
+    run_dir = tmp_path / "other"
+    status, told = interrupted_at(
+        "xaicli.files", "Written.add", 3, ["demo", str(run_dir), "--task", "multilabel", "--epochs", "1", "-q"]
+    )
+    assert status == 130
+    assert f"interrupted: the run is whole; what is left: xai track-report {run_dir}" in told
+    assert "Recorded" not in told, "-q leaves the paths alone"

@@ -97,6 +97,19 @@ def test_the_page_of_a_collection_names_every_option(xai: Xai, sample_run: Path,
     for name, value in given.items():
         assert name in words
         assert value.startswith("--") or not value or words[words.index(name) + 1] == value
+    # The run is the one argument: what was written is no part of the question.
+    assert [word for word in words[2:4] if not word.startswith("--")] == [str(copy)]
+
+
+def test_the_page_of_the_upkeep_says_its_options_and_no_count_as_an_argument(xai: Xai, tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=[0.5, 1.0], mode="eval", epoch=1)
+    for command, option in (("doctor", ["--quarantine"]), ("compact", ["--grace", "30.0"])):
+        status, _, err = xai(command, tmp_path / "run", *option, "--format", "html", "-o", tmp_path)
+        assert status == 0, err
+        page = (tmp_path / f"{command}.html").read_text()
+        line = html.unescape(re.search(rf"xai {command} [^<]+", page)[0])  # type: ignore[index]
+        assert shlex.split(line) == ["xai", command, str(tmp_path / "run"), *option]
 
 
 def test_maps_of_a_module_have_no_command() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Debug, NoProgress
-from xaicli.errors import UsageError, XaiError
+from xaicli.cli.options import Debug, NoProgress, Quiet
+from xaicli.errors import UsageError, XaiError, leaving
 
 _DEFAULT = Path("runs/demo")
+_INTERRUPTED = 130
 
 
 @command
@@ -27,6 +31,7 @@ def demo(
     ] = "classification",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training digits.")] = 12,
     seed: Annotated[int, typer.Option(help="For the flips, the weights and the order of the samples.")] = 0,
+    quiet: Quiet = False,
     no_progress: NoProgress = False,
     debug: Debug = False,
 ) -> None:
@@ -35,62 +40,87 @@ def demo(
     No network; under a minute on two cores. Example: xai demo --task regression
     """
     del debug
-    if task != "classification":
-        _other_task(task, run_dir, epochs, seed, show_progress=not no_progress)
-        return
-    _refuse_full(run_dir)
-    typer.echo("Training a small CNN on 1,797 handwritten digits; 5 % of the labels are flipped on purpose.", err=True)
-    _train(run_dir, epochs, seed, show_progress=not no_progress)
-    for line in _reports(run_dir):
-        typer.echo(f"\n$ xai {shlex.join(line)}", err=True)
-        _run([*line, *(["--no-progress"] if no_progress else [])])
-
-
-def _refuse_full(run_dir: Path) -> None:
+    if task == "classification":
+        begun = "Training a small CNN on 1,797 handwritten digits; 5 % of the labels are flipped on purpose."
+        train, lines = _train, _reports(run_dir)
+    else:
+        _check_other(task)
+        run_dir = _DEFAULT.with_name(f"demo-{task}") if run_dir == _DEFAULT else run_dir
+        begun, train, lines = f"Training for {task}.", partial(_train_other, task), _reports_of_other(task, run_dir)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise XaiError(f"{run_dir} is not empty", hint="name another folder, one that is empty or does not exist yet")
+    _say(begun, quiet)
+    said = train(run_dir, epochs, seed, show_progress=not (no_progress or quiet))
+    _say(f"Recorded {run_dir}: {said}", quiet)
+    plain = [*(["--no-progress"] if no_progress else []), *(["--quiet"] if quiet else [])]
+    for number, line in enumerate(lines):
+        _say(f"\n$ xai {shlex.join(line)}", quiet)
+        left = "; ".join(f"xai {shlex.join(later)}" for later in lines[number:])
+        with leaving(lambda left=left: f"the run is whole; what is left: {left}"):
+            _run([*line, *plain])
 
 
-def _other_task(task: str, run_dir: Path, epochs: int, seed: int, *, show_progress: bool) -> None:
-    """Train one of the tasks beyond one label a sample, and show what its errors are."""
-    from rich.console import Console
-    from rich.progress import Progress
+def _say(line: str, quiet: bool) -> None:
+    if not quiet:
+        typer.echo(line, err=True)
 
-    from xaicli.demo_tasks import TASKS, record_task
+
+def _check_other(task: str) -> None:
+    from xaicli.demo_tasks import TASKS
 
     if task not in TASKS:
         raise UsageError(f"--task {task!r} has no demo", hint="choose from: classification, " + ", ".join(TASKS))
-    if run_dir == _DEFAULT:
-        run_dir = _DEFAULT.with_name(f"demo-{task}")
-    _refuse_full(run_dir)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (show_progress and console.is_terminal), transient=True) as progress:
-        bar = progress.add_task("training", total=epochs)
-        planted = record_task(
-            task, run_dir, epochs=epochs, seed=seed, on_epoch=lambda done, _: progress.update(bar, completed=done)
-        )
-    typer.echo(f"Recorded {run_dir}: {planted} labels are wrong on purpose; the fact mistake says which.", err=True)
-    pages = [["errors", str(run_dir), "--format", "html"]]
-    pages += [["track-report", str(run_dir)]] if task != "boxes" else []
-    for line in pages:
-        typer.echo(f"\n$ xai {shlex.join(line)}", err=True)
-        _run([*line, *([] if show_progress else ["--no-progress"])])
 
 
-def _train(run_dir: Path, epochs: int, seed: int, *, show_progress: bool) -> None:
+@contextmanager
+def _training(run_dir: Path, epochs: int, *, show_progress: bool) -> Iterator[Callable[[int, int], None]]:
+    """What takes the epochs that are done, and shows them."""
     from rich.console import Console
     from rich.progress import Progress
 
+    done = 0
+    console = Console(stderr=True)
+    with (
+        leaving(
+            lambda: (
+                f"{done} of {epochs} epochs are recorded in {run_dir}, no report is written; "
+                "xai demo begins in an empty folder"
+            )
+        ),
+        Progress(console=console, disable=not (show_progress and console.is_terminal), transient=True) as progress,
+    ):
+        bar = progress.add_task("training", total=epochs)
+
+        def took(epoch: int, _: int) -> None:
+            nonlocal done
+            done = epoch
+            progress.update(bar, completed=epoch)
+
+        yield took
+
+
+def _train_other(task: str, run_dir: Path, epochs: int, seed: int, *, show_progress: bool) -> str:
+    """Train one of the tasks beyond one label a sample; what was planted, in words."""
+    from xaicli.demo_tasks import record_task
+
+    with _training(run_dir, epochs, show_progress=show_progress) as took:
+        planted = record_task(task, run_dir, epochs=epochs, seed=seed, on_epoch=took)
+    return f"{planted} labels are wrong on purpose; the fact mistake says which."
+
+
+def _reports_of_other(task: str, run_dir: Path) -> list[list[str]]:
+    pages = [["errors", str(run_dir), "--format", "html"]]
+    return [*pages, *([["track-report", str(run_dir)]] if task != "boxes" else [])]
+
+
+def _train(run_dir: Path, epochs: int, seed: int, *, show_progress: bool) -> str:
+    """Train on the digits; what was flipped, in words."""
     from xaicli.demo import record
 
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (show_progress and console.is_terminal), transient=True) as progress:
-        task = progress.add_task("training", total=epochs)
-        digits = record(
-            run_dir, epochs=epochs, seed=seed, on_epoch=lambda done, _: progress.update(task, completed=done)
-        )
+    with _training(run_dir, epochs, show_progress=show_progress) as took:
+        digits = record(run_dir, epochs=epochs, seed=seed, on_epoch=took)
     flipped = digits.sample_id[digits.flipped]
-    typer.echo(f"Recorded {run_dir}: {len(flipped)} labels were flipped, among them {flipped[:5].tolist()}.", err=True)
+    return f"{len(flipped)} labels were flipped, among them {flipped[:5].tolist()}."
 
 
 def _reports(run_dir: Path) -> list[list[str]]:
@@ -105,5 +135,7 @@ def _reports(run_dir: Path) -> list[list[str]]:
 def _run(line: list[str]) -> None:
     from xaicli.cli import main
 
-    if status := main(line):
+    if (status := main(line)) == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if status:
         raise typer.Exit(status)

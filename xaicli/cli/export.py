@@ -28,7 +28,7 @@ from xaicli.cli.options import (
 )
 from xaicli.cli.output import json_output, named_as_file, write
 from xaicli.cli.status import end_status
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import UsageError, XaiError, leaving
 from xaicli.store.objects import is_url
 from xaicli.vocabulary import Attempts, Engine
 
@@ -118,6 +118,7 @@ def export(
     from xaicli.api import open_run
     from xaicli.render.machine import to_json
     from xaicli.render.text import printable
+    from xaicli.report.numbers import left
 
     del debug
     if str(output) == "-" and (json or len(format or ()) > 1):
@@ -130,12 +131,12 @@ def export(
     if str(output) == "-":
         answers = [run.export(sys.stdout.buffer, format=(format or ["csv"])[0], shape=shape, **select.arguments())]
     else:
-        answers = [
-            run.export(
-                run.layout.reports / path if output is None else path, format=kind, shape=shape, **select.arguments()
-            )
-            for path, kind in targets
-        ]
+        answers = []
+        places = [run.layout.reports / path if output is None else path for path, _ in targets]
+        names = [str(path) for path in places]
+        with leaving(lambda: left(names[: len(answers)], names[len(answers) :])):
+            for path, (_, kind) in zip(places, targets, strict=True):
+                answers.append(run.export(path, format=kind, shape=shape, **select.arguments()))
     end_status()
     warnings = dict.fromkeys(warning for answer in answers for warning in answer.warnings)
     for warning in warnings:

@@ -21,7 +21,7 @@ from xaicli.collectors.collector import METRICS, MetricsCollector, as_collectors
 from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering, Heading, Recipient, moment
 from xaicli.collectors.outputs import TARGETS
 from xaicli.collectors.predictor import Predictor
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import UsageError, XaiError, leaving
 from xaicli.layout import RunLayout
 from xaicli.recorder.parts import append_table
 from xaicli.recorder.run import active_run
@@ -125,17 +125,17 @@ def collect_metrics(
     if not indices:
         raise UsageError(f"{table!r} has no samples to collect metrics of")
     loader = _loader(table, indices, dataloader_args or {}, seed)
-    with _shown(progress) as told:
+    with leaving(lambda: f"no row of this pass over {len(indices):,} samples is kept"), _shown(progress) as told:
         passed = _pass(loader, predictor, collectors, len(indices), told, seed, strict)
     gatherings = passed.gatherings
     results = _finished(gatherings, run)
     head = Heading(table, split, moment(run) | dict(constants or {}))
     tables = _fitting(run.layout, {name: head.before(rows) for name, rows in _merged(results).items()})
-    paths = tuple(
-        append_table(run.layout, run.writer, name, rows.slice(start, _PART_ROWS))
-        for name, rows in tables.items()
-        for start in range(0, rows.num_rows, _PART_ROWS)
-    )
+    paths: tuple[Path, ...] = ()
+    with leaving(lambda: f"{len(paths):,} files of rows of this pass are there, the others and its means are not"):
+        for name, rows in tables.items():
+            for start in range(0, rows.num_rows, _PART_ROWS):
+                paths += (append_table(run.layout, run.writer, name, rows.slice(start, _PART_ROWS)),)
     table.log_facts(run)
     doubts = tuple(dict.fromkeys(said for gathering, found in results for said in gathering.collector.doubts(found)))
     doubts = (*doubts, *head.doubts)

@@ -32,6 +32,7 @@ from xaicli.results import Result
 from xaicli.store.objects import Store, is_url
 from xaicli.store.sync import push
 from xaicli.tables.column import schema_of
+from xaicli.tables.schema import CategoricalLabel
 from xaicli.traceability import describe_environment
 from xaicli.wal.records import scalar_table
 
@@ -311,13 +312,17 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(tables: Mapping[str, pa.Table], *, without: Collection[str] = ()) -> pl.DataFrame:
-    """One row a column, but for those `without`: of numbers mean and range; missing values, rows, table, type."""
+    """One row a column, but for those `without`: missing values, rows, table, type, and of numbers mean and range.
+
+    Classes have numbers and no mean.
+    """
     return pl.DataFrame(
         [
-            {"table": name, "column": field.name, "type": schema_of(field).kind, **_figures(rows[field.name])}
+            {"table": name, "column": field.name, "type": kind, **_figures(rows[field.name], kind)}
             for name, rows in tables.items()
             for field in rows.schema
             if field.name not in without
+            for kind in [schema_of(field).kind]
         ],
         # What says most comes first: a narrow terminal shows no more.
         schema={
@@ -334,10 +339,11 @@ def _summary(tables: Mapping[str, pa.Table], *, without: Collection[str] = ()) -
     )
 
 
-def _figures(column: pa.ChunkedArray) -> dict[str, Any]:
+def _figures(column: pa.ChunkedArray, meaning: str) -> dict[str, Any]:
     known: dict[str, Any] = {"rows": len(column), "missing": column.null_count}
     kind = column.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    if not is_number or meaning == CategoricalLabel.kind:
         return known
     values = pl.Series(pl.from_arrow(column)).cast(pl.Float64).drop_nulls()
     finite = values.filter(values.is_finite())

@@ -224,8 +224,13 @@ def confused_pairs(counts: pl.DataFrame, top: int | None = None) -> pl.DataFrame
         wrong = wrong.filter(pl.col("n") >= (wrong["n"].top_k(top).min() if top else math.inf))
     joined = wrong.join(of_label, on=LABEL, how="left", nulls_equal=True, maintain_order="left")
     share = (pl.col("n") / pl.col("of_label")).alias("share")
-    ordered = joined.select(LABEL, PREDICTION, "n", share).sort("n", LABEL, PREDICTION, descending=[True, False, False])
+    ordered = most_frequent_first(joined.select(LABEL, PREDICTION, "n", share))
     return ordered if top is None else ordered.head(top)
+
+
+def most_frequent_first(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Rows label, prediction, n in the order that every table of pairs has: ties by label, then prediction."""
+    return pairs.sort("n", LABEL, PREDICTION, descending=[True, False, False])
 
 
 def matrix(counts: pl.DataFrame, labels: list[Any]) -> NDArray[np.int64]:

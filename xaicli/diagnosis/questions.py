@@ -19,6 +19,7 @@ from xaicli.diagnosis.confusion import (
     confusion_counts,
     exact_sets,
     label_figures,
+    most_frequent_first,
     overall_figures,
     set_counts,
 )
@@ -170,7 +171,7 @@ class _PairsOverTime:
         """The pairs with the most samples over the last half of the places: {place, label, prediction, points}."""
         late = pl.concat([found for _, found, _ in self._places[len(self._places) // 2 :]])
         ends = [LABEL, PREDICTION]
-        chosen = late.group_by(ends).agg(pl.col("n").sum()).sort("n", *ends, descending=[True, False, False])
+        chosen = most_frequent_first(late.group_by(ends).agg(pl.col("n").sum()))
         found = []
         for label, taken in chosen.head(_TOLD_PAIRS).select(ends).iter_rows():
             is_it = pl.col(LABEL).eq_missing(label) & pl.col(PREDICTION).eq_missing(taken)

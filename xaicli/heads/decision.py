@@ -61,6 +61,7 @@ _REAL = frozenset({Kind.NUMBERS, Kind.WHOLE_NUMBERS, Kind.SOFT, Kind.PARTS, Kind
 _BY_PLACE = frozenset({Kind.PLACES, Kind.SETS, Kind.ONE_HOT, Kind.SOFT, Kind.PARTS, Kind.VALUES})
 _NAMING = frozenset({Kind.CLASSES, Kind.NAMES, Kind.YES_NO, Kind.ZERO_ONE_NUMBERS, Kind.WHOLE_NUMBERS})
 
+_BY_OPTION = "--task or task= says so"
 _ASK = "say it with --task (task=): " + ", ".join(Task)
 
 
@@ -140,7 +141,7 @@ def decide(
         XaiError: It cannot be decided: the message says why, the hint asks for the task or the output.
     """
     given, values = named_task(task) if task is not None else (None, None)
-    known = replace(known, task=given, said="task=") if given is not None else known
+    known = replace(known, task=given, said=_BY_OPTION) if given is not None else known
     if given is None:
         refuse_spans(result, known=known.spans)
     where, found = (
@@ -304,7 +305,7 @@ class _Evidence:
         if task is not None and not (self.known.are_logits and self.known.classes not in (None, width)):
             found, said = self._fitting(task, width, places), self.known.said
             if found is Task.BINARY and task is Task.CLASSIFICATION:
-                said = f"it gives one number a sample, so that classification ({said.removesuffix('=')}) is yes or no"
+                said = f"it gives one number a sample, so that classification ({said}) is yes or no"
             return found, said
         if self.labels.kind in _REAL and not self._is_probability and (told := self._task_of_reals(width, places)):
             return told
@@ -419,7 +420,7 @@ class _Evidence:
             return Task.BINARY
         if task is Task.BINARY and width == 2:
             return Task.CLASSIFICATION
-        if task is Task.SEQUENCE and len(self.shape) > 2 and self.known.said != "task=":
+        if task is Task.SEQUENCE and len(self.shape) > 2 and self.known.said != _BY_OPTION:
             return Task.SEGMENTATION  # recorded as a sequence of pixels
         wanted = task in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
         shape = f"(N, {', '.join(map(str, self.shape))})" if self.shape else "(N,)"
@@ -427,7 +428,7 @@ class _Evidence:
             raise XaiError(f"the model's output {shape} has no places: it is no {task}", hint=_ASK)
         if task is Task.BINARY and width != 1:
             raise XaiError(f"the model's output {shape} is {width} numbers a sample: it is no {task}", hint=_ASK)
-        if task is Task.MULTILABEL and places and not self.known.are_logits and self.known.said == "task=":
+        if task is Task.MULTILABEL and places and not self.known.are_logits and self.known.said == _BY_OPTION:
             raise XaiError(f"the model's output {shape} has places: it is no {task}", hint=_ASK)
         return task
 
@@ -460,12 +461,12 @@ class _Evidence:
             case Range.POSITIVE if self.made is not None and self.made.operation.startswith(("exp", "square", "abs")):
                 raise self._unclear(f"its last operation ({self._operation}) gives no logits")
             case Range.REAL | Range.POSITIVE:
-                binary = self.known.said == "task=" and self.known.task is not Task.CLASSIFICATION
+                binary = self.known.said == _BY_OPTION and self.known.task is not Task.CLASSIFICATION
                 if width == 1 and not self.made_linear and not binary:
                     raise self._unclear(f"its last operation ({self._operation}) is that of no logit")
                 return Values.LOGITS, many
             case _:
-                if self.known.said == "task=" or self.expected:
+                if self.known.said == _BY_OPTION or self.expected:
                     return Values.LOGITS, many
                 raise self._unclear("what made it could not be traced")
 

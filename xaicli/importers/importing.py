@@ -12,14 +12,14 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer, Counts
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.errors import UsageError, XaiError, leaving, unknown
 from xaicli.extensions import IMPORTERS, Extension, extensions
 from xaicli.files import write_whole
 from xaicli.importers.recorded import Recorded
 from xaicli.layout import RunLayout
 from xaicli.recorder.run import Run
 from xaicli.recorder.scalars import AXES
-from xaicli.report.numbers import count
+from xaicli.report.numbers import count, left
 from xaicli.report.page import plain_report
 from xaicli.results import Result
 
@@ -79,7 +79,8 @@ def import_run(
     warnings, problems = list(chosen.warnings), []
     for one, folder in zip(found, folders, strict=True):
         try:
-            row = _written(one, folder, chosen.name, path)
+            with leaving(lambda: left([row["run"] for row in rows if row["run"]], [*map(str, folders[len(rows) :])])):
+                row = _written(one, folder, chosen.name, path)
         except Exception as error:
             problems.append(error)
             reason = str(error) if isinstance(error, XaiError) else f"{type(error).__name__}: {error}"
@@ -193,6 +194,7 @@ def _written(one: Recorded, folder: Path, kind: str, source: Path) -> dict[str, 
     if one.problem is not None:
         raise one.problem
     begun = not folder.exists()
+    before = set() if begun else set(folder.iterdir())
     try:
         with Run(folder, name=one.name, config=one.config, resume="never", rank=0, float64=one.float64) as run:
             scalars = 0
@@ -205,8 +207,8 @@ def _written(one: Recorded, folder: Path, kind: str, source: Path) -> dict[str, 
                 run.log_samples(**batch)
         stats = run.stats()
     except BaseException:
-        if begun:
-            shutil.rmtree(folder, ignore_errors=True)
+        for path in [folder] if begun else set(folder.iterdir()) - before:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
         raise
     layout = RunLayout(folder)
     # Packages, git and machine are those of the import, not of the training.

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xaicli import parquet
-from xaicli.errors import DamagedFileError, XaiError
+from xaicli.errors import DamagedFileError, XaiError, leaving
 from xaicli.files import TEMPORARY
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.locks import need_locks, unread
@@ -95,7 +95,7 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
     made: list[Compacted] = []
     busy: list[str] = []
     damaged: list[str] = []
-    with alone(layout) as is_alone:
+    with leaving(lambda: _left(made)), alone(layout) as is_alone:
         if not is_alone:
             raise XaiError(f"{layout.described} is being compacted already", hint="wait for the other xai compact")
         # What a killed training left; a disk that has no room for it leaves it in the segments.
@@ -126,6 +126,13 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
                     continue  # moved away meanwhile, by the doctor or a hand
         removed, waiting = _remove_superseded(layout, grace, others)
     return Compaction(tuple(made), tuple(removed), (*busy, *waiting), tuple(damaged))
+
+
+def _left(made: Sequence[Compacted]) -> str:
+    """What an interrupted compaction leaves."""
+    return (
+        f"{len(made):,} {'file is' if len(made) == 1 else 'files are'} made, every row is there; the same call goes on"
+    )
 
 
 def _is_done(files: Sequence[DataFile], columns: Sequence[ColumnFacts]) -> bool:

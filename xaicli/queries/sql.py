@@ -21,6 +21,7 @@ from xaicli.reader.lazy import scan, scan_folder
 from xaicli.reader.rows import name_columns, names_of
 from xaicli.vocabulary import Engine
 from xaicli.wal.records import live_records
+from xaicli.words import in_order_apart
 
 SAMPLES = "samples"
 SCALARS = "scalars"
@@ -151,7 +152,7 @@ def _named(reader: Reader) -> list[pl.Expr]:
 
 def _case(column: str, reader: Reader) -> str:
     """The names of a column of codes, as DuckDB finds them."""
-    listed = ", ".join("'" + name.replace("'", "''") + "'" for name in reader.label_names)
+    listed = ", ".join("'" + name.replace("'", "''") + "'" for name in in_order_apart(reader.label_names))
     code = '"' + column.replace('"', '""') + '"'
     return f"CASE WHEN {code} >= 0 THEN ([{listed}])[{code} + 1] END"
 

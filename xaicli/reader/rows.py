@@ -14,6 +14,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.reader.dialect import bounds_apart
 from xaicli.reader.pieces import Place
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP, Duplicates
+from xaicli.words import in_order_apart
 
 
 @dataclass
@@ -159,9 +160,22 @@ def name_columns(dtypes: Mapping[str, pl.DataType], names: Sequence[str]) -> dic
 
 
 def names_of(code: str, names: Sequence[str]) -> pl.Expr:
-    """The names of a column of codes; null where a code has none."""
-    codes = pl.int_range(0, len(names), eager=True)
-    return pl.col(code).replace_strict(codes, pl.Series(names, dtype=pl.String), default=None, return_dtype=pl.String)
+    """The names of a column of codes, as tables print them; null where a code has none."""
+    codes, told = pl.int_range(0, len(names), eager=True), pl.Series(in_order_apart(names), dtype=pl.String)
+    return pl.col(code).replace_strict(codes, told, default=None, return_dtype=pl.String)
+
+
+def _refuse_shared(text: str, names: Sequence[str]) -> None:
+    """
+    Raises:
+        UsageError: A condition on names of labels has one that several labels share, which is none of theirs.
+    """
+    apart = in_order_apart(names)
+    for typed in _TYPED.findall(text):
+        name = typed[1:-1].replace("''", "'")
+        if name not in apart and name in names:
+            of_it = [f"'{own}'" for own, shared in zip(apart, names, strict=True) if shared == name]
+            raise UsageError(f"--where {text!r}: {len(of_it)} labels are called {name}", hint=" or ".join(of_it))
 
 
 PLACED = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32()}
@@ -174,6 +188,7 @@ _DATES, _OF_DATES = "date/datetime/time", "a date is written DATE '2026-01-31'"
 _OF_ZONES = "a time with a zone is written TIMESTAMPTZ '2026-01-31 12:00:00+00:00'"
 _OF_TIMES = f"{_OF_DATES}, a time between two dates INTERVAL '2 days'"
 _UNCAST = re.compile(r"(?:conversion|casting) from .*")
+_TYPED = re.compile(r"'(?:[^']|'')*'")
 _QUOTED = re.compile(r'"[^"]*"')
 _OF_SEVERAL = re.compile(
     r"\.(max|min|sum|mean|median|std|var|first|last|count|n_unique|quantile|over|shift|rank|diff|cum_\w+|int_range)\("
@@ -251,6 +266,8 @@ class Where:
             raise UsageError(f"--where {text!r} is about several rows at once", hint="xai query takes any SQL")
         found = tuple(dict.fromkeys(expr.meta.root_names()))
         told = {name: names_of(code, label_names) for name, code in named.items() if name in found}
+        if told and not any(schema[name] == pl.String() for name in found if name not in named):
+            _refuse_shared(text, label_names)
         return cls(text, found, expr, told, tuple(named[name] for name in told))
 
     @property

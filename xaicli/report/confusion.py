@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.confusion import block_order, matrix
+from xaicli.diagnosis.confusion import block_order, matrix, most_frequent_first
 from xaicli.diagnosis.news import Judgements
 from xaicli.report.calibration import SURE, calibration_blocks, confidence, one_against_rest, percent
 from xaicli.report.charts import LineChart, MatrixChart, Series, Times, Tone
@@ -176,7 +176,7 @@ def _wrong(answer: Answer, place: Mapping[str, Any]) -> pl.DataFrame:
         pl.when(pl.col("label").is_not_null()).then(pl.col("n") / pl.col("of_label")).alias("share")
     )
     wrong = shares.filter(pl.col("label").ne_missing(pl.col("prediction")))
-    return wrong.sort("n", "name", "prediction_name", descending=[True, False, False])
+    return most_frequent_first(wrong)
 
 
 def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:

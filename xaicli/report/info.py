@@ -237,7 +237,8 @@ def runs_report(answer: Answer) -> Report:
     """
     rows = answer.data.to_dicts()
     unreadable = sum(row["problem"] is not None for row in rows)
-    sentence = f"{count(len(rows), 'run')} at or below {answer.run}"
+    folder = "this folder" if answer.run == "." else f"{answer.run}/" if answer.run.endswith(".") else answer.run
+    sentence = f"{count(len(rows), 'run')} at or below {folder}"
     table = Table(
         name="runs",
         title="Runs",

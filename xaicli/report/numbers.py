@@ -296,13 +296,22 @@ def first_parts(reason: str, limit: int) -> str:
     return shortened(kept, limit)
 
 
-def listed(names: list[str], limit: int = 5) -> str:
-    """Names in a sentence: "a, b and c", or "a, b and 7 more"."""
-    short_names = cut_apart(names)
-    names = [short_names[name] for name in names]
+def listed(names: list[str], limit: int = 5, *, whole: bool = False) -> str:
+    """Names in a sentence: "a, b and c", or "a, b and 7 more"; long ones are cut, unless each is to be whole."""
+    if not whole:
+        short_names = cut_apart(names)
+        names = [short_names[name] for name in names]
     if len(names) > limit:
         return ", ".join(names[: limit - 1]) + f" and {len(names) - limit + 1:,} more"
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "none"
+
+
+def left(whole: list[str], missing: list[str]) -> str:
+    """What interrupted work leaves, in a sentence: which of its files are whole, which are not there."""
+    parts = [(whole, "whole"), (missing, "not there")]
+    return ", ".join(
+        f"{listed(names, whole=True)} {'is' if len(names) == 1 else 'are'} {how}" for names, how in parts if names
+    )
 
 
 def in_words(value: Any) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from xaicli.errors import XaiError
+from xaicli.errors import XaiError, leaving
 from xaicli.locks import is_held
 from xaicli.store.objects import Entry, Store, local_files, mirror_folder, missing_in
 
@@ -55,12 +55,13 @@ def push(root: Path, store: Store, *, progress: Progress | None = None) -> Synce
     changed = {entry.key for entry in wanted}
     wanted += [e for e in here if not e.immutable and e.key not in changed and store.differs(root, e)]
     wanted.sort(key=_manifest_last)
-    sent = []
-    for done, entry in enumerate(wanted):
-        if progress:
-            progress(done, len(wanted))
-        if store.put(root, entry):
-            sent.append(entry)
+    sent: list[Entry] = []
+    with leaving(lambda: _left(len(sent), len(wanted))):
+        for done, entry in enumerate(wanted):
+            if progress:
+                progress(done, len(wanted))
+            if store.put(root, entry):
+                sent.append(entry)
     return _synced(sent, len(here))
 
 
@@ -83,11 +84,18 @@ def pull(store: Store, root: Path, *, progress: Progress | None = None) -> Synce
     fetched = {entry.key for entry in wanted}
     wanted += [e for e in there.values() if not e.immutable and e.key not in fetched and store.differs(root, e)]
     wanted.sort(key=_manifest_last)
-    for done, entry in enumerate(wanted):
-        if progress:
-            progress(done, len(wanted))
-        store.fetch(entry, root)
+    done = 0
+    with leaving(lambda: _left(done, len(wanted))):
+        for done, entry in enumerate(wanted):
+            if progress:
+                progress(done, len(wanted))
+            store.fetch(entry, root)
     return _synced(wanted, len(there))
+
+
+def _left(done: int, total: int) -> str:
+    """What an interrupted synchronisation leaves: each file is whole or not there."""
+    return f"{done:,} of {total:,} files went over, each whole; the same call sends the others"
 
 
 def _manifest_last(entry: Entry) -> tuple[bool, str]:
