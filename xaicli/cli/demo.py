@@ -55,9 +55,13 @@ def demo(
     plain = [*(["--no-progress"] if no_progress else []), *(["--quiet"] if quiet else [])]
     for number, line in enumerate(lines):
         _say(f"\n$ xai {shlex.join(line)}", quiet)
-        left = "; ".join(f"xai {shlex.join(later)}" for later in lines[number:])
-        with leaving(lambda left=left: f"the run is whole; what is left: {left}"):
+        with leaving(partial(_left, lines[number:])):
             _run([*line, *plain])
+
+
+def _left(lines: list[list[str]]) -> str:
+    """What an interrupted demo leaves once it is trained."""
+    return "the run is whole; what is left: " + "; ".join(f"xai {shlex.join(line)}" for line in lines)
 
 
 def _say(line: str, quiet: bool) -> None:

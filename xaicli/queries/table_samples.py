@@ -190,8 +190,8 @@ class _Table:
             self.dtypes[LABEL] = present[label_key]
         every = self._every_row.select(placed[name].alias(name) for name in (MODE, DS_ID, EPOCH))
         # What a condition empties is there: whoever asks for it is told why nothing comes of it.
-        known = self._rows if self._rows.is_empty() else every.unique().collect(engine="streaming")
-        self._places = known.select(MODE, DS_ID, EPOCH).unique().sort(MODE, DS_ID, EPOCH)
+        there = self._rows if self._rows.is_empty() else every.unique().collect(engine="streaming")
+        self._places = there.select(MODE, DS_ID, EPOCH).unique().sort(MODE, DS_ID, EPOCH)
 
     def names_of_classes(self, column: str) -> tuple[str, ...]:
         return self._named.get(column) or (self._named_by_run if column in (LABEL, PREDICTION) else ())
