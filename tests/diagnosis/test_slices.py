@@ -218,7 +218,7 @@ def test_dates_go_by_fifths_that_end_at_dates_there_are(kind):
     found = slices.coded(pl.concat([days, pl.Series("day", [None], dtype=kind)]))
     ordered = sorted(days)
     assert found.names[0] == f"up to {ordered[19]}"
-    assert found.names[1] == f"{ordered[19]} to {ordered[39]}"
+    assert found.names[1:5] == [*(f"{ordered[k]} to {ordered[k + 19]}" for k in (20, 40, 60)), f"above {ordered[79]}"]
     assert np.bincount(found.codes).tolist() == [20, 20, 20, 20, 20, 1]
     assert [found.codes[i] for i in range(100)] == [ordered.index(day) // 20 for day in days]
 
@@ -272,6 +272,9 @@ def test_fifths_of_whole_numbers_are_called_by_the_first_and_last_of_each(dtype:
     for value, code in zip(few.to_list(), codes, strict=True):
         found.setdefault(names[code], set()).add(int(value))
     assert found == {"up to 1": {0, 1}, "2 to 3": {2, 3}, "above 3": set(range(4, 16))}
+    # What no sample has is in no name: tens alone, of which two make a fifth.
+    tens = pl.Series("n", range(10, 110, 10), dtype=dtype)
+    assert slices.by_quintile(tens)[0][:5] == ["up to 20", "30 to 40", "50 to 60", "70 to 80", "above 80"]
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.9])

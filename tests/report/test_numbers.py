@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import itertools
 import math
 import re
 from pathlib import Path
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 from xaicli import Run, open_run
 from xaicli.answer import Answer
 from xaicli.diagnosis.slices import by_quintile
-from xaicli.queries.labels import Kinds
 from xaicli.render.canvas import width_of
 from xaicli.render.figure import Pictures, draw, line_values
 from xaicli.render.markdown import markdown
@@ -352,10 +350,6 @@ def test_every_run_keeps_what_people_ask_first_at_80_columns() -> None:
 
 
 def test_fifths_of_labels_far_from_zero_have_names_of_their_own() -> None:
-    edges = tuple(-12345.678 + 0.04 * n for n in range(1, 5))
-    said = ("-12345.64", "-12345.6", "-12345.56", "-12345.52")
-    between = [f"{a} to {b}" for a, b in itertools.pairwise(said)]
-    assert list(Kinds("label", edges).names.values()) == [f"up to {said[0]}", *between, f"above {said[-1]}"]
     values = pl.Series([-12345.678 + 0.001 * n for n in range(200)])
     names, codes = by_quintile(values)
     assert len(set(names[:5])) == 5
@@ -380,6 +374,20 @@ def test_a_fifth_is_called_the_same_by_every_question(tmp_path: Path) -> None:
     ]  # fmt: skip
     groups = asked.errors(mode="eval").answer.extra["groups"]
     assert [row["value"] for row in groups if row["column"] == "label"] == called
+
+
+def test_a_fifth_of_whole_numbers_is_called_by_what_there_is_by_every_question(tmp_path: Path) -> None:
+    tens = np.arange(100) * 10.0  # 0 to 990: 20 of each fifth, and nothing between two of them
+    wanted = ["up to 190", "200 to 390", "400 to 590", "600 to 790", "above 790"]
+    with Run(tmp_path, task="regression") as run:
+        run.log_samples(sample_id=np.arange(100), mode="eval", epoch=0, label=tens, prediction=tens + 0.5)
+        run.log_facts(np.arange(100), size=tens.astype(int))
+    asked = open_run(tmp_path)
+    assert [row["name"] for row in asked.labels(mode="eval", metric="residual").data.to_dicts()] == wanted
+    groups = asked.errors(mode="eval", by=["size"]).answer.extra["groups"]
+    for of in ("label", "size"):
+        own = [row for row in groups if row["column"] == of]
+        assert [(row["value"], row["n"]) for row in own] == [(name, 20) for name in wanted]
 
 
 def test_scores_on_cards_are_those_of_the_table_and_told_apart(tmp_path: Path) -> None:

@@ -121,9 +121,17 @@ def test_whole_numbers_of_parquet_are_ids_as_they_are(tmp_path: Path) -> None:
         ("sample_id;a\n1;0,5\n2;3\n", {"a": [0.5, 3.0]}, "numbers with a comma: 0,5 is read as 0.5"),
         ("sample_id,a\n1,NA\n2,3\n", {"a": [None, 3]}, "1 value of a in f.csv said NA, null or none: missing"),
         ("sample_id,a\n1,NA\n2,x\n", {"a": ["NA", "x"]}, None),
-        ("sample_id,a\n1,2026-02-30\n2,2026-02-01\n", {"a": ["2026-02-30", "2026-02-01"]}, None),
+        (
+            "sample_id,a\n1,2026-02-30\n2,2026-02-01\n",
+            {"a": ["2026-02-30", "2026-02-01"]},
+            "that there is not",
+        ),
         (b"sample_id,a\n1,caf\xe9\n", {"a": ["caf\ufffd"]}, "not all UTF-8"),
-        ("sample_id, a \n 1 ,99999999999999999999\n", {"a": [1e20]}, None),
+        (
+            "sample_id, a \n 1 ,99999999999999999999\n",
+            {"a": ["9" * 20]},
+            "beyond 64 bits: kept as text",
+        ),
     ],
 )
 def test_what_is_read_otherwise_is_told(

@@ -13,12 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from xaicli.queries.fifths import Fifths
 from xaicli.vocabulary import NO_CLASS
-from xaicli.words import distinct, parts_between
 
 Places = NDArray[np.intp]
 
-_FIFTHS = (0.2, 0.4, 0.6, 0.8)
 _FEW_NUMBERS = 10
 """Numbers of no more distinct values are taken by value."""
 
@@ -119,14 +118,10 @@ def grouped(values: pl.Series, name: Callable[[Any], str] = str, *, by_value: bo
 
 
 def _fifths(values: pl.Series) -> Groups:
-    numbers = values.cast(pl.Float64).fill_null(np.nan).to_numpy()
-    known = np.isfinite(numbers)
-    edges = np.unique(np.quantile(numbers[known], _FIFTHS))
-    codes = np.searchsorted(edges, numbers, side="left")
-    names = parts_between(distinct(edges.tolist(), 4))
-    rows = [np.flatnonzero(known & (codes == code)) for code in range(len(names))]
-    there = [number for number, part in enumerate(rows) if len(part)]
-    return Groups(tuple(names[i] for i in there), tuple(rows[i] for i in there), np.flatnonzero(~known))
+    fifths = Fifths.of(values)
+    codes = fifths.codes(values)
+    rows = tuple(np.flatnonzero(codes == code) for code in range(len(fifths.names)))
+    return Groups(fifths.names, rows, np.flatnonzero(codes == len(fifths.names)))
 
 
 def draw(rows: Places, n: int, draws: np.random.RandomState) -> Places:

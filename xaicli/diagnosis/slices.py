@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import combinations
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.diagnosis.chance import Draws, benjamini_hochberg, student_975, welch
-from xaicli.words import distinct, parts_between
+from xaicli.queries.fifths import Fifths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MIN_N = 30
 _LEVEL = 0.05
-_QUINTILES = (0.2, 0.4, 0.6, 0.8)
 _FEW_NUMBERS = 10
 """A column of numbers with no more distinct values is taken by value."""
 MOST_VALUES = 50
@@ -244,39 +243,9 @@ def _most_frequent(values: pl.Series) -> tuple[pl.Series, list[int]]:
 
 
 def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
-    """What the fifths of a column of numbers or dates are called, and the one of each row; missing values are one more.
-
-    The bounds of dates are among them; those of numbers lie between two. Whole numbers are called by the first and last
-    of each fifth.
-    """
-    dated = _is_date(column.dtype)
-    numbers = (column.to_physical() if dated else column).cast(pl.Float64).to_numpy().astype(np.float64)
-    known = np.isfinite(numbers)
-    are_whole = not dated and bool((numbers[known] == np.floor(numbers[known])).all())
-    edges = _fifths(numbers[known], between=not dated)
-    edges = np.unique(np.floor(edges) if are_whole else edges)
-    codes = np.zeros(len(numbers), np.uint8)
-    for edge in edges:
-        codes += numbers > edge
-    dates = pl.Series(edges.astype(np.int64)).cast(column.dtype) if dated else ()
-    bounds = [str(date) for date in dates] if dated else distinct(edges.tolist(), 4)
-    between: list[str] = []
-    if are_whole:
-        bounds = [str(int(edge)) for edge in edges]
-        whole = ((int(low) + 1, int(high)) for low, high in pairwise(edges))
-        between = [str(low) if low == high else f"{low} to {high}" for low, high in whole]
-    names = parts_between(bounds, between)
-    codes[~known] = len(names)
-    return [*names, MISSING], codes
-
-
-def _fifths(values: Floats, *, between: bool) -> Floats:
-    """The bounds of the fifths, between two values or the lower one: sooner from sorted values than by np.quantile."""
-    places = np.array(_QUINTILES) * (len(values) - 1)
-    ordered = np.sort(values)
-    low, high = ordered[np.floor(places).astype(np.intp)], ordered[np.ceil(places).astype(np.intp)]
-    bounds: Floats = low + (high - low) * (places % 1) if between else low
-    return bounds
+    """What the fifths of numbers or dates are called, and the one of each row; missing values are one more."""
+    fifths = Fifths.of(column)
+    return [*fifths.names, MISSING], fifths.codes(column)
 
 
 def _summed(columns: Sequence[Coded], x: Floats) -> Iterator[_Sums]:

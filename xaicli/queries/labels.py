@@ -12,19 +12,18 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.cache import cached
+from xaicli.queries.fifths import Fifths
 from xaicli.queries.names import label_text, names_of_labels
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, Spreads
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, QUANTILES, STEP, Bounds, Engine
-from xaicli.words import distinct, parts_between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TOLD = 5
-_FIFTHS = (0.2, 0.4, 0.6, 0.8)
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution: `ci` is mean -/+ this times std / sqrt(n)."""
 
@@ -278,12 +277,12 @@ class Kinds:
 
     Attributes:
         key: The column.
-        edges: The upper ends of the first four fifths, of a column of numbers; else empty.
+        fifths: Of a column of numbers; else None.
         are_sets: Whether the column holds sets of classes.
     """
 
     key: str
-    edges: tuple[float, ...] = ()
+    fifths: Fifths | None = None
     are_sets: bool = False
 
     @classmethod
@@ -296,8 +295,7 @@ class Kinds:
         if not dtype.is_float():
             return cls(key)
         column = reader.frame(Place(*pair, selection.epochs[pair][-1]), [key])[0][key]
-        known = column.filter(column.is_finite()).to_numpy()
-        return cls(key, tuple(np.quantile(known, _FIFTHS).tolist()) if len(known) else (0.0,) * len(_FIFTHS))
+        return cls(key, Fifths.of(column))
 
     def labelled(self, frame: pl.DataFrame, only: Collection[Any] = ()) -> pl.DataFrame:
         """The rows that have a label, with it in the column `label`; metrics and the key stay.
@@ -309,9 +307,9 @@ class Kinds:
         if self.are_sets:
             each = frame.with_columns(pl.col(self.key).alias(LABEL)).explode(LABEL).drop_nulls(LABEL)
             return each.filter(pl.col(LABEL).is_in(list(only))) if only else each
-        if self.edges:
+        if self.fifths is not None:
             key = pl.col(self.key)
-            fifth = pl.sum_horizontal(1, *(key > edge for edge in self.edges)).cast(pl.Int32)
+            fifth = pl.sum_horizontal(1, *(key > end for end in self.ends)).cast(pl.Int32)
             return frame.with_columns(pl.when(key.is_finite()).then(fifth).alias(LABEL)).drop_nulls(LABEL)
         known = frame if not frame[self.key].null_count() else frame.drop_nulls(self.key)
         return known if self.key == LABEL else known.with_columns(pl.col(self.key).alias(LABEL))
@@ -320,14 +318,17 @@ class Kinds:
         """How many rows have no label: none, a set of no class, or a number that is not finite."""
         if self.are_sets:
             return int((column.list.len().fill_null(0) == 0).sum())
-        return len(column) - int(column.is_finite().sum()) if self.edges else column.null_count()
+        return len(column) - int(column.is_finite().sum()) if self.fifths is not None else column.null_count()
+
+    @property
+    def ends(self) -> tuple[float, ...]:
+        """The upper ends of all fifths but the last; empty of what is no number."""
+        return () if self.fifths is None else self.fifths.ends
 
     @property
     def names(self) -> dict[Any, str]:
-        """What the fifths are called: by their limits."""
-        if not self.edges:
-            return {}
-        return dict(enumerate(parts_between(distinct(self.edges, 4)), 1))
+        """What the fifths are called, from 1 on."""
+        return {} if self.fifths is None else dict(enumerate(self.fifths.names, 1))
 
 
 def bands(frame: pl.DataFrame, bounds: tuple[Bounds, ...]) -> pl.Series:

@@ -186,7 +186,7 @@ class OfEngine:
 
     def label_statistics(self, metric: str, bounds: Sequence[Bounds], kinds: Kinds) -> pl.DataFrame:
         """Rows label, epoch, pass, step, n, mean, std, min, max and the quantiles if wanted."""
-        rows = labelled(self._finite, self._label_key, kinds.edges, are_sets=kinds.are_sets)
+        rows = labelled(self._finite, self._label_key, kinds.ends, are_sets=kinds.are_sets)
         rows = within_labels(rows, LABEL, self._labels)
         found = collect(label_statistics(rows, self._metrics[metric], bounds))
         return found.join(self._steps(), on=[EPOCH, PASS], how="left").with_columns(pl.col("std").fill_null(0.0))
@@ -199,7 +199,7 @@ class OfEngine:
         if kinds.are_sets:
             lacks = (key.list.len() == 0) | key.is_null()
         else:
-            lacks = ~key.is_finite() | key.is_null() if kinds.edges else key.is_null()
+            lacks = ~key.is_finite() | key.is_null() if kinds.fifths else key.is_null()
         found = collect(self._asked.rows.select(lacks.cast(nw.Int64()).sum().alias("n")))
         return int(found.item() or 0)
 

@@ -64,17 +64,31 @@ def _column(name: str, values: Any, n: int, refuse: Callable[[str, str, int], No
         raise ValueError(f"{name} has {len(given)} values for {n} sample ids")
     if isinstance(given, np.ndarray) and given.dtype != object:
         try:
-            return _plain(name, pa.array(given))
+            return _within_64_bits(name, pa.array(given), refuse)
         except (ValueError, TypeError, OverflowError, pa.ArrowException):
             pass  # some of its values may be facts
     items = _of_one_kind([_single(item) for item in given])
     try:
-        return _plain(name, pa.array(items))
+        return _within_64_bits(name, pa.array(items), refuse)
     except (ValueError, TypeError, OverflowError, pa.ArrowException):
         column, reasons = _fitting(name, items)
     for reason, rows in reasons.items():
         refuse(name, reason, rows)
     return column
+
+
+def _within_64_bits(name: str, array: pa.Array, refuse: Callable[[str, str, int], None]) -> pa.Array:
+    """A column; whole numbers beyond 64 bits are missing, and told of.
+
+    Raises:
+        ValueError: It is of a kind that no fact is of, or all its values are such numbers.
+    """
+    kept = _plain(name, array)
+    if beyond := kept.null_count - array.null_count:
+        if kept.null_count == len(kept):
+            raise ValueError(f"{name} holds whole numbers beyond 64 bits alone")
+        refuse(name, f"{name} holds whole numbers beyond 64 bits", beyond)
+    return kept
 
 
 def _each(name: str, values: Any, n: int) -> Any:
@@ -181,8 +195,9 @@ def _of_fact(name: str, value: Any) -> Any:
     """
     if not isinstance(value, (*_KINDS, Decimal, list, tuple, dict)):
         raise ValueError(f"{name} must be texts, numbers or dates, not {type(value).__name__}")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name} {value} is beyond 64 bits")
+    whole = isinstance(value, int) or (isinstance(value, Decimal) and value.as_tuple().exponent == 0)
+    if whole and not -(2**63) <= value < 2**63:  # type: ignore[operator]
+        raise ValueError(f"{name} holds whole numbers beyond 64 bits")
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from xaicli.errors import XaiError
 from xaicli.tables.schema import (
@@ -80,6 +81,42 @@ def schema_of(column: pa.Field) -> Schema:
     """The schema stored with a column, else the inferred one."""
     text = (column.metadata or {}).get(METADATA_KEY)
     return from_json(json.loads(text)) if text else infer(column.type)
+
+
+WHOLE = r"[+-]?[0-9]+"
+"""A whole number as it is written, with a sign or without."""
+
+
+def whole_numbers(texts: Any) -> Any:
+    """What is written as whole numbers, as int64; null where something else is, or a number beyond 64 bits.
+
+    Args:
+        texts: (N,) strings without blanks around them.
+    """
+    written = pc.fill_null(pc.match_substring_regex(texts, f"^{WHOLE}$"), fill_value=False)
+    digits = pc.replace_substring_regex(pc.if_else(written, texts, None), r"^[+]?(-?)0*([0-9])", r"\1\2")
+    short = pc.fill_null(pc.less_equal(pc.utf8_length(digits), 18), fill_value=True)
+    numbers = pc.if_else(short, digits, None).cast(pa.int64())
+    if pc.all(short).as_py():
+        return numbers
+    return pc.coalesce(numbers, _long_numbers(pc.if_else(short, None, digits)))
+
+
+def within_64_bits(column: pa.Array) -> pa.Array:
+    """Whole numbers of any width, and decimals that are such by their type, as int64; null beyond 64 bits."""
+    if column.type == pa.uint64():
+        return pc.if_else(pc.less(column, pa.scalar(1 << 63, pa.uint64())), column, None).cast(pa.int64())
+    if pa.types.is_decimal(column.type):
+        return whole_numbers(column.cast(pa.string()))
+    return column.cast(pa.int64())
+
+
+def _long_numbers(long: Any) -> Any:
+    """Whole numbers of many digits, one by one; null where one is beyond 64 bits."""
+    numbers = (None if text is None else int(text) for text in long.to_pylist())
+    fitting = [n if n is not None and -(1 << 63) <= n < 1 << 63 else None for n in numbers]
+    kept = pa.array(fitting, pa.int64())
+    return pa.chunked_array([kept]) if isinstance(long, pa.ChunkedArray) else kept
 
 
 def go_together(before: pa.DataType, now: pa.DataType) -> bool:

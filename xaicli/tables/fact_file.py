@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xaicli.errors import XaiError
+from xaicli.tables.column import WHOLE, whole_numbers, within_64_bits
 from xaicli.tables.rows import header, read_cells, without_guards
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import unguarded
@@ -162,7 +163,7 @@ def _of_lines(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
         what = "1 line of {} is no JSON object" if bad == 1 else f"{bad:,} lines of {{}} are no JSON objects"
         found.left_out.append((SAMPLE_ID, what.format(path.name), bad))
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return names, [_of_values([row.get(name) for row in rows]) for name in names]
+    return names, [_of_values(name, [row.get(name) for row in rows], path, found) for name in names]
 
 
 def _objects(text: str) -> Iterator[Any]:
@@ -178,6 +179,9 @@ def _uniform_lines(text: str) -> pa.Table | None:
     """Lines in which each key has values of one kind, read fast; None where they are others."""
     from pyarrow import json as reader
 
+    if _LONG.search(text):  # Arrow would round it
+        return None
+
     def read(**options: Any) -> pa.Table:
         return reader.read_json(io.BytesIO(text.encode()), parse_options=reader.ParseOptions(**options))
 
@@ -190,11 +194,18 @@ def _uniform_lines(text: str) -> pa.Table | None:
         return None
 
 
-def _of_values(values: list[Any]) -> pa.Array:
+def _of_values(name: str, values: list[Any], path: Path, found: FactFile) -> pa.Array:
     kinds = {type(value) for value in values if value is not None}
+    if kinds == {int} and name != SAMPLE_ID:
+        fitting = [value if value is not None and -(1 << 63) <= value < 1 << 63 else None for value in values]
+        if beyond := fitting.count(None) - values.count(None):
+            found.left_out.append((name, beyond_64_bits(name, beyond, path), beyond))
+        values = fitting
     if kinds <= {int, float} or len(kinds) == 1:
         try:
-            return pa.array(values, pa.float64() if kinds == {int, float} else None)
+            if kinds == {int, float}:
+                return pa.array([None if value is None else float(value) for value in values])
+            return pa.array(values)
         except (ValueError, TypeError, OverflowError, pa.ArrowException):
             pass
     return pa.array([None if value is None else as_text(value) for value in values], pa.string())
@@ -213,8 +224,8 @@ def _ids(given: pa.Array, id_kind: str | None, path: Path, found: FactFile, *, i
     """The ids as the run has them; rows without one, and with one of another kind, are null and told of."""
     if pa.types.is_dictionary(given.type):
         given = given.dictionary_decode()
-    if pa.types.is_integer(given.type) and id_kind != "string" and _fits_int64(given):
-        ids, n_empty = given.cast(pa.int64()), given.null_count
+    if pa.types.is_integer(given.type) and id_kind != "string" and (id_kind or _fits_int64(given)):
+        ids, n_empty = within_64_bits(given), given.null_count
         id_kind = "int64"
     elif pa.types.is_string(given.type) and id_kind == "string":
         ids, n_empty = given, given.null_count
@@ -239,19 +250,20 @@ def _read_ids(given: pa.Array, id_kind: str | None, *, is_text: bool) -> tuple[p
     texts = given.cast(pa.string()) if not pa.types.is_nested(given.type) else pa.nulls(len(given), pa.string())
     bare = pc.utf8_trim_whitespace(texts)
     # A table program writes 17 as 17.0.
-    whole = pc.replace_substring_regex(bare, r"^([+-]?\d+)\.0*$", r"\1")
+    whole = pc.replace_substring_regex(bare, rf"^({WHOLE})\.0*$", r"\1")
     if pa.types.is_floating(given.type):
         whole = _whole_numbers(given)
-    looks_whole = pc.fill_null(pc.match_substring_regex(whole, r"^[+-]?\d{1,18}$"), fill_value=False)
+    numbered = whole_numbers(whole)
+    looks_whole = numbered.is_valid()
     if id_kind is None:
         blank = pc.or_(pc.is_null(bare), pc.equal(bare, ""))
         plain = pc.and_(looks_whole, pc.invert(pc.match_substring_regex(pc.fill_null(whole, ""), r"^[+-]?0\d")))
-        numbers = pc.all(pc.or_(plain, pc.fill_null(blank, fill_value=True))).as_py() and (
+        are_numbers = pc.all(pc.or_(plain, pc.fill_null(blank, fill_value=True))).as_py() and (
             is_text or not _is_string(given.type)
         )
-        id_kind = "int64" if numbers else "string"
+        id_kind = "int64" if are_numbers else "string"
     if id_kind == "int64":
-        ids = pc.if_else(looks_whole, whole, None).cast(pa.int64())
+        ids = numbered
         empty = pc.or_(pc.is_null(bare), pc.equal(bare, ""))
     else:
         ids = whole if pa.types.is_floating(given.type) else texts
@@ -266,8 +278,10 @@ def _whole_numbers(given: pa.Array) -> pa.Array:
     return pc.if_else(is_whole, numbers, None).cast(pa.int64()).cast(pa.string())
 
 
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_INTEGER = re.compile(WHOLE)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_LONG = re.compile(r"(?<![0-9.])[0-9]{19,}(?![0-9.eE])")
+"""What may be a whole number beyond 64 bits."""
 _COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?")
@@ -307,9 +321,15 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
         if kind == pa.bool_():
             text = pc.utf8_lower(bare)
         try:
-            typed = text.cast(kind)
+            typed = whole_numbers(text) if pattern is _INTEGER else text.cast(kind)
         except pa.ArrowException:
+            found.notices.append(f"{name} of {path.name} holds a day or time that there is not: kept as text")
             return column
+        if beyond := typed.null_count - text.null_count:
+            if typed.null_count == len(typed):  # such are names
+                found.notices.append(f"{name} of {path.name} holds whole numbers beyond 64 bits: kept as text")
+                return column
+            found.left_out.append((name, beyond_64_bits(name, beyond, path), beyond))
         lost = int(pc.sum(named).as_py() or 0)
         if lost:
             words = "value" if lost == 1 else "values"
@@ -332,6 +352,8 @@ def _any_match(column: pa.Array, pattern: str) -> bool:
 def _plain(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Array:
     """A column of a file with types as text, whole number, number, truth value, date or time; others are text, told."""
     kept = plain(column)
+    if kept is not None and (beyond := kept.null_count - column.null_count):
+        found.left_out.append((name, beyond_64_bits(name, beyond, path), beyond))
     if kept is None:
         found.notices.append(f"{name} of {path.name} holds neither texts, numbers nor dates: kept as text")
         kept = pa.array([None if value is None else as_text(value) for value in column.to_pylist()], pa.string())
@@ -339,7 +361,10 @@ def _plain(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Array
 
 
 def plain(array: pa.Array) -> pa.Array | None:
-    """A column as text, whole number, number, truth value, date or time; None where it is of another kind."""
+    """A column as text, whole number, number, truth value, date or time; None where it is of another kind.
+
+    A whole number beyond 64 bits is null.
+    """
     kind = array.type
     if pa.types.is_dictionary(kind):
         return plain(array.dictionary_decode())
@@ -347,11 +372,8 @@ def plain(array: pa.Array) -> pa.Array | None:
         return array
     if _is_string(kind):
         return array.cast(pa.string())
-    if pa.types.is_integer(kind):
-        try:
-            return array.cast(pa.int64())
-        except pa.ArrowException:
-            return array.cast(pa.string())
+    if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
+        return within_64_bits(array)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return array.cast(pa.float64())
     if pa.types.is_timestamp(kind) and kind.unit != "us":
@@ -362,6 +384,12 @@ def plain(array: pa.Array) -> pa.Array | None:
     if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         return array
     return None
+
+
+def beyond_64_bits(name: str, n: int, path: Path | None = None) -> str:
+    """Why values of a fact are left out that are whole numbers beyond 64 bits."""
+    of = name if path is None else f"{name} in {path.name}"
+    return f"{n:,} {'value' if n == 1 else 'values'} of {of} {'is' if n == 1 else 'are'} beyond 64 bits"
 
 
 def _is_string(kind: pa.DataType) -> bool:

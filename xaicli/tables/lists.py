@@ -164,7 +164,7 @@ def _is_number(text: str) -> bool:
 
 def _without_decimals(text: str) -> str:
     """A whole number as such: what pandas and spreadsheets make 7.0 of."""
-    number = text.strip().removesuffix(".0")
+    number = text.strip().removesuffix(".0").removeprefix("+")
     return number if number.removeprefix("-").isdecimal() else text
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import PartName, RunLayout
+from xaicli.tables.column import whole_numbers
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.frames import Frame, read_segment, segment_files
 from xaicli.wal.snapshot import is_stored
@@ -91,9 +91,8 @@ def with_ids(table: pa.Table, kind: str) -> pa.Table:
         return table
     if kind == "string":
         return table.set_column(place, SAMPLE_ID, ids.cast(pa.string()))
-    whole = pc.match_substring_regex(ids, r"^[+-]?\d{1,18}$")
-    fitting = table.filter(whole)
-    return fitting.set_column(place, SAMPLE_ID, fitting.column(place).cast(pa.int64()))
+    whole = whole_numbers(ids)
+    return table.set_column(place, SAMPLE_ID, whole).filter(whole.is_valid())
 
 
 def unified(tables: Sequence[pa.Table]) -> pa.Table:
