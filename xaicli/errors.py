@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SHOWN = 12
+_PACKAGE = __file__.removesuffix("errors.py")
 
 
 class XaiError(Exception):
@@ -161,6 +163,14 @@ def missing_extra(feature: str, extra: str) -> XaiError:
 
 
 _OF_AN_ARCHIVE = ("PytorchStreamWriter", "unexpected pos", "inline_container", "iostream error")
+
+
+def level_outside() -> int:
+    """The `stacklevel` with which a warning of the function that asks names the line outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def is_of_the_disk(error: Exception) -> bool:

@@ -183,3 +183,25 @@ def test_over_confidence_says_how_many_it_leaves_out(tmp_path, capsys):
     (told,) = of_kind(asked(capsys, "findings", tmp_path / "run"), "over_confident")
     assert told["score"] == pytest.approx(0.9, abs=1e-6)
     assert "top_prob is missing of 40 of the 100 samples, which are left out" in told["reason"]
+
+
+@pytest.mark.parametrize(
+    ("label", "taken", "is_told"),
+    [
+        ([0, 1, 2, 2], [2, 2, 2, 2], True),
+        ([0, 1, 2, 2], [2, 2, 2, 1], False),
+        ([0, 0, 0, 0], [0, 2, 2, 2], False),  # one label, of which some are right
+        ([0, 0, 0, 0], [1, 1, 2, 2], False),
+        ([0, 0, 1, 1], [2, 2, 2, 2], True),
+    ],
+)
+def test_a_model_that_predicts_one_class_is_told(tmp_path, label, taken, is_told):
+    with xaicli.Run(tmp_path / "run", label_names=["ant", "bee", "cat"]) as run:
+        run.log_samples(
+            sample_id=range(4), label=label, prediction=taken, loss=[1.0, 2.0, 3.0, 4.0], mode="eval", epoch=1
+        )
+    opened = xaicli.open_run(tmp_path / "run")
+    for result in (opened.confusion(), opened.report()):
+        text = " ".join(result.markdown().split())
+        assert ("every one is predicted cat" in text) == is_told
+        assert ("most often" in text) != is_told

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 from xaicli.checkpoint.facts import FORMAT, FORMAT_VERSION
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import UsageError, XaiError, level_outside
 from xaicli.files import appearing, have_written, write_whole
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _admitted(task: str | None) -> str | None:
 
     if task is None or task in tuple(Task):
         return task
-    warnings.warn(f"the checkpoint says no task: {task!r} is none of {', '.join(Task)}", stacklevel=4)
+    warnings.warn(f"the checkpoint says no task: {task!r} is none of {', '.join(Task)}", stacklevel=level_outside())
     return None
 
 
@@ -216,7 +216,7 @@ def _graph(
 
     if given is None:
         if wanted:
-            warnings.warn(_advice("no example_inputs were given"), stacklevel=3)
+            warnings.warn(_advice("no example_inputs were given"), stacklevel=level_outside())
         return None, "no example_inputs were given", "", {}
     inputs: dict[str, torch.Tensor] = {}
     try:
@@ -228,10 +228,10 @@ def _graph(
     except Exception as error:
         reason = f"{error.message} ({error.hint})" if isinstance(error, UsageError) else why_not_exported(error)
         what = reason if isinstance(error, UsageError) else f"torch could not export the model ({reason})"
-        warnings.warn(_advice(what), stacklevel=3)
+        warnings.warn(_advice(what), stacklevel=level_outside())
         return None, reason, "", inputs
     if fixed_batch:
-        warnings.warn(f"the checkpoint's graph takes one batch size only ({fixed_batch})", stacklevel=3)
+        warnings.warn(f"the checkpoint's graph takes one batch size only ({fixed_batch})", stacklevel=level_outside())
     return torch.frombuffer(bytearray(data), dtype=torch.uint8), None, fixed_batch, inputs
 
 
@@ -411,7 +411,7 @@ def convert_checkpoint(
 
 def _warn_of(said: str) -> None:
     if said:
-        warnings.warn(said, stacklevel=3)
+        warnings.warn(said, stacklevel=level_outside())
 
 
 def _unused(target: Target, asked: Mapping[str, object]) -> list[str]:
@@ -496,7 +496,9 @@ def _export(loaded: LoadedModel, examples: dict[str, torch.Tensor], target: Targ
         if target is Target.PT2:
             data, fixed = export_graph(loaded.model, examples)
             if fixed:
-                warnings.warn(f"{written} takes batches of {facts.static_batch or 2} only ({fixed})", stacklevel=3)
+                warnings.warn(
+                    f"{written} takes batches of {facts.static_batch or 2} only ({fixed})", stacklevel=level_outside()
+                )
             return write_whole(written, data, durable=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "the checkpoint holds no graph")

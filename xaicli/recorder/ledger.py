@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from xaicli.errors import level_outside
 from xaicli.files import write_whole
 
 _FILE_BYTES = 4096
 _REASONS_KEPT = 12
 _REASON_LENGTH = 240
 _COLUMNS_KEPT = 20
-_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 class RecorderWarning(UserWarning, RuntimeWarning):
@@ -62,11 +62,8 @@ def quietly() -> Iterator[None]:
 
 def say(message: str) -> None:
     """Warn, with the line of the caller outside this package; nothing is raised into training."""
-    level, frame = 1, sys._getframe()
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
     with quietly():
-        warnings.warn(message, RecorderWarning, stacklevel=level)
+        warnings.warn(message, RecorderWarning, stacklevel=level_outside())
 
 
 _PARTICULAR = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|'[^']*')")

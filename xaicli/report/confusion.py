@@ -77,7 +77,7 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
         for row in found.pairs.head(_GLANCED).iter_rows(named=True)
     ]
     if wrong:
-        said += f"; most often {_mistaken(wrong[0], wrong)} ({_as_often(found.pairs)})"
+        said += f"; {_most_often(found.pairs, wrong, overall.undefined)}"
     if found.over_confidence is not None:
         said += f". {confidence({'over_confidence': found.over_confidence, 'ece': found.ece})}"
     if found.fell:
@@ -187,8 +187,8 @@ def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
         f"(95 % interval {percent(low)} to {percent(high)})"
     )
     told = place["wrong"].head(_TOLD_APART).to_dicts()
-    for cell in told[:1]:
-        said += f"; most often {_mistaken(cell, told)} ({_as_often(place['wrong'])})"
+    if told:
+        said += f"; {_most_often(place['wrong'], told, place['undefined'])}"
     for found in _of(answer.extra["calibration"], place):
         said += f". {confidence(found)}{_once(answer, place, found)}"
     return said + "."
@@ -201,6 +201,19 @@ def _once(answer: Answer, place: Mapping[str, Any], found: Mapping[str, Any]) ->
     if least is None or found["over_confidence"] < SURE or found["ece"] - least["ece"] < _GREW:
         return ""
     return f"; at epoch {least['epoch']} the error was {percent(least['ece'])}"
+
+
+def _most_often(wrong: pl.DataFrame, told: Sequence[Mapping[str, Any]], undefined: Sequence[str]) -> str:
+    """What went wrong most often, or that the model predicts one and the same.
+
+    Args:
+        wrong: All wrong cells, the most frequent first, with their share of the label.
+        told: The first of them, with their names.
+        undefined: Figures that are undefined: Matthews' coefficient is where all samples have one prediction.
+    """
+    if "mcc" in undefined and wrong["prediction"].n_unique() == 1 and (wrong["share"] == 1).all():
+        return f"every one is predicted {told[0]['prediction_name']}"
+    return f"most often {_mistaken(told[0], told)} ({_as_often(wrong)})"
 
 
 def _as_often(cells: pl.DataFrame) -> str:
