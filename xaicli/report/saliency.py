@@ -413,6 +413,8 @@ def _sanity(saliency: Saliency) -> Table:
     note = (
         "Rank correlation with the trained model's maps: a method whose maps stay the same does not explain the model."
     )
+    if left_out := [m for m in saliency.methods if not any(m in step.similarity for step in saliency.sanity)]:
+        note += f" Not asked of {listed(left_out)}, whose maps are Captum's."
     return Table("sanity", "Cascading randomisation", columns, rows, note)
 
 
