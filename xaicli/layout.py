@@ -7,7 +7,6 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import time
@@ -219,20 +218,8 @@ class RunLayout:
         return self.tables / quote(name, safe="").replace(".", "%2E")
 
     def is_run(self) -> bool:
-        """Whether the folder holds a run.
-
-        Raises:
-            XaiError: No folder can have such a name.
-        """
-        try:
-            return self.manifest.is_file()
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            raise XaiError(
-                f"the name {str(self.root)[:40]}... of {len(str(self.root)):,} characters is too long for a folder",
-                hint="list the runs below a folder with: xai ls FOLDER",
-            ) from None
+        """Whether the folder holds a run."""
+        return self.manifest.is_file()
 
     def read_manifest(self) -> Manifest:
         """Read `xai.json`.

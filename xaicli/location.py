@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,7 +47,7 @@ def find_runs_at(given: Iterable[str | os.PathLike[str] | RunLayout]) -> list[Ru
     for place in given:
         if isinstance(place, RunLayout):
             found.append((place, True))
-        elif is_url(os.fspath(place)) or RunLayout(Path(place)).is_run() or not Path(place).is_dir():
+        elif is_url(os.fspath(place)) or _is_run(RunLayout(Path(place))) or not Path(place).is_dir():
             found.append((find_run(place), True))
         elif below := find_runs(Path(place)):
             found += [(layout, False) for layout in below]
@@ -81,7 +82,7 @@ def find_local_run(given: str | os.PathLike[str] | None) -> RunLayout:
     given = given or os.environ.get("XAI_RUN")
     if given:
         layout = RunLayout(Path(given))
-        if not layout.is_run():
+        if not _is_run(layout):
             raise not_a_run(layout.root)
         return layout
     here = RunLayout(Path())
@@ -94,3 +95,20 @@ def find_local_run(given: str | os.PathLike[str] | None) -> RunLayout:
             hint="name a run directory, set XAI_RUN, or make one with: xai demo",
         )
     return max(runs, key=lambda run: (run.manifest.stat().st_mtime_ns, str(run.root)))
+
+
+def _is_run(layout: RunLayout) -> bool:
+    """Whether a folder that somebody named holds a run.
+
+    Raises:
+        XaiError: No folder can have such a name.
+    """
+    try:
+        return layout.is_run()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise XaiError(
+            f"the name {str(layout.root)[:40]}... of {len(str(layout.root)):,} characters is too long for a folder",
+            hint="list the runs below a folder with: xai ls FOLDER",
+        ) from None

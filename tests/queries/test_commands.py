@@ -445,7 +445,7 @@ def test_export_of_sets_of_classes(xai: Xai, tmp_path: Path, shape: str) -> None
         probs = [[0.9, 0.8], [0.1, 0.2], [0.2, 0.9]]
         run.log_samples(sample_id=[1, 2, 3], label=[[0, 1], [], None], probs=probs, mode="eval", epoch=1)
     asked(xai, "export", tmp_path / "run", "--shape", shape, "-o", tmp_path / "out.csv")
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [json.loads(row["label"] or "null") for row in rows] == [[0, 1], [], None]
     if shape == "long":
         assert [json.loads(row["prediction"]) for row in rows] == [[0, 1], [], [1]]
@@ -489,7 +489,7 @@ def test_export_guards_spreadsheets(xai: Xai, tmp_path: Path) -> None:
     run = WrittenRun(tmp_path / "run")
     run.write({"sample_id": text, "epoch": 1, "loss": -1.0} for text in ("=1+1", "@x", "-5", "plain"))
     xai("export", run.layout.root, "-o", tmp_path / "out.csv")
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [row["sample_id"] for row in rows] == ["'=1+1", "'@x", "-5", "plain"]
     assert rows[0]["loss"] == "-1.0"
 
