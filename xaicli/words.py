@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from enum import Enum
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -140,6 +141,86 @@ class Names(Generic[_Value]):
     @staticmethod
     def _loose(name: str) -> str:
         return unicodedata.normalize("NFC", name).strip()
+
+
+class Spelt(Enum):
+    """What a file tells of how a label stands in it."""
+
+    NAME = "name"
+    """A text where numbers would be numbers, or what a labelling tool shows to people."""
+    NUMBER = "number"
+    EITHER = "either"
+    """Text that may be both, as in CSV."""
+
+
+_CLASS = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.0*)?", re.ASCII)
+
+
+def class_number(text: str) -> int | None:
+    """The whole number that a text is, as `7` or the `7.0` of a spreadsheet; None for `007`, `1e3`, `nan` and names."""
+    found = _CLASS.fullmatch(text.strip())
+    return int(found[0].partition(".")[0]) if found else None
+
+
+class Classes(Generic[_Value]):
+    """What people write for classes: a name, or a number. The one rule for which of them a text is.
+
+    A number that is known to be one is the number of a class; any other text is a name first, and only where there is
+    no such name a number. In CSV the name beside a number tells that it is one.
+
+    Args:
+        by_name: The class of each name.
+        numbers: The classes that have a number.
+        given: Names that the user has said the class of: nothing is asked of them.
+    """
+
+    def __init__(
+        self, by_name: Mapping[str, _Value], numbers: Collection[_Value], given: Mapping[str, _Value] | None = None
+    ) -> None:
+        self._given = given or {}
+        self._by_name = {**by_name, **self._given}
+        self._names = Names(self._by_name)
+        self._numbers = numbers
+
+    def meant(self, text: str, spelt: Spelt, called: str = "") -> tuple[_Value, ...]:
+        """The class that a text means: none where there is no such, and several where it may be any of them.
+
+        Args:
+            text: A label as it stands in a file.
+            written: What the file tells of it.
+            called: What it says beside that the class is called; "" where it does not.
+        """
+        if text in self._given:
+            return (self._given[text],)
+        number = self._number(text)
+        is_told = spelt is Spelt.NUMBER or (called in self._by_name and (self._by_name[called],) == number)
+        return number if number and is_told else self._names.meant(text) or number
+
+    def instead(self, text: str, spelt: Spelt, called: str = "") -> tuple[_Value, ...]:
+        """The class whose number a text is that was taken for the name of another, where nothing tells them apart."""
+        number, meant = self._number(text), self.meant(text, spelt, called)
+        is_told = spelt is not Spelt.EITHER or text in self._given
+        return () if is_told or len(meant) != 1 or number == meant else number
+
+    def _number(self, text: str) -> tuple[_Value, ...]:
+        number = class_number(text)
+        return tuple(one for one in self._numbers if one == number and not isinstance(one, bool | str))[:1]
+
+
+def taken_as_names(found: Mapping[tuple[str, object, object], int]) -> str:
+    """What is said of labels that may be names or numbers.
+
+    Args:
+        found: How often there is a text that is the name of one class and the number of another, by text and the two.
+    """
+    n = sum(found.values())
+    told = [f"{text} (class {name}, not {number})" for text, name, number in list(found)[:5]]
+    more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+    words = ("label", "is taken as a name") if n == 1 else ("labels", "are taken as names")
+    return (
+        f"{n:,} {words[0]} may be the name of one class and the number of another, and {words[1]}: "
+        f"{', '.join(told)}{more}; Parquet and JSON tell numbers from names"
+    )
 
 
 def ranges(numbers: Sequence[int]) -> list[str]:

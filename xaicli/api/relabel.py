@@ -282,6 +282,7 @@ def apply(
 def corrections_of(result: Result) -> pl.DataFrame:
     """The table that `Table(relabel=...)` and `--truth` read: sample_id, label, by, when; mode and ds_id of several.
 
+    Where labels are numbers and a class is called by one, the name stands beside each: CSV does not tell 2 from "2".
     Of objects a row each that stands: see `xaicli.relabel.objects.standing`.
     """
     import polars as pl
@@ -293,6 +294,7 @@ def corrections_of(result: Result) -> pl.DataFrame:
         return standing(data)
     columns = ["sample_id", "label", "by", "when"]
     several = data.select("mode", "ds_id").n_unique() > 1
-    found = data.select(*columns, *(["mode", "ds_id"] if several else []))
+    names = ["name"] if "classes" in result.answer.extra else []
+    found = data.select(*columns, *names, *(["mode", "ds_id"] if several else []))
     # What nobody said is missing: an empty text would be written as "".
     return found.with_columns(pl.when(pl.col(name) != "").then(pl.col(name)).alias(name) for name in ("by", "when"))

@@ -20,9 +20,9 @@ from xaicli.dynamics.suspects import suspicion
 from xaicli.errors import XaiError, unknown
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
-from xaicli.tables.lists import read_columns
+from xaicli.tables.lists import is_typed, read_columns
 from xaicli.vocabulary import LABEL, SAMPLE_ID
-from xaicli.words import in_order_apart
+from xaicli.words import Classes, Spelt, class_number, in_order_apart, taken_as_names
 
 MISLABELLED = "mislabelled"
 _KINDS = "CSV, Parquet, JSON or JSON lines with sample_id and label"
@@ -116,7 +116,10 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
             )
         known = pl.DataFrame({SAMPLE_ID: ids, MISLABELLED: value})
     else:
-        known = pl.DataFrame({SAMPLE_ID: ids, LABEL: _as_recorded(frame[LABEL], reader)})
+        labels, said = _as_recorded(frame, reader, is_typed=is_typed(file))
+        known = pl.DataFrame({SAMPLE_ID: ids, LABEL: labels})
+        if warnings is not None:
+            warnings += said
     whole = known.drop_nulls()
     single = whole.unique(SAMPLE_ID, keep="last", maintain_order=True)
     if warnings is not None:
@@ -151,20 +154,36 @@ def suggestions(reader: Reader, suspects: Answer, truth: str | os.PathLike[str])
     return {"n": n, "right": right, "accuracy": right / n, "low": low, "high": high}
 
 
-def _as_recorded(label: pl.Series, reader: Reader) -> pl.Series:
-    """True labels as the run spells its own: numbers, also for class names, or text."""
-    dtype = reader.dtypes.get(LABEL, pl.Int32())
+def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tuple[pl.Series, list[str]]:
+    """True labels as the run spells its own: numbers, also for class names, or text; and what is said of them.
+
+    Raises:
+        XaiError: The run has no such label.
+    """
+    dtype, label = reader.dtypes.get(LABEL, pl.Int32()), frame[LABEL]
     if not dtype.is_integer():
-        return label.cast(pl.String)
-    numbers = label.cast(pl.Float64, strict=False).cast(dtype, strict=False)
+        return label.cast(pl.String), []
     names = in_order_apart(reader.manifest.label_names or ())
-    if numbers.null_count() > label.null_count():
-        named = label.cast(pl.String).replace_strict(list(names), range(len(names)), default=None, return_dtype=dtype)
-        numbers = numbers.fill_null(named)
-        unmapped = label.filter(numbers.is_null() & label.is_not_null())
-        if len(unmapped):
-            raise unknown("label", unmapped[0], names, where=reader.layout.described)
-    return numbers
+    classes = Classes({name: number for number, name in enumerate(names)}, range(len(names)))
+    spelt = Spelt.NUMBER if label.dtype.is_numeric() else Spelt.NAME if is_typed else Spelt.EITHER
+    has_names = "name" in frame.columns and frame.schema["name"] == pl.String()
+    each = frame.select(
+        label.cast(pl.String),
+        pl.col("name").fill_null("") if has_names else pl.lit("").alias("name"),
+    )
+    found: dict[tuple[str, str], int] = {}
+    as_names: dict[tuple[str, object, object], int] = {}
+    for text, called, n in each.drop_nulls(LABEL).group_by(LABEL, "name", maintain_order=True).len().iter_rows():
+        meant = classes.meant(text, spelt, called)
+        number = meant[0] if len(meant) == 1 else class_number(text)
+        if number is None and text.strip():
+            raise unknown("label", text, names, where=reader.layout.described)
+        if number is not None:
+            found[text, called] = number
+        for other in classes.instead(text, spelt, called):
+            as_names[text, number, other] = as_names.get((text, number, other), 0) + n
+    values = [found.get(key) for key in each.iter_rows()]
+    return pl.Series(LABEL, values, dtype), [taken_as_names(as_names)] if as_names else []
 
 
 def _wrong(frame: pl.DataFrame, truth: pl.DataFrame, path: str) -> pl.Series:

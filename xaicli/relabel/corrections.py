@@ -19,13 +19,14 @@ from xaicli.queries.selection import Pair
 from xaicli.relabel.marks import Mark, Marks, State
 from xaicli.relabel.tasks import of_carried
 from xaicli.vocabulary import SAMPLE_ID
-from xaicli.words import Names, quoted, unguarded
+from xaicli.words import Classes, quoted, unguarded
 
 NO_SAMPLE = "no sample of the run"
 DIFFERENT = "its id and its picture are of different samples"
 ELSEWHERE = "not recorded where the file says (mode, ds_id)"
 SKIPPED = "skipped"
 UNKNOWN_LABEL = "a label that the run does not know"
+NOT_FINITE = "a number that is not finite"
 EITHER_LABEL = "a label that may be either of several names"
 DISAGREE = "people disagree"
 OUTVOTED = "outvoted: more people agree on another"
@@ -81,10 +82,17 @@ class Correction:
 
 @dataclass
 class LeftOut:
-    """What was not taken, by reason, with some examples."""
+    """What was not taken, by reason, with some examples.
+
+    Attributes:
+        examples: Some of each reason.
+        counts: How many of each.
+        as_names: Labels that were taken as names, and may be numbers: by text and the two classes.
+    """
 
     examples: dict[str, list[str]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    as_names: Counter[tuple[str, object, object]] = field(default_factory=Counter)
 
     def add(self, reason: str, example: str) -> None:
         """Count one more."""
@@ -108,30 +116,29 @@ class Labels:
         dtype: The type of its labels.
         known: The values it knows.
         by_name: What a value may be called.
+        given: What the user says that a value is called, too.
     """
 
     dtype: pl.DataType
     known: frozenset[Any]
     by_name: Mapping[str, Any]
+    given: Mapping[str, Any]
 
     @property
     def are_sets(self) -> bool:
         """Whether a label is a set of classes."""
         return isinstance(self.dtype, pl.List)
 
-    def of(self, texts: Sequence[str], *, are_numbers: bool = False) -> tuple[Any] | str:
-        """The label that some texts name, or why there is none.
-
-        Args:
-            texts: A label, or each of a set.
-            are_numbers: Whether they are known to be the numbers of classes, not what some are called.
-        """
+    def of(self, mark: Mark) -> tuple[Any] | str:
+        """The label that a mark names, or why there is none."""
         values: list[Any] = []
-        for text in texts:
-            meant = (self._number(text) if are_numbers else ()) or self._meant(text)
+        for text in mark.labels:
+            meant = self._meant(text, mark)
             if len(meant) != 1:
                 # What a cell of blanks says, which is no name, is nothing.
                 return EITHER_LABEL if meant else UNKNOWN_LABEL if text.strip() else SKIPPED
+            if self._inner.is_float() and not math.isfinite(meant[0]):
+                return NOT_FINITE
             values += meant
         return (sorted(set(values)),) if self.are_sets else (values[0],)
 
@@ -146,35 +153,38 @@ class Labels:
         if len(mark.labels) > 1 and not self.are_sets:
             left.add("several labels, and the run has one a sample", f"{named}: {', '.join(mark.labels)}")
             return None
-        label = self.of(mark.labels, are_numbers=mark.are_numbers) if mark.labels else ([],)
+        label = self.of(mark) if mark.labels else ([],)
         if isinstance(label, str):
             left.add(label, named if label == SKIPPED else f"{named}: {', '.join(map(quoted, mark.labels))}")
             return None
         if mark.is_checked is False and label[0] == sample[2]:
             left.add(NOT_LOOKED_AT, named)
             return None
+        for text in mark.labels:
+            for number in self._classes.instead(text, mark.spelt, mark.called):
+                left.as_names[text, self._meant(text, mark)[0], number] += 1
         return label
 
     @cached_property
-    def _names(self) -> Names[Any]:
+    def _classes(self) -> Classes[Any]:
         """What values may be called; texts are names of their own."""
         own = {value: value for value in self.known if isinstance(value, str)}
-        return Names({**own, **self.by_name})
+        numbers = self.known if self._inner.is_integer() else ()
+        return Classes({**own, **self.by_name}, numbers, self.given)
 
-    def _meant(self, text: str) -> tuple[Any, ...]:
+    @property
+    def _inner(self) -> Any:
+        return self.dtype.inner if isinstance(self.dtype, pl.List) else self.dtype
+
+    def _meant(self, text: str, mark: Mark) -> tuple[Any, ...]:
         """The value that a text means; none, or several, where it does not say which."""
-        return self._names.meant(text) or self._number(text)
-
-    def _number(self, text: str) -> tuple[Any, ...]:
-        """The value that a text is the number of."""
-        inner = self.dtype.inner if isinstance(self.dtype, pl.List) else self.dtype
+        meant = self._classes.meant(text, mark.spelt, mark.called)
+        if meant or not self._inner.is_float():
+            return meant
         try:
-            if inner.is_float():
-                return (float(text),)
-            number = float(text) if inner.is_integer() else math.nan
+            return (float(text),)
         except ValueError:
             return ()
-        return (int(number),) if number.is_integer() and int(number) in self.known else ()
 
 
 class Samples:

@@ -30,8 +30,9 @@ from xaicli.relabel.marks import (
     wrapped,
 )
 from xaicli.relabel.tasks import CHECKED, CONTROL, Box
-from xaicli.tables.lists import read_text
+from xaicli.tables.lists import is_typed, read_text
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+from xaicli.words import Spelt
 
 MADE_UP = "made_up"
 _NO_BOX = "a shape that is no box stands in the picture"
@@ -331,6 +332,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     if missing or not {SAMPLE_ID, "path"} & set(names):
         lacking = missing[0] if missing else SAMPLE_ID
         raise XaiError(f"{path} has no column {lacking}", hint=f"its columns: {', '.join(names)}; {FORMATS}")
+    texts = Spelt.NAME if is_typed(path) else Spelt.EITHER
     pictures: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         key = tuple(str(row.get(name) or "") for name in (SAMPLE_ID, "path", MODE, DS_ID, "by"))
@@ -338,7 +340,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
 
     def of_picture(own: list[dict[str, Any]]) -> Iterator[Mark]:
         where = place_of(own[0], is_table=True)
-        boxes = tuple(_of_row(row) for row in own if not _is_bare(row))
+        boxes = tuple(_of_row(row, texts) for row in own if not _is_bare(row))
         checked = [box.is_checked for box in boxes if box.is_checked is not None]
         yield Mark(
             *where[:2],
@@ -358,13 +360,15 @@ def _is_bare(row: Mapping[str, Any]) -> bool:
     return all(row[name] is None or not str(row[name]).strip() for name in (LABEL, *CORNERS))
 
 
-def _of_row(row: Mapping[str, Any]) -> Box:
+def _of_row(row: Mapping[str, Any], texts: Spelt) -> Box:
     crowd = row.get("crowd")
     return _of_attributes(
         str(row[LABEL]),
         (row[name] for name in CORNERS),
         row,
         is_crowd=None if crowd is None or crowd == "" else is_said(crowd),
+        spelt=texts if isinstance(row[LABEL], str) else Spelt.NUMBER,
+        called=str(row.get("name") or ""),
     )
 
 

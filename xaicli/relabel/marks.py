@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.relabel.tasks import CHECKED, CONTROL, Box
-from xaicli.tables.lists import read_columns, read_text, without_our_guards
+from xaicli.tables.lists import is_typed, read_columns, read_text, without_our_guards
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+from xaicli.words import Spelt
 
 FORMATS = (
     "Label Studio (JSON, JSON_MIN, CSV), CVAT for images (XML or zip), FiftyOne (labels.json or samples.json), COCO, "
@@ -60,7 +61,8 @@ class Mark:
         boxes: What was drawn in the picture, where objects were asked for.
         size: Width and height of the picture, where the file says so.
         fault: Why the mark cannot be taken as it is; "" where it can.
-        are_numbers: Whether the file tells numbers from texts, and the labels are numbers: no names.
+        spelt: Whether the file tells names of classes from their numbers.
+        called: What it says beside the label that its class is called; "" where it does not.
     """
 
     sample_id: str | None
@@ -78,7 +80,8 @@ class Mark:
     boxes: tuple[Box, ...] = ()
     size: tuple[float, float] | None = None
     fault: str = ""
-    are_numbers: bool = False
+    spelt: Spelt = Spelt.NAME
+    called: str = ""
 
 
 @dataclass(frozen=True)
@@ -211,9 +214,11 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
 
         def of_one(one: dict[str, Any]) -> Iterator[Mark]:
             labels: list[str] = []
+            kinds: set[str] = set()
             for result in one.get("result") or []:
                 if result.get("from_name") == control:
                     labels += [label for label in _values(result.get("value") or {}) if label not in labels]
+                    kinds |= set(result.get("value") or {})
             state = State.SKIPPED if one.get("was_cancelled") else State.LABELLED if labels else State.EMPTY
             yield Mark(
                 *where[:2],
@@ -224,6 +229,7 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
                 mode=where[2],
                 ds_id=where[3],
                 is_truth=bool(one.get("ground_truth")),
+                spelt=Spelt.NUMBER if kinds & {"number", "rating"} else Spelt.NAME,
             )
 
         yield from each(annotations, of_one)
@@ -322,20 +328,28 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     if column is None or column not in names:
         raise XaiError(f"{path} has no column {column or LABEL}", hint=f"--field NAME; its columns: {', '.join(names)}")
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    # What labelling tools and the table of `relabel export` show to people is what classes are called.
+    are_names = is_studio or {"recorded_label", "suggested_label"} <= columns.keys() or is_typed(path)
     marks = []
     for row in rows:
         sample_id, picture, mode, ds_id = place_of(row, is_table=not is_studio)
-        labels = _labels(row[column])
+        labels, spelt = _labels(row[column], Spelt.NAME if are_names else Spelt.EITHER)
+        called = row.get("name") if column == LABEL else None
         by = row.get("by") if row.get("by") not in (None, "") else row.get("annotator")
         when = row.get("when") or row.get("updated_at") or row.get("created_at")
         state = State.LABELLED if labels is not None else State.EMPTY if is_studio else State.SKIPPED
         mark = Mark(sample_id, picture, labels or (), who(by), str(when or ""), state, mode=mode, ds_id=ds_id)
-        marks.append(replace(mark, are_numbers=_are_numbers(row[column])))
+        marks.append(replace(mark, spelt=spelt, called=called if isinstance(called, str) else ""))
     return Marks("Label Studio" if is_studio else "table", tuple(marks))
 
 
-def _labels(value: Any) -> tuple[str, ...] | None:
-    """The labels of a cell; None for an empty one. A list stands for a set of classes, also as JSON in a text."""
+def _labels(value: Any, spelt: Spelt) -> tuple[tuple[str, ...] | None, Spelt]:
+    """The labels of a cell, None for an empty one, and how they are written.
+
+    Args:
+        value: The cell. A list stands for a set of classes, also as JSON in a text, which tells numbers from names.
+        spelt: How a text of this file is.
+    """
     if isinstance(value, Mapping):  # JSON_MIN has {"choices": [...]} where there are several
         value = value.get("choices")
     if isinstance(value, str) and value.strip().startswith(("[", "{")):
@@ -344,16 +358,15 @@ def _labels(value: Any) -> tuple[str, ...] | None:
         except ValueError:
             parsed = value
         value = parsed.get("choices", value) if isinstance(parsed, dict) else parsed
-    if isinstance(value, list):
-        return tuple(str(one) for one in value)
-    text = "" if value is None else str(value)  # with the blanks about it, which a name may have
-    return (text,) if text else None
-
-
-def _are_numbers(value: Any) -> bool:
-    """Whether a cell holds a number, or a list of them."""
     given = value if isinstance(value, list) else [value]
-    return bool(given) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in given)
+    if given and all(isinstance(one, int | float) and not isinstance(one, bool) for one in given):
+        spelt = Spelt.NUMBER
+    elif isinstance(value, list):
+        spelt = Spelt.NAME
+    if isinstance(value, list):
+        return tuple(str(one) for one in value), spelt
+    text = "" if value is None else str(value)  # with the blanks about it, which a name may have
+    return (text,) if text else None, spelt
 
 
 def _of_zip(path: Path) -> str:

@@ -40,7 +40,7 @@ from xaicli.relabel.questions import files_told, notes_of, path_fact
 from xaicli.relabel.tasks import Box
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Names, quoted
+from xaicli.words import Classes, quoted
 
 _STILL = 0.006
 """Pixels by which a corner may be off and is still where it was: CVAT writes two decimals."""
@@ -90,7 +90,7 @@ class Objects:
             if box.in_shares and size is None:
                 left.add("boxes in shares of a picture whose size is not known", named)
                 return None
-            meant = self._class(box.label)
+            meant = self._classes.meant(box.label, box.spelt, box.called)
             if len(meant) != 1:
                 left.add(EITHER_LABEL if meant else UNKNOWN_LABEL, f"{named}: {quoted(box.label)}")
                 return None
@@ -109,21 +109,14 @@ class Objects:
             return None
         for _ in range(unchecked):
             left.add("what the model found, and nobody checked", named)
+        for box, one in found:
+            for number in self._classes.instead(box.label, box.spelt, box.called):
+                left.as_names[box.label, one.label, number] += 1
         return (own,)
 
     @cached_property
-    def _names(self) -> Names[int]:
-        return Names({**{name: number for number, name in enumerate(self.names)}, **self.more})
-
-    def _class(self, text: str) -> tuple[int, ...]:
-        """The class that a text means; none, or several, where it does not say which."""
-        if meant := self._names.meant(text):
-            return meant
-        try:
-            number = float(text)
-        except ValueError:
-            return ()
-        return (int(number),) if number.is_integer() and int(number) in self.known else ()
+    def _classes(self) -> Classes[int]:
+        return Classes({name: number for number, name in enumerate(self.names)}, self.known, self.more)
 
 
 def _in_pixels(box: Box, size: tuple[float, float] | None) -> tuple[float, ...]:

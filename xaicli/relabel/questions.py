@@ -24,7 +24,7 @@ from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, S
 from xaicli.relabel.marks import Marks, read_marks
 from xaicli.relabel.tasks import FIFTYONE_PICTURES, Batch, Task, Tool
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
-from xaicli.words import in_order_apart
+from xaicli.words import class_number, in_order_apart, quoted, taken_as_names
 
 _PATHS = ("path", "image", "image_path", "filepath", "file_path", "file_name", "filename", "file", "url", "uri")
 """Facts that are taken for the place of a picture, the first there is."""
@@ -223,7 +223,8 @@ def apply(
         for a sample that is no suspect), suggested_label, mode, ds_id: one a sample. Further keys: `left_out` (reason,
         n, examples), `files` (file, format, marks), `suspects` by mode and ds_id: how many were looked at, how many of
         these were wrong (with Wilson's 95 % interval) and how often the suggestion was right, overall and among the
-        first of the ranking; the same of samples that are no suspects in `others`.
+        first of the ranking; the same of samples that are no suspects in `others`; and where labels are numbers and a
+        class is called by one, `classes`, the names of all.
 
     Raises:
         XaiError: A file cannot be read, or nothing in any of them is about the run.
@@ -260,9 +261,21 @@ def apply(
         },
         data=data,
         counts=Counts(rows=n_marks, damaged=reader.damaged),
-        warnings=(*selection.warnings, *known.warnings, *notes_of(files, marks, left, taken)),
-        extra={"files": files_told(files, marks), "left_out": left.rows(), **judged},
+        warnings=(
+            *selection.warnings,
+            *known.warnings,
+            *_new_classes(reader, selection, frames, label_map or {}),
+            *notes_of(files, marks, left, taken),
+        ),
+        extra={"files": files_told(files, marks), "left_out": left.rows(), **judged, **_numbered(reader, labels)},
     )
+
+
+def _numbered(reader: Reader, labels: Labels) -> dict[str, list[str]]:
+    """The names of all classes where one of them is called by a number, which says nothing without them."""
+    names = in_order_apart(reader.label_names)
+    has_numbers = labels.dtype.is_integer() and any(class_number(name) is not None for name in names)
+    return {"classes": list(names)} if has_numbers else {}
 
 
 def _order(pair: Pair) -> tuple[int, str]:
@@ -285,8 +298,20 @@ def _labels(
     if isinstance(inner, pl.DataType) and inner.is_integer():
         by_name = {name: number for number, name in enumerate(in_order_apart(reader.label_names))}
         known |= set(range(len(reader.label_names)))
-    by_name |= {name: value for value, name in more.items()}
-    return Labels(dtype, frozenset({*known, *by_name.values()}), by_name)
+    given = {name: value for value, name in more.items()}
+    return Labels(dtype, frozenset({*known, *given.values()}), by_name, given)
+
+
+def _new_classes(
+    reader: Reader, selection: Selection, frames: Mapping[Pair, pl.DataFrame], more: Mapping[Any, str]
+) -> list[str]:
+    """What is said of classes that only the label map has."""
+    known = _labels(reader, selection, frames, {}).known if more else frozenset()
+    return [
+        f"--label-map {quoted(name, special=',=')}={value}: the run has no class {value}, and it is a new one"
+        for value, name in more.items()
+        if value not in known and not isinstance(value, float)
+    ]
 
 
 def files_told(files: Sequence[str | os.PathLike[str]], marks: Sequence[Marks]) -> list[dict[str, Any]]:
@@ -306,6 +331,8 @@ def notes_of(
         more = ", ..." if row["n"] > len(row["examples"]) else ""
         one = "mark was" if row["n"] == 1 else "marks were"
         said.append(f"{row['n']:,} {one} not taken: {row['reason']} ({', '.join(row['examples'])}{more})")
+    if left.as_names:
+        said.append(taken_as_names(left.as_names))
     if not taken and any(one.marks for one in marks):
         said.append("no label was taken")
     return said

@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from xml.etree import ElementTree
 
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import guarded
+from xaicli.words import Spelt, guarded
 
 FIFTYONE_PICTURES = 'FiftyOne finds the pictures by their list: Dataset.from_dir(..., data_path="data.json")'
 CONTROL = "label"
@@ -48,6 +48,8 @@ class Box:
         reason: The doubt in words.
         is_checked: Of one that came back, whether somebody said that they looked; None where the file cannot tell.
         in_shares: Whether the corners are shares of the picture's width and height.
+        spelt: Whether the file tells names of classes from their numbers.
+        called: What it says beside the label that its class is called; "" where it does not.
     """
 
     label: str
@@ -60,6 +62,8 @@ class Box:
     reason: str = ""
     is_checked: bool | None = None
     in_shares: bool = False
+    spelt: Spelt = Spelt.NAME
+    called: str = ""
 
 
 @dataclass(frozen=True)

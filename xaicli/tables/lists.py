@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.tables.rows import Rows, Unreadable, header, read_cells, without_guards
 from xaicli.tables.schema import CategoricalLabel, Schema
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Names, quoted, unguarded, unquoted
+from xaicli.words import Classes, Spelt, class_number, quoted, unguarded, unquoted
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
@@ -47,12 +47,14 @@ class SampleList:
         ids: The ids as they stand there, each once.
         weights: One a sample as it stands there; None where there are none.
         labels: One a sample; None where there are none.
+        called: What the class of each label is called, where it is a table that `xai relabel apply` writes and says so.
     """
 
     source: str
     ids: tuple[Any, ...]
     weights: tuple[Any, ...] | None = None
     labels: tuple[Any, ...] | None = None
+    called: tuple[Any, ...] | None = None
 
     def rows(self, ids: Sequence[Any]) -> dict[int, int]:
         """Where these samples are in a data set: {row: place in this list}, by row.
@@ -128,14 +130,17 @@ def read_list(source: Any) -> SampleList:
         said = "row of {} names" if repeated == 1 else "rows of {} name"
         warnings.warn(f"{repeated:,} {said.format(name)} a sample again: its last one counts", stacklevel=4)
     places = list(kept.values())
-    return SampleList(
-        name,
-        tuple(_plain(ids[place]) for place in places),
-        *(
-            None if key not in columns else tuple(_plain(columns[key][place]) for place in places)
-            for key in (WEIGHT, LABEL)
-        ),
+    is_ours = columns.keys() >= {LABEL, "name", "by", "when"}
+    weights, labels, called = (
+        tuple(_plain(columns[key][place]) for place in places) if key in columns else None
+        for key in (WEIGHT, LABEL, "name")
     )
+    return SampleList(name, tuple(_plain(ids[place]) for place in places), weights, labels, called if is_ours else None)
+
+
+def is_typed(source: Any) -> bool:
+    """Whether a source of samples tells numbers from texts, as CSV does not."""
+    return not isinstance(source, str | os.PathLike) or Path(source).suffix.lower() in _TYPED
 
 
 def _refuse_shared_ids(name: str, columns: Mapping[str, Sequence[Any]], ids: Sequence[Any]) -> None:
@@ -436,6 +441,7 @@ class Relabelled:
         names: Class names, for corrections that are given as such.
         source: Where the corrections are from.
         is_typed: Whether the source tells numbers from texts, as CSV does not.
+        called: {row: what the class of its label is called}, where the source says so.
     """
 
     rows: Rows
@@ -444,6 +450,7 @@ class Relabelled:
     names: Mapping[str, Any]
     source: str
     is_typed: bool = False
+    called: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -453,7 +460,7 @@ class Relabelled:
         if index not in self.corrections or isinstance(sample, Unreadable):
             return sample
         place = self._place(sample)
-        value = self._like(sample[place], self.corrections[index])
+        value = self._like(sample[place], self.corrections[index], self.called.get(index, ""))
         if isinstance(sample, Mapping):
             return {**sample, place: value}
         changed = [*sample]
@@ -471,16 +478,16 @@ class Relabelled:
         Raises:
             XaiError: A label cannot stand in place of that sample's.
         """
-        first: dict[tuple[type, str], int] = {}
+        first: dict[tuple[type, str, str], int] = {}
         for row, new in self.corrections.items():
-            first.setdefault((type(new), str(new)), row)
+            first.setdefault((type(new), str(new), self.called.get(row, "")), row)
         sample = next((one for row in first.values() if not isinstance(one := self.rows[row], Unreadable)), None)
         if sample is None:
             return
         old = sample[self._place(sample)]
         for row in first.values():
             try:
-                self._like(old, self.corrections[row])
+                self._like(old, self.corrections[row], self.called.get(row, ""))
             except XaiError as error:
                 raise XaiError(f"sample {ids[row]}: {error.message}", hint=error.hint) from None
 
@@ -508,7 +515,7 @@ class Relabelled:
             hint="Table(..., relabel=..., label=KEY), or label=1 for the second of a tuple",
         )
 
-    def _like(self, old: Any, new: Any) -> Any:
+    def _like(self, old: Any, new: Any, called: str) -> Any:
         """A corrected label as the data set spells its own.
 
         Raises:
@@ -518,11 +525,11 @@ class Relabelled:
             if isinstance(new, str) and new.startswith("[") and isinstance(old, list | tuple):
                 new = json.loads(new)
             if isinstance(old, list | tuple) and isinstance(new, list | tuple):
-                return type(old)(self._like(old[0], one) if old else one for one in new)
+                return type(old)(self._like(old[0], one, "") if old else one for one in new)
             if isinstance(old, str) and not isinstance(new, list | tuple):
-                return self._text(old, new)
+                return self._text(old, new, called)
             if getattr(old, "ndim", 0) == 0 and not isinstance(new, list | tuple):
-                plain = self._number(new, whole=isinstance(_plain(old), int))
+                plain = self._number(new, called, whole=isinstance(_plain(old), int))
                 if isinstance(old, bool | int | float):
                     return type(old)(plain)
                 if hasattr(old, "new_tensor"):
@@ -536,49 +543,50 @@ class Relabelled:
             hint="labels are numbers, texts, or lists of classes; correct others with Table.map",
         )
 
-    def _text(self, old: str, new: Any) -> str:
+    def _text(self, old: str, new: Any, called: str) -> str:
         """A label as text: by its name, and a number only in place of one.
 
         Raises:
             XaiError: A number is to stand among names.
         """
-        named = self._name(new)
         is_text = isinstance(new, str) and self.is_typed
-        if not is_text and _is_number(str(new)) and not _is_number(old) and named not in self.names:
+        is_number = not is_text and _is_number(str(new))
+        if meant := self._meant(new, called):
+            return next(name for name, value in self.names.items() if value == meant[0])
+        if is_number and called:
+            return called
+        if is_number and not (isinstance(new, str) and _is_number(old)):
             raise XaiError(
                 f"label {new!r} of {self.source} is a number, and the data set has names: {old!r}",
                 hint='Table(..., schema={"label": CategoricalLabel("label", [NAME, ...])}) says which is which',
             )
-        return named
+        return str(new)
 
-    def _number(self, new: Any, *, whole: bool) -> Any:
-        if isinstance(new, str) and (meant := self._meant(new)):
+    def _number(self, new: Any, called: str, *, whole: bool) -> Any:
+        if isinstance(new, str) and (meant := self._meant(new, called)):
             return meant[0]
-        value = float(new)
-        if whole and not value.is_integer():
+        value = class_number(new) if whole and isinstance(new, str) else float(new)
+        if value is None or not math.isfinite(value) or (whole and not float(value).is_integer()):
             raise ValueError(new)
         return int(new) if whole and isinstance(new, int) else int(value) if whole else value
 
-    def _name(self, new: Any) -> str:
-        by_number = {str(number): name for name, number in self.names.items()}
-        value = next(iter(self._meant(new)), new) if isinstance(new, str) else new
-        return by_number.get(str(value), str(new))
-
-    def _meant(self, text: str) -> tuple[Any, ...]:
-        """The value of the class that a text names; none where it names none.
+    def _meant(self, new: Any, called: str) -> tuple[Any, ...]:
+        """The class that a label means; none where nothing is known of it.
 
         Raises:
             XaiError: It may be either of several, or the number of another.
         """
-        meant = Names(self.names).meant(text)
-        called = {str(value): quoted(name) for name, value in self.names.items()}
+        classes, text = Classes(self.names, set(self.names.values())), str(new)
+        spelt = Spelt.NUMBER if not isinstance(new, str) else Spelt.NAME if self.is_typed else Spelt.EITHER
+        meant = classes.meant(text, spelt, called)
+        names = {str(value): quoted(name) for name, value in self.names.items()}
         if len(meant) > 1:
-            either = " and ".join(called[str(value)] for value in meant)
+            either = " and ".join(names[str(value)] for value in meant)
             raise XaiError(f"label {quoted(text)} of {self.source} may be either of {either}", hint="name one as it is")
-        if meant and not self.is_typed and text.strip() in called and text.strip() != str(meant[0]):
+        for number in classes.instead(text, spelt, called):
             raise XaiError(
-                f"label {quoted(text)} of {self.source} may be the class called {called[str(meant[0])]}, "
-                f"or class {text.strip()}, which is called {called[text.strip()]}",
+                f"label {quoted(text)} of {self.source} may be the class called {names[str(meant[0])]}, "
+                f"or class {number}, which is called {names[str(number)]}",
                 hint="a Parquet file tells numbers from names: xai relabel apply ... -o FILE.parquet",
             )
         return meant
@@ -610,7 +618,7 @@ def relabelled(
         warnings.warn(f"{listed.source} has no label filled in: nothing is corrected", stacklevel=3)
     kind = schema.get(LABEL if not isinstance(label, str) else label)
     names = {str(name): value for value, name in kind.names.items()} if isinstance(kind, CategoricalLabel) else {}
-    is_typed = not isinstance(source, str | os.PathLike) or Path(source).suffix.lower() in _TYPED
-    made = Relabelled(rows, corrections, label, names, listed.source, is_typed)
+    called = {row: str(listed.called[place] or "") for row, place in found.items()} if listed.called else {}
+    made = Relabelled(rows, corrections, label, names, listed.source, is_typed(source), called)
     made.check(ids)
     return made
