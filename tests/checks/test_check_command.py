@@ -468,7 +468,7 @@ def test_samples_that_only_the_baseline_has_are_counted_everywhere(tmp_path, cap
     assert "not in this run" in capsys.readouterr().out
     suite = ElementTree.parse(file).getroot()
     assert_what_build_servers_read(suite)
-    assert suite.findtext("system-out") == f"eval.x: {rule}: {gone}"
+    assert suite.findtext("system-out") == f"eval.x: {rule}: {gone}\n{warning}"
     one = cameras(tmp_path / "one", ("eval", "x", range(1, 200)))
     assert drops(capsys, one, old, rule)[1] == {
         ("eval x", ""): ("passed", 199, "1 sample of the baseline is not in this run, and not compared")

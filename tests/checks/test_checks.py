@@ -246,21 +246,90 @@ def test_samples_without_a_value_of_the_column_are_counted_and_told():
             "site": ["a", None, "a", "a", None, "b", "b", "b"],
         }
     )
-    by_camera, rear = verdicts.judged(parse_rule("correct mean by camera >= 0.1"), frame)
-    assert (by_camera.group, by_camera.n, by_camera.value) == ("front", 2, 1.0)
-    assert by_camera.reason == "3 samples have no camera, and are in no group"
-    assert (rear.group, rear.n, rear.reason) == ("rear", 2, "")
-    front, *_ = verdicts.judged(parse_rule("correct mean by camera,site >= 0.1"), frame)
-    assert front.reason == "4 samples have no camera or site, and are in no group"
+    remarks: list[str] = []
+
+    def by(column: str, rows: pl.DataFrame) -> list[verdicts.Verdict]:
+        remarks.clear()
+        return verdicts.judged(parse_rule(f"correct mean by {column} >= 0.1"), rows, remarks=remarks)
+
+    front, rear = by("camera", frame)
+    assert (front.group, front.n, front.value) == ("front", 2, 1.0)
+    assert (rear.group, rear.n, rear.reason, front.reason) == ("rear", 2, "", "")
+    assert remarks == ["3 samples have no camera, and are in no group"]
+    assert not any(one.reason for one in by("camera,site", frame))
+    assert remarks == ["4 samples have no camera or site, and are in no group"]
     whole, *_ = verdicts.judged(parse_rule("correct mean >= 0.1"), frame)
     assert (whole.n, whole.reason) == (7, "")
-    none = frame.with_columns(camera=pl.lit(None, pl.String()))
-    (nobody,) = verdicts.judged(parse_rule("correct mean by camera >= 0.1"), none)
-    assert nobody.outcome is Outcome.NOT_ASKED
+    (nobody,) = by("camera", frame.with_columns(camera=pl.lit(None, pl.String())))
+    assert (nobody.outcome, remarks) == (Outcome.NOT_ASKED, [])
     assert nobody.reason == "7 samples have no camera, and are in no group"
     numbers = frame.with_columns(camera=pl.Series([0.5, 0.5, 0.5, float("nan"), None, 0.5, 0.5, None]))
-    (half,) = verdicts.judged(parse_rule("correct mean by camera >= 0.1"), numbers)
-    assert (half.group, half.n, half.reason) == ("0.5", 5, "2 samples have no camera, and are in no group")
+    (half,) = by("camera", numbers)
+    assert (half.group, half.n, half.reason) == ("0.5", 5, "")
+    assert remarks == ["2 samples have no camera, and are in no group"]
     sets = frame.with_columns(camera=pl.Series([["x"], ["x", "y"], [], None, ["y"], ["x"], ["x"], ["x"]]))
-    x, y = verdicts.judged(parse_rule("correct mean by camera >= 0.1"), sets)
-    assert (x.n, y.n, x.reason) == (4, 2, "2 samples have no camera, and are in no group")
+    x, y = by("camera", sets)
+    assert (x.n, y.n, x.reason) == (4, 2, "")
+    assert remarks == ["2 samples have no camera, and are in no group"]
+
+
+def test_each_verdict_tells_what_is_not_judged_of_its_own_group():
+    nan, inf = float("nan"), float("inf")
+    frame = pl.DataFrame(
+        {
+            "sample_id": list(range(10)),
+            "loss": [1.0, 2.0, nan, 3.0, inf, nan, 4.0, nan, -inf, 5.0],
+            "camera": ["a", "a", "a", "b", "b", "b", "b", "c", None, None],
+        }
+    )
+    remarks: list[str] = []
+    a, b, c = verdicts.judged(parse_rule("loss mean by camera <= 9"), frame, remarks=remarks)
+    assert [(one.group, one.n, one.value) for one in (a, b, c)] == [("a", 2, 1.5), ("b", 2, 3.5), ("c", 0, None)]
+    assert a.reason == "1 value is not finite, and not judged"
+    assert b.reason == "2 values are not finite, and not judged"
+    assert (c.outcome, c.reason) == (Outcome.TOO_FEW, "fewer than 1; 1 value is not finite, and not judged")
+    assert remarks == ["1 sample has no camera, and is in no group", "1 value is not finite, and not judged"]
+    (whole,) = verdicts.judged(parse_rule("loss mean <= 9"), frame)
+    assert (whole.n, whole.value, whole.reason) == (5, 3.0, "5 values are not finite, and not judged")
+
+
+def test_each_drop_tells_how_many_of_its_own_samples_have_another_label():
+    frame = pl.DataFrame({"sample_id": [0, 1, 2, 3, 4], "loss": [1.0] * 5, "camera": ["a", "a", "b", "b", "c"]})
+    other = pl.Series([1, 2, 3])
+    a, b, c = verdicts.judged(parse_rule("loss mean by camera drop <= 9"), frame, frame, relabelled=other)
+    assert a.reason == "1 of them has another label in the baseline"
+    assert b.reason == "2 of them have another label in the baseline"
+    assert c.reason == ""
+
+
+def _allowing(tmp_path, limits: str, *allowances: str):
+    file = tmp_path / "rules.toml"
+    file.write_text(f'[[rule]]\nmetric = "correct"\nby = "label"\n{limits}\nallow = [{", ".join(allowances)}]\n')
+    (rule,) = read_rules(file)
+    return rule
+
+
+def test_two_allowances_for_one_class_are_refused_however_they_spell_it(tmp_path):
+    rule = _allowing(
+        tmp_path,
+        "least = 0.9",
+        '{ value = "a", least = 0.1, reason = "x" }',
+        '{ value = 0, least = 0.2, reason = "y" }',
+    )
+    frame = pl.DataFrame({"sample_id": [0, 1], "label": [0, 1], "correct": [False, True]})
+    with pytest.raises(UsageError, match="two allowances for a: 'a' and '0'"):
+        verdicts.judged(rule, frame, names={0: "a", 1: "b"})
+    # Where 0 is what another class is called, it is that one.
+    a, b = verdicts.judged(rule, frame, names={0: "a", 1: "0"})
+    assert (a.bound, b.bound, a.reason) == (">= 0.1", ">= 0.9", "x")
+
+
+def test_an_allowance_is_of_what_the_rule_limits_and_leaves_the_other_limit(tmp_path):
+    for key in ("most", "largest_drop"):
+        with pytest.raises(UsageError, match=f"the allowance of a gives {key}, and the rule limits least"):
+            _allowing(tmp_path, "least = 0.9", f'{{ value = "a", {key} = 1, reason = "x" }}')
+    rule = _allowing(tmp_path, "least = 0.5\nmost = 0.6", '{ value = "a", least = 0.1, reason = "x" }')
+    for correct, outcome in (([True, False, False, False], Outcome.ALLOWED), ([True] * 4, Outcome.FAILED)):
+        frame = pl.DataFrame({"sample_id": range(4), "label": ["a"] * 4, "correct": correct})
+        (found,) = verdicts.judged(rule, frame)
+        assert (found.outcome, found.bound) == (outcome, ">= 0.1 and <= 0.6")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,15 +19,17 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _SKIPPED = (Outcome.ALLOWED, Outcome.TOO_FEW, Outcome.UNSURE)
 
 
-def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str) -> None:
+def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str, warnings: Sequence[str] = ()) -> None:
     """Write one test case a verdict: failed rules as failures, those that could not be asked as errors.
 
-    What is said of those that passed, such as samples that were not compared, stands in the output of the suite.
+    What is said of those that passed, such as samples that were not compared, stands in the output of the suite, and
+    so do the warnings.
 
     Args:
         verdicts: The rows of a check.
         path: The file, replaced whole.
         name: What was checked.
+        warnings: What is said of whole rules and of the run.
 
     Raises:
         XaiError: It cannot be written.
@@ -52,6 +55,7 @@ def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str) -> None:
             ElementTree.SubElement(case, "skipped", message=_text(f"{outcome.value}: {_outcome(row)}"))
         elif row["reason"]:
             remarks.append(f"{place}: {named}: {row['reason']}")
+    remarks += warnings
     if remarks:  # a case that passed has no place for words that all readers know
         ElementTree.SubElement(suite, "system-out").text = _text("\n".join(remarks))
     content = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)

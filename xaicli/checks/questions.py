@@ -13,7 +13,17 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.checks.rules import At, Better, Count, Rule, parse_rule, read_rules
-from xaicli.checks.verdicts import Outcome, Verdict, counted, drop_bound, judged, none_wrong, not_asked, samples_are
+from xaicli.checks.verdicts import (
+    Outcome,
+    Verdict,
+    counted,
+    drop_bound,
+    judged,
+    none_wrong,
+    not_asked,
+    noted,
+    samples_are,
+)
 from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.training import steps
 from xaicli.errors import DamagedFileError, UsageError, XaiError
@@ -268,14 +278,15 @@ def _baseline(question: _Question, pair: Pair, metric: str) -> tuple[pl.DataFram
 
 def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str) -> list[dict[str, Any]]:
     rule, reader = question.rule, question.reader
-    frame, place, not_finite = _samples(question, reader, selection, pair, metric)
+    frame, place = _samples(question, reader, selection, pair, metric)
     told = {MODE: pair[0], DS_ID: pair[1], **place}
     if rule.samples:
         ids, note = _ids(question, rule.samples)
         return [{**_row(none_wrong(rule, frame, ids, note=note)), **told}]
     names = LabelNames.of(reader, selection)
     base: pl.DataFrame | None = None
-    notes: list[str] = []
+    remarks: list[str] = []
+    relabelled: pl.Series | None = None
     unasked: list[Verdict] = []
     if rule.largest_drop is not None:
         other = _baseline(question, pair, metric)
@@ -284,10 +295,9 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
             rule = replace(rule, largest_drop=None)
         else:
             base, base_names = other
-            if n := _relabelled(frame, base, names, base_names):
-                notes.append(f"{n:,} of them {'has' if n == 1 else 'have'} another label in the baseline")
+            relabelled = _relabelled(frame, base, names, base_names)
             if LABEL not in rule.columns:
-                notes += _labels_gone(frame, base, names, base_names)
+                remarks += _labels_gone(frame, base, names, base_names)
             question.warnings += _alone(question, pair, frame, base)
         if unasked and rule.least is None and rule.most is None:
             return [{**_row(verdict), **told} for verdict in unasked]
@@ -304,9 +314,14 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
         base,
         names=by_value,
         strict_drop=question.strict_drop,
-        not_finite=not_finite,
-        note="; ".join(notes),
+        relabelled=relabelled,
+        remarks=remarks,
     )
+    where = " ".join(filter(None, pair))
+    if rule.columns:
+        question.warnings += [f"{rule.name} ({where}): {remark}" for remark in remarks]
+    else:
+        found[-1] = noted(found[-1], *remarks)
     return [{**_row(verdict), **told} for verdict in (*found, *unasked)]
 
 
@@ -335,8 +350,8 @@ def _alone(question: _Question, pair: Pair, frame: pl.DataFrame, base: pl.DataFr
 
 def _samples(
     question: _Question, reader: Reader, selection: Selection, pair: Pair, metric: str
-) -> tuple[pl.DataFrame, dict[str, Any], int]:
-    """The samples of the rule's place, the last, or that with the best mean; and how many values are not finite."""
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The samples of the rule's place, the last, or that with the best mean; values that are not finite as they are."""
     rule = question.rule
     for column in rule.columns:
         if column not in reader.dtypes:
@@ -348,14 +363,15 @@ def _samples(
     label = [LABEL] if rule.largest_drop is not None else []
     stored = [name for name in (*rule.columns, metric, *label) if name in reader.dtypes]
     columns = list(dict.fromkeys([SAMPLE_ID, *stored]))
-    best: tuple[float, pl.DataFrame, dict[str, Any], int] | None = None
-    for rows in walk(reader, selection, pair, columns, backwards=True):
+    best: tuple[float, pl.DataFrame, dict[str, Any]] | None = None
+    for rows in walk(reader, selection, pair, columns, backwards=True, keep_non_finite=True):
         frame = rows.frame
         place = {EPOCH: rows.place.epoch, PASS: rows.place.turn}
-        mean = frame[metric].cast(pl.Float64).mean()
+        values = frame[metric].cast(pl.Float64)
+        mean = values.filter(values.is_finite()).mean()
         score = -math.inf if not isinstance(mean, float) else mean if rule.better is not Better.LOW else -mean
         if best is None or score > best[0]:
-            best = score, frame, place, rows.tally.non_finite
+            best = score, frame, place
         if rule.at is At.LAST:
             break
     if rule.where is not None and rule.at is At.LAST:
@@ -368,23 +384,25 @@ def _samples(
             raise XaiError(f"no row of epoch {last}, the last, meets {rule.where}")
     if best is None:
         raise XaiError(f"no row of {' '.join(filter(None, pair))} is there to judge")
-    _, frame, place, not_finite = best
+    _, frame, place = best
     if metric == CORRECT and rule.samples:
         frame = frame.with_columns(pl.col(CORRECT).cast(pl.Boolean))
-    return frame, place, not_finite
+    return frame, place
 
 
-def _relabelled(frame: pl.DataFrame, base: pl.DataFrame, names: LabelNames, base_names: LabelNames) -> int:
-    """How many samples that both runs have bear labels of different names: corrected ones, or classes renamed."""
+def _relabelled(frame: pl.DataFrame, base: pl.DataFrame, names: LabelNames, base_names: LabelNames) -> pl.Series | None:
+    """The samples of both runs whose labels have different names: corrected ones, or classes renamed."""
     if any(LABEL not in one.columns for one in (frame, base)) or frame.schema[SAMPLE_ID] != base.schema[SAMPLE_ID]:
-        return 0
+        return None
     old = base.select(SAMPLE_ID, pl.col(LABEL).alias("old"))
-    pairs = frame.select(SAMPLE_ID, LABEL).join(old, on=SAMPLE_ID).drop_nulls().group_by(LABEL, "old").len()
+    both = frame.select(SAMPLE_ID, LABEL).join(old, on=SAMPLE_ID).drop_nulls()
+    pairs = both.group_by(LABEL, "old", maintain_order=True).agg(SAMPLE_ID)
 
     def name(of: LabelNames, label: Any) -> Any:
         return sorted(str(of[one]) for one in label) if isinstance(label, list) else str(of[label])
 
-    return sum(n for new, before, n in pairs.iter_rows() if name(names, new) != name(base_names, before))
+    changed = [name(names, new) != name(base_names, old) for new, old in pairs.select(LABEL, "old").iter_rows()]
+    return pairs.filter(pl.Series(changed, dtype=pl.Boolean))[SAMPLE_ID].explode()
 
 
 def _values(labels: pl.Series) -> pl.Series:

@@ -222,7 +222,7 @@ def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
         at=at,
         better=better,
         count=_member(Count, "count", facts.pop("count", None), place),
-        allow=_allowances(facts.pop("allow", ()), place),
+        allow=_allowances(facts.pop("allow", ()), bounds, place),
         is_strict=facts.pop("strict", False),
         **facts,
     )
@@ -261,17 +261,23 @@ def _member(enum: type[Any], key: str, value: Any, place: str) -> Any:
         ) from None
 
 
-def _allowances(items: Sequence[Any], place: str) -> dict[str | tuple[str, ...], Allowance]:
+def _allowances(items: Sequence[Any], bounds: Sequence[str], place: str) -> dict[str | tuple[str, ...], Allowance]:
     """The allowances by what they are for.
 
     Raises:
-        UsageError: One makes no sense, or there are two for the same.
+        UsageError: One makes no sense or is of what the rule does not limit, or there are two for the same.
     """
     found: dict[str | tuple[str, ...], Allowance] = {}
     for item in (_allowance(item, place) for item in items):
         name = item.value if isinstance(item.value, str) else ", ".join(item.value)
         if name in (one if isinstance(one, str) else ", ".join(one) for one in found):
             raise UsageError(f"{place} has two allowances for {name!r}", hint="give one, with all that it allows")
+        for key in ("least", "most", "largest_drop"):
+            if getattr(item, key) is not None and key not in bounds:
+                raise UsageError(
+                    f"{place}: the allowance of {name} gives {key}, and the rule limits {' and '.join(bounds)}",
+                    hint=f"an allowance takes the place of {' or '.join(bounds)}",
+                )
         found[item.value] = item
     return found
 

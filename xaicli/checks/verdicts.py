@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xaicli.checks.rules import Allowance, Better, Rule, quantile_of
 from xaicli.choices.groups import grouped
 from xaicli.diagnosis.chance import student_975
+from xaicli.errors import UsageError
 from xaicli.vocabulary import CORRECT, LABEL, NO_CLASS, PREDICTION, SAMPLE_ID
 from xaicli.words import quoted
 
@@ -72,8 +73,8 @@ def judged(
     *,
     names: Mapping[Any, str] | None = None,
     strict_drop: bool = False,
-    not_finite: int = 0,
-    note: str = "",
+    relabelled: pl.Series | None = None,
+    remarks: list[str] | None = None,
 ) -> list[Verdict]:
     """What a rule on a metric finds.
 
@@ -83,58 +84,100 @@ def judged(
         baseline: The same of the baseline, without which a drop cannot be asked.
         names: What values of the rule's column are called.
         strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
-        not_finite: How many values of the place are not finite, if the frame has null for them.
-        note: What is to be said of the first drop besides.
+        relabelled: The ids of samples that have another label in the baseline.
+        remarks: Where to tell what is of no group; without groups it is told with the verdict.
 
     Returns:
-        One verdict a limit and group, in the order of the groups; a group that only the baseline has is not asked.
+        One verdict a limit and group, in the order of the groups, each with what is to be said of its own samples; a
+        group that only the baseline has is not asked.
+
+    Raises:
+        UsageError: Two allowances are for the same group.
     """
     value = pl.col(rule.metric).cast(pl.Float64)
     every = frame.with_columns(value.alias("value"))
     known = every.filter(pl.col("value").is_finite())
-    not_finite += int((~every["value"].is_finite()).sum() or 0)
-    found = []
+    found: list[Verdict] = []
     others = _Others(rule, every, baseline, names or {})
+    unfit = _NotFinite(rule, every, names or {})
     met: set[str | tuple[str, ...]] = set()
     called = _values_called(names or {}) if rule.allow else {}
-    for parts, rows in _groups(rule, known, names or {}):
+    for parts, rows in chain(_groups(rule, known, names or {}), unfit.alone(known)):
         group = ", ".join(parts)
         allowance = _allowance(rule, parts, called)
         met |= {allowance.value} if allowance else set()
+        own = unfit.of(parts)
         if rows.height < max(rule.min_n, 1):
-            found.append(
-                Verdict(
-                    rule.name,
-                    group,
-                    Outcome.TOO_FEW,
-                    None,
-                    "",
-                    rows.height,
-                    reason="; ".join((f"fewer than {max(rule.min_n, 1):,}", *others.not_compared(parts, rows))),
-                )
+            why = "; ".join(
+                filter(None, (f"fewer than {max(rule.min_n, 1):,}", *others.not_compared(parts, rows), own))
             )
+            found.append(Verdict(rule.name, group, Outcome.TOO_FEW, None, "", rows.height, reason=why))
             continue
         if rule.least is not None or rule.most is not None:
-            found.append(_limited(rule, group, rows, allowance))
+            found.append(noted(_limited(rule, group, rows, allowance), own))
+            own = ""
         if rule.largest_drop is not None:
             verdict = _dropped(rule, group, rows, baseline, allowance, strict_drop)
-            found.append(_noted(verdict, *others.not_compared(parts, rows), note))
-            note = ""
+            found.append(noted(verdict, *others.not_compared(parts, rows), _have_another(rows, relabelled), own))
     found += others.gone()
-    if not found and known.height:
-        return [not_asked(rule, _in_no_group(rule, known))]
-    if found and (ungrouped := _in_no_group(rule, known)):
-        found[0] = _noted(found[0], ungrouped)
-    if found and not_finite:
-        found[0] = _noted(found[0], f"{_values_are(not_finite)} not finite, and not judged")
     missing = [", ".join([value] if isinstance(value, str) else value) for value in rule.allow if value not in met]
+    said = [
+        *others.rest(),
+        _in_no_group(rule, known),
+        unfit.rest(),
+        f"allowances for what does not occur: {', '.join(sorted(missing))}" if missing else "",
+    ]
     if not found:
-        found.append(not_asked(rule, f"no finite {rule.metric} is there"))
-    elif missing:
-        found[0] = _noted(found[0], f"allowances for what does not occur: {', '.join(sorted(missing))}")
+        reasons = (_in_no_group(rule, known), unfit.rest()) if known.height else (f"no finite {rule.metric} is there",)
+        return [not_asked(rule, "; ".join(filter(None, reasons)))]
+    if not rule.columns or remarks is None:
+        found[0] = noted(found[0], *said)
+    else:
+        remarks += filter(None, said)
     if all(verdict.outcome is Outcome.TOO_FEW for verdict in found):  # nothing was judged
         return [replace(verdict, outcome=Outcome.NOT_ASKED) for verdict in found]
     return found
+
+
+class _NotFinite:
+    """The values of a place that are not finite, and so not judged: of which group they are.
+
+    Args:
+        rule: The rule.
+        every: A row a sample with `value`.
+        names: What values of the rule's column are called.
+    """
+
+    def __init__(self, rule: Rule, every: pl.DataFrame, names: Mapping[Any, str]) -> None:
+        unfit = every.filter(~pl.col("value").is_finite())
+        # Fifths are of the judged alone: what has no value of the metric is in none of them.
+        is_measured = any(every.schema[column].is_float() for column in rule.columns)
+        self._groups = {} if is_measured or not rule.columns else dict(_groups(rule, unfit, names))
+        self._rest = unfit.height
+        if rule.columns and not is_measured:
+            in_groups = [rows[SAMPLE_ID] for rows in self._groups.values()]
+            self._rest -= pl.concat(in_groups).n_unique() if in_groups else 0
+        self._met: set[tuple[str, ...]] = set()
+
+    def of(self, parts: tuple[str, ...]) -> str:
+        """What is said of those of a group; "" where there are none."""
+        self._met.add(parts)
+        rows = self._groups.get(parts)
+        return "" if rows is None else f"{_values_are(rows.height)} not finite, and not judged"
+
+    def alone(self, known: pl.DataFrame) -> Iterator[tuple[tuple[str, ...], pl.DataFrame]]:
+        """The groups that have no other values, with no rows; asked after those that have some."""
+        yield from ((parts, known.clear()) for parts in self._groups if parts not in self._met)
+
+    def rest(self) -> str:
+        """What is said of those of no group; "" where there are none."""
+        return f"{_values_are(self._rest)} not finite, and not judged" if self._rest else ""
+
+
+def _have_another(rows: pl.DataFrame, relabelled: pl.Series | None) -> str:
+    """How many samples have another label in the baseline."""
+    n = 0 if relabelled is None else int(rows[SAMPLE_ID].is_in(relabelled.implode()).sum())
+    return f"{n:,} of them {'has' if n == 1 else 'have'} another label in the baseline" if n else ""
 
 
 def _values_called(names: Mapping[Any, str]) -> dict[str, str]:
@@ -144,13 +187,26 @@ def _values_called(names: Mapping[Any, str]) -> dict[str, str]:
 
 
 def _allowance(rule: Rule, parts: tuple[str, ...], called: Mapping[str, str]) -> Allowance | None:
-    """The allowance for a group: by its name, else by the label that has this name."""
-    for value in (", ".join(parts), parts):
-        if value in rule.allow:
-            return rule.allow[value]
+    """The allowance for a group: by its name, or by the label that has this name.
+
+    Raises:
+        UsageError: There are two.
+    """
     pairs = zip(rule.columns, parts, strict=True)
-    plain = tuple(called.get(part, part) if column in (LABEL, PREDICTION) else part for column, part in pairs)
-    return rule.allow.get(", ".join(plain)) or rule.allow.get(plain)
+    spelt = [
+        dict.fromkeys((part, called.get(part, part) if column in (LABEL, PREDICTION) else part))
+        for column, part in pairs
+    ]
+    keys: list[str | tuple[str, ...]] = []
+    for one in product(*spelt):
+        keys += [", ".join(one), one]
+    found = [key for key in dict.fromkeys(keys) if key in rule.allow]
+    if len(found) > 1:
+        named = " and ".join(repr(key if isinstance(key, str) else ", ".join(key)) for key in found)
+        raise UsageError(
+            f"{rule.name} has two allowances for {', '.join(parts)}: {named}", hint="give one, with all that it allows"
+        )
+    return rule.allow[found[0]] if found else None
 
 
 def not_asked(rule: Rule, reason: str, *, bound: str = "") -> Verdict:
@@ -262,7 +318,7 @@ class _Others:
         self._groups: dict[tuple[str, ...], pl.DataFrame] = {}
         self._here: set[tuple[str, ...]] = set()
         self._rest: pl.DataFrame | None = None
-        """The baseline's samples where its groups are fifths of other values: told once."""
+        """The baseline's samples where its groups are fifths of other values, and so of no group of this run."""
         self._are_known = False
         if baseline is None or rule.largest_drop is None:
             return
@@ -288,14 +344,21 @@ class _Others:
         """
         if not self._are_known:
             return []
-        old = self._groups.get(parts) if self._rest is None else self._rest
-        self._rest = None
         metric = self._rule.metric
         said = [*self._alone(rows, "base", "", "are not in the baseline", f"have no finite {metric} in the baseline")]
-        if old is not None:
-            of = " of the baseline"
-            said += self._alone(old, "run", of, "are not in this run", f"have no finite {metric} in this run")
-        return said
+        return said + self._gone_of(self._groups.get(parts))
+
+    def rest(self) -> list[str]:
+        """What is said of samples of the baseline that are in no group of this run's."""
+        return self._gone_of(self._rest)
+
+    def _gone_of(self, old: pl.DataFrame | None) -> list[str]:
+        """What is said of samples of the baseline that this run lacks."""
+        if old is None:
+            return []
+        metric = self._rule.metric
+        words = "are not in this run", f"have no finite {metric} in this run"
+        return [*self._alone(old, "run", " of the baseline", *words)]
 
     def _alone(self, rows: pl.DataFrame, other: str, of: str, absent: str, unknown: str) -> Iterator[str]:
         ids = rows[SAMPLE_ID].unique()
@@ -329,13 +392,22 @@ def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | 
     failed = not _within(rounded(value), *map(rounded, own), strict=rule.is_strict)
     outcome, bound, reason = (Outcome.FAILED if failed else Outcome.PASSED), _bound(*own, strict=rule.is_strict), ""
     if failed and allowance and (allowance.least, allowance.most) != (None, None):
-        if _within(rounded(value), rounded(allowance.least), rounded(allowance.most), strict=False):
+        # A limit that the allowance says nothing of holds as it is.
+        given, kept = (allowance.least, allowance.most), _others_of(own, allowance)
+        is_within = _within(rounded(value), *map(rounded, given), strict=False)
+        if is_within and _within(rounded(value), *map(rounded, kept), strict=rule.is_strict):
             outcome = Outcome.ALLOWED
-        bound, reason = _bound(allowance.least, allowance.most, strict=False), allowance.reason
+        words = _bound(*given, strict=False), _bound(*kept, strict=rule.is_strict)
+        bound, reason = " and ".join(filter(None, words)), allowance.reason
     failing = _beyond(rule, rows) if outcome is Outcome.FAILED else ()
     if failing:
         reason = "; ".join(filter(None, (reason, f"samples {_listed(failing)}")))
     return Verdict(rule.name, group, outcome, value, bound, rows.height, reason=reason, failing=failing)
+
+
+def _others_of(own: tuple[float | None, float | None], allowance: Allowance) -> tuple[float | None, float | None]:
+    """The limits of a rule that an allowance leaves as they are."""
+    return own[0] if allowance.least is None else None, own[1] if allowance.most is None else None
 
 
 def _beyond(rule: Rule, rows: pl.DataFrame) -> tuple[Any, ...]:
@@ -464,6 +536,6 @@ def _values_are(n: int) -> str:
     return "1 value is" if n == 1 else f"{n:,} values are"
 
 
-def _noted(verdict: Verdict, *words: str) -> Verdict:
+def noted(verdict: Verdict, *words: str) -> Verdict:
     """The verdict with something said besides."""
     return replace(verdict, reason="; ".join(filter(None, (verdict.reason, *words))))

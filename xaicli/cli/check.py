@@ -99,7 +99,7 @@ def check(
     if junit is not None:
         from xaicli.checks.junit import write_junit
 
-        write_junit(result.data, junit, name=result.answer.run)
+        write_junit(result.data, junit, name=result.answer.run, warnings=result.answer.warnings)
     write(result, output)
     if code := int(result.answer.extra["exit"]):
         raise typer.Exit(code)
