@@ -22,6 +22,7 @@ from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import FOLDER_COLUMNS, Source, scan, sources
 from xaicli.reader.rows import conform
 from xaicli.vocabulary import DS_ID, EPOCH, MODE, PASS, STEP, Engine
+from xaicli.words import spelled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,8 +110,10 @@ def duckdb_rows(
         names: {column: what it is to be called}; no two alike but for case.
         in_memory: Read by polars at once: what DuckDB cannot read, half precision in the encoding of old files.
     """
-    if in_memory or _alike(reader, names):
-        # DuckDB cannot tell such columns of a file apart; polars can, at the price of memory.
+    root = str(reader.layout.root)
+    if in_memory or _alike(reader, names) or spelled(root) != root:
+        # DuckDB cannot tell such columns of a file apart, nor open what is no UTF-8; polars can, at the price of
+        # memory.
         connection.register("_rows", _numbered(reader, places, names).collect(engine="streaming").to_arrow())
         return connection.sql("SELECT * FROM _rows")
     schema = _schema(reader, names)

@@ -93,6 +93,15 @@ def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None)
         reached("folder synced")
 
 
+def for_arrow(path: Path) -> Any:
+    """What Arrow and polars open: the path, or the open file where its name is no UTF-8, which they cannot say."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.open("rb")
+    return path
+
+
 def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = False, made_in: Path | None = None) -> Path:
     """Write a file as `appearing` does.
 

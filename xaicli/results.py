@@ -161,11 +161,11 @@ class Result:
 
             for stem, rows in self.report.tables.items():
                 parts = csv_parts(rows())
-                files.add(target / f"{stem}.csv", partial(_write_parts, parts=parts, errors="strict"))
+                files.add(target / f"{stem}.csv", partial(_write_parts, parts=parts))
         if Format.JSON in wanted:
             path = target / f"{self.report.json_name or self.report.name}.json"
             parts = self.json_parts([str(written) for written in (*files.paths, path)])
-            files.add(path, partial(_write_parts, parts=parts, errors="surrogatepass"))
+            files.add(path, partial(_write_parts, parts=parts))
         if old := [target / name for name in formerly if target / name not in files.paths]:
             for path in old:
                 path.unlink(missing_ok=True)
@@ -283,8 +283,8 @@ class Result:
         self._of_files = (*(known for known in self._of_files if known != said), said)
 
 
-def _write_parts(path: Path, parts: Iterable[str], errors: str) -> Path:
-    """Write a text that comes in parts; `errors` says what becomes of half characters."""
+def _write_parts(path: Path, parts: Iterable[str]) -> Path:
+    """Write a text that comes in parts."""
     with appearing(path) as file:
-        file.writelines(part.encode("utf-8", errors) for part in parts)
+        file.writelines(part.encode() for part in parts)
     return path

@@ -223,6 +223,22 @@ def taken_as_names(found: Mapping[tuple[str, object, object], int]) -> str:
     )
 
 
+def spelled(text: str) -> str:
+    r"""A text with what UTF-8 cannot hold spelled out: `caf\xe9` of a file's name with a byte that is no text.
+
+    Such bytes come as lone surrogates out of names of files and arguments; no JSON, page, table or hash can hold them.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join(_spelled(char) if "\ud800" <= char <= "\udfff" else char for char in text)
+    return text
+
+
+def _spelled(char: str) -> str:
+    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else f"\\u{ord(char):04x}"
+
+
 def ranges(numbers: Sequence[int]) -> list[str]:
     """Ascending whole numbers as they are typed and told: `1-3` and `5` for 1, 2, 3, 5."""
     starts = [*numbers[:1], *(b for a, b in pairwise(numbers) if b != a + 1)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from xaicli.answer import Answer, Counts
 from xaicli.layout import RunLayout
 from xaicli.results import Result
+from xaicli.words import spelled
 
 if TYPE_CHECKING:
     from xaicli.report.model import Report
@@ -36,7 +37,7 @@ def compact(layout: RunLayout, *, grace: float = 600.0) -> Result:
         command="compact",
         run=layout.described,
         selection={"grace": grace, "removed": list(done.removed), "waiting": list(done.waiting)},
-        data=pl.DataFrame([vars(file) for file in done.files], schema={"path": pl.String(), **numbers}, orient="row"),
+        data=pl.DataFrame([_row(file) for file in done.files], schema={"path": pl.String(), **numbers}, orient="row"),
         counts=Counts(rows=sum(file.rows for file in done.files), damaged=done.damaged),
         warnings=tuple(f"left as it is: {reason}" for reason in done.damaged),
     )
@@ -73,13 +74,18 @@ def doctor(layout: RunLayout, *, quarantine: bool = False) -> Result:
         command="doctor",
         run=layout.described,
         selection={**checked, "quarantine": quarantine},
-        data=pl.DataFrame([vars(finding) for finding in found.findings], schema=schema, orient="row"),
+        data=pl.DataFrame([_row(finding) for finding in found.findings], schema=schema, orient="row"),
         counts=Counts(rows=found.rows, damaged=tuple(finding.path for finding in found.findings)),
     )
     sentence = f"{found.files:,} files with {found.rows:,} sample rows, {found.bytes:,} bytes, were verified"
     sentence += f", and {found.waiting:,} rows wait in segments" if found.waiting else ""
     sentence += f": {len(found.findings):,} faults." if found.findings else ": all sound."
     return _table(answer, "Doctor", sentence)
+
+
+def _row(found: object) -> dict[str, Any]:
+    """What was found, as a row: a name that is no UTF-8 is spelled out."""
+    return {name: spelled(value) if isinstance(value, str) else value for name, value in vars(found).items()}
 
 
 def _table(answer: Answer, title: str, sentence: str) -> Result:

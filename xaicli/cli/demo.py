@@ -79,11 +79,12 @@ def _check_other(task: str) -> None:
 @contextmanager
 def _training(run_dir: Path, epochs: int, *, show_progress: bool) -> Iterator[Callable[[int, int], None]]:
     """What takes the epochs that are done, and shows them."""
-    from rich.console import Console
     from rich.progress import Progress
 
+    from xaicli.render.terminal import console
+
     done = 0
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     with (
         leaving(
             lambda: (
@@ -91,7 +92,7 @@ def _training(run_dir: Path, epochs: int, *, show_progress: bool) -> Iterator[Ca
                 "xai demo begins in an empty folder"
             )
         ),
-        Progress(console=console, disable=not (show_progress and console.is_terminal), transient=True) as progress,
+        Progress(console=screen, disable=not (show_progress and screen.is_terminal), transient=True) as progress,
     ):
         bar = progress.add_task("training", total=epochs)
 

@@ -143,7 +143,7 @@ def export(
         print(f"warning: {printable(warning)}", file=sys.stderr)
     if str(output) == "-":
         return
-    paths = [path for answer in answers for path in answer.data["path"]]
+    paths = [str(run.layout.reports / path if output is None else path) for path, _ in targets]
     if json:
         with json_output() as stream:
             print(to_json(_together(answers), paths), file=stream)

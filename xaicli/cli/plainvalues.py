@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from xaicli.errors import UsageError
+from xaicli.words import spelled
 
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _NOT_PLAIN = object()
@@ -59,12 +60,41 @@ class _Taken:
         """The value; what is not plain is left to typer, which raises where it is wrong.
 
         Raises:
-            UsageError: A path that is empty, as where a script's variable is: it would be the current folder.
+            UsageError: A path that is empty, as where a script's variable is: it would be the current folder. Or what
+                is no UTF-8, and names no file.
         """
         if self.descriptor.annotation is Path and isinstance(value, str) and not value.strip() and _is_option(param):
             raise UsageError(f"{param.opts[0]} names nothing", hint="leave it out for the default")
+        if isinstance(value, str):
+            value = _as_text(value, param)
+        elif isinstance(value, (list, tuple)):
+            value = [_as_text(item, param) if isinstance(item, str) else item for item in value]
         plain = _plain(value, self.descriptor, many=param.multiple or param.nargs == -1)
         return self.typers().coerce(value, param=param, ctx=ctx) if plain is _NOT_PLAIN else plain
+
+
+def _as_text(value: str, param: Any) -> str:
+    """A text as it was typed, also where Python was told of an encoding that lacks its letters (`LC_ALL=C`).
+
+    What names a file stays as the system calls it.
+
+    Raises:
+        UsageError: It is no UTF-8.
+    """
+    if spelled(value) == value or os.path.lexists(value):
+        return value
+    try:
+        return os.fsencode(value).decode()
+    except UnicodeError:
+        if _is_path(param):
+            return value  # of a file to be, or one that the command says is not there
+        what = param.opts[0] if _is_option(param) else "an argument"
+        raise UsageError(f"{what} is no UTF-8: {spelled(value)}", hint="give it in UTF-8, as texts are kept") from None
+
+
+def _is_path(param: Any) -> bool:
+    kind = param.type_descriptor.annotation
+    return Path in (kind, *get_args(kind))
 
 
 def _is_option(param: Any) -> bool:

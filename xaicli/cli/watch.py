@@ -92,10 +92,10 @@ def _once(
 
 
 def _console() -> Any:
-    from rich.console import Console
+    from xaicli.render.terminal import console
 
     # The width as everywhere: COLUMNS where it is set.
-    return Console(highlight=False, soft_wrap=False, force_terminal=None if sys.stdout.isatty() else False)
+    return console(force_terminal=None if sys.stdout.isatty() else False)
 
 
 def _answer(

@@ -375,12 +375,13 @@ def _shown(progress: Progress | bool) -> Iterator[Progress | None]:
     if callable(progress):
         yield progress
     elif progress and sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
+        from xaicli.render.terminal import console
+
         columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=Console(stderr=True, force_jupyter=False), transient=True) as bar:
+        with Bar(*columns, console=console(stderr=True), transient=True) as bar:
             task = bar.add_task("samples", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
-from xaicli.files import move
+from xaicli.files import for_arrow, move
 from xaicli.layout import PartName, RunLayout, decode_ds_id, decode_epoch
 from xaicli.parquet import FileRecord
 from xaicli.reader.footers import Footer
@@ -150,7 +150,7 @@ def _examine(layout: RunLayout, path: Path, record: FileRecord | None) -> int:
         _MisplacedError: It belongs elsewhere.
     """
     parquet.verify(path, record)
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(for_arrow(path)) as file:
         rows, footer = int(file.metadata.num_rows), file.metadata.metadata or {}
     if record is not None and rows != record.rows:
         raise DamagedFileError(f"it has {rows} rows, {record.rows} were written")

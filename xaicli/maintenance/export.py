@@ -24,7 +24,7 @@ from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Rows, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates
-from xaicli.words import FORMULA, NUMBER, guarded
+from xaicli.words import FORMULA, NUMBER, guarded, spelled
 
 _LABEL_NAME = "label_name"
 _BESIDE = (LABEL, PREDICTION, CORRECT)
@@ -262,7 +262,7 @@ def export_answer(
         shape=_one_of(Shape, "shape", shape),
         tally=tally,
     )
-    written = {"path": str(path or "-"), "format": kind.value, "shape": shape, "rows": n}
+    written = {"path": spelled(str(path or "-")), "format": kind.value, "shape": shape, "rows": n}
     return Answer(
         command="export",
         run=reader.layout.described,

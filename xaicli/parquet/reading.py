@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xaicli.errors import DamagedFileError
-from xaicli.files import make_folder, write_all
+from xaicli.files import for_arrow, make_folder, write_all
 from xaicli.layout import RunLayout
 
 
@@ -149,7 +149,7 @@ def opened(path: Path, record: FileRecord | None = None, contents: Contents | No
         metadata = None if record is None else _metadata(path, record, content)
         # Not buffered ahead: that would hold all wanted bytes of the file at once.
         with pq.ParquetFile(
-            path if content is None else pa.BufferReader(content),
+            for_arrow(path) if content is None else pa.BufferReader(content),
             metadata=metadata,
             page_checksum_verification=True,
             memory_map=False,

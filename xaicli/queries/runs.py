@@ -25,6 +25,7 @@ from xaicli.recorder.uniformity import other_tools
 from xaicli.state.best import Checkpoint, checkpoints
 from xaicli.state.folder import saved_states
 from xaicli.vocabulary import CORRECT, DS_ID, MODE, Mode
+from xaicli.words import spelled
 
 
 def info(reader: Reader) -> Answer:
@@ -218,7 +219,7 @@ def runs(folder: Path) -> Answer:
 
 
 def _row(layout: RunLayout) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(_SCHEMA) | {"run": layout.described}
+    row: dict[str, Any] = dict.fromkeys(_SCHEMA) | {"run": spelled(layout.described)}
     try:
         reader = Reader(layout)
         manifest = reader.manifest
@@ -226,7 +227,7 @@ def _row(layout: RunLayout) -> dict[str, Any]:
         pairs = [(mode, ds_id) for mode in modes for ds_id in reader.ds_ids(mode)]
         places = [Place(*pair, epoch) for pair in pairs for epoch in reader.epochs(*pair)]
         return row | {
-            "name": manifest.name or layout.root.resolve().name,
+            "name": spelled(manifest.name or layout.root.resolve().name),
             "created_at": manifest.created_at,
             "modes": modes,
             "epochs": len({place.epoch for place in places}),
@@ -237,7 +238,7 @@ def _row(layout: RunLayout) -> dict[str, Any]:
             "metrics": list(reader.metrics),
         }
     except XaiError as error:
-        return row | {"problem": error.message}
+        return row | {"problem": spelled(error.message)}
 
 
 def _accuracy(reader: Reader) -> float | None:

@@ -20,7 +20,7 @@ from xaicli.reader import Reader, open_reader
 from xaicli.state.published import read_graphs, read_summary
 from xaicli.summary import Summary, ValWithError
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, STEP, Attempts, Mode
-from xaicli.words import quoted, split
+from xaicli.words import quoted, spelled, split
 
 RUN, SOURCE, GRAPH, LINE, LOW, HIGH, N, SMOOTHED = "run", "source", "graph", "line", "low", "high", "n", "smoothed"
 
@@ -111,7 +111,7 @@ def averaged(rows: pl.DataFrame, groups: Mapping[str, Sequence[str]], warnings: 
         if len(members) > 1 and means.filter(pl.col(N) > 1).is_empty():
             warnings.append(f"the runs of group {name} share no step: there is no spread to show")
         ordered = means.sort(*curve, _OF, STEP)
-        parts.append(ordered.with_columns(pl.lit(name).alias(RUN)).select(list(SCHEMA)))
+        parts.append(ordered.with_columns(pl.lit(spelled(name)).alias(RUN)).select(list(SCHEMA)))
     return pl.concat(parts)
 
 
@@ -221,7 +221,7 @@ def run_frame(reader: Reader, left_out: LeftOut | None = None) -> pl.DataFrame:
         reader: The run.
         left_out: As of `recorded_scalars`.
     """
-    run = reader.layout.described
+    run = spelled(reader.layout.described)
     rows = recorded_scalars(reader, left_out)
     apart = reader.which_attempts is Attempts.ALL and rows[ATTEMPT].n_unique() > 1
     line = pl.format("attempt {}", ATTEMPT) if apart else pl.lit("")

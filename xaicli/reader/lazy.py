@@ -13,7 +13,7 @@ import polars as pl
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.files import write_whole
+from xaicli.files import for_arrow, write_whole
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.locks import Reading
 from xaicli.reader.holdings import Holdings
@@ -167,7 +167,9 @@ def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
         run.note(error, path)
     if not good:
         return None
-    lazy = pl.concat([pl.scan_parquet(path, hive_partitioning=False) for path in good], how="diagonal_relaxed")
+    lazy = pl.concat(
+        [pl.scan_parquet(for_arrow(path), hive_partitioning=False) for path in good], how="diagonal_relaxed"
+    )
     texts = [name for name, dtype in lazy.collect_schema().items() if dtype == pl.Categorical]
     lazy = lazy.with_columns(pl.col(texts).cast(pl.String)) if texts else lazy
     if {ATTEMPT, EPOCH, STEP} <= set(lazy.collect_schema()):
@@ -197,7 +199,7 @@ def sound_pieces(run: Holdings, places: Sequence[Place]) -> list[Piece]:
 def _lazily(group: Sequence[Source], schema: pl.Schema) -> Iterable[pl.LazyFrame]:
     if paths := [source.path for source in group if source.path]:
         yield pl.scan_parquet(
-            paths,
+            [for_arrow(path) for path in paths],
             schema=schema,
             missing_columns="insert",
             extra_columns="ignore",

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.files import claim_name, make_folder, write_whole
+from xaicli.files import claim_name, for_arrow, make_folder, write_whole
 from xaicli.layout import RunLayout
 from xaicli.locks import boot_id, fcntl, hold, is_held, start_time
 from xaicli.manifest import Attempt, TakesBack
@@ -264,6 +264,6 @@ def last_place(layout: RunLayout, attempt: int) -> tuple[int, int]:
         if file.epoch == epoch:
             # A damaged file, or one that a compaction has just replaced, says nothing.
             with contextlib.suppress(OSError, pa.ArrowException, ValueError, LookupError, TypeError):
-                footer = pq.read_metadata(file.path).metadata
+                footer = pq.read_metadata(for_arrow(file.path)).metadata
                 last = max(last, (epoch, int(json.loads(footer[b"xai"])["steps"][1])))
     return last

@@ -16,6 +16,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
+from xaicli.files import for_arrow
 from xaicli.recorder import columns
 from xaicli.tables.fact_file import as_text, plain
 from xaicli.vocabulary import SAMPLE_ID
@@ -232,7 +233,7 @@ def kinds_before(folder: Path) -> dict[str, pa.DataType]:
     kinds: dict[str, pa.DataType] = {}
     for path in sorted(folder.glob("*.parquet"), reverse=True)[:_NEWEST]:
         try:
-            schema = pq.read_schema(path)
+            schema = pq.read_schema(for_arrow(path))
         except (OSError, pa.ArrowException):
             continue
         for field in schema:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from xaicli.files import for_arrow
 from xaicli.layout import PartName, RunLayout
 from xaicli.recorder import columns
 
@@ -144,7 +145,7 @@ def counted(layout: RunLayout, attempt: int) -> int:
             continue
         # A damaged file says nothing here, and is named by readers.
         with contextlib.suppress(OSError, pa.ArrowException, LookupError, TypeError):
-            table = pq.read_table(path, columns=["axis", "step"])
+            table = pq.read_table(for_arrow(path), columns=["axis", "step"])
             steps = table.filter(pc.equal(table["axis"], COUNTER))["step"]
             last = max(last, pc.max(steps).as_py() if len(steps) else -1)
     return last + 1

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.files import make_folder
+from xaicli.files import for_arrow, make_folder
 from xaicli.layout import DataFile, RunLayout, without_superseded
 from xaicli.locks import alone_at, is_held, unread
 from xaicli.manifest import ColumnFacts
@@ -158,7 +158,7 @@ def _recorded(layout: RunLayout, records: Collection[str]) -> list[DataFile]:
 def file_conforms(file: DataFile, columns: Sequence[ColumnFacts]) -> bool:
     """`conforms` of a file; also of one that is damaged or gone, which those who read it name."""
     try:
-        return conforms(pq.read_schema(file.path), columns)
+        return conforms(pq.read_schema(for_arrow(file.path)), columns)
     except (OSError, pa.ArrowException):
         return True
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.vocabulary import SCHEMA_VERSION
-from xaicli.words import FORMULA, NUMBER, guarded
+from xaicli.words import FORMULA, NUMBER, guarded, spelled
 
 _PART_ROWS = 1 << 12
 _FACTS = "facts"
@@ -47,7 +47,7 @@ def json_parts(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True
         "counts": answer.counts.as_dict(),
         **extra,
     }
-    parts = [f"{json.dumps(key)}:{dump(value)}" for key, value in head.items()]
+    parts = [f"{json.dumps(spelled(key))}:{dump(value)}" for key, value in head.items()]
     yield "{" + ",".join(parts) + ',"rows":'
     yield from _rows_in_parts(answer.data) if rows else ["null"]
     yield "}"
@@ -71,15 +71,21 @@ def dump(value: Any) -> str:
     """Any value made of plain Python types as JSON, non-finite numbers as null, unknown types as text."""
     if isinstance(value, pl.DataFrame):
         return rows_json(value)
-    return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), default=str)
+    return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), default=_text)
+
+
+def _text(value: Any) -> str:
+    return spelled(str(value))
 
 
 def plain(value: Any) -> Any:
-    """The same value in JSON's types: NaN and infinities None, tuples lists, keys text."""
+    """The same value in JSON's types: NaN and infinities None, tuples lists, keys text, what no UTF-8 holds spelled."""
+    if isinstance(value, str):
+        return spelled(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {_text(key): plain(item) for key, item in value.items()}
     if isinstance(value, pl.DataFrame):
         return json.loads(rows_json(value))
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -142,7 +148,7 @@ def _rows_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, head
     if header:
         writer.writerow([guarded(column) for column in columns])
     writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
-    return out.getvalue()
+    return spelled(out.getvalue())
 
 
 def _frame_csv(frame: pl.DataFrame, *, header: bool) -> str:

@@ -41,6 +41,7 @@ from xaicli.report.page import stale_in_words
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
+_SIZES = frozenset({"COLUMNS", "LINES"})
 _SHORT = 24
 """Characters of a long name where a table would not fit else."""
 _NARROWEST = 6
@@ -72,8 +73,8 @@ def show(
         conditions: The options that left rows out one by one, as named in a sentence.
         out, err: Where to print instead.
     """
-    out = out or _console()
-    err = err or _console(stderr=True)
+    out = out or console()
+    err = err or console(stderr=True)
     for warning in report.warnings:
         err.print(_text(message("warning", warning), "yellow"))
     out.print(_text(report.title, "bold"))
@@ -95,13 +96,23 @@ def show(
         out.print(_text(f"wrote {len(pictures)} pictures beside, {pictures[0].name} the first", "dim"), soft_wrap=True)
 
 
-def _console(*, stderr: bool = False) -> Console:
+def console(**how: Any) -> Console:
     """A console that obeys FORCE_COLOR and TERM=dumb as rich does; under NO_COLOR text is plain, not even bold.
 
     In a notebook it writes text as everywhere: rich would make a display of its own of every line.
+
+    Args:
+        how: What rich's own console takes, over this.
     """
     plain: dict[str, Any] = {"force_terminal": False} if os.environ.get("NO_COLOR") else {}
-    return Console(stderr=stderr, highlight=False, soft_wrap=False, force_jupyter=False, **plain)
+    environ = {name: text for name, text in os.environ.items() if name not in _SIZES or _is_size(text)}
+    plain |= {"highlight": False, "soft_wrap": False, "force_jupyter": False, "_environ": environ}
+    return Console(**plain | how)
+
+
+def _is_size(text: str) -> bool:
+    """Whether a variable says how wide or high the terminal is: 0, as where nobody knows, says nothing."""
+    return text.isascii() and text.isdigit() and int(text) > 0
 
 
 def as_text(report: Report, width: int = 80) -> str:

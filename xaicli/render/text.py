@@ -8,12 +8,13 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from xaicli.report.numbers import cut_apart
+from xaicli.words import spelled
 
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+_HIDDEN = {"Cc", "Cf", "Co", "Zl", "Zp"}
 
 
 def printable(text: str, *, limit: int = 0) -> str:
-    """Replace what a terminal would obey instead of show.
+    """Replace what a terminal would obey instead of show, and spell out what no UTF-8 holds.
 
     Args:
         text: Any text, of a label say.
@@ -22,7 +23,7 @@ def printable(text: str, *, limit: int = 0) -> str:
     """
     kept = text
     if not text.isprintable():
-        kept = "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else "�" for c in text)
+        kept = "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else "�" for c in spelled(text))
     if not limit or len(kept) <= limit:
         return kept
     end = (limit - 1) // 2

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli.errors import XaiError
+from xaicli.files import for_arrow
 from xaicli.layout import PartName, RunLayout
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, Words
@@ -323,7 +324,9 @@ class ParquetRows:
         import pyarrow.parquet as pq
 
         content = self._contents.of(path)
-        return pq.ParquetFile(path if content is None else pa.BufferReader(content), page_checksum_verification=True)
+        return pq.ParquetFile(
+            for_arrow(path) if content is None else pa.BufferReader(content), page_checksum_verification=True
+        )
 
 
 _ADVICE = "name the data with --data, or keep inputs while training: run.log_inputs(ids, x, label=y)"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xaicli.errors import XaiError
+from xaicli.files import for_arrow
 from xaicli.tables.column import WHOLE, whole_numbers, within_64_bits
 from xaicli.tables.rows import header, read_cells, without_guards
 from xaicli.vocabulary import SAMPLE_ID
@@ -104,7 +105,7 @@ def _unique_names(names: Sequence[str], path: Path, found: FactFile) -> list[str
 def _of_parquet(path: Path) -> tuple[list[str], list[pa.Array]]:
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read()
+    table = pq.ParquetFile(for_arrow(path)).read()
     return table.column_names, [_one(column) for column in table.columns]
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xaicli.errors import UsageError, XaiError
+from xaicli.files import for_arrow
 from xaicli.tables.rows import Rows, Unreadable, header, read_cells, without_guards
 from xaicli.tables.schema import CategoricalLabel, Schema
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
@@ -235,7 +236,7 @@ def read_columns(path: Path, *, is_raw: bool = False) -> dict[str, list[Any]]:
             case ".parquet" | ".pq":
                 import pyarrow.parquet as pq
 
-                found: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+                found: dict[str, list[Any]] = pq.read_table(for_arrow(path)).to_pydict()
                 return found
             case ".csv" | ".tsv":
                 return _of_csv(read_text(path), "\t" if suffix == ".tsv" else None, is_raw=is_raw)

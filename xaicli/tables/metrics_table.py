@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from xaicli.errors import UsageError, unknown
+from xaicli.files import for_arrow
 from xaicli.tables.column import ColumnError, arrow_column, go_together
 from xaicli.tables.schema import checked
 from xaicli.tables.table import Table, length_of
@@ -146,7 +147,7 @@ def stored_columns(layout: RunLayout, name: str) -> dict[str, pa.DataType] | Non
     found: dict[str, pa.DataType] = {}
     for path in sorted(layout.table_folder(name).glob("*.parquet")):
         try:
-            found = {field.name: field.type for field in parquet.read_schema(path)} | found
+            found = {field.name: field.type for field in parquet.read_schema(for_arrow(path))} | found
         except (OSError, pa.ArrowException):
             # A damaged part is the reader's to name.
             continue

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from xaicli.errors import XaiError
+from xaicli.files import for_arrow
 from xaicli.tables.column import ColumnError, schema_of
 from xaicli.tables.schema import CategoricalLabel, Image, Schema
 from xaicli.words import is_bare, unguarded
@@ -160,7 +161,7 @@ def read_file(path: Path) -> ArrowRows:
             case ".parquet" | ".pq":
                 import pyarrow.parquet as parquet
 
-                return ArrowRows(parquet.read_table(path, memory_map=True))
+                return ArrowRows(parquet.read_table(for_arrow(path), memory_map=True))
             case ".csv" | ".tsv":
                 return ArrowRows(read_typed_csv(path, "\t" if path.suffix.lower() == ".tsv" else ","))
     except FileNotFoundError:
