@@ -91,7 +91,14 @@ class DamagedFileError(XaiError):
 
 
 def unknown(
-    kind: str, given: object, known: Iterable[object], *, plural: str = "", where: str = "", note: str = ""
+    kind: str,
+    given: object,
+    known: Iterable[object],
+    *,
+    plural: str = "",
+    where: str = "",
+    note: str = "",
+    most: int = _SHOWN,
 ) -> XaiError:
     """The error for a name that does not exist, with the close matches first.
 
@@ -102,10 +109,11 @@ def unknown(
         plural: The plural of `kind` where it is not `kind` + "s".
         where: Where it was looked for ("runs/exp1").
         note: Why it may be missing.
+        most: How many of the names are listed.
     """
     names = [str(name) for name in known]
     close = difflib.get_close_matches(str(given), names, n=3)
-    listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    listed = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
     exist = f"known {plural or kind + 's'}: {listed}" if names else f"there are no {plural or kind + 's'}"
     hint = f"did you mean {' or '.join(close)}? {exist}" if close else exist
     hint = f"{note}; {hint}" if note else hint

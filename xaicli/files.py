@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import shutil
@@ -93,12 +94,19 @@ def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None)
         reached("folder synced")
 
 
+class _Opened(io.FileIO):
+    """A file to read that is closed with the last who reads it: libraries hold one as long as they need it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def for_arrow(path: Path) -> Any:
     """What Arrow and polars open: the path, or the open file where its name is no UTF-8, which they cannot say."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        return path.open("rb")
+        return _Opened(path)
     return path
 
 

@@ -123,10 +123,11 @@ def test_a_start_goes_on_where_the_last_ended(runs: Path, tmp_path: Path) -> Non
     for name in ("good", "run\udce9"):
         copy = tmp_path / name
         shutil.copytree(runs / name, copy)
-        with xaicli.Run(copy) as run:
-            run.log({"lr": 0.5})
-        rows = xaicli.open_run(copy).query("SELECT step, value FROM scalars WHERE key = 'lr' ORDER BY step").data
-        assert rows.rows() == [(1, 0.1), (2, 0.05), (3, 0.5)]
+        for value in (5.0, 6.0):
+            with xaicli.Run(copy) as run:
+                run.log({"note": value})
+        rows = xaicli.open_run(copy).query("SELECT step, value FROM scalars WHERE key = 'note' ORDER BY step").data
+        assert rows.rows() == [(0, 5.0), (1, 6.0)]
 
 
 @pytest.mark.parametrize(

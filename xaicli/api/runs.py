@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api.pages import Asked, shown
 from xaicli.api.rows import OPENING, RunRows, Select, refuse_objects_alone, refuse_others, refuse_unhonoured
+from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
 from xaicli.location import find_runs_at
 from xaicli.results import Result
+from xaicli.store.objects import is_url, without_credentials
 
 if TYPE_CHECKING:
     from xaicli.queries.samples import Ids
@@ -116,8 +118,18 @@ def _each(runs: Iterable[Runs]) -> list[str | os.PathLike[str] | RunLayout]:
 
 
 def list_runs(folder: str | os.PathLike[str] = ".") -> Result:
-    """The runs at or below a folder."""
+    """The runs at or below a folder.
+
+    Raises:
+        UsageError: It is an address.
+        XaiError: There is no such folder.
+    """
     from xaicli.queries.runs import runs
 
+    if is_url(os.fspath(folder)):
+        raise UsageError(
+            f"{without_credentials(os.fspath(folder))} is an address, and xai ls looks into folders of this machine",
+            hint="xai info ADDRESS shows one run; xai compare and scalars take several addresses",
+        )
     answer = runs(Path(folder))
     return shown(Asked(answer), Path(folder) / "reports")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer, Counts
+from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
 from xaicli.results import Result
 from xaicli.words import spelled
@@ -26,9 +27,11 @@ def compact(layout: RunLayout, *, grace: float = 600.0) -> Result:
 
     Raises:
         XaiError: It is no run.
+        UsageError: The run lies at an address: only its copy on this machine would be compacted.
     """
     import polars as pl
 
+    _refuse_address(layout, "compact")
     from xaicli.maintenance.compact import compact as compact_run
 
     done = compact_run(layout, grace=grace)
@@ -67,6 +70,8 @@ def doctor(layout: RunLayout, *, quarantine: bool = False) -> Result:
 
     from xaicli.maintenance.doctor import examine
 
+    if quarantine:
+        _refuse_address(layout, "doctor --quarantine")
     found = examine(layout, quarantine=quarantine)
     schema: Any = dict.fromkeys(("path", "complaint", "reason", "rows", "moved_to"), pl.String()) | {"rows": pl.Int64()}
     checked = {name: getattr(found, name) for name in ("files", "bytes", "waiting", "unrecorded")}
@@ -81,6 +86,14 @@ def doctor(layout: RunLayout, *, quarantine: bool = False) -> Result:
     sentence += f", and {found.waiting:,} rows wait in segments" if found.waiting else ""
     sentence += f": {len(found.findings):,} faults." if found.findings else ": all sound."
     return _table(answer, "Doctor", sentence)
+
+
+def _refuse_address(layout: RunLayout, what: str) -> None:
+    if layout.address:
+        raise UsageError(
+            f"xai {what} changes files where they lie, and {layout.address} is an address: only the copy here would be",
+            hint=f"xai {what} the run's own folder, or a copy: xai sync {layout.address} FOLDER",
+        )
 
 
 def _row(found: object) -> dict[str, Any]:

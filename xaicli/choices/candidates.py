@@ -148,7 +148,8 @@ def score_column(frame: pl.DataFrame, metric: str, stat: str) -> str:
     for name in (f"{metric}_{stat}", stat):
         if name in numeric:
             return name
-    raise unknown("statistic", stat, [name.removeprefix(f"{metric}_") for name in numeric])
+    known = [name.removeprefix(f"{metric}_") for name in numeric]
+    raise unknown("statistic", stat, known, most=len(known))
 
 
 def is_high_good(metric: str, stat: str = "") -> bool:

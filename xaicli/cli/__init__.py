@@ -163,7 +163,10 @@ def _set_defaults(name: str, command: Any, settings: dict[str, Any]) -> None:
         if parameter.param_type_name == "option" and not parameter.envvar:
             parameter.envvar = f"XAI_{parameter.name.upper()}"
     lists = {p.name: bool(getattr(p, "multiple", False)) for p in command.params}
-    command.context_settings = {**command.context_settings, "default_map": defaults_of(name, lists, settings)}
+    flags = {p.name for p in command.params if getattr(p, "is_flag", False)}
+    commands = {known.replace("_", "-") for known in COMMANDS}
+    defaults = defaults_of(name, lists, settings, commands=commands, flags=flags)
+    command.context_settings = {**command.context_settings, "default_map": defaults}
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from xaicli.vocabulary import Attempts, Mode
 
 @command
 def ls(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to look.")] = Path(),
+    folder: Annotated[str, typer.Argument(metavar="[FOLDER]", help="Where to look.")] = ".",
     *,
     output: Output,
 ) -> None:

@@ -7,10 +7,14 @@ command applies to that command only.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from xaicli.errors import UsageError, unknown
+from xaicli.words import quoted
+
+_MAPS = frozenset({"label_map"})
 
 
 def read_settings(folder: Path, warnings: list[str] | None = None) -> tuple[dict[str, Any], Path | None]:
@@ -50,13 +54,22 @@ def read_settings(folder: Path, warnings: list[str] | None = None) -> tuple[dict
     return {}, None
 
 
-def defaults_of(command: str, parameters: dict[str, bool], settings: dict[str, Any]) -> dict[str, Any]:
+def defaults_of(
+    command: str,
+    parameters: dict[str, bool],
+    settings: dict[str, Any],
+    *,
+    commands: Collection[str] = (),
+    flags: Collection[str] = (),
+) -> dict[str, Any]:
     """The defaults of one command.
 
     Args:
         command: The command's name.
         parameters: The command's parameters, {name: takes a list}.
         settings: The whole table of settings.
+        commands: The names of all commands, whose tables are no values.
+        flags: Those of the parameters that are on or off.
 
     Raises:
         UsageError: The command's own table is none, or has a key that is no option of it, or an option has a value of
@@ -68,17 +81,28 @@ def defaults_of(command: str, parameters: dict[str, bool], settings: dict[str, A
             f"setting {command} = {table!r} is no table, and xai {command} is a command",
             hint=f"its options go below [{command}], those of another command below that one's name",
         )
-    own = {_parameter(key): value for key, value in table.items() if not isinstance(value, dict)}
+    own = _values(table, parameters, commands)
     if unknown := sorted(set(own) - set(parameters)):
         raise UsageError(
             f"setting {command}.{unknown[0]} is no option of xai {command}",
             hint="options: " + ", ".join(sorted(parameters)),
         )
-    shared = {_parameter(k): v for k, v in settings.items() if not isinstance(v, dict)}
+    shared = _values(settings, parameters, commands)
     merged = {key: value for key, value in {**shared, **own}.items() if key in parameters}
     for key, value in merged.items():
+        option = f"--{key.replace('_', '-')}"
+        if isinstance(value, dict):
+            if key not in _MAPS:
+                takes = "one value or a list" if parameters[key] else "one value"
+                raise UsageError(f"setting {key} = {value!r} is a table", hint=f"{option} takes {takes}")
+            merged[key] = _pairs(key, value)
+            continue
+        items = value if isinstance(value, list) else [value]
+        if key not in flags and (truth := [item for item in items if isinstance(item, bool)]):
+            said = str(truth[0]).lower()
+            raise UsageError(f"setting {key} = {said} is a truth value", hint=f"{option} takes none, and no flag")
         if isinstance(value, list) and (not parameters[key] or any(isinstance(item, (list, dict)) for item in value)):
-            raise UsageError(f"setting {key} = {value!r} is a list", hint=f"--{key.replace('_', '-')} takes one value")
+            raise UsageError(f"setting {key} = {value!r} is a list", hint=f"{option} takes one value")
     return {key: [value] if parameters[key] and not isinstance(value, list) else value for key, value in merged.items()}
 
 
@@ -91,7 +115,28 @@ def unknown_names(settings: dict[str, Any], options: dict[str, set[str]]) -> lis
     """
     known = set().union(*options.values())
     tables = {key for key, value in settings.items() if isinstance(value, dict)}
-    return sorted(key for key in settings if (key not in options if key in tables else _parameter(key) not in known))
+    return sorted(key for key in settings if _parameter(key) not in known and (key not in tables or key not in options))
+
+
+def _values(table: dict[str, Any], parameters: Collection[str], commands: Collection[str]) -> dict[str, Any]:
+    """The settings of a table that are values of options: a table is one where it is called as an option."""
+    return {
+        _parameter(key): value
+        for key, value in table.items()
+        if not isinstance(value, dict) or (_parameter(key) in parameters and key not in commands)
+    }
+
+
+def _pairs(key: str, table: dict[str, Any]) -> list[str]:
+    """A table of names and values as the option takes it, `NAME=VALUE` each.
+
+    Raises:
+        UsageError: A value is neither text nor a number.
+    """
+    for name, value in table.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise UsageError(f"setting {key}.{name} = {value!r} is no label", hint="a text or a number")
+    return [f"{quoted(name, special=',=')}={quoted(str(value), special=',=')}" for name, value in table.items()]
 
 
 def is_on(value: object) -> bool:

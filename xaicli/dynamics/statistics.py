@@ -128,7 +128,8 @@ def scores_by(
         if column not in numeric:
             _refuse_unrecorded(reader, stat)
             short = [name.removeprefix(f"{metric}_") for name in numeric]
-            raise unknown("statistic", stat, [name for name in short if name not in _NO_SCORES])
+            known = [name for name in short if name not in _NO_SCORES]
+            raise unknown("statistic", stat, known, most=len(known))
         score = pl.col(column).cast(pl.Float64).alias(SCORE)
         for mode, ds_id in selection.pairs:
             of_pair = data.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id).select(SAMPLE_ID, score, STALE)

@@ -214,7 +214,9 @@ def runs(folder: Path) -> Answer:
         selection={},
         data=data,
         counts=Counts(rows=data.height),
-        warnings=() if found else (f"there are no runs at or below {folder}",),
+        warnings=()
+        if found
+        else (f"there are no runs at or below {folder.resolve() if folder == Path() else folder}",),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ Ids = Iterable[Any] | str | int | None
 
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NEAREST = 5
+_SHOWN = 12
 _COMPARED = 20_000
 """Close matches among more text ids than this would take longer than the answer."""
 
@@ -76,7 +77,7 @@ def _integer(item: Any, where: str) -> int:
 
 
 def refuse_unknown(reader: Reader, selection: Selection, wanted: Iterable[Any], known: set[Any]) -> None:
-    """Raise for the first listed id that no selected row has, offering close ones.
+    """Raise for listed ids that no selected row has: first for those that are nowhere, offering close ones.
 
     Raises:
         XaiError: There is such an id.
@@ -87,11 +88,19 @@ def refuse_unknown(reader: Reader, selection: Selection, wanted: Iterable[Any], 
     pair = selection.pairs[0]
     last, limits = Place(*pair, selection.epochs[pair][-1]), left_out_by(reader, selection)
     ids = reader.sample_ids() if limits else reader.frame(last, [SAMPLE_ID])[0][SAMPLE_ID]
-    if limits and missing[0] in set(ids):
+    there = [item for item in missing if item in set(ids)] if limits else []
+    if len(there) == len(missing):
         stands = f"sample_id {missing[0]!r} is in {reader.described}, but in no row selected"
         raise XaiError(stands, hint=f"left out by {limits}")
     where = reader.described if limits else f"{reader.layout.described}, {' '.join(filter(None, pair))}"
-    raise unknown("sample_id", missing[0], _near(ids, missing[0]), where=where)
+    absent = [item for item in missing if item not in there]
+    notes = [f"nor is there {_together(absent[1:])}"] if absent[1:] else []
+    notes += [f"{_together(there)} left out by {limits}"] if there else []
+    raise unknown("sample_id", absent[0], _near(ids, absent[0]), where=where, note="; ".join(notes))
+
+
+def _together(ids: Sequence[Any]) -> str:
+    return ", ".join(map(str, ids[:_SHOWN])) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
 
 
 def _near(ids: pl.Series, missing: Any) -> list[Any]:

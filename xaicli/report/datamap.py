@@ -183,7 +183,7 @@ def definitions(answer: Answer) -> tuple[tuple[str, str], ...]:
     """What the statistics mean, as far as the answer has them."""
     early = as_list(answer.selection.get("early_epochs"))
     said = {
-        "confidence": "mean probability of the label over the epochs observed",
+        "confidence": "mean probability of the label over its history",
         "variability": "standard deviation of it, divisor n",
         "correctness": "number of epochs predicted right",
         "forgetting": "number of changes from right to wrong between consecutive observations",
