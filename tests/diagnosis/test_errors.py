@@ -119,6 +119,75 @@ def test_sets_of_classes(tmp_path, capsys):
     assert doubt["times"] == doubt["n_obs"] == 2
 
 
+def test_what_is_cut_is_counted_and_the_option_lists_all(tmp_path, capsys):
+    """Of 120 samples each lacks one class of its label in both epochs, and has another: 120 doubts of either kind."""
+    n = 120
+    truth = [[i % 7] for i in range(n)]
+    said = [[(i + 1 + i // 7 % 6) % 7] for i in range(n)]
+    wrong = {(i, c) for i in range(n) for c in (truth[i][0], said[i][0])}
+    swaps = {(truth[i][0], said[i][0]) for i in range(n)}
+    right = [[c] for c in range(7)]  # or no class would ever be right
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=list("abcdefg")) as run:
+        for epoch in (1, 2):
+            ids = np.arange(n + 700)
+            run.log_samples(
+                sample_id=ids, label=truth + right * 100, prediction=said + right * 100, mode="eval", epoch=epoch
+            )
+    found = asked(capsys, tmp_path / "run")
+    (told,) = found["n"]
+    assert (told["doubted"], told["swapped"]) == (len(wrong), len(swaps)) == (240, 42)
+    assert (len(found["doubted"]), len(found["swapped"])) == (20, 20)
+    whole = asked(capsys, tmp_path / "run", "--top", "500")
+    assert {(row["sample_id"], row["class"]) for row in whole["doubted"]} == wrong
+    assert {(row["label"], row["prediction"]) for row in whole["swapped"]} == swaps
+    assert whole["doubted"][:20] == found["doubted"]
+    page = xaicli.open_run(tmp_path / "run").errors().markdown()
+    assert "20 of 240: --top 240 lists all." in page
+    assert "20 of 42: --top 42 lists all." in page
+    assert "lists all" not in xaicli.open_run(tmp_path / "run").errors(top=500).markdown()
+    told = xaicli.open_run(tmp_path / "run").findings(metric="jaccard").answer.extra["found"]
+    assert told["doubted_label"] == len(wrong)
+
+
+def test_farthest_off_are_counted(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_samples(sample_id=range(9), label=[float(i) for i in range(9)], prediction=[0.0] * 9, mode="eval")
+    assert asked(capsys, tmp_path / "run", "--top", "4")["n"] == [{"mode": "eval", "ds_id": "", "worst": 9}]
+    assert "4 of 9: --top 9 lists all." in xaicli.open_run(tmp_path / "run").errors(top=4).markdown()
+
+
+@pytest.mark.parametrize("positive", ["no", "yes"])
+def test_probabilities_of_exactly_a_half_are_as_predicted(tmp_path, capsys, positive):
+    """A logit of 0 predicts the first class, as argmax and `logits > 0` have it: errors and confusion agree."""
+    rng = np.random.default_rng(4)
+    label = rng.integers(0, 2, 300)
+    z = rng.integers(-2, 3, 300).astype(float)
+    with xaicli.Run(tmp_path / "run", label_names=["no", "yes"]) as run:
+        run.log_samples(
+            sample_id=np.arange(300), label=label, logits=np.stack([0 * z, z], axis=1), mode="eval", epoch=1
+        )
+        run.log_facts(np.arange(300), half=["a" if i % 2 else "b" for i in range(300)])
+    found = asked(capsys, tmp_path / "run", "--positive", positive, "--by", "half")
+    wanted = ["no", "yes"].index(positive)
+    parts = [(found["rows"][0], np.full(300, True))]
+    parts += [(row, (np.arange(300) % 2 == 1) == (row["value"] == "a")) for row in found["groups"]]
+    assert len(parts) == 3
+    for row, own in parts:
+        truth, said, score = label[own] == wanted, (z[own] > 0) == wanted, (1 if wanted else -1) * z[own]
+        assert row["accuracy"] == pytest.approx(metrics.accuracy_score(truth, said))
+        assert row["precision"] == pytest.approx(metrics.precision_score(truth, said))
+        assert row["recall"] == pytest.approx(metrics.recall_score(truth, said))
+        assert row["f1"] == pytest.approx(metrics.f1_score(truth, said))
+        of_each = {t: metrics.f1_score(truth, score >= t) for t in np.unique(score)}
+        assert row["best_f1"] == pytest.approx(max(of_each.values()))
+        best = max(t for t, f1 in of_each.items() if f1 == max(of_each.values()))
+        assert row["best_threshold"] == pytest.approx(1 / (1 + np.exp(-best)), abs=1e-6)
+    capsys.readouterr()
+    assert main(["confusion", str(tmp_path / "run"), "--json"]) == 0
+    overall = json.loads(capsys.readouterr().out)["overall"][0]
+    assert overall["accuracy"] == pytest.approx(found["rows"][0]["accuracy"])
+
+
 def test_sets_of_classes_by_a_fact(tmp_path, capsys):
     rng = np.random.default_rng(3)
     truth = rng.uniform(size=(300, 4)) < 0.3

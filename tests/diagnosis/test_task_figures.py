@@ -136,14 +136,14 @@ def test_planted_wrong_classes_are_found_first():
         )
         for _ in range(8)
     ]
-    found = label_sets.doubted(places, 40)
+    found = label_sets.doubted(places).head(40)
     hits = {(row["sample_id"], row["class"]) for row in found.to_dicts()}
     assert len(hits & flips) >= 38
     for row in found.to_dicts():
         assert row["doubt"] == ("extra" if label[row["sample_id"], row["class"]] else "missing")
         said = sum(row["class"] in place["prediction"][row["sample_id"]] for place in places)
         assert row["times"] == (8 - said if row["doubt"] == "extra" else said)
-    assert label_sets.doubted([], 3).is_empty()
+    assert label_sets.doubted([]).is_empty()
 
 
 def test_sequences_token_by_token():
@@ -174,7 +174,9 @@ def test_sequences_token_by_token():
     words, unfit = tokens.with_words(frame, texts)
     assert words == {"a": [("the", 1.0), ("the", 2.0), ("cat", 3.0)], "b": [("the", 5.0)]}
     assert unfit == 1
-    assert tokens.worst_tokens(list(words.values()), 5) == [{"token": "the", "n": 3, "loss": pytest.approx(8 / 3)}]
+    assert tokens.worst_tokens(list(words.values())).to_dicts() == [
+        {"token": "the", "n": 3, "loss": pytest.approx(8 / 3)}
+    ]
 
 
 def test_long_texts_are_told_in_parts():

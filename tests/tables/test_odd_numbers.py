@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,15 @@ def test_one_odd_id_costs_no_other_of_a_run(tmp_path: Path, cell: str) -> None:
 
 
 def test_ids_told_as_texts_before_the_run_has_numbers(tmp_path: Path) -> None:
-    run = xaicli.Run(tmp_path / "run")
-    run.log_facts(["+4", "7", "x", "9223372036854775808"], cam=["a", "b", "c", "d"])
-    run.log_samples(sample_id=[4, 7], loss=[1.0, 2.0], mode="eval", epoch=1)
-    with pytest.warns():  # of the two others
-        run.finish()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with xaicli.Run(tmp_path / "run") as run:
+            run.log_facts(["+4", "7", "x", "9223372036854775808"], cam=["a", "b", "c", "d"])
+            run.log_samples(sample_id=[4, 7], loss=[1.0, 2.0], mode="eval", epoch=1)
     frame = Reader(RunLayout(tmp_path / "run")).facts.frame
     assert dict(frame.sort("sample_id").select("sample_id", "cam").rows()) == {4: "a", 7: "b"}
+    told = xaicli.open_run(tmp_path / "run").info().answer.warnings
+    assert told == ("2 facts were not recorded: facts have ids that are none of the run's kind",)
 
 
 def test_signs_and_edges_of_a_column_of_whole_numbers(tmp_path: Path) -> None:

@@ -114,7 +114,12 @@ def errors(
             metavar="LABEL", help="Of two classes the one that is looked for [default: the later].", show_default=False
         ),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="N", help="At most N of the worst samples.")] = 20,
+    top: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="At most N of each list: worst samples and tokens, doubted labels, swapped pairs."
+        ),
+    ] = 20,
     table: Annotated[
         str | None,
         typer.Option(

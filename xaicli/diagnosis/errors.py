@@ -26,8 +26,6 @@ from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, TOKEN_LOSSES, TOP_PROB
 
 WORST = 20
-_DOUBTED = 50
-_SWAPPED = 50
 _SOURCE = "source"
 """The fact that says where a text is from: sequences are told by it, where there is one."""
 
@@ -42,11 +40,12 @@ def errors(
         selection: Which rows.
         by: Facts and columns whose values get figures of their own, at the last place.
         positive: Of a binary task the label that is looked for; the later one in order when None.
-        top: At most how many samples are listed as the worst.
+        top: At most how many are listed of each: the worst samples and tokens, pairs of labels, doubted labels.
 
     Returns:
         Rows mode, ds_id, epoch, pass, step and the figures of the task. The key `task` names it; further keys hold the
-        details of the last place of each (mode, ds_id), rows with mode and ds_id:
+        details of the last place of each (mode, ds_id), rows with mode and ds_id; `n` is how many there are of each
+        list that is cut at `top`:
 
         - regression: `groups` (by fifth of the label, and `by`), `worst` samples, `points` (label and prediction);
         - binary: `thresholds`, at which the counts and rates are told, `groups`;
@@ -265,7 +264,7 @@ def _at_place(pair: Pair, rows: Any) -> list[dict[str, Any]]:
 def _residuals(asked: _Asked) -> Found:
     asked.needs(LABEL, PREDICTION)
     found: list[dict[str, Any]] = []
-    details: dict[str, Any] = {"groups": [], "worst": [], "points": [], "n_points": []}
+    details: dict[str, Any] = {"groups": [], "worst": [], "points": [], "n_points": [], "n": []}
     for pair, rows, is_last in asked.places([PREDICTION]):
         label, prediction, known = residuals.pairs(rows.frame)
         figures = residuals.residual_figures(label[known], prediction[known])
@@ -276,6 +275,7 @@ def _residuals(asked: _Asked) -> Found:
             shown, total = residuals.points(rows.frame)
             details["points"] += _at_place(pair, shown)
             details["n_points"].append({MODE: pair[0], DS_ID: pair[1], "n": total, "shown": len(shown)})
+            details["n"] += _at_place(pair, [{"worst": int(known.sum())}])
     return found, details
 
 
@@ -294,21 +294,8 @@ def _thresholds(asked: _Asked) -> Found:
         frame = rows.frame.drop_nulls([LABEL, PREDICTION]).filter(pl.col(TOP_PROB).is_finite())
         score, truth = _scores(frame, positive)
         curve = Thresholds.of(score, truth)
-        half = curve.row(curve.at(0.5))
-        best = curve.row(curve.best()) if len(score) else half
-        found.append(
-            {
-                **_place(pair, rows),
-                "n": len(score),
-                "positives": curve.n_positive,
-                "auroc": _finite(curve.auroc),
-                "average_precision": _finite(curve.average_precision),
-                **{name: half[name] for name in ("accuracy", "precision", "recall", "f1")},
-                "best_threshold": best["threshold"],
-                "best_f1": best["f1"],
-                "unknown": rows.frame.height - len(score),
-            }
-        )
+        unknown = rows.frame.height - len(score)
+        found.append({**_place(pair, rows), **_binary_figures(frame, curve, positive), "unknown": unknown})
         if is_last:
             details["thresholds"] += _at_place(pair, (curve.row(place) for place in curve.shown()))
             details["groups"] += _at_place(pair, _binary_groups(frame, asked, positive))
@@ -343,18 +330,30 @@ def _positive(asked: _Asked) -> Any:
 
 def _binary_groups(frame: pl.DataFrame, asked: _Asked, positive: Any) -> Iterator[dict[str, Any]]:
     for column, value, own in _groups(frame, asked.by, asked):
-        score, truth = _scores(own, positive)
-        curve = Thresholds.of(score, truth)
-        half = curve.row(curve.at(0.5))
-        yield {
-            "column": column,
-            "value": value,
-            "n": len(score),
-            "positives": curve.n_positive,
-            "auroc": _finite(curve.auroc),
-            "average_precision": _finite(curve.average_precision),
-            **{name: half[name] for name in ("accuracy", "precision", "recall", "f1")},
-        }
+        curve = Thresholds.of(*_scores(own, positive))
+        yield {"column": column, "value": value, **_binary_figures(own, curve, positive)}
+
+
+def _binary_figures(frame: pl.DataFrame, curve: Thresholds, positive: Any) -> dict[str, Any]:
+    """The figures of some samples: of their scores, and of what was predicted of them.
+
+    At a probability of exactly 0.5 only the recorded prediction tells which of the two it was.
+    """
+    said, truth = frame[PREDICTION] == positive, frame[LABEL] == positive
+    n, tp, n_said = frame.height, int((said & truth).sum()), int(said.sum())
+    best = curve.row(curve.best() if n else None)
+    return {
+        "n": n,
+        "positives": curve.n_positive,
+        "auroc": _finite(curve.auroc),
+        "average_precision": _finite(curve.average_precision),
+        "accuracy": int((said == truth).sum()) / max(n, 1),
+        "precision": tp / max(n_said, 1),
+        "recall": tp / max(curve.n_positive, 1),
+        "f1": 2 * tp / max(n_said + curve.n_positive, 1),
+        "best_threshold": best["threshold"],
+        "best_f1": best["f1"],
+    }
 
 
 def _groups(
@@ -376,7 +375,7 @@ def _groups(
 def _sets(asked: _Asked) -> Found:
     asked.needs(LABEL, PREDICTION)
     found: list[dict[str, Any]] = []
-    details: dict[str, Any] = {"labels": [], "swapped": [], "doubted": [], "groups": []}
+    details: dict[str, Any] = {"labels": [], "swapped": [], "doubted": [], "groups": [], "n": []}
     for pair, rows, is_last in asked.places([PREDICTION]):
         frame = rows.frame.drop_nulls([LABEL, PREDICTION])
         table, figures = _set_figures(frame)
@@ -388,17 +387,26 @@ def _sets(asked: _Asked) -> Found:
             groups = _groups(frame, asked.by, asked)
             told = ({"column": column, "value": value, **_set_figures(own)[1]} for column, value, own in groups)
             details["groups"] += _at_place(pair, told)
-            swaps = swapped(frame).head(_SWAPPED).iter_rows(named=True)
+            swaps = swapped(frame)
             details["swapped"] += _at_place(
-                pair, ({**row, "name": names[row[LABEL]], "prediction_name": names[row[PREDICTION]]} for row in swaps)
+                pair,
+                (
+                    {**row, "name": names[row[LABEL]], "prediction_name": names[row[PREDICTION]]}
+                    for row in swaps.head(asked.top).iter_rows(named=True)
+                ),
             )
             key = asked.selection.label_key
             history = walk(asked.reader, asked.selection, pair, [SAMPLE_ID, key, PREDICTION])
             labelled = (one.frame.select(SAMPLE_ID, pl.col(key).alias(LABEL), PREDICTION) for one in history)
-            doubts = doubted(labelled, min(_DOUBTED, 5 * asked.top)).iter_rows(named=True)
+            doubts = doubted(labelled)
             details["doubted"] += _at_place(
-                pair, ({**row, "name": names[row["class"]], "reason": doubt_in_words(row)} for row in doubts)
+                pair,
+                (
+                    {**row, "name": names[row["class"]], "reason": doubt_in_words(row)}
+                    for row in doubts.head(asked.top).iter_rows(named=True)
+                ),
             )
+            details["n"] += _at_place(pair, [{"swapped": swaps.height, "doubted": doubts.height}])
     return found, details
 
 
@@ -429,7 +437,7 @@ def _sequences(asked: _Asked) -> Found:
     asked.by = tuple(by)
     kept = ["worst_token", "worst_token_loss", TOKEN_LOSSES]
     found: list[dict[str, Any]] = []
-    details: dict[str, Any] = {"groups": [], "places": [], "worst": [], "worst_tokens": []}
+    details: dict[str, Any] = {"groups": [], "places": [], "worst": [], "worst_tokens": [], "n": []}
     for pair, rows, is_last in asked.places([LOSS, tokens.N_TOKENS, tokens.ACCURACY, *kept]):
         frame = rows.frame
         figures = tokens.sequence_figures(frame)
@@ -442,6 +450,7 @@ def _sequences(asked: _Asked) -> Found:
             details["groups"] += _at_place(pair, [row])
         worst = known.sort(LOSS, SAMPLE_ID, descending=[True, False]).head(asked.top)
         words: dict[Any, list[tuple[str, float]]] = {}
+        n = {"worst": known.height}
         if TOKEN_LOSSES in known.columns:
             details["places"] += _at_place(pair, tokens.by_place(known[TOKEN_LOSSES]))
             if tokens.TOKENS in asked.reader.facts.dtypes:
@@ -453,13 +462,16 @@ def _sequences(asked: _Asked) -> Found:
                     asked.warnings.append(
                         f"the words of {many} are not as many as the losses: they are not set together"
                     )
-                details["worst_tokens"] += _at_place(pair, tokens.worst_tokens(list(words.values()), asked.top))
+                bad_tokens = tokens.worst_tokens(list(words.values()))
+                details["worst_tokens"] += _at_place(pair, bad_tokens.head(asked.top).iter_rows(named=True))
+                n |= {"worst_tokens": bad_tokens.height}
         shown = [
             name for name in (SAMPLE_ID, LOSS, tokens.N_TOKENS, tokens.ACCURACY, *kept[:2]) if name in worst.columns
         ]
         for row in worst.select(shown).iter_rows(named=True):
             told = [{"token": token, "loss": loss} for token, loss in words.get(row[SAMPLE_ID], ())]
             details["worst"] += _at_place(pair, [{**row, "words": told}])
+        details["n"] += _at_place(pair, [n])
     return found, details
 
 

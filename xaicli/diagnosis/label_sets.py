@@ -47,13 +47,12 @@ def doubt_in_words(row: Mapping[str, Any]) -> str:
     return f"in the label, but not predicted {times}; such a label is found in {100 * row['trusted']:.0f} %"
 
 
-def doubted(frames: Iterable[pl.DataFrame], top: int) -> pl.DataFrame:
+def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """The single classes of samples that the model contradicted through training, the most doubtful first.
 
     Args:
         frames: One a place, in order: sample_id, label, prediction (lists of classes); rows without either are left
             out.
-        top: At most how many.
 
     Returns:
         Rows sample_id, class, doubt (`missing`: predicted, though not in the label; `extra`: in the label, though not
@@ -115,4 +114,4 @@ def doubted(frames: Iterable[pl.DataFrame], top: int) -> pl.DataFrame:
             (pl.col("times") / pl.col("n_obs") * pl.col("trusted")).alias("score"),
         )
     )
-    return rows.sort("score", SAMPLE_ID, "class", descending=[True, False, False]).head(top)
+    return rows.sort("score", SAMPLE_ID, "class", descending=[True, False, False])

@@ -105,12 +105,10 @@ def with_words(frame: pl.DataFrame, texts: Mapping[Any, Any]) -> tuple[dict[Any,
     return found, unfit
 
 
-def worst_tokens(sequences: Sequence[Sequence[tuple[str, float]]], top: int) -> list[dict[str, Any]]:
+def worst_tokens(sequences: Sequence[Sequence[tuple[str, float]]]) -> pl.DataFrame:
     """The tokens with the highest mean loss among those that occur often enough: token, n, loss."""
     flat = [(word, loss) for sequence in sequences for word, loss in sequence if np.isfinite(loss)]
-    if not flat:
-        return []
     frame = pl.DataFrame(flat, schema={"token": pl.String(), LOSS: pl.Float64()}, orient="row")
     counted = frame.group_by("token").agg(pl.len().cast(pl.Int64).alias("n"), pl.col(LOSS).mean())
     kept = counted.filter(pl.col("n") >= _TIMES)
-    return kept.sort(LOSS, "token", descending=[True, False]).head(top).to_dicts()
+    return kept.sort(LOSS, "token", descending=[True, False])

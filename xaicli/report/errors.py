@@ -28,6 +28,7 @@ _RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "binary": (
         ("score", "the probability of the positive label: top_prob where it is predicted, else 1 - top_prob"),
         ("called positive", "a sample whose score is at least the threshold"),
+        ("predicted rightly", "as recorded: at a probability of exactly 0.5 the prediction is the first of the two"),
         ("average precision", "the mean precision over the recall steps, without interpolation"),
     ),
     "multilabel": (
@@ -183,6 +184,12 @@ class _Errors:
     def _name(self, *parts: str) -> str:
         return self.page.names("errors", *parts, self.words)
 
+    def _listed(self, name: str, note: str = "") -> str:
+        """A note of a list, with how many there are where it does not hold all."""
+        shown, total = len(self.details[name]), self.details["n"][0].get(name, 0) if self.details.get("n") else 0
+        few = f"{shown:,} of {total:,}: --top {total} lists all." if total > shown else ""
+        return " ".join(filter(None, (few, note)))
+
     def _course(self, title: str, y_label: str, names: Mapping[str, str]) -> Iterator[Block]:
         """Figures over the places; nothing of a single one."""
         if len(self.places) < 2:
@@ -236,7 +243,14 @@ class _Errors:
             (str(row["sample_id"]), *facts.cells(row), row["label"], row["prediction"], row["residual"]) for row in rows
         )
         keys = tuple(self._key(row) for row in rows)
-        yield Table(self._name("worst"), f"Farthest off: {self.words}", tuple(heads), cells, facts.note, keys)
+        yield Table(
+            self._name("worst"),
+            f"Farthest off: {self.words}",
+            tuple(heads),
+            cells,
+            self._listed("worst", facts.note),
+            keys,
+        )
 
     def _residuals_over_time(self) -> Iterator[Block]:
         """The residuals' quantiles over time."""
@@ -289,7 +303,7 @@ class _Errors:
             (
                 Figure(_short(last["auroc"]), "AUROC"),
                 Figure(_short(last["average_precision"]), "average precision"),
-                Figure(_percent(last["accuracy"]), "right at threshold 0.5"),
+                Figure(_percent(last["accuracy"]), "predicted rightly"),
                 Figure(_short(last["best_f1"]), f"best F1, at {_short(last['best_threshold'])}"),
                 Figure(f"{last['positives']:,}", f"of {last['n']:,} are {cut(str(self.answer.extra['positive']))}"),
             )
@@ -384,14 +398,16 @@ class _Errors:
         rows = self.details["swapped"]
         heads = (Column("missed"), Column("added"), Column("samples", whole), Column("of the missed"))
         cells = tuple((r["name"], r["prediction_name"], r["n"], _percent(r["share"])) for r in rows)
-        yield Table(self._name("swapped"), f"Labels taken for one another: {self.words}", heads, cells)
+        title = f"Labels taken for one another: {self.words}"
+        yield Table(self._name("swapped"), title, heads, cells, self._listed("swapped"))
         rows = self.details["doubted"]
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("sample"), Column("label"), *facts.columns, Column("score", number), Column("reason"))
         cells = tuple((str(r["sample_id"]), r["name"], *facts.cells(r), r["score"], r["reason"]) for r in rows)
         title = f"Single labels that are probably wrong: {self.words}"
         keys = tuple(self._key(row) for row in rows)
-        yield Table(self._name("doubted"), title, heads, cells, facts.note, keys, terminal_rows=_IN_TERMINAL)
+        note = self._listed("doubted", facts.note)
+        yield Table(self._name("doubted"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL)
 
     def _sequences(self) -> Iterator[Block]:
         last = self.last
@@ -414,7 +430,8 @@ class _Errors:
         heads: tuple[Column, ...] = (Column("token"), Column("times", whole), Column("mean loss", number))
         if rows:
             cells: tuple[tuple[Any, ...], ...] = tuple((row["token"], row["n"], row["loss"]) for row in rows)
-            yield Table(self._name("tokens"), f"Worst tokens: {self.words}", heads, cells)
+            note = self._listed("worst_tokens")
+            yield Table(self._name("tokens"), f"Worst tokens: {self.words}", heads, cells, note)
         rows = self.details["worst"]
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("sequence"), *facts.columns, Column("loss", number), Column("tokens", whole))
@@ -427,7 +444,8 @@ class _Errors:
             for row in rows
         )
         keys = tuple(self._key(row) for row in rows)
-        yield Table(self._name("worst"), f"Worst sequences: {self.words}", heads, cells, facts.note, keys)
+        note = self._listed("worst", facts.note)
+        yield Table(self._name("worst"), f"Worst sequences: {self.words}", heads, cells, note, keys)
         worded = [row for row in rows if row["words"]]
         top = max((word["loss"] for row in worded for word in row["words"]), default=0.0) or 1.0
         for row in worded[:_PASSAGES]:
@@ -474,7 +492,8 @@ class _Errors:
         cells = tuple((str(r["sample_id"]), *facts.cells(r), r["score"], _corners(r), r["reason"]) for r in rows)
         title = f"Labels that are probably missing or wrong: {self.words}"
         keys = tuple(self._key(row) for row in rows)
-        yield Table(self._name("suspects"), title, heads, cells, facts.note, keys, terminal_rows=_IN_TERMINAL)
+        note = self._listed("suspects", facts.note)
+        yield Table(self._name("suspects"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL)
         rows = list(self.details["worst"])
         times = Times.among(row["history"] for row in rows)
         cards = tuple(self._picture(row, times) for row in rows[:_PASSAGES])
@@ -491,7 +510,8 @@ class _Errors:
             )
             for row in rows
         )
-        yield Table(self._name("worst"), f"Worst pictures: {self.words}", heads, cells, facts.note)
+        note = self._listed("worst", facts.note)
+        yield Table(self._name("worst"), f"Worst pictures: {self.words}", heads, cells, note)
 
     def _picture(self, row: Mapping[str, Any], times: Times) -> Card:
         wrong = f"{row['fn']} missed, {row['fp']} made up"
