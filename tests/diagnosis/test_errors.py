@@ -86,6 +86,10 @@ def test_two_classes(tmp_path, capsys):
     assert row["average_precision"] == pytest.approx(metrics.average_precision_score(label, p), abs=1e-6)
     assert row["f1"] == pytest.approx(metrics.f1_score(label, p >= 0.5))
     assert row["best_f1"] == pytest.approx(max(metrics.f1_score(label, p >= t) for t in np.unique(p)))
+    assert found["n"] == [{"mode": "eval", "ds_id": "", "thresholds": len(np.unique(np.float32(p)))}]
+    assert len(found["thresholds"]) <= 200
+    page = xaicli.open_run(tmp_path / "run").errors().markdown()
+    assert f"{len(found['thresholds'])} of the 400 scores that occur, evenly spread over the curves." in page
     other = asked(capsys, tmp_path / "run", "--positive", "healthy")
     assert other["rows"][0]["average_precision"] == pytest.approx(
         metrics.average_precision_score(1 - label, 1 - p), abs=1e-6

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import xaicli
+from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.reader import Reader
 from xaicli.tables.fact_file import read_fact_file
@@ -86,6 +87,24 @@ def test_ids_told_as_texts_before_the_run_has_numbers(tmp_path: Path) -> None:
     assert dict(frame.sort("sample_id").select("sample_id", "cam").rows()) == {4: "a", 7: "b"}
     told = xaicli.open_run(tmp_path / "run").info().answer.warnings
     assert told == ("2 facts were not recorded: facts have ids that are none of the run's kind",)
+
+
+def test_odd_ids_of_a_file_before_the_run_has_ids_are_counted(tmp_path: Path) -> None:
+    """Only the rows that come later say that ids are numbers."""
+    (tmp_path / "f.csv").write_text("sample_id,a\n1,x\n+2,y\nbad,z\n9,w\n")
+    with xaicli.Run(tmp_path / "run", facts=tmp_path / "f.csv") as run:
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    found = opened.samples().answer
+    assert {row["sample_id"]: row["facts"]["a"] for row in found.data.to_dicts()} == {1: "x", 2: "y"}
+    assert "facts of 1 id are left out: none of the run's kind (whole numbers)" in found.warnings
+    assert "2 ids with facts are no samples of the run: nothing was logged of them" in opened.info().answer.warnings
+
+
+def test_a_file_of_a_head_line_alone_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("sample_id,a\n")
+    with pytest.raises(XaiError, match=r"f\.csv has no rows"):
+        read_fact_file(tmp_path / "f.csv", "int64")
 
 
 def test_signs_and_edges_of_a_column_of_whole_numbers(tmp_path: Path) -> None:

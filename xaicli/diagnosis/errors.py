@@ -45,7 +45,7 @@ def errors(
     Returns:
         Rows mode, ds_id, epoch, pass, step and the figures of the task. The key `task` names it; further keys hold the
         details of the last place of each (mode, ds_id), rows with mode and ds_id; `n` is how many there are of each
-        list that is cut at `top`:
+        list that does not hold all:
 
         - regression: `groups` (by fifth of the label, and `by`), `worst` samples, `points` (label and prediction);
         - binary: `thresholds`, at which the counts and rates are told, `groups`;
@@ -287,7 +287,7 @@ def _thresholds(asked: _Asked) -> Found:
             hint="log them with run.log_samples(..., logits=z) or probs=p; xai confusion tells of labels alone",
         )
     found: list[dict[str, Any]] = []
-    details: dict[str, Any] = {"thresholds": [], "groups": [], "positive": None}
+    details: dict[str, Any] = {"thresholds": [], "groups": [], "n": [], "positive": None}
     positive = _positive(asked)
     details["positive"] = asked.names[positive]
     for pair, rows, is_last in asked.places([PREDICTION, TOP_PROB]):
@@ -298,6 +298,7 @@ def _thresholds(asked: _Asked) -> Found:
         found.append({**_place(pair, rows), **_binary_figures(frame, curve, positive), "unknown": unknown})
         if is_last:
             details["thresholds"] += _at_place(pair, (curve.row(place) for place in curve.shown()))
+            details["n"] += _at_place(pair, [{"thresholds": len(curve.threshold)}])
             details["groups"] += _at_place(pair, _binary_groups(frame, asked, positive))
     return found, details
 

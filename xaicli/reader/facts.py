@@ -123,6 +123,10 @@ class Facts:
             f"{name} of {_many(n)} was recorded with several values: the last counts"
             for name, n in self.changed.items()
         ]
+        if n := self._joined.unfit:
+            said.append(
+                f"facts of {n:,} {'id' if n == 1 else 'ids'} are left out: none of the run's kind (whole numbers)"
+            )
         if self.file is not None:
             said += [
                 f"{name} of {_many(n)} has several values in {self.file.name}: the last counts"
@@ -170,14 +174,18 @@ class Facts:
         return tuple(said)
 
     def n_unknown_ids(self) -> int:
-        """How many ids have recorded facts and are no samples of the run, of whatever epoch; 0 of a run without any."""
+        """How many ids have recorded facts and are no samples of the run, of whatever epoch; 0 of a run without any.
+
+        Those among them that no sample could have are counted as often as they were recorded.
+        """
         samples, others = self._samples
-        return _apart(_apart(self.frame.select(SAMPLE_ID), samples), others).height if samples.height else 0
+        unknown = _apart(_apart(self.frame.select(SAMPLE_ID), samples), others).height
+        return unknown + self._joined.unfit if samples.height else 0
 
     def of_no_sample(self) -> tuple[str, ...]:
         """What is to be said where not one of the ids that facts were recorded of is a sample of the run."""
         n = self.frame.height
-        if self.file is not None or not n or self.n_unknown_ids() < n:
+        if self.file is not None or not n or self.n_unknown_ids() < n + self._joined.unfit:
             return ()
         own, other = self.frame[SAMPLE_ID].min(), self._samples[0][SAMPLE_ID].min()
         words = "the 1 id" if n == 1 else f"none of the {n:,} ids"
@@ -276,25 +284,27 @@ class Facts:
         kind = self._id_kind
         kinds = self.dtypes
         frames: list[pl.DataFrame] = []
-        n_given = 0
+        n_given = n_unfit = 0
         for source in self._sources:
             frame = self._read(source)
             if frame is None or not frame.height:
                 continue
+            n = frame.height
             frame = _with_ids(frame.rename({name: new for name, new in self._called.items() if name in frame}), kind)
+            n_unfit += n - frame.height
             frames.append(frame.with_columns(pl.col(name).cast(to) for name, to in kinds.items() if name in frame))
             n_given = frame.height if self._given is not None and source.frame is self._given.frame else 0
         if not frames:
-            return _Joined(pl.DataFrame(schema={SAMPLE_ID: kind, **kinds}))
+            return _Joined(pl.DataFrame(schema={SAMPLE_ID: kind, **kinds}), unfit=n_unfit)
         every = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
         every = every.with_columns(pl.lit(None, to).alias(name) for name, to in kinds.items() if name not in every)
         every = every.select(SAMPLE_ID, *kinds)
         recorded, changed = _last(every.head(every.height - n_given))
         if not n_given:
-            return _Joined(recorded, changed)
+            return _Joined(recorded, changed, unfit=n_unfit)
         given, repeated = _last(every.tail(n_given))
         both, replaced = _last(pl.concat([recorded, given]))
-        return _Joined(both, changed, repeated, replaced)
+        return _Joined(both, changed, repeated, replaced, n_unfit)
 
 
 @dataclass(frozen=True)
@@ -308,6 +318,8 @@ class _Joined:
     """Within the user's file."""
     replaced: Mapping[str, int] = field(default_factory=dict)
     """In the user's file and as it was recorded."""
+    unfit: int = 0
+    """Rows that were recorded with an id which is none of the run's kind, before the run had any."""
 
 
 def _last(every: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -354,7 +354,9 @@ class _Errors:
         told = ("threshold", "tp", "fp", "fn", "tn", "precision", "recall", "f1")
         cells = tuple(tuple(row[name] for name in told) for row in rows)
         heads = tuple(Column(name, whole if name in told[1:5] else number) for name in told)
-        yield Table(self._name("table"), f"Thresholds: {self.words}", heads, cells, folded=True)
+        n = self.details["n"][0]["thresholds"]
+        note = f"{len(rows):,} of the {n:,} scores that occur, evenly spread over the curves." if n > len(rows) else ""
+        yield Table(self._name("table"), f"Thresholds: {self.words}", heads, cells, note, folded=True)
 
     def _labels(self) -> list[Mapping[str, Any]]:
         return sorted(self.details["labels"], key=lambda row: (row["f1"], row["name"]))

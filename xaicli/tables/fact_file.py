@@ -70,6 +70,8 @@ def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
         raise XaiError(
             f"{path} has no column sample_id", hint=f"its columns: {', '.join(map(repr, names[:20])) or 'none'}"
         )
+    if not len(columns[names.index(SAMPLE_ID)]):
+        raise XaiError(f"{path} has no rows", hint="each row names a sample in its column sample_id")
     is_text = path.suffix.lower() in (".csv", ".tsv")
     ids = _ids(columns[names.index(SAMPLE_ID)], id_kind, path, found, is_text=is_text)
     kept: dict[str, pa.Array] = {SAMPLE_ID: ids}
