@@ -51,7 +51,6 @@ _FAR = 3.0
 _MIDDLE = 0.5
 _LEAST = 1e-6
 _STEADY = 3
-_PAIRS = 20
 COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label")
 
 
@@ -126,8 +125,8 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     Returns:
         mode, ds_id, sample_id, score in (0, 1], reason, label, suggested_label: the most frequent prediction over the
         history that is not the label, null if there is none. The key `label_noise` estimates each label's rate of
-        wrong ones, `suspected_pairs` counts the suspects by label and suggested label, the 20 most frequent of each
-        (mode, ds_id).
+        wrong ones, `suspected_pairs` counts the suspects by label and suggested label, the most frequent of each
+        (mode, ds_id) first.
 
     Raises:
         UsageError: `top` is negative.
@@ -160,8 +159,8 @@ def _pairs(suspected: pl.DataFrame, names: LabelNames, predicted: LabelNames) ->
     ends = [LABEL, "suggested_label"]
     counts = suspected.drop_nulls(ends).group_by(MODE, DS_ID, *ends).agg(pl.len().cast(pl.Int64).alias("n"))
     ordered = counts.sort(MODE, DS_ID, "n", *ends, descending=[False, False, True, False, False])
-    first = ordered.group_by(MODE, DS_ID, maintain_order=True).head(_PAIRS).to_dicts()
-    return [{**row, "name": names[row[LABEL]], "suggested_name": predicted[row["suggested_label"]]} for row in first]
+    told = ordered.iter_rows(named=True)
+    return [{**row, "name": names[row[LABEL]], "suggested_name": predicted[row["suggested_label"]]} for row in told]
 
 
 def most_suspicious(scored: pl.DataFrame, top: int) -> pl.DataFrame:

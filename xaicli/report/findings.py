@@ -19,6 +19,7 @@ from xaicli.report.page import Page, made, run_line, words_of
 from xaicli.report.samples import saliency_link
 
 _CARDS = 12
+_PAIRS = 20
 COUNTED = 10_000
 """So many findings of a kind are counted."""
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
@@ -152,7 +153,8 @@ def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block
             page.names("suspected pairs", where),
             f"Suspects by label and suggested label, {where}",
             (Column("label"), Column("suggested"), Column("suspects", Cell.INTEGER)),
-            tuple((row["name"], row["suggested_name"], row["n"]) for row in part),
+            tuple((row["name"], row["suggested_name"], row["n"]) for row in part[:_PAIRS]),
+            f"{_PAIRS} of {len(part):,}: the JSON has all." if len(part) > _PAIRS else "",
             terminal_rows=5,
         )
 
