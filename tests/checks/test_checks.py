@@ -333,3 +333,12 @@ def test_an_allowance_is_of_what_the_rule_limits_and_leaves_the_other_limit(tmp_
         frame = pl.DataFrame({"sample_id": range(4), "label": ["a"] * 4, "correct": correct})
         (found,) = verdicts.judged(rule, frame)
         assert (found.outcome, found.bound) == (outcome, ">= 0.1 and <= 0.6")
+
+
+def test_a_line_about_a_metric_whose_end_is_not_known_says_where_it_can_be_said():
+    with pytest.raises(UsageError) as caught:
+        parse_rule("own mean drop <= 0")
+    assert (
+        caught.value.hint
+        == 'a rule of one line cannot say it, a table of --rules FILE can: better = "high" or better = "low"'
+    )

@@ -232,6 +232,22 @@ def test_diverse_samples_of_collected_embeddings(run: xaicli.RunReader) -> None:
         ids(run, "diverse", n=9, table="nothing")
 
 
+def test_what_is_in_no_group_is_left_out_of_balancing_weights(tmp_path: Path) -> None:
+    """Of 60 samples the last 12 have no camera; 36 are of one and 12 of the other."""
+    with xaicli.Run(tmp_path / "run") as made:
+        made.log_facts(range(48), camera=["front"] * 36 + ["rear"] * 12)
+        made.log_samples(sample_id=range(60), label=[0] * 60, loss=np.arange(60.0), mode="train", epoch=0)
+    found = xaicli.open_run(tmp_path / "run").select(rule="balanced", by="camera", weight=1, mode="train")
+    (numbers,) = found.answer.extra["chosen"]
+    assert [numbers[key] for key in ("samples", "there", "chosen", "random")] == [60, 48, 48, 48]
+    assert any("12 samples of train have no camera, and are left out" in one for one in found.answer.warnings)
+    weights = dict(found.data.select("sample_id", "weight").iter_rows())
+    assert weights == pytest.approx({n: 48 / 72 if n < 36 else 2.0 if n < 48 else 0.0 for n in range(60)})
+    assert found.data["rank"].to_list() == [*range(1, 49), *[None] * 12]
+    assert [row["sample_id"] for row in found.answer.extra["left_out"]] == list(range(59, 47, -1))
+    assert "48 samples of 60 chosen" in found.report.sentence
+
+
 def test_a_set_of_classes_is_balanced_over_its_classes() -> None:
     values = pl.Series([[0], [0], [0, 1], [1], [2], [], None, [0]], dtype=pl.List(pl.Int32))
     groups = grouped(values)

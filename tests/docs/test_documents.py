@@ -309,3 +309,30 @@ def test_every_statistic_that_can_be_a_score_has_its_formula() -> None:
         taken.append(name)
     assert {"mean", "slope", "confidence", "aum", "rank_jump"} < set(taken)
     assert [name for name in taken if not re.search(rf"`(<metric>)?_?{name}`", page)] == []
+
+
+def test_the_workflow_and_the_hook_of_the_check_run_with_the_rules_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two runs that keep the rules, and a third that falls behind the second by more than they allow."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "checking.md").read_text(encoding="utf-8")
+    (rules,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    Path("rules.toml").write_text(rules, encoding="utf-8")
+    Path("golden.txt").write_text("0\n1\n", encoding="utf-8")
+    labels = np.arange(400) % 4
+    for name, n_wrong in (("released", 0), ("new", 0), ("behind", 36)):
+        wrong = np.isin(np.arange(400), np.arange(400)[labels == 1][1 : n_wrong + 1])
+        answers = np.where(wrong, 2, labels)
+        with xaicli.Run(f"runs/{name}", label_names=["cat", "dog", "eel", "fox"]) as run:
+            run.log_facts(range(400), camera=["rear", "front"] * 200)
+            for mode in ("eval", "test"):
+                logits = 5 * np.eye(4, dtype=np.float32)[answers]
+                run.log_samples(sample_id=range(400), label=labels, logits=logits, mode=mode, epoch=1)
+    lines = [line.strip() for line in re.findall(r"(?:run|entry): (xai check .*)", text)]
+    assert len(lines) == 2
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, capsys.readouterr()
+        assert main(shlex.split(line.replace("runs/new", "runs/behind"))[1:]) == 1, capsys.readouterr()
+    assert Path("checked/check.md").is_file()
+    assert Path("check.xml").is_file()

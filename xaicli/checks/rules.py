@@ -215,7 +215,9 @@ def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
     at = _member(At, "at", facts.pop("at", None), place) or At.LAST
     if better is None and ("largest_drop" in facts or at is At.BEST):
         raise UsageError(
-            f"{place} needs to know which end of {facts['metric']} is good", hint='better = "high" or better = "low"'
+            f"{place} needs to know which end of {facts['metric']} is good",
+            hint=("a rule of one line cannot say it, a table of --rules FILE can: " if name else "")
+            + 'better = "high" or better = "low"',
         )
     return Rule(
         name=str(facts.pop("name", "")) or name or _described(facts, at),

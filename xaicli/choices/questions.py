@@ -74,7 +74,8 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
     Returns:
         Rows mode, ds_id, sample_id, label, rank (from 1), score, weight, stale, reason, suggested_label: the chosen in
         the order of the rule, each once; with a `weight` every sample, those not chosen after them with weight 1 and
-        without a rank. Further keys, rows with mode and ds_id: `random`, as many drawn at random (of each label as many
+        without a rank, or with weight 0 where all are balanced and they are in no group. Further
+        keys, rows with mode and ds_id: `random`, as many drawn at random (of each label as many
         where the number is one a label); `chosen`, how many were asked for, are there and were chosen; `mix`, the
         values of the label and of facts among all, the chosen and those drawn; `left_out`, the worst not chosen.
 
@@ -203,7 +204,8 @@ class _Pair:
     def _balanced(self) -> NDArray[np.intp]:
         assert self.by is not None
         if self.choice.weight is not None:
-            return np.arange(self.frame.height)
+            grouped_rows: NDArray[np.intp] = np.unique(np.concatenate(self.by.rows))
+            return grouped_rows
         asked = self.choice.number(self.frame.height)
         sizes = [len(rows) for rows in self.by.rows]
         if asked is None:
@@ -322,19 +324,20 @@ class _Pair:
         rows = self.rows_chosen
         weights = np.full(len(rows), 1.0 if self.choice.weight is None else self.choice.weight)
         if self._weighs_all:
-            weights = self._balancing()
+            weights = self._balancing()[rows]
         found = self._rows_shown(rows).with_columns(
             pl.Series("rank", np.arange(1, len(rows) + 1), pl.Int64),
             self._score(),
             pl.Series("weight", weights, pl.Float64),
             *self._words(),
         )
-        if self.choice.weight is None or self._weighs_all:
+        if self.choice.weight is None:
             return found.select(self._columns)
         rest = self._rows_shown(np.flatnonzero(self._not_chosen())).with_columns(
             pl.lit(None, pl.Int64).alias("rank"),
             pl.lit(None, pl.Float64).alias("score"),
-            pl.lit(1.0).alias("weight"),
+            # What is in no group is left out; beside the chosen of other rules all count as they did.
+            pl.lit(0.0 if self._weighs_all else 1.0).alias("weight"),
             pl.lit(None, pl.String).alias("reason"),
             pl.lit(None, found.schema["suggested_label"]).alias("suggested_label"),
         )

@@ -32,7 +32,12 @@ def watch(
     ds_id: Annotated[
         list[str] | None, typer.Option(callback=split_ds_ids, help="Data sets [default: all].", show_default=False)
     ] = None,
-    top: Annotated[int, typer.Option(metavar="N", help="So many samples, labels and spikes.")] = 5,
+    top: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="So many samples and spikes, labels that are worst, and labels that fell behind most."
+        ),
+    ] = 5,
     interval: Annotated[float, typer.Option(metavar="SECONDS", help="Between two looks, at least.")] = 2.0,
     until: Annotated[
         str | None,
@@ -244,4 +249,5 @@ def _last(asked: Until) -> str:
     now, verdicts = asked.last
     worst = next((one for one in verdicts if one.outcome.value != "passed"), verdicts[0])
     of = f" of {worst.group}" if worst.group else ""
-    return f"{now.mode} epoch {now.epoch}: {'nothing' if worst.value is None else f'{worst.value:.4g}'}{of}"
+    where = " ".join(filter(None, (now.mode, now.ds_id)))
+    return f"{where} epoch {now.epoch}: {'nothing' if worst.value is None else f'{worst.value:.4g}'}{of}"

@@ -152,7 +152,7 @@ class Training:
         metric: The metric; loss, else the first there is, when None.
         mode: Modes, as everywhere; all when None.
         ds_id: Data sets; all when None.
-        top: How many samples, labels and spikes are told of.
+        top: How many samples and spikes are told of, how many of the worst labels, and of those that fell behind most.
         is_remote: Whether the run lies in an object store, and this is its copy.
 
     Attributes:
