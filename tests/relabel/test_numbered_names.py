@@ -189,3 +189,15 @@ def test_numbers_that_are_not_finite_correct_nothing_and_are_counted(tmp_path: P
     found = run.relabel_apply(file)
     assert dict(found.data.select("sample_id", "label").iter_rows()) == {3: 9.25}
     assert [(row["reason"], row["n"]) for row in found.answer.extra["left_out"]] == [("a number that is not finite", 3)]
+
+
+def test_digits_that_are_called_by_their_own_number_need_no_name(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=["0", "1", "2"]) as made:
+        made.log_samples(
+            sample_id=range(3), label=[0, 1, 2], prediction=[0, 1, 1], loss=[1.0] * 3, mode="train", epoch=0
+        )
+    found = xaicli.open_run(tmp_path / "run").relabel_apply(written(tmp_path / "people.csv", ["0", "1", "1"]))
+    assert (corrections_of(found).columns, list(found.answer.warnings)) == (["sample_id", "label", "by", "when"], [])
+    own = write_list(corrections_of(found), tmp_path / "own.csv")
+    table = xaicli.Table([(None, str(n)) for n in range(3)], ids=range(3), relabel=own)
+    assert [table[n][1] for n in range(3)] == ["0", "1", "1"]

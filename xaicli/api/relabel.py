@@ -282,7 +282,8 @@ def apply(
 def corrections_of(result: Result) -> pl.DataFrame:
     """The table that `Table(relabel=...)` and `--truth` read: sample_id, label, by, when; mode and ds_id of several.
 
-    Where labels are numbers and a class is called by one, the name stands beside each: CSV does not tell 2 from "2".
+    Where labels are numbers and a class is called by another than its own, the name stands beside each: CSV does not
+    tell 2 from "2".
     Of objects a row each that stands: see `xaicli.relabel.objects.standing`.
     """
     import polars as pl

@@ -224,7 +224,7 @@ def apply(
         n, examples), `files` (file, format, marks), `suspects` by mode and ds_id: how many were looked at, how many of
         these were wrong (with Wilson's 95 % interval) and how often the suggestion was right, overall and among the
         first of the ranking; the same of samples that are no suspects in `others`; and where labels are numbers and a
-        class is called by one, `classes`, the names of all.
+        class is called by another, `classes`, the names of all.
 
     Raises:
         XaiError: A file cannot be read, or nothing in any of them is about the run.
@@ -272,10 +272,10 @@ def apply(
 
 
 def _numbered(reader: Reader, labels: Labels) -> dict[str, list[str]]:
-    """The names of all classes where one of them is called by a number, which says nothing without them."""
+    """The names of all classes where one is called by a number that is not its own: 2 may then be another than "2"."""
     names = in_order_apart(reader.label_names)
-    has_numbers = labels.dtype.is_integer() and any(class_number(name) is not None for name in names)
-    return {"classes": list(names)} if has_numbers else {}
+    has_others = any(class_number(name) not in (None, number) for number, name in enumerate(names))
+    return {"classes": list(names)} if has_others and labels.dtype.is_integer() else {}
 
 
 def _order(pair: Pair) -> tuple[int, str]:
