@@ -198,3 +198,24 @@ def test_accuracy_counts_samples_whose_loss_is_not_finite(tmp_path, capsys):
     alone = asked(capsys, tmp_path / "a", tmp_path / "b", "--metric", "correct")
     assert [row["metric"] for row in alone["paired"]] == ["correct"]
     assert next(row for row in alone["rows"] if row["kind"] == "metric")["values"] == [0.5, 1.0]
+
+
+def test_stale_samples_of_groups_are_counted_and_told(tmp_path, capsys):
+    """Of 100 samples two runs of a lack 10 and 15 in the last epoch, 5 of them both; one of b has 3 without a loss."""
+    rng = np.random.default_rng(5)
+    absent = {"a-0": set(range(10)), "a-1": set(range(5, 20)), "b-0": set(), "b-1": set()}
+    for name, missing in absent.items():
+        with xaicli.Run(tmp_path / name) as run:
+            for epoch in (1, 2):
+                ids = np.array([i for i in range(100) if epoch == 1 or i not in missing])
+                loss = rng.random(len(ids)) + (name[0] == "b")
+                if (name, epoch) == ("b-1", 2):
+                    loss[50:53] = np.nan
+                right = np.where(rng.random(len(ids)) < 0.8, 1, 0)
+                run.log_samples(sample_id=ids, label=right**0, prediction=right, loss=loss, mode="eval", epoch=epoch)
+    groups = ("--group", "a=*a-*", "--group", "b=*b-*")
+    found = {row["metric"]: row for row in asked(capsys, tmp_path, *groups)["paired"]}
+    assert {metric: (row["n"], row["stale"]) for metric, row in found.items()} == {"correct": (4, 20), "loss": (4, 23)}
+    said = " ".join(api.compare(tmp_path, group=["a=*a-*", "b=*b-*"]).markdown().split())
+    assert "4 runs, 20 samples stale in some of them)" in said
+    assert "stale: no finite value in the run's last epoch; the last there is counts" in said

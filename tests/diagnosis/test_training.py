@@ -452,6 +452,97 @@ def test_scalars_that_count_their_steps_otherwise_stand_beside_no_batch(tmp_path
     assert why in said
 
 
+@pytest.mark.parametrize("hot", [{(1, 10), (2, 20), (3, 45)}, {(1, 45), (2, 20), (3, 10)}])
+def test_scalars_stand_beside_the_few_batches_that_a_condition_leaves(tmp_path, capsys, hot):
+    """Samples 1000 to 1002 stand in one batch of each epoch; whatever is asked, `at` is 1000 x epoch + step there."""
+    rng = np.random.default_rng(3)
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 4):
+            for step in range(60):
+                loss, ids = np.exp(rng.normal(-1, 0.25, 8)), rng.choice(500, 8, replace=False)
+                if (epoch, step) in hot:
+                    loss[:3], ids[:3] = 30, [1000, 1001, 1002]
+                run.log_samples(sample_id=ids, loss=loss, mode="train", epoch=epoch, step=step)
+                run.log({"epoch": epoch, "step": step, "at": 1000 * epoch + step})
+    whole = asked(capsys, tmp_path / "run")
+    assert {(b["epoch"], b["step"]) for b in whole["spikes"]} == hot
+    values = [value for epoch in (1, 2, 3) for step in range(60) for value in [1000 * epoch + step]]
+    for words in ((), ("--where", "sample_id >= 1000"), ("--where", "sample_id >= 1000", "--epoch", "2-3")):
+        for epoch, step in hot if not words or len(words) == 2 else [one for one in hot if one[0] > 1]:
+            found = asked(capsys, tmp_path / "run", *words, "--step", step)
+            assert not any("beside no batch" in warning for warning in found["warnings"])
+            (batch,) = (b for b in found["batches"] if b["epoch"] == epoch)
+            place = 60 * (epoch - 1) + step
+            usual = np.median(values[max(place - 50, 0) : place + 51])
+            told = {"key": "at", "epoch": epoch, "step": step, "value": 1000 * epoch + step, "usual": usual}
+            assert batch["scalars"] == [told]
+    report = xaicli.open_run(tmp_path / "run").steps(where="sample_id >= 1000").report
+    line = next(block for block in report.sections[0].blocks if isinstance(block, LineChart)).series[0]
+    assert line.x == tuple(float(60 * (epoch - 1) + step) for epoch, step in sorted(hot))
+
+
+def test_scalars_of_an_epoch_hold_for_its_batches_and_those_without_a_time_are_told(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in run.epochs(4):
+            for step in run.steps(range(40), mode="train"):
+                loss = 50.0 if (epoch, step) == (3, 20) else 1 + step % 3 / 10
+                run.log_samples(sample_id=[1, 2], loss=[loss, loss])
+            run.log({"epoch": epoch, "lr": 0.5**epoch, "norm": math.nan if epoch == 2 else 1.0})
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log({"best": 3.0})
+    found = asked(capsys, tmp_path / "run")
+    (spike,) = found["spikes"]
+    assert spike["scalars"] == [
+        {"key": "lr", "epoch": 3, "step": None, "value": 0.125, "usual": None},
+        {"key": "norm", "epoch": 3, "step": None, "value": 1.0, "usual": None},
+    ]
+    (said,) = (warning for warning in found["warnings"] if "beside no batch" in warning)
+    assert said.startswith("best stands beside no batch: what was logged without a step and an epoch")
+    norm = {"mode": "train", "ds_id": "", "key": "norm", "epoch": 2, "step": None}
+    assert found["non_finite_scalars"] == [norm]
+    report = xaicli.open_run(tmp_path / "run").steps().report
+    blocks = report.sections[0].blocks
+    (table,) = (block for block in blocks if isinstance(block, Table) and block.title.startswith("Scalars"))
+    assert table.rows[0][:4] == ("lr", "3", "of the epoch", 0.125)
+
+
+def test_a_sample_of_one_spike_has_not_returned(tmp_path, capsys):
+    """16 samples are in one batch alone, which spikes: chance would hardly bring that, yet none of them came back."""
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(400):
+            ids = np.arange(16) + (1000 if step == 200 else 16 * (step % 5))
+            loss = np.full(16, 40.0 if step == 200 else 1 + step % 3 / 10)
+            run.log_samples(sample_id=ids, loss=loss, mode="train", epoch=1, step=step)
+    found = asked(capsys, tmp_path / "run")
+    assert [spike["step"] for spike in found["spikes"]] == [200]
+    assert found["returning"] == []
+
+
+def test_gaps_of_several_ranks_name_them(tmp_path):
+    for rank in (0, 1):
+        with xaicli.Run(tmp_path / "run", rank=rank) as run:
+            for step in range(1, 61):
+                if step not in (20, 21) and (rank, step) != (1, 40):
+                    run.log_samples(sample_id=[rank], loss=[1.0], mode="train", epoch=1, step=step)
+    result = xaicli.open_run(tmp_path / "run").steps()
+    said = " ".join(result.markdown().split())
+    assert said.count("between steps 19 and 22 of epoch 1 on both ranks (2 batches)") == 2
+    assert (
+        "No batch was logged between steps 19 and 22 of epoch 1 on both ranks (2 batches); between steps 39 and 41 "
+        in said
+    )
+    assert "between steps 39 and 41 of epoch 1 on rank 1 (1 batch)." in said
+
+
+def test_all_gaps_are_in_the_json(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(1, 401):
+            if step % 10:
+                run.log_samples(sample_id=[1], loss=[1.0], mode="train", epoch=1, step=step)
+    assert [gap["after"] for gap in asked(capsys, tmp_path / "run")["gaps"]] == list(range(9, 399, 10))
+    assert "36 more gaps in the JSON" in xaicli.open_run(tmp_path / "run").steps().markdown()
+
+
 def test_each_attempt_has_its_own_scalars_beside_it(tmp_path, capsys):
     for attempt, steps in enumerate((range(1, 61), range(41, 101))):
         with xaicli.Run(tmp_path / "run") as run:

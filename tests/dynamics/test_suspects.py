@@ -558,6 +558,50 @@ def test_the_rate_of_wrong_labels_is_estimated_by_label(run: Planted) -> None:
         assert row["name"] == planted.NAMES[row["label"]]
 
 
+def test_no_rate_is_estimated_of_rows_that_the_model_does_not_train_on(tmp_path: Path) -> None:
+    """Every label is right, and the model is wrong of a fifth of the samples all along."""
+    rng, n = np.random.default_rng(8), 600
+    label = rng.integers(0, 4, n)
+    said = np.where(np.arange(n) % 5 == 0, (label + 1) % 4, label)
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 6):
+            logits = rng.normal(0, 0.3, (n, 4))
+            logits[np.arange(n), said] += 4
+            run.log_samples(sample_id=np.arange(n), label=label, logits=logits, mode="eval", epoch=epoch)
+    result = xaicli.open_run(tmp_path / "run").findings()
+    noise = json.loads(result.to_json())["label_noise"]
+    assert {row["label"]: (row["n"], row["contradicted"]) for row in noise} == {
+        k: (int((label == k).sum()), int(((label == k) & (said != label)).sum())) for k in range(4)
+    }
+    for row in noise:
+        assert (row["rate"], row["low"], row["high"]) == (None, None, None)
+        assert "its own mistakes look like wrong labels" in row["reason"]
+    page = " ".join(result.markdown().split())
+    assert "(120 of 600 samples contradicted by the model in the early epochs, its own mistakes among them)" in page
+    assert "may be wrong" not in page
+    assert "share (95 % interval)" not in page
+    assert "no rate of wrong labels: the model does not train on these rows" in page
+
+
+def test_all_suspected_pairs_are_told(tmp_path: Path) -> None:
+    """Of 7 labels each is taken for each other: 42 pairs."""
+    pairs = [(a, b) for a in range(7) for b in range(7) if a != b]
+    right = [(a, a) for a in range(7) for _ in range(60)]
+    given, true = map(np.array, zip(*pairs, *right, strict=True))
+    rng, n = np.random.default_rng(4), len(given)
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 5):
+            logits = rng.normal(0, 0.1, (n, 7))
+            logits[np.arange(n), true] += 5
+            run.log_samples(sample_id=np.arange(n), label=given, logits=logits, mode="train", epoch=epoch)
+    result = xaicli.open_run(tmp_path / "run").findings(mode="train")
+    told = json.loads(result.to_json())["suspected_pairs"]
+    assert sorted((row["label"], row["suggested_label"]) for row in told) == pairs
+    assert {row["n"] for row in told} == {1}
+    assert list(result.report.tables["findings-pairs"]()) == told
+    assert "20 of 42: the JSON has all." in result.markdown()
+
+
 def test_suggested_labels_are_held_against_the_truth(run: Planted, tmp_path: Path) -> None:
     reader, selection, found = passed(run)
     answer = suspects(reader, selection, found, top=50)

@@ -223,6 +223,19 @@ def test_values_that_no_epoch_tells_apart_are_counted_and_told(tmp_path: Path) -
     assert told.warnings == answer.warnings
 
 
+def test_values_logged_in_every_batch_at_an_epoch_alone_are_counted_and_told(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3):
+            for step in range(5):
+                run.log({"epoch": epoch, "lr": epoch + step / 16})
+    answer = scalars([tmp_path / "run"])
+    assert answer.data["value"].to_list() == [epoch + 4 / 16 for epoch in (1, 2, 3)]
+    assert answer.counts.duplicates == 12
+    (said,) = (w for w in answer.warnings if "logged again" in w)
+    assert said.startswith("12 values were logged again at the same epoch, of lr; the last counts")
+    assert 'run.log({"epoch": ..., "step": ..., ...}) keeps them apart' in said
+
+
 def test_steps_that_start_again_are_drawn_one_epoch_after_the_other(tmp_path: Path) -> None:
     logged = steps_that_start_again(tmp_path / "run")
     report = xaicli.open_run(tmp_path / "run").scalars().report

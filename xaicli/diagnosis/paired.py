@@ -45,7 +45,7 @@ class Difference:
         high: The upper end.
         p: Two-sided, of no difference.
         method: How interval and p were found.
-        stale: Of how many of the samples a value is of an earlier epoch than the run's last.
+        stale: Of how many of the samples a value is of an earlier epoch than its run's last.
     """
 
     n: int
@@ -152,9 +152,9 @@ def paired(
 
     Returns:
         Rows mode, ds_id, metric (`correct` is the accuracy, wherever it is recorded), first, last (runs, or groups), n
-        (samples; of groups runs), stale (how many of the samples are absent from a run's last epoch, and stand with the
-        last value there is), values (the two means), difference, low, high, p, method, better (first, last; null
-        where the interval holds 0 or which end is better is unknown).
+        (samples; of groups runs), stale (how many of the samples are absent from the last epoch of one of the runs, and
+        stand with the last value there is), values (the two means), difference, low, high, p, method, better (first,
+        last; null where the interval holds 0 or which end is better is unknown).
 
     Raises:
         UsageError: There is one group alone, a group of one run, or a run in two groups.
@@ -195,7 +195,9 @@ def _differences(
     selections = [replace(one, pairs=(pair,)) for one in shared(readers, **select).selections]
     right = _right(readers, selections, pair)
     of_right = accuracy_difference(right["run0"].to_numpy(), right["run1"].to_numpy())
-    found = {CORRECT: of_right and replace(of_right, stale=int(right[STALE].sum()))}
+    found = {
+        CORRECT: of_right and replace(of_right, stale=right.filter(pl.col(f"{STALE}0") | pl.col(f"{STALE}1")).height)
+    }
     for metric in (metric for metric in metrics if metric != CORRECT):
         alone = [replace(one, metrics=(metric,)) for one in selections]
         table = joined_at_end(readers, alone, pair, metric).drop_nulls(["value0", "value1"])
@@ -210,21 +212,20 @@ def _right(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pai
     """Whether each run has a sample right where it last judged it, of the samples that all judge.
 
     Returns:
-        run0, run1, ... (bool, one a run), and stale (bool): whether one of these is of an earlier epoch than the
-        last.
+        run0, run1, ... (bool, one a run), and stale0, stale1, ... (bool): whether that is of an earlier epoch than the
+        run's last.
     """
     numbers = range(len(readers))
     if not all(CORRECT in reader.dtypes for reader in readers):
-        return pl.DataFrame(schema={**{f"run{at}": pl.Boolean() for at in numbers}, STALE: pl.Boolean()})
+        return pl.DataFrame(schema={f"{name}{at}": pl.Boolean() for name in ("run", STALE) for at in numbers})
     joined: pl.DataFrame | None = None
     for number, (reader, selection) in enumerate(zip(readers, selections, strict=True)):
         scores = Epochwise(reader, replace(selection, metrics=(CORRECT,)), pair).last_scores(CORRECT)
         right = pl.col(SCORE).cast(pl.Boolean).alias(f"run{number}")
-        found = scores.select(SAMPLE_ID, right, pl.col(STALE).alias(f"_stale{number}"))
+        found = scores.select(SAMPLE_ID, right, pl.col(STALE).alias(f"{STALE}{number}"))
         joined = found if joined is None else joined.join(found, on=SAMPLE_ID, how="inner", maintain_order="left")
     assert joined is not None
-    stale = pl.any_horizontal(f"_stale{number}" for number in numbers).alias(STALE)
-    return joined.select(*(f"run{number}" for number in numbers), stale)
+    return joined.drop(SAMPLE_ID)
 
 
 def _of_groups(
@@ -245,30 +246,40 @@ def _of_groups(
     first, *others = groups
     rows = []
     for pair in found.pairs:
-        means = _means(readers, pair, found.metrics, select)
-        for metric, values in means.items():
+        for metric, table in _of_all(readers, pair, found.metrics, select).items():
             for other in others:
-                sides = [[values[by_name[run]] for run in groups[name]] for name in (first, other)]
-                if (difference := run_difference(*sides)) is not None:
-                    rows.append(_row(pair, metric, (first, other), difference))
+                sides = [[by_name[run] for run in groups[name]] for name in (first, other)]
+                means = [[_mean(table[f"run{at}"]) for at in side] for side in sides]
+                if (difference := run_difference(*means)) is not None:
+                    in_any = pl.any_horizontal(f"{STALE}{at}" for side in sides for at in side)
+                    stale = table.filter(in_any).height
+                    rows.append(_row(pair, metric, (first, other), replace(difference, stale=stale)))
     return rows
 
 
-def _means(
+def _mean(values: pl.Series) -> float:
+    return float(values.cast(pl.Float64).to_numpy().mean())
+
+
+def _of_all(
     readers: Sequence[Reader], pair: Pair, metrics: Sequence[str], select: Mapping[str, Any]
-) -> dict[str, list[float]]:
-    """{metric: the mean of each run over the samples that all of them have}."""
+) -> dict[str, pl.DataFrame]:
+    """Of each metric the samples that all runs have.
+
+    Returns:
+        {metric: rows with run0, run1, ... (each run's value) and stale0, stale1, ... (bool, whether that is of an
+        earlier epoch than the run's last)}, without metrics of which no sample is in all.
+    """
     selections = [replace(one, pairs=(pair,)) for one in shared(readers, **select).selections]
     tables = {CORRECT: _right(readers, selections, pair)}
+    numbers = range(len(readers))
     for metric in (metric for metric in metrics if metric != CORRECT):
         alone = [replace(one, metrics=(metric,)) for one in selections]
         table = joined_at_end(readers, alone, pair, metric)
-        tables[metric] = table.select(pl.col(f"value{at}").alias(f"run{at}") for at in range(len(readers))).drop_nulls()
-    return {
-        metric: [float(table[f"run{at}"].cast(pl.Float64).mean()) for at in range(len(readers))]  # type: ignore[arg-type]
-        for metric, table in tables.items()
-        if table.height
-    }
+        values = (pl.col(f"value{at}").alias(f"run{at}") for at in numbers)
+        stale = (pl.col(f"value_stale{at}").alias(f"{STALE}{at}") for at in numbers)
+        tables[metric] = table.select(*values, *stale).drop_nulls()
+    return {metric: table for metric, table in tables.items() if table.height}
 
 
 def _row(pair: Pair, metric: str, names: tuple[str, str], found: Difference) -> dict[str, Any]:

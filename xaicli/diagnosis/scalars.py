@@ -9,12 +9,24 @@ from typing import Any
 import polars as pl
 
 from xaicli.diagnosis.steps import AROUND
-from xaicli.queries.recorded import KEY, VALUE, counted_on, going_on, of_last_attempt, per_step, start_again
+from xaicli.queries.recorded import (
+    AXIS,
+    COUNTER,
+    KEY,
+    TRAINING_AXES,
+    VALUE,
+    counted_on,
+    going_on,
+    of_last_attempt,
+    recorded_scalars,
+    start_again,
+)
 from xaicli.queries.selection import Pair
 from xaicli.reader import Reader
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, STEP, Attempts
 
 _AT = "at"
+_COUNTED = "what was logged without a step and an epoch has no more than its count in the run"
 
 
 @dataclass(frozen=True)
@@ -22,31 +34,35 @@ class ScalarsBeside:
     """The scalars of a mode and dataset, or of none, and where they stand among the batches.
 
     Attributes:
-        rows: key, mode, ds_id, epoch, step, axis, value, attempt, rank; of one key by moment.
+        rows: key, mode, ds_id, epoch, step, axis, value, attempt, rank, logged at training steps; of one key by moment.
+        of_epochs: Likewise those logged at an epoch alone, which hold for it.
         offsets: Of each key that can stand beside the batches, what to add to the steps of each epoch.
         apart: Keys that cannot, each with the reason.
         each_attempt: Whether several attempts may have logged one moment.
     """
 
     rows: pl.DataFrame
+    of_epochs: pl.DataFrame
     offsets: Mapping[str, Mapping[int, int]]
     apart: Mapping[str, str]
     each_attempt: bool
 
     @classmethod
-    def of(cls, reader: Reader, pair: Pair, batches: pl.DataFrame) -> ScalarsBeside:
+    def of(cls, reader: Reader, pair: Pair, moments: pl.DataFrame) -> ScalarsBeside:
         """Those of a run.
 
         Args:
             reader: The run.
             pair: The mode and the dataset.
-            batches: Rows with epoch and step.
+            moments: The epoch and step of every batch that was logged, not only of those that are asked about: these
+                alone do not tell whether steps start again with the epochs.
         """
         near = pl.col(MODE).is_in([pair[0], ""]) & pl.col(DS_ID).is_in([pair[1], ""])
-        rows = per_step(reader).filter(near).sort(KEY, maintain_order=True)
-        moments = batches.select(EPOCH, STEP).unique()
+        known = recorded_scalars(reader).filter(near).sort(KEY, maintain_order=True)
+        rows, of_epochs = known.filter(pl.col(AXIS).is_in(TRAINING_AXES)), known.filter(pl.col(AXIS) == EPOCH)
         offsets: dict[str, Mapping[int, int]] = {}
-        apart: dict[str, str] = {}
+        counted = known.filter(pl.col(AXIS) == COUNTER)[KEY].unique(maintain_order=True)
+        apart: dict[str, str] = dict.fromkeys(counted, _COUNTED)
         for (key,), own in rows.group_by(KEY, maintain_order=True):
             if why := _counts_otherwise(own, moments):
                 apart[str(key)] = why
@@ -54,17 +70,20 @@ class ScalarsBeside:
                 offsets[str(key)] = counted_on(pl.concat([moments, own.select(EPOCH, STEP)]))
             else:
                 offsets[str(key)] = {}
-        return cls(rows, offsets, apart, reader.which_attempts is Attempts.ALL)
+        return cls(rows, of_epochs, offsets, apart, reader.which_attempts is Attempts.ALL)
 
     def at(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Each scalar at a batch, or the last before it, and its median over the steps around.
 
+        Then those of the batch's epoch, whose step and median are null.
+
         What another attempt than the batch's logged at a moment that the batch's own, or one before it, logged too does
         not count.
         """
-        rows, found = self.rows, []
+        rows, of_epochs, found = self.rows, self.of_epochs.filter(pl.col(EPOCH) == batch[EPOCH]), []
         if self.each_attempt:
-            rows = of_last_attempt(rows.filter(pl.col(ATTEMPT) <= batch[ATTEMPT]))
+            until_then = pl.col(ATTEMPT) <= batch[ATTEMPT]
+            rows, of_epochs = (of_last_attempt(each.filter(until_then)) for each in (rows, of_epochs))
         for (key,), own in rows.group_by(KEY, maintain_order=True):
             if (offsets := self.offsets.get(str(key))) is None:
                 continue
@@ -75,14 +94,26 @@ class ScalarsBeside:
                 around = own.filter((pl.col(_AT) - here).abs() <= AROUND // 2)[VALUE]
                 usual = around.filter(around.is_finite()).median()
                 found.append({KEY: key, **until.select(EPOCH, STEP, VALUE).row(0, named=True), "usual": usual})
+        for (key,), own in of_epochs.group_by(KEY, maintain_order=True):
+            found.append({KEY: key, EPOCH: batch[EPOCH], STEP: None, VALUE: own[VALUE][-1], "usual": None})
         return found
 
     def non_finite(self, around: int | None = None) -> list[dict[str, Any]]:
-        """Where each scalar was first NaN or infinite, of the steps within 50 of one or of all."""
-        odd = self.rows.filter(~pl.col(VALUE).is_finite())
+        """Where each scalar was first NaN or infinite, of the steps within 50 of one or of all.
+
+        Of all, one that was logged at an epoch alone is among them; its step is null.
+        """
+        of_epochs = self.of_epochs.with_columns(pl.lit(None, pl.Int64).alias(STEP))
+        odd = pl.concat([self.rows, of_epochs]).filter(~pl.col(VALUE).is_finite())
         if around is not None:
             odd = odd.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
-        return odd.group_by(KEY, maintain_order=True).first().select(KEY, EPOCH, STEP).to_dicts()
+        return (
+            odd.group_by(KEY, AXIS, maintain_order=True)
+            .first()
+            .sort(KEY, maintain_order=True)
+            .select(KEY, EPOCH, STEP)
+            .to_dicts()
+        )
 
     def warnings(self) -> list[str]:
         """Which scalars stand beside no batch, and why."""

@@ -50,8 +50,6 @@ from xaicli.vocabulary import (
 
 _SHOWN = 5
 _LISTED = 20
-_RETURNING = 20
-_GAPS = 20
 _SURE = 0.05
 _BATCH = [EPOCH, STEP, RANK, ATTEMPT]
 _WRITER = (RANK, ATTEMPT)
@@ -78,8 +76,8 @@ def steps(
           `also_in` are other spikes' steps), the `mix` of its labels and facts against the expected (p binomial, q
           corrected over the values of the batch), and the `scalars` logged there. Where no loss of the first
           non-finite batch is finite, `before` is the batch before it, told likewise: what broke the weights.
-        - `returning`: the samples that stand in spikes more often than chance would put them there (q <= 5 %).
-        - `gaps`: steps within an epoch that no batch was logged at; the 20 longest of a (mode, ds_id).
+        - `returning`: the samples that stand in two spikes or more, more often than chance would have it (q <= 5 %).
+        - `gaps`: steps within an epoch that no batch was logged at, the longest first.
         - `non_finite_scalars`: where each scalar was first NaN or infinite.
 
     Raises:
@@ -121,7 +119,7 @@ def steps(
             first["before"] = before_it(batches, first) if broken else None
             told.append(("first_non_finite", first))
         wanted = [row for _, row in told] + [row["before"] for _, row in told if row.get("before")]
-        contents = _Contents.of(training, batches, wanted)
+        contents = _Contents.of(training, batches, wanted, logged)
         for key, row in told:
             if row.get("before"):
                 row["before"] |= contents.described(row["before"], _SHOWN)
@@ -133,7 +131,7 @@ def steps(
         extra["returning"] += [{**origin, **row} for row in contents.returning().iter_rows(named=True)]
         if around is not None:
             logged = logged.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
-        missing = gaps(logged).sort("missing", EPOCH, "after", descending=[True, False, False]).head(_GAPS)
+        missing = gaps(logged).sort("missing", EPOCH, "after", descending=[True, False, False])
         extra["gaps"] += [{**origin, **row} for row in missing.iter_rows(named=True)]
         extra["non_finite_scalars"] += [{**origin, **row} for row in contents.scalars.non_finite(around)]
     if not sum(part.height for part in parts):
@@ -144,7 +142,7 @@ def steps(
         selection={**selection.as_dict(), "spikes": spikes, "around": around},
         data=pl.concat(parts).rename({"loss": mean_column(metric)}),
         counts=reader.counts(tally),
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warnings)),
         extra={**extra, **{key: _called(extra[key], metric) for key in ("spikes", "first_non_finite")}},
     )
 
@@ -171,12 +169,16 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
     tally = Tally()
     parts, extra = [], {"batches": [], "mix": []}  # type: ignore[var-annotated]
     known: list[pl.DataFrame] = []
+    warnings: list[str] = []
     for pair in selection.pairs:
         training = _Training(reader, selection, pair, names)
         batches = training.batches(tally)
         known.append(batches)
         here = list(batches.filter(pl.col(STEP) == step).iter_rows(named=True))
-        contents = _Contents.of(training, batches, here)
+        if not here:
+            continue
+        contents = _Contents.of(training, batches, here, training.logged(batches))
+        warnings += contents.scalars.warnings()
         for row in here:
             place = {MODE: pair[0], DS_ID: pair[1]}
             extra["batches"].append({**place, **row, **contents.described(row, _LISTED)})
@@ -193,7 +195,7 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         selection={**selection.as_dict(), "step": step},
         data=pl.concat(parts, how="vertical_relaxed"),
         counts=reader.counts(tally),
-        warnings=(*selection.warnings, *_without_known_end(selection)),
+        warnings=(*selection.warnings, *_without_known_end(selection), *dict.fromkeys(warnings)),
         extra={**extra, "batches": _called(extra["batches"], selection.metrics[0])},
     )
 
@@ -311,17 +313,19 @@ class _Training:
         whole = self.reader.where is None and not self.selection.label_map
         if whole and self.selection.duplicates is Duplicates.ALL:
             return batches
-        own = self.reader
-        reader = open_reader(own.layout, strict=own.strict, attempts=own.which_attempts, no_facts=True)
-        frames = reader.place_frames(
-            *self.pair, [STEP, *_WRITER], list(self.selection.epochs[self.pair]), duplicates=Duplicates.ALL
-        )
-        n = pl.len().cast(pl.Int64).alias("n")
-        parts = [
-            rows.frame.group_by(STEP, *_WRITER).agg(n).with_columns(pl.lit(rows.place.epoch, pl.Int32).alias(EPOCH))
-            for rows in frames
-        ]
-        return pl.concat(parts).group_by(_BATCH).agg(pl.col("n").sum()).sort(_BATCH) if parts else batches
+        found = _logged(self.reader, self.pair, self.selection.epochs[self.pair])
+        return batches if found.is_empty() else found
+
+    def moments(self, logged: pl.DataFrame) -> pl.DataFrame:
+        """The epochs and steps of all batches of the run, those of epochs that are not asked about among them.
+
+        Args:
+            logged: What `logged` gives.
+        """
+        asked = set(self.selection.epochs[self.pair])
+        others = [epoch for epoch in self.reader.epochs(*self.pair) if epoch not in asked]
+        parts = [logged, _logged(self.reader, self.pair, others)] if others else [logged]
+        return pl.concat(part.select(EPOCH, STEP).unique() for part in parts if part.height or part is logged)
 
     @cached_property
     def seen(self) -> pl.DataFrame:
@@ -356,6 +360,26 @@ class _Training:
         names = [name for name in self.facts.columns if name != SAMPLE_ID]
         joined = self.seen.join(self.facts, on=SAMPLE_ID, how="left")
         return joined.select(SAMPLE_ID, "n", *(spelled(joined[name]) for name in names))
+
+
+def logged_moments(reader: Reader, selection: Selection, pair: Pair) -> pl.DataFrame:
+    """The epochs and steps of all batches of the selected epochs, whatever `--where` leaves out: epoch, step."""
+    return _logged(reader, pair, selection.epochs[pair]).select(EPOCH, STEP).unique()
+
+
+def _logged(own: Reader, pair: Pair, epochs: Sequence[int]) -> pl.DataFrame:
+    """Every batch that was logged in some epochs: epoch, step, rank, attempt, n."""
+    reader = open_reader(own.layout, strict=own.strict, attempts=own.which_attempts, no_facts=True)
+    frames = reader.place_frames(*pair, [STEP, *_WRITER], list(epochs), duplicates=Duplicates.ALL)
+    n = pl.len().cast(pl.Int64).alias("n")
+    parts = [
+        rows.frame.group_by(STEP, *_WRITER).agg(n).with_columns(pl.lit(rows.place.epoch, pl.Int32).alias(EPOCH))
+        for rows in frames
+    ]
+    if not parts:
+        kinds = {EPOCH: pl.Int32(), STEP: pl.Int64(), RANK: pl.Int16(), ATTEMPT: pl.Int16(), "n": pl.Int64()}
+        return pl.DataFrame(schema=kinds)
+    return pl.concat(parts).group_by(_BATCH).agg(pl.col("n").sum()).sort(_BATCH)
 
 
 def _are_groups(frame: pl.DataFrame) -> bool:
@@ -400,8 +424,17 @@ class _Contents:
     _mixes: dict[tuple[Any, ...], list[dict[str, Any]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, training: _Training, batches: pl.DataFrame, told: Sequence[Mapping[str, Any]]) -> _Contents:
-        """Those of all batches that spike, and those that are told."""
+    def of(
+        cls, training: _Training, batches: pl.DataFrame, told: Sequence[Mapping[str, Any]], logged: pl.DataFrame
+    ) -> _Contents:
+        """Those of all batches that spike, and those that are told.
+
+        Args:
+            training: Where they are from.
+            batches: All that the question is about.
+            told: Those that are told, as rows of `batches`.
+            logged: Every batch that was logged.
+        """
         spikes = batches.filter("is_spike").select(_BATCH)
         others = pl.DataFrame([{key: row[key] for key in _BATCH} for row in told], schema=spikes.schema)
         wanted = pl.concat([spikes, others]).unique()
@@ -412,8 +445,9 @@ class _Contents:
             frame = found.frame.with_columns(pl.lit(found.place.epoch, pl.Int32).alias(EPOCH))
             parts.append(frame.join(wanted, on=_BATCH, how="semi", maintain_order="left"))
         rows = pl.concat(parts) if parts else pl.DataFrame()
-        scalars = ScalarsBeside.of(training.reader, training.pair, batches)
-        return cls(training, rows, spikes, scalars, start_again(batches))
+        moments = training.moments(logged)
+        scalars = ScalarsBeside.of(training.reader, training.pair, moments)
+        return cls(training, rows, spikes, scalars, start_again(moments))
 
     def of_batch(self, batch: Mapping[str, Any]) -> pl.DataFrame:
         """The rows of a batch by their share of its loss."""
@@ -482,9 +516,11 @@ class _Contents:
         """The samples that stand in spikes surprisingly often."""
         if self.spiked.is_empty():
             return pl.DataFrame()
-        n = pl.len().cast(pl.Int64).alias("n_spikes")
-        hits = self.rows.join(self.spiked, on=_BATCH, how="semi").group_by(SAMPLE_ID).agg(n)
-        return enrichment(self.training.seen, hits).filter(pl.col("q") <= _SURE).head(_RETURNING)
+        stood = self.rows.join(self.spiked, on=_BATCH, how="semi").group_by(SAMPLE_ID)
+        hits = stood.agg(pl.len().cast(pl.Int64).alias("n_spikes"), pl.struct(_BATCH).n_unique().alias("spikes"))
+        came_back = hits.filter(pl.col("spikes") > 1)[SAMPLE_ID].implode()
+        found = enrichment(self.training.seen, hits.drop("spikes"))
+        return found.filter((pl.col("q") <= _SURE) & pl.col(SAMPLE_ID).is_in(came_back))
 
 
 def _odds(item: Any) -> dict[str, Any]:

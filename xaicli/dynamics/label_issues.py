@@ -292,6 +292,12 @@ def _spelt(numbers: NDArray[np.intp], dtype: pl.DataType, reader: Reader) -> pl.
     return pl.Series([names[number] for number in numbers], dtype=pl.String)
 
 
+NO_RATE = (
+    "the model does not train on these rows, so that its own mistakes look like wrong labels; "
+    "--mode train estimates a rate where its rows were recorded"
+)
+
+
 def label_noise(frame: pl.DataFrame, pair: Pair, names: LabelNames) -> list[dict[str, Any]]:
     """The share of each label's samples whose probability went to one other label while the net was learning.
 
@@ -301,6 +307,9 @@ def label_noise(frame: pl.DataFrame, pair: Pair, names: LabelNames) -> list[dict
     it is too low for labels that were mistaken for the one the sample looks like most, and where many labels are wrong
     by one and the same rule (`benchmarks/findings.py`).
 
+    A net is pulled towards the label of a row that it trains on, right or wrong. Of any other row it makes the mistakes
+    that it makes: nothing tells these from wrong labels, so that there the contradicted are counted, and are no rate.
+
     Args:
         frame: One row a sample with label and `el2n`.
         pair: Their (mode, ds_id).
@@ -308,7 +317,8 @@ def label_noise(frame: pl.DataFrame, pair: Pair, names: LabelNames) -> list[dict
 
     Returns:
         Rows mode, ds_id, label, name, n, contradicted, rate, low, high (Wilson's 95 % interval: of drawing these
-        samples, not of the method), the highest rate first. Empty without error norms, and where labels are no classes.
+        samples, not of the method), reason (why there is no rate; null with one), the highest share contradicted first.
+        Of any mode but `train` rate, low and high are null. Empty without error norms, and where labels are no classes.
     """
     kind = frame.schema[LABEL]
     if EL2N not in frame.columns or kind.is_float() or kind.is_nested():
@@ -317,9 +327,11 @@ def label_noise(frame: pl.DataFrame, pair: Pair, names: LabelNames) -> list[dict
     far = (pl.col(EL2N) > _FAR).sum().cast(pl.Int64).alias("contradicted")
     counted = known.group_by(LABEL).agg(pl.len().cast(pl.Int64).alias("n"), far)
     ordered = counted.sort(pl.col("contradicted") / pl.col("n"), LABEL, descending=[True, False])
+    trained = pair[0] == Mode.TRAIN
     rows = []
     for label, n, contradicted in ordered.iter_rows():
-        low, high = wilson(contradicted, n)
-        place = {MODE: pair[0], DS_ID: pair[1], LABEL: label, "name": names[label]}
-        rows.append({**place, "n": n, "contradicted": contradicted, "rate": contradicted / n, "low": low, "high": high})
+        low, high = wilson(contradicted, n) if trained else (None, None)
+        told = {MODE: pair[0], DS_ID: pair[1], LABEL: label, "name": names[label], "n": n, "contradicted": contradicted}
+        rate = contradicted / n if trained else None
+        rows.append({**told, "rate": rate, "low": low, "high": high, "reason": None if trained else NO_RATE})
     return rows

@@ -34,7 +34,7 @@ SCHEMA = {
 }
 
 _CURVE = (KEY, MODE, DS_ID, AXIS)
-_COUNTER = "counter"
+COUNTER = "counter"
 TRAINING_AXES = ("step", "iteration")
 _TRIES = 5
 _NAMED = 3
@@ -50,17 +50,20 @@ class LeftOut:
         duplicates: Of the same attempt at the same moment, by other ranks or before.
         again: Of these, those that their own process logged again at a training step, and no epoch tells apart: {key:
             how many}.
+        again_in_epoch: Likewise those that it logged again at an epoch, without a step.
     """
 
     taken_back: int = 0
     duplicates: int = 0
     again: Counter[str] = field(default_factory=Counter)
+    again_in_epoch: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: LeftOut) -> None:
         """Count another's, too."""
         self.taken_back += other.taken_back
         self.duplicates += other.duplicates
         self.again += other.again
+        self.again_in_epoch += other.again_in_epoch
 
     def warnings(self) -> list[str]:
         """What was taken back or logged again, as warnings; none where nothing was."""
@@ -69,14 +72,18 @@ class LeftOut:
             are = "scalar of an earlier attempt does" if self.taken_back == 1 else "scalars of earlier attempts do"
             why = "a later attempt logged that part of the training again; --attempts all counts them"
             said.append(f"{self.taken_back:,} {are} not count: {why}")
-        if n := self.again.total():
-            keys = sorted(self.again)
-            more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
-            were = "1 value was" if n == 1 else f"{n:,} values were"
-            said.append(
-                f"{were} logged again at the same step, of {', '.join(keys[:_NAMED])}{more}; the last counts: where "
-                'steps start again with each epoch, run.log({"epoch": ..., "step": ..., ...}) keeps them apart'
-            )
+        for again, where, when in (
+            (self.again, "step", "where steps start again with each epoch, "),
+            (self.again_in_epoch, "epoch", "where it is logged in every batch, "),
+        ):
+            if n := again.total():
+                keys = sorted(again)
+                more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
+                were = "1 value was" if n == 1 else f"{n:,} values were"
+                said.append(
+                    f"{were} logged again at the same {where}, of {', '.join(keys[:_NAMED])}{more}; the last counts: "
+                    f'{when}run.log({{"epoch": ..., "step": ..., ...}}) keeps them apart'
+                )
         return said
 
 
@@ -103,7 +110,7 @@ def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.Data
     """
     rows = _rows(reader)
     counters: dict[int, int | None] = {a.attempt: None for a in reader.attempts if a.takes_back_from}
-    counted = rows.filter(pl.col(AXIS) == _COUNTER, pl.col(ATTEMPT).is_in(list(counters)))
+    counted = rows.filter(pl.col(AXIS) == COUNTER, pl.col(ATTEMPT).is_in(list(counters)))
     counters |= dict(counted.group_by(ATTEMPT).agg(pl.col(STEP).min()).iter_rows())
     curves = rows.partition_by(_CURVE, as_dict=True, maintain_order=True)
     kept = [_not_taken_back(curves[key], reader.take_backs, counters) for key in sorted(curves)]
@@ -112,7 +119,10 @@ def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.Data
     if left_out is not None:
         left_out.duplicates = _height(kept) - _height(told)
         left_out.taken_back = rows.height - _height(kept) + _height(told) - _height(counting)
-        left_out.again = Counter({curve[KEY][0]: n for curve in kept if (n := _logged_again(curve))})
+        for again, axes in ((left_out.again, TRAINING_AXES), (left_out.again_in_epoch, (EPOCH,))):
+            for curve in kept:
+                if curve.height and curve[AXIS][0] in axes and (n := _logged_again(curve)):
+                    again[curve[KEY][0]] += n
     return pl.concat(counting) if counting else pl.DataFrame(schema=SCHEMA)
 
 
@@ -204,8 +214,8 @@ def _one_a_moment(curve: pl.DataFrame, *, each_attempt: bool = False) -> pl.Data
 
 
 def _logged_again(curve: pl.DataFrame) -> int:
-    """How many values of a training step the process that logged them replaced, without an epoch to tell them apart."""
-    nameless = curve.filter(pl.col(EPOCH).is_null()) if curve[AXIS][0] in TRAINING_AXES else curve.clear()
+    """How many values their own process logged again, where no epoch, or no step of an epoch, tells them apart."""
+    nameless = curve if curve[AXIS][0] == EPOCH else curve.filter(pl.col(EPOCH).is_null())
     return nameless.height - nameless.select(STEP, ATTEMPT, RANK).n_unique()
 
 

@@ -223,7 +223,9 @@ def _better(row: Mapping[str, Any], first: str, last: str) -> str:
     what, factor = ("points of accuracy", 100) if right else (f"of mean {row['metric']}", 1)
     by = f"{short(factor * size, 2)} {what}"
     many = count(row["n"], "run") if row["method"] == WELCH else f"n {row['n']:,}"
-    many += f", {row['stale']:,} of them stale" if row["stale"] else ""
+    if row["stale"]:
+        samples = "of them" if row["method"] != WELCH else "sample" if row["stale"] == 1 else "samples"
+        many += f", {row['stale']:,} {samples} stale{' in some of them' if row['method'] == WELCH else ''}"
     interval = f"95 % {' to '.join(shorts((factor * low, factor * high), 2))}, {many}"
     if not size:
         return f"no difference in {what.removeprefix('of ')} at all ({interval})"

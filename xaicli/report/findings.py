@@ -23,6 +23,7 @@ _PAIRS = 20
 COUNTED = 10_000
 """So many findings of a kind are counted."""
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
+_OTHERWISE = "contradicted by the model in the early epochs, its own mistakes among them"
 _OF_OBJECTS = ("doubted_object", "worst_picture")
 _TITLES = {
     "suspect": "Suspected labels",
@@ -81,7 +82,10 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
         sections=tuple(sections) or (nothing,),
         made=made(answer),
         warnings=answer.warnings,
-        tables={"findings": lambda: answer.data},
+        tables={
+            "findings": lambda: answer.data,
+            **({"findings-pairs": lambda: suspected} if (suspected := answer.extra.get("suspected_pairs")) else {}),
+        },
     )
 
 
@@ -98,11 +102,14 @@ def _sentence(counted: Sequence[str], answer: Answer) -> str:
 
 
 def _estimated(noise: Sequence[Mapping[str, Any]]) -> str:
-    """How many labels are probably wrong, where the early epochs tell."""
-    contradicted = sum(row["contradicted"] for row in noise)
-    return (
-        f" (about {contradicted:,} of {sum(row['n'] for row in noise):,} samples may be wrong)" if contradicted else ""
-    )
+    """How many labels are probably wrong, where the early epochs tell; else how many the model contradicted."""
+    said = []
+    for trained in (True, False):
+        part = [row for row in noise if (row["rate"] is not None) == trained]
+        if contradicted := sum(row["contradicted"] for row in part):
+            of = f"{contradicted:,} of {sum(row['n'] for row in part):,} samples"
+            said.append(f"about {of} may be wrong" if trained else f"{of} {_OTHERWISE}")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def of_all(total: int) -> str:
@@ -160,7 +167,7 @@ def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block
 
 
 def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block]:
-    """How many labels are probably wrong, label by label."""
+    """How many labels are probably wrong, or were contradicted at least, label by label."""
     parts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         parts.setdefault((row["mode"], row["ds_id"]), []).append(row)
@@ -169,22 +176,24 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
             continue
         n, where = sum(row["n"] for row in part), words_of(*place)
         share = f"{contradicted:,} of {count(n, 'sample')} ({percent(contradicted / n)})"
+        columns = (Column("label"), Column("samples", Cell.INTEGER), Column("contradicted", Cell.INTEGER))
+        cells = [(row["name"], row["n"], row["contradicted"]) for row in part]
+        if part[0]["rate"] is None:
+            yield Table(
+                page.names("label noise", where),
+                f"Labels contradicted by the model, its own mistakes among them: {share}, {where}",
+                columns,
+                tuple(cells),
+                note=f"by the early epochs; no rate of wrong labels: {part[0]['reason']}",
+                terminal_rows=10,
+            )
+            continue
+        intervals = (tuple(percent(row[key]) for key in ("rate", "low", "high")) for row in part)
         yield Table(
             page.names("label noise", where),
             f"Labels contradicted while the model learned: {share}, {where}",
-            (
-                *(Column("label"), Column("samples", Cell.INTEGER), Column("contradicted", Cell.INTEGER)),
-                Column("share (95 % interval)"),
-            ),
-            tuple(
-                (
-                    row["name"],
-                    row["n"],
-                    row["contradicted"],
-                    f"{percent(row['rate'])} ({percent(row['low'])} to {percent(row['high'])})",
-                )
-                for row in part
-            ),
+            (*columns, Column("share (95 % interval)")),
+            tuple((*own, f"{rate} ({low} to {high})") for own, (rate, low, high) in zip(cells, intervals, strict=True)),
             note="by the early epochs; an estimate of the rate of wrong labels, too low for near mistakes",
             terminal_rows=10,
         )

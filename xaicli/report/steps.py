@@ -22,6 +22,7 @@ _POINTS = 2000
 _SURE = 0.05
 _SCALARS = 6
 _STEPS_TOLD = 4
+_GAP = ("mode", "ds_id", "epoch", "after", "before", "missing")
 _GAPS_TOLD = 3
 _FACTS = 3
 _SEVERAL = ("mode", "ds_id", "epoch", "rank", "attempt")
@@ -29,19 +30,29 @@ _SEVERAL = ("mode", "ds_id", "epoch", "rank", "attempt")
 _WORDS = ("no", "one", "two", "three")
 
 
-def steps_report(answer: Answer, page: Page | None = None, *, scalars: pl.DataFrame | None = None) -> Report:
+def steps_report(
+    answer: Answer,
+    page: Page | None = None,
+    *,
+    scalars: pl.DataFrame | None = None,
+    moments: Mapping[tuple[str, str], pl.DataFrame] | None = None,
+) -> Report:
     """The page of `xai steps`.
 
     Args:
         answer: A row a batch, with `spikes`, `first_non_finite` and `returning` beside.
         page: The run, with thumbnails of the samples in the batches told.
         scalars: What was logged beside the batches: key, mode, step, value.
+        moments: The epoch and step of every batch that was logged, by mode and dataset; those of the answer when None.
     """
     page = page or Page()
     parts = []
     for (mode, ds_id), batches in answer.data.group_by("mode", "ds_id", maintain_order=True):
         words = words_of(mode, ds_id)
-        parts.append(Part(words, _blocks(answer, (mode, ds_id), batches, words, page, scalars)))
+        logged = (moments or {}).get((str(mode), str(ds_id)), batches)
+        # Few batches of a condition do not tell whether steps start again with the epochs.
+        offsets = counted_on(logged.filter(pl.col("epoch").is_in(batches["epoch"].unique().implode())))
+        parts.append(Part(words, _blocks(answer, (mode, ds_id), batches, words, page, offsets, scalars)))
     return report_of(
         answer,
         page,
@@ -139,7 +150,8 @@ def _sentence(answer: Answer) -> str:
     metric = _metric(answer)
     told = f"{count(n, 'batch', 'batches')}, {count(spikes, 'spike') if spikes else 'no spike'} of {metric}"
     if answer.extra["gaps"]:
-        told += f"; the longest gap: {_gap_in_words(max(answer.extra['gaps'], key=lambda gap: gap['missing']))}"
+        longest = max(_joined_gaps(answer, answer.extra["gaps"]), key=lambda gap: gap["missing"])
+        told += f"; the longest gap: {_gap_in_words(longest)}"
     said = [f"{told}."]
     several = [key for key in _SEVERAL if answer.data[key].n_unique() > 1]
     said += [_batch_words(spike, spike["samples"], metric, several) for spike in answer.extra["spikes"][:1]]
@@ -226,8 +238,20 @@ def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str, sev
     held = _held(before, before["samples"])
     said += f": {held}" if held else ""
     same = [row for row in answer.extra["non_finite_scalars"] if row["mode"] == first["mode"]]
-    early = [f"{row['key']} at step {row['step']:,}" for row in same if row["step"] <= first["step"]]
+    early = [
+        f"{row['key']} in epoch {row['epoch']:,}" if row["step"] is None else f"{row['key']} at step {row['step']:,}"
+        for row in same
+        if _not_after(row, first)
+    ]
     return f"{said}. Not finite before that or then: {listed(early)}." if early else f"{said}."
+
+
+def _not_after(scalar: Mapping[str, Any], batch: Mapping[str, Any]) -> bool:
+    """Whether a scalar was logged before a batch or at it; one of an epoch alone counts from the next epoch on."""
+    epoch, step = scalar["epoch"], scalar["step"]
+    if step is None:
+        return bool(epoch < batch["epoch"])
+    return bool((batch["epoch"] if epoch is None else epoch, step) <= (batch["epoch"], batch["step"]))
 
 
 def _blocks(
@@ -236,15 +260,15 @@ def _blocks(
     batches: pl.DataFrame,
     words: str,
     page: Page,
+    offsets: Mapping[int, int],
     scalars: pl.DataFrame | None = None,
 ) -> Iterator[Block]:
     metric = _metric(answer)
-    offsets = counted_on(batches)
     yield _chart(batches, metric, words, page, offsets)
     if scalars is not None:
         yield from _scalar_charts(batches, scalars, place, words, page, offsets)
     if missing := _here(answer.extra["gaps"], place):
-        yield Text(_gap_words(missing), Tone.FAINT)
+        yield Text(_gap_words(_joined_gaps(answer, missing)), Tone.FAINT)
     spikes = _here(answer.extra["spikes"], place)
     if spikes:
         yield _spikes_table(spikes, metric, words, page)
@@ -281,9 +305,30 @@ def _gap_words(missing: Sequence[Mapping[str, Any]]) -> str:
     return f"No batch was logged {'; '.join(told)}{f'; {left:,} more gaps in the JSON' if left else ''}."
 
 
+def _joined_gaps(answer: Answer, missing: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Gaps with the `ranks` that share each, in words: "" where one rank alone trained there."""
+    ranks_of: dict[tuple[Any, ...], list[int]] = {}
+    for gap in missing:
+        ranks_of.setdefault(tuple(gap[key] for key in _GAP), []).append(gap["rank"])
+    every: dict[tuple[Any, Any], set[int]] = {}
+    for mode, ds_id, rank in answer.data.select("mode", "ds_id", "rank").unique().iter_rows():
+        every.setdefault((mode, ds_id), set()).add(rank)
+    for gap in answer.extra["gaps"]:
+        every.setdefault((gap["mode"], gap["ds_id"]), set()).add(gap["rank"])
+    found = []
+    for key, own in ranks_of.items():
+        n = len(every[key[0], key[1]])
+        ranks = "" if n == 1 else f"rank{'' if len(own) == 1 else 's'} {listed(sorted(map(str, own)))}"
+        if n > 1 and len(own) == n:
+            ranks = "both ranks" if n == 2 else f"all {n:,} ranks"
+        found.append({**dict(zip(_GAP, key, strict=True)), "ranks": ranks})
+    return found
+
+
 def _gap_in_words(gap: Mapping[str, Any]) -> str:
     many = count(gap["missing"], "batch", "batches")
-    return f"between steps {gap['after']:,} and {gap['before']:,} of epoch {gap['epoch']} ({many})"
+    ranks = f" on {gap['ranks']}" if gap["ranks"] else ""
+    return f"between steps {gap['after']:,} and {gap['before']:,} of epoch {gap['epoch']}{ranks} ({many})"
 
 
 def _gallery(batch: Mapping[str, Any], metric: str, words: str, page: Page) -> list[Gallery]:
@@ -350,7 +395,8 @@ def _scalar_charts(
 
 def _scalars_table(batch: Mapping[str, Any], words: str, page: Page) -> list[Table]:
     rows = tuple(
-        (row["key"], *map(_when, (row["epoch"], row["step"])), row["value"], row["usual"]) for row in batch["scalars"]
+        (row["key"], _when(row["epoch"]), _when(row["step"], "of the epoch"), row["value"], row["usual"])
+        for row in batch["scalars"]
     )
     columns = (
         Column("scalar"),
@@ -363,8 +409,8 @@ def _scalars_table(batch: Mapping[str, Any], words: str, page: Page) -> list[Tab
     return [Table(name, f"Scalars: {words}", columns, rows, folded=True)] if rows else []
 
 
-def _when(number: int | None) -> str:
-    return "–" if number is None else str(number)
+def _when(number: int | None, unknown: str = "–") -> str:
+    return unknown if number is None else str(number)
 
 
 def _here(rows: Sequence[Mapping[str, Any]], place: tuple[Any, Any]) -> list[Mapping[str, Any]]:
