@@ -54,6 +54,7 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
     page = page or Page()
     sections = []
     counted = []
+    suspected: Sequence[Mapping[str, Any]] = answer.extra.get("suspected_pairs") or ()
     for (kind,), frame in answer.data.group_by("finding", maintain_order=True):
         title = _TITLES.get(str(kind), str(kind).replace("_", " "))
         total = answer.extra.get("found", {}).get(kind, frame.height)
@@ -67,7 +68,7 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
             shown = f"{frame.height:,}" + _estimated(answer.extra.get("label_noise", ()))
         counted.append(f"{title.lower()} {shown}")
         if kind == "suspect":
-            pairs = pair_blocks(answer.extra.get("suspected_pairs", ()), page)
+            pairs = pair_blocks(suspected, page)
             noise = noise_blocks(answer.extra.get("label_noise", ()), page)
             sections[-1] = replace(sections[-1], blocks=(*blocks, *pairs, *noise))
     if "truth" in answer.extra:
@@ -84,7 +85,7 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
         warnings=answer.warnings,
         tables={
             "findings": lambda: answer.data,
-            **({"findings-pairs": lambda: suspected} if (suspected := answer.extra.get("suspected_pairs")) else {}),
+            **({"findings-pairs": lambda: suspected} if suspected else {}),
         },
     )
 
