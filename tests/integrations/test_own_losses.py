@@ -30,7 +30,12 @@ def model_of(kind: str = "SequenceClassification", **config: Any) -> Any:
 
 
 def evaluated(
-    folder: Path, model: Any, loss: Callable[[Any, dict[str, Any]], Any], labels: Any = None, **options: Any
+    folder: Path,
+    model: Any,
+    loss: Callable[[Any, dict[str, Any]], Any],
+    labels: Any = None,
+    tokens: Any = TOKENS,
+    **options: Any,
 ) -> tuple[pl.DataFrame, list[str]]:
     """The rows of an evaluation, by sample, and what xai said."""
     from xaicli.integrations.transformers import XaiCallback
@@ -41,7 +46,7 @@ def evaluated(
             return (found, outputs) if return_outputs else found
 
     labels = KINDS if labels is None else labels
-    data = [{"sample_id": 100 + i, "input_ids": TOKENS[i], "labels": labels[i]} for i in range(N)]
+    data = [{"sample_id": 100 + i, "input_ids": tokens[i], "labels": labels[i]} for i in range(N)]
     arguments = transformers.TrainingArguments(
         str(folder / "out"), per_device_eval_batch_size=4, report_to=[], use_cpu=True, disable_tqdm=True
     )
@@ -161,3 +166,72 @@ def test_sets_of_a_loss_that_is_not_known_are_asked_for_with_the_line_that_recor
     assert rows["label"].to_list() == [[kind] for kind in KINDS]
     assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
     assert xaicli.open_run(tmp_path / "said" / "run").reader().manifest.task == "multilabel"
+
+
+@pytest.mark.parametrize("way", ["weighed", "chosen"])
+def test_places_that_a_loss_leaves_out_by_a_mask_do_not_count(tmp_path: Path, way: str) -> None:
+    """The mask is made of the batch: token 0 fills the texts up."""
+    labels = TOKENS % 3
+    filled = TOKENS.clone()
+    filled[:, 3:] = 0
+
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        truth, counts = inputs.pop("labels"), inputs["input_ids"] != 0
+        outputs = model(input_ids=inputs["input_ids"])
+        if way == "weighed":
+            each = functional.cross_entropy(outputs.logits.movedim(2, 1), truth, reduction="none")
+            return (each * counts).sum() / counts.sum(), outputs
+        return functional.cross_entropy(outputs.logits[counts], truth[counts]), outputs
+
+    model = model_of("TokenClassification", num_labels=3)
+    rows, _ = evaluated(tmp_path, model, loss, labels, tokens=filled)
+    with torch.no_grad():
+        logits = model(input_ids=filled).logits
+    each = functional.cross_entropy(logits.movedim(2, 1), labels, reduction="none")[:, :3]
+    assert rows["n_tokens"].to_list() == [3] * N
+    assert rows["loss"].to_list() == pytest.approx(each.mean(1).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("way", ["weighed", "chosen"])
+def test_a_mask_that_a_batch_does_not_show_is_asked_about(tmp_path: Path, way: str) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        truth, ids = inputs.pop("labels"), inputs["input_ids"]
+        counts = (ids != 0) & (ids % 4 != 0)
+        outputs = model(input_ids=ids)
+        if way == "weighed":
+            each = functional.cross_entropy(outputs.logits.movedim(2, 1), truth, reduction="none")
+            return (each * counts).sum() / counts.sum(), outputs
+        return functional.cross_entropy(outputs.logits[counts], truth[counts]), outputs
+
+    filled = TOKENS.clone()
+    filled[:, 3:] = 0
+    rows, said = evaluated(tmp_path, model_of("TokenClassification", num_labels=3), loss, TOKENS % 3, tokens=filled)
+    assert rows.is_empty()
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+    assert ["ignore_index" in one for one in said] == [True]
+
+
+def test_the_labels_are_the_criterions_where_other_memory_is_returned(tmp_path: Path) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target = (inputs.pop("labels") + 1) % 3
+        outputs = model(**inputs)
+        return functional.cross_entropy(outputs.logits * 1.0, target), {"logits": outputs.logits.clone()}
+
+    model = model_of(num_labels=3)
+    rows, said = evaluated(tmp_path, model, loss)
+    mapped = torch.tensor([(kind + 1) % 3 for kind in KINDS])
+    assert rows["label"].to_list() == mapped.tolist()
+    expected = functional.cross_entropy(answers(model), mapped, reduction="none")
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert said == []
+
+
+def test_samples_that_a_loss_leaves_out_have_no_label_of_another_kind(tmp_path: Path) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target, counts = (inputs.pop("labels") + 1) % 3, inputs["input_ids"][:, 0] % 2 == 0
+        outputs = model(**inputs)
+        return functional.cross_entropy(outputs.logits[counts], target[counts]), outputs
+
+    rows, _ = evaluated(tmp_path, model_of(num_labels=3), loss)
+    counts = (TOKENS[:, 0] % 2 == 0).tolist()
+    assert rows["label"].to_list() == [(KINDS[i] + 1) % 3 if counts[i] else None for i in range(N)]

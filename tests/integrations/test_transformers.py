@@ -1213,3 +1213,29 @@ def test_a_loader_of_ones_own_without_ids_is_told_what_a_trainer_s_user_can_do(t
     said = said_of(trainer.train)
     assert ["column sample_id" in one and "(id, input, label)" not in one for one in said] == [True]
     assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+
+
+def test_predictions_are_tests_whatever_their_prefix(tmp_path: Path) -> None:
+    """The way in says the mode: `run_glue` and its kin predict with the prefix "predict"."""
+    from xaicli.integrations.transformers import XaiCallback
+
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = transformers.Trainer(model=tiny(), args=arguments(tmp_path), eval_dataset=DATA, callbacks=[callback])
+    for rows_given, prefix in ((8, "predict"), (7, "eval"), (6, "hold"), (5, "test_a"), (4, "predict_b"), (3, "test")):
+        trainer.predict(DATA[:rows_given], metric_key_prefix=prefix)
+    for rows_given, prefix in ((9, "eval"), (10, "hold"), (11, "eval_day"), (2, "predict"), (1, "test_late")):
+        trainer.evaluate(DATA[:rows_given], metric_key_prefix=prefix)
+    found = pl.read_parquet(tmp_path / "run" / "data").group_by("mode", "ds_id", "pass").len().rows()
+    assert sorted(found) == [
+        ("eval", "", 0, 9),
+        ("eval", "day", 0, 11),
+        ("eval", "hold", 0, 10),
+        ("eval", "predict", 0, 2),
+        ("test", "", 0, 8),
+        ("test", "", 1, 3),
+        ("test", "a", 0, 5),
+        ("test", "b", 0, 4),
+        ("test", "eval", 0, 7),
+        ("test", "hold", 0, 6),
+        ("test", "late", 0, 1),
+    ]

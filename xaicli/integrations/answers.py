@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,11 @@ from xaicli.errors import XaiError
 from xaicli.heads.head import Head, Task, Values
 from xaicli.heads.outputs import items_of, tensor_at, where_of
 from xaicli.integrations.capture import Judged, Step
+from xaicli.integrations.order import kinds_of
 from xaicli.vocabulary import Mode
+
+LEFT_OUT = -100
+"""The label of what does not count."""
 
 
 def answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
@@ -35,6 +40,99 @@ def answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
     # More rows than samples, as of several views of each: which of them is the sample's cannot be told.
     is_other = isinstance(output, torch.Tensor) and rows is not None and output.shape[:1] != (rows,)
     return None if is_other else output
+
+
+def judged_of(output: Any, judged: Sequence[Judged], labels: Any, *, by_value: bool) -> list[Judged]:
+    """What the criteria of a step were given where that were the answers it returned: labels and task are its.
+
+    None of it where no criterion saw these answers, or the batch's labels are those of the samples that one was given;
+    several where they disagree. A criterion may be given the answers in parts, in another order, or as logits of the
+    probabilities that are returned: that is told by values, without which what is the same in memory counts alone.
+    """
+    try:
+        returned = tensor_at(output, where_of(output)[0]).detach()
+    except XaiError:
+        return []
+    judged = distinct(judged)
+    whole = [one for one in judged if _is_of(returned, one, by_value)]
+    if len(whole) < 2:
+        return whole or (_in_parts(returned, judged, labels) if by_value else [])
+    if isinstance(labels, torch.Tensor) and (own := [one for one in whole if _are(one.truth, labels)]):
+        return own[:1]
+    classes = [one for one in whole if not one.truth.is_floating_point()]
+    return classes if len(classes) == 1 else whole
+
+
+def _are(truth: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether a criterion was given these labels, the places of texts one below the other, too."""
+    if truth.numel() != labels.numel() or truth.device != labels.device:
+        return False
+    return truth.data_ptr() == labels.data_ptr() or torch.equal(truth.reshape(-1).double(), labels.reshape(-1).double())
+
+
+def _is_of(returned: torch.Tensor, judged: Judged, by_value: bool) -> bool:
+    """Whether a criterion was given what a step returned, in another form, too: the places of texts, probabilities."""
+    answers = judged.answers
+    forms = [returned]
+    if returned.ndim > 2:
+        # Classes behind or before the places; of texts that are asked for the next token, all places but the last.
+        forms += [returned.movedim(1, -1), returned[:, :-1], returned[..., :-1].movedim(1, -1), returned[..., :-1]]
+    forms = [form for form in forms if form.numel() == answers.numel() > 0]
+    if any(form.data_ptr() == answers.data_ptr() for form in forms):
+        return True
+    if not by_value:
+        return False
+    answers = answers.to(returned.device)
+    if any(torch.equal(form.reshape(-1), answers.reshape(-1).to(form.dtype)) for form in forms):
+        return True
+    if judged.values is not Values.LOGITS or returned.numel() != answers.numel() or returned.ndim > 2:
+        return False
+    flat = returned.reshape(answers.shape).float()
+    made = [answers.float().sigmoid()] if judged.is_each or answers.ndim < 2 else []
+    made = made or [answers.float().softmax(1), answers.float().log_softmax(1)]
+    return any(torch.allclose(flat, one, rtol=1e-4, atol=1e-6) for one in made)
+
+
+def _in_parts(returned: torch.Tensor, judged: Sequence[Judged], labels: Any) -> list[Judged]:
+    """As `judged_of`, of criteria that were given some rows of what a step returned each, or all in another order."""
+    n = len(returned) if returned.ndim else 0
+    rows = returned.reshape(n, -1).cpu() if n else returned
+    parts: list[Judged] = []
+    fitting: list[list[list[int]]] = []
+    for one in judged:
+        m = len(one.answers) if one.answers.ndim else 0
+        if not m or not n or len(one.truth) != m or one.answers.numel() * n != rows.numel() * m:
+            continue
+        kinds = kinds_of(torch.cat([rows, one.answers.reshape(m, -1).cpu().to(rows.dtype)]))
+        at: dict[int, list[int]] = {}
+        for place, kind in enumerate(kinds[:n]):
+            at.setdefault(kind, []).append(place)
+        if all(kind in at for kind in kinds[n:]):
+            parts.append(one)
+            fitting.append([at[kind] for kind in kinds[n:]])
+    if not parts:
+        return []
+    first = parts[0]
+    alike = (first.values, first.is_each, first.ignored, first.truth.dtype, first.truth.shape[1:])
+    if any((o.values, o.is_each, o.ignored, o.truth.dtype, o.truth.shape[1:]) != alike for o in parts):
+        return parts
+    given = torch.cat([one.truth.cpu() for one in parts])
+    each = [places for part in fitting for places in part]
+    if len(each) == n and all(place in places for place, places in enumerate(each)):
+        return [replace(first, answers=returned, truth=given.to(first.truth.device))]
+    truths: dict[int, torch.Tensor] = {}
+    for label, places in zip(given, each, strict=True):
+        for place in places:
+            if not torch.equal(truths.setdefault(place, label), label):
+                return [first, first]  # the same answers judged by several labels
+    own = labels.cpu().double() if isinstance(labels, torch.Tensor) and labels.shape[:1] == (n,) else None
+    if len(truths) < n and own is not None and all(torch.equal(own[p], label.double()) for p, label in truths.items()):
+        return []
+    if len(truths) < n and (first.ignored is None or given.is_floating_point()):
+        return [first, first]
+    void = given.new_full(given.shape[1:], LEFT_OUT if first.ignored is None else first.ignored)
+    truth = torch.stack([truths.get(place, void) for place in range(n)])
+    return [replace(first, answers=returned, truth=truth.to(first.truth.device))]
 
 
 def labels_judged(judged: Judged, labels: Any) -> tuple[Any, str | None]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 
+from xaicli.collectors.outputs import TARGETS
 from xaicli.errors import XaiError
 
 ID_KEYS = ("sample_id", "sample_ids", "example_id", "id", "ids", "idx", "index", "guid")
 """The entries of a batch that are taken for ids, the first that is there and holds one number or text a sample."""
+
+_PLAIN = (str, bytes, int, float, complex, list, tuple, set, frozenset, torch.nn.Module)
 
 NO_IDS = (
     "no sample ids in the batch, so per-sample metrics are not logged; let the dataset yield (id, input, label), or a "
@@ -19,17 +23,63 @@ NO_IDS = (
 )
 
 
+def entries_of(batch: Any) -> Mapping[str, Any] | None:
+    """The parts of a batch by their names: a dict, a dataclass, a named tuple, an object with attributes or keys.
+
+    None of what has no names: a tensor, a list, a tuple.
+    """
+    if isinstance(batch, Mapping):
+        return batch
+    names = getattr(batch, "_fields", None)
+    if isinstance(batch, tuple) and names is not None:
+        return dict(zip(names, batch, strict=True))
+    if isinstance(batch, _PLAIN) or batch is None or isinstance(batch, type) or hasattr(batch, "dtype"):
+        return None
+    if is_dataclass(batch):
+        return {one.name: getattr(batch, one.name, None) for one in fields(batch)}
+    try:
+        if callable(getattr(batch, "keys", None)) and hasattr(batch, "__getitem__"):
+            return {str(key): batch[key] for key in batch.keys()}  # noqa: SIM118 - such objects may have no __iter__
+        return {name: part for name, part in vars(batch).items() if not name.startswith("_")} or None
+    except Exception:  # another's object: what it does when it is asked is not known
+        return None
+
+
+def nested_ids(batch: Any, depth: int = 3) -> str | None:
+    """Where deeper in a batch an entry named like ids holds some, as it is written in Python behind the batch."""
+    entries = entries_of(batch)
+    is_named = not (isinstance(batch, Mapping) or entries is None)
+    parts = list(enumerate(batch)) if isinstance(batch, (list, tuple)) and entries is None else []
+    for key, part in list((entries or {}).items()) + parts if depth else []:
+        at = f".{key}" if is_named else f"[{key!r}]"
+        inside = entries_of(part)
+        if inside is not None and (name := place_of_ids(part)) is not None and isinstance(name, str):
+            return f"{at}[{name!r}]" if isinstance(part, Mapping) else f"{at}.{name}"
+        if (found := nested_ids(part, depth - 1)) is not None:
+            return at + found
+    return None
+
+
 def ids_of(batch: Any) -> Any:
-    """The ids in a batch: the entry of a dict named like them, or the first of three or more parts; None without."""
+    """The ids in a batch: the entry that is named like them, or the first of three or more parts; None without."""
     place = place_of_ids(batch)
-    return None if place is None else _whole(batch[place]) if isinstance(batch, Mapping) else batch[place]
+    return None if place is None else _whole(_at(batch, place))
 
 
 def place_of_ids(batch: Any) -> str | int | None:
     """Where in a batch the ids are that `ids_of` takes; None without."""
-    if isinstance(batch, Mapping):
-        return next((key for key in ID_KEYS if key in batch and _are_ids_named(_whole(batch[key]))), None)
+    if (entries := entries_of(batch)) is not None:
+        named = next((key for key in ID_KEYS if key in entries and _are_ids_named(_whole(entries[key]))), None)
+        if named is not None or not isinstance(batch, tuple) or next(iter(entries), "") in TARGETS:
+            return named
     return 0 if isinstance(batch, (list, tuple)) and len(batch) > 2 and may_be_ids(batch[0]) else None
+
+
+def _at(batch: Any, place: str | int) -> Any:
+    entries = entries_of(batch)
+    if entries is not None and (place in entries or not isinstance(batch, tuple)):
+        return entries[place]  # type: ignore[index]
+    return batch[place]
 
 
 def chosen(batch: Any, place: str | int | Callable[[Any], Any]) -> Any:
@@ -41,14 +91,18 @@ def chosen(batch: Any, place: str | int | Callable[[Any], Any]) -> Any:
     if callable(place):
         ids = place(batch)
     else:
-        exist = list(batch) if isinstance(batch, Mapping) else list(range(len(batch))) if size_of(batch) else []
-        if place not in exist:
-            listed = ", ".join(map(repr, exist)) or "none"
-            raise XaiError(f"ids={place!r}: the batch has no such part", hint=f"it has {listed}")
-        ids = batch[place]
+        exist: list[Any] = list(entries_of(batch) or ())
+        numbers = list(range(len(batch))) if isinstance(batch, (list, tuple)) else []
+        if place not in (*exist, *numbers):
+            listed = ", ".join(map(repr, exist or numbers)) or "none"
+            deeper = nested_ids(batch)
+            hint = f"it has {listed}" + (f"; ids=lambda batch: batch{deeper} names what lies deeper" if deeper else "")
+            raise XaiError(f"ids={place!r}: the batch has no such part", hint=hint)
+        ids = _at(batch, place)
     ids = _whole(ids)
     if not may_be_ids(ids):
-        raise XaiError(f"ids={place!r}: one whole number or text a sample is needed")
+        named = "the function ids=" if callable(place) else f"ids={place!r}"
+        raise XaiError(f"{named}: one whole number or text a sample is needed")
     return ids
 
 
@@ -56,8 +110,11 @@ def size_of(batch: Any) -> int | None:
     """How many samples a batch holds: the length of its first tensor or list."""
     if isinstance(batch, torch.Tensor):
         return len(batch) if batch.ndim else None
-    parts: Any = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
+    entries = entries_of(batch)
+    parts: Any = entries.values() if entries is not None else batch if isinstance(batch, (list, tuple)) else ()
     for part in parts:
+        if isinstance(batch, list) and not isinstance(part, (torch.Tensor, Mapping, list, tuple)):
+            continue  # samples of the caller's own kind
         if (n := size_of(part)) is not None:
             return n
     return len(batch) if isinstance(batch, list) else None

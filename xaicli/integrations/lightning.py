@@ -16,6 +16,7 @@ from xaicli.heads.decision import NOTHING
 from xaicli.heads.head import Task
 from xaicli.heads.outputs import NAMED
 from xaicli.integrations.answers import (
+    LEFT_OUT,
     answers_of,
     distinct,
     is_of_some,
@@ -27,12 +28,13 @@ from xaicli.integrations.answers import (
     tensors_of,
 )
 from xaicli.integrations.capture import Judged, Step, captured
-from xaicli.integrations.collators import SeenOrders, Unknown
+from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
 from xaicli.integrations.columns import columns_of
+from xaicli.integrations.identity import nested_ids, place_of_ids
 from xaicli.integrations.loading import Fetched, Loading, Watch
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import Order, rows_in, taken
-from xaicli.integrations.places import LEFT_OUT, counting, is_mean_of_all, may_leave_out, of_chosen_places
+from xaicli.integrations.places import SOME_PLACES, WEIGHED, counting, is_mean_of_all, may_leave_out, of_chosen_places
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
@@ -83,6 +85,10 @@ _HOOK_UNSHOWN = (
     "they are taken to be in the batch's order; say XaiCallback(..., keeps_order=True) that it is so, or "
     "keeps_order=False to leave such rows out"
 )
+_HOOK_WRONGLY = (
+    "a hook (on_before_batch_transfer, on_after_batch_transfer) gives a batch's samples in another order, after {rows} "
+    "of batches whose order nothing showed were taken to be in the batch's: these may stand under the ids of others"
+)
 _DISORDER = "puts a batch in another order than it was given its samples"
 _REMADE = (
     "the loader's batches are made anew by its own walk over them, or were fetched before the callback stood beside "
@@ -106,13 +112,10 @@ _NUMBERLESS = {
     Unknown.UNSHOWN: _UNSHOWN,
 }
 """Why rows have no numbers, by what is not known of them."""
-_WEIGHED = (
-    "weighs the losses of the places itself, and which of them count is not known; no samples of it are recorded: give "
-    "those that do not count the label -100 (ignore_index), or give samples_fn"
-)
-_SOME_PLACES = (
-    "gives its criterion some of the places alone, and which they are is not known; no samples of it are recorded: "
-    "give it all, those that do not count with the label -100 (ignore_index), or give samples_fn"
+_DISPUTED = (
+    "gives criteria the answers that it returns with several labels, or some of them with other labels than the batch "
+    "has, and which of them are the samples' is not known: rows have no label and no loss; give one criterion all "
+    "answers with their labels, or give samples_fn"
 )
 _HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -158,6 +161,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
         self._not_first: dict[int, str] = {}
         """Of loaders the first part of whose batches holds no ids, why."""
+        self._assumed: dict[int, int] = {}
+        """How many rows of a loader's batches were taken to be in the order of what its hooks were given."""
         self._loader = 0
         self._loading = Loading()
         self._fetched: dict[int, Fetched] = {}
@@ -310,7 +315,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.note_texts(ids, mode, _texts_of(whole.batch, inputs))
             return
         if len(parts) == 1:
-            result, whole = answers_of(step, parts[0].labels, mode, parts[0].rows), parts[0]
+            whole = parts[0]
+            result = answers_of(step, whole.labels, mode, whole.rows)
+            judged = self._orders.judged_of(step.named, step.judged, whole.labels, mode)
+            if len(judged) == 1:
+                result = judged[0]
+            elif judged:
+                recording.tell(f"{_name_of(mode)} {_DISPUTED}")
+                whole = replace(whole, labels=None)
             if result is None and (chosen := of_chosen_places(step, whole.batch, whole.labels)) is not None:
                 result, whole = chosen[0], replace(whole, labels=chosen[1])
             if not self._log_part(whole, result, step, mode, _inputs_of(step)):
@@ -353,12 +365,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if is_weighed and not is_mean_of_all(step, values, truth):
                 inside = counting(step, part.batch, values, truth)
                 if inside is None and may_leave_out(part.batch, truth, result.ignored):
-                    recording.missed(part.rows, f"{_name_of(mode)} {_WEIGHED}")
+                    recording.missed(part.rows, f"{_name_of(mode)} {WEIGHED}")
                     return True
                 truth = truth if inside is None else truth.masked_fill(~inside, LEFT_OUT)
             recording.settle(head.task)
             keep, void = recording.keeps_tokens(head.task), recording.void_label
             columns = columns_of(head, values, truth, keep_tokens=keep, ignored=result.ignored, void=void)
+            if head.task in (Task.CLASSIFICATION, Task.BINARY) and places is None and step.classes is not None:
+                columns |= {"prediction": step.classes} if len(step.classes) == len(values) else {}
         elif step.classes is not None and (result is None or result is step.returned):
             columns = {"prediction": step.classes} | ({} if labels is None else {"label": labels})
         else:
@@ -368,6 +382,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if labels is not None and not columns.keys() & {"label", "loss"}:
                 shape = tuple(getattr(labels, "shape", (len(labels),)))
                 recording.tell(_UNFIT_LABELS.format(shape=shape, task=head.task.value))
+        rows = {len(value) for value in columns.values() if isinstance(value, torch.Tensor) and value.ndim}
+        if ids is not None and rows and len(ids) not in rows:
+            which = recording.place_in(part.batch) if part.found != _BY_NUMBER else part.found
+            recording.missed(
+                max(rows),
+                f"{which}: {len(ids)} ids for {max(rows)} answers of {_name_of(mode)}, and whose each is is not known; "
+                "such batches are not recorded: one id a sample is needed",
+            )
+            return True
         place = {"mode": mode, "ds_id": part.ds_id}
         recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=part.rows, found=part.found)
         recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
@@ -380,18 +403,20 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.tell(said)
             ids, part = None, replace(part, labels=None if said == _LABELS_FIRST else part.labels)
         if ids is not None or (watch := self._loading.of(part.loader)) is None:
-            return replace(part, found="" if ids is None else recording.place_in(part.batch)), ids, None
+            found = "" if ids is None else recording.place_in(part.batch)
+            deeper = _deeper(part.batch) if ids is None else ""
+            return replace(part, found=found), ids, recording.no_ids + deeper if deeper else None
         part = replace(part, found=_BY_NUMBER)
         ids, reason = self._numbered_after_hooks(part, watch)
         if reason is None:
-            recording.tell(_ROW_NUMBERS)
+            recording.tell(_ROW_NUMBERS + _deeper(part.batch))
         for line, known_by in watch.collator.seen.said if watch.collator is not None else ():
             recording.tell(line, known_by)
         return part, ids, reason
 
     def _no_ids(self, part: _Part, step: Step, ids: Any) -> str | None:
         """Why the first part of a batch, a whole number a sample, holds no ids; None where nothing contradicts."""
-        if self._recording.ids_at is not None or isinstance(part.batch, Mapping) or not isinstance(ids, torch.Tensor):
+        if self._recording.ids_at is not None or place_of_ids(part.batch) != 0 or not isinstance(ids, torch.Tensor):
             return None
         if id(part.loader) not in self._not_first:
             fetched = self._fetched.get(id(part.loader))
@@ -425,10 +450,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         is_own_output = any(isinstance(answers, torch.Tensor) and is_output(answers, one) for one in outputs)
         if not order.places:
             return None, f"{name} {_STEP_DISORDER}"
+        is_in_order = step.named is not None and not is_own_output  # given back in the batch's, as it is asked for
         if truth is None or not isinstance(labels, torch.Tensor) or truth.shape != labels.shape:
-            if truth is None and result is step.named and not is_own_output:
-                return None, None  # given back in the batch's order, as it is asked for
-            return order.places, None
+            return None if is_in_order else order.places, None
         is_own, is_turned = (
             bool((truth == one.to(truth.dtype)).all()) for one in (labels, taken(labels, order.places))
         )
@@ -436,7 +460,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return None, None
         if is_own and not is_own_output:
             return None, f"{name} {_STEP_DISORDER}"
-        return order.places, None
+        return None if is_in_order and not is_turned else order.places, None
 
     def _numbered_after_hooks(self, part: _Part, watch: Watch) -> tuple[Any, str | None]:
         """As `_numbered`, of a batch that a hook of the module's, or its data module's, may have reordered."""
@@ -448,12 +472,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if reason is not None:
             return None, reason
         order = rows_in([one for _, one in tensors_of(part.batch)], before)
+        if order.is_other and (assumed := self._assumed.pop(id(part.loader), 0)):
+            self._recording.tell(_HOOK_WRONGLY.format(rows=rows_said(assumed)), (_HOOK_WRONGLY, id(part.loader)))
         if order.places:
             return _ids_taken(numbers, order.places), None
         if order.is_other or part.rows != len(numbers) or self._recording.keeps_order is False:
             return None, _HOOK_DISORDER
         if not self._recording.keeps_order:
             self._recording.tell(_HOOK_UNSHOWN)
+            self._assumed[id(part.loader)] = self._assumed.get(id(part.loader), 0) + len(numbers)
         return numbers, None
 
     def _numbered(self, part: _Part, watch: Watch) -> tuple[Any, str | None]:
@@ -631,6 +658,12 @@ def _ids_taken(ids: Any, places: Sequence[int | None]) -> Any:
     return [None if place is None else listed[place] for place in places]
 
 
+def _deeper(batch: Any) -> str:
+    """Where ids seem to stand deeper in a batch, with what says it."""
+    at = nested_ids(batch)
+    return "" if at is None else f"; batch{at} is named like ids: say XaiCallback(..., ids=lambda batch: batch{at})"
+
+
 def _inputs_of(step: Step) -> Any:
     return inputs_of(step.forwards[0].args, step.forwards[0].kwargs) if step.forwards else None
 
@@ -658,7 +691,7 @@ def _ask(step: Step, mode: Mode, rows: int) -> str:
     if len(step.forwards) == 1 and any(part.ndim > 2 for _, part in tensors_of(step.forwards[0].output)):
         shorter = [one for one in step.judged if one.answers.ndim == 2 and one.truth.ndim == 1]
         if len(shorter) == len(step.judged) > 0:
-            return f"{name} {_SOME_PLACES}"
+            return f"{name} {SOME_PLACES}"
     several = [*(one.output for one in step.forwards), *([step.returned] if mode is Mode.INFER else [])]
     if len(step.judged) < 2 and not all(is_one(one) for one in several):
         return (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from xaicli.integrations.identity import size_of
+from xaicli.integrations.identity import entries_of, size_of
 
 _MOST = 4096
 """So many values of a sample are compared."""
@@ -68,9 +68,10 @@ def order_in(samples: Sequence[Any], batch: Any) -> Order:
 
 def rows_made(batch: Any, n: int) -> int | None:
     """How many rows a batch of `n` samples has: as many where any part of it has."""
-    if not isinstance(batch, Mapping):
+    entries = entries_of(batch)
+    if entries is None:
         return size_of(batch)
-    sizes = [size for part in batch.values() if (size := size_of(part)) is not None]
+    sizes = [size for part in entries.values() if (size := size_of(part)) is not None]
     return n if n in sizes or not sizes else sizes[0]
 
 
@@ -134,8 +135,8 @@ def taken(values: Any, places: Sequence[int | None]) -> Any:
     n = len(places)
     if isinstance(values, torch.Tensor):
         return values[[place or 0 for place in places]] if values.ndim and len(values) == n else values
-    if isinstance(values, Mapping):
-        return {name: taken(value, places) for name, value in values.items()}
+    if (entries := entries_of(values)) is not None:
+        return {name: taken(value, places) for name, value in entries.items()}
     if isinstance(values, list) and len(values) == n and not any(isinstance(v, torch.Tensor) for v in values):
         return [None if place is None else values[place] for place in places]
     return type(values)(taken(v, places) for v in values) if type(values) in (list, tuple) else values
@@ -242,8 +243,8 @@ def _columns(batch: Any, n: int, name: str | None = None) -> Iterator[tuple[str 
     """What holds a value a row, with its name: tensors, and lists of texts and numbers, however deep in the batch."""
     if _is_column(batch, n):
         yield name, batch
-    elif isinstance(batch, Mapping):
-        for key, part in batch.items():
+    elif (entries := entries_of(batch)) is not None:
+        for key, part in entries.items():
             yield from _columns(part, n, _name(key))
     elif isinstance(batch, (list, tuple)):
         for part in batch:
@@ -256,10 +257,11 @@ def _fields(samples: Sequence[Any], name: str | None = None) -> Iterator[tuple[s
     if not there:
         return
     first = there[0]
-    if isinstance(first, Mapping):
-        for key in first:
-            if all(isinstance(one, Mapping) and key in one for one in there):
-                yield from _fields([None if one is None else one[key] for one in samples], _name(key))
+    if (entries := entries_of(first)) is not None:
+        named = [None if one is None else entries_of(one) or {} for one in samples]
+        for key in entries:
+            if all(one is None or key in one for one in named):
+                yield from _fields([None if one is None else one[key] for one in named], _name(key))
     elif isinstance(first, (list, tuple)) and first and not all(isinstance(v, (int, float)) for v in first):
         if len(first) > _MOST_PARTS:
             return

@@ -8,11 +8,17 @@ from typing import Any
 import torch
 
 from xaicli.heads.outputs import items_of
-from xaicli.integrations.answers import of_some_places
+from xaicli.integrations.answers import LEFT_OUT, of_some_places
 from xaicli.integrations.capture import Step
 
-LEFT_OUT = -100
-"""The label of a place that does not count."""
+WEIGHED = (
+    "weighs the losses of the places itself, and which of them count is not known; no samples of it are recorded: give "
+    "those that do not count the label -100 (ignore_index), or give samples_fn"
+)
+SOME_PLACES = (
+    "gives its criterion some of the places alone, and which they are is not known; no samples of it are recorded: "
+    "give it all, those that do not count with the label -100 (ignore_index), or give samples_fn"
+)
 _MASKS = ("mask", "length", "lens")
 """Parts of names under which batches say which places hold something."""
 
@@ -89,14 +95,14 @@ def counting(step: Step, batch: Any, values: torch.Tensor, truth: Any) -> torch.
     return found[0] if len(found) == 1 else None
 
 
-def of_chosen_places(step: Step, batch: Any, labels: Any) -> tuple[Any, torch.Tensor] | None:
-    """The module's output, and the labels of those places that a criterion was given laid one below the other.
+def of_chosen_places(step: Step, batch: Any, labels: Any, output: Any = None) -> tuple[Any, torch.Tensor] | None:
+    """The module's output, or that given, and the labels of the places that a criterion was given one below the other.
 
     None where what a step may make of its batch does not say which these are.
     """
     if len(step.forwards) != 1 or not isinstance(labels, torch.Tensor) or not labels.is_cpu:
         return None
-    output = step.forwards[0].output
+    output = step.forwards[0].output if output is None else output
     if not isinstance(output, torch.Tensor) or not of_some_places(step, labels, output) or len(step.judged) != 1:
         return None
     judged = step.judged[0]

@@ -18,7 +18,7 @@ from xaicli.collectors.outputs import labels_of
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import Known, OriginOf, decide
 from xaicli.heads.head import Head, Task
-from xaicli.integrations.identity import NO_IDS, chosen, ids_of, may_be_ids, place_of_ids, size_of
+from xaicli.integrations.identity import NO_IDS, chosen, entries_of, ids_of, may_be_ids, place_of_ids, size_of
 from xaicli.recorder.attempt import find_world_size
 from xaicli.recorder.run import Run
 from xaicli.tables.table import Table
@@ -242,7 +242,7 @@ class Recording:
 
     def label_in(self, batch: Any) -> Any:
         """The labels of a batch: of (input, label) with the ids between or around them, or an entry named like one."""
-        if isinstance(self.ids_at, int) and isinstance(batch, (list, tuple)):
+        if isinstance(self.ids_at, int) and isinstance(batch, (list, tuple)) and entries_of(batch) is None:
             others = [part for place, part in enumerate(batch) if place != self.ids_at]
             return others[1] if len(others) > 1 else None
         return label_in(batch)
@@ -489,8 +489,11 @@ def _advice(hint: str | None) -> str:
 
 def label_in(batch: Any) -> Any:
     """The labels of a batch: third of (id, input, label), an entry named like one, or the second of a pair."""
-    if isinstance(batch, Mapping) and (found := next((batch[k] for k in LABELS if k in batch), None)) is not None:
-        return found
+    if (entries := entries_of(batch)) is not None:
+        found = next((entries[k] for k in LABELS if k in entries), None)
+        found = labels_of(entries) if found is None else found
+        if found is not None or not isinstance(batch, tuple):
+            return found
     if isinstance(batch, (list, tuple)):
         if len(batch) > 2 and ids_of(batch) is not None:
             return batch[2]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xaicli.integrations.answers import is_same, labels_judged
+from xaicli.integrations.answers import is_same, judged_of, labels_judged
 from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import rows_said
 from xaicli.integrations.order import Order, rows_in
@@ -47,6 +47,8 @@ class StepOrders:
         """How many rows of a mode were taken to be in the batch's order where nothing showed it."""
         self._strays: dict[Mode, str | None] = {}
         """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
+        self._by_value: dict[Mode, bool] = {}
+        """Whether in the last step of a mode that was looked at values told of which answers a criterion was given."""
         self.watched: set[Mode] = set()
         """The modes of which a step was looked at, and understood."""
 
@@ -92,6 +94,20 @@ class StepOrders:
         order = rows_in([returned], {str(number): one for number, one in enumerate(answered)})
         self._turned[mode] = self._turned.get(mode, False) or order.is_other
         return order if order.is_other else None
+
+    def judged_of(self, output: Any, judged: Sequence[Judged], labels: Any, mode: Mode) -> list[Judged]:
+        """What the criteria were given where that were the answers that a step returned: see `answers.judged_of`.
+
+        Compared by value on a device in the first step of a mode, and in the others where that told it.
+        """
+        if output is None or not judged:
+            return []
+        found = judged_of(output, judged, labels, by_value=False)
+        is_here = all(one.answers.is_cpu for one in judged)
+        if not found and (is_here or mode not in self.watched or self._by_value.get(mode, False)):
+            found = judged_of(output, judged, labels, by_value=True)
+            self._by_value[mode] = bool(found)
+        return found
 
     def _looks(self, mode: Mode, is_here: bool) -> bool:
         return is_here or mode not in self.watched or self._turned.get(mode, False)

@@ -16,7 +16,7 @@ import torch
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task, Values
-from xaicli.integrations.answers import are_reordered, distinct, meaning_of
+from xaicli.integrations.answers import are_reordered, meaning_of, of_some_places
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
 from xaicli.integrations.columns import columns_of
@@ -24,6 +24,14 @@ from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, 
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import taken
+from xaicli.integrations.places import (
+    SOME_PLACES,
+    WEIGHED,
+    counting,
+    is_mean_of_all,
+    may_leave_out,
+    of_chosen_places,
+)
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.integrations.steps import StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
@@ -54,6 +62,11 @@ _SETS_LINE = (
 _PERMUTED = (
     "compute_loss gives the model or its criterion the samples in another order than the batch has, and whose answers "
     "are where is not known; no samples of it are recorded: let it return its outputs in the batch's order"
+)
+_DISPUTED = (
+    "compute_loss gives criteria its answers with several labels, or some of them with other labels than the batch "
+    "has, and which of them are the samples' is not known: rows have no label and no loss; give one criterion all "
+    "answers with their labels, or give samples_fn"
 )
 _SHIFTED = ("ForCausalLM", "LMHeadModel")
 """Ends of the names of the classes whose answer at a place is about the next one."""
@@ -106,6 +119,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """How many walks over the data of this training began."""
         self._is_resumed = False
         self._loop: tuple[Mode, str] | None = None
+        self._door = ""
+        """Whether the trainer's evaluate or its predict runs, the innermost of both."""
         self._ids: Any = None
         self._found = ""
         """Where the ids of the last batch were found, in words."""
@@ -142,7 +157,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         accepted = inspect.signature(_bare(trainer.model).forward).parameters
         said = self._recording.ids_at
         self._keys = (said,) if isinstance(said, str) else tuple(key for key in ID_KEYS if key not in accepted)
-        for name in ("compute_loss", "prediction_step", "evaluation_loop", "_get_dataloader"):
+        for name in ("compute_loss", "prediction_step", "evaluation_loop", "_get_dataloader", "evaluate", "predict"):
             if (own := getattr(trainer, name, None)) is not None:
                 setattr(trainer, name, _Beside(getattr(self, f"_beside_{name.strip('_')}"), own))
         if trainer.args.remove_unused_columns:
@@ -273,12 +288,28 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         finally:
             trainer.data_collator = collate
 
+    def _beside_evaluate(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Remember by which door an evaluation came in."""
+        return self._entered("evaluate", own, *args, **kwargs)
+
+    def _beside_predict(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The same of a prediction."""
+        return self._entered("predict", own, *args, **kwargs)
+
+    def _entered(self, door: str, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before, self._door = self._door, door
+        try:
+            return own(*args, **kwargs)
+        finally:
+            self._door = before
+
     def _beside_evaluation_loop(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """One walk over an evaluation set: a pass of its own."""
         prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
         kind, _, ds_id = str(prefix).partition("_")
-        mode = Mode.TEST if kind == "test" else Mode.EVAL
-        if kind not in ("eval", "test"):
+        is_predicted = self._door == "predict"
+        mode = Mode.TEST if is_predicted or kind == "test" else Mode.EVAL
+        if kind not in (("test", "predict") if is_predicted else ("eval", "test")):
             ds_id = str(prefix)
         before, self._loop = self._loop, (mode, ds_id)
         is_training = bool(getattr(self._trainer, "is_in_train", False))
@@ -348,6 +379,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             )
             return result
         loss, outputs = result[0], result[1]
+        heard.returned = loss
         self._has_answered = True
         with torch.no_grad():
             self._recording.guarded(
@@ -362,7 +394,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if reason is None and places is not None:
             given, labels, ids = (taken(one, places) for one in (dict(given), labels, ids))
         if reason is None:
-            labels, reason = self._labels_of(heard, labels, outputs, rows_of(given, None))
+            labels, reason = self._labels_of(heard, given, labels, outputs, rows_of(given, None))
         self._orders.watched.add((self._loop or (Mode.TRAIN, ""))[0])
         if reason is not None:
             self._recording.missed(rows_of(given, None), reason)
@@ -409,19 +441,31 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         before = range(rows) if order is None else order.places
         return tuple(None if place is None else before[place] for place in after.places), None
 
-    def _labels_of(self, heard: Step, labels: Any, outputs: Any, rows: int | None) -> tuple[Any, str | None]:
+    def _labels_of(
+        self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any, rows: int | None
+    ) -> tuple[Any, str | None]:
         """The labels that the answers were judged by, where a criterion shows it; or why they are of no sample."""
         scores, mode = _scores(outputs), (self._loop or (Mode.TRAIN, ""))[0]
         if scores is None or self._shifted or not rows:
             return labels, None
-        judged = distinct([one for one in heard.judged if _is_judged(scores, one.answers)])
-        if len(judged) != 1:
-            return labels, None
+        judged = self._orders.judged_of(scores, heard.judged, labels, mode)
+        if not judged:
+            return _labels_of_places(heard, given, labels, scores)
+        if len(judged) > 1:
+            self._recording.tell(_DISPUTED)
+            return None, None
         own, stray = self._orders.labels_of(judged[0], labels, mode)
         if stray is not None:
             return labels, f"compute_loss {stray}; no samples of it are recorded: give samples_fn"
-        truth, ignored = meaning_of(judged[0], own, rows)[2], judged[0].ignored
+        head, values, truth = meaning_of(judged[0], own, rows)
+        ignored = judged[0].ignored
         is_whole = isinstance(truth, torch.Tensor) and not truth.is_floating_point()
+        is_weighed = judged[0].is_weighed and head.task is Task.TOKEN_CLASSIFICATION and is_whole
+        if is_weighed and not is_mean_of_all(heard, values, truth):
+            inside = counting(heard, given, values, truth)
+            if inside is None and may_leave_out(given, truth, ignored):
+                return labels, f"compute_loss {WEIGHED}"
+            truth = truth if inside is None else truth.masked_fill(~inside, _IGNORED)
         return (truth.masked_fill(truth == ignored, _IGNORED) if is_whole and ignored is not None else truth), None
 
     def _log(self, outputs: Any, inputs: Mapping[str, Any], labels: Any, ids: Any, task: str | None = None) -> None:
@@ -506,12 +550,14 @@ def _scores(output: Any) -> torch.Tensor | None:
     return found if isinstance(found, torch.Tensor) and found.ndim > 0 else None
 
 
-def _is_judged(scores: torch.Tensor, answers: torch.Tensor) -> bool:
-    """Whether what a criterion was given are these answers, in another form or precision, too."""
-    if answers.numel() != scores.numel():
-        return False
-    is_copy = scores.is_cpu and answers.is_cpu and scores.shape == answers.shape and scores.dtype != answers.dtype
-    return answers.data_ptr() == scores.data_ptr() or (is_copy and torch.equal(answers, scores.to(answers.dtype)))
+def _labels_of_places(
+    heard: Step, given: Mapping[str, Any], labels: Any, scores: torch.Tensor
+) -> tuple[Any, str | None]:
+    """The labels where no criterion was given the answers as they are: of some places alone, those of these."""
+    if not of_some_places(heard, labels, scores):
+        return labels, None
+    chosen = of_chosen_places(heard, given, labels, scores)
+    return (labels, f"compute_loss {SOME_PLACES}") if chosen is None else (chosen[1], None)
 
 
 def _is_permuted(judged: Sequence[Judged], labels: Any) -> bool:
