@@ -347,3 +347,12 @@ def test_fewer_ids_than_samples_are_told_and_counted(tmp_path: Path) -> None:
     assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == 10
     assert rows["sample_id"].to_list() == [110, 111]
     assert "2 ids for 5 answers" in said[0]
+
+
+def test_labels_that_a_validation_names_nowhere_are_asked_for(tmp_path: Path) -> None:
+    data = [{"sample_id": i, "picture": X[i], "species": int(Y[i])} for i in range(N)]
+    rows, z, said = validated(tmp_path, lambda model, batch: {"logits": model(batch["picture"])}, data=data)
+    assert rows["prediction"].to_list() == z.argmax(1).tolist()
+    assert len(said) == 1
+    assert "'species'" in said[0]
+    assert "samples_fn" in said[0]

@@ -317,3 +317,33 @@ def test_a_run_that_is_over_tells_what_it_counted_and_begins_no_other(tmp_path: 
     callback.run.close()
     facts = pl.read_parquet(tmp_path / "run" / "facts" / "*.parquet")
     assert facts["text"].to_list() == ["first"]
+
+
+def test_a_hook_whose_assumed_order_proves_wrong_says_of_how_many_rows(tmp_path: Path) -> None:
+    """Its first batch shows nothing, its second that it turns the samples round."""
+
+    def turn(self: Any, batch: Any, dataloader_idx: int) -> Any:
+        del dataloader_idx
+        self.seen = getattr(self, "seen", 0) + 1
+        x, y = batch
+        return (x * 2, y * 0) if self.seen == 1 else (x.flip(0), y.flip(0))
+
+    model = type("Turning", (Fixed,), {"on_after_batch_transfer": turn})()
+    data = [(x, y) for _, x, y in WITH_IDS]
+    _, said = fitted(tmp_path, model, data)
+    assert ["after 8 rows of batches whose order nothing showed" in one for one in said].count(True) == 1
+
+
+def test_an_optimizer_that_runs_a_step_several_times_a_batch_is_told(tmp_path: Path) -> None:
+    def step(self: Any, batch: Any) -> Any:
+        self.calls = getattr(self, "calls", 0) + 1
+        return functional.cross_entropy(self(batch[1]), batch[2])
+
+    def lbfgs(self: Any) -> Any:
+        return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=3)
+
+    model = type("Searching", (Fixed,), {"configure_optimizers": lbfgs})(step)
+    found, said = fitted(tmp_path, model, WITH_IDS)
+    assert found.height == model.calls * 8 > N
+    assert ["several times a batch" in one for one in said] == [True]
+    assert fitted(tmp_path / "once", Fixed(step), WITH_IDS)[1] == []

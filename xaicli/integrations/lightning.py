@@ -30,7 +30,7 @@ from xaicli.integrations.answers import (
 from xaicli.integrations.capture import Judged, Step, captured
 from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
 from xaicli.integrations.columns import columns_of
-from xaicli.integrations.identity import nested_ids, place_of_ids
+from xaicli.integrations.identity import entries_of, may_be_ids, nested_ids, place_of_ids
 from xaicli.integrations.loading import Fetched, Loading, Watch
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import Order, rows_in, taken
@@ -112,6 +112,14 @@ _NUMBERLESS = {
     Unknown.UNSHOWN: _UNSHOWN,
 }
 """Why rows have no numbers, by what is not known of them."""
+_AGAIN = (
+    "the optimizer runs training_step several times a batch, as LBFGS its closure: the rows of every run are recorded; "
+    "those of a sample count as duplicates, and the last one counts"
+)
+_NO_LABEL = (
+    "{name} gives no criterion its labels, and none of the batch's entries {entries} is named like labels: rows have "
+    "no label and no loss; call it 'label', give it to a criterion in the step, or give samples_fn"
+)
 _DISPUTED = (
     "gives criteria the answers that it returns with several labels, or some of them with other labels than the batch "
     "has, and which of them are the samples' is not known: rows have no label and no loss; give one criterion all "
@@ -161,6 +169,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
         self._not_first: dict[int, str] = {}
         """Of loaders the first part of whose batches holds no ids, why."""
+        self._batch_at: tuple[Any, ...] = ()
+        """The epoch, the optimizer's steps and the number of the last batch of a training."""
         self._assumed: dict[int, int] = {}
         """How many rows of a loader's batches were taken to be in the order of what its hooks were given."""
         self._loader = 0
@@ -277,6 +287,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if trainer.sanity_checking or not any(one is self for one in trainer.callbacks):
                 return own(*args, **kwargs)  # a trial, or the tuner's, which sets the callbacks aside for it
             if mode is Mode.TRAIN:
+                batch_at = (trainer.current_epoch, trainer.global_step, *args[1:2])
+                if len(batch_at) > 2 and batch_at == self._batch_at:
+                    self._recording.tell(_AGAIN)
+                self._batch_at = batch_at
                 self._at(trainer)  # before a step that calls its optimizers itself has them count
             with captured(pl_module, closely=mode not in self._orders.watched) as taken:
                 taken.returned = own(*args, **kwargs)
@@ -382,19 +396,34 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if labels is not None and not columns.keys() & {"label", "loss"}:
                 shape = tuple(getattr(labels, "shape", (len(labels),)))
                 recording.tell(_UNFIT_LABELS.format(shape=shape, task=head.task.value))
-        rows = {len(value) for value in columns.values() if isinstance(value, torch.Tensor) and value.ndim}
-        if ids is not None and rows and len(ids) not in rows:
-            which = recording.place_in(part.batch) if part.found != _BY_NUMBER else part.found
-            recording.missed(
-                max(rows),
-                f"{which}: {len(ids)} ids for {max(rows)} answers of {_name_of(mode)}, and whose each is is not known; "
-                "such batches are not recorded: one id a sample is needed",
-            )
+        if labels is None and not isinstance(result, Judged):
+            self._ask_for_labels(part, mode)
+        if self._is_miscounted(part, ids, columns, mode):
             return True
         place = {"mode": mode, "ds_id": part.ds_id}
         recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=part.rows, found=part.found)
         recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
         return True
+
+    def _is_miscounted(self, part: _Part, ids: Any, columns: Mapping[str, Any], mode: Mode) -> bool:
+        """Whether there are more or fewer ids than answers, whose rows are then counted."""
+        rows = {len(value) for value in columns.values() if isinstance(value, torch.Tensor) and value.ndim}
+        if ids is None or not rows or len(ids) in rows:
+            return False
+        self._recording.missed(
+            max(rows),
+            f"{part.found}: {len(ids)} ids for {max(rows)} answers of {_name_of(mode)}, and whose each is is not known; "
+            "such batches are not recorded: one id a sample is needed",
+        )
+        return True
+
+    def _ask_for_labels(self, part: _Part, mode: Mode) -> None:
+        """Say of rows without a label which of the batch's entries may be it."""
+        entries, place = entries_of(part.batch) or {}, place_of_ids(part.batch)
+        found = [key for key, value in entries.items() if key not in (place, self._recording.ids_at)]
+        found = [key for key in found if may_be_ids(entries[key]) and len(entries[key]) == part.rows]
+        if found and mode is not Mode.INFER and self._recording.label_in(part.batch) is None:
+            self._recording.tell(_NO_LABEL.format(name=_name_of(mode), entries=", ".join(map(repr, found))))
 
     def _identified(self, part: _Part, step: Step) -> tuple[_Part, Any, str | None]:
         """The part, its ids or rows' numbers, None without, and why they are not known where there might be some."""
