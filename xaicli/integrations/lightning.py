@@ -125,6 +125,7 @@ _DISPUTED = (
     "has, and which of them are the samples' is not known: rows have no label and no loss; give one criterion all "
     "answers with their labels, or give samples_fn"
 )
+_PREDICTED = ("preds", "predictions", "pred", "prediction", "y_pred", "y_hat", "yhat")
 _HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
@@ -385,8 +386,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.settle(head.task)
             keep, void = recording.keeps_tokens(head.task), recording.void_label
             columns = columns_of(head, values, truth, keep_tokens=keep, ignored=result.ignored, void=void)
-            if head.task in (Task.CLASSIFICATION, Task.BINARY) and places is None and step.classes is not None:
-                columns |= {"prediction": step.classes} if len(step.classes) == len(values) else {}
+            columns |= _predicted(step, head.task, len(values)) if places is None else {}
         elif step.classes is not None and (result is None or result is step.returned):
             columns = {"prediction": step.classes} | ({} if labels is None else {"label": labels})
         else:
@@ -412,8 +412,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return False
         self._recording.missed(
             max(rows),
-            f"{part.found}: {len(ids)} ids for {max(rows)} answers of {_name_of(mode)}, and whose each is is not known; "
-            "such batches are not recorded: one id a sample is needed",
+            f"{part.found}: {len(ids)} ids for {max(rows)} answers of {_name_of(mode)}, and whose each is is not "
+            "known; such batches are not recorded: one id a sample is needed",
         )
         return True
 
@@ -685,6 +685,16 @@ def _ids_taken(ids: Any, places: Sequence[int | None]) -> Any:
         return None
     listed = ids.tolist() if hasattr(ids, "tolist") else list(ids)
     return [None if place is None else listed[place] for place in places]
+
+
+def _predicted(step: Step, task: Task, rows: int) -> dict[str, Any]:
+    """The predictions that a step returned as whole numbers beside what it gave its criterion."""
+    named = step.returned if isinstance(step.returned, Mapping) else {}
+    found = next((named[name] for name in _PREDICTED if name in named), None)
+    if task not in (Task.CLASSIFICATION, Task.BINARY) or not isinstance(found, torch.Tensor):
+        return {}
+    is_whole = not (found.is_floating_point() or found.is_complex() or found.dtype is torch.bool)
+    return {"prediction": found} if is_whole and found.shape == (rows,) else {}
 
 
 def _deeper(batch: Any) -> str:
