@@ -371,7 +371,7 @@ def test_a_graph_follows_tokens_as_its_model_does(name: str) -> None:
     ids=["sorted", "sums", "pairs", "lists"],
 )
 def test_ids_of_which_it_is_not_known_whose_they_are_are_refused(mixed: Callable[[Tensor], Tensor]) -> None:
-    with pytest.raises(xaicli.XaiError, match="no input with a gradient"):
+    with pytest.raises(xaicli.XaiError, match=r"no input with a gradient: .*computes from ids.* whose they are"):
         xaicli.saliency(Weighed(mixed), IDS, methods="gradient", device="cpu")
 
 
@@ -420,3 +420,76 @@ def test_a_second_look_up_of_computed_ids_is_explained_in_their_own_table_and_el
             "themselves"
         ]
     )
+
+
+LOST: dict[str, Callable[[Tensor], Tensor]] = {
+    "sorted": lambda ids: ids.sort(1).values,
+    "hashed pairs": lambda ids: (ids[:, :-1] * 31 + ids[:, 1:]) % 12,
+    "sums": lambda ids: ids.cumsum(1) % 12,
+    "as floats": lambda ids: ids.float().long(),
+    "a list": lambda ids: torch.tensor(ids.tolist()),
+    "numpy": lambda ids: torch.from_numpy(ids.numpy()[:, ::-1].copy()),
+    "part of a list": lambda ids: torch.cat([torch.tensor(ids.tolist())[:, 3:], ids[:, :3]], 1),
+}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("name", LOST)
+def test_no_look_up_is_left_out_beside_one_that_is_explained(name: str, shared: bool) -> None:
+    # Of the scores, two thirds and more come from the look-up whose ids were lost track of.
+    with pytest.raises(xaicli.XaiError, match=r"computes from ids.* not known any more whose they are") as said:
+        xaicli.saliency(Summed(LOST[name], shared=shared), IDS, methods="gradient", device="cpu")
+    assert "forward(ids, computed)" in said.value.hint
+
+
+def test_a_bag_of_computed_ids_beside_an_embedding_is_not_left_out_either() -> None:
+    class Bags(nn.Module):
+        def __init__(self, lost: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            torch.manual_seed(10)
+            self.words, self.pairs, self.head = nn.Embedding(12, 5), nn.EmbeddingBag(12, 5), nn.Linear(5, 3)
+            self.lost = lost
+
+        def forward(self, ids: Tensor) -> Tensor:
+            scores: Tensor = self.head(self.words(ids).mean(1) + 3 * self.pairs(self.lost(ids)))
+            return scores
+
+    with pytest.raises(xaicli.XaiError, match="not known any more whose they are"):
+        xaicli.saliency(Bags(LOST["hashed pairs"]), IDS, methods="gradient", device="cpu")
+    model = Bags(lambda ids: ids.flip(1)).eval()
+    found = xaicli.saliency(model, IDS, methods="gradient", device="cpu")
+    at = model.head.weight[model(IDS).argmax(1)].detach()[:, None].expand(3, 4, 5)
+    np.testing.assert_allclose(found.attributions["gradient"], torch.cat([at / 4, 3 * at / 4], -1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda ids: torch.arange(4).expand(len(ids), 4),
+        lambda ids: ids.ne(0).long().cumsum(1) * ids.ne(0),
+        lambda ids: torch.from_numpy(np.cumsum(ids.numpy() != 0, 1)),
+        lambda ids: ids.eq(7).long().cumsum(1),
+        lambda ids: torch.tensor([list(range(n)) + [0] * (4 - n) for n in ids.ne(0).sum(1).tolist()]),
+    ],
+    ids=["places", "counted", "counted by numpy", "segments", "lengths"],
+)
+def test_what_tells_places_and_kinds_of_tokens_is_no_look_up_of_the_ids(told: Callable[[Tensor], Tensor]) -> None:
+    model = Summed(told, shared=False).eval()
+    found = xaicli.saliency(model, IDS, methods="gradient", device="cpu")
+    at = model.head.weight[model(IDS).argmax(1)].detach()[:, None].expand(3, 4, 5)
+    np.testing.assert_allclose(found.attributions["gradient"], at, atol=1e-5)
+
+
+class Summed(nn.Module):
+    """Rows of ids, and of what is computed from them, each added up."""
+
+    def __init__(self, again: Callable[[Tensor], Tensor], *, shared: bool) -> None:
+        super().__init__()
+        torch.manual_seed(9)
+        self.words = nn.Embedding(12, 5)
+        self.others = self.words if shared else nn.Embedding(12, 5)
+        self.head, self.again = nn.Linear(5, 3), again
+
+    def forward(self, ids: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.words(ids).sum(1) + 2 * self.others(self.again(ids)).sum(1))
+        return scores

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import xaicli
 from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net
 
@@ -103,3 +104,12 @@ def test_several_inputs_are_multiplied_by_every_difference() -> None:
     w = linear.weight[1].detach()
     assert np.allclose(found.attributions["integrated"]["a"], 4 * w * product, atol=1e-5)
     assert np.allclose(found.attributions["integrated"]["b"], 8 * w * product, atol=1e-5)
+
+
+@pytest.mark.parametrize("baseline", ["zero", "black", "blur", "uniform"])
+def test_another_baseline_than_mid_grey_is_refused(baseline: str) -> None:
+    model, x = nn.Linear(3, 2), torch.randn(2, 3)
+    with pytest.raises(xaicli.XaiError, match="the baseline of the fe convention is mid-grey") as said:
+        attribute(model, x, convention="fe", baseline=baseline)
+    assert said.value.hint == "leave out baseline"
+    assert np.isfinite(attribute(model, x, convention="fe", baseline="mid").maps["gradient"]).all()

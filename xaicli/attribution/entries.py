@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xaicli.attribution.computed_ids import computed_from
 from xaicli.attribution.flow import Flow, flow_of
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel
@@ -67,10 +68,10 @@ def entries_of(
     """
     known = parameter_names(given.model, given.names)
     flow, tokens = _ways(frozen, batches)
-    if any(not x.is_floating_point() and i not in tokens and not _is_mask(known[i]) for i, x in enumerate(batches)):
+    if any(not x.is_floating_point() and not _is_mask(known[i]) for i, x in enumerate(batches)):
         plain, frozen.model = frozen.model, LookingUp(frozen.model)
         others, found = _ways(frozen, batches)
-        if len(found) > len(tokens):
+        if _calls(others) > _calls(flow):
             flow, tokens = others, found
         else:
             frozen.model = plain
@@ -81,6 +82,13 @@ def entries_of(
     for position, x in enumerate(batches):
         name = given.names[position]
         if position in tokens:
+            if computed_from(frozen, batches, position, flow, tokens[position]):
+                raise UsageError(
+                    f"forward looks up ids that it computes from {name or known[position]}, and of these it is not "
+                    "known any more whose they are (sorted, added up with others, taken through a list or numpy)",
+                    hint="the ids that are looked up as they are would be explained and the others left out: compute "
+                    "those before the model and give them as an input of their own, forward(ids, computed)",
+                )
             lookups, point = _looked_up(frozen, batches, tokens[position], x.shape)
             notes += _left_out(flow, position, name or known[position], lookups, x.shape)
             notes += _computed(flow, position, name or known[position], lookups)
@@ -91,8 +99,19 @@ def entries_of(
             entries.append(Entry(name, position, read=flow.read.get(position)))
             points.append(x)
     if not entries:
+        lost = [
+            given.names[i] or known[i]
+            for i, x in enumerate(batches)
+            if not x.is_floating_point() and computed_from(frozen, batches, i, flow, ())
+        ]
         raise XaiError(
-            "the model has no input with a gradient",
+            "the model has no input with a gradient"
+            + (
+                f": forward looks up ids that it computes from {', '.join(lost)}, and it is not known any more whose "
+                "they are"
+                if lost
+                else ""
+            ),
             hint="ids are explained where an nn.Embedding, an nn.EmbeddingBag or table[ids] looks them up as they are, "
             "rows of one length: of a table, give each column that is looked up as an input of its own; numbers need a "
             "float dtype; one-hot codes can be the input themselves",
@@ -114,6 +133,12 @@ def _ways(frozen: FrozenModel, batches: Sequence[Tensor]) -> tuple[Flow, dict[in
         flow, _ = flow_of(lambda: frozen.forward(entered), entered)
     found = {i: _lookups(flow, i) for i, x in enumerate(batches) if not x.is_floating_point()}
     return flow, {i: lookups for i, lookups in found.items() if lookups}
+
+
+def _calls(flow: Flow) -> int:
+    """How many look-ups a pass showed: of inputs' values, and others."""
+    followed = {each.call for found in (flow.embedded, flow.maybe_embedded) for some in found.values() for each in some}
+    return len(followed | set(flow.unfollowed))
 
 
 def _lookups(flow: Flow, position: int) -> tuple[Lookup, ...]:

@@ -96,6 +96,7 @@ class Flow:
         otherwise: {input: the places of a sample that something else than a look-up reads}.
         read: {input: the axis of it that the first layer reads as channels}.
         maps: The activations, in order.
+        unfollowed: {call of an embedding: which of its ids it is not known of where in an input they were}.
     """
 
     embedded: dict[int, list[Lookup]] = field(default_factory=dict)
@@ -103,6 +104,7 @@ class Flow:
     otherwise: dict[int, set[int]] = field(default_factory=dict)
     read: dict[int, int] = field(default_factory=dict)
     maps: list[FeatureMap] = field(default_factory=list)
+    unfollowed: dict[int, Tensor] = field(default_factory=dict)
 
 
 def flow_of(run: Callable[[], Any], inputs: Sequence[Tensor]) -> tuple[Flow, Any]:
@@ -168,7 +170,9 @@ class _Watcher(TorchFunctionMode):
         for ids in [t for t in tensors if not t.is_floating_point()][:1]:
             positions = self._where(ids)
             if positions is None:
+                self.flow.unfollowed[self._embeddings] = torch.ones(ids.shape, dtype=torch.bool)
                 continue
+            unfollowed = positions < 0
             own = id(ids) not in self._known or self._known[id(ids)].same is not None
             for source, shape in enumerate(self._shapes):
                 there = self._local(positions, source)
@@ -177,6 +181,10 @@ class _Watcher(TorchFunctionMode):
                 if lookup is not None:
                     found = self.flow.embedded if own else self.flow.maybe_embedded
                     found.setdefault(source, []).append(lookup)
+                else:
+                    unfollowed = unfollowed | (there >= 0)
+            if unfollowed.any():
+                self.flow.unfollowed[self._embeddings] = unfollowed
         self._embeddings += 1
 
     def _where(self, tensor: Tensor) -> Tensor | None:

@@ -272,3 +272,38 @@ class KeptCalls(TorchFunctionMode):
                 self.found[self._calls - 1] = result
                 return result.clone()  # What is kept must not meet an in-place operation.
         return result
+
+
+class LookedUp(TorchFunctionMode):
+    """Keeps the ids that some calls of embeddings look up.
+
+    Args:
+        calls: Which calls.
+
+    Attributes:
+        found: {call: its ids, on the CPU}.
+    """
+
+    def __init__(self, calls: Iterable[int]) -> None:
+        super().__init__()
+        self.found: dict[int, Tensor] = {}
+        self._wanted, self._calls = frozenset(calls), 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the calls were seen."""
+        return len(self.found) == len(self._wanted)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if name_of(func) in EMBEDDINGS:
+            if self._calls in self._wanted:
+                ids = next(t for t in tensors_in((args, kwargs or {})) if not t.is_floating_point())
+                self.found[self._calls] = ids.detach().to("cpu", copy=True)
+                if self.complete:
+                    raise SeenEnoughError
+            self._calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+class SeenEnoughError(Exception):
+    """What is asked of a pass is known: it need not go on."""

@@ -239,6 +239,8 @@ def _budget(
     fe = settings.convention is Convention.FE
     if fe and settings.tolerance:
         raise UsageError("the fe convention fixes its steps and draws", hint="leave out tolerance")
+    if fe and settings.baseline is not Baseline.MID:
+        raise UsageError("the baseline of the fe convention is mid-grey", hint="leave out baseline")
     if evaluations in (None, "auto"):
         return None if passes or fe else AUTO
     is_text = isinstance(evaluations, str) and evaluations.isdecimal()

@@ -1,0 +1,108 @@
+"""Whether a model looks up ids that it computes from an input's where they could not be followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from xaicli.attribution.flow import Flow
+from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution.lookups import LookedUp, Lookup
+
+_FEW = 2
+_TRIED = 16
+_OTHERS = 6
+"""Places, and ids at each, that are tried in an input's stead."""
+_MASK_LIKE = 3
+"""Answers that what only tells two tokens from all others has: padding, an end of the text, and any other."""
+
+
+def computed_from(
+    frozen: FrozenModel, batches: Sequence[Tensor], position: int, flow: Flow, lookups: Sequence[Lookup]
+) -> bool:
+    """Whether look-ups that were not followed are of an input's ids all the same: asked with other ids in their place.
+
+    Positions, types and what is told from where a padding token stands stay out of it: there another id makes one of
+    few answers, as it is such a token or none. What is computed from the ids themselves differs with each id, also
+    where it went through a list or numpy on its way.
+
+    Args:
+        frozen: The frozen copy.
+        batches: All inputs, (sample, ...).
+        position: Which input.
+        flow: What a pass of the first few samples showed.
+        lookups: Those of this input that are followed.
+    """
+    if not flow.unfollowed:
+        return False
+    few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
+    every, device = batches[position].flatten(1).cpu(), batches[position].device
+    ids, shape = few[position].flatten(1).cpu(), few[position].shape
+
+    def looked_up(changed: Tensor) -> Tensor | None:
+        given = changed.view(shape).to(device, copy=True)
+        return _looked_up(frozen, [*few[:position], given, *few[position + 1 :]], flow)
+
+    clean = looked_up(ids)
+    if clean is None:
+        return False
+    # A value that one column has may be none of another's table.
+    by_column = len({lookup.table for lookup in lookups}) > 1
+    order = torch.Generator().manual_seed(0)
+    found = looked_up(_shuffled(ids, every, order, by_column=by_column))
+    if found is not None and torch.equal(found, clean):
+        return False
+    return any(
+        _differs_with_each(looked_up, clean, changed) for changed in _changed(ids, every, order, by_column=by_column)
+    )
+
+
+def _looked_up(frozen: FrozenModel, given: Sequence[Tensor], flow: Flow) -> Tensor | None:
+    """The ids that were not followed, one behind the other; None where the model does not come so far."""
+    with torch.no_grad(), LookedUp(flow.unfollowed) as seen:
+        try:
+            frozen(given)
+        except Exception:  # whatever another's forward raises of ids that are none of its samples
+            if not seen.complete:
+                return None
+    if not seen.complete or any(ids.shape != flow.unfollowed[call].shape for call, ids in seen.found.items()):
+        return None
+    return torch.cat([seen.found[call][unknown] for call, unknown in flow.unfollowed.items()])
+
+
+def _shuffled(ids: Tensor, every: Tensor, order: torch.Generator, *, by_column: bool) -> Tensor:
+    """All ids changed at once, for others that there are."""
+    if by_column:
+        rows = torch.stack([column[torch.randperm(len(every), generator=order)] for column in every.T], 1)
+        return rows[torch.arange(len(ids)) % len(rows)]
+    values = torch.tensor(sorted(set(every.flatten().tolist())), dtype=ids.dtype)
+    mixed: Tensor = values[torch.randperm(len(values), generator=order)][torch.searchsorted(values, ids)]
+    return mixed
+
+
+def _changed(ids: Tensor, every: Tensor, order: torch.Generator, *, by_column: bool) -> Iterator[list[Tensor]]:
+    """For some ids: the samples with each of some others in its place, wherever it stands or in its column."""
+    width = ids.shape[1]
+    done = set()
+    for place in dict.fromkeys((width - 1, *range(0, width, max(1, width // _TRIED)))):
+        for value in ids[:_FEW, place].tolist():
+            if (value, place if by_column else 0) in done:
+                continue
+            done.add((value, place if by_column else 0))
+            where = ids == value
+            if by_column:
+                where &= torch.arange(width) == place
+            others = sorted(set((every[:, place] if by_column else every).flatten().tolist()) - {value})
+            chosen = torch.randperm(len(others), generator=order)[:_OTHERS].tolist()
+            yield [ids.masked_fill(where, others[k]) for k in chosen]
+
+
+def _differs_with_each(looked_up: Callable[[Tensor], Tensor | None], clean: Tensor, changed: list[Tensor]) -> bool:
+    answers = [clean]
+    for ids in changed:
+        found = looked_up(ids)
+        if found is not None and not any(torch.equal(found, before) for before in answers):
+            answers.append(found)
+    return bool(changed) and len(answers) > min(_MASK_LIKE, len(changed))
