@@ -493,3 +493,82 @@ class Summed(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         scores: Tensor = self.head(self.words(ids).sum(1) + 2 * self.others(self.again(ids)).sum(1))
         return scores
+
+
+def _behind_the_last(ids: Tensor) -> Tensor:
+    """The last token that counts put before the others, as the decoders of translators shift their ids."""
+    moved = ids.clone()
+    moved.masked_fill_(moved == -100, 0)
+    last = moved.gather(1, (moved.ne(0).sum(1) - 1).unsqueeze(-1)).squeeze()
+    moved[:, 1:] = moved[:, :-1].clone()
+    moved[:, 0] = last
+    return moved
+
+
+def _copied(ids: Tensor) -> Tensor:
+    made = torch.empty_like(ids)
+    made.copy_(ids)
+    return made
+
+
+def _slice_copied(ids: Tensor) -> Tensor:
+    made = torch.zeros_like(ids)
+    made[:, 1:].copy_(ids[:, :-1])
+    return made
+
+
+def _slice_assigned(ids: Tensor) -> Tensor:
+    made = ids.clone()
+    made[:, 1:][...] = ids[:, :-1]
+    return made
+
+
+def _last_in_front(ids: Tensor) -> Tensor:
+    last = ids[torch.arange(len(ids)), ids.ne(0).sum(1) - 1]
+    return torch.cat([last[:, None], ids[:, :-1]], 1)
+
+
+def _scattered(ids: Tensor) -> Tensor:
+    return torch.zeros_like(ids).scatter_(1, torch.arange(4).flip(0).expand(len(ids), 4), ids)
+
+
+def _data_written(ids: Tensor) -> Tensor:
+    made = ids.clone()
+    made.data[:, 0] = 3
+    return made
+
+
+LENGTHS = torch.tensor([[1, 5, 0, 0], [8, 2, 0, 0], [2, 2, 7, 0], [9, 3, 4, 6]])
+"""The first two texts are of one length: what holds of them holds of no other."""
+SHIFTED = [[2, 4, 4, 0], [2, 4, 4, 0], [2, 3, 5, 0], [2, 3, 4, 1]]
+FOLLOWED: dict[str, tuple[Callable[[Tensor], Tensor], list[list[int]]]] = {
+    # How often each place counts: the number of where it is looked up, 1 to 4.
+    "the last in front": (_behind_the_last, SHIFTED),
+    "the last in front by an index": (_last_in_front, SHIFTED),
+    "copied": (_copied, [[1, 2, 3, 4]] * 4),
+    "a slice copied": (_slice_copied, [[2, 3, 4, 0]] * 4),
+    "a slice assigned": (_slice_assigned, [[3, 3, 4, 0]] * 4),
+    "scattered": (_scattered, [[4, 3, 2, 1]] * 4),
+    "data written": (_data_written, [[0, 2, 3, 4]] * 4),
+}
+
+
+class Twofold(Weighed):
+    """Ids as they are, and again as they are arranged, where each place counts as much as its number."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.table(ids).sum(1)) + super().forward(ids)
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_ids_put_elsewhere_in_memory_are_followed_each_sample_by_itself(name: str) -> None:
+    arranged, counts = FOLLOWED[name]
+    model = Twofold(arranged).eval()
+    found = xaicli.saliency(model, LENGTHS, methods=("gradient", "integrated"), device="cpu")
+    at = model.head.weight[model(LENGTHS).argmax(1)].detach()[:, None].expand(4, 4, 5)
+    # The look-up that forward makes first comes first.
+    np.testing.assert_allclose(found.attributions["gradient"][..., :5], at, atol=1e-5)
+    np.testing.assert_allclose(found.attributions["gradient"][..., 5:], torch.tensor(counts)[..., None] * at, atol=1e-5)
+    assert np.nanmax(found.delta["integrated"]) < 1e-4
+    alone = xaicli.saliency(model, LENGTHS[2:3], methods="gradient", device="cpu").attributions["gradient"]
+    np.testing.assert_allclose(found.attributions["gradient"][2], alone[0], atol=1e-6)

@@ -112,4 +112,4 @@ def test_another_baseline_than_mid_grey_is_refused(baseline: str) -> None:
     with pytest.raises(xaicli.XaiError, match="the baseline of the fe convention is mid-grey") as said:
         attribute(model, x, convention="fe", baseline=baseline)
     assert said.value.hint == "leave out baseline"
-    assert np.isfinite(attribute(model, x, convention="fe", baseline="mid").maps["gradient"]).all()
+    assert len(attribute(model, x, convention="fe", baseline="mid").targets) == 2

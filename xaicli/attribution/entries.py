@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from xaicli.attribution.computed_ids import computed_from
 from xaicli.attribution.flow import Flow, flow_of
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel
-from xaicli.attribution.lookups import EMBEDDINGS, KeptCalls, LookingUp, Lookup, side_by_side
+from xaicli.attribution.lookups import EMBEDDINGS, KeptCalls, LookingUp, Lookup, lookup_at, side_by_side
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names
 
@@ -83,13 +83,8 @@ def entries_of(
         name = given.names[position]
         if position in tokens:
             if computed_from(frozen, batches, position, flow, tokens[position]):
-                raise UsageError(
-                    f"forward looks up ids that it computes from {name or known[position]}, and of these it is not "
-                    "known any more whose they are (sorted, added up with others, taken through a list or numpy)",
-                    hint="the ids that are looked up as they are would be explained and the others left out: compute "
-                    "those before the model and give them as an input of their own, forward(ids, computed)",
-                )
-            lookups, point = _looked_up(frozen, batches, tokens[position], x.shape)
+                raise _lost(name or known[position])
+            lookups, point = _looked_up(frozen, batches, position, name or known[position], tokens[position])
             notes += _left_out(flow, position, name or known[position], lookups, x.shape)
             notes += _computed(flow, position, name or known[position], lookups)
             mask = _attention_mask(position, known, batches)
@@ -253,26 +248,44 @@ def _is_mask(name: str) -> bool:
 
 
 def _looked_up(
-    frozen: FrozenModel, batches: Sequence[Tensor], lookups: Sequence[Lookup], shape: Sequence[int]
+    frozen: FrozenModel, batches: Sequence[Tensor], position: int, name: str, lookups: Sequence[Lookup]
 ) -> tuple[tuple[Lookup, ...], Tensor]:
     """The embeddings' calls with the widths they give, and what they give for all samples, (sample, ..., width).
 
     Where some places of a sample get fewer numbers than others, zeros fill them up.
     """
+    shape = batches[position].shape
     n, step, per = len(batches[0]), frozen.batch or _ROWS, math.prod(shape[1:])
     found: dict[int, list[Tensor]] = {lookup.call: [] for lookup in lookups}
+    places: dict[int, list[Tensor]] = {lookup.call: [] for lookup in lookups}
     for first in range(0, n, step):
         given = [frozen.padded(x[first : first + step].clone()) for x in batches]
         with torch.no_grad(), KeptCalls(EMBEDDINGS, found) as seen:
-            frozen.forward(given)
+            flow, _ = flow_of(lambda given=given: frozen.forward(given), given, ids_alone=True)  # type: ignore[misc]
+        here = {each.call: each for each in (*flow.embedded.get(position, []), *flow.maybe_embedded.get(position, []))}
+        count = min(step, n - first)
         for lookup in lookups:
             rows = lookup.by_sample(seen.found[lookup.call], len(given[0]))
-            found[lookup.call].append(rows[: min(step, n - first)])
+            found[lookup.call].append(rows[:count])
+            if lookup.call not in here:
+                raise _lost(name)
+            places[lookup.call].append(here[lookup.call].by_row(len(given[0]))[:count])
     values = [torch.cat(parts) for parts in found.values()]
+    lookups = [lookup_at(one.call, torch.cat(places[one.call]), one.lead, one.table) for one in lookups]
     lookups, width = side_by_side(lookups, [x.shape[-1] for x in values], per)
     point = values[0].new_zeros(n, per, width)
     for lookup, x in zip(lookups, values, strict=True):
-        own = [to for to, place in enumerate(lookup.places) if place >= 0]
-        at = [lookup.places[to] for to in own]
-        point[:, at, lookup.start : lookup.start + lookup.width] = x[:, own]
-    return lookups, point.reshape(n, *shape[1:], width)
+        at = lookup.by_row(n).to(x.device)
+        row, to = (at >= 0).nonzero(as_tuple=True)
+        point[row, at[row, to], lookup.start : lookup.start + lookup.width] = x[row, to]
+    on_device = [one if one.each is None else replace(one, each=one.each.to(point.device)) for one in lookups]
+    return tuple(on_device), point.reshape(n, *shape[1:], width)
+
+
+def _lost(name: str) -> UsageError:
+    return UsageError(
+        f"forward looks up ids that it computes from {name}, and of these it is not known any more whose they are "
+        "(sorted, added up with others, taken through a list or numpy)",
+        hint="the ids that are looked up as they are would be explained and the others left out: compute those before "
+        "the model and give them as an input of their own, forward(ids, computed)",
+    )

@@ -6,7 +6,7 @@ Told from the functions a forward pass calls, so that modules, functions and exp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,7 +33,12 @@ _MOVES |= {"repeat", "repeat_interleave", "tile", "take_along_dim", "gather", "b
 _MOVES |= {"view_as", "reshape_as", "expand_as"}
 _JOINS = frozenset(("cat", "concat", "concatenate", "stack", "hstack", "vstack", "column_stack"))
 _PADS = frozenset(("pad", "constant_pad_nd"))
+_PUTS = {"copy": 1, "fill": 1, "zero": 1, "scatter": 3, "slice_scatter": 1, "select_scatter": 1, "index_copy": 3}
+"""What puts values into a tensor, and which argument they are."""
+_LOST = -2
+"""Stands for a place in memory whose values it is not known of where they were."""
 _TABLES = frozenset(("getitem", "index", "index_select", "take"))
+_TAKES = _TABLES | {"gather", "take_along_dim"}
 _ONE_BY_ONE = frozenset(("add", "sub", "subtract", "rsub", "mul", "multiply", "floor_divide", "floordiv", "remainder"))
 _ONE_BY_ONE |= {"mod", "fmod", "neg", "abs", "absolute", "minimum", "maximum", "clip", "where", "masked_fill"}
 _ONE_BY_ONE |= {"type_as", "bitwise_and", "bitwise_or", "bitwise_xor", "and", "or", "xor", "bucketize", "searchsorted"}
@@ -107,14 +112,15 @@ class Flow:
     unfollowed: dict[int, Tensor] = field(default_factory=dict)
 
 
-def flow_of(run: Callable[[], Any], inputs: Sequence[Tensor]) -> tuple[Flow, Any]:
+def flow_of(run: Callable[[], Any], inputs: Sequence[Tensor], *, ids_alone: bool = False) -> tuple[Flow, Any]:
     """What a pass shows, and what the model returned.
 
     Args:
         run: Runs the model on the inputs.
         inputs: Those very tensors, a few rows each.
+        ids_alone: Whether what becomes of floats is left out: many rows of these are much to hold.
     """
-    watcher = _Watcher(inputs)
+    watcher = _Watcher(inputs, ids_alone=ids_alone)
     with watcher:
         result = run()
     returned = {id(t) for t in tensors_in(result)} | {id(t) for t in tensors_in(getattr(result, "__dict__", {}))}
@@ -126,8 +132,9 @@ def flow_of(run: Callable[[], Any], inputs: Sequence[Tensor]) -> tuple[Flow, Any
 
 
 class _Watcher(TorchFunctionMode):
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], *, ids_alone: bool) -> None:
         super().__init__()
+        self._ids_alone = ids_alone
         self.flow = Flow()
         self.map_tensors: list[Tensor] = []
         self._held = list(inputs)  # An id is a tensor's only as long as the tensor lives.
@@ -146,6 +153,9 @@ class _Watcher(TorchFunctionMode):
             id(x): torch.arange(start, start + x.numel()).view(x.shape)
             for start, x in zip(self._starts, inputs, strict=True)
         }
+        # Of memory that was written to: where each of its values was, and what is known of what lies there. All that
+        # share it are read from there.
+        self._written: dict[int, tuple[Tensor, _Trace]] = {}
         self._embeddings = self._maps = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -154,12 +164,16 @@ class _Watcher(TorchFunctionMode):
         name = name_of(func)
         if name in EMBEDDINGS:
             self._embedding(args, kwargs)
+        self._know_written(tensors_in((args, kwargs)))
         before = [t for t in tensors_in((args, kwargs)) if id(t) in self._known]
-        if before and name not in _NO_VALUES:
+        if before and self._ids_alone and not any(not t.is_floating_point() for t in tensors_in(result)):
+            if name == "setitem":
+                self._set(func, *args)
+        elif before and name not in _NO_VALUES:
             self._move(name, func, args, kwargs, list(tensors_in(result)))
             for made in tensors_in(result):
                 self._note(name, args, kwargs, before, made, several=not isinstance(result, Tensor))
-        if name in FEATURE_MAPS:
+        if name in FEATURE_MAPS and not self._ids_alone:
             self._feature_map(result)
             self._maps += 1
         return result
@@ -189,8 +203,8 @@ class _Watcher(TorchFunctionMode):
 
     def _where(self, tensor: Tensor) -> Tensor | None:
         """Where each value was; -1 for what comes from no input; None where that was lost on the way."""
-        if id(tensor) in self._known:
-            return self._positions.get(id(tensor))
+        if id(tensor) in self._known or self._memory(tensor) in self._written:
+            return self._place(tensor)
         source = self._storages.get(tensor.untyped_storage().data_ptr())
         if source is None:
             return torch.full(tensor.shape, -1)
@@ -200,6 +214,66 @@ class _Watcher(TorchFunctionMode):
         last = first + sum((n - 1) * step for n, step in zip(tensor.shape, steps, strict=True))
         return whole.as_strided(tensor.shape, steps, first) if tensor.numel() and last < len(whole) else None
 
+    def _memory(self, tensor: Tensor) -> int | None:
+        """The memory of whole numbers; None of floats, and of what has no plain one."""
+        plain = tensor.layout == torch.strided and not tensor.is_floating_point()
+        return tensor.untyped_storage().data_ptr() if plain else None
+
+    def _place(self, tensor: Tensor) -> Tensor | None:
+        """Where each value of a known tensor was; None where that was lost on the way."""
+        written = self._written.get(self._memory(tensor) or 0)
+        if written is None:
+            return self._positions.get(id(tensor))
+        there = written[0].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        return None if bool((there == _LOST).any()) else there.clone()
+
+    def _know_written(self, tensors: Iterable[Tensor]) -> None:
+        """A tensor that was made before its memory was written to, or by a way that is not seen (`.data`)."""
+        for tensor in tensors if self._written else ():
+            written = self._written.get(self._memory(tensor) or 0)
+            if written is not None and id(tensor) not in self._known:
+                self._held.append(tensor)
+                self._known[id(tensor)] = written[1]
+
+    def _write(self, target: Tensor, place: Tensor | None, trace: _Trace) -> None:
+        """Values were put into memory: all that share it change with it.
+
+        Args:
+            target: The tensor that they were put into.
+            place: Where each of its values was; None where that is not known.
+            trace: What is known of them.
+        """
+        memory = self._memory(target)
+        self._held.append(target)
+        self._known[id(target)] = trace
+        if memory is None:
+            return
+        sharing = [t for t in self._held if self._memory(t) == memory]
+        if memory in self._written:
+            flat, before = self._written[memory]
+            trace = replace(trace, sources=trace.sources | before.sources)
+        else:
+            flat = torch.full((target.untyped_storage().nbytes() // target.element_size(),), -1)
+            for tensor in sharing:
+                if id(tensor) in self._known and tensor is not target:
+                    self._put_into(flat, tensor, self._positions.get(id(tensor)))
+            own = self._positions.get(id(target))
+            if own is not None:
+                self._put_into(flat, target, own)
+        self._put_into(flat, target, place)
+        self._written[memory] = (flat, trace)
+        self._storages.pop(memory, None)
+        for tensor in sharing:
+            self._positions.pop(id(tensor), None)
+            self._known[id(tensor)] = trace
+
+    def _put_into(self, flat: Tensor, tensor: Tensor, place: Tensor | None) -> None:
+        try:
+            there = flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+            there.copy_(torch.tensor(_LOST) if place is None else place)
+        except RuntimeError:  # numbers of another size in the same memory, or one that stands for many
+            flat.fill_(_LOST)
+
     def _local(self, positions: Tensor, source: int) -> Tensor:
         """Positions within one input; -1 for what is of another, or of none."""
         there = positions - self._starts[source]
@@ -207,7 +281,7 @@ class _Watcher(TorchFunctionMode):
 
     def _move(self, name: str, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> None:
         """Carry positions along."""
-        before = [t for t in tensors_in((args, kwargs)) if id(t) in self._positions]
+        before = [p for t in tensors_in((args, kwargs)) if id(t) in self._known and (p := self._place(t)) is not None]
         if name == "setitem":
             self._set(func, *args)
             return
@@ -216,17 +290,24 @@ class _Watcher(TorchFunctionMode):
         except Exception:  # an index on another device, say: what is not followed is not explained
             found = None
         # One by one, values may become those of a mask or of features, which is not for a look-up alone to read.
-        if name not in _MOVES | _JOINS | _PADS | _CONVERT | EMBEDDINGS and (made or name in _READ):
-            for tensor in before[:1]:
-                self._read_otherwise(self._positions[id(tensor)])
-        for tensor in made:
+        if name not in _MOVES | _JOINS | _PADS | _CONVERT | EMBEDDINGS | set(_PUTS) and (made or name in _READ):
+            for place in before[:1]:
+                self._read_otherwise(place)
+        # Changed in place: `add_`, `__iadd__`, not `long`, which may change nothing.
+        in_place = str(getattr(func, "__name__", func)).partition(".")[0].endswith("_")
+        fits = found is not None and [p.shape for p in found] == [t.shape for t in made]
+        for number, tensor in enumerate(made):
+            now = found[number] if found is not None and fits else None
+            if in_place and args and tensor is args[0]:
+                # Where values are put as they are, they are ids as those were; else each became another.
+                traces = [self._known[id(t)] for t in tensors_in((args, kwargs)) if id(t) in self._known]
+                put = name in _PUTS and now is not None and all(t.same is not None for t in traces)
+                sources = frozenset[int]().union(*(t.sources for t in traces))
+                self._write(tensor, now, _Trace(sources, traces[0].same if put else None))
+                continue
             self._positions.pop(id(tensor), None)
-            if args and tensor is args[0] and str(getattr(func, "__name__", func)).partition(".")[0].endswith("_"):
-                self._forget_views(
-                    tensor
-                )  # Changed in place: `add_`, `__iadd__`, not `long`, which may change nothing.
-        if found is not None and [p.shape for p in found] == [t.shape for t in made]:
-            self._positions.update((id(t), p) for t, p in zip(made, found, strict=True))
+            if now is not None:
+                self._positions[id(tensor)] = now
 
     def _set(self, func: Any, target: Tensor, index: Any, value: Any) -> None:
         """Carry positions along where values are put into a tensor."""
@@ -235,9 +316,7 @@ class _Watcher(TorchFunctionMode):
         place = self._where(target)
         put = self._where(value) if isinstance(value, Tensor) else None
         traces = [self._known[id(t)] for t in (target, value) if isinstance(t, Tensor) and id(t) in self._known]
-        same = traces[0].same if all(t.same is not None for t in traces) else None
-        self._forget_views(target)
-        self._positions.pop(id(target), None)
+        same = traces[0].same if traces and all(t.same is not None for t in traces) else None
         if isinstance(index, Tensor) and index.dtype == torch.bool and index.shape == target.shape and put is None:
             same = None  # Some of the values became others, each by itself.
         elif place is not None and (put is not None or not isinstance(value, Tensor)):
@@ -248,33 +327,42 @@ class _Watcher(TorchFunctionMode):
                 place = None
         else:
             place = None
-        if place is not None:
-            self._positions[id(target)] = place
-        self._held.append(target)
-        self._known[id(target)] = _Trace(frozenset().union(*(t.sources for t in traces)), same)
+        self._write(target, place, _Trace(frozenset[int]().union(*(t.sources for t in traces)), same))
 
-    def _forget_views(self, changed: Tensor) -> None:
-        """What shares the memory of a tensor that was changed in place is not followed any further."""
-        if changed.is_floating_point():
-            return
-        memory = changed.untyped_storage().data_ptr()
-        self._storages.pop(memory, None)
-        for tensor in self._held:
-            shares = tensor is not changed and not tensor.is_floating_point() and tensor.layout == torch.strided
-            if shares and tensor.untyped_storage().data_ptr() == memory:
-                self._positions.pop(id(tensor), None)
+    def _put(self, name: str, func: Any, args: Any, kwargs: Any) -> list[Tensor] | None:
+        """The positions after values were put into a tensor, or into a copy of it."""
+        at = _PUTS[name]
+        values = args[at] if len(args) > at else kwargs.get("src", kwargs.get("value"))
+        if name in ("fill", "zero"):
+            return None if isinstance(values, Tensor) else [torch.full(args[0].shape, -1)]
+        place = self._where(args[0])
+        put = self._where(values) if isinstance(values, Tensor) else torch.tensor(-1)
+        if put is None or kwargs.get("reduce") or kwargs.get("accumulate") or len(args) > at + (4 if at == 1 else 1):
+            return None
+        if name == "copy":
+            return [put.expand(args[0].shape).clone()]
+        if place is None:
+            return None
+        given = put if isinstance(values, Tensor) else -1
+        rest = {key: v for key, v in kwargs.items() if key not in ("src", "value")}
+        if len(args) > at:
+            return [func(place.clone(), *args[1:at], given, *args[at + 1 :], **rest)]
+        return [func(place.clone(), *args[1:], **rest, **{key: given for key in kwargs if key in ("src", "value")})]
 
     def _moved(self, name: str, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> list[Tensor] | None:
         """The positions moved as the values were; None where the function is none of those that are followed."""
         first = next(tensors_in(args[:1]), None)
-        own = None if first is None else self._positions.get(id(first))
+        own = None if first is None else self._place(first) if id(first) in self._known else None
+        if name in _PUTS:
+            return self._put(name, func, args, kwargs)
         if name in _JOINS:
             parts = [self._where(t) for t in tensors_in(args[0])]
             return None if any(part is None for part in parts) else [func(parts, *args[1:], **kwargs)]
         if name in _TABLES and own is None:
             # What a table says of each value; the table itself is none of an input.
-            indices = [t for t in tensors_in((args[1:], kwargs)) if id(t) in self._positions]
-            return [self._positions[id(t)] for t in indices] if len(indices) == 1 and first is not None else None
+            indices = [t for t in tensors_in((args[1:], kwargs)) if id(t) in self._known]
+            there = self._place(indices[0]) if len(indices) == 1 and first is not None else None
+            return None if there is None else [there]
         if name in _PADS and own is not None:
             mode = kwargs.get("mode", args[2] if name == "pad" and len(args) > 2 else "constant")
             widths = kwargs.get("pad", args[1] if len(args) > 1 else None)
@@ -286,7 +374,7 @@ class _Watcher(TorchFunctionMode):
         # What a condition depends on does not move what it chooses.
         read = (args[1:] if name == "where" else args[:1] if name == "masked_fill" else args, kwargs)
         values = [t for t in tensors_in(read) if id(t) in self._known]
-        places = [p for t in values if (p := self._positions.get(id(t))) is not None and p.shape == made[0].shape]
+        places = [p for t in values if (p := self._place(t)) is not None and p.shape == made[0].shape]
         alike = len(places) == len(values) and all(torch.equal(places[0], other) for other in places[1:])
         keeps = name in _CONVERT or not made[0].is_floating_point()
         return places[:1] if places and alike and keeps else None
@@ -304,8 +392,12 @@ class _Watcher(TorchFunctionMode):
         sources = frozenset().union(*(t.sources for t in traces))
         convolved = name in _CONVOLUTIONS or any(t.convolved for t in traces)
         kept = name in _KEEP_VALUES and made.numel() == first.numel()
-        moved = name in _MOVES | _JOINS | _PADS and id(made) in self._positions
-        same = known.same if kept or (moved and all(t.same is not None for t in traces)) else None
+        if self._memory(made) in self._written:
+            return
+        moved = name in _MOVES | _JOINS | _PADS | set(_PUTS) and id(made) in self._positions
+        # Where an index says what is taken, it is that which is there.
+        taken = traces[:1] if name in _TAKES and args and first is args[0] else traces
+        same = known.same if kept or (moved and all(t.same is not None for t in taken)) else None
         if name in _CHANNELS_SECOND | _CHANNELS_LAST:
             self._reads(name, known)
         self._held.append(made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -56,6 +56,8 @@ class Lookup:
         width: How many numbers each place gets; 0 where that is not known yet.
         start: Where they begin among those that other calls give the same places.
         table: Which table it looks them up in, by the memory of its weights; 0 where that is not known.
+        each: Where they differ from sample to sample (the last token that counts), (sample, place); `places` are those
+            of the first sample.
     """
 
     call: int
@@ -64,6 +66,7 @@ class Lookup:
     width: int = 0
     start: int = 0
     table: int = 0
+    each: Tensor | None = field(default=None, compare=False)
 
     def by_sample(self, rows: Tensor, n: int) -> Tensor:
         """(sample, place, width) of what the call answers for `n` samples."""
@@ -73,7 +76,20 @@ class Lookup:
     @property
     def read(self) -> frozenset[int]:
         """The places of a sample that it looks up."""
-        return frozenset(self.places) - {-1}
+        return frozenset(self.places if self.each is None else self.each.flatten().tolist()) - {-1}
+
+    def by_row(self, n: int) -> Tensor:
+        """(sample, place) for `n` samples."""
+        return torch.tensor(self.places).expand(n, -1) if self.each is None else self.each
+
+    def of_samples(self, samples: Tensor, padded: Callable[[Tensor], Tensor]) -> Lookup:
+        """That of a batch of some samples.
+
+        Args:
+            samples: (row,) which.
+            padded: Fills the batch up.
+        """
+        return self if self.each is None else replace(self, each=padded(self.each[samples]))
 
     def of(self, point: Tensor, others: Callable[[], Tensor]) -> Tensor:
         """What the call is to answer at a point (sample, ..., width): its values in the order of its ids.
@@ -84,6 +100,11 @@ class Lookup:
         """
         n = len(point)
         part = point.reshape(n, -1, point.shape[-1])[..., self.start : self.start + self.width]
+        if self.each is not None:
+            at = self.each.unsqueeze(-1)
+            found = part.gather(1, at.clamp(min=0).expand(-1, -1, self.width))
+            part = torch.where(at < 0, self.by_sample(others(), n), found)
+            return part.reshape(n, self.lead, -1, self.width).movedim(0, 1) if self.lead > 1 else part
         rest = self.by_sample(others(), n) if -1 in self.places else part
         # By slices: no list as an index, which a captured CUDA graph would have to copy from the host.
         runs = [part[:, at : at + length] if at >= 0 else rest[:, to : to + length] for to, at, length in self._runs()]
@@ -108,7 +129,7 @@ Embedded = Mapping[int, Sequence[tuple[Lookup, Tensor]]]
 
 
 def lookup_of(call: int, positions: Tensor, n: int, per: int, *, table: int = 0) -> Lookup | None:
-    """Which places of each sample a call looks up; None where it does not look up the same of every sample.
+    """Which places of each sample a call looks up; None where it looks up one sample's ids for another.
 
     Args:
         call: Which call.
@@ -122,11 +143,16 @@ def lookup_of(call: int, positions: Tensor, n: int, per: int, *, table: int = 0)
         if positions.numel() % (lead * n):
             continue
         rows = positions.reshape(lead, n, -1).movedim(1, 0).reshape(n, -1)
-        own = rows[0] >= 0
-        expected = torch.where(own, rows[0] % per + per * torch.arange(n)[:, None], -1)
-        if bool(own.any()) and torch.equal(rows, expected):
-            return Lookup(call, tuple(rows[0].tolist()), lead, table=table)
+        own = rows >= 0
+        if bool(own.any()) and bool(((rows // per == torch.arange(n)[:, None]) | ~own).all()):
+            return lookup_at(call, torch.where(own, rows % per, -1), lead, table)
     return None
+
+
+def lookup_at(call: int, rows: Tensor, lead: int, table: int) -> Lookup:
+    """A look-up of the places (sample, place) of each sample, -1 for none of the input's."""
+    alike = torch.equal(rows, rows[:1].expand_as(rows))
+    return Lookup(call, tuple(rows[0].tolist()), lead, table=table, each=None if alike else rows)
 
 
 def side_by_side(lookups: Sequence[Lookup], widths: Sequence[int], per: int) -> tuple[tuple[Lookup, ...], int]:

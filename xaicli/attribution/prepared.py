@@ -121,7 +121,8 @@ class Prepared:
             if entry is not None and point is not None:
                 padded = model.padded(point)
                 for lookup in entry.lookups:
-                    embedded.setdefault(lookup.call, []).append((lookup, padded))
+                    of_rows = lookup.of_samples(self.units[units], model.padded)
+                    embedded.setdefault(lookup.call, []).append((of_rows, padded))
         return rows, embedded
 
     def scalars(self, points: Sequence[Tensor], units: Tensor, *, of_probability: bool = False) -> Tensor:
