@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import xaicli
 
@@ -43,6 +44,21 @@ def _penalty(model: Forward, x: Tensor) -> Tensor:
 
 def _func(model: Forward, x: Tensor) -> Tensor:
     return model.head(torch.func.vmap(torch.func.grad(lambda row: model.energy(row)[0]))(x))
+
+
+def _directional(model: Forward, x: Tensor) -> Tensor:
+    along = torch.func.jvp(lambda y: model.head(y).tanh(), (x,), (torch.ones_like(x),))[1]
+    return model.head(x) + 3 * along
+
+
+def _jacobian(model: Forward, x: Tensor) -> Tensor:
+    return torch.func.jacfwd(lambda scale: model.head(x * scale).tanh())(torch.tensor(1.0))
+
+
+def _dual(model: Forward, x: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        made = model.head(forward_ad.make_dual(x, torch.ones_like(x))).tanh()
+        return model.head(x) + 3 * forward_ad.unpack_dual(made).tangent
 
 
 def _without_graph(model: Forward, x: Tensor) -> Tensor:
@@ -94,7 +110,10 @@ def _chunk_in_place(model: Forward, x: Tensor) -> Tensor:
     return model.head(x)
 
 
-@pytest.mark.parametrize("made", [_force, _penalty, _func, _view_of_the_input, _filled, _through_a_transpose])
+EXPLAINED = (_force, _penalty, _func, _directional, _jacobian, _dual, _view_of_the_input, _filled, _through_a_transpose)
+
+
+@pytest.mark.parametrize("made", EXPLAINED)
 def test_gradients_are_those_of_autograd_and_nothing_of_the_model_changes(
     made: Callable[[Forward, Tensor], Tensor],
 ) -> None:

@@ -116,3 +116,22 @@ def test_masks_keep_the_axis_of_one_class(run: Run, ending: nn.Module, kind: tor
     assert rows["pixel_accuracy"].to_pylist() == pytest.approx([0.6] * 3)
     both = ((found == 1) & (truth == 1)).sum((1, 2, 3)) / ((found == 1) | (truth == 1)).sum((1, 2, 3))
     assert rows["iou_car"].to_pylist() == pytest.approx(both.tolist())
+
+
+@pytest.mark.parametrize("task", ["binary", "binary:logits", "multilabel", "classification", "regression"])
+def test_a_task_that_gives_no_masks_is_refused_by_name(task: str) -> None:
+    with pytest.raises(XaiError, match=f"the task {task} is none of pictures' masks") as said:
+        SegmentationMetricsCollector(["ground", "road"], task=task)
+    assert "one channel is read as yes and no" in said.value.hint
+
+
+@pytest.mark.parametrize("task", [None, "segmentation", "segmentation:logits"])
+def test_one_channel_is_yes_and_no(run: Run, task: str | None) -> None:
+    logits = torch.tensor([[[[2.0, -1.0], [3.0, -2.0]]]])
+    truth = torch.tensor([[[1, 1], [0, 0]]])
+    collector = SegmentationMetricsCollector(["ground", "road"], task=task)
+    found = collect_metrics(Table.from_arrays(logits, truth), collector, nn.Identity(), run=run).tables["metrics"]
+    row = found.to_pylist()[0]
+    assert row["iou_road"] == pytest.approx(1 / 3)
+    assert row["iou_ground"] == pytest.approx(1 / 3)
+    assert row["pixel_accuracy"] == pytest.approx(1 / 2)

@@ -216,8 +216,12 @@ class _Watcher(TorchFunctionMode):
 
     def _memory(self, tensor: Tensor) -> int | None:
         """The memory of whole numbers; None of floats, and of what has no plain one."""
-        plain = tensor.layout == torch.strided and not tensor.is_floating_point()
-        return tensor.untyped_storage().data_ptr() if plain else None
+        if tensor.is_floating_point() or tensor.layout != torch.strided:
+            return None
+        try:
+            return tensor.untyped_storage().data_ptr()
+        except RuntimeError:  # one of torch.func's, which stands for another
+            return None
 
     def _place(self, tensor: Tensor) -> Tensor | None:
         """Where each value of a known tensor was; None where that was lost on the way."""

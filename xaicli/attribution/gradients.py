@@ -275,7 +275,11 @@ class Gradients:
         kept: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> tuple[Tensor, int]:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            try:
+                memory = tensor.untyped_storage().data_ptr()
+            except RuntimeError as error:  # one that carries a forward-mode derivative
+                raise RuntimeError("it is not for saved tensor hooks") from error
+            kept[memory] = tensor.untyped_storage().nbytes()
             return tensor.detach(), _version(tensor)
 
         def unpack(packed: tuple[Tensor, int]) -> Tensor:
@@ -293,7 +297,7 @@ class Gradients:
         except (RuntimeError, XaiError) as error:
             if "saved tensor hooks" not in str(error):
                 raise
-            # `torch.func` inside forward knows no such hooks: what a row needs stays unknown, and rows few.
+            # `torch.func` and forward mode know no such hooks: what a row needs stays unknown, and rows few.
             self._rows = _FIRST_ROWS
             return self._eager(kept_points, units)
         used = sum(size for pointer, size in kept.items() if pointer not in own)

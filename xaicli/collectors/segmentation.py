@@ -14,7 +14,7 @@ from torch.nn import functional
 from xaicli.collectors.collector import MetricsCollector, Preprocess
 from xaicli.collectors.outputs import PredictorOutput, labels_of
 from xaicli.errors import XaiError
-from xaicli.heads.head import Task
+from xaicli.heads.head import Task, named_task
 from xaicli.heads.outputs import tensor_at, where_of
 from xaicli.tables.column import ColumnError
 from xaicli.tables.schema import Float, IoU, Mask
@@ -51,6 +51,11 @@ class SegmentationMetricsCollector(MetricsCollector):
         task: str | None = None,
     ) -> None:
         super().__init__(preprocess_fn, compute_aggregates)
+        if task is not None and named_task(task)[0] is not Task.SEGMENTATION:
+            raise XaiError(
+                f"the task {task} is none of pictures' masks",
+                hint='task="segmentation:logits" or "segmentation:probabilities"; one channel is read as yes and no',
+            )
         self.task = task
         mask = Mask(classes=label_map)
         if not mask.names or not all(0 <= value <= _LARGEST_CLASS for value in mask.names):
