@@ -12,6 +12,7 @@ import atexit
 # module can no longer be loaded.
 import concurrent.futures.thread  # noqa: F401
 import contextlib
+import errno
 import mmap
 import multiprocessing
 import multiprocessing.util
@@ -32,6 +33,7 @@ from xaicli.layout import FollowedLayout, RunLayout
 from xaicli.locks import beat, boot_id, release
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import attempt as attempts
+from xaicli.recorder.calls import MOST_ASIDE, Calls
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.parts import recover
 from xaicli.recorder.schema import Catalogue, SaveColumns, open_manifest
@@ -55,6 +57,7 @@ class Process:
         fault: Why nothing can be recorded for now, or "".
         takes_back: What the attempt takes back, where restored state or the caller says so.
         keep_arrived: Keeps what has come from a device since.
+        calls: What this thread is in the middle of.
     """
 
     keep_arrived: Callable[[], None] = staticmethod(lambda: None)
@@ -90,6 +93,7 @@ class Process:
         self._ignore_label = ignore_label
         self._claim: attempts.Claim | None = None
         self._claiming = threading.RLock()
+        self._is_claiming = False
         self._is_gone = False
         self.is_uploaded = False
         self.foreign = ForeignCounts()
@@ -104,13 +108,19 @@ class Process:
             with contextlib.suppress(OSError):
                 manifest = layout.read_manifest() if layout.is_run() else fresh
         self.ledger = Ledger()
+        self.calls = Calls(self._lose)
         self.layout.follow()
         for message in said:
             self.ledger.warn(message, f"xai: {layout.root}: {message}")
         self._opened_with = manifest.columns
         self.catalogue = Catalogue(layout, manifest, self._save_columns)
         self.writer = Writer(
-            self.ledger, interval=FLUSH_SECONDS, on_timer=self.hand_over, on_beat=self._beat, on_failure=self._note_gone
+            self.ledger,
+            interval=FLUSH_SECONDS,
+            on_timer=self.hand_over,
+            on_beat=self._beat,
+            on_failure=self._note_gone,
+            within=lambda work: self.calls.within(work),
         )
         self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)
         if self.fault:
@@ -149,14 +159,23 @@ class Process:
         """Which attempt and rank this process is: found when the first row comes, or when it is asked for.
 
         Raises:
-            OSError: The run directory cannot be written.
+            OSError: The run directory cannot be written, or this call interrupts the one that finds it.
         """
+        return self._claim or self.calls.within(self._settle)
+
+    def _settle(self) -> attempts.Claim:
         with self._claiming:
             if self._claim is None:
                 rank = attempts.find_rank(self._rank)
                 if self.fault:
                     return attempts.Claim(0, rank)
-                claim = self._claim = attempts.claim(self.layout, rank, self.takes_back)
+                if self._is_claiming:
+                    raise OSError(errno.EBUSY, "which attempt this is, the call that is interrupted is finding out")
+                self._is_claiming = True
+                try:
+                    claim = self._claim = attempts.claim(self.layout, rank, self.takes_back)
+                finally:
+                    self._is_claiming = False
                 self.writer.submit(SyncClaim(self.layout, claim))
                 self.ledger.keep_in(lambda: attempts.stats_file(self.layout, claim.attempt, claim.rank))
                 if claim.beside:
@@ -271,13 +290,34 @@ class Process:
         if records:
             self.ledger.drop_record("records", FOREIGN, records)
 
+    def _lose(self, folder: str, n: int) -> None:
+        reason = f"more than {MOST_ASIDE:,} calls came from within one"
+        if folder:
+            self.ledger.drop_record(folder, reason, n)
+        else:
+            self.ledger.rows_logged += n
+            self.ledger.drop(n, reason)
+
     def flush(self, timeout: float | None = None) -> bool:
         """Put everything into files; False where that failed or took too long."""
-        self.count_foreign()
-        self.hand_over()
-        done = self.writer.wait_idle(timeout)
+        self.calls.within(self.count_foreign)
+        self.calls.within(self.hand_over)
+        done = self._wait_written(timeout)
         self._note_gone()
         self.ledger.write()
+        return done
+
+    def _wait_written(self, timeout: float | None) -> bool:
+        """Wait for the writer; not where that may wait for this thread."""
+        if not _is_importing():
+            return self.writer.wait_idle(timeout)
+        done = self.writer.wait_idle(_IMPORT_SECONDS if timeout is None else min(timeout, _IMPORT_SECONDS))
+        if not done and not self.writer.is_failing:
+            self.ledger.warn(
+                "flush in an import",
+                "xai: flush was called from within an import, which the writer of files may need too: what was logged "
+                "survives the process, and is in files soon after",
+            )
         return done
 
     def close(self) -> None:
@@ -380,7 +420,7 @@ class Closable(Protocol):
         """Refuse from now on: this is a fork."""
 
     def is_busy(self) -> bool:
-        """Whether this thread is in the middle of logging."""
+        """Whether this thread is in the middle of a call."""
 
 
 _FLUSH_SECONDS = 10.0
@@ -428,12 +468,13 @@ def watch(run: Closable) -> None:
 def let_go(run: Closable) -> None:
     """Close a run that nobody holds any more.
 
-    It may be collected anywhere. A writer's thread cannot wait for another's, and one in the middle of an import holds
-    what that may wait for: there another thread closes it, which an import gives a moment, so that what comes after has
-    a run that is closed.
+    It may be collected anywhere. A writer's thread cannot wait for another's, and one in the middle of an import, or of
+    a call to a run, holds what that may wait for: there another thread closes it, which an import gives a moment, so
+    that what comes after has a run that is closed.
     """
     is_importing = _is_importing()
-    if not is_importing and not is_background():
+    is_within = any(other.is_busy() for other in list(_open))
+    if not is_importing and not is_within and not is_background():
         run.close()
         return
     done = _thread.allocate_lock()
@@ -485,8 +526,10 @@ def is_pending() -> bool:
 
 
 def finish_pending() -> None:
-    """Do what a SIGTERM that came in the middle of a batch asks for."""
-    while _pending:
+    """Do what a SIGTERM that came in the middle of a call asks for: in the main thread, which it came to."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    while _pending and not any(run.is_busy() for run in list(_open)):
         _terminate(*_pending.pop())
 
 
@@ -499,7 +542,7 @@ def _close_all() -> None:
 def _terminate(number: int, frame: FrameType | None) -> None:
     """Flush every run, then do what SIGTERM did before."""
     if any(run.is_busy() for run in _open):
-        # A half-written batch must not be handed over; the end of the batch comes back here.
+        # A half-written batch must not be handed over; the end of the call comes back here.
         _pending.append((number, frame))
         return
     if callable(_before) or _before == signal.SIG_IGN:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from xaicli.recorder.facts import fact_table, kinds_before
 from xaicli.recorder.parts import store_table
 from xaicli.recorder.process import Process
 from xaicli.recorder.tokens import words_of_inputs
-from xaicli.recorder.transfer import Intake
+from xaicli.recorder.transfer import Intake, held
 from xaicli.tables.fact_file import read_fact_file
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.records import common, encode_scalars, encode_table, with_ids
@@ -49,6 +50,7 @@ class Records:
     _facts_before: bool
     _counted: bool
     strict: bool
+    _closed: bool
 
     @property
     def writer(self) -> tuple[int, int]:
@@ -107,15 +109,18 @@ class Records:
         Raises:
             ValueError: With `strict`: a value is no number; it is named. Else it alone is left out, and counted.
         """
+        state = self.state
+        moment = (state.mode or "", state.ds_id, state.epoch_idx or None, state.global_step)
+        self._make("scalars", lambda: _scalars_in(values), self._log_scalars, values, moment)
+
+    def _log_scalars(self, values: Mapping[str, Any], at: tuple[str, str, int | None, int | None]) -> None:
         try:
             self._need_usable()
             if not isinstance(values, Mapping):
                 raise ValueError(f"log takes a mapping of names to numbers, not {type(values).__name__}")
-            state = self.state
             self._go_on_counting()
-            times = (state.epoch_idx or None, state.global_step, state.log_count)
-            moment = scalars.Moment(state.mode or "", state.ds_id, *times, *self.writer)
-            state.log_count += 1
+            moment = scalars.Moment(*at, self.state.log_count, *self.writer)
+            self.state.log_count += 1
 
             def keep(found: Any) -> None:
                 if rows := scalars.scalar_rows(found, moment, self._drop_record, self._alter_scalar):
@@ -145,10 +150,13 @@ class Records:
             ValueError: With `strict`: they are no pictures, have values that are not finite, or are not as many as the
                 ids.
         """
+        where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
+        self._make("media", lambda: media.count(sample_id, images), self._log_images, sample_id, images, where)
+
+    def _log_images(self, sample_id: Any, images: Any, where: Mapping[str, str]) -> None:
         try:
             self._need_usable()
             kind = self._process.catalogue.dtype("sample_id")
-            where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
 
             def keep(found: Any) -> None:
                 listeners = media.Listeners(self._drop_media, self._alter_media, self._note)
@@ -175,10 +183,14 @@ class Records:
         Raises:
             ValueError: With `strict`: they are not as many as the ids.
         """
+        where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
+        named = (sample_id, inputs, label)
+        self._make("inputs", lambda: media.count(*named), self._log_inputs, *named, tokens, where)
+
+    def _log_inputs(self, sample_id: Any, inputs: Any, label: Any, tokens: Any, where: Mapping[str, str]) -> None:
         try:
             self._need_usable()
             kind = self._process.catalogue.dtype("sample_id")
-            where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
 
             def keep(found: Any) -> None:
                 ids, arrays, label = found
@@ -274,6 +286,9 @@ class Records:
         Raises:
             ValueError: With `strict`: a fact cannot be kept; it is named. Else it alone is left out, and counted.
         """
+        self._make("facts", lambda: media.count(sample_id, *named.values()), self._log_facts, sample_id, facts, named)
+
+    def _log_facts(self, sample_id: Any, facts: str | os.PathLike[str] | None, named: Mapping[str, Any]) -> None:
         try:
             self._need_usable()
             if facts is not None:
@@ -378,8 +393,35 @@ class Records:
 
     def _refuse_record(self, folder: str, error: Exception, what: Any) -> None:
         """Count what was refused as a whole; raise with `strict`."""
-        several = len([key for key in what if key not in scalars.AXES]) if isinstance(what, Mapping) else None
-        self._refuse(error, None, folder, media.count(what) if several is None else several)
+        self._refuse(error, None, folder, _scalars_in(what) if isinstance(what, Mapping) else media.count(what))
+
+    def _make(self, folder: str, records: Callable[[], int], call: Callable[..., None], *given: Any) -> None:
+        """Make a call; one that comes from within another, with copies of what was given, when that is done.
+
+        Args:
+            folder: Where its records go; "" for rows.
+            records: Says how many there are.
+            call: What to call.
+            given: Its arguments.
+
+        Raises:
+            ValueError: With `strict`: too many wait.
+        """
+        calls = self._process.calls
+        if not calls.is_within or self._closed:
+            try:
+                with calls.lock:
+                    call(*given)
+            finally:
+                self._leave()
+        elif not calls.put_aside(partial(call, *map(held, given))):
+            if self.strict:
+                raise ValueError("too many calls came from within one")
+            calls.over[folder] += records()
+
+    def _leave(self) -> None:
+        """At the end of a call: make those that came from within it."""
+        raise NotImplementedError
 
     def add_metrics_data(
         self,
@@ -551,6 +593,13 @@ class Records:
                 raise
             self._tell(f"best checkpoint by {metric}", error)
             return None
+
+
+def _scalars_in(values: Any) -> int:
+    """How many scalars are given, the time not among them."""
+    if not isinstance(values, Mapping):
+        return media.count(values)
+    return len([key for key in values if key not in scalars.AXES])
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -43,6 +43,7 @@ from xaicli.recorder.media import count
 from xaicli.recorder.process import Process
 from xaicli.recorder.records import Records
 from xaicli.recorder.transfer import Intake
+from xaicli.recorder.writer import is_background
 from xaicli.state import TrainingState
 from xaicli.store.objects import is_url
 from xaicli.traceability import describe_environment
@@ -59,6 +60,8 @@ DRAIN_SECONDS = 2.0
 
 
 T = TypeVar("T")
+_Given = tuple[Any, Any, Any, Any, Any, Mapping[str, Any]]
+"""Ids, labels, predictions, logits, probabilities and metrics as the caller gave them."""
 
 
 class Loops:
@@ -130,8 +133,10 @@ class Loops:
         return said if said and said.by == "resume_from" else None
 
     def _publish(self) -> None:
-        if self._process.fault:
-            return
+        if not self._process.fault:
+            self._process.calls.within(self._publish_now)
+
+    def _publish_now(self) -> None:
         try:
             self.state.note_start(self._process.settle().attempt, self._environment)
             self.state.publish()
@@ -238,6 +243,8 @@ class Run(Loops, Records):
             ignore_label=ignore_label if isinstance(ignore_label, int) else None,
         )
         self._process.is_uploaded = self._uploader is not None
+        self._calls = self._process.calls
+        self._closed = False
         self.layout = self._process.layout
         self.state: State = TrainingState(
             self.layout,
@@ -268,7 +275,6 @@ class Run(Loops, Records):
         self._intake = Intake(batches, self._process.samples, self._refuse, self._lose)
         if not strict:  # which raises, and in the training's thread alone
             self._process.keep_arrived = _if_alive(self._intake)
-        self._closed = False
         self._ended = False
         self._places: dict[tuple[Folder, int | None], Place] = {}
         self._kinds: dict[str, str] = {}
@@ -328,47 +334,107 @@ class Run(Loops, Records):
         Raises:
             ValueError: With `strict`: a column cannot be kept; it is named. Else it alone is left out, and counted.
         """
+        calls = self._calls
+        lock = calls.lock
+        if lock._is_owned() and not self._closed:  # type: ignore[attr-defined]
+            given = (sample_id, label, prediction, logits, probs, metrics)
+            self._put_samples_aside(given, mode, ds_id, epoch, step, eval_pass, keep_tokens)
+            return
         try:
-            state = self.state
-            if self._unusable is None and logits is None and probs is None and eval_pass is None:
-                # It may be like the one before, in a place where there were some.
-                here = state.here
-                at_epoch = (state.epoch_idx if here.epoch is None else here.epoch) if epoch is None else epoch
-                folder = (mode or here.mode or "train", here.ds_id if ds_id is None else ds_id, at_epoch)
-                place = self._places.get((folder, here.passes.get(folder)))
-                # An epoch of 0 that no caller names is looked at for samples that come again.
-                if place is not None and type(at_epoch) is int and (at_epoch or epoch is not None):
-                    at_step = state.global_step if step is None else step
-                    if self._intake.add_usual(place, at_step, sample_id, label, prediction, metrics):
-                        if process.is_pending():
-                            process.finish_pending()
-                        return
-            at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
-            at_epoch = state.epoch_of_rows if epoch is None else whole_number("epoch", epoch)
-            at_step = state.global_step if step is None else self._named_step(step, sample_id)
-            is_named = epoch is not None or bool(at_epoch)
-            if at_step is None and not is_named and at_mode == Mode.TRAIN and not self._process.fault:
-                at_epoch, _ = self._behind_all()
-            if at_epoch % self._epoch_frequency:
-                return
-            self._need_usable()
-            keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
-            tokens = self._keep_tokens if keep_tokens is None else keep_tokens
-            folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
-            told = None if eval_pass is None else self._named_pass(eval_pass, sample_id)
-            turn = state.pass_of(folder) if told is None else state.note_pass(folder, told)
-            begins = is_named and at_mode == Mode.TRAIN and not turn
-            at_step = self._step_without_any(at_epoch, begins) if at_step is None else at_step
-            if epoch is None and not at_epoch and not self._unnamed.is_said:
-                self._look_for_repeats(folder, turn, sample_id)
-            place = self._places.get((folder, turn))
-            if place is None:
-                place = self._places[folder, turn] = checked_place(*folder, turn)
-            self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep, tokens)
-            if process.is_pending():
-                process.finish_pending()
-        except Exception as error:
-            self._refuse(error, count(sample_id, label, prediction, logits, probs, *metrics.values()))
+            with lock:
+                try:
+                    state = self.state
+                    if self._unusable is None and logits is None and probs is None and eval_pass is None:
+                        # It may be like the one before, in a place where there were some.
+                        here = state.here
+                        at_epoch = (state.epoch_idx if here.epoch is None else here.epoch) if epoch is None else epoch
+                        folder = (mode or here.mode or "train", here.ds_id if ds_id is None else ds_id, at_epoch)
+                        place = self._places.get((folder, here.passes.get(folder)))
+                        # An epoch of 0 that no caller names is looked at for samples that come again.
+                        if place is not None and type(at_epoch) is int and (at_epoch or epoch is not None):
+                            at_step = state.global_step if step is None else step
+                            if self._intake.add_usual(place, at_step, sample_id, label, prediction, metrics):
+                                return
+                    given = (sample_id, label, prediction, logits, probs, metrics)
+                    self._add_samples(given, mode, ds_id, epoch, step, eval_pass, keep_tokens)
+                except Exception as error:
+                    self._refuse(error, count(sample_id, label, prediction, logits, probs, *metrics.values()))
+        finally:
+            if calls.aside or calls.after or process.is_pending():
+                self._leave()
+
+    def _add_samples(
+        self,
+        given: _Given,
+        mode: str | None,
+        ds_id: str | None,
+        epoch: int | None,
+        step: int | None,
+        eval_pass: int | None,
+        keep_tokens: bool | None,
+        walk: dict[Folder, int] | None = None,
+    ) -> None:
+        """Record a batch, whatever it is like.
+
+        Args:
+            given: As `log_samples` takes them, the metrics last.
+            mode: Likewise.
+            ds_id: Likewise.
+            epoch: Likewise.
+            step: Likewise.
+            eval_pass: Likewise.
+            keep_tokens: Likewise.
+            walk: The walk over the dataset that it is of; that of now when None.
+        """
+        state, (sample_id, label, prediction, logits, probs, metrics) = self.state, given
+        at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
+        at_epoch = state.epoch_of_rows if epoch is None else whole_number("epoch", epoch)
+        at_step = state.global_step if step is None else self._named_step(step, sample_id)
+        is_named = epoch is not None or bool(at_epoch)
+        if at_step is None and not is_named and at_mode == Mode.TRAIN and not self._process.fault:
+            at_epoch, _ = self._behind_all()
+        if at_epoch % self._epoch_frequency:
+            return
+        self._need_usable()
+        keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
+        tokens = self._keep_tokens if keep_tokens is None else keep_tokens
+        folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
+        told = None if eval_pass is None else self._named_pass(eval_pass, sample_id)
+        turn = state.pass_of(folder, walk) if told is None else state.note_pass(folder, told)
+        begins = is_named and at_mode == Mode.TRAIN and not turn
+        at_step = self._step_without_any(at_epoch, begins) if at_step is None else at_step
+        if epoch is None and not at_epoch and not self._unnamed.is_said:
+            self._look_for_repeats(folder, turn, sample_id)
+        place = self._places.get((folder, turn))
+        if place is None:
+            place = self._places[folder, turn] = checked_place(*folder, turn)
+        self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep, tokens)
+
+    def _put_samples_aside(
+        self,
+        given: _Given,
+        mode: str | None,
+        ds_id: str | None,
+        epoch: int | None,
+        step: int | None,
+        eval_pass: int | None,
+        keep_tokens: bool | None,
+    ) -> None:
+        """Record a batch that comes from within a call when that is done, in the place where it was logged."""
+        state = self.state
+        at_mode, at_ds_id = mode or state.mode or "train", state.ds_id if ds_id is None else ds_id
+        walk = state.walk_of(MODES[at_mode], at_ds_id) if at_mode in MODES else None
+        at_epoch = (state.epoch_of_rows or None) if epoch is None else epoch
+        at_step = state.global_step if step is None else step
+        rows = count(*given[:-1], *given[-1].values())
+
+        def add(held: _Given) -> None:
+            try:
+                self._add_samples(held, at_mode, at_ds_id, at_epoch, at_step, eval_pass, keep_tokens, walk)
+            except Exception as error:
+                self._refuse(error, rows)
+
+        self._make("", lambda: rows, add, given)
 
     def miss(self, rows: int, reason: str) -> None:
         """Count rows that a training had and that could not be taken from it, with the reason.
@@ -376,7 +442,7 @@ class Run(Loops, Records):
         Raises:
             ValueError: With `strict`.
         """
-        self._refuse(ValueError(reason), rows)
+        self._make("", lambda: rows, lambda: self._refuse(ValueError(reason), rows))
 
     def _look_for_repeats(self, folder: Folder, turn: int, sample_id: Any) -> None:
         """Say once that a loop which names no epochs comes to samples again: their rows are all of epoch 0."""
@@ -430,25 +496,52 @@ class Run(Loops, Records):
     def flush(self) -> None:
         """Put everything logged so far into files; they survive power loss when this returns.
 
+        Called from within another call, as by the handler of a signal, it is done when that ends.
+
         Raises:
             XaiError: With `strict`: something could not be written.
         """
-        if not self.flush_within(None) and self.strict:
-            raise XaiError(f"{self.layout.root}: not everything could be written", hint="see the warning before")
+        if self._calls.is_within:
+            if not self._closed and self.flush not in self._calls.after:
+                self._calls.after.append(self.flush)
+            return
+        try:
+            if not self.flush_within(None) and self.strict:
+                raise XaiError(f"{self.layout.root}: not everything could be written", hint="see the warning before")
+        finally:
+            self._leave()
 
     def flush_within(self, seconds: float | None) -> bool:
         """Flush for at most this long; False where not everything could be written."""
         if self._closed:
             return True
         self._publish()
-        self._intake.drain(math.inf if seconds is None else seconds)
+        self._calls.within(lambda: self._intake.drain(math.inf if seconds is None else seconds))
         return self._process.flush(seconds)
 
     def close(self) -> None:
-        """Flush, for a bounded time, and end. What a full disk keeps out is counted."""
+        """Flush, for a bounded time, and end. What a full disk keeps out is counted.
+
+        Called from within another call, as by the handler of a signal, it is done when that ends.
+        """
         if self._ended:
             return
-        self._closed = True
+        if self._calls.is_within:
+            if not self._closed and self.close not in self._calls.after:
+                self._calls.after.append(self.close)
+            return
+        if is_background():  # the writer cannot wait for itself
+            process.let_go(self)
+            return
+        try:
+            self._closed = True
+            with self._calls.lock:
+                self._end()
+        finally:
+            self._leave()
+        process.forget(self)
+
+    def _end(self) -> None:
         self._unusable = ValueError(f"the run {self.layout.root} is closed")
         # Interrupted anywhere, a second call finishes what is left.
         for end in (self._publish, self._end_transfers, self._process.close, self._end_uploads):
@@ -457,7 +550,6 @@ class Run(Loops, Records):
             except Exception as error:  # the training's own error must be what leaves its `with` block
                 self._process.ledger.warn(f"close {end.__name__}", f"xai: closing {self.layout.root}: {error}")
         self._ended = True
-        process.forget(self)
 
     def _end_transfers(self) -> None:
         self._intake.drain(DRAIN_SECONDS)
@@ -474,8 +566,18 @@ class Run(Loops, Records):
         process.let_go(self)
 
     def is_busy(self) -> bool:
-        """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
-        return self._process.samples.is_busy
+        """Whether this thread, interrupted by a signal, is in the middle of a call."""
+        return self._calls.is_within
+
+    def _leave(self) -> None:
+        """At the end of a call: make those that came from within it, and heed a SIGTERM."""
+        if self._calls.is_within:
+            return
+        try:
+            self._calls.finish()
+        finally:
+            if process.is_pending():
+                process.finish_pending()
 
     def stats(self) -> dict[str, Any]:
         """Counters: rows logged, stored, dropped (and why), stalls, files, bytes."""

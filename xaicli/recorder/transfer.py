@@ -478,3 +478,19 @@ def _own_copy(value: Any) -> Any:
     if columns.is_tensor(value):
         value = columns.tensor_to_array(value)
     return np.array(value) if isinstance(value, np.ndarray) else list(value) if isinstance(value, list) else value
+
+
+def held(value: Any) -> Any:
+    """A value as it is now, whatever its owner writes to it later; what cannot be copied is itself."""
+    try:
+        if is_remote(value):
+            return value.detach().clone()
+        if isinstance(value, Mapping):
+            return {key: held(one) for key, one in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(map(held, value))
+        if hasattr(value, "to_numpy") and hasattr(value, "copy"):
+            return value.copy()
+        return _own_copy(value)
+    except Exception:  # told of where it is checked
+        return value

@@ -69,11 +69,6 @@ class SampleStream:
             self._append_next(place, step, plan, rows, values)
         self._ledger.rows_logged += rows
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
-        return bool(self.lock._is_owned())  # type: ignore[attr-defined]
-
     def append_records(self, folder: str, records: int, payload: bytes) -> bool:
         """Keep records beside samples; False where there is no room for them."""
         number = RECORD_FOLDERS.index(folder)
@@ -124,7 +119,8 @@ class SampleStream:
                 self._writer.submit(AllocateJob(self._pool))
         if wanted:
             self._pool.grow(wanted)
-        segment = self._pool.take(is_failing=self._writer.is_failing)
+        # The writer itself, whose thread may log too, would wait for itself.
+        segment = self._pool.take(is_failing=self._writer.is_failing or is_background())
         if segment is None:
             return None
         segment.begin(self._origin, self._sequence)
@@ -265,6 +261,7 @@ class Writer:
         on_timer: Callable[[], None],
         on_beat: Callable[[], None] = lambda: None,
         on_failure: Callable[[], bool] = lambda: False,
+        within: Callable[[Callable[[], object]], object] = lambda work: work(),
     ) -> None:
         """
         Args:
@@ -273,7 +270,9 @@ class Writer:
             on_timer: Hands over what is held.
             on_beat: Says that the process lives.
             on_failure: Finds out why a file cannot be written; True where it says so itself.
+            within: Does work as a call, which records that come from within it wait for.
         """
+        self._within = within
         self._on_failure = on_failure
         self._on_beat = on_beat
         self._ledger = ledger
@@ -310,6 +309,8 @@ class Writer:
         Returns:
             Whether all are stored.
         """
+        if threading.current_thread() is self._thread:  # a hook of the caller's that is called while it writes
+            return not self._jobs
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             failures = self._ledger.write_failures
@@ -345,7 +346,7 @@ class Writer:
     def _store_all(self) -> None:
         while job := self._next():
             try:
-                job.store()
+                self._within(job.store)
             except (OSError, MemoryError) as error:  # the rows stay where they are, and it is tried again
                 self._note_failure(error)
                 continue
@@ -363,7 +364,7 @@ class Writer:
         beat = time.monotonic() + BEAT_SECONDS
         while True:
             if time.monotonic() >= beat:
-                self._on_beat()
+                self._within(self._on_beat)
                 beat = time.monotonic() + BEAT_SECONDS
             with self._changed:
                 now = time.monotonic()
@@ -378,7 +379,7 @@ class Writer:
                     self._changed.wait(max(0.01, min(until, beat) - now))
                     continue
             # Outside the lock: the timer takes the recorder's lock, under which jobs are handed over.
-            self._on_timer()
+            self._within(self._on_timer)
             tick = time.monotonic() + self._interval
 
     def _note_failure(self, error: Exception) -> None:

@@ -416,15 +416,25 @@ class Progress:
         _take_turns(self.here, (at, name), {})
         return self.begun.get((at, name, self.epoch_of_rows if epoch is None else epoch), -1) + 1
 
-    def pass_of(self, place: tuple[str, str, int]) -> int:
-        """The pass of rows that come now: the first that a walk has in an epoch make it one more there."""
+    def walk_of(self, mode: str, ds_id: str) -> dict[tuple[str, str, int], int]:
+        """The passes of the walk that rows which come now are of, for `pass_of`."""
+        return self._current_turns((mode, ds_id))
+
+    def pass_of(self, place: tuple[str, str, int], walk: dict[tuple[str, str, int], int] | None = None) -> int:
+        """The pass of rows: the first that a walk has in an epoch make it one more there.
+
+        Args:
+            place: Their mode, dataset and epoch.
+            walk: What `walk_of` gave when they came; that of now when None.
+        """
         with self._entering:
-            turns = self._current_turns(place[:2])
-            turn = turns.get(place)
-            if turn is None:
-                turn = turns[place] = self.begun.get(place, -1) + 1
+            current = self._current_turns(place[:2])
+            turns = current if walk is None else walk
+            # `setdefault`: the handler of a signal may have been here meanwhile, in the same walk.
+            turn = turns.setdefault(place, self.begun.get(place, -1) + 1)
             self.begun[place] = max(turn, self.begun.get(place, -1))
-        self.here.passes[place] = turn
+        if turns is current:
+            self.here.passes[place] = turn
         return turn
 
     def note_pass(self, place: tuple[str, str, int], told: int) -> int:
@@ -444,7 +454,7 @@ class Progress:
         turns = self.here.turns
         with self._entering:
             if key not in turns:
-                turns[key] = {place: turn for place, turn in self.begun.items() if place[:2] == key}
+                turns.setdefault(key, {place: turn for place, turn in list(self.begun.items()) if place[:2] == key})
             return turns[key]
 
     def reset(self, name: str | int | None = None) -> None:
@@ -515,8 +525,8 @@ def _take_turns(here: Here, key: tuple[str, str], turns: dict[tuple[str, str, in
     """Rows of a mode and dataset are of another walk from now on."""
     if here.turns.get(key) is not turns:
         here.turns[key] = turns
-        for place in [known for known in here.passes if known[:2] == key]:
-            del here.passes[place]
+        for place in [known for known in list(here.passes) if known[:2] == key]:
+            here.passes.pop(place, None)
 
 
 def count_gpus() -> int:
