@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from tests.recorder.fake_cuda import FakeCuda, on_device, run_on
-from tests.recorder.recorded import rows
+from tests.recorder.recorded import column, rows
 from xaicli.recorder.device import derive_on_device, derive_sequences_on_device
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
@@ -248,3 +248,31 @@ def test_arrays_without_axes_are_labels_as_numbers_are(tmp_path: Path, make: Any
     found = sorted(rows(tmp_path / "run").to_pylist(), key=lambda row: row["sample_id"])
     assert [row["label"] for row in found] == [0, 1, 2, 0]
     assert [row["correct"] for row in found] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("ignore_label", "label"),
+    [("void", [0, 1, 0]), (1, ["cat", "void", "cat"]), ("void", ["cat", "void", "cat"]), (1, [0, 1, 0])],
+)
+@pytest.mark.parametrize("as_array", [False, True])
+def test_the_ignored_label_is_known_by_its_name_and_by_its_number(
+    tmp_path: Path, ignore_label: int | str, label: list[Any], as_array: bool
+) -> None:
+    given = np.array(label) if as_array and isinstance(label[0], int) else label
+    with Run(tmp_path / "run", strict=True, label_names=["cat", "void"], ignore_label=ignore_label) as run:
+        for step in range(2):  # the second batch is like the one before
+            ids = np.arange(3) + 3 * step
+            run.log_samples(sample_id=ids, label=given, prediction=given, mode="train", epoch=1, step=step)
+    cat = label[0]
+    assert column(tmp_path / "run", "label") == [cat, None, cat] * 2
+    assert column(tmp_path / "run", "correct") == [True, None, True] * 2
+
+
+@pytest.mark.parametrize(("ignore_label", "label"), [("void", [0, 1]), (7, ["cat", "dog"])])
+def test_an_ignored_label_of_another_kind_than_the_labels_is_told(
+    tmp_path: Path, ignore_label: int | str, label: list[Any]
+) -> None:
+    told = pytest.warns(RecorderWarning, match=f"ignore_label={ignore_label!r} is none of the labels")
+    with told, Run(tmp_path / "run", ignore_label=ignore_label) as run:
+        run.log_samples(sample_id=[0, 1], label=label, mode="train", epoch=1, step=1)
+    assert column(tmp_path / "run", "label") == label

@@ -20,6 +20,7 @@ from xaicli.heads.decision import Known, OriginOf, decide
 from xaicli.heads.head import Head, Task
 from xaicli.integrations.identity import NO_IDS, chosen, entries_of, ids_of, may_be_ids, place_of_ids, size_of
 from xaicli.recorder.attempt import find_world_size
+from xaicli.recorder.config import ignored_forms
 from xaicli.recorder.run import Run
 from xaicli.tables.table import Table
 
@@ -181,8 +182,7 @@ class Recording:
     @property
     def void_label(self) -> int | None:
         """The whole number among the run's labels that stands for none."""
-        label = self.run.manifest.ignore_label
-        return label if isinstance(label, int) else None
+        return ignored_forms(self.run.manifest.ignore_label, self.run.manifest.label_names)[0]
 
     def described(self, config: Mapping[str, Any], label_names: Sequence[str] | None = None) -> None:
         """Take what the framework knows as the configuration and the classes' names of a run begun here."""

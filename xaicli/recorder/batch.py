@@ -17,6 +17,7 @@ from xaicli import vocabulary as words
 from xaicli.heads.head import Task
 from xaicli.recorder import columns
 from xaicli.recorder.columns import Column, Texts, is_remote
+from xaicli.recorder.config import ignored_forms
 from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import Plan
 from xaicli.wal import derived
@@ -125,8 +126,7 @@ class Batches:
         self._drop = drop
         self._strict = strict
         self.task = task
-        self._ignored_label = ignore_label
-        self.ignored = ignore_label if isinstance(ignore_label, int) else None
+        self.ignored, self._ignored_text = ignored_forms(ignore_label, label_names)
         self._note = note
         self._alter = alter
         self._ignore = ignore
@@ -524,12 +524,26 @@ class Batches:
 
     def _without_ignored(self, name: str, column: Column) -> Column:
         """Labels with those that stand for none missing, and counted."""
-        if name != words.LABEL or self._ignored_label is None:
+        if name != words.LABEL:
             return column
-        column, ignored = columns.without_ignored(column, self._ignored_label)
+        label: int | str | None = self._ignored_text if isinstance(column, list) else self.ignored
+        if label is None:
+            self._tell_of_other_kind(column)
+            return column
+        column, ignored = columns.without_ignored(column, label)
         if ignored:
             self._ignore(ignored)
         return column
+
+    def _tell_of_other_kind(self, column: Column) -> None:
+        """Say once that labels are of another kind than the one that stands for none."""
+        given: int | str | None = self.ignored if self._ignored_text is None else self._ignored_text
+        if given in (None, NUMBER_LIKE_ANY):
+            return
+        are = "texts" if isinstance(column, list) else "whole numbers"
+        self._note(
+            f"ignore_label={given!r} is none of the labels, which are {are}, nor of label_names: it ignores none"
+        )
 
     def _by_names(self, name: str, column: Column, names: tuple[str, ...]) -> Column:
         """Classes by their numbers as names, by their names as numbers; those that are neither missing, and told of."""

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from operator import index
 from types import SimpleNamespace
@@ -229,6 +229,19 @@ def ignored_label(given: Any) -> int | str | None:
         return index(given)
     except TypeError:
         raise ValueError(f"ignore_label={given!r} is no label: one whole number, one text, or None") from None
+
+
+def ignored_forms(label: int | str | None, names: Sequence[str] | None) -> tuple[int | None, str | None]:
+    """The ignored label as a whole number and as a text: `label_names` say the one that is not given.
+
+    Args:
+        label: As `ignored_label` gives it.
+        names: The classes' names, in the order of the scores.
+    """
+    known = list(map(str, names or ()))
+    if isinstance(label, str):
+        return (known.index(label) if label in known else None), label
+    return label, (known[label] if label is not None and 0 <= label < len(known) else None)
 
 
 def names_of_classes(given: Any) -> tuple[Any, ...] | None:

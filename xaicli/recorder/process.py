@@ -34,6 +34,7 @@ from xaicli.locks import beat, boot_id, release
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import attempt as attempts
 from xaicli.recorder.calls import MOST_ASIDE, Calls
+from xaicli.recorder.config import ignored_forms
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.parts import recover
 from xaicli.recorder.schema import Catalogue, SaveColumns, open_manifest
@@ -71,7 +72,7 @@ class Process:
         resume: str,
         strict: bool,
         takes_back: TakesBack | None = None,
-        ignore_label: int | None = None,
+        ignore_label: int | str | None = None,
     ) -> None:
         """
         Args:
@@ -90,7 +91,6 @@ class Process:
         self.fault = ""
         self.takes_back = takes_back
         self._rank = rank
-        self._ignore_label = ignore_label
         self._claim: attempts.Claim | None = None
         self._claiming = threading.RLock()
         self._is_claiming = False
@@ -113,6 +113,7 @@ class Process:
         for message in said:
             self.ledger.warn(message, f"xai: {layout.root}: {message}")
         self._opened_with = manifest.columns
+        self._ignore_label, _ = ignored_forms(ignore_label, manifest.label_names)
         self.catalogue = Catalogue(layout, manifest, self._save_columns)
         self.writer = Writer(
             self.ledger,

@@ -197,7 +197,8 @@ class Run(Loops, Records):
                 `state.load_state`.
             task: What an output means: classification, binary, multilabel, regression or sequence; taken from the first
                 batch when None.
-            ignore_label: The label that stands for none: such a sample is neither right nor wrong. None for no such.
+            ignore_label: The label that stands for none, by its number or its name in `label_names`: such a sample is
+                neither right nor wrong. None for no such.
                 Of a regression -100 is a number like any other; another one is honoured.
             keep_tokens: Of sequences, keep the loss of every token (float16).
             facts: A CSV, Parquet or JSON-lines file of what the samples are, as of `log_facts`.
@@ -240,7 +241,7 @@ class Run(Loops, Records):
             resume=resume,
             strict=strict,
             takes_back=takes_back,
-            ignore_label=ignore_label if isinstance(ignore_label, int) else None,
+            ignore_label=ignore_label,
         )
         self._process.is_uploaded = self._uploader is not None
         self._calls = self._process.calls
