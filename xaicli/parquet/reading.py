@@ -113,18 +113,22 @@ class Contents:
         self._lock = threading.Lock()
 
     def of(self, path: Path) -> bytes | None:
-        """The bytes of a file; None where it is too large to keep, or enough are kept already.
+        """The bytes of a file; None where it is too large to keep, or enough are kept already, or it cannot be read.
 
         Raises:
             FileNotFoundError: There is no such file.
-            OSError: It cannot be read.
         """
         with self._lock:
             if (known := self._kept.get(path)) is not None:
                 return known
-            if path.stat().st_size > min(_SMALL, _MOST - self._bytes):
-                return None
-            content = path.read_bytes()
+            try:
+                if path.stat().st_size > min(_SMALL, _MOST - self._bytes):
+                    return None
+                content = path.read_bytes()
+            except FileNotFoundError:
+                raise
+            except OSError:
+                return None  # Whoever opens it says why.
             self._kept[path] = content
             self._bytes += len(content)
             return content

@@ -199,7 +199,8 @@ def runs(folder: Path) -> Answer:
         Rows run (its path), name, created_at, modes, epochs (how many), rows (as recorded, not verified), accuracy (the
         share of right predictions in the last epoch of eval, else of train; null without predictions, and with several
         data sets), state (`running`, `finished`, `crashed`), seconds (that its attempts were recorded for; null where
-        they do not say), metrics, problem (why it cannot be read; null where it can); by path.
+        they do not say), metrics, problem (why it cannot be read; null where it can); by path. Damaged files that were
+        met are left out and counted; not every byte is verified.
 
     Raises:
         XaiError: There is no such folder.
@@ -207,20 +208,26 @@ def runs(folder: Path) -> Answer:
     if not folder.is_dir():
         raise XaiError(f"{folder} is no folder", hint="xai ls [FOLDER] lists the runs at or below a folder")
     found = find_runs(folder)
-    data = pl.DataFrame([_row(layout) for layout in found], schema=_SCHEMA, orient="row")
+    rows, damaged = [], []
+    for layout in found:
+        row, left_out = _row(layout)
+        rows.append(row)
+        damaged += [f"{row['run']}/{path}" for path in left_out]
+    data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     return Answer(
         command="ls",
         run=str(folder),
         selection={},
         data=data,
-        counts=Counts(rows=data.height),
+        counts=Counts(rows=data.height, damaged=tuple(damaged)),
         warnings=()
         if found
         else (f"there are no runs at or below {folder.resolve() if folder == Path() else folder}",),
     )
 
 
-def _row(layout: RunLayout) -> dict[str, Any]:
+def _row(layout: RunLayout) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A run's row, and its files that were left out as damaged."""
     row: dict[str, Any] = dict.fromkeys(_SCHEMA) | {"run": spelled(layout.described)}
     try:
         reader = Reader(layout)
@@ -228,7 +235,7 @@ def _row(layout: RunLayout) -> dict[str, Any]:
         modes = reader.modes()
         pairs = [(mode, ds_id) for mode in modes for ds_id in reader.ds_ids(mode)]
         places = [Place(*pair, epoch) for pair in pairs for epoch in reader.epochs(*pair)]
-        return row | {
+        row |= {
             "name": spelled(manifest.name or layout.root.resolve().name),
             "created_at": manifest.created_at,
             "modes": modes,
@@ -239,8 +246,11 @@ def _row(layout: RunLayout) -> dict[str, Any]:
             "seconds": _seconds(layout),
             "metrics": list(reader.metrics),
         }
+        return row, reader.damaged
     except XaiError as error:
-        return row | {"problem": spelled(error.message)}
+        return row | {"problem": spelled(error.message)}, ()
+    except OSError as error:
+        return row | {"problem": spelled(f"{error.strerror or error}: {error.filename or layout.described}")}, ()
 
 
 def _accuracy(reader: Reader) -> float | None:

@@ -1,0 +1,78 @@
+"""A file or folder that may not be read costs itself, not the runs beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xaicli.cli import main
+
+
+@pytest.fixture
+def two_runs(sample_run: Path, tmp_path: Path) -> Path:
+    for name in ("closed", "good"):
+        shutil.copytree(sample_run, tmp_path / "runs" / name)
+    return tmp_path / "runs"
+
+
+def listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert main(["ls", str(folder), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
+    """Reading a path, or listing it, is refused from now on, whoever asks: root may read everything."""
+    read, scan = Path.read_bytes, os.scandir
+
+    def read_bytes(path: Path) -> bytes:
+        if closed == path or closed in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    def scandir(path: object = ".") -> object:
+        if Path(str(path)) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("os.scandir", scandir)
+
+
+def test_a_file_that_is_damaged_is_counted_in_the_list_of_runs(
+    two_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = max((two_runs / "closed" / "data").rglob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:300])
+    found = listed(two_runs, capsys)
+    assert found["counts"] == {"rows": 2, "damaged": [part.as_posix()]}
+    closed, good = found["rows"]
+    assert closed["rows"] < good["rows"]
+    assert closed["problem"] is good["problem"] is None
+
+
+def test_a_small_file_that_cannot_be_read_is_left_to_whoever_opens_it(
+    two_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xaicli.parquet import Contents
+
+    part = max((two_runs / "closed" / "data").rglob("*.parquet"))
+    refuse(monkeypatch, part)
+    assert Contents().of(part) is None
+    with pytest.raises(FileNotFoundError):
+        Contents().of(part.with_name("gone.parquet"))
+
+
+def test_a_folder_that_may_not_be_read_costs_its_run_alone(
+    two_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = max(path for path in (two_runs / "closed" / "data").rglob("epoch=*"))
+    refuse(monkeypatch, folder)
+    closed, good = listed(two_runs, capsys)["rows"]
+    assert closed["problem"] == f"Permission denied: {folder}"
+    assert (good["problem"], good["state"]) == (None, "finished")
