@@ -35,7 +35,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
             raise PermissionError(13, "Permission denied", str(path))
         return read(path)
 
-    def scandir(path: object = ".") -> object:
+    def scandir(path: Any = ".") -> Any:
         if Path(str(path)) == closed:
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
