@@ -34,6 +34,7 @@ from xaicli.queries.resolution import resolve
 from xaicli.queries.selection import Selection
 from xaicli.reader import Reader, open_reader
 from xaicli.recorder.run import Run
+from xaicli.report.model import Table
 
 
 @pytest.fixture(scope="module")
@@ -260,12 +261,23 @@ def test_a_departing_label_is_found(tmp_path: Path) -> None:
     assert "mean loss 3" in data["reason"][0]
 
 
-def test_jumps_are_the_largest(run: Planted) -> None:
-    reader, selection, found = passed(run)
-    data = rank_jumps(reader, selection, found, top=7).data
-    every = dynamics(reader, selection).data
-    assert data["score"].to_list() == every["rank_jump"].top_k(7).to_list()
-    assert set(data["direction"]) <= {"up", "down"}
+def test_jumps_are_the_largest(tmp_path: Path) -> None:
+    """All ranks move a little at every epoch; every tenth sample once rises far, the lowest ones the farthest."""
+    rng, n = np.random.default_rng(6), 400
+    run = WrittenRun(tmp_path / "run")
+    level = np.linspace(1, 5, n)
+    for epoch in range(1, 9):
+        loss = level + rng.normal(0, 0.05, n)
+        if epoch >= 5:
+            loss[::10] = 5.5
+        run.write({"epoch": epoch, "sample_id": key, "label": 0, "loss": float(loss[key])} for key in range(n))
+    reader = open_reader(run.layout)
+    selection = resolve(reader)
+    data = rank_jumps(reader, selection, compute(reader, selection), top=7).data
+    assert data["score"].to_list() == dynamics(reader, selection).data["rank_jump"].top_k(7).to_list()
+    assert set(data["sample_id"]) <= set(range(0, 200, 10))
+    assert set(data["direction"]) == {"up"}
+    assert set(data["epoch"]) == {5}
 
 
 def test_ranks_that_hardly_move_are_no_news(tmp_path: Path) -> None:
@@ -649,3 +661,84 @@ def test_a_place_is_among_the_samples_that_have_the_value(tmp_path: Path) -> Non
     found = xaicli.open_run(tmp_path / "run").findings().data.filter(pl.col("finding") == "suspect")
     assert found.height
     assert all(reason.endswith("of 270 samples") for reason in found["reason"])
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 samples: 200 right by a hair, whose evidence is the strongest; 30 others contradicted in the first epochs."""
+    rng, n = np.random.default_rng(3), 600
+    label = np.arange(n) % 10
+    path = tmp_path_factory.mktemp("late") / "run"
+    with xaicli.Run(path) as run:
+        for epoch in range(1, 9):
+            logits = rng.normal(0, 0.01, (n, 10))
+            logits[np.arange(n), label] = 3 + rng.random(n)
+            logits[:200] = 0
+            logits[np.arange(200), label[:200]] = 0.02 + 0.02 * rng.random(200)
+            if epoch <= 3:
+                logits[np.arange(200, 230), (label[200:230] + 1) % 10] = 6
+            run.log_samples(sample_id=np.arange(n), label=label, logits=logits, mode="eval", epoch=epoch)
+    return path
+
+
+def test_who_was_never_contradicted_takes_no_suspects_place(late: Path) -> None:
+    opened, expected = xaicli.open_run(late), set(range(200, 230))
+    for top in (5, 10, 30, 100):
+        rows = opened.findings(top=top).data.filter(pl.col("finding") == "suspect")
+        assert rows.height == min(top, 30)
+        assert set(rows["sample_id"]) <= expected
+    result = opened.report()
+    told = json.loads(result.to_json())
+    assert [row["sample_id"] for row in told["suspects"]] == rows["sample_id"].to_list()
+    assert {row["sample_id"] for row in told["suspects"]} == expected
+    assert "No suspects" not in result.markdown()
+    assert [row["sample_id"] for row in result.report.tables["suspects"]().to_dicts()] == rows["sample_id"].to_list()
+
+
+def test_suspects_and_their_pairs_are_all_counted_where_not_all_are_listed(tmp_path: Path) -> None:
+    """250 of 1,000 labels are contradicted throughout: label 0 by 1 in 150 samples, label 2 by 3 in 100."""
+    rng, n = np.random.default_rng(5), 1000
+    label = np.arange(n) % 4
+    said = label.copy()
+    said[np.flatnonzero(label == 0)[:150]] = 1
+    said[np.flatnonzero(label == 2)[:100]] = 3
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 6):
+            logits = rng.normal(0, 0.1, (n, 4))
+            logits[np.arange(n), said] += 4
+            run.log_samples(sample_id=np.arange(n), label=label, logits=logits, mode="eval", epoch=epoch)
+    opened = xaicli.open_run(tmp_path / "run")
+    page, found = opened.report(), opened.findings()
+    told, first = json.loads(page.to_json()), json.loads(found.to_json())
+    assert len(told["suspects"]) == 100
+    for answer in (told, first):
+        assert answer["n_suspects"] == [{"mode": "eval", "ds_id": "", "n": 250}]
+        pairs = [(row["label"], row["suggested_label"], row["n"]) for row in answer["suspected_pairs"]]
+        assert pairs == [(0, 1, 150), (2, 3, 100)]
+    assert first["found"]["suspect"] == 250
+    assert "eval: the first 25 of 250 samples" in " ".join(page.markdown().split())
+    assert "The first 100 of 250 are in suspects.csv and report.json" in " ".join(page.markdown().split())
+    assert "suspected labels 10 of 250 (" in found.report.sentence
+
+
+def test_sudden_rank_changes_are_the_same_in_findings_and_on_the_page(tmp_path: Path) -> None:
+    """All ranks move a little at every epoch; sample 0 once rises from the lowest to the highest."""
+    rng, n = np.random.default_rng(6), 400
+    level = np.linspace(1, 5, n)
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 9):
+            loss = level + rng.normal(0, 0.3, n)
+            loss[0] = 1.0 if epoch < 5 else 5.0
+            run.log_samples(sample_id=np.arange(n), label=np.arange(n) % 3, loss=loss, mode="eval", epoch=epoch)
+    opened = xaicli.open_run(tmp_path / "run")
+    jumps = json.loads(opened.report().to_json())["rank_jumps"]
+    found = opened.findings(top=10).data.filter(pl.col("finding") == "rank_jump")
+    assert [row["sample_id"] for row in jumps] == found["sample_id"].to_list()
+    assert 0 in found["sample_id"].to_list()
+    assert any(
+        isinstance(b, Table)
+        for part in opened.report().report.sections
+        if part.anchor == "rank-changes"
+        for b in part.blocks
+    )
+    assert all(row["score"] >= 6 and abs(row["rank_to"] - row["rank_from"]) >= 0.1 for row in jumps)

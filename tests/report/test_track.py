@@ -76,7 +76,7 @@ def test_every_part_is_there(report: Report) -> None:
     assert {LineChart, Gallery, Table} <= kinds["histories"]
     assert {LineChart, Multiples, Table} <= kinds["labels"]
     assert ScatterChart in kinds["data-map"]
-    assert Table in kinds["suspects"] & kinds["label-issues"] & kinds["rank-changes"] & kinds["system"]
+    assert Table in kinds["suspects"] & kinds["label-issues"] & kinds["system"]
     assert kinds["scalars"] - {Text}
     assert not any(MapGrid in found for found in kinds.values())
 

@@ -106,6 +106,7 @@ class Gathered:
             "confusions": [_judged(found) for found in self.judgements],
             "spikes": self.steps.extra["spikes"] if self.steps else [],
             "label_noise": self.suspects.extra["label_noise"] if self.suspects else [],
+            "n_suspects": self.suspects.extra["n_suspects"] if self.suspects else [],
             "suspected_pairs": self.suspects.extra["suspected_pairs"] if self.suspects else [],
             **({"truth": self.truth} if self.truth is not None else {}),
             **({"suggestions": self.suggestions} if self.suggestions is not None else {}),

@@ -179,7 +179,7 @@ def _doubted(
     choice: Choice, frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, found: Statistics
 ) -> Ranked:
     if choice.rule is Rule.SUSPECTS:
-        answer = suspects(reader, selection, found, top=max(frame.height, 1))
+        answer = suspects(reader, selection, found, top=None)
     else:
         answer = label_issues(reader, selection)
         if not answer.data.height and (lacks := [w for w in answer.warnings if "were kept" in w]):

@@ -37,7 +37,6 @@ from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
 _WORST = 20
 _MIXED = 6
 _MOST_VALUES = 50
-_SUSPECTED = 10_000
 _PRONE = frozenset({Rule.HARDEST, Rule.AMBIGUOUS, Rule.FORGOTTEN})
 """Rules that like wrong labels."""
 
@@ -314,7 +313,7 @@ class _Pair:
     def _suspected(self) -> int:
         try:
             one = replace(self.selection, pairs=(self.pair,))
-            ids = suspects(self.reader, one, self.found, top=_SUSPECTED).data[SAMPLE_ID]
+            ids = suspects(self.reader, one, self.found, top=None).data[SAMPLE_ID]
         except XaiError:
             return 0
         return int(_taken(self.frame.select(SAMPLE_ID), self.rows_chosen)[SAMPLE_ID].is_in(ids.implode()).sum())

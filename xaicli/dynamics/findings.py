@@ -58,8 +58,6 @@ _LIKELY = 0.5
 _MEAN_LOSS = "loss_mean"
 _FAR = 3.0
 """Robust deviations above the median from which a sequence is worth a look."""
-COUNTED = 10_000
-"""So many suspects are counted, and no more."""
 _FEWEST = 4
 """Among fewer labels there is no majority to depart from."""
 _LABELS = (LABEL, "suggested_label")
@@ -81,15 +79,15 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         finding, mode, ds_id, sample_id (null for a label), label, score (what it is ranked by), epoch (of a sudden
         change or the last one of a label, else null), reason, suggested_label (of suspects, and of doubted
         labels, single classes of sets). `extra["found"]` tells how
-        many there are of each kind; of ambiguous ones, which are a ranking, how many are shown; `extra["label_noise"]`
-        is that of `suspects`.
+        many there are of each kind; of ambiguous ones, which are a ranking, how many are shown; `label_noise`,
+        `n_suspects` and `suspected_pairs` beside it are those of `suspects`.
 
     Raises:
         UsageError: `top` is negative.
     """
     top = whole_number("--top", top, least=0, hint="--top 0 lists none")
-    suspected = suspects(reader, selection, found, top=max(top, COUNTED))
-    departing = departures(reader, selection, top=max(top, COUNTED))
+    suspected = suspects(reader, selection, found, top=top)
+    departing = departures(reader, selection)
     of_kind: dict[str, int] = dict.fromkeys(Finding, 0)
     label, ids = reader.dtypes.get(selection.label_key, pl.Int32()), reader.dtypes.get(SAMPLE_ID, pl.Int64())
     text = pl.String()
@@ -108,12 +106,13 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
             Finding.DOUBTED: _doubted(reader, selection, pair, frame),
             Finding.AMBIGUOUS: _ranked(frame, "variability", top, _ambiguous_text if of_tokens else _ambiguous),
             Finding.FORGOTTEN: _ranked(frame, "forgetting", top, _forgotten),
-            Finding.RANK_JUMP: jumped.filter(pl.col("score") >= SUDDEN) if jumped.width else jumped,
+            Finding.RANK_JUMP: jumped,
             Finding.LABEL: departing.filter(of_pair),
         }
         parts += [_kind(kind, pair, rows.head(top)) for kind, rows in of_kinds.items()]
         for kind, rows in of_kinds.items():
             of_kind[kind] += max(rows.height, _how_many(frame, kind))
+    of_kind[Finding.SUSPECT] = sum(row["n"] for row in suspected.extra["n_suspects"])
     told, warnings = _of_extensions(reader, selection, parts[0].schema)
     for kind in dict.fromkeys((*(one for one in Finding if one not in of_kinds), *told["finding"])):
         of_kind[kind] = told.filter(pl.col("finding") == kind).height
@@ -288,11 +287,11 @@ def _doubted(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFra
 
 def _how_many(frame: pl.DataFrame, kind: Finding) -> int:
     """How many samples are of a kind, where that is known without listing them."""
-    of_all = {Finding.FORGOTTEN: ("forgetting", 1), Finding.RANK_JUMP: ("rank_jump", SUDDEN)}
-    name, least = of_all.get(kind, ("", 0))
-    if kind is Finding.RANK_JUMP and name in frame.columns:
-        frame = frame.filter(_moved_far())
-    return frame.filter(pl.col(name) >= least).height if name in frame.columns else 0
+    if kind is Finding.FORGOTTEN and "forgetting" in frame.columns:
+        return frame.filter(pl.col("forgetting") >= 1).height
+    if kind is Finding.RANK_JUMP and "rank_jump" in frame.columns:
+        return frame.filter(_is_sudden()).height
+    return 0
 
 
 def _kind(kind: Finding, pair: Pair, frame: pl.DataFrame) -> pl.DataFrame:
@@ -385,9 +384,8 @@ def rank_jumps(reader: Reader, selection: Selection, found: Statistics, *, top: 
 
 def jumps_of(frame: pl.DataFrame, selection: Selection, pair: Pair, top: int) -> pl.DataFrame:
     """The largest jumps of one (mode, ds_id); a sample that moved like all others, or hardly at all, has none."""
-    frame = frame.filter(_moved_far())
-    sizes = frame["rank_jump"].fill_null(0.0).to_numpy()
-    best = frame[highest(sizes, min(top, int((sizes > 0).sum())))]
+    frame = frame.filter(_is_sudden())
+    best = frame[highest(frame["rank_jump"].to_numpy(), min(top, frame.height))]
     best = best.sort("rank_jump", SAMPLE_ID, descending=[True, False])
     reasons = [_reason(row, selection.metrics[0]) for row in best.to_dicts()]
     return best.select(
@@ -404,8 +402,8 @@ def jumps_of(frame: pl.DataFrame, selection: Selection, pair: Pair, top: int) ->
     )
 
 
-def _moved_far() -> pl.Expr:
-    return (pl.col("rank_to") - pl.col("rank_from")).abs() >= _MOVED
+def _is_sudden() -> pl.Expr:
+    return (pl.col("rank_jump") >= SUDDEN) & ((pl.col("rank_to") - pl.col("rank_from")).abs() >= _MOVED)
 
 
 def _reason(row: dict[str, Any], metric: str) -> str:
@@ -420,13 +418,12 @@ def _percentile(rank: float) -> str:
     return ordinal(round(100 * rank))
 
 
-def departures(reader: Reader, selection: Selection, *, top: int) -> pl.DataFrame:
+def departures(reader: Reader, selection: Selection) -> pl.DataFrame:
     """The labels that stand out by the first metric selected, at the last epoch or by the trend of the last half.
 
     Args:
         reader: The run.
         selection: Which rows.
-        top: At most how many of each (mode, ds_id).
 
     Returns:
         mode, ds_id, label, score (robust deviations from the median label), epoch, reason; the largest score first.
@@ -440,7 +437,7 @@ def departures(reader: Reader, selection: Selection, *, top: int) -> pl.DataFram
     rows = []
     for (mode, ds_id), of_pair in means.group_by(MODE, DS_ID, maintain_order=True):
         found = sorted(_departing(of_pair, selection.metrics[0]), key=lambda one: -one["score"])  # type: ignore[operator]
-        rows += [{MODE: mode, DS_ID: ds_id, **row} for row in found[:top]]
+        rows += [{MODE: mode, DS_ID: ds_id, **row} for row in found]
     return pl.DataFrame(rows, schema={**_LABEL_COLUMNS, LABEL: label})
 
 

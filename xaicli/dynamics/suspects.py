@@ -14,7 +14,6 @@ from xaicli.answer import Answer
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.ranks import ODD, mid_ranks, robust_scale
-from xaicli.dynamics.regions import highest
 from xaicli.errors import whole_number
 from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
@@ -51,6 +50,8 @@ _FAR = 3.0
 _MIDDLE = 0.5
 _LEAST = 1e-6
 _STEADY = 3
+_PLACES_TOGETHER = 16
+"""The counts of so many places are held apart before they are summed."""
 COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label")
 
 
@@ -111,42 +112,52 @@ def _ranks(values: pl.Series, sign: int) -> tuple[NDArray[np.intp], NDArray[np.f
     return known, mid_ranks(sign * values.to_numpy()[known].astype(np.float64))
 
 
-def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: int = 100) -> Answer:
+def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: int | None = 100) -> Answer:
     """The samples whose label is probably wrong, the most suspicious first.
 
     Args:
         reader: The run.
         selection: Which rows.
         found: The pass over the epochs.
-        top: At most how many of each (mode, ds_id); never one without a label, less suspicious than the middle, or
-            whose label was hardly contradicted: see `contradicted`; where nothing was predicted, or no better than by
-            chance, only those far out among their own label: see `far_out`. Of a regression: `far_from_target`.
+        top: At most how many of each (mode, ds_id) are listed, None for all; never one without a label, less
+            suspicious than the middle, or whose label was hardly contradicted: see `contradicted`; where nothing was
+            predicted, or no better than by chance, only those far out among their own label: see `far_out`. Of a
+            regression: `far_from_target`.
 
     Returns:
         mode, ds_id, sample_id, score in (0, 1], reason, label, suggested_label: the most frequent prediction over the
         history that is not the label, null if there is none. The key `label_noise` estimates each label's rate of
-        wrong ones, `suspected_pairs` counts the suspects by label and suggested label, the most frequent of each
-        (mode, ds_id) first.
+        wrong ones. Of all suspects, listed or not, `n_suspects` tells how many there are, and `suspected_pairs` counts
+        them by label and suggested label, the most frequent of each (mode, ds_id) first.
 
     Raises:
         UsageError: `top` is negative.
     """
-    top = whole_number("--top", top, least=0, hint="--top 0 lists none")
-    parts = [_of_pair(reader, selection, pair, found, top) for pair in selection.pairs]
+    if top is not None:
+        top = whole_number("--top", top, least=0, hint="--top 0 lists none")
+    parts = [_of_pair(reader, selection, pair, found) for pair in selection.pairs]
     names = LabelNames.of(reader, selection)
     predicted = LabelNames.of_predictions(reader, selection)
     noise = [row for pair in selection.pairs for row in label_noise(found.frames[pair], pair, names)]
-    data = pl.concat(parts, how="vertical_relaxed")
+    listed = [
+        _told(reader, selection, found.frames[pair], part if top is None else part.head(top))
+        for pair, part in zip(selection.pairs, parts, strict=True)
+    ]
+    ends = [part.select(MODE, DS_ID, LABEL, "suggested_label") for part in parts]
     return Answer(
         command="suspects",
         run=reader.layout.described,
         selection={**selection.as_dict(), "top": top},
-        data=data,
+        data=pl.concat(listed, how="vertical_relaxed"),
         counts=found.counts(reader),
         warnings=found.warnings,
         extra={
             "label_noise": noise,
-            "suspected_pairs": _pairs(data, names, predicted),
+            "n_suspects": [
+                {MODE: mode, DS_ID: ds_id, "n": part.height}
+                for (mode, ds_id), part in zip(selection.pairs, parts, strict=True)
+            ],
+            "suspected_pairs": _pairs(pl.concat(ends, how="vertical_relaxed"), names, predicted),
         },
     )
 
@@ -163,43 +174,47 @@ def _pairs(suspected: pl.DataFrame, names: LabelNames, predicted: LabelNames) ->
     return [{**row, "name": names[row[LABEL]], "suggested_name": predicted[row["suggested_label"]]} for row in told]
 
 
-def most_suspicious(scored: pl.DataFrame, top: int) -> pl.DataFrame:
-    """The rows with the highest `score` above the middle, highest first, of equal ones the smaller id."""
-    above = scored.filter(pl.col("score") > _MIDDLE)
-    best = above[highest(above["score"].to_numpy(), min(top, above.height))]
-    return best.sort("score", SAMPLE_ID, descending=[True, False])
+def most_suspicious(scored: pl.DataFrame) -> pl.DataFrame:
+    """The rows with a `score` above the middle, highest first, of equal ones the smaller id."""
+    return scored.filter(pl.col("score") > _MIDDLE).sort("score", SAMPLE_ID, descending=[True, False])
 
 
-def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics, top: int) -> pl.DataFrame:
+def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics) -> pl.DataFrame:
+    """All suspects of one (mode, ds_id), the most suspicious first, with what their reasons tell."""
     frame = found.frames[pair]
     if frame[LABEL].dtype.is_float():
-        return far_from_target(reader, selection, pair, frame, top)
+        return far_from_target(reader, selection, pair, frame)
     judged = PREDICTION in reader.dtypes and better_than_chance(found.accuracy[pair], frame[LABEL])
     scored = frame.with_columns(suspicion(frame))
     if not judged:
         scored = scored.with_columns(far_out(frame)).filter(pl.col("deviation") > _FAR)
     # One sample alone is the most and the least suspicious.
-    chosen = most_suspicious(scored if frame.height > 1 else scored.clear(), top)
+    chosen = most_suspicious(scored if frame.height > 1 else scored.clear())
     votes = predictions(reader, selection, pair, chosen if judged else chosen.clear())
-    if judged:
-        kept = contradicted(chosen, votes, frame)
-        chosen, votes = chosen.filter(kept), votes.filter(kept)
-    places = {
-        name: _place(frame[name], sign, chosen[name]) for name, (sign, _) in _WORDS.items() if name in frame.columns
-    }
-    known = {name: frame[name].count() for name in places}
-    names = LabelNames.of_predictions(reader, selection)
     rows = chosen.join(votes, on=SAMPLE_ID, how="left", maintain_order="left")
+    if judged:
+        rows = rows.filter(contradicted(rows, frame))
+    origin = (pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
+    return rows.with_columns(*origin, pl.col("suggested_label").cast(frame[LABEL].dtype))
+
+
+def _told(reader: Reader, selection: Selection, everyone: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
+    """Some suspects of one (mode, ds_id) with their reasons: the columns of `COLUMNS`."""
+    if everyone[LABEL].dtype.is_float():
+        reasons = [_why_far(row) for row in listed.to_dicts()]
+        return listed.with_columns(pl.Series("reason", reasons, pl.String)).select(COLUMNS)
+    places = {
+        name: _place(everyone[name], sign, listed[name])
+        for name, (sign, _) in _WORDS.items()
+        if name in everyone.columns
+    }
+    known = {name: everyone[name].count() for name in places}
+    names = LabelNames.of_predictions(reader, selection)
     reasons = [
         reason(row, {name: (int(place[number]), known[name]) for name, place in places.items()}, names)
-        for number, row in enumerate(rows.to_dicts())
+        for number, row in enumerate(listed.to_dicts())
     ]
-    return rows.with_columns(
-        pl.lit(pair[0]).alias(MODE),
-        pl.lit(pair[1]).alias(DS_ID),
-        pl.Series("reason", reasons, pl.String),
-        pl.col("suggested_label").cast(frame[LABEL].dtype),
-    ).select(COLUMNS)
+    return listed.with_columns(pl.Series("reason", reasons, pl.String)).select(COLUMNS)
 
 
 def better_than_chance(accuracy: Mapping[int, float], label: pl.Series) -> bool:
@@ -245,20 +260,24 @@ def deviations(values: pl.Series, group: pl.Series) -> pl.Series:
     return pl.Series("deviation", found).fill_nan(None)
 
 
-def contradicted(chosen: pl.DataFrame, votes: pl.DataFrame, everyone: pl.DataFrame) -> pl.Series:
+def contradicted(chosen: pl.DataFrame, everyone: pl.DataFrame) -> pl.Series:
     """Which of some samples had their label contradicted: a third of their predictions name one and the same other.
 
     Or they were predicted wrongly far more often than usual (`ODD` robust deviations above the median): a net that
     memorises fast contradicts a wrong label only for a few epochs, but all others for fewer still.
+
+    Args:
+        chosen: Some samples, with what `predictions` tells of them.
+        everyone: All samples of their (mode, ds_id).
     """
-    steady = votes["suggested_times"].fill_null(0) * _STEADY >= chosen["n_obs"]
+    steady = chosen["suggested_times"].fill_null(0) * _STEADY >= chosen["n_obs"]
     if "correctness" not in everyone.columns:
         return steady
     wrong = (everyone["n_obs"] - everyone["correctness"]).drop_nulls().cast(pl.Float64).to_numpy()
     centre = float(np.median(wrong)) if len(wrong) else 0.0
     usual = robust_scale(wrong, centre, float(wrong.max())) if len(wrong) and wrong.max() > 0 else 0.0
     odd = (chosen["n_obs"] - chosen["correctness"]) - centre > ODD * usual
-    return steady | (odd & votes["suggested_label"].is_not_null() & (usual > 0))
+    return steady | (odd & chosen["suggested_label"].is_not_null() & (usual > 0))
 
 
 def _place(all_values: pl.Series, sign: int, values: pl.Series) -> NDArray[np.intp]:
@@ -279,18 +298,17 @@ def predictions(reader: Reader, selection: Selection, pair: Pair, chosen: pl.Dat
         smaller; null for none), suggested_times, other_times (all predictions that are not the label).
     """
     kinds = {SAMPLE_ID: chosen[SAMPLE_ID].dtype, PREDICTION: reader.dtypes.get(PREDICTION, pl.Null())}
-    parts = [pl.DataFrame(schema=kinds)]
+    label = pl.col(LABEL).cast(kinds[PREDICTION], strict=False)
+    wanted = chosen.select(SAMPLE_ID, label)
+    counted = [pl.DataFrame(schema={**kinds, "times": pl.UInt32()})]
     if PREDICTION in reader.dtypes and chosen.height:
-        wanted = chosen[SAMPLE_ID].implode()
-        places = reader.place_frames(*pair, list(kinds), selection.epochs[pair], duplicates=selection.duplicates)
-        parts += [rows.frame.filter(pl.col(SAMPLE_ID).is_in(wanted)) for rows in places]
-    seen = pl.concat(parts, how="vertical_relaxed").drop_nulls(PREDICTION)
-    label = pl.col(LABEL).cast(seen.schema[PREDICTION], strict=False)
-    counted = (
-        seen.join(chosen.select(SAMPLE_ID, label), on=SAMPLE_ID)
-        .filter(pl.col(PREDICTION) != pl.col(LABEL))
-        .group_by(SAMPLE_ID, PREDICTION)
-        .agg(pl.len().alias("times"))
+        for rows in reader.place_frames(*pair, list(kinds), selection.epochs[pair], duplicates=selection.duplicates):
+            others = rows.frame.join(wanted, on=SAMPLE_ID).filter(pl.col(PREDICTION) != pl.col(LABEL))
+            counted.append(others.group_by(SAMPLE_ID, PREDICTION).agg(pl.len().cast(pl.UInt32).alias("times")))
+            if len(counted) > _PLACES_TOGETHER:
+                counted = [_summed(counted)]
+    told = (
+        _summed(counted)
         .sort(SAMPLE_ID, "times", PREDICTION, descending=[False, True, False])
         .group_by(SAMPLE_ID, maintain_order=True)
         .agg(
@@ -299,7 +317,12 @@ def predictions(reader: Reader, selection: Selection, pair: Pair, chosen: pl.Dat
             pl.col("times").sum().alias("other_times"),
         )
     )
-    return chosen.select(SAMPLE_ID).join(counted, on=SAMPLE_ID, how="left", maintain_order="left")
+    return chosen.select(SAMPLE_ID).join(told, on=SAMPLE_ID, how="left", maintain_order="left")
+
+
+def _summed(counted: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """How often each sample got each prediction, over some places."""
+    return pl.concat(counted, how="vertical_relaxed").group_by(SAMPLE_ID, PREDICTION).agg(pl.col("times").sum())
 
 
 def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names: LabelNames) -> str:
@@ -327,13 +350,14 @@ def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names:
     return "; ".join(said)
 
 
-def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame, top: int) -> pl.DataFrame:
+def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame) -> pl.DataFrame:
     """The samples of a regression whose mean absolute residual stands far out among similar targets.
 
     Targets are similar that share a quintile of the label. A second pass reads labels and predictions only.
 
     Returns:
-        The columns of `COLUMNS`; score is the normalised rank of the deviation, suggested_label the mean prediction.
+        The columns of `COLUMNS` but the reason, and what that tells; score is the normalised rank of the deviation,
+        suggested_label the mean prediction.
     """
     wanted = [SAMPLE_ID, LABEL, PREDICTION]
     ids, number = frame[SAMPLE_ID].dtype, pl.Float64()
@@ -359,10 +383,8 @@ def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.
         (far.rank("average") / far.len()).alias("score"),
         usual.select(pl.col("residual").median().over("quintile")).to_series().alias("usual"),
     )
-    out = joined.filter(pl.col("deviation") > _FAR).sort("deviation", SAMPLE_ID, descending=[True, False]).head(top)
-    reasons = [_why_far(row) for row in out.to_dicts()]
-    origin = (pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
-    return out.with_columns(*origin, pl.Series("reason", reasons, pl.String)).select(COLUMNS)
+    out = joined.filter(pl.col("deviation") > _FAR).sort("deviation", SAMPLE_ID, descending=[True, False])
+    return out.with_columns(pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
 
 
 def _why_far(row: Mapping[str, Any]) -> str:

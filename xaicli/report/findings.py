@@ -20,8 +20,6 @@ from xaicli.report.samples import saliency_link
 
 _CARDS = 12
 _PAIRS = 20
-COUNTED = 10_000
-"""So many findings of a kind are counted."""
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
 _OTHERWISE = "contradicted by the model in the early epochs, its own mistakes among them"
 _OF_OBJECTS = ("doubted_object", "worst_picture")
@@ -60,12 +58,12 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
         total = answer.extra.get("found", {}).get(kind, frame.height)
         note = SUSPECT_SCORE if kind == "suspect" else ""
         own = objects if objects is not None and kind in _OF_OBJECTS else page
-        blocks = tuple(finding_blocks(frame, title, own, total=0 if kind == "suspect" else total, note=note))
+        blocks = tuple(finding_blocks(frame, title, own, total=total, note=note))
         sections.append(Section(title, page.names("part", kind), blocks))
-        shown = f"{frame.height:,}" + (f" of {of_all(total)}" if total > frame.height else "")
+        shown = f"{frame.height:,}" + (f" of {total:,}" if total > frame.height else "")
         if kind == "suspect":
-            # Half of all samples rank above the middle: only the early epochs say how many labels are wrong.
-            shown = f"{frame.height:,}" + _estimated(answer.extra.get("label_noise", ()))
+            # A suspect's label was contradicted, once or always: only the early epochs say how many labels are wrong.
+            shown += _estimated(answer.extra.get("label_noise", ()))
         counted.append(f"{title.lower()} {shown}")
         if kind == "suspect":
             pairs = pair_blocks(suspected, page)
@@ -113,11 +111,6 @@ def _estimated(noise: Sequence[Mapping[str, Any]]) -> str:
     return f" ({'; '.join(said)})" if said else ""
 
 
-def of_all(total: int) -> str:
-    """How many findings there are, as far as they are counted."""
-    return f"{total:,}" + (" or more" if total >= COUNTED else "")
-
-
 def finding_blocks(
     frame: pl.DataFrame,
     title: str,
@@ -151,7 +144,7 @@ def finding_blocks(
 
 
 def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block]:
-    """Which labels are probably mixed up with which."""
+    """Which labels are probably mixed up with which, by all suspects, listed or not."""
     parts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         parts.setdefault((row["mode"], row["ds_id"]), []).append(row)
@@ -159,7 +152,7 @@ def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block
         where = words_of(*place)
         yield Table(
             page.names("suspected pairs", where),
-            f"Suspects by label and suggested label, {where}",
+            f"All suspects by label and suggested label, {where}",
             (Column("label"), Column("suggested"), Column("suspects", Cell.INTEGER)),
             tuple((row["name"], row["suggested_name"], row["n"]) for row in part[:_PAIRS]),
             f"{_PAIRS} of {len(part):,}: the JSON has all." if len(part) > _PAIRS else "",
@@ -226,7 +219,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
     )
     # A sample may lead several spikes.
     noun = "spike" if rows and rows[0].get("finding") == "spike" else "sample" if has["sample_id"] else "label"
-    said = count(len(rows), noun) if total <= len(rows) else f"the first {len(rows):,} of {of_all(total)} {noun}s"
+    said = count(len(rows), noun) if total <= len(rows) else f"the first {len(rows):,} of {total:,} {noun}s"
     said = f"{said}, each with its reason"
     return Table(
         page.names("table", title),

@@ -227,13 +227,16 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
             why = "A sequence has no one label that could be wrong; the worst sequences and tokens stand above."
         return Section(title, "suspects", (_missing(gathered, "suspects", why),))
     found: list[Block] = [Text(_ranked_by(gathered))]
+    n = {(row["mode"], row["ds_id"]): row["n"] for row in answer.extra["n_suspects"]}
     for (mode, ds_id), frame in answer.data.group_by("mode", "ds_id", maintain_order=True):
         where = " ".join(str(part) for part in (mode, ds_id) if part)
         words = f"{title}, {where}"
         shown = frame.head(_SUSPECTS_SHOWN)
-        found += finding_blocks(shown, words, page, heading=where, terminal_rows=_SUSPECTS_IN_TERMINAL)
+        total = n[str(mode), str(ds_id)]
+        found += finding_blocks(shown, words, page, heading=where, terminal_rows=_SUSPECTS_IN_TERMINAL, total=total)
         if frame.height > _SUSPECTS_SHOWN:
-            found.append(Text(f"{frame.height - _SUSPECTS_SHOWN:,} more in suspects.csv and report.json.", Tone.FAINT))
+            some = f"All {total:,}" if frame.height == total else f"The first {frame.height:,} of {total:,}"
+            found.append(Text(f"{some} are in suspects.csv and report.json.", Tone.FAINT))
     found += pair_blocks(answer.extra["suspected_pairs"], page)
     found += noise_blocks(answer.extra["label_noise"], page)
     if gathered.truth is not None:
@@ -263,7 +266,10 @@ def _undoubted(computed: Statistics | None) -> str:
         return "No suspects can be told: no label was recorded; log_samples(..., label=...) does."
     if frames and not any(_has_values(frame, name) for frame in frames for name in _EVIDENCE):
         return "No suspects can be told: no label has a finite value that could speak for or against it."
-    return "No suspects: no label is more suspicious than the middle. That does not say that all labels are right."
+    return (
+        "No suspects: where predictions tell, no label more suspicious than the middle was contradicted often enough; "
+        "elsewhere no sample stands far out among its label. That does not say that all labels are right."
+    )
 
 
 def _has_values(frame: pl.DataFrame, name: str) -> bool:
@@ -323,7 +329,7 @@ def _jumps(gathered: Gathered, page: Page) -> Section:
     answer = gathered.jumps
     if answer is None or answer.data.is_empty():
         frames = list(gathered.computed.frames.values()) if gathered.computed is not None else []
-        why = "None: no sample moved against all others after the first epochs."
+        why = "None: after the first epochs no sample moved against all others both suddenly and far."
         if not any(_has_values(frame, "rank_jump") for frame in frames):
             why = "None can be told: that takes finite values of a sample at two epochs or more, after the first ones."
         return Section(title, "rank-changes", (_missing(gathered, "rank changes", why),))
