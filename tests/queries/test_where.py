@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import xaicli
@@ -307,3 +308,40 @@ def test_what_an_option_empties_is_named(
         assert [warning for warning in found.answer.warnings if "left out: " in warning] == said
         page = html.unescape(found.html())
         assert all(warning in page for warning in said)
+
+
+@pytest.fixture(scope="module")
+def two_modes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, n = tmp_path_factory.mktemp("modes") / "run", 80
+    rng, label = np.random.default_rng(2), np.arange(n) % 4
+    with xaicli.Run(path, keep_probs=True) as run:
+        for epoch in range(1, 5):
+            for mode in ("train", "eval"):
+                logits = rng.normal(0, 1, (n, 4))
+                logits[np.arange(n), (label + (np.arange(n) < 8)) % 4] += 3
+                for part in (slice(0, 40), slice(40, n)):
+                    step = 2 * epoch + part.start // 40
+                    known = {"sample_id": np.arange(n)[part], "label": label[part], "logits": logits[part]}
+                    run.log_samples(**known, mode=mode, epoch=epoch, step=step)
+    return path
+
+
+_OF_MODES: dict[str, dict[str, object]] = {
+    name: {} for name in ("samples", "labels", "dynamics", "findings", "slices", "confusion", "steps", "report")
+} | {"select": {"rule": "hardest", "n": 5}}
+
+
+@pytest.mark.parametrize("question", _OF_MODES)
+def test_a_mode_that_a_condition_empties_is_left_out_and_said_once(two_modes: Path, question: str) -> None:
+    """The answer is that of the other mode alone, whatever is asked."""
+    run, how = xaicli.open_run(two_modes), _OF_MODES[question]
+    both = json.loads(getattr(run, question)(mode="all", where="mode = 'train'", **how).to_json())
+    alone = json.loads(getattr(run, question)(mode="train", where="mode = 'train'", **how).to_json())
+    said = "eval is left out: none of its rows meets --where \"mode = 'train'\""
+    assert both.pop("warnings") == [said, *alone.pop("warnings")]
+    assert both == alone
+
+
+def test_slices_of_a_condition_that_no_row_meets(two_modes: Path) -> None:
+    with pytest.raises(XaiError, match="no row of train meets --where 'epoch > 99'"):
+        xaicli.open_run(two_modes).slices(mode="all", where="epoch > 99")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xaicli.answer import Answer
 from xaicli.diagnosis.slices import MIN_N, MOST_VALUES, Slice, find_slices
 from xaicli.diagnosis.tokens import N_TOKENS
+from xaicli.diagnosis.training import none_meets
 from xaicli.errors import XaiError, unknown, whole_number
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
@@ -177,7 +178,7 @@ def _last(
     places = walk(reader, selection, pair, list(dict.fromkeys(wanted)), backwards=True, tallies=tallies)
     where = " ".join(part for part in pair if part)
     if (rows := next(places, None)) is None:
-        raise XaiError(f"no rows of {where} are left to slice", hint="see: xai info")
+        raise XaiError(none_meets(reader, pair), hint="see: xai info")
     tally.add(tallies[rows.place.epoch])
     joined = rows.frame
     if inputs is not None:

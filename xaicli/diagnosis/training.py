@@ -103,7 +103,7 @@ def steps(
         training = _Training(reader, selection, pair, names)
         batches = training.batches(tally)
         if batches.is_empty():
-            warnings.append(_none_meets(reader, pair))
+            warnings.append(none_meets(reader, pair))
         near = batches
         if around is not None:
             near = batches.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
@@ -238,7 +238,7 @@ def _without_steps(pair: Pair, batches: pl.DataFrame) -> list[str]:
     return [f"all rows of {where} of an epoch were logged at one step: each epoch is told as one batch"]
 
 
-def _none_meets(reader: Reader, pair: Pair) -> str:
+def none_meets(reader: Reader, pair: Pair) -> str:
     """That a condition leaves nothing of a (mode, ds_id)."""
     where = f" meets --where {reader.where.text!r}" if reader.where else " is among those selected"
     return f"no row of {' '.join(part for part in pair if part)}{where}"
@@ -246,7 +246,7 @@ def _none_meets(reader: Reader, pair: Pair) -> str:
 
 def _nothing(reader: Reader, selection: Selection) -> XaiError:
     columns = ", ".join(list(reader.dtypes)[:12])
-    return XaiError(_none_meets(reader, selection.pairs[0]), hint=f"columns that a condition can name: {columns}")
+    return XaiError(none_meets(reader, selection.pairs[0]), hint=f"columns that a condition can name: {columns}")
 
 
 def _no_step(step: int, batches: pl.DataFrame, where: str = "at step") -> XaiError:

@@ -82,7 +82,10 @@ def resolve(
     pairs = _pairs(source, modes, ds_id_words(ds_id))
     given = words(epoch, EPOCH)
     epochs = _epochs(source, pairs, given, epoch_frequency)
-    warnings += _left_out(source, epochs, given, epoch_frequency)
+    left_out = dict(_left_out(source, epochs, given, epoch_frequency))
+    warnings += left_out.values()
+    # Where a condition leaves nothing at all, each question says so in its own way.
+    kept = tuple(pair for pair in pairs if pair not in left_out) or tuple(pair for pair in pairs if epochs[pair])
     if not isinstance(label_key, str):
         raise UsageError(f"--label-key is one column, not {label_key!r}", hint="--label-key label")
     if label_key in _NO_GROUPS:
@@ -93,8 +96,8 @@ def resolve(
     if label_key not in source.dtypes and label_key != LABEL:
         raise unknown("column", label_key, source.dtypes, where=source.described, note=source.facts.left_out)
     selection = Selection(
-        pairs=tuple(pair for pair in pairs if epochs[pair]),
-        epochs={pair: found for pair, found in epochs.items() if found},
+        pairs=kept,
+        epochs={pair: epochs[pair] for pair in kept},
         metrics=source.metrics if every_metric and metrics is None else _metrics(source, metrics),
         label_key=label_key,
         label_map=named_labels(source, label_key, label_map),
@@ -257,17 +260,18 @@ def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every
 
 def _left_out(
     source: Catalogue, epochs: Mapping[Pair, Sequence[int]], given: list[str] | None, every: int
-) -> Iterator[str]:
-    """What is said of each mode and data set asked for that has nothing in the answer, since an option takes it all."""
+) -> Iterator[tuple[Pair, str]]:
+    """Each mode and data set asked for that is not in the answer, since an option takes it all, and what is said."""
     said = [f"--epoch {','.join(given)}"] if given else []
     taking = " with ".join([*said, *([f"--epoch-frequency {every}"] if every > 1 else [])])
     for pair, chosen in epochs.items():
         place = " ".join(filter(None, pair))
         if not chosen:
-            yield f"{place} is left out: {taking} takes none of its epochs, {', '.join(ranges(source.epochs(*pair)))}"
+            there = ", ".join(ranges(source.epochs(*pair)))
+            yield pair, f"{place} is left out: {taking} takes none of its epochs, {there}"
         elif source.where and not source.has_rows(pair, chosen):
             at = " at the epochs selected" if taking else ""
-            yield f"{place} is left out: none of its rows{at} meets --where {source.where.text!r}"
+            yield pair, f"{place} is left out: none of its rows{at} meets --where {source.where.text!r}"
 
 
 def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bool]:
