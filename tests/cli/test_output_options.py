@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import xaicli
 from tests.cli.test_options import COMMANDS, runs
+from xaicli.cli import main
 
 __all__ = ["runs"]
 
@@ -176,3 +178,27 @@ def test_json_is_all_there_is_to_a_quiet_object(xai: Xai, runs: tuple[Path, Path
     status, out, err = asked(xai, runs, question, "--json")
     assert asked(xai, runs, question, "--json", "-q") == (status, out, err)
     assert json.loads(out)["command"] == question
+
+
+def test_a_file_asked_for_changes_nothing_of_what_the_terminal_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of losses 1, 2, 3 that fall to 0.1, 0.2, 0.3 the median falls from 2 to 0.2; the last epoch is NaN."""
+    monkeypatch.setenv("COLUMNS", "160")
+    path = str(tmp_path / "run")
+    with xaicli.Run(path) as run:
+        for epoch, scale in ((1, 1.0), (2, 0.5), (3, 0.1), (4, float("nan"))):
+            known = {"sample_id": [1, 2, 3], "label": [0, 1, 2], "prediction": [0, 1, 0]}
+            run.log_samples(**known, loss=[scale, 2 * scale, 3 * scale], mode="eval", epoch=epoch)
+    question = ["samples", path, "--max", "1", "--min", "1"]
+    assert main(question) == 0
+    plain = capsys.readouterr().out
+    said = " ".join(plain.split())
+    assert "The median loss falls from 2 to 0.2." in said
+    assert "The highest sample is at 0.3; predicted wrongly." in said
+    assert "No sample has a finite loss after epoch 3, and the last is epoch 4" in said
+    assert "prediction" in plain
+    for kind in ("html", "csv"):
+        assert main([*question, "--format", kind, "-o", str(tmp_path / kind)]) == 0
+        assert capsys.readouterr().out.split("\nwrote ")[0].rstrip() == plain.rstrip()
+    assert "predicted wrongly" in str(xaicli.open_run(path).samples(max=1, min=1))

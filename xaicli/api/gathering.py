@@ -233,7 +233,9 @@ def _of_pass(
     }
 
 
-def page_of(facts: RunFacts, reader: Reader, selection: Selection, answers: Iterable[Answer]) -> tuple[Page, list[str]]:
+def page_of(
+    facts: RunFacts, reader: Reader, selection: Selection, answers: Iterable[Answer], *, pictured: bool = True
+) -> tuple[Page, list[str]]:
     """The page that shows some samples, with their thumbnails and predictions, and warnings.
 
     Args:
@@ -241,6 +243,7 @@ def page_of(facts: RunFacts, reader: Reader, selection: Selection, answers: Iter
         reader: Its rows.
         selection: What was asked: predictions are of the last place selected.
         answers: What is shown: answers whose rows are samples.
+        pictured: Whether thumbnails are looked for; a terminal shows none.
     """
     shown: dict[Pair, dict[Any, set[int]]] = {}
     for answer in answers:
@@ -250,14 +253,17 @@ def page_of(facts: RunFacts, reader: Reader, selection: Selection, answers: Iter
             if sample_id is not None:
                 last = {max(point["epoch"] for point in history)} if history is not None and len(history) else set()
                 shown.setdefault((mode, ds_id), {}).setdefault(sample_id, set()).update(last)
-    pictures, warnings = thumbnails(reader, {sample_id for ids in shown.values() for sample_id in ids})
+    wanted = {sample_id for ids in shown.values() for sample_id in ids}
+    pictures, warnings = thumbnails(reader, wanted) if pictured else ({}, [])
     images = {
         (mode, ds_id, sample_id): found
         for (mode, ds_id), ids in shown.items()
         for sample_id in ids
         if (found := _image(reader, pictures, mode, ds_id, sample_id)) is not None
     }
-    unpictured = [(pair, item) for pair, ids in shown.items() for item in ids if (*pair, item) not in images]
+    unpictured = [
+        (pair, item) for pair, ids in shown.items() for item in ids if pictured and (*pair, item) not in images
+    ]
     images |= _pictures_named(facts.path, reader, unpictured)
     predictions = _predictions(reader, selection, shown)
     said = no_truth(reader, selection.label_key) if predictions else ""

@@ -83,13 +83,12 @@ def _samples(asked: Asked, *, whole: bool = True) -> Report:
         key = str(asked.answer.selection.get("label_key") or LABEL)
         names = class_names(asked.layout, str(asked.answer.selection["table"]), key)
         return samples_report(asked.answer, Page(replace(facts, label_names=names) if names else facts))
-    if not whole:
-        return samples_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
-    from xaicli.queries.spread import population
+    from xaicli.queries.spread import ends_of_population, population
 
-    page, warnings = page_of(facts, asked.reader, asked.selection, [asked.answer])
-    return _warned(samples_report(asked.answer, page, population=population(asked.reader, asked.selection)), warnings)
+    people = (population if whole else ends_of_population)(asked.reader, asked.selection)
+    page, warnings = page_of(facts, asked.reader, asked.selection, [asked.answer], pictured=whole)
+    return _warned(samples_report(asked.answer, page, population=people), warnings)
 
 
 def _labels(asked: Asked) -> Report:

@@ -185,14 +185,45 @@ def population(reader: Reader, selection: Selection) -> pl.DataFrame:
     return cached(reader, selection, {"question": "population"}, compute).data
 
 
+def ends_of_population(reader: Reader, selection: Selection) -> pl.DataFrame:
+    """Those rows of `population` that a sentence needs: the last place, and the first and last with a finite value.
+
+    A terminal has its answer from a few places of a long history.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for pair in selection.pairs:
+        for metric in selection.metrics:
+            last = _until_finite(reader, selection, pair, metric, backwards=True)
+            first = _until_finite(reader, selection, pair, metric, backwards=False)
+            rows += dict.fromkeys([*first[-1:], *last[-1:], *last[:1]])
+    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+
+
+def _until_finite(
+    reader: Reader, selection: Selection, pair: Pair, metric: str, *, backwards: bool
+) -> list[tuple[Any, ...]]:
+    """The rows of one metric, place by place from one end, to the first that has a finite value."""
+    found = []
+    for rows in walk(reader, selection, pair, [metric], backwards=backwards):
+        found.append(_row(pair, metric, rows))
+        if rows.frame[metric].count():
+            break
+    return found
+
+
 def _of_pair(reader: Reader, selection: Selection, pair: Pair) -> list[tuple[Any, ...]]:
     """The rows of one (mode, ds_id), metric by metric."""
     by_metric: dict[str, list[tuple[Any, ...]]] = {metric: [] for metric in selection.metrics}
-    for place, step, frame, _ in walk(reader, selection, pair, selection.metrics):
+    for place in walk(reader, selection, pair, selection.metrics):
         for metric, rows in by_metric.items():
-            values = frame[metric].drop_nulls()
-            rows.append((*pair, metric, place.epoch, place.turn, step, len(values), *_quantiles(values)))
+            rows.append(_row(pair, metric, place))
     return [row for rows in by_metric.values() for row in rows]
+
+
+def _row(pair: Pair, metric: str, rows: Rows) -> tuple[Any, ...]:
+    """The quantiles of one metric at one place."""
+    values = rows.frame[metric].drop_nulls()
+    return (*pair, metric, rows.place.epoch, rows.place.turn, rows.step, len(values), *_quantiles(values))
 
 
 def _quantiles(values: pl.Series) -> list[float | None]:
