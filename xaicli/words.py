@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import pairwise
+from numbers import Real
 from typing import Generic, TypeVar
 
 _QUOTE = '"'
@@ -160,6 +161,11 @@ def class_number(text: str) -> int | None:
     """The whole number that a text is, as `7` or the `7.0` of a spreadsheet; None for `007`, `1e3`, `nan` and names."""
     found = _CLASS.fullmatch(text.strip())
     return int(found[0].partition(".")[0]) if found else None
+
+
+def is_row(values: Sequence[object]) -> bool:
+    """Whether values are surely a row of 0 and 1, a place for each class: a set of class numbers repeats none."""
+    return all(isinstance(one, Real) and one in (0, 1) for one in values) and len(values) != len(set(values))
 
 
 class Classes(Generic[_Value]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from pathlib import Path
@@ -127,3 +128,61 @@ def test_aggregates_of_no_rows(odd: RunReader, engine: str) -> None:
     sql = "SELECT count(*) AS n, max(loss) AS m, min(other) AS l, avg(loss) AS a FROM samples WHERE epoch = 9"
     assert odd.query(sql, engine=engine).data.rows() == [(0, None, None, None)]
     assert xaicli.open_run(odd.layout.root).query("SELECT sample_id FROM samples WHERE epoch = 9").data.is_empty()
+
+
+VALUES = [True, False, None]
+CONDITIONS = {
+    "a": lambda row: row[0],
+    "x > 1": lambda row: None if row[2] is None else row[2] > 1,
+    "a = b": lambda row: None if None in row[:2] else row[0] == row[1],
+    "s LIKE 'c%'": lambda row: None if row[3] is None else row[3] == "cat",
+    "s = 'x IS NOT TRUE'": lambda row: None if row[3] is None else False,
+}
+ASKED = {
+    "TRUE": lambda value: value is True,
+    "false": lambda value: value is False,
+    "NULL": lambda value: value is None,
+    "unknown": lambda value: value is None,
+    "DISTINCT FROM FALSE": lambda value: value is not False,
+    "DISTINCT FROM NULL": lambda value: value is not None,
+}
+
+
+@pytest.fixture(scope="module")
+def with_facts(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunReader, list[tuple[Any, ...]]]:
+    """A run with every mix of facts that are true, false or not there."""
+    rows = list(itertools.product(VALUES, VALUES, [1, 3, None], ["cat", "dog", None]))
+    root = tmp_path_factory.mktemp("truths") / "run"
+    with Run(root) as recorded:
+        ids = list(range(len(rows)))
+        recorded.log_samples(sample_id=ids, label=ids, loss=[1.0] * len(ids), mode="eval", epoch=1, step=1)
+        a, b, x, s = (list(column) for column in zip(*rows, strict=True))
+        recorded.log_facts(sample_id=ids, a=a, b=b, x=x, s=s)
+    return open_run(root), rows
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb", "where"])
+def test_is_true_and_its_like_are_never_null(with_facts: Any, engine: str) -> None:
+    run, rows = with_facts
+    if engine == "duckdb":
+        pytest.importorskip(engine)
+    for of, value in CONDITIONS.items():
+        for wanted, holds in ASKED.items():
+            if "LIKE" in of and "DISTINCT" in wanted:
+                continue  # polars refuses what goes on behind
+            for is_not in (False, True):
+                asked = f"{of} IS {'NOT ' if is_not else ''}{wanted}"
+                kept = [n for n, row in enumerate(rows) if holds(value(row)) != is_not]
+                for condition, expected in (
+                    (asked, kept),
+                    (f"NOT {asked}", [n for n in range(len(rows)) if n not in kept]),
+                    (f"{asked} AND b", [n for n in kept if rows[n][1]]),
+                ):
+                    if engine == "where" and expected:
+                        found = sorted(run.samples(max=99, min=0, where=condition).data["sample_id"].to_list())
+                    elif engine != "where":
+                        sql = f"SELECT f.sample_id FROM facts f WHERE {condition} ORDER BY 1"
+                        found = run.query(sql, engine=engine).data["sample_id"].to_list()
+                    else:
+                        continue
+                    assert found == expected, condition

@@ -507,6 +507,54 @@ def test_sets_of_classes(tmp_path: Path) -> None:
     assert [tag.get("label") for tag in images["p"].findall("tag")] == ["red", "green"]
 
 
+@pytest.mark.parametrize("write", ["csv", "json", "floats"])
+def test_rows_of_0_and_1_are_sets_of_classes(tmp_path: Path, write: str) -> None:
+    """Four classes: a list that names 0 or 1 twice is a place for each class, or nothing of this run."""
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=["a", "b", "c", "d"]) as run:
+        run.log_samples(
+            sample_id=["p", "q", "r", "s", "t"],
+            label=[[2]] * 5,
+            prediction=[[2]] * 5,
+            loss=[1.0] * 5,
+            mode="train",
+            epoch=1,
+        )
+    reader = xaicli.open_run(tmp_path / "run")
+    labels = {"p": [1, 0, 0, 1], "q": [0, 0, 0, 0], "r": [0, 1], "s": [0, 1, 1], "t": [3, 1]}
+    if write == "csv":
+        file = tmp_path / "rows.csv"
+        file.write_text("sample_id,label\n" + "".join(f'{one},"{label}"\n' for one, label in labels.items()))
+    else:
+        file = tmp_path / "rows.json"
+        kind = float if write == "floats" else int
+        rows = [{"sample_id": one, "label": [kind(of) for of in label]} for one, label in labels.items()]
+        file.write_text(json.dumps(rows))
+    assert applied(reader, file) == {"p": [0, 3], "q": [], "r": [0, 1], "t": [1, 3]}
+    assert left_out(reader, file) == {"a row of 0 and 1, and the run has another number of classes": 1}
+    assert not any("taken as sets" in said for said in reader.relabel_apply(file).answer.warnings)
+
+
+def test_what_may_be_a_row_of_two_classes_is_told_or_read_as_others_of_its_file(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=["a", "b"]) as run:
+        run.log_samples(
+            sample_id=["p", "q"], label=[[0], [1]], prediction=[[0], [1]], loss=[1.0, 1.0], mode="train", epoch=1
+        )
+    reader = xaicli.open_run(tmp_path / "run")
+    alone, beside = tmp_path / "alone.csv", tmp_path / "beside.csv"
+    alone.write_text('sample_id,label\np,"[1, 0]"\n')
+    beside.write_text('sample_id,label\np,"[0, 1]"\nq,"[1, 1]"\n')
+    assert applied(reader, alone) == {"p": [0, 1]}
+    assert (
+        sum(
+            "may be rows of 0 and 1: [1, 0] (1 of the marks)" in said
+            for said in reader.relabel_apply(alone).answer.warnings
+        )
+        == 1
+    )
+    assert applied(reader, beside) == {"p": [1], "q": [0, 1]}
+    assert not any("may be rows" in said for said in reader.relabel_apply(beside).answer.warnings)
+
+
 def test_the_digits_that_were_flipped_are_found(sample_run: Path, tmp_path: Path, xai: Any) -> None:
     """The report says how many suspects were right: that is known of the digits."""
     from xaicli.demo import load_digits

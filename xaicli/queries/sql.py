@@ -16,7 +16,7 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
-from xaicli.reader.dialect import bounds_apart, opaque_blanked, widely_summed
+from xaicli.reader.dialect import bounds_apart, opaque_blanked, truths_told, widely_summed
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.reader.rows import name_columns, names_of
 from xaicli.vocabulary import Engine
@@ -184,7 +184,7 @@ def all_places(reader: Reader) -> list[Place]:
 def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
     try:
         with pl.SQLContext(tables, eager=False) as context:
-            return _narrowed(context.execute(bounds_apart(widely_summed(sql))).collect(engine="streaming"))
+            return _narrowed(context.execute(truths_told(bounds_apart(widely_summed(sql)))).collect(engine="streaming"))
     except pl.exceptions.PolarsError as error:
         raise _refused(error, tables) from error
 

@@ -21,6 +21,11 @@ _BETWEEN = re.compile(
     re.IGNORECASE,
 )
 """One value between two others, with what bounds it on either side; no brackets in brackets."""
+_TRUTH = re.compile(r"\bis\s+(?P<not>not\s+)?(?:(?P<value>true|false)|(?P<unknown>unknown))\b", re.IGNORECASE)
+_DISTINCT = re.compile(
+    rf"\bis\s+(?P<not>not\s+)?distinct\s+from\s+(?P<other>{_VALUE})(?=\s*\b(?:and|or)\b)", re.IGNORECASE
+)
+"""Compared as values, null with null, with what goes on behind."""
 
 
 def opaque_blanked(sql: str) -> str:
@@ -53,6 +58,23 @@ def bounds_apart(sql: str) -> str:
         told = f"{'NOT ' if match['not'] else ''}({of} >= {low} AND {of} <= {high})"
         sql = f"{sql[: match.end('before')]} {told}{sql[match.end() :]}"
         place = match.end("before") + 1 + len(told)
+    return sql
+
+
+def truths_told(sql: str) -> str:
+    """The statement with `IS [NOT] TRUE | FALSE | UNKNOWN`, and `IS [NOT] DISTINCT FROM`, as SQL means them.
+
+    To polars null IS NOT TRUE is null, which no condition keeps, and the other side of DISTINCT FROM goes on to the
+    end. What is asked of a condition stays behind it, then null is made true or false.
+    """
+    for match in reversed([*_TRUTH.finditer(opaque_blanked(sql))]):
+        told = f"{match[0]} {'<=> FALSE <=> FALSE' if match['not'] else '<=> TRUE'}"
+        if match["unknown"]:
+            told = f"IS {match['not'] or ''}NULL"
+        sql = f"{sql[: match.start()]}{told}{sql[match.end() :]}"
+    for match in reversed([*_DISTINCT.finditer(opaque_blanked(sql))]):
+        told = f"<=> ({sql[match.start('other') : match.end('other')]}){'' if match['not'] else ' <=> FALSE'}"
+        sql = f"{sql[: match.start()]}{told}{sql[match.end() :]}"
     return sql
 
 

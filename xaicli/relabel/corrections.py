@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -19,7 +19,7 @@ from xaicli.queries.selection import Pair
 from xaicli.relabel.marks import Mark, Marks, State
 from xaicli.relabel.tasks import of_carried
 from xaicli.vocabulary import SAMPLE_ID
-from xaicli.words import Classes, quoted, unguarded
+from xaicli.words import Classes, Spelt, class_number, is_row, quoted, unguarded
 
 NO_SAMPLE = "no sample of the run"
 DIFFERENT = "its id and its picture are of different samples"
@@ -27,6 +27,7 @@ ELSEWHERE = "not recorded where the file says (mode, ds_id)"
 SKIPPED = "skipped"
 UNKNOWN_LABEL = "a label that the run does not know"
 NOT_FINITE = "a number that is not finite"
+NO_ROW = "a row of 0 and 1, and the run has another number of classes"
 EITHER_LABEL = "a label that may be either of several names"
 DISAGREE = "people disagree"
 OUTVOTED = "outvoted: more people agree on another"
@@ -88,11 +89,13 @@ class LeftOut:
         examples: Some of each reason.
         counts: How many of each.
         as_names: Labels that were taken as names, and may be numbers: by text and the two classes.
+        as_sets: Labels that were taken as sets of class numbers, and may be rows of 0 and 1: by text.
     """
 
     examples: dict[str, list[str]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     as_names: Counter[tuple[str, object, object]] = field(default_factory=Counter)
+    as_sets: Counter[str] = field(default_factory=Counter)
 
     def add(self, reason: str, example: str) -> None:
         """Count one more."""
@@ -131,6 +134,10 @@ class Labels:
 
     def of(self, mark: Mark) -> tuple[Any] | str:
         """The label that a mark names, or why there is none."""
+        if self.is_row(mark):
+            row = _zeros_and_ones(mark)
+            is_whole = len(row) == self._width
+            return ([place for place, is_there in enumerate(row) if is_there],) if is_whole else NO_ROW
         values: list[Any] = []
         for text in mark.labels:
             meant = self._meant(text, mark)
@@ -141,6 +148,24 @@ class Labels:
                 return NOT_FINITE
             values += meant
         return (sorted(set(values)),) if self.are_sets else (values[0],)
+
+    def is_row(self, mark: Mark) -> bool:
+        """Whether a mark is surely a row of 0 and 1, a place for each class."""
+        return self.are_sets and is_row(_zeros_and_ones(mark))
+
+    def may_be_row(self, mark: Mark) -> bool:
+        """Whether a mark names each of the run's two classes once, and may as well be a row of 0 and 1."""
+        return self.are_sets and self._width == 2 and sorted(_zeros_and_ones(mark)) == [0, 1]
+
+    def rows_told(self, marks: Marks) -> Marks:
+        """The marks of a file, those that may be rows of 0 and 1 as what these say where others of the file are."""
+        if not any(map(self.is_row, marks.marks)):
+            return marks
+        own = (
+            replace(mark, labels=(str(_zeros_and_ones(mark).index(1)),)) if self.may_be_row(mark) else mark
+            for mark in marks.marks
+        )
+        return replace(marks, marks=tuple(own))
 
     def taken(self, mark: Mark, sample: Sample, left: LeftOut, named: str) -> tuple[Any] | None:
         """The label of a mark; None where it gives none, which is counted."""
@@ -163,6 +188,8 @@ class Labels:
         for text in mark.labels:
             for number in self._classes.instead(text, mark.spelt, mark.called):
                 left.as_names[text, self._meant(text, mark)[0], number] += 1
+        if self.may_be_row(mark):
+            left.as_sets[f"[{', '.join(mark.labels)}]"] += 1
         return label
 
     @cached_property
@@ -171,6 +198,12 @@ class Labels:
         own = {value: value for value in self.known if isinstance(value, str)}
         numbers = self.known if self._inner.is_integer() else ()
         return Classes({**own, **self.by_name}, numbers, self.given)
+
+    @cached_property
+    def _width(self) -> int:
+        """How many classes the run has, as far as is known: those it names and those it recorded."""
+        numbers = [one for one in (*self.known, *self.by_name.values()) if isinstance(one, int)]
+        return max(numbers, default=-1) + 1 if self._inner.is_integer() else 0
 
     @property
     def _inner(self) -> Any:
@@ -185,6 +218,12 @@ class Labels:
             return (float(text),)
         except ValueError:
             return ()
+
+
+def _zeros_and_ones(mark: Mark) -> list[int]:
+    """The numbers of a mark that are all 0 or 1; none for another, and for names."""
+    numbers = [class_number(text) for text in mark.labels] if mark.spelt is Spelt.NUMBER else []
+    return [one for one in numbers if one is not None] if set(numbers) <= {0, 1} else []
 
 
 class Samples:

@@ -239,7 +239,7 @@ def apply(
     paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()
     marks = [read_marks(Path(file), field=field) for file in files]
     labels = _labels(reader, selection, frames, label_map or {})
-    taken, left = corrections(marks, Samples(frames, paths), labels, by=by)
+    taken, left = corrections(map(labels.rows_told, marks), Samples(frames, paths), labels, by=by)
     n_marks = sum(len(one.marks) for one in marks)
     if n_marks and left.counts[NO_SAMPLE] == n_marks:
         raise XaiError(
@@ -333,6 +333,11 @@ def notes_of(
         said.append(f"{row['n']:,} {one} not taken: {row['reason']} ({', '.join(row['examples'])}{more})")
     if left.as_names:
         said.append(taken_as_names(left.as_names))
+    if left.as_sets:
+        said.append(
+            f"taken as sets of class numbers, and may be rows of 0 and 1: {', '.join(left.as_sets)} "
+            f"({left.as_sets.total():,} of the marks); write the names of the classes to say which"
+        )
     if not taken and any(one.marks for one in marks):
         said.append("no label was taken")
     return said

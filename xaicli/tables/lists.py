@@ -24,7 +24,7 @@ from xaicli.files import for_arrow
 from xaicli.tables.rows import Rows, Unreadable, header, read_cells, without_guards
 from xaicli.tables.schema import CategoricalLabel, Schema
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Classes, Spelt, class_number, quoted, unguarded, unquoted
+from xaicli.words import Classes, Spelt, class_number, is_row, quoted, unguarded, unquoted
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
@@ -523,8 +523,10 @@ class Relabelled:
             XaiError: It cannot be.
         """
         try:
-            if isinstance(new, str) and new.startswith("[") and isinstance(old, list | tuple):
+            if isinstance(new, str) and new.startswith("[") and _flat(old) is not None:
                 new = json.loads(new)
+            if isinstance(new, list | tuple) and (row := _flat(old)) is not None and _are_rows(row, new):
+                return self._row(old, row, new)
             if isinstance(old, list | tuple) and isinstance(new, list | tuple):
                 return type(old)(self._like(old[0], one, "") if old else one for one in new)
             if isinstance(old, str) and not isinstance(new, list | tuple):
@@ -543,6 +545,35 @@ class Relabelled:
             f"label {new!r} of {self.source} cannot stand in place of {old!r}",
             hint="labels are numbers, texts, or lists of classes; correct others with Table.map",
         )
+
+    def _row(self, old: Any, row: Sequence[Any], new: Sequence[Any]) -> Any:
+        """A row of 0 and 1 in place of another, from one or from a set of classes.
+
+        Raises:
+            XaiError: One of the two is a set of classes, or may be.
+            ValueError: A class has no place in the row, or is named twice.
+        """
+        width = len(row)
+        if is_row(new):
+            if not (is_row(row) or set(row) == {0, 1}) or len(new) != width:
+                raise XaiError(
+                    f"label {list(new)!r} of {self.source} is a row of 0 and 1, and the data set has {list(row)!r}",
+                    hint="write the classes of each sample, as xai relabel apply does",
+                )
+            told = [int(one) for one in new]
+        else:
+            numbers = [self._number(one, "", whole=True) for one in new]
+            if width == 2 and sorted(numbers) == [0, 1]:
+                raise XaiError(
+                    f"label {list(new)!r} of {self.source} may be two classes, or a row of 0 and 1 as the data set has",
+                    hint="correct such rows with Table.map",
+                )
+            if len(set(numbers)) != len(numbers) or not all(0 <= one < width for one in numbers):
+                raise ValueError(new)
+            told = [int(place in numbers) for place in range(width)]
+        if isinstance(old, list | tuple):
+            return type(old)(type(one)(there) for one, there in zip(row, told, strict=True))
+        return old.new_tensor(told) if hasattr(old, "new_tensor") else np.asarray(told).astype(old.dtype)
 
     def _text(self, old: str, new: Any, called: str) -> str:
         """A label as text: by its name, and a number only in place of one.
@@ -591,6 +622,20 @@ class Relabelled:
                 hint="a Parquet file tells numbers from names: xai relabel apply ... -o FILE.parquet",
             )
         return meant
+
+
+def _flat(label: Any) -> Sequence[Any] | None:
+    """The entries of a label that is a list, or an array or a tensor of one dimension; None for any other."""
+    if isinstance(label, list | tuple):
+        return label
+    listed = label.tolist() if getattr(label, "ndim", None) == 1 and hasattr(label, "tolist") else None
+    return listed if isinstance(listed, list) else None
+
+
+def _are_rows(old: Sequence[Any], new: Sequence[Any]) -> bool:
+    """Whether one of two labels is a row of 0 and 1, and none a list of values."""
+    are_values = any(isinstance(one, float) and not one.is_integer() for one in (*old, *new))
+    return not are_values and (is_row(old) or is_row(new))
 
 
 def relabelled(
