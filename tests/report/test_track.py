@@ -360,3 +360,16 @@ def test_the_share_right_is_of_the_last_pass_of_the_last_epoch(tmp_path: Path, e
     (figures,) = (block for block in report.sections[0].blocks if isinstance(block, Figures))
     shown = {figure.caption: figure.value for figure in figures.figures}
     assert shown["of eval samples predicted as labelled at the last epoch"] == "30.0 %"
+
+
+def test_why_there_are_no_label_issues_is_a_sentence_that_says_that_alone(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        for ds_id in ("a", "b"):
+            known = {"sample_id": [1, 2, 3], "label": [0, 1, 1], "prediction": [0, 1, 0], "loss": [1.0, 2.0, 3.0]}
+            run.log_samples(**known, mode="train", ds_id=ds_id, epoch=1)
+    result = open_run(tmp_path / "run").report()
+    assert any("no eval rows" in said for said in result.answer.warnings)
+    (why,) = section(result.report, "label-issues")
+    assert isinstance(why, Text)
+    said = "No class probabilities of train {} were kept: record them with Run(..., keep_probs=True)."
+    assert why.text == f"{said.format('a')} {said.format('b')}"

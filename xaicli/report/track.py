@@ -310,9 +310,10 @@ def _issues(gathered: Gathered, page: Page) -> Iterator[Section]:
     if answer is None and "label issues" not in gathered.absent:
         return
     if answer is None or answer.data.is_empty():
-        why = "None found. That does not say that all labels are right."
-        if answer is None or answer.warnings:
-            why = " ".join(answer.warnings) if answer else ""
+        # What is said of the whole selection stands over the page.
+        own = [said for said in answer.warnings if said not in gathered.samples.warnings] if answer else []
+        why = " ".join(f"{said[0].upper()}{said[1:].rstrip('.')}." for said in own)
+        why = why or "None found. That does not say that all labels are right."
         yield Section(title, "label-issues", (_missing(gathered, "label issues", why),))
         return
     shown = answer.data.head(_SUSPECTS_SHOWN)
