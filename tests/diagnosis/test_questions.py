@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -534,3 +535,13 @@ def test_the_last_epoch_with_probabilities_is_named(tmp_path, capsys):
     before = asked(capsys, tmp_path / "run", "--epoch", "2")
     assert [row["epoch"] for row in before["probabilities"]] == [2]
     assert not any("probabilities" in said for said in before["warnings"])
+
+
+@pytest.mark.parametrize(("prediction", "said"), [(0, "the only sample is right"), (1, "the only sample is wrong")])
+def test_one_sample_alone_is_told_as_one(tmp_path: Path, prediction: int, said: str) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_samples(sample_id=[1], label=[0], prediction=[prediction], loss=[0.5], mode="eval", epoch=1)
+    sentence = xaicli.open_run(tmp_path / "run").confusion().report.sentence
+    assert f"epoch 1: {said}" in sentence
+    assert "every one" not in sentence
+    assert "%" not in sentence

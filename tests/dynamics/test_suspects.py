@@ -692,6 +692,14 @@ def test_who_was_never_contradicted_takes_no_suspects_place(late: Path) -> None:
     assert [row["sample_id"] for row in told["suspects"]] == rows["sample_id"].to_list()
     assert {row["sample_id"] for row in told["suspects"]} == expected
     assert "No suspects" not in result.markdown()
+    parts = next(part.blocks for part in result.report.sections if part.anchor == "suspects")
+    ranks = [
+        row[3]
+        for block in parts
+        if isinstance(block, Table) and [one.title for one in block.columns[3:4]] == ["score"]
+        for row in block.rows
+    ]
+    assert ranks == [round(row["score"], 4) for row in told["suspects"][:25]]
     assert [row["sample_id"] for row in result.report.tables["suspects"]().to_dicts()] == rows["sample_id"].to_list()
 
 

@@ -187,7 +187,10 @@ def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
         f"(95 % interval {percent(low)} to {percent(high)})"
     )
     told = place["wrong"].head(_TOLD_APART).to_dicts()
-    if told:
+    if place["n"] == 1 and place["mcc"] is not None:
+        judged = f"wrong, predicted {told[0]['prediction_name']}" if told else "right"
+        said = f"{words}, epoch {place['epoch']}: the only sample is {judged}"
+    elif told:
         said += f"; {_most_often(place['wrong'], told, place['undefined'])}"
     for found in _of(answer.extra["calibration"], place):
         said += f". {confidence(found)}{_once(answer, place, found)}"

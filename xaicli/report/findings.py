@@ -204,6 +204,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
     columns += [Column("score", Cell.NUMBER)]
     columns += [Column("epoch", Cell.INTEGER)] if has["epoch"] else []
     known_facts = FactColumns(rows, page.facts.path)
+    is_rank = title.startswith(_TITLES["suspect"])
     columns += [*known_facts.columns, Column("reason")]
     shown = []
     for row in rows:
@@ -211,7 +212,8 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
         cells += [str(row["sample_id"])] if has["sample_id"] else []
         cells += [page.label_cell(row["label"])] if has["label"] else []
         cells += [page.label_cell(row.get("suggested_label"))] if has["suggested_label"] else []
-        cells += [row["score"]]
+        # A rank's further digits are those of what breaks ties.
+        cells += [round(row["score"], 4) if is_rank else row["score"]]
         cells += [row.get("epoch")] if has["epoch"] else []
         shown.append((*cells, *known_facts.cells(row), row["reason"]))
     known = tuple(
