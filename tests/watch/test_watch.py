@@ -212,6 +212,24 @@ def test_a_rule_is_asked_of_whole_places_alone(tmp_path: Path) -> None:
     assert not Until("loss mean < 0.1").is_met(training.look(), training.reader)
 
 
+@pytest.mark.parametrize(("n", "status"), [(30, 1), (100, 0)])
+def test_the_part_that_a_dead_training_left_keeps_no_rule(tmp_path: Path, xai: Any, n: int, status: int) -> None:
+    code = f"""
+import os, signal, time, xaicli
+run = xaicli.Run({str(tmp_path / "run")!r})
+for epoch, n, loss in ((1, 100, 3.0), (2, {n}, 0.1)):
+    run.log_samples(sample_id=range(n), loss=[loss] * n, mode="eval", epoch=epoch, step=epoch)
+run.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    rule = Training(RunLayout(tmp_path / "run")).look()
+    assert (rule.state, rule.places[0].n) == ("crashed", n)
+    found, _, error = xai("watch", tmp_path / "run", "--until", "loss mean < 1", "--mode", "eval", "--interval", "0.1")
+    assert found == status, error
+    assert ("eval epoch 1: 3" in error) is (status == 1)
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_a_place_that_a_later_start_redid_is_asked_again(tmp_path: Path, mode: str) -> None:
     training, rule = Training(RunLayout(tmp_path / "run")), Until("loss mean < 1", mode=mode)

@@ -43,7 +43,7 @@ def watch(
         str | None,
         typer.Option(
             metavar="RULE",
-            help="Leave when it holds of a whole place: 'loss mean < 0.1'; exit 1 if the training ends first.",
+            help="Leave when it holds of a whole place: 'loss mean < 0.1'; exit 1 if the training ends or dies first.",
             show_default=False,
         ),
     ] = None,
@@ -246,8 +246,8 @@ def _last(asked: Until) -> str:
     """What a rule was last asked of."""
     if asked.last is None:
         return "no place was whole by then"
-    now, verdicts = asked.last
+    place, verdicts = asked.last
     worst = next((one for one in verdicts if one.outcome.value != "passed"), verdicts[0])
     of = f" of {worst.group}" if worst.group else ""
-    where = " ".join(filter(None, (now.mode, now.ds_id)))
-    return f"{where} epoch {now.epoch}: {'nothing' if worst.value is None else f'{worst.value:.4g}'}{of}"
+    where = " ".join(filter(None, (place.mode, place.ds_id)))
+    return f"{where} epoch {place.epoch}: {'nothing' if worst.value is None else f'{worst.value:.4g}'}{of}"

@@ -45,6 +45,8 @@ _STEPS = 4_000
 _RATE_SECONDS = 30.0
 _GUESSED = "the highest count as the worst, and a rise as a spike"
 _RUNNING = "running"
+FINISHED = "finished"
+"""The state of a run that was closed."""
 REMOTE = "remote"
 """The state of a run in an object store: whether a process lives is not in its files."""
 _Key = tuple[str, Any, Any]

@@ -14,7 +14,7 @@ from xaicli.queries.resolution import resolve
 from xaicli.queries.selection import Pair
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID, Mode
-from xaicli.watch.training import Now, Watched
+from xaicli.watch.training import FINISHED, Now, Watched
 
 
 class Until:
@@ -38,13 +38,13 @@ class Until:
             raise UsageError(f"--until {text!r} looks back", hint="--until 'loss mean < 0.1' looks at the newest place")
         self.mode = mode
         self._asked: set[tuple[Pair, int, int, int]] = set()
-        self.last: tuple[Now, tuple[Verdict, ...]] | None = None
+        self.last: tuple[Place, tuple[Verdict, ...]] | None = None
 
     def is_met(self, watched: Watched, reader: Reader) -> bool:
         """Whether some place that is whole keeps the rule; each is asked once, and again where a later start redid it.
 
         A place is whole where the next one has begun, where it has as many samples as the one before, or where the
-        training is over.
+        training has finished. One that died left a part, which keeps no rule.
 
         Raises:
             XaiError: The run has no such metric or column.
@@ -62,7 +62,7 @@ class Until:
                     continue
                 self._asked.add(key)
                 verdicts = tuple(self._judged(reader, place))
-                self.last = now, verdicts
+                self.last = place, verdicts
                 if verdicts and all(verdict.outcome is Outcome.PASSED for verdict in verdicts):
                     return True
         return False
@@ -73,7 +73,7 @@ class Until:
         pair = now.mode, now.ds_id
         later = any(other.epoch > now.epoch for other in watched.places)
         full = now.n_before is not None and now.n >= now.n_before
-        last = Place(*pair, now.epoch, now.turn), watched.is_over or later or full
+        last = Place(*pair, now.epoch, now.turn), watched.state == FINISHED or later or full
         before = [Place(*pair, epoch, turn) for epoch, turn, _ in now.history[:-1]]
         return [*((place, True) for place in before), last]
 
