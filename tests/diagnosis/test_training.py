@@ -147,7 +147,8 @@ def test_nan_gradients_are_told_by_the_batch_before(broken, capsys):
     assert len(first["before"]["samples"]) == 5
     assert sum(row["share"] for row in first["before"]["samples"]) == pytest.approx(5 / 8, abs=0.05)
     assert found["non_finite_scalars"] == [
-        {"mode": "train", "ds_id": "", "key": "grad_norm", "epoch": None, "step": 40}
+        {"mode": "train", "ds_id": "", "key": "grad_norm", "epoch": None, "step": 40, "n": 1}
+        | {"last_epoch": None, "last_step": 40}
     ]
     told = xaicli.open_run(broken).steps().report.sentence
     assert "at step 41 of epoch 2, in all 8 samples" in told
@@ -499,6 +500,7 @@ def test_scalars_of_an_epoch_hold_for_its_batches_and_those_without_a_time_are_t
     (said,) = (warning for warning in found["warnings"] if "beside no batch" in warning)
     assert said.startswith("best stands beside no batch: what was logged without a step and an epoch")
     norm = {"mode": "train", "ds_id": "", "key": "norm", "epoch": 2, "step": None}
+    norm |= {"n": 1, "last_epoch": 2, "last_step": None}
     assert found["non_finite_scalars"] == [norm]
     report = xaicli.open_run(tmp_path / "run").steps().report
     blocks = report.sections[0].blocks
@@ -617,6 +619,49 @@ def test_around_a_step_only_its_scalars_are_told(tmp_path, capsys):
     assert [row["step"] for row in asked(capsys, tmp_path / "run")["non_finite_scalars"]] == [20]
     assert [row["step"] for row in asked(capsys, tmp_path / "run", "--around", 240)["non_finite_scalars"]] == [250]
     assert asked(capsys, tmp_path / "run", "--around", 150)["non_finite_scalars"] == []
+
+
+def test_scalars_that_are_not_finite_are_told_where_the_loss_stays_finite(tmp_path, capsys):
+    """A scaler skips its infinite first steps, and a NaN far behind them: no loss shows either."""
+    odd = {0: math.inf, 1: math.inf, 2: math.inf, 300: math.nan}
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(400):
+            loss = [1.0, 2.0 + step % 3 / 10]
+            run.log_samples(sample_id=[1, 2], loss=loss, mode="train", epoch=1 + step // 50, step=step)
+            run.log_samples(sample_id=[3, 4], loss=loss, mode="eval", epoch=1 + step // 50, step=step)
+            run.log({"epoch": 1 + step // 50, "step": step, "grad_norm": odd.get(step, 1.0), "lr": 0.1})
+    (row,) = asked(capsys, tmp_path / "run")["non_finite_scalars"]
+    told = {"epoch": 1, "step": 0, "n": 4, "last_epoch": 7, "last_step": 300}
+    assert row == {"mode": "train", "ds_id": "", "key": "grad_norm", **told}
+    said = "Not finite: grad_norm at step 0 (4 times, the last at step 300)."
+    opened = xaicli.open_run(tmp_path / "run")
+    assert opened.steps().report.sentence.endswith(f"no spike of loss. {said}")
+    assert opened.steps(mode="all").report.sentence.count("grad_norm") == 1, "logged once, beside two modes"
+    assert said in opened.steps().html(no_images=True)
+    track = next(section for section in opened.report().report.sections if section.anchor == "steps")
+    assert said in track.blocks[0].text
+    for step, value in ((300, "NaN"), (0, "infinite")):
+        whole = opened.steps(step=step).report.sentence
+        assert whole.endswith(f"Not finite beside it: grad_norm is {value} at step {step}.")
+    assert "ot finite" not in opened.steps(step=301).report.sentence
+    main(["steps", str(tmp_path / "run"), "--no-progress"])
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_scalar_that_stands_beside_other_batches_says_beside_which_it_does_not(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 5):
+            for step in range(30):
+                run.log_samples(
+                    sample_id=[1, 2], loss=[1.0, 2.0], mode="train", epoch=epoch, step=30 * (epoch - 1) + step
+                )
+                run.log({"epoch": epoch, "step": 30 * (epoch - 1) + step, "lr": 0.1})
+            for step in range(10):
+                run.log_samples(sample_id=[3, 4], loss=[1.0, 2.0], mode="eval", ds_id="day", epoch=epoch, step=step)
+    why = "the steps of the batches start again with the epochs, and those it was logged at go on"
+    told = {mode: asked(capsys, tmp_path / "run", "--mode", mode)["warnings"] for mode in ("train", "eval", "all")}
+    said = [f"lr stands beside no batch of eval day: {why}"]
+    assert told == {"train": [], "eval": said, "all": said}
 
 
 def test_a_condition_that_no_row_meets_is_said(recorded, capsys):

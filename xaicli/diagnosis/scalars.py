@@ -99,9 +99,12 @@ class ScalarsBeside:
         return found
 
     def non_finite(self, around: int | None = None) -> list[dict[str, Any]]:
-        """Where each scalar was first NaN or infinite, of the steps within 50 of one or of all.
+        """Where each scalar was NaN or infinite, of the steps within 50 of one or of all: first, last and how often.
 
-        Of all, one that was logged at an epoch alone is among them; its step is null.
+        Of all, one that was logged at an epoch alone is among them; its steps are null.
+
+        Returns:
+            key, epoch and step (the first time), n (values that are not finite), last_epoch and last_step.
         """
         of_epochs = self.of_epochs.with_columns(pl.lit(None, pl.Int64).alias(STEP))
         odd = pl.concat([self.rows, of_epochs]).filter(~pl.col(VALUE).is_finite())
@@ -109,19 +112,28 @@ class ScalarsBeside:
             odd = odd.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
         return (
             odd.group_by(KEY, AXIS, maintain_order=True)
-            .first()
+            .agg(
+                pl.col(EPOCH, STEP).first(),
+                pl.len().cast(pl.Int64).alias("n"),
+                pl.col(EPOCH, STEP).last().name.prefix("last_"),
+            )
             .sort(KEY, maintain_order=True)
-            .select(KEY, EPOCH, STEP)
+            .drop(AXIS)
             .to_dicts()
         )
 
-    def warnings(self) -> list[str]:
-        """Which scalars stand beside no batch, and why."""
+    def warnings(self, where: str = "") -> list[str]:
+        """Which scalars stand beside no batch, and why.
+
+        Args:
+            where: The mode and dataset in words, where the run has others, whose batches they may stand beside.
+        """
         whys: dict[str, list[str]] = {}
         for key, why in self.apart.items():
             whys.setdefault(why, []).append(key)
         return [
-            f"{', '.join(keys)} {'stands' if len(keys) == 1 else 'stand'} beside no batch: {why}"
+            f"{', '.join(keys)} {'stands' if len(keys) == 1 else 'stand'} beside no batch"
+            f"{f' of {where}' if where and why != _COUNTED else ''}: {why}"
             for why, keys in whys.items()
         ]
 

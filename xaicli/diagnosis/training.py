@@ -78,7 +78,7 @@ def steps(
           non-finite batch is finite, `before` is the batch before it, told likewise: what broke the weights.
         - `returning`: the samples that stand in two spikes or more, more often than chance would have it (q <= 5 %).
         - `gaps`: steps within an epoch that no batch was logged at, the longest first.
-        - `non_finite_scalars`: where each scalar was first NaN or infinite.
+        - `non_finite_scalars`: where each scalar was first and last NaN or infinite, and how often.
 
     Raises:
         UsageError: `spikes` is negative.
@@ -127,7 +127,7 @@ def steps(
             extra[key].append({**origin, **row})
         if histories:
             _add_histories(reader, selection, pair, [row for _, row in told])
-        warnings += contents.scalars.warnings()
+        warnings += contents.scalars.warnings(_apart(reader, pair))
         extra["returning"] += [{**origin, **row} for row in contents.returning().iter_rows(named=True)]
         if around is not None:
             logged = logged.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
@@ -178,7 +178,7 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         if not here:
             continue
         contents = _Contents.of(training, batches, here, training.logged(batches))
-        warnings += contents.scalars.warnings()
+        warnings += contents.scalars.warnings(_apart(reader, pair))
         for row in here:
             place = {MODE: pair[0], DS_ID: pair[1]}
             extra["batches"].append({**place, **row, **contents.described(row, _LISTED)})
@@ -236,6 +236,12 @@ def _without_steps(pair: Pair, batches: pl.DataFrame) -> list[str]:
         return []
     where = " ".join(part for part in pair if part)
     return [f"all rows of {where} of an epoch were logged at one step: each epoch is told as one batch"]
+
+
+def _apart(reader: Reader, pair: Pair) -> str:
+    """A mode and dataset in words where the run has others; "" where it is the only one."""
+    every = [(mode, ds_id) for mode in reader.modes() for ds_id in reader.ds_ids(mode)]
+    return " ".join(part for part in pair if part) if len(every) > 1 else ""
 
 
 def none_meets(reader: Reader, pair: Pair) -> str:

@@ -76,7 +76,7 @@ def step_blocks(answer: Answer, page: Page) -> Iterator[Block]:
     for (mode, ds_id), _ in answer.data.group_by("mode", "ds_id", maintain_order=True):
         if spikes := _here(answer.extra["spikes"], (mode, ds_id)):
             yield _spikes_table(spikes, _metric(answer), words_of(mode, ds_id), page)
-    if answer.extra["spikes"] or answer.extra["first_non_finite"]:
+    if any(answer.extra[key] for key in ("spikes", "first_non_finite", "non_finite_scalars")):
         yield Text("See batches, samples and scalars with xai steps.", Tone.FAINT)
 
 
@@ -90,9 +90,8 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
     page = page or Page()
     step, metric = answer.selection["step"], _metric(answer)
     several = [key for key in _SEVERAL if len({batch[key] for batch in answer.extra["batches"]}) > 1]
-    said = " ".join(
-        _batch_words(batch, _told_rows(batch, answer), metric, several) for batch in answer.extra["batches"]
-    )
+    told = [_batch_words(batch, _told_rows(batch, answer), metric, several) for batch in answer.extra["batches"]]
+    told += _non_finite_beside(answer.extra["batches"])
     blocks: list[Block] = []
     for number, batch in enumerate(answer.extra["batches"]):
         rows = _told_rows(batch, answer)
@@ -108,7 +107,7 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
         name=f"step-{step}",
         title=f"Step {step}",
         run_line=run_line(answer, page.facts),
-        sentence=said,
+        sentence=" ".join(told),
         sections=(Section("The samples of the step", "samples", tuple(blocks)),),
         made=made(answer, ("share", f"of the sum of the step's finite {metric}")),
         warnings=answer.warnings,
@@ -156,6 +155,7 @@ def _sentence(answer: Answer) -> str:
     several = [key for key in _SEVERAL if answer.data[key].n_unique() > 1]
     said += [_batch_words(spike, spike["samples"], metric, several) for spike in answer.extra["spikes"][:1]]
     said += [_non_finite_words(answer, first, metric, several) for first in answer.extra["first_non_finite"][:1]]
+    said += _non_finite_scalars(answer)
     if back := answer.extra["returning"]:
         shown = listed([sample_name(row["sample_id"]) for row in back])
         said.append(f"More often in spikes than chance would bring: {shown}.")
@@ -237,13 +237,58 @@ def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str, sev
     )
     held = _held(before, before["samples"])
     said += f": {held}" if held else ""
-    same = [row for row in answer.extra["non_finite_scalars"] if row["mode"] == first["mode"]]
-    early = [
-        f"{row['key']} in epoch {row['epoch']:,}" if row["step"] is None else f"{row['key']} at step {row['step']:,}"
-        for row in same
-        if _not_after(row, first)
-    ]
-    return f"{said}. Not finite before that or then: {listed(early)}." if early else f"{said}."
+    early = _scalars_in_words(answer, _broken_before(answer, first))
+    return f"{said}. Not finite before that or then: {listed(early, whole=True)}." if early else f"{said}."
+
+
+def _broken_before(answer: Answer, first: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The scalars of a mode and dataset that were not finite by the batch whose losses all are not."""
+    place = first["mode"], first["ds_id"]
+    return [row for row in _here(answer.extra["non_finite_scalars"], place) if _not_after(row, first)]
+
+
+def _non_finite_scalars(answer: Answer) -> Iterator[str]:
+    """Which scalars were not finite, each once, but for those told beside the first loss that is not."""
+    first = next((first for first in answer.extra["first_non_finite"][:1] if first.get("before")), None)
+    told = _scalars_in_words(answer, _broken_before(answer, first)) if first else []
+    every = _scalars_in_words(answer, answer.extra["non_finite_scalars"])
+    if left := [words for words in every if words not in told]:
+        yield f"Not finite: {listed(left, whole=True)}."
+
+
+def _scalars_in_words(answer: Answer, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where scalars were not finite, each once: "grad_norm at step 0 (4 times, the last at step 300)"."""
+    again, said = start_again(answer.data), []
+    for row in rows:
+        words = f"{row['key']} {_moment(row['epoch'], row['step'], again)}"
+        if row["n"] > 1:
+            words += f" ({row['n']:,} times, the last {_moment(row['last_epoch'], row['last_step'], again)})"
+        said.append(words)
+    return list(dict.fromkeys(said))
+
+
+def _moment(epoch: int | None, step: int | None, again: bool) -> str:
+    """A moment of the training; its epoch too where steps start again with the epochs."""
+    if step is None:
+        return f"in epoch {epoch:,}"
+    return f"at step {step:,} of epoch {epoch:,}" if again and epoch is not None else f"at step {step:,}"
+
+
+def _non_finite_beside(batches: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which scalars were not finite at batches, or when last logged before them."""
+    said = dict.fromkeys(
+        f"{row['key']} is {_odd(row['value'])} {_moment(row['epoch'], row['step'], len(batches) > 1)}"
+        for batch in batches
+        for row in batch["scalars"]
+        if not math.isfinite(row["value"])
+    )
+    if said:
+        yield f"Not finite beside it: {listed(list(said), whole=True)}."
+
+
+def _odd(value: float) -> str:
+    """A number that is not finite, in words."""
+    return "NaN" if math.isnan(value) else "infinite" if value > 0 else "-infinite"
 
 
 def _not_after(scalar: Mapping[str, Any], batch: Mapping[str, Any]) -> bool:
