@@ -192,3 +192,49 @@ def test_labels_that_stand_for_none_are_counted_in_both_runs(tmp_path):
         with xaicli.Run(tmp_path / name) as run:
             run.log_samples(sample_id=[0, 1, 2], label=label, loss=[0.5, 0.25, 1.0], mode="eval", epoch=1)
     assert xaicli.compare(tmp_path / "first", tmp_path / "last").answer.counts.ignored == 3
+
+
+def of_task(root: Path, task: str, losses: Sequence[float]) -> Path:
+    ids = list(range(len(losses)))
+    with xaicli.Run(root, task=task) as run:
+        run.log_samples(sample_id=ids, loss=losses, correct=[loss < 1 for loss in losses], mode="eval", epoch=1)
+    return root
+
+
+@pytest.mark.parametrize(("other", "alike"), [("multilabel", True), ("sequence", False), ("regression", False)])
+def test_no_run_of_another_task_is_the_better_one(tmp_path: Path, other: str, alike: bool) -> None:
+    high = [2.0 + i / 64 for i in range(64)]
+    first, last = of_task(tmp_path / "a", "multilabel", high), of_task(tmp_path / "b", other, [v / 4 for v in high])
+    result = xaicli.compare(first, last)
+    told = json.loads(result.to_json())
+    assert {row["metric"]: row["better"] for row in told["paired"]} == dict.fromkeys(
+        ("loss", "correct"), "last" if alike else None
+    )
+    mean = sum(high) / 64
+    [loss] = [row["values"] for row in told["paired"] if row["metric"] == "loss"]
+    assert loss == pytest.approx([mean, mean / 4])
+    said = [words for words in told["warnings"] if "of several tasks" in words]
+    if alike:
+        assert said == []
+        assert "is better than" in result.markdown()
+    else:
+        assert said == [
+            f"the runs are of several tasks (multilabel in {first} against {other} in {last}), "
+            "whose losses are of another kind: none is called better than one of another task"
+        ]
+        assert "is better than" not in result.markdown()
+
+
+def test_of_two_classes_one_or_two_outputs_are_one_task(tmp_path: Path) -> None:
+    high = [2.0 + i / 64 for i in range(64)]
+    runs = of_task(tmp_path / "a", "binary", high), of_task(tmp_path / "b", "classification", [v / 4 for v in high])
+    told = json.loads(xaicli.compare(*runs).to_json())
+    assert [row["better"] for row in told["paired"]] == ["last", "last"]
+    assert not [words for words in told["warnings"] if "of several tasks" in words]
+
+
+def test_no_group_of_another_task_is_the_better_one(tmp_path: Path) -> None:
+    runs = [of_task(tmp_path / f"a{i}", "multilabel", [2.0 + i / 8, 2.0]) for i in range(2)]
+    runs += [of_task(tmp_path / f"b{i}", "sequence", [0.5 + i / 8, 0.5]) for i in range(2)]
+    told = json.loads(xaicli.compare(*runs, group=["a=*/a?", "b=*/b?"]).to_json())
+    assert {row["metric"]: row["better"] for row in told["paired"]} == {"loss": None, "correct": None}

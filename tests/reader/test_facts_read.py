@@ -7,6 +7,8 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import xaicli
@@ -120,3 +122,52 @@ def test_facts_of_no_sample_at_all_are_told(tmp_path: Path) -> None:
         told = json.loads(answer.to_json())["warnings"]
         assert [words for words in told if "none of the 40 ids with facts is a sample of the run" in words]
         assert [words for words in told if "'0.png' against '0'" in words]
+
+
+ZONES = ["+05:30", "-03:30", "+0530", "UTC+05:30", "Foo/Bar"]
+
+
+def zoned(zone: str) -> pa.Array:
+    return pa.array([datetime(2025, 12, 31, 18, 30), None]).cast(pa.timestamp("us", zone))
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_times_of_any_zone_that_were_recorded_are_the_same_moments(
+    tmp_path: Path, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the versions that kept a zone as it was given; while the run is recorded, and from its files."""
+    monkeypatch.setattr("xaicli.recorder.records.in_utc", lambda table: (table, {}))
+    moment = datetime(2025, 12, 31, 18, 30, tzinfo=UTC)
+    expected = {1: {"camera": "left", "at": moment}, 2: {"camera": "right", "at": None}}
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2], camera=["left", "right"], at=zoned(zone))
+        run.log_samples(sample_id=[1, 2], label=[0, 1], prediction=[0, 0], loss=[1.0, 2.0], mode="eval", epoch=1)
+        run.flush()
+        assert facts_of(tmp_path / "run") == expected
+    [path] = (tmp_path / "run" / "facts").glob("*.parquet")
+    assert pq.read_schema(path).field("at").type.tz == zone
+    assert facts_of(tmp_path / "run") == expected
+    answers = xaicli.open_run(tmp_path / "run")
+    for answer in (answers.info(), answers.samples()):
+        assert (
+            f"at was recorded in the zone {zone}: its times are those of UTC"
+            in json.loads(answer.to_json())["warnings"]
+        )
+    listed = {fact["fact"]: fact for fact in json.loads(answers.info().to_json())["facts"]}
+    assert (listed["at"]["samples"], listed["at"]["type"], listed["camera"]["samples"]) == (1, "datetime (UTC)", 2)
+
+
+def test_a_fact_that_cannot_be_read_takes_no_other(tmp_path: Path) -> None:
+    """Of bytes beside texts there is no one kind: those that spell no text are left out."""
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([3], raw=["text"], camera=["top"])
+        run.log_samples(sample_id=[3], label=[0], prediction=[0], loss=[1.0], mode="eval", epoch=1)
+    [path] = (tmp_path / "run" / "facts").glob("*.parquet")
+    table = pa.table({"sample_id": [1, 2], "camera": ["left", "right"], "raw": [b"\xff\xfe", None]})
+    other = path.with_name(path.name.replace("000000", "000001", 1))
+    pq.write_table(table, other)
+    found = facts_of(tmp_path / "run")
+    assert [found[i]["camera"] for i in (1, 2, 3)] == ["left", "right", "top"]
+    assert found[3]["raw"] == "text"
+    told = json.loads(xaicli.open_run(tmp_path / "run").samples().to_json())["warnings"]
+    assert "1 value of the fact raw cannot be read: left out" in told

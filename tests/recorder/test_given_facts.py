@@ -8,6 +8,7 @@ import decimal
 import enum
 import itertools
 import json
+import re
 import uuid
 import warnings
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from xaicli.layout import RunLayout
+from xaicli.reader import open_reader
 from xaicli.recorder.run import Run
 
 
@@ -244,3 +247,81 @@ def test_a_reason_of_several_names_what_they_have_in_common(tmp_path: Path) -> N
     }
     assert sum("mode" in str(one.message) for one in said) == 1
     assert json.loads((tmp_path / "run/attempts/000000-r0000.stats").read_text())["reasons"] == stats["reasons"]
+
+
+MOMENT = datetime.datetime(2025, 12, 31, 18, 30)
+"""In UTC."""
+UTC_MOMENT = MOMENT.replace(tzinfo=datetime.UTC)
+
+
+def east(hours: int, minutes: int = 0, seconds: int = 0) -> datetime.datetime:
+    offset = datetime.timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    return UTC_MOMENT.astimezone(datetime.timezone(offset))
+
+
+def of_zone(zone: str) -> pa.Array:
+    return pa.array([MOMENT] * 2).cast(pa.timestamp("us", zone))
+
+
+ZONED = {
+    "+05:30": [east(5, 30)] * 2,
+    "+05:45": east(5, 45),
+    "-03:30": pd.Series([pd.Timestamp(east(-3, -30))] * 2),
+    "+09:30": of_zone("+09:30"),
+    "+0530": of_zone("+0530"),
+    "UTC+05:30": of_zone("UTC+05:30"),
+    "Foo/Bar": pa.chunked_array([of_zone("Foo/Bar")]),
+}
+
+
+@pytest.mark.parametrize("zone", ZONED)
+def test_times_of_any_zone_are_the_same_moments(tmp_path: Path, zone: str) -> None:
+    said = f"fact at holds times of the zone {re.escape(zone)}: they are kept in UTC"
+    with Run(tmp_path / "run") as run:
+        with pytest.warns(UserWarning, match=said):
+            run.log_facts([1, 2], at=ZONED[zone], camera="left")
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    assert told(tmp_path / "run") == [{"at": UTC_MOMENT, "camera": "left"}] * 2
+
+
+def test_zones_of_which_readers_know_the_name_stay(tmp_path: Path) -> None:
+    with warnings.catch_warnings(), Run(tmp_path / "run", strict=True) as run:
+        warnings.simplefilter("error")
+        run.log_facts([1, 2], hours=[east(2)] * 2, berlin=of_zone("Europe/Berlin"), seconds=[east(5, 30, 7)] * 2)
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    for facts in told(tmp_path / "run"):
+        assert set(facts.values()) == {UTC_MOMENT}
+        assert facts["hours"].utcoffset() == datetime.timedelta(hours=2)
+        assert facts["berlin"].utcoffset() == datetime.timedelta(hours=1)
+
+
+def test_a_file_with_times_of_any_zone_is_kept(tmp_path: Path) -> None:
+    zones = {f"at{number}": of_zone(zone) for number, zone in enumerate(ZONED)}
+    pq.write_table(pa.table({"sample_id": [1, 2], "camera": ["left", "right"], **zones}), tmp_path / "facts.parquet")
+    with pytest.warns(UserWarning, match=r"at0 of facts.parquet holds times of the zone \+05:30"):
+        run = Run(tmp_path / "run", facts=tmp_path / "facts.parquet")
+    run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    run.close()
+    expected = dict.fromkeys(zones, UTC_MOMENT)
+    assert told(tmp_path / "run") == [{"camera": camera, **expected} for camera in ("left", "right")]
+
+
+def test_what_is_no_file_of_facts_takes_no_fact_with_it(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        with pytest.warns(UserWarning, match="facts= takes a CSV, Parquet or JSON-lines file, not list"):
+            run.log_facts([1, 2], facts=["a", "b"], camera=["left", "right"], self=["me", "you"])
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    assert told(tmp_path / "run") == [{"camera": "left", "self": "me"}, {"camera": "right", "self": "you"}]
+    assert run.stats()["records_dropped"] == 2
+
+
+def test_a_strict_run_raises_of_what_is_no_file_of_facts(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run, pytest.raises(ValueError, match="facts= takes a CSV"):
+        run.log_facts([1, 2], facts=["a", "b"], camera=["left", "right"])
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    """The facts of samples 1 and 2 as questions have them."""
+    frame = open_reader(RunLayout(folder)).facts.frame.sort("sample_id")
+    assert frame["sample_id"].to_list() == [1, 2]
+    return frame.drop("sample_id").to_dicts()

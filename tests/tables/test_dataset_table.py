@@ -179,3 +179,18 @@ def test_facts_of_a_table_are_recorded_once_a_run(tmp_path):
     assert facts["c"] == {"camera": "left", "page": 5, "source": "web", "day": None}
     with pytest.raises(XaiError, match="the fact camera has length 1"):
         xaicli.Table([1, 2], facts={"camera": ["left"]})
+
+
+@pytest.mark.parametrize("name", ["sample_id", "facts"])
+def test_a_name_that_no_fact_has_is_refused_where_the_table_is_made(name):
+    with pytest.raises(XaiError, match=f"^{name} is no name of a fact"):
+        xaicli.Table([1, 2], facts={name: ["a", "b"], "camera": ["left", "right"]})
+
+
+def test_a_fact_may_be_called_self(tmp_path):
+    table = xaicli.Table([(torch.ones(2), 0), (torch.zeros(2), 1)], facts={"self": ["me", "you"], "camera": "left"})
+    with xaicli.Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1)
+        xaicli.collect_metrics(table, lambda batch, _: {"total": batch[0].sum(1)}, torch.nn.Flatten(), run=run)
+    rows = xaicli.open_run(tmp_path / "run").samples(max=2, min=0).data.sort("sample_id")
+    assert rows["facts"].to_list() == [{"self": "me", "camera": "left"}, {"self": "you", "camera": "left"}]

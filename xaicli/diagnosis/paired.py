@@ -13,7 +13,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.diagnosis.chance import binomial_tail, student_975, student_two_sided, welch
 from xaicli.errors import UsageError
-from xaicli.queries.compare import joined_at_end, shared
+from xaicli.queries.compare import joined_at_end, other_tasks, shared
 from xaicli.queries.labels import NORMAL_975
 from xaicli.queries.scores import SCORE, STALE, Epochwise
 from xaicli.queries.selection import Pair, Selection
@@ -154,7 +154,7 @@ def paired(
         Rows mode, ds_id, metric (`correct` is the accuracy, wherever it is recorded), first, last (runs, or groups), n
         (samples; of groups runs), stale (how many of the samples are absent from the last epoch of one of the runs, and
         stand with the last value there is), values (the two means), difference, low, high, p, method, better (first,
-        last; null where the interval holds 0 or which end is better is unknown).
+        last; null where the interval holds 0, which end is better is unknown, or the runs are of several tasks).
 
     Raises:
         UsageError: There is one group alone, a group of one run, or a run in two groups.
@@ -168,8 +168,9 @@ def paired(
         for number in range(1, len(readers)):
             both = readers[0], readers[number]
             names = both[0].layout.described, both[1].layout.described
+            alike = not other_tasks(both)
             for metric, difference in _differences(both, pair, found.metrics, select).items():
-                rows.append(_row(pair, metric, names, difference))
+                rows.append(_row(pair, metric, names, difference, alike=alike))
     return rows
 
 
@@ -253,7 +254,8 @@ def _of_groups(
                 if (difference := run_difference(*means)) is not None:
                     in_any = pl.any_horizontal(f"{STALE}{at}" for side in sides for at in side)
                     stale = table.filter(in_any).height
-                    rows.append(_row(pair, metric, (first, other), replace(difference, stale=stale)))
+                    alike = not other_tasks([readers[at] for side in sides for at in side])
+                    rows.append(_row(pair, metric, (first, other), replace(difference, stale=stale), alike=alike))
     return rows
 
 
@@ -282,10 +284,10 @@ def _of_all(
     return {metric: table for metric, table in tables.items() if table.height}
 
 
-def _row(pair: Pair, metric: str, names: tuple[str, str], found: Difference) -> dict[str, Any]:
+def _row(pair: Pair, metric: str, names: tuple[str, str], found: Difference, *, alike: bool) -> dict[str, Any]:
     sure = not found.low <= 0 <= found.high
     upwards = metric == CORRECT or metric in HIGH_IS_GOOD
-    known = upwards or metric in LOW_IS_GOOD
+    known = alike and (upwards or metric in LOW_IS_GOOD)
     better = ("last" if (found.difference > 0) == upwards else "first") if sure and known else None
     return {
         MODE: pair[0],

@@ -189,7 +189,13 @@ def compare(
         ),
         warnings=tuple(
             dict.fromkeys(
-                [*_same(readers), *found.left_out, *others, *(w for one in found.selections for w in one.warnings)]
+                [
+                    *_same(readers),
+                    *other_tasks(readers),
+                    *found.left_out,
+                    *others,
+                    *(w for one in found.selections for w in one.warnings),
+                ]
             )
         ),
     )
@@ -200,6 +206,28 @@ def _same(readers: Sequence[Reader]) -> list[str]:
     places = [reader.layout.root.resolve() for reader in readers]
     twice = [reader.layout.described for at, reader in enumerate(readers) if places[at] in places[:at]]
     return [f"{root} is compared with itself" for root in twice]
+
+
+def other_tasks(readers: Sequence[Reader]) -> list[str]:
+    """What to say of runs that are known to be of several tasks: none is better by a loss of another kind.
+
+    Yes or no by one number and one of two classes are one task: their losses are the same.
+    """
+    tasks: dict[str, str] = {}
+    for reader in readers:
+        if (task := reader.manifest.task) is not None:
+            tasks.setdefault(_SAME_LOSSES.get(task, task), f"{task} in {reader.layout.described}")
+    if len(tasks) < 2:
+        return []
+    said = " against ".join(tasks.values())
+    return [
+        f"the runs are of several tasks ({said}), whose losses are of another kind: none is called better than one of "
+        "another task"
+    ]
+
+
+_SAME_LOSSES = {"binary": "classification"}
+"""Tasks whose losses are of the kind of another's."""
 
 
 def _other_labels(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) -> Iterator[str]:

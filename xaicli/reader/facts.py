@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,7 +74,7 @@ class Facts:
         kinds: dict[str, set[pl.DataType]] = {}
         for source in self._sources:
             for name, dtype in source.dtypes.items():
-                if name != SAMPLE_ID:
+                if name != SAMPLE_ID and name not in source.unreadable:
                     kinds.setdefault(name, set()).add(dtype)
         return {name: _common(found - {pl.Null()}) for name, found in kinds.items()}
 
@@ -122,6 +123,12 @@ class Facts:
         said = [
             f"{name} of {_many(n)} was recorded with several values: the last counts"
             for name, n in self.changed.items()
+        ]
+        zones = {name: zone for source in self._sources for name, zone in source.zones.items()}
+        said += [f"{name} was recorded in the zone {zone}: its times are those of UTC" for name, zone in zones.items()]
+        said += [
+            f"{n:,} {'value' if n == 1 else 'values'} of the fact {name} cannot be read: left out"
+            for name, n in self._joined.unreadable.items()
         ]
         if n := self._joined.unfit:
             said.append(
@@ -237,7 +244,7 @@ class Facts:
         """Where facts are, in the order they were told: files, live segments, the user's file."""
         found = list(self._recorded()) if self.wanted else []
         if self._given is not None:
-            found.append(_Source(None, self._given.frame, dict(self._given.frame.schema)))
+            found.append(_in_memory(self._given.frame))
         return found
 
     def _recorded(self) -> Iterator[_Source]:
@@ -261,14 +268,16 @@ class Facts:
                 continue
             except FileNotFoundError:
                 continue
-            yield _Source(file.path, None, {field.name or FACT: _plain_dtype(field.type) for field in schema})
+            dtypes = {field.name or FACT: _plain_dtype(field.type) for field in schema}
+            yield _Source(file.path, None, dtypes, zones=_unknown_zones(schema))
         for table in live:
-            frame = _frame(table)
-            yield _Source(None, frame, dict(frame.schema))
+            frame, unreadable = _readable(table)
+            yield _in_memory(frame, unreadable, _unknown_zones(table.schema))
 
-    def _read(self, source: _Source) -> pl.DataFrame | None:
+    def _read(self, source: _Source) -> tuple[pl.DataFrame, Mapping[str, int]] | None:
+        """The rows of a source, and of each fact that cannot be read how many values it has."""
         if source.frame is not None:
-            return source.frame
+            return source.frame, source.unreadable
         assert source.path is not None
         place = source.path.relative_to(self._reader.layout.root).as_posix()
         try:
@@ -277,7 +286,7 @@ class Facts:
         except DamagedFileError as error:
             self._reader.note(error, place)
             return None
-        return _frame(table)
+        return _readable(table)
 
     @cached_property
     def _joined(self) -> _Joined:
@@ -285,26 +294,33 @@ class Facts:
         kinds = self.dtypes
         frames: list[pl.DataFrame] = []
         n_given = n_unfit = 0
+        unreadable = Counter[str]()
         for source in self._sources:
-            frame = self._read(source)
-            if frame is None or not frame.height:
+            read = self._read(source)
+            if read is None:
+                continue
+            frame, lost = read
+            unreadable.update(lost)
+            if not frame.height:
                 continue
             n = frame.height
             frame = _with_ids(frame.rename({name: new for name, new in self._called.items() if name in frame}), kind)
             n_unfit += n - frame.height
-            frames.append(frame.with_columns(pl.col(name).cast(to) for name, to in kinds.items() if name in frame))
+            frame, lost = _of_kinds(frame, kinds)
+            unreadable.update(lost)
+            frames.append(frame)
             n_given = frame.height if self._given is not None and source.frame is self._given.frame else 0
         if not frames:
-            return _Joined(pl.DataFrame(schema={SAMPLE_ID: kind, **kinds}), unfit=n_unfit)
+            return _Joined(pl.DataFrame(schema={SAMPLE_ID: kind, **kinds}), unfit=n_unfit, unreadable=unreadable)
         every = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
         every = every.with_columns(pl.lit(None, to).alias(name) for name, to in kinds.items() if name not in every)
         every = every.select(SAMPLE_ID, *kinds)
         recorded, changed = _last(every.head(every.height - n_given))
         if not n_given:
-            return _Joined(recorded, changed, unfit=n_unfit)
+            return _Joined(recorded, changed, unfit=n_unfit, unreadable=unreadable)
         given, repeated = _last(every.tail(n_given))
         both, replaced = _last(pl.concat([recorded, given]))
-        return _Joined(both, changed, repeated, replaced, n_unfit)
+        return _Joined(both, changed, repeated, replaced, n_unfit, unreadable)
 
 
 @dataclass(frozen=True)
@@ -320,6 +336,8 @@ class _Joined:
     """In the user's file and as it was recorded."""
     unfit: int = 0
     """Rows that were recorded with an id which is none of the run's kind, before the run had any."""
+    unreadable: Mapping[str, int] = field(default_factory=dict)
+    """Of each fact the values that cannot be read."""
 
 
 def _last(every: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -360,6 +378,16 @@ class _Source:
     path: Path | None
     frame: pl.DataFrame | None
     dtypes: Mapping[str, pl.DataType]
+    unreadable: Mapping[str, int] = field(default_factory=dict)
+    """Of each fact in memory that cannot be read how many values it has."""
+    zones: Mapping[str, str] = field(default_factory=dict)
+    """The zones of facts that are read in UTC."""
+
+
+def _in_memory(
+    frame: pl.DataFrame, unreadable: Mapping[str, int] | None = None, zones: Mapping[str, str] | None = None
+) -> _Source:
+    return _Source(None, frame, dict(frame.schema), unreadable or {}, zones or {})
 
 
 def _named(table: pa.Table) -> pa.Table:
@@ -367,8 +395,67 @@ def _named(table: pa.Table) -> pa.Table:
     return table.rename_columns([name or FACT for name in table.column_names])
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(_named(table)))
+def _readable(table: pa.Table) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Rows as polars has them, and of each fact that it has no kind for how many values are left out.
+
+    Raises:
+        polars.exceptions.PolarsError: The ids are of no kind.
+    """
+    import pyarrow as pa
+
+    table = _named(table)
+    for at, column in enumerate(table.schema):
+        if _unknown_zone(column.type):
+            table = table.set_column(at, column.name, table.column(at).cast(pa.timestamp(column.type.unit, "UTC")))
+    try:
+        return pl.DataFrame(pl.from_arrow(table)), {}
+    except _UNREADABLE:
+        lost = {}
+        for name in [name for name in table.column_names if name != SAMPLE_ID]:
+            try:
+                pl.from_arrow(table.select([name]))
+            except _UNREADABLE:
+                lost[name] = table.num_rows - table[name].null_count
+        return pl.DataFrame(pl.from_arrow(table.drop_columns(list(lost)))), lost
+
+
+def _of_kinds(frame: pl.DataFrame, kinds: Mapping[str, pl.DataType]) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows with each fact as what it is in the whole run; of one where that fails its values are missing."""
+    casts = {name: pl.col(name).cast(to) for name, to in kinds.items() if name in frame}
+    try:
+        return frame.with_columns(**casts), {}
+    except _UNREADABLE:
+        found, lost = frame, {}
+        for name, cast in casts.items():
+            try:
+                found = found.with_columns(cast)
+            except _UNREADABLE:
+                found = found.with_columns(pl.lit(None, kinds[name]).alias(name))
+                lost[name] = frame.height - frame[name].null_count()
+        return found, lost
+
+
+def _unknown_zones(schema: pa.Schema) -> dict[str, str]:
+    return {column.name or FACT: zone for column in schema if (zone := _unknown_zone(column.type))}
+
+
+def _unknown_zone(kind: pa.DataType) -> str:
+    """The zone of times where it is one that polars has not: an offset with minutes, or an unknown name."""
+    import pyarrow as pa
+
+    return kind.tz if pa.types.is_timestamp(kind) and kind.tz and not _is_known(kind.tz) else ""
+
+
+@cache
+def _is_known(zone: str) -> bool:
+    try:
+        pl.Series([None], dtype=pl.Datetime("us", zone))
+    except _UNREADABLE:
+        return False
+    return True
+
+
+_UNREADABLE = (pl.exceptions.PolarsError, ValueError, TypeError, OverflowError)
 
 
 def _is_pattern(name: str) -> bool:
@@ -382,7 +469,7 @@ def _plain_dtype(kind: pa.DataType) -> pl.DataType:
     if pa.types.is_date(kind):
         return pl.Date()
     if pa.types.is_timestamp(kind):
-        return pl.Datetime(kind.unit if kind.unit != "s" else "ms", kind.tz)
+        return pl.Datetime(kind.unit if kind.unit != "s" else "ms", "UTC" if _unknown_zone(kind) else kind.tz)
     return pl.Null() if pa.types.is_null(kind) else dtype_of(str(kind))
 
 
@@ -420,4 +507,4 @@ def _of_file(file: Path, kind: pl.DataType) -> _Given:
     except XaiError as error:
         raise XaiError(f"--facts {error}", hint=error.hint) from error
     left_out = (f"{reason}: left out" for _, reason, _ in found.left_out)
-    return _Given(_frame(found.table), (*left_out, *found.notices))
+    return _Given(_readable(found.table)[0], (*left_out, *found.notices))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Set, Sized
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
@@ -63,6 +63,8 @@ def _column(name: str, values: Any, n: int, refuse: Callable[[str, str, int], No
     given = _each(name, values, n)
     if len(given) != n:
         raise ValueError(f"{name} has {len(given)} values for {n} sample ids")
+    if isinstance(given, (pa.Array, pa.ChunkedArray)) and pa.types.is_timestamp(given.type):
+        return _within_64_bits(name, pa.chunked_array([given]) if isinstance(given, pa.Array) else given, refuse)
     if isinstance(given, np.ndarray) and given.dtype != object:
         try:
             return _within_64_bits(name, pa.array(given), refuse)
@@ -130,6 +132,9 @@ def _single(item: Any) -> Any:
         return float(item) if isinstance(item, np.floating) else item.item()
     if isinstance(item, pa.Scalar):
         return item.as_py()
+    if isinstance(item, datetime) and item.tzinfo is not None and (offset := item.utcoffset()) is not None:
+        # Arrow has offsets of whole minutes alone; those of before there were zones have seconds.
+        return item.astimezone(UTC) if offset.total_seconds() % 60 else item
     if isinstance(item, (UUID, Enum)):
         return str(item) if isinstance(item, UUID) else _single(item.value)
     return os.fspath(item) if isinstance(item, os.PathLike) else item

@@ -23,7 +23,7 @@ from xaicli.recorder.parts import store_table
 from xaicli.recorder.process import Process
 from xaicli.recorder.tokens import words_of_inputs
 from xaicli.recorder.transfer import Intake, held
-from xaicli.tables.fact_file import read_fact_file
+from xaicli.tables.fact_file import in_utc, read_fact_file, zone_words
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.records import common, encode_scalars, encode_table, with_ids
 
@@ -274,12 +274,13 @@ class Records:
             self._refuse_column("label of inputs", reason, n)
         return [None if one is None else one.tolist() for one in found.classes]
 
-    def log_facts(self, sample_id: Any = None, *, facts: str | os.PathLike[str] | None = None, **named: Any) -> None:
+    def log_facts(self, /, sample_id: Any = None, *, facts: str | os.PathLike[str] | None = None, **named: Any) -> None:
         """Record what samples are: a path, a text, a source, a camera. Of several the last value of a sample counts.
 
         Args:
             sample_id: (N,) ids, or one.
-            facts: A CSV, Parquet or JSON-lines file with a column `sample_id`, in place of the arguments.
+            facts: A CSV, Parquet or JSON-lines file with a column `sample_id`, in place of the arguments or beside
+                them.
             **named: {name: (N,) texts, numbers or dates in the order of the ids, or one for all}; paths and UUIDs are
                 texts. Dicts and sets, whose order is not that of the ids, and bytes are refused.
 
@@ -289,19 +290,23 @@ class Records:
         self._make("facts", lambda: media.count(sample_id, *named.values()), self._log_facts, sample_id, facts, named)
 
     def _log_facts(self, sample_id: Any, facts: str | os.PathLike[str] | None, named: Mapping[str, Any]) -> None:
+        if facts is not None:
+            self._try_fact_file(facts)
+            if sample_id is None and not named:
+                return
         try:
             self._need_usable()
-            if facts is not None:
-                self._store_fact_file(_fact_file(facts))
-            if sample_id is None and (named or facts is None):
+            if sample_id is None:
                 raise ValueError("facts are of samples, and there is no sample_id: run.log_facts(ids, camera=...)")
-            if sample_id is not None:
-                if not named:
-                    raise ValueError("no fact is named: run.log_facts(ids, camera=...)")
-                table = fact_table(sample_id, named, self._drop_record, self._process.catalogue.dtype("sample_id"))
-                if table is not None:
-                    self._note_kinds(table)
-                    self._keep_tables("facts", [table])
+            if not named:
+                raise ValueError("no fact is named: run.log_facts(ids, camera=...)")
+            table = fact_table(sample_id, named, self._drop_record, self._process.catalogue.dtype("sample_id"))
+            if table is not None:
+                table, zones = in_utc(table)
+                for name, zone in zones.items():
+                    self._process.ledger.warn(f"zone {name}", f"xai: {zone_words(f'fact {name}', zone)}")
+                self._note_kinds(table)
+                self._keep_tables("facts", [table])
         except Exception as error:
             self._refuse_record("facts", error, range(media.count(sample_id, *named.values())))
 
@@ -321,6 +326,19 @@ class Records:
                     f"xai: fact {field.name} was {_kind(before)} and is now {_kind(field.type)}: all its values are "
                     f"read as {_kind(common({before, field.type}))}",
                 )
+
+    def _try_fact_file(self, facts: Any) -> None:
+        """Keep the facts of a file; one that cannot be read is counted and takes none of those beside it.
+
+        Raises:
+            ValueError: With `strict`: it cannot be read.
+        """
+        try:
+            self._need_usable()
+            self._store_fact_file(_fact_file(facts))
+        except Exception as error:
+            n = 1 if isinstance(facts, (str, os.PathLike)) else media.count(facts)
+            self._refuse_record("facts", error, range(n))
 
     def _store_fact_file(self, path: Path) -> None:
         """Keep the facts of a file, and say what of it is not kept as it stands there.

@@ -7,8 +7,10 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -81,7 +83,9 @@ def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
     # A column without any value is of no kind, so that it makes no text of numbers that are known from elsewhere.
     for name in set(kept) - {SAMPLE_ID}:
         kept[name] = pa.nulls(len(ids)) if kept[name].null_count == len(ids) else kept[name]
-    found.table = pa.table(kept).filter(ids.is_valid()).combine_chunks()
+    table, zones = in_utc(pa.table(kept))
+    found.notices += [zone_words(f"{name} of {path.name}", zone) for name, zone in zones.items()]
+    found.table = table.filter(ids.is_valid()).combine_chunks()
     if not found.table.num_rows:
         kind = {"int64": "whole numbers", "string": "texts"}.get(id_kind or "")
         raise XaiError(
@@ -387,6 +391,36 @@ def plain(array: pa.Array) -> pa.Array | None:
     if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         return array
     return None
+
+
+def in_utc(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
+    """The table in zones that every reader knows, and {column: its zone} of the others: the same moments in UTC."""
+    zones = {
+        column.name: column.type.tz
+        for column in table.schema
+        if pa.types.is_timestamp(column.type) and column.type.tz and not _is_known_zone(column.type.tz)
+    }
+    for name in zones:
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, table.column(at).cast(pa.timestamp(table.schema.field(at).type.unit, "UTC")))
+    return table, zones
+
+
+def zone_words(name: str, zone: str) -> str:
+    """What is said of a fact whose zone is not kept."""
+    return f"{name} holds times of the zone {zone}: they are kept in UTC, the same moments"
+
+
+@cache
+def _is_known_zone(zone: str) -> bool:
+    """Whether a zone has a name; offsets of whole hours have one too, Etc/GMT-2 say, and no others."""
+    if hours := re.fullmatch(r"([+-]\d{2}):00", zone):
+        return -12 <= int(hours[1]) <= 14
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
 
 
 def beyond_64_bits(name: str, n: int, path: Path | None = None) -> str:

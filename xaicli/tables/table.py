@@ -17,12 +17,19 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.tables.lists import ChosenRows, chosen_rows, relabelled
 from xaicli.tables.rows import ArrayRows, Rows, Unreadable, read_file, read_image_folder
 from xaicli.tables.schema import checked
+from xaicli.vocabulary import SAMPLE_ID
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
 
 WEIGHT = "weight"
 
+
+_NO_FACTS = {
+    SAMPLE_ID: "give the ids of the rows as Table(..., ids=...), and leave them out of the facts",
+    "facts": "a file of facts is Table(..., facts=FILE); call a fact otherwise",
+}
+"""Names that no fact has, and what to do instead."""
 
 _Transform = Callable[[Any], Any]
 _known: weakref.WeakValueDictionary[str, Table] = weakref.WeakValueDictionary()
@@ -54,7 +61,8 @@ class Table:
         rows: The dataset.
 
     Raises:
-        XaiError: The dataset has no length, ids or weights do not fit it, or a list names none of its samples.
+        XaiError: The dataset has no length, ids, weights or facts do not fit it, a fact is called `sample_id` or
+            `facts`, or a list names none of its samples.
     """
 
     def __init__(
@@ -263,6 +271,8 @@ class Table:
         """The facts as a value a row each, or their file."""
         if facts is None or not isinstance(facts, Mapping):
             return None if facts is None else Path(facts)
+        if taken := [name for name in facts if str(name) in _NO_FACTS]:
+            raise XaiError(f"{taken[0]} is no name of a fact", hint=_NO_FACTS[str(taken[0])])
         return {
             str(name): [values] * len(self)
             if isinstance(values, (str, bytes)) or not hasattr(values, "__len__")
