@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -139,7 +141,7 @@ def test_junit_and_markdown(runs, tmp_path, capsys):
         "errors": "1",
     }
     assert_what_build_servers_read(suite)
-    assert "| failed |" in (tmp_path / "check.md").read_text()
+    assert "| failed |" in next(tmp_path.glob("*.md")).read_text()
     assert "No: 1 verdict failed" in capsys.readouterr().out
 
 
@@ -702,3 +704,48 @@ def test_remarks_are_lines_of_text_and_no_ids_of_a_list(tmp_path, capsys):
     (tmp_path / "own.txt").write_text("# r is a remark\nb\n")
     code, found = asked(capsys, tmp_path / "run", "--rule", f"no sample of {tmp_path / 'own.txt'} is wrong")
     assert (code, found["rows"][0]["n"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("n", "ends", "said"),
+    [
+        (30, "os.kill(os.getpid(), signal.SIGKILL)", "has 30 of the 100 samples of the one before; the run died"),
+        (30, "run.close()", "has 30 of the 100 samples of the one before"),
+        (100, "os.kill(os.getpid(), signal.SIGKILL)", ""),
+    ],
+)
+def test_a_part_of_a_pass_is_judged_with_a_word(tmp_path, capsys, n, ends, said):
+    code = f"""
+import os, signal, xaicli
+run = xaicli.Run({str(tmp_path / "run")!r})
+for epoch, n, loss in ((1, 100, 3.0), (2, {n}, 0.5)):
+    run.log_samples(sample_id=range(n), loss=[loss] * n, mode="eval", epoch=epoch, step=epoch)
+run.flush()
+{ends}
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    junit = tmp_path / "junit.xml"
+    status, found = asked(capsys, tmp_path / "run", "--rule", "loss mean < 1", "--junit", junit)
+    assert (status, [row["n"] for row in found["rows"]]) == (0, [n])
+    told = [one for one in found["warnings"] if "samples of the one before" in one]
+    assert told == ([f"the last pass of eval {said}"] if said else [])
+    assert main(["check", str(tmp_path / "run"), "--rule", "loss mean < 1", "-o", str(tmp_path), "--format", "md"]) == 0
+    page = capsys.readouterr()
+    for text in (junit.read_text(), next(tmp_path.glob("*.md")).read_text(), page.out + page.err):
+        assert ("30 of the 100 samples of the one before" in " ".join(text.split())) is bool(said)
+    best = asked(capsys, tmp_path / "run", "--rule", "loss mean at best < 9")[1]
+    assert any("of the one before" in one for one in best["warnings"]) is bool(said)
+
+
+def test_a_part_of_a_pass_while_recording_and_in_a_baseline(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch, n in ((1, 100), (2, 40)):
+            run.log_samples(sample_id=range(n), loss=[1.0] * n, mode="eval", epoch=epoch, step=epoch)
+        run.flush()
+        found = asked(capsys, tmp_path / "run", "--rule", "loss mean < 2")[1]
+        said = "the last pass of eval has 40 of the 100 samples of the one before; the run is still recording"
+        assert said in found["warnings"]
+    with xaicli.Run(tmp_path / "new") as run:
+        run.log_samples(sample_id=range(100), loss=[1.0] * 100, mode="eval", epoch=1, step=1)
+    found = asked(capsys, tmp_path / "new", "--baseline", tmp_path / "run", "--rule", "loss mean drop <= 0.1")[1]
+    assert "in the baseline: the last pass of eval has 40 of the 100 samples of the one before" in found["warnings"]

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from xaicli.errors import DamagedFileError, UsageError, XaiError
 from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
+from xaicli.queries.runs import state_of
 from xaicli.queries.samples import parse_ids
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, open_reader
@@ -100,6 +102,11 @@ def check(
         question = _Question(reader, baseline, one, mode, ds_id, strict_drop, where)
         rows += _rows(question)
         warnings += question.warnings
+    warnings += _parts(reader, rows)
+    if isinstance(baseline, Reader) and any(one.largest_drop is not None for one in wanted):
+        pairs = {(row[MODE], row[DS_ID]) for row in rows}
+        known = [pair for pair in pairs if pair[0] in baseline.modes() and pair[1] in baseline.ds_ids(pair[0])]
+        warnings += [f"in the baseline: {part}" for pair in sorted(known) if (part := _part(baseline, pair)[1])]
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     failed = data.filter(pl.col("outcome") == Outcome.FAILED.value).height
     broken = data.filter(pl.col("failing").list.len() > 0).with_columns(pl.col("failing").list.head(_TOLD_SAMPLES))
@@ -187,10 +194,41 @@ class _Question:
                 self.baseline = error
 
     def select(self, reader: Reader, metric: str, *, mode: str | None = None) -> Selection:
-        """The rule's rows in a run, or all those of one mode."""
-        if mode is not None:
-            return resolve(reader, metric=[metric], mode=[mode])
-        return resolve(reader, metric=[metric], mode=self.mode, ds_id=self.ds_id)
+        """The rule's rows in a run, or all those of one mode; a data set that its condition empties among them."""
+        asked: dict[str, Any] = {"mode": self.mode, "ds_id": self.ds_id} if mode is None else {"mode": [mode]}
+        selection = resolve(reader, metric=[metric], **asked)
+        if reader.where is None:
+            return selection
+        every = resolve(_unlimited(reader), metric=[metric], **asked)
+        return replace(selection, pairs=every.pairs, epochs=every.epochs)
+
+
+def _unlimited(reader: Reader) -> Reader:
+    """The reader without the rule's condition."""
+    return open_reader(reader.layout, strict=reader.strict, facts=reader.facts.file)
+
+
+def _parts(reader: Reader, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What is said of each (mode, ds_id) whose last pass was judged and has fewer samples than the one before."""
+    judged_at = {((row[MODE], row[DS_ID]), (row[EPOCH], row[PASS])) for row in rows if row[EPOCH] is not None}
+    for pair in sorted({pair for pair, _ in judged_at}):
+        last, said = _part(reader, pair)
+        if said and (pair, last) in judged_at:
+            yield said
+
+
+def _part(reader: Reader, pair: Pair) -> tuple[tuple[int, int], str]:
+    """The epoch and pass that come last, and what is said of them where they have fewer samples than those before."""
+    frames = reader.place_frames(*pair, [SAMPLE_ID], reader.epochs(*pair)[-2:], backwards=True)
+    found = [(rows.place, rows.frame[SAMPLE_ID].n_unique()) for rows in islice(frames, 2)]
+    place, n = found[0]
+    last = place.epoch, place.turn or 0
+    if len(found) == 1 or n >= found[1][1]:
+        return last, ""
+    state = "" if reader.layout.address else state_of(reader.layout)
+    ends = {"running": "; the run is still recording", "crashed": "; the run died"}.get(state, "")
+    where = " ".join(filter(None, pair))
+    return last, f"the last pass of {where} has {n:,} of the {found[1][1]:,} samples of the one before{ends}"
 
 
 def _where(reader: Reader, rule: Rule) -> Reader:
@@ -376,9 +414,7 @@ def _samples(
             break
     if rule.where is not None and rule.at is At.LAST:
         # An older place that has such rows is not what the rule is about.
-        whole = question.select(
-            open_reader(reader.layout, strict=reader.strict, facts=reader.facts.file), metric, mode=pair[0]
-        )
+        whole = question.select(_unlimited(reader), metric, mode=pair[0])
         last = max(whole.epochs[pair], default=None)
         if best is None or best[2][EPOCH] != last:
             raise XaiError(f"no row of epoch {last}, the last, meets {rule.where}")
