@@ -664,6 +664,37 @@ def test_a_scalar_that_stands_beside_other_batches_says_beside_which_it_does_not
     assert told == {"train": [], "eval": said, "all": said}
 
 
+def test_the_first_batches_of_a_training_stand_and_have_not_jumped(tmp_path, capsys):
+    """The loss falls from 3 in ten steps; step 120 jumps, and is lower than the start."""
+    rng, means = np.random.default_rng(4), {}
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(200):
+            loss = np.full(8, 0.3 * 10.0 ** max(1 - step / 10, 0)) * rng.uniform(0.98, 1.02)
+            loss[0] += 4.0 * (step == 120)
+            means[step] = loss.astype(np.float32).mean()
+            ids = np.arange(8) + step % 5 * 8
+            run.log_samples(sample_id=ids, loss=loss, label=ids % 2, mode="train", epoch=1 + step // 100, step=step)
+    found = asked(capsys, tmp_path / "run", "--spikes", "20")
+    spikes = {spike["step"]: spike for spike in found["spikes"]}
+    assert {0, 1, 2, 120} <= set(spikes)
+    assert {step for step, spike in spikes.items() if spike["at_start"]} == set(spikes) & set(range(10))
+    assert "at_start" not in found["rows"][0]
+    usual = np.exp(np.median(np.log([means[step] for step in range(51)])))
+    opened = xaicli.open_run(tmp_path / "run")
+    said = f"Step 0 of epoch 1 stands at {means[0]:.3g} (usual {usual:.3g} after it)"
+    assert said in opened.steps().report.sentence
+    assert said in opened.steps(step=0).report.sentence
+    assert "Step 120 of epoch 2 jumped to" in opened.steps(step=120).report.sentence
+    within = asked(capsys, tmp_path / "run", "--epoch", "2", "--step", "100")["batches"]
+    within += asked(capsys, tmp_path / "run", "--epoch", "2", "--step", "101")["batches"]
+    assert [batch["at_start"] for batch in within] == [True, False], "nothing asked about stands before the first"
+    late = asked(capsys, tmp_path / "run", "--around", "150", "--spikes", "9")["spikes"]
+    assert [(spike["step"], spike["at_start"]) for spike in late] == [(120, False)], "those before it stand, too"
+    assert main(["findings", str(tmp_path / "run"), "--json"]) == 0
+    rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["finding"] == "spike"]
+    assert [" at step 120," in row["reason"] for row in rows] == [True]
+
+
 def test_a_condition_that_no_row_meets_is_said(recorded, capsys):
     for question in ([], ["--step", "41"], ["--around", "41"]):
         assert main(["steps", str(recorded[0]), *question, "--where", "label > 5"]) == 1

@@ -238,10 +238,15 @@ def _two_shares(high: int, of_high: int, low: int, of_low: int) -> float:
     return math.erfc(z / math.sqrt(2)) / 2
 
 
-def training_steps(reader: Reader, selection: Selection) -> Answer | None:
+def training_steps(reader: Reader, selection: Selection, *, from_start: bool = True) -> Answer | None:
     """What `steps` says of the training within the epochs selected, without histories.
 
     None where there is no training to look at.
+
+    Args:
+        reader: The run.
+        selection: The epochs and the metric.
+        from_start: As of `steps`.
 
     Raises:
         XaiError: There is so much of it that its batches are gone through only when asked, or nothing says which end
@@ -268,7 +273,7 @@ def training_steps(reader: Reader, selection: Selection) -> Answer | None:
             "xai steps does it when asked"
         )
     within = replace(own, pairs=pairs, epochs=epochs, label_key=selection.label_key, label_map=selection.label_map)
-    return steps(reader, within, spikes=_SPIKES, histories=False)
+    return steps(reader, within, spikes=_SPIKES, histories=False, from_start=from_start)
 
 
 def _rows(reader: Reader, epochs: Mapping[Pair, Sequence[int]]) -> int:
@@ -287,7 +292,7 @@ def news(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
 
 
 def spikes(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
-    """The spikes of the training, each with its reason.
+    """The spikes of the training but those of its first 10 batches, each with its reason.
 
     Returns:
         finding (spike), mode, ds_id, sample_id (the one with most of its loss), label, score, epoch, reason.
@@ -295,7 +300,7 @@ def spikes(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
     Raises:
         XaiError: As `training_steps`.
     """
-    training = training_steps(reader, selection)
+    training = training_steps(reader, selection, from_start=False)
     metric = selection.metrics[0] if selection.metrics else ""
     return [_of_spike(spike, metric) for spike in training.extra["spikes"]] if training is not None else []
 

@@ -21,6 +21,8 @@ AROUND = 101
 """Steps over which the usual loss and its spread are taken, the step itself in the middle."""
 DEVIATIONS = 6.0
 """Robust deviations above the usual loss that make a spike."""
+AT_START = 10
+"""So many batches of a run are its start."""
 FEW = 3
 MOST_OF_IT = 0.5
 """Few samples hold a batch where so many of them, at most, have this share of its loss."""
@@ -30,7 +32,9 @@ _REGULAR = 0.8
 _CHUNK = 8192
 
 
-_OF_BATCH = frozenset({"n", "non_finite", "usual", "height", "is_spike", "samples", "mix", "scalars", "before"})
+_OF_BATCH = frozenset(
+    {"n", "non_finite", "usual", "height", "is_spike", "at_start", "samples", "mix", "scalars", "before"}
+)
 
 
 def mean_column(metric: str) -> str:
@@ -126,6 +130,22 @@ def first_non_finite(batches: pl.DataFrame) -> dict[str, Any] | None:
     """The first batch with a NaN or infinite loss, as a row of `batch_losses`; None where all are finite."""
     found = batches.filter(pl.col("non_finite") > 0).head(1)
     return found.row(0, named=True) if found.height else None
+
+
+def with_start(batches: pl.DataFrame, first_epoch: int) -> pl.DataFrame:
+    """The rows with at_start: among the first 10 batches of its rank in a run, or the first asked about; more follow.
+
+    Of such a batch the usual loss is that of the batches behind it: whether it jumped nothing says, and where the loss
+    of a training falls fast from its start, its first batches are spikes by the rule.
+
+    Args:
+        batches: What `batch_losses` gives, in order.
+        first_epoch: That of the run.
+    """
+    few = pl.when(pl.col(EPOCH) == first_epoch).then(AT_START).otherwise(1)
+    earlier = pl.int_range(pl.len()).over(RANK)
+    later = pl.len().over(RANK) - 1 - earlier.cast(pl.Int64)
+    return batches.with_columns(((earlier < few) & (later > earlier)).alias("at_start"))
 
 
 def before_it(batches: pl.DataFrame, batch: Mapping[str, Any]) -> dict[str, Any] | None:

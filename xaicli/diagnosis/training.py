@@ -25,6 +25,7 @@ from xaicli.diagnosis.steps import (
     mean_column,
     mix,
     with_spikes,
+    with_start,
 )
 from xaicli.errors import XaiError, whole_number
 from xaicli.queries.names import LabelNames
@@ -51,12 +52,19 @@ from xaicli.vocabulary import (
 _SHOWN = 5
 _LISTED = 20
 _SURE = 0.05
+_AT_START = "at_start"
 _BATCH = [EPOCH, STEP, RANK, ATTEMPT]
 _WRITER = (RANK, ATTEMPT)
 
 
 def steps(
-    reader: Reader, selection: Selection, *, spikes: int = 5, around: int | None = None, histories: bool = True
+    reader: Reader,
+    selection: Selection,
+    *,
+    spikes: int = 5,
+    around: int | None = None,
+    histories: bool = True,
+    from_start: bool = True,
 ) -> Answer:
     """The loss of every batch, and what stood in those that jumped.
 
@@ -66,16 +74,18 @@ def steps(
         spikes: How many spikes are told with their samples, the highest first.
         around: Only the steps within 50 of this one.
         histories: Whether the samples of spikes come with their histories, which takes a pass over all epochs.
+        from_start: Whether spikes among the first 10 batches of a run are told, where the loss may only be falling.
 
     Returns:
         A row a batch: mode, ds_id, epoch, step, rank, attempt, the mean of the metric under its name (of the finite
         values, null without any; see `mean_column`), n, non_finite, usual (the median about the step), height (robust
         deviations above it), is_spike. Further keys:
 
-        - `spikes` and `first_non_finite` (at most one a (mode, ds_id)), each with `samples` by share of the loss (their
-          `also_in` are other spikes' steps), the `mix` of its labels and facts against the expected (p binomial, q
-          corrected over the values of the batch), and the `scalars` logged there. Where no loss of the first
-          non-finite batch is finite, `before` is the batch before it, told likewise: what broke the weights.
+        - `spikes` and `first_non_finite` (at most one a (mode, ds_id)), each with `at_start` (whether what is usual
+          there is of the batches behind it: of a run's first 10, or the first asked about), `samples` by share of the
+          loss (their `also_in` are other spikes' steps), the `mix` of its labels and facts against the expected (p
+          binomial, q corrected over the values of the batch), and the `scalars` logged there. Where no loss of the
+          first non-finite batch is finite, `before` is the batch before it, told likewise: what broke the weights.
         - `returning`: the samples that stand in two spikes or more, more often than chance would have it (q <= 5 %).
         - `gaps`: steps within an epoch that no batch was logged at, the longest first.
         - `non_finite_scalars`: where each scalar was first and last NaN or infinite, and how often.
@@ -111,8 +121,11 @@ def steps(
                 raise _no_step(around, batches, f"within {AROUND // 2} of step")
         logged = training.logged(batches)
         warnings += _without_steps(pair, logged)
-        parts.append(near.select(*(pl.lit(value).alias(name) for name, value in origin.items()), pl.all()))
-        chosen = near.filter("is_spike").sort("height", STEP, descending=[True, False]).head(spikes)
+        parts.append(near.select(*(pl.lit(value).alias(name) for name, value in origin.items()), pl.exclude(_AT_START)))
+        chosen = near.filter("is_spike")
+        if not from_start:
+            chosen = chosen.filter(~(pl.col(_AT_START) & (pl.col(EPOCH) == min(reader.epochs(*pair), default=0))))
+        chosen = chosen.sort("height", STEP, descending=[True, False]).head(spikes)
         told = [("spikes", row) for row in chosen.iter_rows(named=True)]
         if (first := first_non_finite(near)) is not None:
             broken = first["non_finite"] == first["n"]
@@ -286,7 +299,8 @@ class _Training:
             kinds = {STEP: pl.Int64(), EPOCH: pl.Int32(), self.metric: pl.Float32()}
             kinds |= dict.fromkeys(_WRITER, pl.Int16())
             parts = [batch_losses(pl.DataFrame(schema=kinds), self.metric)]
-        return with_spikes(pl.concat(parts).group_by(_BATCH).agg(_merged()).sort(_BATCH))
+        marked = with_spikes(pl.concat(parts).group_by(_BATCH).agg(_merged()).sort(_BATCH))
+        return with_start(marked, min(self.reader.epochs(*self.pair), default=0))
 
     def frames(
         self, columns: Sequence[str], epochs: Sequence[int] | None = None, tally: Tally | None = None

@@ -179,9 +179,11 @@ def _batch_words(
     mean = mean_column(metric)
     if batch[mean] is None:
         return f"{said.removesuffix(',')}: no finite {metric} in {count(batch['n'], 'sample')}."
-    verb = "jumped to" if batch["is_spike"] else "had"
+    # Of the first batches nothing says whether they jumped: the others may have fallen.
+    start = batch["at_start"]
+    verb = "had" if not batch["is_spike"] else "stands at" if start else "jumped to"
     loss, usual = shorts((batch[mean], batch["usual"]), 3)
-    said += f" {verb} {loss} (usual {usual})"
+    said += f" {verb} {loss} (usual {usual}{' after it' if start else ''})"
     if odd := batch["non_finite"]:
         others = "the other is" if odd == 1 else "the others are"
         said += f" over {batch['n'] - odd:,} of {count(batch['n'], 'sample')}, {others} not finite"
