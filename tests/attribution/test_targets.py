@@ -33,9 +33,11 @@ def test_a_function_of_several_numbers_a_row_is_refused(linear: nn.Linear) -> No
 
 def test_a_name_of_two_outputs_is_none(linear: nn.Linear) -> None:
     names = ["a", "b", "a"]
-    with pytest.raises(UsageError, match="several outputs are called 'a'") as raised:
+    with pytest.raises(UsageError, match="no target 'a'") as raised:
         xaicli.saliency(linear, X, methods="gradient", target="a", label_names=names)
-    assert "0, 2" in raised.value.hint
+    assert "a (0), b, a (2)" in raised.value.hint
+    found = xaicli.saliency(linear, X, methods="gradient", target="a (2)", label_names=names)
+    assert found.targets.tolist() == [2] * 4
     found = xaicli.saliency(linear, X, methods="gradient", target="b", label_names=names)
     assert found.targets.tolist() == [1] * 4
 

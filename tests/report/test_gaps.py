@@ -115,7 +115,7 @@ def test_samples_of_a_run_that_diverged_say_of_which_epoch_they_are(tmp_path: Pa
     said = "a finite loss after epoch 2, and the last is epoch 4: no figure here is of a later epoch than 2."
     assert opened.samples().report.sentence.startswith(f"No sample has {said} The median loss rises from 1.5 to 3.5.")
     listed = repr(opened.samples(ids=[1], max=0, min=0))
-    assert f"None of the samples shown has {said} What is listed is at 4." in " ".join(listed.split())
+    assert f"No sample has {said} The median loss rises from 1.5 to 3.5." in " ".join(listed.split())
 
 
 def test_the_page_of_a_healthy_run_says_nothing_of_earlier_epochs(sample_run: Path) -> None:
@@ -142,7 +142,7 @@ def test_samples_that_are_nowhere_finite_are_not_said_to_be_left_out(tmp_path: P
         run.log_samples(sample_id=[0, 1], label=[0, 1], loss=[np.nan, np.inf], mode="eval", epoch=1)
     opened = open_run(tmp_path / "run")
     shown = repr(opened.samples())
-    assert "No sample has a finite loss: what was recorded is NaN or infinite." in shown
+    assert "No sample has a finite loss." in shown
     assert "leaves nothing" not in shown + as_text(opened.samples().report)
     (table,) = tables(opened.samples(ids=[1]).report)
     assert "no finite value at all" in table.note

@@ -5,10 +5,9 @@ Cheap on purpose: builds no report and loads nothing that draws.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from xaicli.words import FORMULA, NUMBER, guarded, spelled
 
 _PART_ROWS = 1 << 12
 _FACTS = "facts"
+_QUOTED = re.compile(r'[",\r\n]')
 """The column of what samples are."""
 
 
@@ -143,12 +143,21 @@ def _called(fact: str, taken: Sequence[str]) -> str:
 
 
 def _rows_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> str:
-    out = io.StringIO(newline="")
-    writer = csv.writer(out)
-    if header:
-        writer.writerow([guarded(column) for column in columns])
-    writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
-    return spelled(out.getvalue())
+    lines: list[list[Any]] = [list(columns)] if header else []
+    lines += [[row.get(column) for column in columns] for row in rows]
+    # A line of nothing at all would be no line to a reader.
+    return spelled("".join((",".join(map(_field, line)) or '""') + "\r\n" for line in lines))
+
+
+def _field(value: Any) -> str:
+    """A value between commas: an empty text is quoted and what is missing is not, as polars writes them, too.
+
+    The module `csv` tells the two apart from Python 3.12 on.
+    """
+    if value == "":
+        return '""'
+    text = str(cell(value))
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
 
 def _frame_csv(frame: pl.DataFrame, *, header: bool) -> str:
