@@ -389,7 +389,9 @@ def logged_moments(reader: Reader, selection: Selection, pair: Pair) -> pl.DataF
 
 def _logged(own: Reader, pair: Pair, epochs: Sequence[int]) -> pl.DataFrame:
     """Every batch that was logged in some epochs: epoch, step, rank, attempt, n."""
-    reader = open_reader(own.layout, strict=own.strict, attempts=own.which_attempts, no_facts=True)
+    reader = own
+    if own.where is not None:
+        reader = open_reader(own.layout, strict=own.strict, attempts=own.which_attempts, no_facts=True)
     frames = reader.place_frames(*pair, [STEP, *_WRITER], list(epochs), duplicates=Duplicates.ALL)
     n = pl.len().cast(pl.Int64).alias("n")
     parts = [
