@@ -129,8 +129,8 @@ def test_a_table_of_a_comparison_has_label_and_name(named, tmp_path):
     lines = table.read_text().splitlines()
     assert lines[0].split(",")[:6] == ["kind", "mode", "ds_id", "metric", "label", "name"]
     assert [line.split(",")[:6] for line in lines[2:4]] == [
-        ["label", "eval", "", "loss", "0", "cat"],
-        ["label", "eval", "", "loss", "1", "dog"],
+        ["label", "eval", '""', "loss", "0", "cat"],
+        ["label", "eval", '""', "loss", "1", "dog"],
     ]
 
 
