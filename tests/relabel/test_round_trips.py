@@ -308,6 +308,23 @@ def test_ids_that_are_blank_or_no_print_come_back(tmp_path: Path, to: str) -> No
     assert applied(reader, target) == {i: 1 - label for i, label in zip(BLANK, labels, strict=True)}
 
 
+def test_facts_called_like_columns_of_the_table_are_in_it(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[2.0, 1.0], mode="train", epoch=1)
+        run.log_facts([1, 2], when=["noon", "night"], by=["ann", "bob"], path=["1.png", "2.png"], camera=["a", "b"])
+    reader = xaicli.open_run(tmp_path / "run")
+    reader.relabel_export(tmp_path / "t.csv", to="csv", rule="loss > 0", mode="train")
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["sample_id"]: row for row in csv.DictReader(file)}
+    assert [rows[i][name] for i in "12" for name in ("fact_when", "fact_by", "path", "camera")] == [
+        *("noon", "ann", "1.png", "a"),
+        *("night", "bob", "2.png", "b"),
+    ]
+    assert {row[name] for row in rows.values() for name in ("when", "by", "label")} == {""}
+    returned(tmp_path / "t.csv", "csv")
+    assert applied(reader, tmp_path / "t.csv") == {1: 1, 2: 0}
+
+
 def test_an_id_in_quotes_that_may_be_two_is_taken_for_neither(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
         run.log_samples(sample_id=["a", '"a"', "b"], label=[0, 0, 0], loss=[1.0, 2.0, 3.0], mode="train", epoch=1)

@@ -91,6 +91,14 @@ def test_a_frame_gives_the_same_csv_as_its_rows() -> None:
     assert [row[0] for row in by_frame[1:3]] == ["'=1", "-2.5"]
 
 
+def test_an_empty_text_is_quoted_and_nothing_is_not() -> None:
+    rows = [{"ds": "", "site": None, "n": 1.5}, {"ds": "a,b", "site": "", "n": math.nan}]
+    written = 'ds,site,n\r\n"",,1.5\r\n"a,b","",\r\n'
+    assert to_csv(rows) == to_csv(pl.DataFrame(rows)) == written
+    nested = [{**row, "facts": {"camera": camera}} for row, camera in zip(rows, ("", None), strict=True)]
+    assert to_csv(nested) == 'ds,site,n,camera\r\n"",,1.5,""\r\n"a,b","",,\r\n'
+
+
 def test_json_draws_nothing() -> None:
     code = (
         "import sys, report_answers; report_answers.labels_result().to_json();"

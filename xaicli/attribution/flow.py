@@ -302,10 +302,12 @@ class _Watcher(TorchFunctionMode):
         fits = found is not None and [p.shape for p in found] == [t.shape for t in made]
         for number, tensor in enumerate(made):
             now = found[number] if found is not None and fits else None
-            traces = [self._known[id(t)] for t in tensors_in((args, kwargs)) if id(t) in self._known]
+            traces = (
+                [self._known[id(t)] for t in tensors_in((args, kwargs)) if id(t) in self._known] if in_place else []
+            )
             sources = frozenset[int]().union(*(t.sources for t in traces))
             # Features of float inputs hold no ids: what is known of their channels stays as it is.
-            if in_place and args and tensor is args[0] and sources & self._whole_numbers:
+            if sources & self._whole_numbers and args and tensor is args[0]:
                 # Where values are put as they are, they are ids as those were; else each became another.
                 put = name in _PUTS and now is not None and all(t.same is not None for t in traces)
                 self._write(tensor, now, _Trace(sources, traces[0].same if put else None))

@@ -339,12 +339,16 @@ def _csv(batch: Batch) -> str:
     out = io.StringIO(newline="")
     facts = list(dict.fromkeys(key for task in batch.tasks for key in task.facts))
     own = [SAMPLE_ID, "path", "recorded_label", "suggested_label", LABEL, "by", "when", "score", "reason", MODE, DS_ID]
-    names = [*own, *(key for key in facts if key not in own)]
+    shown = [
+        key for key in facts if key != "path" or any(str(task.facts.get(key)) != task.path for task in batch.tasks)
+    ]
+    columns = {key: f"fact_{key}" if key in own else key for key in shown}
+    names = [*own, *columns.values()]
     writer = csv.writer(out)
     writer.writerow([cell(name) for name in names])
     for task in batch.tasks:
         row = {
-            **task.facts,
+            **{column: task.facts.get(key) for key, column in columns.items()},
             SAMPLE_ID: carried(task.sample_id, keeps_blanks=True),
             "path": task.path,
             "recorded_label": _joined(task.labels, batch),
