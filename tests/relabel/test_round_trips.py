@@ -275,7 +275,8 @@ def returned(path: Path, to: str) -> None:
         tree.write(path, encoding="utf-8")
         return
     if to == "csv":
-        rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
@@ -441,6 +442,7 @@ def test_a_record_that_is_none_costs_its_neighbours_nothing(run: xaicli.RunReade
         json.dumps([{"sample_id": "7", "label": "cat"}, 3, {"sample_id": None, "label": "cat"}])
     )
     assert applied(run, tmp_path / "rows.json") == {"7": 0}
+    assert left_out(run, tmp_path / "rows.json") == {"not what the tool writes": 1, "no sample of the run": 1}
     (tmp_path / "none.json").write_text("[]")
     assert applied(run, tmp_path / "none.json") == {}
 

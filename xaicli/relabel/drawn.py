@@ -14,20 +14,19 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.relabel.boxes import CORNERS, PROPOSED, RECORDED
 from xaicli.relabel.marks import (
     FORMATS,
-    Columns,
     Mark,
     Marks,
+    Readers,
     State,
     by_sample,
     cvat_said,
     cvat_tracks,
     each,
+    is_of_studio,
     is_said,
-    opened,
     place_of,
-    records_of,
+    read_with,
     who,
-    wrapped,
 )
 from xaicli.relabel.tasks import CHECKED, CONTROL, Box
 from xaicli.tables.lists import is_typed, read_text
@@ -52,23 +51,7 @@ def read_boxes(path: Path, *, field: str | None = None) -> Marks:
         XaiError: It cannot be read, or holds no boxes.
         UsageError: It holds several fields of boxes, and none was named.
     """
-    path, found = opened(path)
-    if isinstance(found, ElementTree.Element):
-        return Marks("CVAT", tuple(_cvat(found)))
-    if isinstance(found, Columns):
-        return _of_table(found.values, path, field)
-    tool, found = wrapped(found)
-    if tool == "COCO":
-        return Marks(tool, tuple(_coco(found)))
-    if tool == "FiftyOne":
-        return Marks(tool, tuple(_fiftyone(found, path)))
-    if tool == "FiftyOne samples":
-        return Marks("FiftyOne", tuple(_fiftyone_samples(found, path, field)))
-    records, are_tasks = records_of(found, path, "boxes")
-    if are_tasks:
-        return Marks("Label Studio", tuple(_label_studio(found, path, field)))
-    names = dict.fromkeys(name for item in records for name in item)
-    return _of_table({name: [item.get(name) for item in records] for name in names}, path, field)
+    return read_with(_BOXES, path, field)
 
 
 def _number(value: Any) -> int | None:
@@ -326,7 +309,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     """A row a box; or what Label Studio writes as CSV and JSON_MIN, a row an annotation."""
     names = list(columns)
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    if "annotation_id" in names:
+    if is_of_studio(columns):
         return Marks("Label Studio", tuple(each(rows, lambda row: [_of_annotation(row, field or LABEL)])))
     missing = [name for name in (LABEL, *CORNERS) if name not in names]
     if missing or not {SAMPLE_ID, "path"} & set(names):
@@ -380,3 +363,6 @@ def _of_annotation(row: Mapping[str, Any], column: str) -> Mark:
     when = str(row.get("updated_at") or row.get("created_at") or "")
     labels = tuple(box.label for box in boxes)
     return Mark(*where[:2], labels, who(row.get("annotator")), when, mode=where[2], boxes=boxes, fault=fault)
+
+
+_BOXES = Readers("boxes", _cvat, _coco, _fiftyone, _fiftyone_samples, _label_studio, _of_table)

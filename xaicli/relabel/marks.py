@@ -108,30 +108,84 @@ def read_marks(path: Path, *, field: str | None = None) -> Marks:
         XaiError: It cannot be read, or is none of these.
         UsageError: It holds several fields of labels, and none was named.
     """
-    path, content = opened(path)
-    if isinstance(content, ElementTree.Element):
-        return Marks("CVAT", tuple(_cvat(content)))
-    if isinstance(content, Columns):
-        return _of_table(content.values, path, field)
-    return _of_json(content, path, field)
+    return read_with(_LABELS, path, field)
 
 
 @dataclass(frozen=True)
-class Columns:
+class Readers:
+    """How what people were asked for is read, from the files of each tool.
+
+    Attributes:
+        what: What they were asked for, in words.
+        cvat: From CVAT's tree.
+        coco: From a COCO object.
+        fiftyone: From the object of `labels.json`, and where it lies.
+        samples: From the samples of `samples.json`, where they lie, and the field that was named.
+        tasks: From tasks of Label Studio, likewise.
+        table: From the columns of a table, likewise.
+    """
+
+    what: str
+    cvat: Callable[[ElementTree.Element], Iterable[Mark]]
+    coco: Callable[[Mapping[str, Any]], Iterable[Mark]]
+    fiftyone: Callable[[Mapping[str, Any], Path], Iterable[Mark]]
+    samples: Callable[[list[Any], Path, str | None], Iterable[Mark]]
+    tasks: Callable[[list[Any], Path, str | None], Iterable[Mark]]
+    table: Callable[[Mapping[str, list[Any]], Path, str | None], Marks]
+
+
+def read_with(readers: Readers, path: Path, field: str | None) -> Marks:
+    """What a file says: whose it is, is told by its suffix and its keys.
+
+    Args:
+        readers: What reads each kind of file.
+        path: A file, a zip of CVAT, or the folder of a FiftyOne export.
+        field: The name of the control, field or column, where there are several.
+
+    Raises:
+        XaiError: It cannot be read, or is none of these.
+        UsageError: It holds several fields, and none was named.
+    """
+    path, found = _opened(path)
+    match found:
+        case ElementTree.Element():
+            return Marks("CVAT", tuple(readers.cvat(found)))
+        case _Columns(columns):
+            return readers.table(columns, path, field)
+        case {"images": list(), "annotations": list()}:
+            return Marks("COCO", tuple(readers.coco(found)))
+        case {"labels": dict()}:
+            return Marks("FiftyOne", tuple(readers.fiftyone(found, path)))
+        case {"samples": list(samples)}:
+            return Marks("FiftyOne", tuple(readers.samples(samples, path, field)))
+        case {"rows": list(rows)} | list(rows):
+            pass
+        case dict():
+            rows = [found]
+        case _:
+            rows = [None]
+    records = [item for item in rows if isinstance(item, dict)]
+    if rows and not records:
+        raise XaiError(f"{path} is no list of {readers.what}", hint=FORMATS)
+    if any("annotations" in item or "completions" in item for item in records):
+        return Marks("Label Studio", tuple(readers.tasks(rows, path, field)))
+    if not records:
+        return Marks("table", ())
+    names = dict.fromkeys(name for item in records for name in item)
+    table = readers.table({name: [item.get(name) for item in records] for name in names}, path, field)
+    others = [number for number, item in enumerate(rows, 1) if not isinstance(item, dict)]
+    return replace(table, marks=(*table.marks, *map(_unreadable, others)))
+
+
+@dataclass(frozen=True)
+class _Columns:
     """A table as its columns."""
 
     values: Mapping[str, list[Any]]
 
 
-def opened(path: Path) -> tuple[Path, ElementTree.Element | Columns | Any]:
-    """The file that is read, and what is in it: CVAT's tree, a table's columns, or whatever a JSON file holds.
-
-    Args:
-        path: A file, a zip of CVAT, or the folder of a FiftyOne export.
-
-    Raises:
-        XaiError: It cannot be read, or is none of these.
-    """
+def _opened(path: Path) -> tuple[Path, ElementTree.Element | _Columns | Any]:
+    """The file that is read, and what is in it: CVAT's tree, a table's columns, or whatever a JSON file holds."""
     try:
         if path.is_dir():
             inside = next((path / name for name in ("labels.json", "samples.json") if (path / name).is_file()), None)
@@ -148,57 +202,10 @@ def opened(path: Path) -> tuple[Path, ElementTree.Element | Columns | Any]:
             case _:
                 columns = read_columns(path, is_raw=True)
                 is_table = path.suffix.lower() in (".csv", ".tsv") and not is_of_studio(columns)
-                return path, Columns(without_our_guards(columns) if is_table else columns)
+                return path, _Columns(without_our_guards(columns) if is_table else columns)
     except (OSError, ValueError, ElementTree.ParseError, zipfile.BadZipFile) as error:
-        said = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
-        raise XaiError(f"{path} cannot be read: {said}", hint=FORMATS) from error
-
-
-def wrapped(found: Any) -> tuple[str, Any]:
-    """Which tool wrote a JSON file that is an object, by its keys; "" and what it holds for any other file.
-
-    Returns:
-        "COCO" or "FiftyOne" and the object, "FiftyOne samples" and the list of them, or "" and the rows.
-    """
-    if isinstance(found, dict):
-        if isinstance(found.get("images"), list) and isinstance(found.get("annotations"), list):
-            return "COCO", found
-        if isinstance(found.get("labels"), dict):
-            return "FiftyOne", found
-        if isinstance(found.get("samples"), list):
-            return "FiftyOne samples", found["samples"]
-        found = found["rows"] if isinstance(found.get("rows"), list) else [found]
-    return "", found
-
-
-def records_of(found: Any, path: Path, what: str) -> tuple[list[dict[str, Any]], bool]:
-    """The objects among the rows of a JSON file, and whether they are tasks of Label Studio.
-
-    Raises:
-        XaiError: There are rows, and none is an object.
-    """
-    records = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-    if not records and found != []:
-        raise XaiError(f"{path} is no list of {what}", hint=FORMATS)
-    return records, any("annotations" in item or "completions" in item for item in records)
-
-
-def _of_json(found: Any, path: Path, field: str | None) -> Marks:
-    tool, found = wrapped(found)
-    if tool == "COCO":
-        return Marks(tool, tuple(_coco(found)))
-    if tool == "FiftyOne":
-        return Marks(tool, tuple(_fiftyone(found, path)))
-    if tool == "FiftyOne samples":
-        return Marks("FiftyOne", tuple(_fiftyone_samples(found, path, field)))
-    records, are_tasks = records_of(found, path, "labels")
-    if are_tasks:
-        return Marks("Label Studio", tuple(_label_studio(found, path, field)))
-    if not records:
-        return Marks("table", ())
-    rows = [item if isinstance(item, dict) else {} for item in found]
-    names = dict.fromkeys(name for item in rows for name in item)
-    return _of_table({name: [item.get(name) for item in rows] for name in names}, path, field)
+        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+        raise XaiError(f"{path} cannot be read: {reason}", hint=FORMATS) from error
 
 
 def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) -> Iterator[Mark]:
@@ -243,8 +250,12 @@ def each(records: Iterable[Any], read: Callable[[Any], Iterable[Mark]]) -> Itera
         try:
             marks = list(read(record))
         except (AttributeError, TypeError, KeyError, IndexError, ValueError):
-            marks = [Mark(None, f"record {number}", (), state=State.UNREADABLE)]
+            marks = [_unreadable(number)]
         yield from marks
+
+
+def _unreadable(number: int) -> Mark:
+    return Mark(None, f"record {number}", (), state=State.UNREADABLE)
 
 
 def _only_control(tasks: list[dict[str, Any]], path: Path) -> str:
@@ -546,3 +557,6 @@ def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
             )
 
     yield from each(found["images"], of_picture)
+
+
+_LABELS = Readers("labels", _cvat, _coco, _fiftyone, _fiftyone_samples, _label_studio, _of_table)
