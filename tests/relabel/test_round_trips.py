@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -551,6 +552,47 @@ def test_rows_of_0_and_1_are_sets_of_classes(tmp_path: Path, write: str) -> None
     assert applied(reader, file) == {"p": [0, 3], "q": [], "r": [0, 1], "t": [1, 3]}
     assert left_out(reader, file) == {"a row of 0 and 1, and the run has another number of classes": 1}
     assert not any("taken as sets" in said for said in reader.relabel_apply(file).answer.warnings)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected", "refused"),
+    [
+        ({"p": [1, 0, 0, 1, 1], "q": [0, 0, 0, 0, 0]}, {"p": [0, 3, 4], "q": []}, 0),
+        ({"p": [1, 0, 0, 1, 1], "q": [0, 0, 0, 0]}, {"q": []}, 1),
+        ({"p": [1, 0, 0]}, {}, 1),
+    ],
+    ids=["one number of classes", "two numbers of classes", "fewer than recorded"],
+)
+def test_rows_of_a_run_without_names_tell_how_many_classes_there_are(
+    tmp_path: Path, labels: dict[str, list[int]], expected: dict[str, list[int]], refused: int
+) -> None:
+    """Class 4 never occurred, and the run names none: rows of five places are of it all the same, and that is said."""
+    with xaicli.Run(tmp_path / "run", task="multilabel") as run:
+        run.log_samples(sample_id=["p", "q"], label=[[3], [0]], prediction=[[3], [0]], loss=[1.0] * 2, mode="train")
+    reader = xaicli.open_run(tmp_path / "run")
+    file = tmp_path / "rows.csv"
+    file.write_text("sample_id,label\n" + "".join(f'{one},"{label}"\n' for one, label in labels.items()))
+    found = reader.relabel_apply(file)
+    assert applied(reader, file) == expected
+    assert sum(left_out(reader, file).values()) == refused
+    said = "rows of 0 and 1 have 5 classes: the run names none, and recorded no class above 3"
+    assert (said in found.answer.warnings) is (not refused)
+
+
+def test_every_suspect_has_a_rank(tmp_path: Path) -> None:
+    """The last of 10,500 wrong labels is a suspect as the first is."""
+    n, wrong = 42_000, 10_500
+    ids = np.arange(n)
+    label = ids % 4
+    said = np.where(ids < wrong, (label + 1) % 4, label)
+    loss = np.where(ids < wrong, 5.0 - ids * 1e-5, 0.1 + ids * 1e-7)
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3):
+            run.log_samples(sample_id=ids, label=label, prediction=said, loss=loss, mode="train", epoch=epoch)
+    (tmp_path / "back.csv").write_text(f"sample_id,label\n0,1\n{wrong - 1},{(wrong - 1) % 4}\n{n - 1},{(n - 1) % 4}\n")
+    found = xaicli.open_run(tmp_path / "run").relabel_apply(tmp_path / "back.csv")
+    ranks = dict(found.data.select("sample_id", "suspect_rank").iter_rows())
+    assert ranks == {0: 1, wrong - 1: wrong, n - 1: None}
 
 
 def test_what_may_be_a_row_of_two_classes_is_told_or_read_as_others_of_its_file(tmp_path: Path) -> None:

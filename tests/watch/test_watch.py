@@ -230,6 +230,24 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert ("eval epoch 1: 3" in error) is (status == 1)
 
 
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [(range(30), 1), (range(100), 0), ([*range(90), *range(10)], 0)],
+    ids=["a part", "whole", "drawn with repeats"],
+)
+def test_the_part_that_a_training_was_ended_within_keeps_no_rule(
+    tmp_path: Path, xai: Any, last: Any, status: int
+) -> None:
+    """A run is closed where its training was interrupted, too."""
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch, ids, loss in ((1, range(100), 3.0), (2, last, 0.1)):
+            run.log_samples(sample_id=ids, loss=[loss] * len(ids), mode="train", epoch=epoch, step=epoch)
+    found, _, error = xai("watch", tmp_path / "run", "--until", "loss mean < 1", "--interval", "0.1")
+    assert found == status, error
+    if status:
+        assert "train epoch 1: 3; train epoch 2 is a part, and was not asked: 30 of the 100 rows" in error
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_a_place_that_a_later_start_redid_is_asked_again(tmp_path: Path, mode: str) -> None:
     training, rule = Training(RunLayout(tmp_path / "run")), Until("loss mean < 1", mode=mode)

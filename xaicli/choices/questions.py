@@ -24,7 +24,7 @@ from xaicli.choices.candidates import (
 from xaicli.choices.groups import Groups, draw, draws_of, evenly, grouped
 from xaicli.choices.rules import Choice, Rule
 from xaicli.dynamics.computed import LEFT_OUT, Statistics, compute
-from xaicli.dynamics.suspects import suspects
+from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
 from xaicli.queries.names import LabelNames
@@ -311,11 +311,8 @@ class _Pair:
             )
 
     def _suspected(self) -> int:
-        try:
-            one = replace(self.selection, pairs=(self.pair,))
-            ids = suspects(self.reader, one, self.found, top=None).data[SAMPLE_ID]
-        except XaiError:
-            return 0
+        one = replace(self.selection, pairs=(self.pair,))
+        ids = every_suspect(self.reader, one, self.found)[SAMPLE_ID]
         return int(_taken(self.frame.select(SAMPLE_ID), self.rows_chosen)[SAMPLE_ID].is_in(ids.implode()).sum())
 
     def rows(self) -> pl.DataFrame:

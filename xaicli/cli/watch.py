@@ -243,11 +243,16 @@ def _go_on(
 
 
 def _last(asked: Until) -> str:
-    """What a rule was last asked of."""
-    if asked.last is None:
-        return "no place was whole by then"
-    place, verdicts = asked.last
-    worst = next((one for one in verdicts if one.outcome.value != "passed"), verdicts[0])
-    of = f" of {worst.group}" if worst.group else ""
-    where = " ".join(filter(None, (place.mode, place.ds_id)))
-    return f"{where} epoch {place.epoch}: {'nothing' if worst.value is None else f'{worst.value:.4g}'}{of}"
+    """What a rule was last asked of, and of what it was not."""
+    said = "no place was whole by then"
+    if asked.last is not None:
+        place, verdicts = asked.last
+        worst = next((one for one in verdicts if one.outcome.value != "passed"), verdicts[0])
+        of = f" of {worst.group}" if worst.group else ""
+        where = " ".join(filter(None, (place.mode, place.ds_id)))
+        said = f"{where} epoch {place.epoch}: {'nothing' if worst.value is None else f'{worst.value:.4g}'}{of}"
+    if (part := asked.part) is None or part.rows_before is None:
+        return said
+    where = " ".join(filter(None, (part.mode, part.ds_id)))
+    has = f"{part.rows:,} of the {part.rows_before:,} rows of the place before"
+    return f"{said}; {where} epoch {part.epoch} is a part, and was not asked: {has}"

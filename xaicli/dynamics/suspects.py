@@ -162,6 +162,13 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     )
 
 
+def every_suspect(reader: Reader, selection: Selection, found: Statistics) -> pl.DataFrame:
+    """All suspects, without their reasons: mode, ds_id, sample_id, suggested_label, the most suspicious first."""
+    columns = (MODE, DS_ID, SAMPLE_ID, "suggested_label")
+    parts = [_of_pair(reader, selection, pair, found).select(columns) for pair in selection.pairs]
+    return pl.concat(parts, how="vertical_relaxed")
+
+
 def _pairs(suspected: pl.DataFrame, names: LabelNames, predicted: LabelNames) -> list[dict[str, Any]]:
     """How many suspects have a label and should have another: mode, ds_id, label, suggested_label, their names, n."""
     kind = suspected.schema[LABEL]

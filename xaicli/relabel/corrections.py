@@ -120,12 +120,14 @@ class Labels:
         known: The values it knows.
         by_name: What a value may be called.
         given: What the user says that a value is called, too.
+        rows_wide: How many classes rows of 0 and 1 have in a run that names none; 0 where no rows tell.
     """
 
     dtype: pl.DataType
     known: frozenset[Any]
     by_name: Mapping[str, Any]
     given: Mapping[str, Any]
+    rows_wide: int = 0
 
     @property
     def are_sets(self) -> bool:
@@ -152,6 +154,13 @@ class Labels:
     def is_row(self, mark: Mark) -> bool:
         """Whether a mark is surely a row of 0 and 1, a place for each class."""
         return self.are_sets and is_row(_zeros_and_ones(mark))
+
+    def as_wide_as(self, marks: Sequence[Marks]) -> Labels:
+        """The same with as many classes as all rows of 0 and 1 have: a run without names may lack its highest."""
+        wide = {len(_zeros_and_ones(mark)) for one in marks for mark in one.marks if self.is_row(mark)}
+        if self.by_name or len(wide) != 1 or max(wide) <= self._width:
+            return self
+        return replace(self, rows_wide=max(wide))
 
     def may_be_row(self, mark: Mark) -> bool:
         """Whether a mark names each of the run's two classes once, and may as well be a row of 0 and 1."""
@@ -201,9 +210,9 @@ class Labels:
 
     @cached_property
     def _width(self) -> int:
-        """How many classes the run has, as far as is known: those it names and those it recorded."""
+        """How many classes the run has, as far as is known: those it names, those it recorded, and those of rows."""
         numbers = [one for one in (*self.known, *self.by_name.values()) if isinstance(one, int)]
-        return max(numbers, default=-1) + 1 if self._inner.is_integer() else 0
+        return max(max(numbers, default=-1) + 1, self.rows_wide) if self._inner.is_integer() else 0
 
     @property
     def _inner(self) -> Any:

@@ -14,7 +14,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.choices.candidates import with_columns
 from xaicli.diagnosis.confusion import wilson
 from xaicli.dynamics.computed import Statistics, compute
-from xaicli.dynamics.suspects import suspects
+from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
@@ -28,7 +28,6 @@ from xaicli.words import class_number, in_order_apart, quoted, taken_as_names
 
 _PATHS = ("path", "image", "image_path", "filepath", "file_path", "file_name", "filename", "file", "url", "uri")
 """Facts that are taken for the place of a picture, the first there is."""
-_SUSPECTS = 10_000
 _FIRST = (10, 25, 50, 100, 250, 500, 1000)
 _MOST_CLASSES = 10_000
 
@@ -238,7 +237,7 @@ def apply(
     frames = {pair: found.frames[pair] for pair in sorted(selection.pairs, key=_order)}
     paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()
     marks = [read_marks(Path(file), field=field) for file in files]
-    labels = _labels(reader, selection, frames, label_map or {})
+    labels = _labels(reader, selection, frames, label_map or {}).as_wide_as(marks)
     taken, left = corrections(map(labels.rows_told, marks), Samples(frames, paths), labels, by=by)
     n_marks = sum(len(one.marks) for one in marks)
     if n_marks and left.counts[NO_SAMPLE] == n_marks:
@@ -265,6 +264,7 @@ def apply(
             *selection.warnings,
             *known.warnings,
             *_new_classes(reader, selection, frames, label_map or {}),
+            *_rows_told(labels),
             *notes_of(files, marks, left, taken),
         ),
         extra={"files": files_told(files, marks), "left_out": left.rows(), **judged, **_numbered(reader, labels)},
@@ -343,18 +343,22 @@ def notes_of(
     return said
 
 
+def _rows_told(labels: Labels) -> list[str]:
+    """What is said of rows of 0 and 1 that have more classes than a run without names recorded."""
+    if not labels.rows_wide:
+        return []
+    highest = max((one for one in labels.known if isinstance(one, int)), default=None)
+    recorded = "no class" if highest is None else f"no class above {highest}"
+    return [f"rows of 0 and 1 have {labels.rows_wide:,} classes: the run names none, and recorded {recorded}"]
+
+
 def _judged(
     reader: Reader, selection: Selection, found: Statistics, taken: Sequence[Correction], labels: Labels
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The rows of the answer, and how good the suspects were."""
     names = LabelNames.of(reader, selection)
     ranks: dict[tuple[Pair, Any], tuple[int, Any]] = {}
-    try:
-        every = suspects(reader, selection, found, top=_SUSPECTS).data
-    except XaiError:
-        every = pl.DataFrame(
-            schema={MODE: pl.String, DS_ID: pl.String, SAMPLE_ID: pl.String, "suggested_label": pl.Null}
-        )
+    every = every_suspect(reader, selection, found)
     for (mode, ds_id), frame in every.group_by(MODE, DS_ID, maintain_order=True):
         for place, row in enumerate(frame.select(SAMPLE_ID, "suggested_label").iter_rows(), 1):
             ranks[(str(mode), str(ds_id)), row[0]] = place, row[1]

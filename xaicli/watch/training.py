@@ -61,6 +61,7 @@ class Now:
         epoch, turn, step: Its last place.
         n: Samples there so far.
         n_before: Samples of the place before; None for the first.
+        rows, rows_before: The same in rows, which may repeat a sample.
         mean: Their mean of the metric, None where nothing was finite.
         before: The mean at the place before.
         accuracy: The share right, where that is known.
@@ -76,6 +77,8 @@ class Now:
     step: int
     n: int
     n_before: int | None
+    rows: int
+    rows_before: int | None
     mean: float | None
     before: float | None
     accuracy: float | None
@@ -294,6 +297,8 @@ class Training:
             last.step,
             last.n,
             None if previous is None else previous.n,
+            last.n + last.duplicates,
+            None if previous is None else previous.n + previous.duplicates,
             last.mean,
             None if previous is None else previous.mean,
             last.accuracy,

@@ -24,6 +24,10 @@ class Until:
         text: A rule of one line, as `xai check` takes it: `loss mean < 0.1`, `correct mean by label >= 0.9`.
         mode: The mode it is about; `eval`, or `train` in a run without, when None.
 
+    Attributes:
+        last: The place that was asked last, and what came of it.
+        part: The last place of a training that is over, where it is a part of one and was not asked.
+
     Raises:
         UsageError: It is no rule, or one that cannot be asked of a training as it runs.
     """
@@ -39,12 +43,14 @@ class Until:
         self.mode = mode
         self._asked: set[tuple[Pair, int, int, int]] = set()
         self.last: tuple[Place, tuple[Verdict, ...]] | None = None
+        self.part: Now | None = None
 
     def is_met(self, watched: Watched, reader: Reader) -> bool:
         """Whether some place that is whole keeps the rule; each is asked once, and again where a later start redid it.
 
-        A place is whole where the next one has begun, where it has as many samples as the one before, or where the
-        training has finished. One that died left a part, which keeps no rule.
+        A place is whole where the next one has begun, where it has as many rows as the one before, or where it is the
+        first and the training has finished. What one that died, or was ended within a pass, left is a part, which keeps
+        no rule.
 
         Raises:
             XaiError: The run has no such metric or column.
@@ -58,6 +64,8 @@ class Until:
                 pieces = reader.pieces(Place(now.mode, now.ds_id, place.epoch))
                 attempt = max((piece.attempt for piece in pieces), default=0)
                 key = (now.mode, now.ds_id), place.epoch, place.turn or 0, attempt
+                if not whole and watched.is_over:
+                    self.part = now
                 if not whole or key in self._asked:
                     continue
                 self._asked.add(key)
@@ -72,8 +80,8 @@ class Until:
         """The last places of a data set, and whether each is whole."""
         pair = now.mode, now.ds_id
         later = any(other.epoch > now.epoch for other in watched.places)
-        full = now.n_before is not None and now.n >= now.n_before
-        last = Place(*pair, now.epoch, now.turn), watched.state == FINISHED or later or full
+        full = watched.state == FINISHED if now.rows_before is None else now.rows >= now.rows_before
+        last = Place(*pair, now.epoch, now.turn), later or full
         before = [Place(*pair, epoch, turn) for epoch, turn, _ in now.history[:-1]]
         return [*((place, True) for place in before), last]
 
