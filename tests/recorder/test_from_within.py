@@ -188,6 +188,7 @@ def test_a_row_logged_within_close_is_kept_or_counted(tmp_path: Path) -> None:
         came, dropped = inner.came, run.stats()["rows_dropped"]
         assert dropped <= came
         assert recorded(run.layout.root) == sorted([*OUTER, *[INNER] * (came - dropped)])
+        assert run.stats()["reasons"] == ({f"the run {run.layout.root} is being closed": 1} if dropped else {})
         assert run.stats()["rows_waiting"] == 0
         at += 601
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from tests.recorder.recorded import rows
+from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 
 
@@ -142,3 +147,35 @@ def test_passes_of_a_walk_go_on_behind_a_saved_state(tmp_path: Path, walk: Walki
         walk(run, 2, 0.0, "eval")
     found = [row[1:] for row in stored(tmp_path, "mode", "epoch", "pass", "loss", "sample_id") if row[0] == "eval"]
     assert found == [*((1, t, float(t), s) for t in (0, 1, 2) for s in (1, 2)), *((2, 0, 0.0, s) for s in (1, 2))]
+
+
+WHOLE = (2, 2.0, np.int64(2), np.array(2), torch.tensor(2))
+NO_NUMBERS = ("2", 1.5, True, np.bool_(True), torch.tensor(2.5), [2], 2**40)
+
+
+@pytest.mark.parametrize("epoch", [*WHOLE, *NO_NUMBERS], ids=repr)
+def test_an_epoch_is_a_whole_number_of_whatever_kind(tmp_path: Path, epoch: Any) -> None:
+    is_whole = any(epoch is one for one in WHOLE)
+    with Run(tmp_path) as run, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run.log_samples(sample_id=[1], loss=[0.0], mode="eval", epoch=2, step=1)
+        run.state.epoch_idx = 1
+        assert run.begin_pass("eval", epoch=epoch) == (1 if is_whole else 0)  # of epoch 2, or of the current one
+        run.log_samples(sample_id=[1], loss=[1.0], mode="eval", epoch=epoch, step=2)
+    assert [warning.category for warning in told] == ([] if is_whole else [RecorderWarning, RecorderWarning])
+    assert is_whole or "the current epoch, 1, is given" in str(told[0].message)
+    assert stored(tmp_path, "epoch", "pass", "loss") == [(2, 0, 0.0), *([(2, 1, 1.0)] if is_whole else [])]
+    if not is_whole:
+        with Run(tmp_path, strict=True) as run, pytest.raises(ValueError, match=r"epoch .* (whole|32 bits)"):
+            run.begin_pass("eval", epoch=epoch)
+
+
+@pytest.mark.parametrize("whole", [int, np.int64, np.array, torch.tensor, float])
+def test_the_state_counts_with_numbers_of_whatever_kind(tmp_path: Path, whole: Any) -> None:
+    with Run(tmp_path, strict=True) as run:
+        for epoch in (1, 2):
+            run.state.epoch_idx, run.state.global_step = whole(epoch), whole(10 * epoch)
+            run.log_samples(sample_id=np.array([1, 2]), loss=np.array([0.0, float(epoch)]))
+    assert stored(tmp_path, "epoch", "pass", "step", "sample_id", "loss") == [
+        (epoch, 0, 10 * epoch, one, float(epoch * (one == 2))) for epoch in (1, 2) for one in (1, 2)
+    ]

@@ -31,6 +31,50 @@ def near(row: dict[str, Any], **expected: float) -> None:
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+def of_objects(rows: list[Any]) -> Any:
+    array = np.empty(len(rows), object)
+    array[:] = rows
+    return array
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset, np.array, "objects"], ids=str)
+@pytest.mark.parametrize("has_scores", [True, False])
+def test_classes_by_their_names(tmp_path: Path, kind: Any, has_scores: bool) -> None:
+    named = [["dog", "owl"], ["owl", "cat"], ["cat", "dog"]]
+    label = of_objects(named) if kind == "objects" else [kind(one) for one in named]
+    scores = {"logits": torch.tensor([[-1.0, 2.0, 0.5], [1.0, 1.0, -2.0], [-1.0, -1.0, -3.0]])}
+    given = scores if has_scores else {"prediction": [{"owl", "dog"}, ["cat", "dog"], []]}
+    with Run(tmp_path / "run", strict=True, label_names=["cat", "dog", "owl"]) as run:
+        run.log_samples(sample_id=[1, 2, 3], label=label, mode="eval", epoch=1, step=1, **given)
+        run.log_inputs([1, 2, 3], np.zeros((3, 2)), label=label)
+    assert RunLayout(tmp_path / "run").read_manifest().task == "multilabel"
+    found = rows(tmp_path / "run").to_pylist()
+    assert [(row["label"], row["prediction"], row["correct"], row["n_wrong"]) for row in found] == [
+        ([1, 2], [1, 2], True, 0),
+        ([0, 2], [0, 1], False, 2),
+        ([0, 1], [], False, 2),
+    ]
+    (kept,) = (tmp_path / "run" / "inputs").glob("*.parquet")
+    assert pl.read_parquet(kept)["label"].to_list() == [[1, 2], [0, 2], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("names", "sets", "reason"),
+    [
+        (["cat", "dog"], [None, [0]], "label 'owl' is none of label_names"),
+        (None, [None, None], "Run(label_names=[...])"),
+    ],
+)
+def test_a_class_without_a_number_costs_its_set(tmp_path: Path, names: Any, sets: Any, reason: str) -> None:
+    batch: dict[str, Any] = {"sample_id": [1, 2], "label": [["dog", "owl"], ["cat"]], "loss": [0.5, 1.5]}
+    with Run(tmp_path / "run", label_names=names) as run, pytest.warns(RecorderWarning) as told:
+        run.log_samples(**batch, mode="eval", epoch=1, step=1)
+    assert [reason in str(one.message) for one in told] == [True]
+    table = rows(tmp_path / "run")
+    assert table["loss"].to_pylist() == [0.5, 1.5]
+    assert (table["label"].to_pylist() if "label" in table.column_names else [None, None]) == sets
+
+
 @pytest.mark.parametrize("given", ["matrix", "floats", "lists"])
 def test_several_classes_a_sample(tmp_path: Path, given: str) -> None:
     truth = torch.tensor([[0, 1, 1], [1, 0, 1], [0, 0, 0]])

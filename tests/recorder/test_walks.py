@@ -390,6 +390,40 @@ def test_epochs_and_steps_go_on_where_the_caller_says(tmp_path: Path) -> None:
     assert found.rows() == [(3, 5), (3, 6), (4, 7), (4, 8)]
 
 
+def test_state_stands_where_the_caller_says(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with Run(run_dir, strict=True) as run:
+        for _ in run.epochs(4):
+            for batch in run.steps([[0, 1], [2, 3]]):
+                run.log_samples(sample_id=batch, loss=[0.0] * 2)
+    with Run(run_dir, strict=True, resume_from=(3, 5)) as run:
+        assert (run.state.epoch_idx, run.state.global_step) == (3, 5)
+        for epoch in (3, 4):  # a loop of one's own
+            for batch in ([0, 1], [2, 3]):
+                run.state.update_global_step()
+                run.log_samples(sample_id=batch, loss=[1.0] * 2, epoch=epoch)
+        assert run.state.global_step == 8
+    with Run(run_dir, strict=True, resume_from=(4, 7)) as run:
+        run.log_samples(sample_id=[0, 1], loss=[2.0] * 2)  # names neither
+        run.log_samples(sample_id=[0, 1], loss=[2.0] * 2, mode="eval")
+    places = ("mode", "attempt", "epoch", "step")
+    assert sorted(frame(run_dir).select(places).unique().rows()) == [
+        ("eval", 2, 4, 7),
+        *[("train", 0, epoch, step) for epoch in range(1, 5) for step in (2 * epoch - 1, 2 * epoch)],
+        *[("train", 1, epoch, step) for epoch in (3, 4) for step in (2 * epoch - 1, 2 * epoch)],
+        ("train", 2, 4, 7),
+    ]
+
+
+def test_a_state_saved_before_the_first_step_goes_on_at_that(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True, resume_from=(3, 5)) as run:
+        run.state.save_state(tmp_path / "state")
+    with Run(tmp_path / "other", strict=True, resume_from=(2, 4)) as run:
+        run.state.load_state(tmp_path / "state")
+        went = [(epoch, run.state.global_step) for epoch in run.epochs(4) for _ in run.steps([0, 1])]
+    assert went == [(3, 5), (3, 6), (4, 7), (4, 8)]
+
+
 def test_a_walk_is_its_tasks(tmp_path: Path) -> None:
     async def evaluate(run: xaicli.Run, ds_id: str, ids: list[int]) -> None:
         for batch in run.steps([[one] for one in ids], mode="eval", ds_id=ds_id):

@@ -641,7 +641,7 @@ class Batches:
 
     def _sets(self, value: Any, n: int, name: str, classes: int | None) -> list[NDArray[np.int32] | None]:
         """The classes of each sample; those that are none left out alone."""
-        found = columns.label_sets(value, n, name, self.ignored, classes)
+        found = columns.label_sets(value, n, name, self.ignored, classes, self._names)
         self._refuse_each(name, found.reasons)
         if found.ignored:
             self._ignore(found.ignored)

@@ -21,8 +21,9 @@ class Calls(threading.local):
     """What one thread, each its own, has begun and not ended.
 
     Attributes:
-        lock: Held while a call is made. It is no other thread's. A lock of the interpreter's own, since no interrupt
-            comes between its being taken and the `with` block that gives it back.
+        lock: Held while a call is made. It is no other thread's, so that it is held where this one is within a call. A
+            lock of the interpreter's own, since no interrupt comes between its being taken and the `with` block that
+            gives it back.
         aside: Records that wait for the end of the call.
         after: What waits for the writer, and comes behind them: `flush` and `close`.
         over: What found no place among them: {folder, "" for rows: how many}.
@@ -33,7 +34,7 @@ class Calls(threading.local):
         Args:
             lose: Told of records (folder, how many) that found no place.
         """
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
         self.aside: deque[Callable[[], object]] = deque()
         self.after: deque[Callable[[], object]] = deque()
         self.over: Counter[str] = Counter()
@@ -42,7 +43,7 @@ class Calls(threading.local):
     @property
     def is_within(self) -> bool:
         """Whether this thread is in the middle of a call."""
-        return bool(self.lock._is_owned())  # type: ignore[attr-defined]
+        return self.lock.locked()
 
     def put_aside(self, call: Callable[[], object]) -> bool:
         """Make a call when the one in progress is done; False where too many wait."""

@@ -505,7 +505,14 @@ class Sets(NamedTuple):
     ignored: int = 0
 
 
-def label_sets(value: Any, n: int, name: str, ignored: int | None = None, classes: int | None = None) -> Sets:
+def label_sets(
+    value: Any,
+    n: int,
+    name: str,
+    ignored: int | None = None,
+    classes: int | None = None,
+    names: Sequence[str] | None = None,
+) -> Sets:
     """The sets of (n, K) of 0 and 1, or of lists of classes; one that is none costs the others nothing.
 
     Args:
@@ -514,11 +521,14 @@ def label_sets(value: Any, n: int, name: str, ignored: int | None = None, classe
         name: `label` or `prediction`.
         ignored: What stands for no label.
         classes: K of the scores, where there are any.
+        names: The classes' names, by which lists may name them.
 
     Raises:
         ValueError: They are neither.
     """
     given = plain(value)
+    if isinstance(given, np.ndarray) and given.dtype.kind == "O" and given.ndim == 1:
+        given = given.tolist()
     if isinstance(given, list | tuple):
         given = [plain(item) for item in given]
         matrix = all(isinstance(item, np.ndarray) for item in given) and len({item.shape for item in given}) == 1
@@ -531,7 +541,7 @@ def label_sets(value: Any, n: int, name: str, ignored: int | None = None, classe
         one: Callable[[Any], NDArray[np.int32] | None] = partial(_set_of_row, name=name, ignored=ignored)
     elif isinstance(given, list):
         of_length(given, n, name)
-        one = partial(_set_of_list, name=name, ignored=ignored, classes=classes)
+        one = partial(_set_of_list, name=name, ignored=ignored, classes=classes, names=names)
     else:
         raise ValueError(f"{name} must be (N, K) of 0 and 1, or a list of classes a sample")
     found: list[NDArray[np.int32] | None] = []
@@ -551,7 +561,9 @@ _STANDS_FOR_NONE = "stands for none"
 
 def _may_be_rows(array: NDArray[Any], ignored: int | None) -> bool:
     """Whether arrays of one length may be rows of 0 and 1: whole numbers beyond those name classes."""
-    return array.dtype.kind not in "iu" or bool(((array == 0) | (array == 1) | (array == ignored)).all())
+    return array.dtype.kind in "fb" or (
+        array.dtype.kind in "iu" and bool(((array == 0) | (array == 1) | (array == ignored)).all())
+    )
 
 
 def _set_of_row(row: NDArray[Any], name: str, ignored: int | None) -> NDArray[np.int32]:
@@ -569,7 +581,9 @@ def _set_of_row(row: NDArray[Any], name: str, ignored: int | None) -> NDArray[np
     return np.flatnonzero(row == 1).astype(np.int32)
 
 
-def _set_of_list(item: Any, name: str, ignored: int | None, classes: int | None) -> NDArray[np.int32] | None:
+def _set_of_list(
+    item: Any, name: str, ignored: int | None, classes: int | None, names: Sequence[str] | None
+) -> NDArray[np.int32] | None:
     """The classes that a list names.
 
     Raises:
@@ -579,7 +593,11 @@ def _set_of_list(item: Any, name: str, ignored: int | None, classes: int | None)
         return None
     refusal = f"{name} must be (N, K) of 0 and 1, or a list of classes a sample"
     try:
+        if texts := _texts_of(item):
+            item = _by_names(texts, name, names)
         named = np.asarray(sorted(item) if isinstance(item, set | frozenset) else item).reshape(-1)
+    except _NamelessError:
+        raise
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(refusal) from error
     if len(named) and (named.dtype.kind not in "iuf" or (named != np.floor(named)).any()):
@@ -593,9 +611,36 @@ def _set_of_list(item: Any, name: str, ignored: int | None, classes: int | None)
     return np.unique(named).astype(np.int32)
 
 
+def _texts_of(item: Any) -> list[Any]:
+    """The classes that a set names by texts, one of them or several; empty where it names them by numbers."""
+    several = [item] if isinstance(item, str) else [item.tolist()] if getattr(item, "ndim", 1) == 0 else list(item)
+    return several if any(isinstance(one, str) for one in several) else []
+
+
+def _by_names(texts: list[Any], name: str, names: Sequence[str] | None) -> list[int]:
+    """The numbers of classes that are named by texts.
+
+    Raises:
+        ValueError: One is none of the names, or there are no names.
+    """
+    if names is None:
+        raise _NamelessError(
+            f"{name} holds texts, so sets of classes need label_names to number them: Run(label_names=[...])"
+        )
+    place = {known: index for index, known in enumerate(names)}
+    for text in texts:
+        if text not in place:
+            raise _NamelessError(f"{name} {text!r} is none of label_names: it is neither right nor wrong")
+    return [place[text] for text in texts]
+
+
+class _NamelessError(ValueError):
+    """A class of a set has no number."""
+
+
 def _is_row(item: Any) -> bool:
     """Whether an item is several values; an array without axes is one."""
-    return isinstance(item, list | tuple | set) or (isinstance(item, np.ndarray) and item.ndim > 0)
+    return isinstance(item, list | tuple | set | frozenset) or (isinstance(item, np.ndarray) and item.ndim > 0)
 
 
 def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_logits: bool = True) -> Task | None:
@@ -608,10 +653,12 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_log
     if scores is not None and scores.ndim == 3:
         return Task.SEQUENCE
     label, prediction = plain(label), plain(prediction)
+    if isinstance(label, np.ndarray) and label.dtype.kind == "O" and label.ndim == 1:
+        label = label.tolist()
     if isinstance(label, list | tuple) and any(map(_is_row, label)):
         rows = [list(item) for item in label if _is_row(item)]
         even = len({len(row) for row in rows}) == 1 and len(rows) == len(label)
-        even &= not any(isinstance(item, set) for item in label)
+        even &= not any(isinstance(item, set | frozenset) for item in label) and not any(map(_texts_of, rows))
         if not (even and scores is not None and len(rows[0]) == scores.shape[1]):
             return Task.MULTILABEL
         label = np.asarray(rows)

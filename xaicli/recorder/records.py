@@ -257,8 +257,10 @@ class Records:
             ValueError: They are none of these.
         """
         given, task = columns.plain(label), self.manifest.task
+        if isinstance(given, np.ndarray) and given.dtype.kind == "O" and given.ndim == 1:
+            given = given.tolist()
         lists = isinstance(given, list | tuple) and any(
-            isinstance(one, list | tuple | set) or getattr(one, "ndim", 0) for one in given
+            isinstance(one, list | tuple | set | frozenset) or getattr(one, "ndim", 0) for one in given
         )
         rows_of_numbers = isinstance(given, np.ndarray) and given.ndim == 2 and given.shape[1] > 1
         if not (lists or rows_of_numbers) or task not in (None, Task.CLASSIFICATION, Task.MULTILABEL):
@@ -269,7 +271,8 @@ class Records:
                 self._refuse_column("label of inputs", columns.NO_PROBABILITIES, int((~sound).sum()))
             return [int(row.argmax()) if good else None for row, good in zip(values, sound, strict=True)]
         ignored = self.manifest.ignore_label
-        found = columns.label_sets(given, rows, "label", ignored if isinstance(ignored, int) else None)
+        number = ignored if isinstance(ignored, int) else None
+        found = columns.label_sets(given, rows, "label", number, names=self.manifest.label_names)
         for reason, n in found.reasons.items():
             self._refuse_column("label of inputs", reason, n)
         return [None if one is None else one.tolist() for one in found.classes]
@@ -426,12 +429,14 @@ class Records:
             ValueError: With `strict`: too many wait.
         """
         calls = self._process.calls
-        if not calls.is_within or self._closed:
+        if not calls.is_within:
             try:
                 with calls.lock:
                     call(*given)
             finally:
                 self._leave()
+        elif self._closed:
+            call(*given)  # which refuses it
         elif not calls.put_aside(partial(call, *map(held, given))):
             if self.strict:
                 raise ValueError("too many calls came from within one")

@@ -79,17 +79,15 @@ class Loops:
         with; with `Run(resume_from=(epoch, step))` first that epoch, whose first training step `steps` counts as that.
         """
         state = self.state
-        if (said := self._resumes_at()) and not state.epoch_idx:
-            state.epoch_idx = max(0, said.epoch - 1)
         last = state.total_epochs if n is None else n
         state.total_epochs = max(state.total_epochs, last)
         if state.is_mid_epoch and not state.stop_training:
             yield state.epoch_idx
             self._publish()
-        elif state.epoch_idx >= last > 0 and not state.stop_training:
-            message = f"xai: epochs({last}): {state.epoch_idx} epochs are done, so there is none to go through"
+        elif state.epochs_done >= last > 0 and not state.stop_training:
+            message = f"xai: epochs({last}): {state.epochs_done} epochs are done, so there is none to go through"
             self._process.ledger.warn("epochs", f"{message}; state.reset() begins anew, epochs({last + 1}) goes on")
-        while state.epoch_idx < last and not state.stop_training:
+        while state.epochs_done < last and not state.stop_training:
             state.count_epoch()
             yield state.epoch_idx
             self._publish()
@@ -108,8 +106,6 @@ class Loops:
         state.note_data(at, ds_id, batches)
         walk = state.begin_walk(at, ds_id)
         goes_on = at == Mode.TRAIN and state.is_mid_epoch  # with the pass in progress
-        if at == Mode.TRAIN and state.global_step is None and (said := self._resumes_at()) and said.step > 1:
-            state.global_step = said.step - 1
         if not goes_on and state.begin_pass() and not state.epoch_idx:
             self._walks_again.add((at, ds_id))
         yield from state.batches_of(walk, batches)
@@ -120,12 +116,27 @@ class Loops:
         Args:
             mode: train, eval, test or infer.
             ds_id: The dataset.
-            epoch: The epoch that the rows will name; the current one when None.
+            epoch: The epoch that the rows will name; the current one when None, or where it is no whole number, which
+                is told.
 
         Returns:
             Its number in that epoch, from 0: how many walks had rows there.
+
+        Raises:
+            ValueError: With `strict`: the epoch is no whole number.
         """
-        return self.state.begin_pass(MODES.get(mode) or unknown_mode(mode), ds_id, epoch)
+        state, at = self.state, MODES.get(mode) or unknown_mode(mode)
+        try:
+            named = None if epoch is None else whole_number("epoch", epoch)
+        except ValueError as error:
+            if self.strict:
+                raise
+            named = None
+            self._process.ledger.warn(
+                "begin_pass",
+                f"xai: begin_pass: {error}: its number in the current epoch, {state.epoch_of_rows}, is given",
+            )
+        return state.begin_pass(at, ds_id, named)
 
     def _resumes_at(self) -> TakesBack | None:
         """Where the caller said that the training goes on."""
@@ -193,7 +204,7 @@ class Run(Loops, Records):
             strict: Raise what else would be counted and warned about.
             float64: Metrics of yours to be kept in double precision; what follows from logits is of single precision.
             resume_from: (epoch, step) that the training goes on from: what earlier attempts recorded there and later is
-                taken back, and `epochs` and `steps` go on there. When None the first `train` row says it, or
+                taken back, and `state`, `epochs` and `steps` go on there. When None the first `train` row says it, or
                 `state.load_state`.
             task: What an output means: classification, binary, multilabel, regression or sequence; taken from the first
                 batch when None.
@@ -256,6 +267,8 @@ class Run(Loops, Records):
             on_load=self._note_resumed,
             on_fault=self._tell,
         )
+        if takes_back:
+            self.state.stand_at(takes_back.epoch, takes_back.step)
         self._environment = fresh.environment
         self._after_all: tuple[int, int] | None = None
         self._stepless: int | None = None
@@ -337,7 +350,7 @@ class Run(Loops, Records):
         """
         calls = self._calls
         lock = calls.lock
-        if lock._is_owned() and not self._closed:  # type: ignore[attr-defined]
+        if lock.locked():
             given = (sample_id, label, prediction, logits, probs, metrics)
             self._put_samples_aside(given, mode, ds_id, epoch, step, eval_pass, keep_tokens)
             return
@@ -349,12 +362,14 @@ class Run(Loops, Records):
                         # It may be like the one before, in a place where there were some.
                         here = state.here
                         at_epoch = (state.epoch_idx if here.epoch is None else here.epoch) if epoch is None else epoch
-                        folder = (mode or here.mode or "train", here.ds_id if ds_id is None else ds_id, at_epoch)
-                        place = self._places.get((folder, here.passes.get(folder)))
                         # An epoch of 0 that no caller names is looked at for samples that come again.
-                        if place is not None and type(at_epoch) is int and (at_epoch or epoch is not None):
+                        if type(at_epoch) is int and (at_epoch or epoch is not None):
+                            folder = (mode or here.mode or "train", here.ds_id if ds_id is None else ds_id, at_epoch)
+                            place = self._places.get((folder, here.passes.get(folder)))
                             at_step = state.global_step if step is None else step
-                            if self._intake.add_usual(place, at_step, sample_id, label, prediction, metrics):
+                            if place is not None and self._intake.add_usual(
+                                place, at_step, sample_id, label, prediction, metrics
+                            ):
                                 return
                     given = (sample_id, label, prediction, logits, probs, metrics)
                     self._add_samples(given, mode, ds_id, epoch, step, eval_pass, keep_tokens)
@@ -389,8 +404,8 @@ class Run(Loops, Records):
         """
         state, (sample_id, label, prediction, logits, probs, metrics) = self.state, given
         at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
-        at_epoch = state.epoch_of_rows if epoch is None else whole_number("epoch", epoch)
-        at_step = state.global_step if step is None else self._named_step(step, sample_id)
+        at_epoch = whole_number("epoch", state.epoch_of_rows if epoch is None else epoch)
+        at_step = self._named_step(state.global_step if step is None else step, sample_id)
         is_named = epoch is not None or bool(at_epoch)
         if at_step is None and not is_named and at_mode == Mode.TRAIN and not self._process.fault:
             at_epoch, _ = self._behind_all()
@@ -464,12 +479,15 @@ class Run(Loops, Records):
             )
 
     def _named_step(self, step: Any, sample_id: Any) -> int | None:
-        """The step a caller named; the run's own where it is none, which is told."""
+        """The step a caller named, if any; the run's own where it is no number, which is told."""
+        if step is None:
+            return None
         try:
             return whole_number("step", step, 63)
         except ValueError as error:
             self._refuse_column("step", str(error), count(sample_id))
-            return self.state.global_step
+            own = self.state.global_step
+            return own if type(own) is int else None
 
     def _named_pass(self, eval_pass: Any, sample_id: Any) -> int | None:
         """The pass a caller named; None, told of, where it is none."""
@@ -543,13 +561,14 @@ class Run(Loops, Records):
         process.forget(self)
 
     def _end(self) -> None:
-        self._unusable = ValueError(f"the run {self.layout.root} is closed")
+        self._unusable = ValueError(f"the run {self.layout.root} is being closed")
         # Interrupted anywhere, a second call finishes what is left.
         for end in (self._publish, self._end_transfers, self._process.close, self._end_uploads):
             try:
                 end()
             except Exception as error:  # the training's own error must be what leaves its `with` block
                 self._process.ledger.warn(f"close {end.__name__}", f"xai: closing {self.layout.root}: {error}")
+        self._unusable = ValueError(f"the run {self.layout.root} is closed")
         self._ended = True
 
     def _end_transfers(self) -> None:

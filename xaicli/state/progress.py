@@ -219,7 +219,8 @@ class Progress:
         mode: "train", "eval", "test", "infer", or None before the first pass (warm-up).
         ds_id: The dataset id inside the mode, "" where there is only one.
         exp_id: The training experiment's number, signed 64 bits; a resumed training keeps it.
-        global_step: Training steps done; None before the first.
+        global_step: Training steps done; None before the first. Of a run that is resumed from a step that one, which
+            is the first to be counted.
         epoch_idx: The current epoch, from 1; 0 before the first.
         batch_idx: The current batch of the epoch, from 1; None before the first.
         total_epochs: Epochs the training is meant to run for.
@@ -289,6 +290,7 @@ class Progress:
         self.set_passes({})
         self.global_step = None
         self.epoch_idx = 0
+        self._ahead: tuple[int | None, int | None] = None, None
         self.log_count = 0
         # The half of a UUID1 that holds the clock: later experiments differ without coordination.
         self.exp_id = int.from_bytes(uuid.uuid1().bytes, "big", signed=True) >> _HALF
@@ -345,10 +347,31 @@ class Progress:
         kept = self.here.epoch
         return self.epoch_idx if kept is None else kept
 
+    def stand_at(self, epoch: int, step: int) -> None:
+        """Go on from an epoch and a step: they are current, and the first that are counted."""
+        self.epoch_idx, self.global_step = epoch, step if step > 0 else None
+        self._ahead = epoch or None, self.global_step
+
+    def forget_ahead(self) -> None:
+        """Take the current epoch and step for done, as those of a loaded state are."""
+        self._ahead = None, None
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs counted: the current one, or that before it where it is yet to be counted."""
+        return self.epoch_idx - (self.epoch_idx == self._ahead[0])
+
+    @property
+    def steps_done(self) -> int | None:
+        """Training steps counted, likewise; None before the first."""
+        step = self.global_step
+        return step if step is None or step != self._ahead[1] else (step - 1 or None)
+
     def count_epoch(self) -> None:
         """Begin the next epoch; this thread or task is the one that counts them."""
         self._counter = _runner()
-        self.epoch_idx += 1
+        self.epoch_idx = self.epochs_done + 1
+        self._ahead = None, self._ahead[1]
         self.batch_idx = None
 
     def begin_walk(self, mode: str | None, ds_id: str) -> Walk:
@@ -395,7 +418,8 @@ class Progress:
 
     def update_global_step(self) -> None:
         """Count one training step."""
-        self.global_step = (self.global_step or 0) + 1
+        self.global_step = (self.steps_done or 0) + 1
+        self._ahead = self._ahead[0], None
 
     def update_batch_idx(self) -> None:
         """Count one batch of the epoch."""

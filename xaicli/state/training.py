@@ -56,7 +56,8 @@ class AttributesAdapter(Adapter):
     def capture(self) -> dict[str, Any]:
         graphs = self.thing.custom_graphs
         return {
-            "values": {name: getattr(self.thing, name) for name in SAVED},
+            "values": {name: getattr(self.thing, name) for name in SAVED}
+            | {"global_step": self.thing.steps_done, "epoch_idx": self.thing.epochs_done},
             "summary": self.thing.summary.to_json(),
             "custom_graphs": {name: [graph.to_json() for graph in several] for name, several in graphs.items()},
             "loop": self.loop.capture(),
@@ -276,7 +277,7 @@ class TrainingState(Progress):
             **belongings.capture(),
         }
         try:
-            return write_state(folder, parts, step=self.global_step or 0, epoch=self.epoch_idx, keep=keep)
+            return write_state(folder, parts, step=self.steps_done or 0, epoch=self.epochs_done, keep=keep)
         except (OSError, RuntimeError) as error:
             if self._on_fault is None or not is_of_the_disk(error):
                 raise
@@ -329,6 +330,7 @@ class TrainingState(Progress):
         return self._layout.state
 
     def _resumed(self) -> None:
+        self.forget_ahead()
         if self._on_load is not None and (self.global_step is not None or self.epoch_idx):
             self._on_load(self.epoch_idx, (self.global_step or 0) + 1)
 
