@@ -68,6 +68,7 @@ class Loops:
     """The part of `Run` that goes through epochs and batches."""
 
     state: TrainingState
+    strict: bool
     _process: Process
     _environment: Mapping[str, Any]
     _walks_again: set[tuple[str, str]]
