@@ -53,7 +53,7 @@ def samples_result(
         warnings=("mind the gap",),
     )
     pictures = {("eval", "", r["sample_id"]): _noise(draw, r["sample_id"]) for r in rows} if images else {}
-    predictions = {("eval", "", r["sample_id"]): (r["label"] + (r["group"] == "max")) % 10 for r in rows}
+    predictions = {("eval", "", r["sample_id"], epochs, None): (r["label"] + (r["group"] == "max")) % 10 for r in rows}
     return Result(answer, lambda: samples_report(answer, Page(FACTS, pictures, predictions), population=population))
 
 

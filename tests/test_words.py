@@ -90,3 +90,9 @@ def test_numbers_that_are_compared(numbers: tuple[float, ...], digits: int, said
 
 def test_a_number_beyond_any_scale_is_short_in_words() -> None:
     assert [how_often(v) for v in (0.04, 12.34, 1234.56, 3.4e38)] == ["0.0", "12.3", "1,234.6", "3e+38"]
+
+
+def test_a_line_of_a_table_tells_empty_text_from_what_is_missing() -> None:
+    assert words.csv_line(["", None, 0, False, -1.5, "a"]) == '"",,0,False,-1.5,a\r\n'
+    assert words.csv_line(["=1+1", "-3", 'say "a,b"', "two\nlines"]) == '\'=1+1,-3,"say ""a,b""","two\nlines"\r\n'
+    assert words.csv_line([None]) == '""\r\n', "a line of nothing is a line"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import pairwise
 from numbers import Real
@@ -88,6 +88,7 @@ def _closing(text: str, opening: int) -> int | None:
 FORMULA = r"^'*[=+\-@\t\r]"
 NUMBER = r"^'*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 """Text is guarded where it is like the first and not like the second; both as Python and polars understand them."""
+_TO_QUOTE = re.compile(r'[",\r\n]')
 _FORMULA, _NUMBER = re.compile(FORMULA), re.compile(NUMBER.removesuffix("$") + r"\Z")
 
 
@@ -108,6 +109,22 @@ def unguarded(cell: str) -> str:
 def is_bare(cell: str) -> bool:
     """Whether a cell stands as `guarded` never leaves it, so that its file is from elsewhere."""
     return not cell.startswith("'") and _needs_guard(cell)
+
+
+def csv_line(values: Iterable[object]) -> str:
+    """A line of comma-separated values (RFC 4180) with its end; text is guarded, what is missing is empty.
+
+    An empty text is quoted and what is missing is not, as polars writes them, too: the module `csv` tells the two apart
+    from Python 3.12 on. A line of nothing at all would be no line to a reader.
+    """
+    return spelled((",".join(map(_csv_cell, values)) or '""') + "\r\n")
+
+
+def _csv_cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = guarded(value) if isinstance(value, str) else str(value)
+    return '"' + text.replace('"', '""') + '"' if not text or _TO_QUOTE.search(text) else text
 
 
 def _needs_guard(text: str) -> bool:

@@ -165,6 +165,25 @@ def test_what_only_one_run_has_is_told(tmp_path: Path) -> None:
     assert not [one for one in xaicli.compare(old, old, mode="all").answer.warnings if "not in" in one]
 
 
+@pytest.mark.parametrize(
+    ("option", "typed"), [({"where": "epoch > 1"}, "--where 'epoch > 1'"), ({"epoch": "2-3"}, "--epoch 2-3")]
+)
+def test_an_option_is_blamed_for_what_it_left_out_alone(tmp_path: Path, option: dict[str, str], typed: str) -> None:
+    """Data set y was never in the second run, whose data set z has no row that the option takes."""
+    for name, epochs_of_z, sets in (("a", 3, ("x", "y", "z")), ("b", 1, ("x", "z"))):
+        with xaicli.Run(tmp_path / name) as run:
+            for ds_id in sets:
+                for epoch in range(1, epochs_of_z + 1 if ds_id == "z" else 4):
+                    run.log_samples(
+                        sample_id=[0, 1], loss=[0.5, 1.0], mode="eval", ds_id=ds_id, epoch=epoch, step=epoch
+                    )
+    warnings = xaicli.compare(tmp_path / "a", tmp_path / "b", **option).answer.warnings
+    assert [one for one in warnings if "not compared" in one] == [
+        f"eval y is not in {tmp_path / 'b'}, and not compared",
+        f"eval z is left out of {tmp_path / 'b'} by {typed}, and not compared",
+    ]
+
+
 def test_a_metric_that_one_run_lacks_is_told(tmp_path: Path) -> None:
     for name, metric in (("a", "loss"), ("b", "score")):
         with xaicli.Run(tmp_path / name) as run:

@@ -103,6 +103,15 @@ def test_the_table_of_export_holds_names(run: xaicli.RunReader, tmp_path: Path) 
     assert (found.data["label"].to_list(), list(found.answer.warnings)) == ([3, 3], [])
 
 
+def test_the_table_of_export_tells_empty_text_from_what_is_missing(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as made:
+        made.log_samples(sample_id=[1, 2], label=["", None], loss=[0.5, 0.25], mode="train", epoch=1)
+        made.log_facts([1, 2], site=["", None])
+    xaicli.open_run(tmp_path / "run").relabel_export(tmp_path / "t.csv", to="csv", ids=[1, 2], mode="train")
+    rows = {row["sample_id"]: row for row in pl.read_csv(tmp_path / "t.csv").to_dicts()}
+    assert [(row["recorded_label"], row["site"]) for row in rows.values()] == [("", ""), (None, None)]
+
+
 def test_a_column_name_counts_only_where_it_names_the_class(run: xaicli.RunReader, tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("sample_id,label,name\n0,2,10\n1,2,2\n4,2,Ann\n")

@@ -195,7 +195,7 @@ def test_tiles_and_cards_of_samples_far_from_zero() -> None:
         }
     )
     (subject,) = subjects(Answer("samples", "r", {}, pl.DataFrame(rows)), ["loss"], population)
-    shown = Page(predictions={("eval", "", i): value + 0.0004 for i, value in enumerate(FAR)})
+    shown = Page(predictions={("eval", "", i, 0, None): value + 0.0004 for i, value in enumerate(FAR)})
     said = sentence(subject, shown)
     assert said.startswith("The median loss rises from -12,345.678 to -12,345.671.")
     assert "The 3 highest samples are at -12,345.691 to -12,345.671." in said

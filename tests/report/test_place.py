@@ -194,3 +194,64 @@ def test_numbers_are_neither_right_nor_wrong(tmp_path: Path) -> None:
 
 def figures(report: Report) -> list[str]:
     return [item.caption for block in blocks(report) if isinstance(block, Figures) for item in block.figures]
+
+
+@pytest.fixture(scope="module")
+def walked_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two passes over one epoch: all wrong in the first, all right in the second, which has the first six only."""
+    folder = tmp_path_factory.mktemp("twice") / "run"
+    with Run(folder, label_names=["cat", "dog"]) as run:
+        for turn, ids in ((0, IDS), (1, IDS[:6])):
+            label = [i % 2 for i in ids]
+            run.log_samples(
+                sample_id=ids,
+                label=label,
+                prediction=[1 - y for y in label] if turn == 0 else label,
+                loss=[(i + 1.0) / (turn + 1) for i in ids],
+                mode="eval",
+                epoch=1,
+                step=turn + 1,
+                eval_pass=turn,
+            )
+    return folder
+
+
+def predicted(result: Result) -> dict[str, Any]:
+    """The prediction beside each sample of the table."""
+    table = next(
+        block for block in blocks(result.report) if isinstance(block, Table) and block.name.startswith("table")
+    )
+    at = [column.title for column in table.columns].index("prediction")
+    return {row[1]: row[at] for row in table.rows}
+
+
+@pytest.mark.parametrize("question", ["samples", "report"])
+def test_predictions_are_those_of_the_pass_that_is_shown(walked_twice: Path, question: str) -> None:
+    run = open_run(walked_twice)
+    first = getattr(run, question)(where="pass=0", max=2, min=2)
+    assert predicted(first) == {"11": "cat", "10": "dog", "0": "dog", "1": "cat"}
+    assert first.report.sentence.count("all are predicted wrongly") == 2
+    second = getattr(run, question)(where="pass=1", max=2, min=2)
+    assert predicted(second) == {"5": "dog", "4": "cat", "0": "cat", "1": "dog"}
+    assert second.report.sentence.count("none is predicted wrongly") == 2
+    # Of both passes: 11 and 10 are shown as the first left them, 0 and 1 as the second.
+    both = getattr(run, question)(max=2, min=2)
+    assert predicted(both) == {"11": "cat", "10": "dog", "0": "cat", "1": "dog"}
+    assert cards(both)["#11"].verdict == "dog → cat"
+    assert "cat ✓" in cards(both)["#0"].lines
+
+
+def test_a_sample_without_a_prediction_at_its_place_is_counted(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        rows = {"label": [0, 1, 0], "loss": [1.0, 2.0, 3.0], "mode": "eval"}
+        run.log_samples(sample_id=[0, 1, 2], prediction=[0, 0, 1], epoch=1, step=1, **rows)
+        run.log_samples(
+            sample_id=[0, 1], prediction=[0, 0], epoch=2, step=2, label=[0, 1], loss=[1.0, 2.0], mode="eval"
+        )
+        run.log_samples(sample_id=[2], epoch=2, step=2, label=[0], loss=[3.0], mode="eval")
+    result = open_run(tmp_path / "run").samples(max=3, min=0)
+    table = next(block for block in blocks(result.report) if isinstance(block, Table))
+    assert "1 has no prediction at the place shown" in table.note
+    assert result.report.sentence.endswith(
+        "of the 2 of them with a label and a prediction there, 1 is predicted wrongly."
+    )

@@ -25,12 +25,14 @@ from xaicli.queries.labels import labels, parse_bounds
 from xaicli.queries.media import Thumbnail, picture_file, thumbnails
 from xaicli.queries.names import with_names
 from xaicli.queries.recorded import LeftOut
+from xaicli.queries.rows import walk
 from xaicli.queries.scalars import run_frame
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Place, Reader
+from xaicli.reader import Reader
 from xaicli.report.charts import Image
 from xaicli.report.facts import local_path
-from xaicli.report.page import Page, RunFacts
+from xaicli.report.page import Page, PredictionKey, RunFacts
+from xaicli.report.samples import place_shown
 from xaicli.sources.pictures import SUFFIXES
 from xaicli.vocabulary import OF_ONE_LABEL, PREDICTION, SAMPLE_ID
 
@@ -236,23 +238,25 @@ def _of_pass(
 def page_of(
     facts: RunFacts, reader: Reader, selection: Selection, answers: Iterable[Answer], *, pictured: bool = True
 ) -> tuple[Page, list[str]]:
-    """The page that shows some samples, with their thumbnails and predictions, and warnings.
+    """The page that shows some samples, with their thumbnails, predictions at the places shown, and warnings.
 
     Args:
         facts: The run.
         reader: Its rows.
-        selection: What was asked: predictions are of the last place selected.
+        selection: What was asked.
         answers: What is shown: answers whose rows are samples.
         pictured: Whether thumbnails are looked for; a terminal shows none.
     """
-    shown: dict[Pair, dict[Any, set[int]]] = {}
+    shown: dict[Pair, dict[Any, None]] = {}
+    places: dict[Pair, dict[tuple[int, int | None], set[Any]]] = {}
     for answer in answers:
         histories = answer.data["history"] if "history" in answer.data.columns else [None] * answer.data.height
         rows = zip(*(answer.data[name] for name in ("mode", "ds_id", SAMPLE_ID)), histories, strict=True)
         for mode, ds_id, sample_id, history in rows:
             if sample_id is not None:
-                last = {max(point["epoch"] for point in history)} if history is not None and len(history) else set()
-                shown.setdefault((mode, ds_id), {}).setdefault(sample_id, set()).update(last)
+                shown.setdefault((mode, ds_id), {})[sample_id] = None
+                if (place := place_shown(history)) is not None:
+                    places.setdefault((mode, ds_id), {}).setdefault(place, set()).add(sample_id)
     wanted = {sample_id for ids in shown.values() for sample_id in ids}
     pictures, warnings = thumbnails(reader, wanted) if pictured else ({}, [])
     images = {
@@ -265,7 +269,7 @@ def page_of(
         (pair, item) for pair, ids in shown.items() for item in ids if pictured and (*pair, item) not in images
     ]
     images |= _pictures_named(facts.path, reader, unpictured)
-    predictions = _predictions(reader, selection, shown)
+    predictions = _predictions(reader, selection, places)
     said = no_truth(reader, selection.label_key) if predictions else ""
     warnings += [f"{said}: samples are told neither right nor wrong"] if said else []
     return Page(facts, images, predictions), [*warnings, *_of_no_data_set(pictures, images)]
@@ -324,25 +328,18 @@ def _image(
 
 
 def _predictions(
-    reader: Reader, selection: Selection, shown: Mapping[Pair, Mapping[Any, set[int]]]
-) -> dict[tuple[str, str, Any], Any]:
-    """The prediction of each sample at the last epoch selected, or at the last of its history where it is absent."""
-    found: dict[tuple[str, str, Any], Any] = {}
+    reader: Reader, selection: Selection, places: Mapping[Pair, Mapping[tuple[int, int | None], Collection[Any]]]
+) -> dict[PredictionKey, Any]:
+    """The predictions of samples, of the rows selected, at the places shown of them: {(epoch, pass): ids} a pair."""
+    found: dict[PredictionKey, Any] = {}
     if PREDICTION not in reader.dtypes:
         return found
-    for pair, ids in shown.items():
-        epochs = selection.epochs.get(pair) or ()
-        if not epochs:
-            continue
-        missing = set(ids)
-        for epoch in sorted({epochs[-1]} | {last for lasts in ids.values() for last in lasts}, reverse=True):
-            here = {i for i in missing if epoch == epochs[-1] or epoch in ids[i]}
-            if not here:
-                continue
-            frame, _ = reader.frame(Place(*pair, epoch), [SAMPLE_ID, PREDICTION])
-            known = dict(frame.filter(pl.col(SAMPLE_ID).is_in(list(here))).select(SAMPLE_ID, PREDICTION).iter_rows())
-            missing -= known.keys()
-            found |= {(*pair, sample_id): value for sample_id, value in known.items() if value is not None}
+    for pair, by_place in places.items():
+        epochs = sorted({epoch for epoch, _ in by_place})
+        for rows in walk(reader, selection, pair, [SAMPLE_ID, PREDICTION], epochs=epochs):
+            if ids := by_place.get(time := (rows.place.epoch, rows.place.turn)):
+                known = rows.frame.filter(pl.col(SAMPLE_ID).is_in(list(ids))).select(SAMPLE_ID, PREDICTION)
+                found |= {(*pair, item, *time): value for item, value in known.iter_rows() if value is not None}
     return found
 
 

@@ -87,10 +87,14 @@ def _left_out(
     """What is said of each (mode, ds_id) and metric that is asked for and that some of the runs lack."""
     for pair in dict.fromkeys(pair for selection in selections for pair in selection.pairs if pair not in pairs):
         lacking = [(r, s) for r, s in zip(readers, selections, strict=True) if pair not in s.pairs]
-        limits = ", ".join(dict.fromkeys(filter(None, (left_out_by(*one) for one in lacking))))
-        roots = ", ".join(reader.layout.described for reader, _ in lacking)
-        ending = f" there by {limits}" if limits else ""
-        yield f"{' '.join(filter(None, pair))} is not in {roots}, and not compared{ending and f': left out{ending}'}"
+        place = " ".join(filter(None, pair))
+        if without := [r.layout.described for r, _ in lacking if pair[1] not in r.ds_ids(pair[0])]:
+            yield f"{place} is not in {', '.join(without)}, and not compared"
+        # A run that never had it has not lost it to an option.
+        others = [(r.layout.described, left_out_by(r, s)) for r, s in lacking if pair[1] in r.ds_ids(pair[0])]
+        for limits in dict.fromkeys(limits for _, limits in others):
+            roots = ", ".join(root for root, by in others if by == limits)
+            yield f"{place} is left out of {roots}{limits and f' by {limits}'}, and not compared"
     for metric in dict.fromkeys(metric for selection in selections for metric in selection.metrics):
         if lacking_it := [r.layout.described for r, known in zip(readers, held, strict=True) if metric not in known]:
             yield f"{metric} is not in {', '.join(lacking_it)}, and not compared"

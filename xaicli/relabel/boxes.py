@@ -7,8 +7,6 @@ results.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +27,6 @@ from xaicli.relabel.tasks import (
     Task,
     Tool,
     carried,
-    cell,
     cvat_beginning,
     dumped,
     fiftyone_keys,
@@ -38,6 +35,7 @@ from xaicli.relabel.tasks import (
 )
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import LABEL, MODE, SAMPLE_ID
+from xaicli.words import csv_line
 
 CORNERS = ("x0", "y0", "x1", "y1")
 RECORDED, PROPOSED = "box", "proposed"
@@ -350,13 +348,10 @@ def _coco(batch: Batch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _csv(batch: Batch) -> str:
     """A table for a spreadsheet, a row a box."""
-    out = io.StringIO(newline="")
-    writer = csv.writer(out)
-    writer.writerow([SAMPLE_ID, MODE, "path", LABEL, *CORNERS, "crowd", CHECKED, "by", "when", *_MARKS])
+    lines = [csv_line([SAMPLE_ID, MODE, "path", LABEL, *CORNERS, "crowd", CHECKED, "by", "when", *_MARKS])]
     for task in batch.tasks:
         origin = [carried(task.sample_id, keeps_blanks=True), task.mode, task.path]
         for box in task.boxes:
             said = (getattr(box, name) for name in _MARKS)
-            row = [*origin, box.label, *box.corners, box.is_crowd, False, None, None, *said]
-            writer.writerow([cell(value) for value in row])
-    return out.getvalue()
+            lines.append(csv_line([*origin, box.label, *box.corners, box.is_crowd, False, None, None, *said]))
+    return "".join(lines)

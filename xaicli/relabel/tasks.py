@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from typing import Any, assert_never
 from xml.etree import ElementTree
 
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Spelt, guarded
+from xaicli.words import Spelt, csv_line
 
 FIFTYONE_PICTURES = 'FiftyOne finds the pictures by their list: Dataset.from_dir(..., data_path="data.json")'
 CONTROL = "label"
@@ -336,7 +334,6 @@ def _coco(batch: Batch) -> dict[str, Any]:
 
 def _csv(batch: Batch) -> str:
     """A table for a spreadsheet: the empty column `label` is filled in where the recorded one is wrong, or right."""
-    out = io.StringIO(newline="")
     facts = list(dict.fromkeys(key for task in batch.tasks for key in task.facts))
     own = [SAMPLE_ID, "path", "recorded_label", "suggested_label", LABEL, "by", "when", "score", "reason", MODE, DS_ID]
     shown = [
@@ -344,8 +341,7 @@ def _csv(batch: Batch) -> str:
     ]
     columns = {key: f"fact_{key}" if key in own else key for key in shown}
     names = [*own, *columns.values()]
-    writer = csv.writer(out)
-    writer.writerow([cell(name) for name in names])
+    lines = [csv_line(names)]
     for task in batch.tasks:
         row = {
             **{column: task.facts.get(key) for key, column in columns.items()},
@@ -361,16 +357,12 @@ def _csv(batch: Batch) -> str:
             MODE: task.mode,
             DS_ID: task.ds_id,
         }
-        writer.writerow([cell(row.get(name)) for name in names])
-    return out.getvalue()
+        lines.append(csv_line(row.get(name) for name in names))
+    return "".join(lines)
 
 
-def _joined(labels: Sequence[str], batch: Batch) -> str:
-    return json.dumps(list(labels), ensure_ascii=False) if batch.is_set else "".join(labels)
-
-
-def cell(value: Any) -> Any:
-    """A value as a cell; text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    if value is None:
-        return ""
-    return guarded(value) if isinstance(value, str) else value
+def _joined(labels: Sequence[str], batch: Batch) -> str | None:
+    """The labels of a task in one cell; None where it has none, which an empty text is not."""
+    if batch.is_set:
+        return json.dumps(list(labels), ensure_ascii=False)
+    return "".join(labels) if labels else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +14,10 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.vocabulary import SCHEMA_VERSION
-from xaicli.words import FORMULA, NUMBER, guarded, spelled
+from xaicli.words import FORMULA, NUMBER, csv_line, guarded, spelled
 
 _PART_ROWS = 1 << 12
 _FACTS = "facts"
-_QUOTED = re.compile(r'[",\r\n]')
 """The column of what samples are."""
 
 
@@ -143,21 +141,8 @@ def _called(fact: str, taken: Sequence[str]) -> str:
 
 
 def _rows_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> str:
-    lines: list[list[Any]] = [list(columns)] if header else []
-    lines += [[row.get(column) for column in columns] for row in rows]
-    # A line of nothing at all would be no line to a reader.
-    return spelled("".join((",".join(map(_field, line)) or '""') + "\r\n" for line in lines))
-
-
-def _field(value: Any) -> str:
-    """A value between commas: an empty text is quoted and what is missing is not, as polars writes them, too.
-
-    The module `csv` tells the two apart from Python 3.12 on.
-    """
-    if value == "":
-        return '""'
-    text = str(cell(value))
-    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+    head = [csv_line(columns)] if header else []
+    return "".join(head + [csv_line(cell(row.get(column)) for column in columns) for row in rows])
 
 
 def _frame_csv(frame: pl.DataFrame, *, header: bool) -> str:
@@ -180,12 +165,10 @@ def _plain_column(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def cell(value: Any) -> Any:
-    """A value as a cell of comma-separated values."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    if isinstance(value, (Mapping, list, tuple, bool)):
-        return dump(value)
-    return guarded(value) if isinstance(value, str) else value
+    """A value as `csv_line` takes it: lists, mappings and truth values as JSON, what is not finite as missing."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return dump(value) if isinstance(value, (Mapping, list, tuple, bool)) else value
 
 
 def _wide(dtype: Any) -> Any:

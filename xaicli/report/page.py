@@ -168,6 +168,8 @@ def as_list(value: Any) -> list[Any]:
 
 SampleKey = tuple[str, str, int | str]
 """(mode, ds_id, sample_id)."""
+PredictionKey = tuple[str, str, Any, int, int | None]
+"""(mode, ds_id, sample_id, epoch, pass)."""
 
 _LONGEST = 40
 
@@ -216,14 +218,14 @@ class Page:
     Attributes:
         facts: The run.
         images: Thumbnails of its samples.
-        predictions: The model's answers at the place that the question selected last.
+        predictions: The model's answers, each at a place that is shown of its sample.
         names: Of files and parts.
         keys: What links the parts of a sample.
     """
 
     facts: RunFacts = field(default_factory=lambda: RunFacts(""))
     images: Mapping[SampleKey, Image] = field(default_factory=dict)
-    predictions: Mapping[SampleKey, Any] = field(default_factory=dict)
+    predictions: Mapping[PredictionKey, Any] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
     keys: Keys = field(default_factory=Keys)
 

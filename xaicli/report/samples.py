@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -190,21 +190,38 @@ def _medians(subject: Subject) -> tuple[float, float]:
 
 def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], page: Page) -> str:
     known = [
-        (row["label"], page.predictions[key])
+        (row["label"], prediction)
         for row in rows
-        if (key := (subject.mode, subject.ds_id, row["sample_id"])) in page.predictions
+        if (prediction := _prediction(subject, row, page)) is not None
         and row["label"] is not None
         # A predicted number is near or far, never right or wrong.
         and not isinstance(row["label"], float)
-        and page.facts.may_be_true(row["label"], page.predictions[key])
+        and page.facts.may_be_true(row["label"], prediction)
     ]
     wrong = sum(label != prediction for label, prediction in known)
-    if not known or len(known) < len(rows):
+    if not known:
         return ""
-    which = "none is" if not wrong else "all are" if wrong == len(rows) else f"{wrong} {'is' if wrong == 1 else 'are'}"
+    which = (
+        "none is" if not wrong else "all are" if wrong == len(known) > 1 else f"{wrong} {'is' if wrong == 1 else 'are'}"
+    )
     truth = page.facts.label_key
     how = "predicted wrongly" if truth == LABEL else f"predicted as something else than {truth} says"
+    if len(known) < len(rows):
+        return f"; of the {len(known):,} of them with a label and a prediction there, {which} {how}"
     return f"; {which} {how}" if len(rows) > 1 else f"; {how}" if wrong else ""
+
+
+def place_shown(history: Iterable[Mapping[str, Any]] | None) -> tuple[int, int | None] | None:
+    """The (epoch, pass) of a history that is shown of its sample: the last with a finite value, else the last."""
+    points = list(history if history is not None else ())
+    last = next((point for point in reversed(points) if _finite(point["value"])), points[-1] if points else None)
+    return None if last is None else (last["epoch"], last.get("pass"))
+
+
+def _prediction(subject: Subject, row: Mapping[str, Any], page: Page) -> Any:
+    """What was predicted of a sample at the place that is shown of it; None where nothing was."""
+    place = place_shown(row["history"])
+    return None if place is None else page.predictions.get((subject.mode, subject.ds_id, row["sample_id"], *place))
 
 
 def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
@@ -268,7 +285,7 @@ def _galleries(subject: Subject, page: Page) -> Iterator[Gallery]:
 
 def _card(subject: Subject, row: Mapping[str, Any], score: str, page: Page, times: Times, *, apart: float) -> Card:
     sample_id, label = row["sample_id"], row["label"]
-    prediction = page.predictions.get((subject.mode, subject.ds_id, sample_id))
+    prediction = _prediction(subject, row, page)
     verdict, right = answer_in_words(label, prediction, page, apart=apart)
     lines = [f"{subject.score} {score}" + (" (stale)" if row["stale"] else "")]
     return Card(
@@ -312,7 +329,8 @@ def answer_in_words(label: Any, prediction: Any, page: Page, *, apart: float = 0
 
 
 def _table(subject: Subject, page: Page) -> Table:
-    predicted = any((subject.mode, subject.ds_id, row["sample_id"]) in page.predictions for row in subject.rows)
+    predictions = [_prediction(subject, row, page) for row in subject.rows]
+    predicted = any(prediction is not None for prediction in predictions)
     labelled = any(row["label"] is not None for row in subject.rows)
     stale = any(row["stale"] for row in subject.rows)
     columns = [Column("group"), Column("sample")]
@@ -323,8 +341,7 @@ def _table(subject: Subject, page: Page) -> Table:
     columns += [*known.columns, score, Column("history", Cell.SPARKLINE)]
     columns += [Column("")] if stale else []
     rows, times = [], subject.times
-    for row in subject.rows:
-        prediction = page.predictions.get((subject.mode, subject.ds_id, row["sample_id"]))
+    for row, prediction in zip(subject.rows, predictions, strict=True):
         shown: list[Any] = [f"{row['group']} {row['rank']}", str(row["sample_id"])]
         shown += [page.label_cell(row["label"])] if labelled else []
         shown += [page.label_cell(prediction)] if predicted else []
@@ -336,10 +353,20 @@ def _table(subject: Subject, page: Page) -> Table:
         title=f"Values of {subject.words}",
         columns=tuple(columns),
         rows=tuple(rows),
-        note="; ".join(filter(None, (_of_stale(subject) if stale else "", known.note))),
+        note="; ".join(
+            filter(None, (_of_stale(subject) if stale else "", _unpredicted(subject, predictions), known.note))
+        ),
         keys=tuple(page.keys(subject.mode, subject.ds_id, row["sample_id"]) for row in subject.rows),
         terminal_rows=40,
     )
+
+
+def _unpredicted(subject: Subject, predictions: Sequence[Any]) -> str:
+    """How many samples have no prediction where others have one."""
+    lacking = {row["sample_id"] for row, found in zip(subject.rows, predictions, strict=True) if found is None}
+    if not lacking or len(lacking) == len({row["sample_id"] for row in subject.rows}):
+        return ""
+    return f"{len(lacking):,} {'has' if len(lacking) == 1 else 'have'} no prediction at the place shown"
 
 
 def _of_stale(subject: Subject) -> str:
