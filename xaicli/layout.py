@@ -244,17 +244,24 @@ class RunLayout:
                 continue
         return found
 
-    def data_files(self) -> Iterator[DataFile]:
-        """Every data file, superseded ones included; temporary and foreign files are passed over."""
-        for mode_folder in _folders(self.data, "mode="):
-            for ds_folder in _folders(mode_folder, "ds="):
-                for epoch_folder in _folders(ds_folder, "epoch="):
+    def data_files(self, closed: list[Path] | None = None) -> Iterator[DataFile]:
+        """Every data file, superseded ones included; temporary and foreign files are passed over.
+
+        Args:
+            closed: Takes the folders that may not be listed, whose files are passed over.
+
+        Raises:
+            OSError: A folder may not be listed, and `closed` is None.
+        """
+        for mode_folder in _folders(self.data, "mode=", closed):
+            for ds_folder in _folders(mode_folder, "ds=", closed):
+                for epoch_folder in _folders(ds_folder, "epoch=", closed):
                     epoch = decode_epoch(epoch_folder.name)
                     if epoch is None:
                         continue
                     ds_id = decode_ds_id(ds_folder.name.removeprefix("ds="))
                     mode = mode_folder.name.removeprefix("mode=")
-                    for entry in _entries(epoch_folder):
+                    for entry in _entries(epoch_folder, closed):
                         if part := PartName.parse(entry.name):
                             yield DataFile(mode, ds_id, epoch, part, Path(entry.path))
 
@@ -395,13 +402,18 @@ def not_a_run(path: Path) -> XaiError:
     return XaiError(f"{path} {state}", hint="record one with xaicli.Run(path), or make one with: xai demo")
 
 
-def _folders(parent: Path, prefix: str) -> list[Path]:
-    return sorted(Path(e.path) for e in _entries(parent) if e.name.startswith(prefix) and e.is_dir())
+def _folders(parent: Path, prefix: str, closed: list[Path] | None = None) -> list[Path]:
+    return sorted(Path(e.path) for e in _entries(parent, closed) if e.name.startswith(prefix) and e.is_dir())
 
 
-def _entries(parent: Path) -> list[os.DirEntry[str]]:
+def _entries(parent: Path, closed: list[Path] | None = None) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(parent) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError:
+        if closed is None:
+            raise
+        closed.append(parent)
         return []

@@ -68,11 +68,29 @@ def test_a_small_file_that_cannot_be_read_is_left_to_whoever_opens_it(
         Contents().of(part.with_name("gone.parquet"))
 
 
-def test_a_folder_that_may_not_be_read_costs_its_run_alone(
+def test_a_folder_that_may_not_be_read_is_left_out_like_its_files(
     two_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = max(path for path in (two_runs / "closed" / "data").rglob("epoch=*"))
+    run = two_runs / "closed"
+    folder = max(path for path in (run / "data").rglob("epoch=*") if "mode=eval" in path.parts)
+    files = sorted(path.relative_to(run).as_posix() for path in folder.glob("*.parquet"))
+    whole = asked(capsys, "labels", run)
     refuse(monkeypatch, folder)
+    told = asked(capsys, "labels", run)
+    assert told["counts"]["damaged"] == files
+    gone = int(folder.name.removeprefix("epoch="))
+    assert told["rows"] == [row for row in whole["rows"] if row["epoch"] != gone] != whole["rows"]
+    for question in ("samples", "confusion", "info", "track-report"):
+        assert asked(capsys, question, run)["counts"]["damaged"] == files, question
     closed, good = listed(two_runs, capsys)["rows"]
-    assert closed["problem"] == f"Permission denied: {folder}"
-    assert (good["problem"], good["state"]) == (None, "finished")
+    assert (closed["problem"], good["problem"]) == (None, None)
+    assert closed["rows"] < good["rows"]
+    assert main(["doctor", str(run), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["path"], row["complaint"]) for row in found] == [(folder.relative_to(run).as_posix(), "unreadable")]
+
+
+def asked(capsys: pytest.CaptureFixture[str], question: str, run: Path) -> dict[str, Any]:
+    main([question, str(run), "--json"])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -91,7 +91,8 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     layout.read_manifest()
     records = parquet.read_records(layout)
     others = foreign_files(layout, records, layout.read_manifest().run_id)
-    snapshot = take_snapshot(layout, others)
+    closed: list[Path] = []
+    snapshot = take_snapshot(layout, others, closed)
     counted = {file.path for file in snapshot.files}
     findings: list[Finding] = []
     files = rows = size = unrecorded = 0
@@ -114,6 +115,9 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
         rows += n if path in counted else 0
     named = {finding.path for finding in findings}
     findings += [finding for finding in _missing(layout, records) if finding.path not in named]
+    seen = {finding.path for finding in findings}
+    shut = [_closed(layout, folder) for folder in dict.fromkeys(closed)]
+    findings += [finding for finding in shut if not _holds(finding.path, seen)]
     findings += [*_attempts(layout), *_segments(layout, snapshot), *_journals(layout), *_states(layout)]
     waiting = sum(segment.rows for segment in snapshot.segments)
     return Diagnosis(files, rows, size, waiting, unrecorded, tuple(findings))
@@ -193,7 +197,13 @@ def _missing(layout: RunLayout, records: Mapping[str, FileRecord]) -> Iterator[F
     """Recorded files that are gone, and that no compacted file stands for."""
     for name, record in sorted(records.items()):
         path = layout.root / name
-        if path.exists():
+        try:
+            path.lstat()
+            continue
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            yield Finding(name, Complaint.UNREADABLE, str(error.strerror), record.rows)
             continue
         part = PartName.parse(path.name)
         beside = [PartName.parse(other.name) for other in path.parent.glob("*.parquet")]
@@ -201,6 +211,16 @@ def _missing(layout: RunLayout, records: Mapping[str, FileRecord]) -> Iterator[F
             moved = layout.root / QUARANTINE / name
             reason = f"it is in {QUARANTINE}/" if moved.exists() else "its rows were written, and it is gone"
             yield Finding(name, Complaint.MISSING, reason, record.rows, _name(layout, moved) if moved.exists() else "")
+
+
+def _closed(layout: RunLayout, folder: Path) -> Finding:
+    """A folder that may not be listed."""
+    return Finding(_name(layout, folder), Complaint.UNREADABLE, "the folder may not be listed")
+
+
+def _holds(folder: str, paths: Collection[str]) -> bool:
+    """Whether some paths lie in a folder."""
+    return any(path.startswith(f"{folder}/") for path in paths)
 
 
 def _attempts(layout: RunLayout) -> Iterator[Finding]:

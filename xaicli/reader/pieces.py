@@ -100,10 +100,15 @@ def list_pieces(
         contents: What keeps small files, so that none is opened twice.
     """
     others = foreign_files(layout, records, run_id)
-    snapshot = take_snapshot(layout, others)
+    closed: list[Path] = []
+    snapshot = take_snapshot(layout, others, closed)
     damaged = {path.relative_to(layout.root).as_posix(): "is damaged" for path in snapshot.damaged}
     damaged |= {path.relative_to(layout.root).as_posix(): "is not this run's" for path in others}
     damaged |= dict.fromkeys(_gone(layout, records, snapshot.files), "is missing")
+    for folder in (path.relative_to(layout.root).as_posix() for path in dict.fromkeys(closed)):
+        # Its files are named like those that may not be read one by one; the folder itself where none is known.
+        inside = [path for path in records if path.startswith(f"{folder}/") and path in damaged]
+        damaged |= dict.fromkeys(inside or [folder], "may not be read")
     pieces = []
     for file in snapshot.files:
         if relative(layout, file) in records or is_of_run(file, run_id):

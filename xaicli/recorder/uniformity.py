@@ -114,7 +114,8 @@ def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts], foreign: Coll
         columns: Its columns.
         foreign: Files in its folders that are not the run's; `damaged` names them.
     """
-    there = [file for file in layout.data_files() if file.path not in foreign]
+    # Folders that may not be listed are named by the reader, too.
+    there = [file for file in layout.data_files(closed=[]) if file.path not in foreign]
     files = without_superseded(there)
     said = []
     if late := sum(not file_conforms(file, columns) for file in files):
@@ -137,7 +138,7 @@ def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts], foreign: Coll
 
 def _left_in_segments(layout: RunLayout) -> int:
     """Rows that no process will put into files any more."""
-    segments = take_snapshot(layout).segments
+    segments = take_snapshot(layout, closed=[]).segments
     dead = [segment for segment in segments if not is_held(lock_path(layout, *segment.facts.writer))]
     return sum(segment.rows for segment in dead)
 

@@ -57,7 +57,7 @@ class Snapshot:
     is_settled: bool = True
 
 
-def take_snapshot(layout: RunLayout, left_out: Collection[Path] = ()) -> Snapshot:
+def take_snapshot(layout: RunLayout, left_out: Collection[Path] = (), closed: list[Path] | None = None) -> Snapshot:
     """What a run holds now: every row that was logged before this call, and of no rank one without those before it.
 
     What was taken back and duplicates are left to the reader.
@@ -65,10 +65,14 @@ def take_snapshot(layout: RunLayout, left_out: Collection[Path] = ()) -> Snapsho
     Args:
         layout: The run.
         left_out: Files among the data that are not the run's.
+        closed: Takes the folders that may not be listed, now and then twice.
+
+    Raises:
+        OSError: A folder may not be listed, and `closed` is None.
     """
 
     def listed() -> Iterator[DataFile]:
-        return (file for file in layout.data_files() if file.path not in left_out)
+        return (file for file in layout.data_files(closed) if file.path not in left_out)
 
     if (quiet := _quiet(layout)) is not None:
         files = without_superseded(listed())
