@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 import xaicli
@@ -186,3 +187,26 @@ def test_is_true_and_its_like_are_never_null(with_facts: Any, engine: str) -> No
                     else:
                         continue
                     assert found == expected, condition
+
+
+def test_whole_numbers_do_not_begin_again_below_zero(tmp_path: Path) -> None:
+    """Python's integers have no end; DuckDB refuses what it cannot hold."""
+    ids = [4_000_000_000, -4_000_000_000, 3, 0]
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=ids, label=[0, 1, 1, 0], loss=[0.5] * 4, mode="eval", epoch=1, step=7)
+    reader = open_run(tmp_path / "run")
+
+    def rows(sql: str) -> list[int]:
+        found = reader.query(sql)
+        assert found.answer.warnings == ()
+        return [int(value) for value in found.data["x"]]
+
+    assert rows("SELECT sample_id * sample_id AS x FROM samples") == [i * i for i in ids]
+    assert rows("SELECT sample_id - 9223372036854775807 AS x FROM samples") == [i - (2**63 - 1) for i in ids]
+    assert rows("SELECT sum(sample_id * sample_id) AS x FROM samples") == [sum(i * i for i in ids)]
+    assert rows("SELECT sample_id AS x FROM samples WHERE sample_id * sample_id > 9") == ids[:2]
+    nested = "WITH t AS (SELECT sample_id * 2 AS y FROM samples) SELECT y * y * y AS x FROM t"
+    assert [int(v) for v in reader.query(nested).data["x"]] == [(2 * i) ** 3 for i in ids]
+    assert rows("SELECT length('abc') - 5 AS x FROM samples LIMIT 1") == [-2]
+    assert rows("SELECT step * 1000 + epoch AS x, sample_id + 1 AS y FROM samples LIMIT 1") == [7001]
+    assert reader.query("SELECT step + 1 AS x FROM samples").data["x"].dtype == pl.Int64

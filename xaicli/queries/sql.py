@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
+import polars.selectors as cs
 
 from xaicli.answer import Answer
 from xaicli.engines import duckdb_rows, import_duckdb
@@ -16,7 +17,7 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
-from xaicli.reader.dialect import bounds_apart, opaque_blanked, truths_told, widely_summed
+from xaicli.reader.dialect import bounds_apart, counts_widened, opaque_blanked, truths_told, widely_summed
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.reader.rows import name_columns, names_of
 from xaicli.vocabulary import Engine
@@ -38,6 +39,12 @@ _ENDED = re.compile(r"\b(?:limit|offset|fetch)\b|;", re.IGNORECASE)
 _BY_NAME = re.compile(r'\s*(?:"([^"]*)"|(\w+))(?:\s+(?:asc|desc))?(?:\s+nulls\s+(?:first|last))?\s*', re.IGNORECASE)
 _BRACKETED = re.compile(r"\([^()]*\)")
 _EXTREME = re.compile(r"\b(?:max|greatest)\s*\(", re.IGNORECASE)
+_ARITHMETIC = re.compile(r"[\w)]\s*[-+*]\s*[-+\w(]")
+_STARS = re.compile(r"\b(?:select|distinct|all)\s+\*|,\s*\*", re.IGNORECASE)
+"""Stars that stand for all columns."""
+_BESIDE = re.compile(r"[(),<>=]|\b(?:select|from|where|and|or|group|having|order|limit|on|union)\b", re.IGNORECASE)
+_LITERALS = re.compile(r"(?<![\w.])\d+(?![\w.])")
+_OF_INT64, _OF_DECIMAL = 63, 126
 _NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 _WIDE = (pl.Decimal(38, 0), pl.Int128())
 """What whole numbers of 128 bits come as, of DuckDB and of polars."""
@@ -63,7 +70,8 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     tables = sql_tables(reader, other_scalars)
     warnings, counts = reader.warnings, reader.counts()
     if engine == Engine.POLARS:
-        data = _by_polars(tables, sql)
+        data, said = _by_polars(tables, sql)
+        warnings = (*warnings, *said)
     elif engine == Engine.DUCKDB:
         called = _Called.of(tables, sql)
         data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.warnings)
@@ -181,12 +189,73 @@ def all_places(reader: Reader) -> list[Place]:
     ]
 
 
-def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
+def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> tuple[pl.DataFrame, list[str]]:
+    """The rows, and what to know of them.
+
+    Whole numbers of 64 bits that outgrow them begin again below zero, silently; so where they might, those of 128 bits
+    are calculated with.
+    """
+    said: list[str] = []
+    if (bits := _bits_of(tables, sql)) > _OF_INT64:
+        wide = {name: lazy.with_columns(cs.signed_integer().cast(pl.Int128)) for name, lazy in tables.items()}
+        outgrown = (
+            "whole numbers that this statement calculates may outgrow {} bits, where polars begins again below zero"
+        )
+        if bits > _OF_DECIMAL:
+            said.append(f"{outgrown.format(128)} without a word: --engine duckdb refuses that")
+        try:
+            return _in_polars(wide, sql), said
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            said = [f"{outgrown.format(64)} without a word: --engine duckdb refuses that"]
     try:
-        with pl.SQLContext(tables, eager=False) as context:
-            return _narrowed(context.execute(truths_told(bounds_apart(widely_summed(sql)))).collect(engine="streaming"))
+        return _in_polars(tables, sql), said
     except pl.exceptions.PolarsError as error:
         raise _refused(error, tables) from error
+
+
+def _in_polars(tables: Mapping[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
+    with pl.SQLContext(dict(tables), eager=False) as context:
+        return _narrowed(
+            context.execute(truths_told(bounds_apart(widely_summed(counts_widened(sql))))).collect(engine="streaming")
+        )
+
+
+def _bits_of(tables: Mapping[str, pl.LazyFrame], sql: str) -> int:
+    """The bits that the largest expression of whole numbers needs, if all are multiplied: an upper bound; else 0."""
+    text = _STARS.sub(" ", _TEXTS.sub(" ", _COMMENTS.sub(" ", sql)))
+    if not _ARITHMETIC.search(text):
+        return 0
+    names = [(name.lower(), given) for name, given in _words(text)]
+    words, own = {name for name, given in names if not given}, {name for name, given in names if given}
+    known: dict[str, int] = {}
+    for table, lazy in tables.items():
+        of_table = lazy.collect_schema().items() if table.lower() in words else ()
+        if named := [n for n, kind in of_table if kind.is_integer() and n.lower() in words]:
+            ends = lazy.select(end for n in named for end in (pl.min(n).alias(f"{n} min"), pl.max(n).alias(f"{n} max")))
+            found = ends.collect(engine="streaming").row(0, named=True)
+            for n in named:
+                most = max(abs(found[f"{n} {end}"] or 0) for end in ("min", "max"))
+                known[n.lower()] = max(known.get(n.lower(), 1), most.bit_length())
+    bits, uses = 0, 0
+    for part in _parts(text):
+        if _ARITHMETIC.search(part):
+            inside = [name.lower() for name, given in _words(part) if not given]
+            literals = (int(number) for number in _LITERALS.findall(part))
+            bits = max(bits, sum(known.get(name, 0) for name in inside) + sum(n.bit_length() for n in literals))
+            uses = max(uses, sum(name in own and name not in known for name in inside))
+    # What the statement calls by a name of its own may be all of an expression, each time.
+    return bits * max(uses, 1)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The expressions of a statement that stand side by side, outside of brackets."""
+    depth, begin = 0, 0
+    for match in _BESIDE.finditer(text):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        if not depth and match[0] not in "()":
+            yield text[begin : match.start()]
+            begin = match.end()
+    yield text[begin:]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,10 @@ _SUMMING = re.compile(
     r"\b(?:sum|avg|mean|std\w*|var|var_\w+|variance|corr|covar\w*)\s*\(\s*(?:distinct\b)?", re.IGNORECASE
 )
 """Up to what is summed."""
+_COUNTING = re.compile(
+    r"\b(?:(?:octet_|bit_|char_|character_|array_)?length|strpos|extract|date_part)\s*\(", re.IGNORECASE
+)
+"""Up to what is counted, or taken out of a date."""
 _WIDE = "CAST(0 AS HUGEINT)"
 """Added, it makes a number of single precision one of double, an integer one of 128 bits, and changes no value."""
 _ONE = r"(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+|(?:\w+\s*\.\s*)?\w+|\w*\([^()]*\))"
@@ -44,6 +48,18 @@ def widely_summed(sql: str) -> str:
         parts = [sql[a:b] for a, b in zip([begin, *(at + 1 for at in commas)], [*commas, end], strict=True)]
         wide = ",".join(f" ({part}) + {_WIDE}" if part.strip() else part for part in parts)
         sql = f"{sql[:begin]}{wide}{sql[end:]}"
+    return sql
+
+
+def counts_widened(sql: str) -> str:
+    """The statement with lengths, places and parts of dates as integers of 64 bits, as DuckDB has them.
+
+    To polars a length is of 32 bits without a sign, and a month of 8: `length(name) - 9` and `month(day) * 100` begin
+    again at the other end.
+    """
+    for match in reversed([*_COUNTING.finditer(opaque_blanked(sql))]):
+        end, _ = _closing(opaque_blanked(sql), match.end())
+        sql = f"{sql[: match.start()]}CAST({sql[match.start() : end + 1]} AS BIGINT){sql[end + 1 :]}"
     return sql
 
 
