@@ -20,6 +20,7 @@ from xaicli.files import for_arrow
 from xaicli.recorder import columns
 from xaicli.tables.fact_file import as_text, plain
 from xaicli.vocabulary import SAMPLE_ID
+from xaicli.wal import arrays
 
 _KINDS = (str, bool, int, float, date, datetime, np.datetime64)
 _NUMBERS = (float, np.floating, Decimal, int, np.integer)
@@ -45,7 +46,7 @@ def fact_table(
     ids, usable, reasons = columns.ids(sample_id, id_kind)
     for reason, rows in reasons.items():
         refuse("facts", reason, rows)
-    kept: dict[str, pa.Array] = {SAMPLE_ID: pa.array(ids, pa.string() if isinstance(ids, list) else pa.int64())}
+    kept: dict[str, pa.Array] = {SAMPLE_ID: arrays.column(ids, pa.string() if isinstance(ids, list) else pa.int64())}
     for name, values in facts.items():
         try:
             kept[name] = _column(name, values, len(ids), refuse)
@@ -53,7 +54,7 @@ def fact_table(
             refuse(name, _named(name, error), len(ids))
     if len(kept) < 2 or not len(ids):
         return None
-    return pa.table(kept) if usable is None else pa.table(kept).filter(pa.array(usable))
+    return pa.table(kept) if usable is None else pa.table(kept).filter(arrays.column(usable))
 
 
 def _column(name: str, values: Any, n: int, refuse: Callable[[str, str, int], None]) -> pa.Array:
@@ -67,12 +68,12 @@ def _column(name: str, values: Any, n: int, refuse: Callable[[str, str, int], No
         return _within_64_bits(name, pa.chunked_array([given]) if isinstance(given, pa.Array) else given, refuse)
     if isinstance(given, np.ndarray) and given.dtype != object:
         try:
-            return _within_64_bits(name, pa.array(given), refuse)
+            return _within_64_bits(name, arrays.column(given), refuse)
         except (ValueError, TypeError, OverflowError, pa.ArrowException):
             pass  # some of its values may be facts
     items = _of_one_kind([_single(item) for item in given])
     try:
-        return _within_64_bits(name, pa.array(items), refuse)
+        return _within_64_bits(name, arrays.column(items), refuse)
     except (ValueError, TypeError, OverflowError, pa.ArrowException):
         column, reasons = _fitting(name, items)
     for reason, rows in reasons.items():
@@ -178,7 +179,7 @@ def _fitting(name: str, values: list[Any]) -> tuple[pa.Array, Mapping[str, int]]
     found, reasons = [], Counter[str]()
     for value in values:
         try:
-            found.append(None if value is None else _plain(name, pa.array([_of_fact(name, value)]))[0].as_py())
+            found.append(None if value is None else _plain(name, arrays.column([_of_fact(name, value)]))[0].as_py())
         except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
             reasons[_named(name, error)] += 1
             found.append(None)
@@ -190,7 +191,7 @@ def _fitting(name: str, values: list[Any]) -> tuple[pa.Array, Mapping[str, int]]
         found = [None if value is None else as_text(value) for value in found]
     elif kinds == {float}:
         found = [None if value is None else float(value) for value in found] if float in map(type, known) else found
-    return pa.array(found), reasons
+    return arrays.column(found), reasons
 
 
 def _of_fact(name: str, value: Any) -> Any:
@@ -221,7 +222,7 @@ def _plain(name: str, array: pa.Array) -> pa.Array:
     """
     kept = plain(array)
     if kept is None and pa.types.is_nested(array.type):
-        kept = pa.array([None if value is None else as_text(value) for value in array.to_pylist()], pa.string())
+        kept = arrays.column([None if value is None else as_text(value) for value in array.to_pylist()], pa.string())
     if kept is None:
         raise ValueError(f"{name} must be texts, numbers or dates, not {array.type}")
     return kept

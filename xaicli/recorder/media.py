@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xaicli.recorder import columns
 from xaicli.recorder.tokens import Words
+from xaicli.wal.arrays import column
 
 LONGEST_SIDE = 96
 """Pixels; a larger picture is shrunk."""
@@ -177,12 +178,12 @@ def image_table(rows: list[Row]) -> pa.Table:
     return pa.table(
         {
             "sample_id": _ids(ids),
-            "mode": pa.array(mode),
-            "ds_id": pa.array(ds_id),
-            "height": pa.array(height, pa.int32()),
-            "width": pa.array(width, pa.int32()),
-            "channels": pa.array(channels, pa.int8()),
-            "pixels": pa.array(pixels, pa.binary()),
+            "mode": column(mode),
+            "ds_id": column(ds_id),
+            "height": column(height, pa.int32()),
+            "width": column(width, pa.int32()),
+            "channels": column(channels, pa.int8()),
+            "pixels": column(pixels, pa.binary()),
         }
     )
 
@@ -286,24 +287,24 @@ def input_table(rows: list[Row]) -> pa.Table:
     if isinstance(first, list):
         kind = pa.list_(pa.int32())
     are_words = any(texts is not None for texts in tokens)
-    words = {"tokens": pa.array(tokens, pa.list_(pa.string())), "special": pa.array(special, pa.list_(pa.int32()))}
+    words = {"tokens": column(tokens, pa.list_(pa.string())), "special": column(special, pa.list_(pa.int32()))}
     return pa.table(
         {
             "sample_id": _ids(ids),
-            "mode": pa.array(mode),
-            "ds_id": pa.array(ds_id),
-            "label": pa.array(label, kind),
-            "name": pa.array(name),
-            "dtype": pa.array(dtype),
-            "shape": pa.array(shape, pa.list_(pa.int32())),
+            "mode": column(mode),
+            "ds_id": column(ds_id),
+            "label": column(label, kind),
+            "name": column(name),
+            "dtype": column(dtype),
+            "shape": column(shape, pa.list_(pa.int32())),
             **(words if are_words else {}),
-            "data": pa.array(data, pa.binary()),
+            "data": column(data, pa.binary()),
         }
     )
 
 
 def _ids(ids: tuple[Any, ...]) -> pa.Array:
-    return pa.array(ids, pa.string() if isinstance(ids[0], str) else pa.int64())
+    return column(ids, pa.string() if isinstance(ids[0], str) else pa.int64())
 
 
 def _plain(value: Any) -> Any:

@@ -25,6 +25,7 @@ from xaicli.recorder.ledger import add_to_counters
 from xaicli.recorder.schema import add_columns
 from xaicli.recorder.segments import Segment
 from xaicli.vocabulary import LABEL
+from xaicli.wal.arrays import column
 from xaicli.wal.frames import RECORD_FOLDERS, Folder, Frame, SegmentFacts, read_header, read_segment, segment_files
 from xaicli.wal.records import journal_files, read_journal, records_table, scalar_table
 from xaicli.wal.rows import IGNORED, by_folder, part_metadata, to_table
@@ -101,7 +102,7 @@ def _without_a_name(table: pa.Table, names: Sequence[str]) -> pa.ChunkedArray | 
         label = pc.list_flatten(label)
     if label is None or not (pa.types.is_string(label.type) or pa.types.is_int32(label.type)):
         return None
-    known = pa.array(names if pa.types.is_string(label.type) else range(len(names)), label.type)
+    known = column(list(names) if pa.types.is_string(label.type) else range(len(names)), label.type)
     return label.filter(pc.and_(pc.is_valid(label), pc.invert(pc.is_in(label, known))))
 
 

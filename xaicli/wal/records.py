@@ -15,6 +15,7 @@ from xaicli.errors import DamagedFileError
 from xaicli.layout import PartName, RunLayout
 from xaicli.tables.column import whole_numbers
 from xaicli.vocabulary import SAMPLE_ID
+from xaicli.wal import arrays
 from xaicli.wal.frames import Frame, read_segment, segment_files
 from xaicli.wal.snapshot import is_stored
 
@@ -37,7 +38,7 @@ _JOURNAL = re.compile(r"a(\d{6,})-r(\d{4,})-(\d{8,})\.scalars")
 def scalar_table(rows: Sequence[Sequence[Any]]) -> pa.Table:
     """Rows of scalars as a table."""
     columns = zip(*rows, strict=True) if rows else [[] for _ in SCALARS]
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, SCALARS, strict=True)], schema=SCALARS)
+    return pa.table([arrays.column(c, f.type) for c, f in zip(columns, SCALARS, strict=True)], schema=SCALARS)
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -112,7 +113,7 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_list(kind) and not (pa.types.is_list(column.type) or pa.types.is_null(column.type)):
         # A class among sets of classes is a set of one.
         single = [None if value is None else [value] for value in column.to_pylist()]
-        return pa.chunked_array([pa.array(single, kind)])
+        return pa.chunked_array([arrays.column(single, kind)])
     # Whole numbers beyond 2^53 are rounded beside others, or all of the run's facts would be lost for one.
     return column.cast(kind, safe=not (pa.types.is_floating(kind) and pa.types.is_integer(column.type)))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
 from xaicli.manifest import ColumnFacts
+from xaicli.wal.arrays import plain_array, text_again
 from xaicli.wal.derived import derive
 from xaicli.wal.frames import (
     NULL_INT,
@@ -219,9 +220,9 @@ class _Shared(NamedTuple):
         arrays: dict[str, Any] = {}
         for column in self.columns:
             if column.name in texts:
-                arrays[column.name] = _text_again(texts[column.name], n)
+                arrays[column.name] = text_again(texts[column.name], n)
             elif column.name in numbers:
-                arrays[column.name] = _plain_array(np.full(n, numbers[column.name]))
+                arrays[column.name] = plain_array(np.full(n, numbers[column.name]))
             elif column.name in logged:
                 arrays[column.name] = logged[column.name]
             else:
@@ -312,9 +313,9 @@ def _piece(content: memoryview, frames: Sequence[Frame], shared: _Shared) -> pa.
             shared.left_out[name, OF_ANOTHER_KIND] += len(array) - array.null_count
             array = pa.nulls(len(array), arrow_type(wanted[name]))
         arrays[name] = array
-    arrays[words.STEP] = _plain_array(np.repeat(np.array([frame.step for frame in frames], np.int64), rows))
+    arrays[words.STEP] = plain_array(np.repeat(np.array([frame.step for frame in frames], np.int64), rows))
     turns = [frame.place.turn if frame.place else 0 for frame in frames]
-    arrays[words.PASS] = _plain_array(np.repeat(np.array(turns, np.int16), rows))
+    arrays[words.PASS] = plain_array(np.repeat(np.array(turns, np.int16), rows))
     label, prediction = arrays.get(words.LABEL), arrays.get(words.PREDICTION)
     if label is not None and prediction is not None and label.type == prediction.type in (pa.int32(), pa.string()):
         arrays.setdefault(words.CORRECT, pc.equal(label, prediction))
@@ -367,41 +368,19 @@ def _array(values: NDArray[Any], dtype: str) -> pa.Array:
     """A column in the type it has in a part; ranks may differ in what they keep in double precision."""
     kind = arrow_type(dtype)
     if values.ndim == 2:
-        flat = _plain_array(np.ascontiguousarray(values).reshape(-1))
+        flat = plain_array(np.ascontiguousarray(values).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(kind)
     if kind == pa.bool_():  # `correct`, of which NaN is neither
         unknown = np.isnan(values) if values.dtype.kind == "f" else None
-        return _plain_array(values.astype(np.bool_, copy=False), unknown)
+        return plain_array(values.astype(np.bool_, copy=False), unknown)
     if kind == pa.string() or pa.types.is_list(kind):
         return pa.nulls(len(values), kind)  # numbers that stand for missing texts or sets
     missing = is_missing(values)
     with np.errstate(all="ignore"):  # beyond float32 is infinite
         if kind == pa.float64() and values.dtype.kind in "iu":
-            return _plain_array(values.astype(np.float64), values == NULL_INT)
+            return plain_array(values.astype(np.float64), values == NULL_INT)
         plain = values.astype(kind.to_pandas_dtype(), copy=False)
-    return _plain_array(plain, plain == NULL_INT if kind == pa.int32() else missing)
-
-
-def _plain_array(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> pa.Array:
-    """An array of numbers or truths, null where they are missing.
-
-    It is made of memory: `pa.array`, `pa.scalar` and `pa.repeat` import pandas, where there is one, to ask whether what
-    they are given is of it. In the writer's thread that takes time from the training, and a process that is forked
-    meanwhile could never import it.
-    """
-    dtype = pa.bool_() if values.dtype == np.bool_ else pa.from_numpy_dtype(values.dtype)
-    raw = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else np.ascontiguousarray(values)
-    validity = None
-    if missing is not None and missing.any():
-        validity = pa.py_buffer(np.packbits(~missing, bitorder="little"))
-    return pa.Array.from_buffers(dtype, len(values), [validity, pa.py_buffer(raw)])
-
-
-def _text_again(text: str, n: int) -> pa.Array:
-    """The same text in every row."""
-    raw = text.encode()
-    ends = np.arange(n + 1, dtype=np.int32) * np.int32(len(raw))
-    return pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(ends), pa.py_buffer(raw * n)])
+    return plain_array(plain, plain == NULL_INT if kind == pa.int32() else missing)
 
 
 def _texts(
