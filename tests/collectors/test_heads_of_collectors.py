@@ -397,3 +397,18 @@ def test_no_scalar_is_a_mean_of_class_numbers(run: Run) -> None:
     # Values of a regression have a mean.
     values = collect_metrics(Table.from_arrays(X, truth + 0.5), ClassificationMetricsCollector(), Net(1), run=run)
     assert values.aggregates["label"] == pytest.approx(1.5)
+
+
+def test_sigmoids_under_classification_are_probabilities_of_no_one_distribution(run: Run) -> None:
+    with torch.no_grad():
+        each = Net(3)(X).sigmoid()
+    y = each.argmax(1)
+    y[0] = (y[0] + 1) % 3
+    rows = collected(run, Net(3, torch.sigmoid), y)
+    assert "entropy" not in rows.column_names
+    assert rows["predicted"].to_pylist() == each.argmax(1).tolist()
+    assert rows["accuracy"].to_pylist() == [i > 0 for i in range(12)]
+    own = each.gather(1, y[:, None])[:, 0]
+    assert rows["label_prob"].to_pylist() == pytest.approx(own.tolist(), abs=1e-6)
+    assert rows["loss"].to_pylist() == pytest.approx((-own.log()).tolist(), abs=1e-5)
+    assert rows["confidence"].to_pylist() == pytest.approx(each.amax(1).tolist(), abs=1e-6)

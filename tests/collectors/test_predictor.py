@@ -13,6 +13,7 @@ from torch import nn
 from xaicli.collectors.outputs import PredictorOutput, first_tensor, labels_of
 from xaicli.collectors.predictor import Predictor
 from xaicli.errors import XaiError
+from xaicli.heads.decision import head_of
 from xaicli.heads.head import Task
 
 
@@ -82,6 +83,41 @@ def test_modes_flags_hooks_and_statistics_are_as_before(net: Net) -> None:
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
     assert torch.is_grad_enabled()
+
+
+class Energy(nn.Module):
+    """Its answer is a gradient that its own forward takes, by `backward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            x = x.detach().clone().requires_grad_()
+            self.inner(x).pow(2).sum().backward()
+        assert x.grad is not None
+        return torch.as_tensor(self.head(x.grad))
+
+
+@pytest.mark.parametrize("before", [None, 7.0])
+def test_a_forward_that_calls_backward_adds_to_no_gradient_of_the_caller(before: float | None) -> None:
+    model = Energy()
+    kept = [None if before is None else torch.full_like(p, before) for p in model.parameters()]
+    for p, gradient in zip(model.parameters(), kept, strict=True):
+        p.grad = gradient
+    with torch.no_grad():
+        slope = 2 * model.inner(X) * model.inner.weight
+        expected = model.head(slope)
+    predict = Predictor(model)
+    torch.testing.assert_close(predict(X).forward, expected)
+    with predict.ready():
+        predict(X[:2])
+        predict(X[2:])
+    head_of(model, X, task="classification")
+    for p, gradient in zip(model.parameters(), kept, strict=True):
+        assert p.grad is gradient
+        assert gradient is None or bool((gradient == before).all())
 
 
 def test_hidden_layers_by_name_and_by_position(net: Net) -> None:

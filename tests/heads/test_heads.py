@@ -183,6 +183,13 @@ def test_several_sigmoids_are_several_labels(x: Tensor) -> None:
         torch.testing.assert_close(head.label_prob(numbers, sets), each.prod(1) ** (1 / 3))
     of_classes = head_of(Net(3, torch.sigmoid), x, labels=CLASSES)
     assert (of_classes.task, of_classes.independent) == (Task.CLASSIFICATION, True)
+    assert "each for itself, so that they need not sum to one" in of_classes.decided
+    for last in (torch.sigmoid, lambda y: y.softmax(1)[:, 1:]):
+        said = head_of(Net(3, last), x, task="classification")
+        assert "each for itself, so that they need not sum to one" in said.decided
+        said.refuse_no_probabilities(Net(3, last)(x))
+    whole = head_of(Net(3, lambda y: y.softmax(1)), x, task="classification")
+    assert "each for itself" not in whole.decided
     with pytest.raises(XaiError, match="one class of them, or any number"):
         head_of(Net(3), x, labels=torch.eye(3)[CLASSES])
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from xaicli.checkpoint.weights import GATHER, is_sharded
 from xaicli.errors import XaiError
+from xaicli.heads.calling import gradients_kept
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _FORWARD = ("_forward_pre_hooks", "_forward_hooks")
@@ -64,12 +65,9 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
     buffers = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
     # Hooks too: transformers installs some at the first call, and marks the model, whose mark is undone here.
     hooks = [(h, dict(h)) for m in modules for n, h in vars(m).items() if "_hooks" in n and isinstance(h, dict)]
-    # A forward that calls `backward` adds to gradients: to none of a training's.
-    gradients = [(p, p.grad) for p in model.parameters() if p.requires_grad]
-    for parameter, _ in gradients:
-        parameter.grad = None
     try:
-        yield
+        with gradients_kept(model):
+            yield
     finally:
         for module, kept, own_buffers, parameters in attributes:
             now = vars(module)
@@ -84,8 +82,6 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
             if held_hooks.keys() != before_hooks.keys():
                 held_hooks.clear()
                 held_hooks.update(before_hooks)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
         with torch.no_grad():
             for buffer, version, value in buffers:
                 if buffer._version != version:

@@ -172,8 +172,9 @@ class ClassificationMetricsCollector(MetricsCollector):
         columns |= {
             "predicted": pa.array(predicted, mask=broken),
             "confidence": found[words.TOP_PROB],
-            words.ENTROPY: found[words.ENTROPY],
         }
+        if head.single or not head.independent:
+            columns[words.ENTROPY] = found[words.ENTROPY]  # of one distribution; several sigmoids are none
         if self.probs:
             columns[words.PROBS] = probs.astype(np.float16)
         return columns

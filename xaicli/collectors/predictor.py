@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from xaicli.collectors.outputs import TARGETS, Layer, PredictorOutput, first_tensor, widened
 from xaicli.errors import XaiError, unknown
+from xaicli.heads.calling import gradients_kept
 from xaicli.heads.decision import OriginOf, known_of
 from xaicli.heads.head import Head
 from xaicli.heads.operations import watching
@@ -246,12 +247,13 @@ def _precision(given: Precision, device: torch.device) -> Precision:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Every sub-module in evaluation mode; each one's own mode and each parameter's gradient flag put back."""
+    """Every sub-module in evaluation mode; each one's own mode, each parameter's gradient and its flag put back."""
     modes = [(child, child.training) for child in module.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     module.eval()
     try:
-        yield
+        with gradients_kept(module):
+            yield
     finally:
         for child, training in modes:
             child.training = training

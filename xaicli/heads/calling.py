@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -17,6 +18,20 @@ from xaicli.errors import UsageError
 
 _OWN_NAMES = re.compile(r"(input\d+)?")
 """What inputs are called that nobody named."""
+
+
+@contextmanager
+def gradients_kept(*models: nn.Module) -> Iterator[None]:
+    """The caller's gradients are as they were afterwards: a forward that calls `backward` adds to none of them."""
+    # All of them, also of what is frozen now: forward may thaw it, and optimizers step whatever has a gradient.
+    gradients = [(p, p.grad) for model in models for p in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 def is_own_name(name: str) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xaicli.errors import XaiError
+from xaicli.heads.calling import gradients_kept
 from xaicli.heads.head import Head, Task, Text, Values, named_task
 from xaicli.heads.labels import Kind, Labels, kind_of
 from xaicli.heads.operations import Origin, Range, watching
@@ -224,7 +225,8 @@ def _evaluating(model: Any) -> Iterator[None]:
     for module in modules:
         module.training = False
     try:
-        yield
+        with gradients_kept(*([model] if isinstance(model, nn.Module) else [])):
+            yield
     finally:
         for module, training in modes:
             module.training = training
@@ -511,6 +513,8 @@ class _Evidence:
         made = f" (the model ends in {self._operation})" if self.made is not None and not self.known.are_logits else ""
         what = f"one number, the {by.removesuffix('s') if by != 'probabilities' else 'probability'} of class 1"
         numbers = what if head.single else f"{by} of {n} classes"
+        if head.independent and not head.single and task is not Task.MULTILABEL:
+            numbers += ", each for itself, so that they need not sum to one"
         name = str(task).replace("_", " ")
         return f"read as {name}, {numbers}{made}: {reason}"
 
