@@ -572,3 +572,52 @@ def test_ids_put_elsewhere_in_memory_are_followed_each_sample_by_itself(name: st
     assert np.nanmax(found.delta["integrated"]) < 1e-4
     alone = xaicli.saliency(model, LENGTHS[2:3], methods="gradient", device="cpu").attributions["gradient"]
     np.testing.assert_allclose(found.attributions["gradient"][2], alone[0], atol=1e-6)
+
+
+class Beside(nn.Module):
+    """Looks ids up, and reads them in another way besides."""
+
+    def __init__(self, read: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(11)
+        self.words, self.table, self.head = nn.Embedding(12, 5), nn.Parameter(torch.randn(12, 5)), nn.Linear(5, 3)
+        self.read = read
+
+    def forward(self, ids: Tensor) -> Tensor:
+        scores: Tensor = self.head((self.words(ids) + self.read(ids, self.table)).sum(1))
+        return scores
+
+
+READ: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "one-hot codes": lambda ids, table: nn.functional.one_hot(ids, 12).float() @ table,
+    "compared": lambda ids, table: (ids[..., None] == torch.arange(12)).float() @ table,
+    "scattered": lambda ids, table: torch.zeros(*ids.shape, 12).scatter_(-1, ids[..., None], 1.0) @ table,
+    "einsum": lambda ids, table: torch.einsum("ntv,vd->ntd", nn.functional.one_hot(ids, 12).to(table.dtype), table),
+    "a linear layer": lambda ids, table: nn.functional.linear(nn.functional.one_hot(ids, 12).float(), table.T),
+    "numbers": lambda ids, table: ids[..., None].float() * table[0],
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_ids_that_are_read_beside_their_look_up_are_refused_by_name(name: str) -> None:
+    with pytest.raises(xaicli.XaiError, match="forward reads ids in another way beside the embeddings") as said:
+        xaicli.saliency(Beside(READ[name]), IDS, methods="gradient", device="cpu")
+    assert "nn.Embedding" in said.value.hint
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda ids, table: (ids != 0)[..., None].float() * table[0],
+        lambda ids, table: (ids != 0).sum(1)[:, None, None] * table[0],
+        lambda ids, table: nn.functional.one_hot((ids != 0).long().cumsum(1), 12).float() @ table,
+    ],
+    ids=["a mask", "a length", "places"],
+)
+def test_what_is_told_from_where_a_text_ends_is_no_second_way_to_read_it(told: Any) -> None:
+    ids = IDS.clone()
+    ids[:, 3] = 0
+    model = Beside(told).eval()
+    found = xaicli.saliency(model, ids, methods="gradient", device="cpu")
+    at = model.head.weight[model(ids).argmax(1)].detach()[:, None].expand(len(ids), 4, 5)
+    np.testing.assert_allclose(found.attributions["gradient"], at, atol=1e-5)

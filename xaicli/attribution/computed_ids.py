@@ -1,20 +1,28 @@
-"""Whether a model looks up ids that it computes from an input's where they could not be followed."""
+"""What a model makes of ids beside the look-ups that are followed: it computes other ids, or reads them as numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from xaicli.attribution.flow import Flow
 from xaicli.attribution.frozen import FrozenModel
-from xaicli.attribution.lookups import LookedUp, Lookup
+from xaicli.attribution.lookups import EMBEDDINGS, KeptCalls, LookedUp, Lookup, Replayed
+
+Outputs = Callable[[Any], Tensor]
 
 _FEW = 2
 _TRIED = 16
 _OTHERS = 6
 """Places, and ids at each, that are tried in an input's stead."""
+_ASKED = 6
+"""Ids that others are tried for where the whole model has to run."""
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5}
+"""How far two answers alike may be apart, relative to the largest."""
 _MASK_LIKE = 3
 """Answers that what only tells two tokens from all others has: padding, an end of the text, and any other."""
 
@@ -59,6 +67,48 @@ def computed_from(
     )
 
 
+def read_besides(
+    frozen: FrozenModel, batches: Sequence[Tensor], position: int, outputs: Outputs, lookups: Sequence[Lookup]
+) -> bool:
+    """Whether a model's answers depend on an input's ids in another way than by what embeddings make of them.
+
+    As one-hot codes times a matrix, or as numbers: asked with other ids while all embeddings answer as they did. Masks
+    and lengths, which are told from where a padding token stands, stay out of it as in `computed_from`.
+
+    Args:
+        frozen, batches, position, lookups: As `computed_from`.
+        outputs: The numbers that count in what the model returns.
+    """
+    few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
+    every, device = batches[position].flatten(1).cpu(), batches[position].device
+    ids, shape = few[position].flatten(1).cpu(), few[position].shape
+    with torch.no_grad(), KeptCalls(EMBEDDINGS) as seen:
+        before = outputs(frozen([x.clone() for x in few])).detach()
+    finite = before[before.isfinite()]
+    most = _ROUNDING.get(before.dtype, 0.02) * float(finite.abs().max()) if finite.numel() else 0.0
+
+    def answered(changed: Tensor) -> Tensor | None:
+        inputs = [x.clone() for x in few]
+        inputs[position] = changed.view(shape).to(device, copy=True)
+        try:
+            with torch.no_grad(), Replayed(seen.found):
+                found = outputs(frozen(inputs)).detach()
+        except Exception:  # whatever another's forward raises of ids that are none of its samples
+            return None
+        return found if found.shape == before.shape else None
+
+    def alike(one: Tensor, other: Tensor) -> bool:
+        return torch.allclose(one, other, rtol=0, atol=most, equal_nan=True)
+
+    by_column = len({lookup.table for lookup in lookups}) > 1
+    order = torch.Generator().manual_seed(0)
+    found = answered(_shuffled(ids, every, order, by_column=by_column))
+    if found is not None and alike(found, before):
+        return False
+    changes = islice(_changed(ids, every, order, by_column=by_column), _ASKED)
+    return any(_differs_with_each(answered, before, changed, alike) for changed in changes)
+
+
 def _looked_up(frozen: FrozenModel, given: Sequence[Tensor], flow: Flow) -> Tensor | None:
     """The ids that were not followed, one behind the other; None where the model does not come so far."""
     with torch.no_grad(), LookedUp(flow.unfollowed) as seen:
@@ -99,10 +149,15 @@ def _changed(ids: Tensor, every: Tensor, order: torch.Generator, *, by_column: b
             yield [ids.masked_fill(where, others[k]) for k in chosen]
 
 
-def _differs_with_each(looked_up: Callable[[Tensor], Tensor | None], clean: Tensor, changed: list[Tensor]) -> bool:
+def _differs_with_each(
+    answered: Callable[[Tensor], Tensor | None],
+    clean: Tensor,
+    changed: list[Tensor],
+    alike: Callable[[Tensor, Tensor], bool] = torch.equal,
+) -> bool:
     answers = [clean]
     for ids in changed:
-        found = looked_up(ids)
-        if found is not None and not any(torch.equal(found, before) for before in answers):
+        found = answered(ids)
+        if found is not None and not any(alike(found, before) for before in answers):
             answers.append(found)
     return bool(changed) and len(answers) > min(_MASK_LIKE, len(changed))

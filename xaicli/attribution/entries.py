@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xaicli.attribution.computed_ids import computed_from
+from xaicli.attribution.computed_ids import Outputs, computed_from, read_besides
 from xaicli.attribution.flow import Flow, flow_of
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel
@@ -51,7 +51,7 @@ class Entry:
 
 
 def entries_of(
-    frozen: FrozenModel, given: GivenModel, batches: Sequence[Tensor]
+    frozen: FrozenModel, given: GivenModel, batches: Sequence[Tensor], outputs: Outputs
 ) -> tuple[tuple[Entry, ...], list[Tensor], Flow, list[str]]:
     """Where attributions are taken: at float inputs, and at the embedding of token ids.
 
@@ -59,6 +59,7 @@ def entries_of(
         frozen: The frozen copy; where it has other ways to look up ids than embeddings, it is changed to use those.
         given: The model itself.
         batches: All inputs, (sample, ...).
+        outputs: The numbers that count in what the model returns.
 
     Returns:
         The entries; the clean values there, (sample, ...) each; what way the inputs take; what to say of the others.
@@ -84,6 +85,8 @@ def entries_of(
         if position in tokens:
             if computed_from(frozen, batches, position, flow, tokens[position]):
                 raise _lost(name or known[position])
+            if read_besides(frozen, batches, position, outputs, tokens[position]):
+                raise _besides(name or known[position])
             lookups, point = _looked_up(frozen, batches, position, name or known[position], tokens[position])
             notes += _left_out(flow, position, name or known[position], lookups, x.shape)
             notes += _computed(flow, position, name or known[position], lookups)
@@ -288,4 +291,13 @@ def _lost(name: str) -> UsageError:
         "(sorted, added up with others, taken through a list or numpy)",
         hint="the ids that are looked up as they are would be explained and the others left out: compute those before "
         "the model and give them as an input of their own, forward(ids, computed)",
+    )
+
+
+def _besides(name: str) -> UsageError:
+    return UsageError(
+        f"forward reads {name} in another way beside the embeddings that look it up (one-hot codes, or the ids as "
+        "numbers)",
+        hint="the look-ups alone would be explained and the rest left out: use an nn.Embedding, or table[ids], in "
+        "place of one_hot(ids) @ table; give numbers as an input of their own of floats, forward(ids, numbers)",
     )

@@ -279,25 +279,43 @@ class KeptCalls(TorchFunctionMode):
 
     Args:
         names: The functions, as `name_of` names them.
-        calls: Which of their calls, counted together.
+        calls: Which of their calls, counted together; None for all.
 
     Attributes:
         found: {call: its answer}.
     """
 
-    def __init__(self, names: Collection[str], calls: Iterable[int]) -> None:
+    def __init__(self, names: Collection[str], calls: Iterable[int] | None = None) -> None:
         super().__init__()
         self.found: dict[int, Tensor] = {}
-        self._names, self._wanted, self._calls = names, frozenset(calls), 0
+        self._names, self._wanted, self._calls = names, None if calls is None else frozenset(calls), 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if name_of(func) in self._names:
             self._calls += 1
-            if self._calls - 1 in self._wanted:
+            if self._wanted is None or self._calls - 1 in self._wanted:
                 self.found[self._calls - 1] = result
                 return result.clone()  # What is kept must not meet an in-place operation.
         return result
+
+
+class Replayed(TorchFunctionMode):
+    """Embeddings answer as they did in another pass, whatever they are asked.
+
+    Args:
+        answers: {call: what it answered}.
+    """
+
+    def __init__(self, answers: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self._answers, self._calls = answers, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if name_of(func) in EMBEDDINGS:
+            self._calls += 1
+            return self._answers[self._calls - 1].clone()
+        return func(*args, **(kwargs or {}))
 
 
 class LookedUp(TorchFunctionMode):

@@ -197,7 +197,7 @@ def prepare(
     answers = given.answers(outputs)
     frozen, hooked = _held_against(given, twin, outputs, answers, on)
     batches = [as_input(x, frozen.dtype).to(on) for x in tensors]
-    entries, points, flow, notes = entries_of(frozen, given, batches)
+    entries, points, flow, notes = entries_of(frozen, given, batches, outputs)
     among = categories_in(given, flow, batches)
     valid = _valid(head, given, batches, answers)
     values = answers.to(on)
