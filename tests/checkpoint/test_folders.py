@@ -154,3 +154,49 @@ def test_a_mask_beside_the_ids_reaches_the_model_of_a_folder(tmp_path: Path, cap
     np.testing.assert_allclose([row["top_prob"] for row in answer["rows"]], own, atol=1e-5)
     assert (own - unmasked).abs().max() > 1e-3
     assert any("weight of" in note and "not used" in note for note in answer["warnings"])
+
+
+BESIDE = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "sampler.bin", "training_args.bin")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "pytorch_model_fsdp.bin"])
+def test_a_folder_of_a_trainer_is_its_one_file_of_weights(tmp_path: Path, name: str) -> None:
+    model = nn.Linear(4, 2)
+    folder = tmp_path / "checkpoint-20"
+    folder.mkdir()
+    _saved(model.state_dict(), folder / name)
+    for other in BESIDE:
+        torch.save({"state": {0: {"exp_avg": torch.ones(2, 4)}}}, folder / other)
+    torch.save({"cpu": torch.zeros(4)}, folder / "rng_state.pth")
+    (folder / "trainer_state.json").write_text('{"epoch": 2.0}')
+    loaded = load_checkpoint(folder, arch=lambda: nn.Linear(4, 2))
+    assert torch.equal(loaded.model.weight, model.weight)  # type: ignore[arg-type]
+    assert loaded.facts.path == folder / name
+    (folder / "model_1.safetensors").write_bytes((folder / name).read_bytes())
+    with pytest.raises(XaiError, match="without config") as caught:
+        load_checkpoint(folder, arch=lambda: nn.Linear(4, 2))
+    assert "model_1.safetensors" in caught.value.hint
+
+
+def test_parts_of_ranks_are_told_unless_the_weights_lie_whole_beside_them(tmp_path: Path) -> None:
+    model = nn.Linear(4, 2)
+    (tmp_path / "global_step10").mkdir()
+    (tmp_path / "zero_to_fp32.py").write_text("")
+    with pytest.raises(XaiError, match="a DeepSpeed checkpoint"):
+        load_checkpoint(tmp_path, arch=lambda: nn.Linear(4, 2))
+    _saved(model.state_dict(), tmp_path / "model.safetensors")
+    loaded = load_checkpoint(tmp_path, arch=lambda: nn.Linear(4, 2))
+    assert torch.equal(loaded.model.weight, model.weight)  # type: ignore[arg-type]
+    parts = tmp_path / "fsdp"
+    (parts / "pytorch_model_fsdp_0").mkdir(parents=True)
+    torch.save({}, parts / "optimizer.bin")
+    with pytest.raises(XaiError, match=r"accelerate \(FSDP\)") as caught:
+        load_checkpoint(parts, arch=lambda: nn.Linear(4, 2))
+    assert f"dcp_to_torch {parts}/pytorch_model_fsdp_0 model.pt" in caught.value.hint
+
+
+def test_an_epoch_of_minus_one_is_none(tmp_path: Path) -> None:
+    model = nn.Linear(4, 2)
+    torch.save({"epoch": -1, "step": 7, "model": model.state_dict()}, tmp_path / "last.pt")
+    facts = load_checkpoint(tmp_path / "last.pt", arch=lambda: nn.Linear(4, 2)).facts
+    assert (facts.epoch, facts.step) == (None, 7)

@@ -85,10 +85,10 @@ def entries_of(
         if position in tokens:
             if computed_from(frozen, batches, position, flow, tokens[position]):
                 raise _lost(name or known[position])
-            if read_besides(frozen, batches, position, outputs, tokens[position]):
-                raise _besides(name or known[position])
             lookups, point = _looked_up(frozen, batches, position, name or known[position], tokens[position])
             notes += _left_out(flow, position, name or known[position], lookups, x.shape)
+            if read_besides(frozen, batches, position, outputs, tokens[position]):
+                raise _besides(name or known[position])
             notes += _computed(flow, position, name or known[position], lookups)
             mask = _attention_mask(position, known, batches)
             entries.append(Entry(name, position, lookups, mask=mask))

@@ -18,6 +18,17 @@ _LARGEST_FILE = 256 * 2**30
 _LARGEST_HEADER = 100 * 2**20
 _LARGEST_INDEX = 100 * 2**20
 _SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pt2", ".safetensors", ".bin"})
+_BESIDE = (
+    "training_args",
+    "optimizer",
+    "scheduler",
+    "scaler",
+    "sampler",
+    "rng_state",
+    "random_states",
+    "dl_state_dict",
+)
+"""How the files begin that the trainers of transformers and accelerate save beside the weights."""
 _PICKLED_INDEX = ".bin.index.json"
 _INDEXES = (".safetensors.index.json", _PICKLED_INDEX)
 """What the index of several files is called: of safetensors, or of what `torch.save` writes."""
@@ -77,9 +88,9 @@ def only_file(path: Path) -> Path:
     """The one file of weights in a folder that holds nothing else which says what it is; any other path as it is."""
     if not path.is_dir() or (path / "config.json").is_file() or _indexes(path):
         return path
-    if any(any(path.glob(mark)) for mark, *_ in _FOLDERS):
+    if _of_another_kind(path) is not None:
         return path
-    found = [part for part in path.iterdir() if part.suffix in _SUFFIXES and part.is_file()]
+    found = _weights_in(path)
     return found[0] if len(found) == 1 else path
 
 
@@ -87,9 +98,14 @@ def pickled_in(folder: Path) -> Path | None:
     """The weights that `torch.save` wrote into a folder without safetensors: a file, or the index of several."""
     if any(folder.glob("*.safetensors")):
         return None
-    found = [*folder.glob(f"*{_PICKLED_INDEX}")] or [p for p in folder.iterdir() if p.suffix in _SUFFIXES]
-    weights = [p for p in found if not p.name.startswith(("training_args", "optimizer", "scheduler", "rng_state"))]
+    weights = [*folder.glob(f"*{_PICKLED_INDEX}")] or _weights_in(folder)
     return weights[0] if len(weights) == 1 else None
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """The files that may hold a model's weights, without what trainers save beside them."""
+    found = [part for part in folder.iterdir() if part.suffix in _SUFFIXES and part.is_file()]
+    return sorted(part for part in found if not part.name.startswith(_BESIDE)) or found
 
 
 def shards(path: Path) -> list[Path]:
@@ -157,9 +173,9 @@ def _check_path(path: Path) -> None:
 
 
 def _folder_form(path: Path) -> Container:
-    for mark, what, hint in _FOLDERS:
-        if any(path.glob(mark)):
-            raise XaiError(f"{path} is {what}", hint=hint.format(path=str(path)))
+    if (other := _of_another_kind(path)) is not None:
+        what, hint = other
+        raise XaiError(f"{path} is {what}", hint=hint.format(path=str(path)))
     if (path / "config.json").is_file():
         if _indexes(path):
             shards(path)
@@ -171,6 +187,21 @@ def _folder_form(path: Path) -> Container:
     raise XaiError(f"{path} is a folder without config.json", hint=hint)
 
 
+def _of_another_kind(folder: Path) -> tuple[str, str] | None:
+    """What a folder is that is none of weights, and the way out."""
+    for mark, what, hint in _FOLDERS:
+        if any(folder.glob(mark)):
+            # A trainer may gather the weights of all ranks and save them whole, beside the parts it goes on from.
+            whole = mark in _PARTS and any((folder / name).is_file() for name in _WHOLE)
+            return None if whole else (what, hint)
+    return None
+
+
+_PARTS = ("zero_to_fp32.py", "pytorch_model_fsdp_*")
+"""Marks of parts that the weights may lie beside."""
+_WHOLE = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
+"""The weights as transformers and accelerate call them."""
+
 _FOLDERS = (
     (
         "adapter_config.json",
@@ -181,6 +212,11 @@ _FOLDERS = (
         ".metadata",
         "a distributed checkpoint of torch (FSDP), in parts of each rank",
         "python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} model.pt",
+    ),
+    (
+        "pytorch_model_fsdp_*",
+        "a checkpoint of accelerate (FSDP), whose weights lie in parts of each rank",
+        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path}/pytorch_model_fsdp_0 model.pt",
     ),
     (
         "zero_to_fp32.py",

@@ -342,7 +342,8 @@ def training_facts(content: object, key: str) -> dict[str, Any]:
         return {"kind": Kind.STATE_DICT}
     kind = Kind.LIGHTNING if "pytorch-lightning_version" in content else Kind.TRAINING_DICT
     numbers = {name: content.get(name) for name in ("epoch", "global_step", "step", "iteration")}
-    integers = {name: value for name, value in numbers.items() if type(value) is int}
+    # -1 says of a training that it is over, or has not begun.
+    integers = {name: value for name, value in numbers.items() if type(value) is int and value >= 0}
     step = next((integers[name] for name in ("global_step", "step", "iteration") if name in integers), None)
     return {"kind": kind, "epoch": integers.get("epoch"), "step": step}
 
