@@ -15,7 +15,7 @@ from tests.report_answers import labels_result, samples_result
 from xaicli.answer import Counts
 from xaicli.render.blocks import spark
 from xaicli.render.terminal import as_text, show
-from xaicli.render.text import averaged, printable, sparkline, told_apart
+from xaicli.render.text import averaged, clipped, printable, sparkline, told_apart
 from xaicli.report.charts import MatrixChart
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 
@@ -346,3 +346,20 @@ def test_a_wide_name_is_cut_to_the_columns_it_takes(name: str) -> None:
     assert all(text in shown for text in ("1,234", "▁▅█", "a label"))
     assert max(map(cell_len, shown.splitlines())) <= 80
     assert len({line.split()[2] for line in shown.splitlines() if line.startswith("max 1")}) == 3
+
+
+def test_huge_texts_are_told_by_their_ends_before_anything_walks_through_them() -> None:
+    """Two that differ in the middle alone stay two, and nothing counts the columns of ten megabytes."""
+    one, other = "a" * 5_000_000 + "x" + "b" * 5_000_000, "a" * 5_000_000 + "y" + "b" * 5_000_000
+    short = clipped([one, other, "z"])
+    assert short["z"] == "z"
+    assert all(len(text) <= 4_010 and text.startswith("aaa") for text in (short[one], short[other]))
+    told = told_apart([one, other, "z"], 20)
+    assert len(set(told.values())) == 3
+    assert told["z"] == "z"
+    assert printable(one, limit=9) == "aaaa…bbbb"
+    table = Table("t", "", (Column("id"), Column("text"), Column("n", Cell.INTEGER)), ((1, one, 3), (2, other, 4)))
+    shown = as_text(report_of(table))
+    lines = [line.split() for line in shown.splitlines() if line.strip().startswith(("1", "2"))]
+    assert [line[-1] for line in lines] == ["3", "4"]
+    assert lines[0][1] != lines[1][1]

@@ -6,7 +6,7 @@ import io
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from xaicli.answer import Counts
-from xaicli.render.text import message, printable, sparkline, told_apart
+from xaicli.render.text import clipped, message, printable, sparkline, told_apart
 from xaicli.report import numbers
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone, along
 from xaicli.report.model import (
@@ -210,6 +210,7 @@ def _numbers(chart: BarChart | MatrixChart) -> Table:
 def _table(table: Table, out: Console, of: str) -> None:
     if table.title and table.title != of:
         out.print(_text(table.title, "bold"))
+    table = _with_clipped_texts(table)
     shown = table.rows[: table.terminal_rows]
     headings = [_Heading(column.title, column.cell) for column in table.columns]
     bounds = [_common_range(table, index) for index in range(len(table.columns))]
@@ -233,6 +234,22 @@ def _table(table: Table, out: Console, of: str) -> None:
         out.print(_text(f"and {' and '.join(more)}: --format csv or --json has all", "dim"))
     if table.note:
         out.print(_text(table.note, "dim"))
+
+
+def _with_clipped_texts(table: Table) -> Table:
+    """The table with the ends of huge texts, a fact of megabytes say, in their place."""
+    said = clipped(
+        v.text if isinstance(v, Link) else v for row in table.rows for v in row if isinstance(v, (str, Link))
+    )
+    if all(text is short for text, short in said.items()):
+        return table
+    rows = tuple(
+        tuple(
+            replace(v, text=said[v.text]) if isinstance(v, Link) else said[v] if isinstance(v, str) else v for v in row
+        )
+        for row in table.rows
+    )
+    return replace(table, rows=rows)
 
 
 def _layout(

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from xaicli.report.numbers import cut_apart
 from xaicli.words import spelled
 
+_HUGE = 4_000
+"""No place shows so many characters: of a longer text its ends stand for it, before anything walks through it."""
 _HIDDEN = {"Cc", "Cf", "Co", "Zl", "Zp"}
 
 
@@ -21,6 +23,8 @@ def printable(text: str, *, limit: int = 0) -> str:
         limit: The longest result in characters; 0 for no limit. What is longer loses its middle: names of samples
             often differ at the end.
     """
+    if limit and len(text) > _HUGE + 2 * limit:
+        text = f"{text[: limit + _HUGE // 2]}{text[-limit - _HUGE // 2 :]}"  # what is between is left out anyway
     kept = text
     if not text.isprintable():
         kept = "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else "�" for c in spelled(text))
@@ -40,6 +44,23 @@ def message(kind: str, text: str) -> str:
     return f"{kind}: " + printable(text).replace("\n", "\n  ")
 
 
+def clipped(texts: Iterable[str]) -> dict[str, str]:
+    """What stands for each of some texts: itself, or the ends of a huge one, numbered where another has the same."""
+    taken: set[str] = set()
+    found: dict[str, str] = {}
+    for text in dict.fromkeys(texts):
+        short = text
+        if len(text) > _HUGE:
+            half, number = _HUGE // 2, 1
+            short = ends = f"{text[:half]}…{text[-half + 1 :]}"
+            while short in taken:
+                number += 1
+                short = f"{ends}~{number}"
+            taken.add(short)
+        found[text] = short
+    return found
+
+
 def told_apart(
     names: Iterable[str], limit: int, *, among: Iterable[str] = (), longest: int | None = None
 ) -> dict[str, str]:
@@ -52,12 +73,14 @@ def told_apart(
         longest: The longest result in characters; None for as long as it takes.
     """
     wanted = list(dict.fromkeys(names))
+    ends = clipped((*wanted, *among))
     shown: dict[str, str] = {}
-    for text, several in _by_look(dict.fromkeys((*wanted, *among))).items():
+    for text, several in _by_look(dict.fromkeys(ends.values())).items():
         # Two that differ in what cannot be shown alone are spelled out.
         shown |= {name: text if len(several) == 1 else _spelled(name) for name in several}
-    short = cut_apart([shown[name] for name in wanted], limit, among=shown.values(), longest=longest)
-    return {name: short[shown[name]] for name in wanted}
+    told = {name: shown[ends[name]] for name in wanted}
+    short = cut_apart(told.values(), limit, among=shown.values(), longest=longest)
+    return {name: short[told[name]] for name in wanted}
 
 
 def _by_look(names: Iterable[str]) -> dict[str, list[str]]:
