@@ -693,6 +693,11 @@ def test_the_first_batches_of_a_training_stand_and_have_not_jumped(tmp_path, cap
     assert main(["findings", str(tmp_path / "run"), "--json"]) == 0
     rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["finding"] == "spike"]
     assert [" at step 120," in row["reason"] for row in rows] == [True]
+    # Every fifth batch has the same samples, the very first one, too.
+    assert {sample["sample_id"] for sample in spikes[120]["samples"]} <= set(range(8))
+    jumped = [step for step in spikes if step > 9 and step % 5 == 0 and step != 120]
+    assert [sample["also_in"] for sample in spikes[120]["samples"]] == [jumped] * len(spikes[120]["samples"])
+    assert "also in the spikes" not in rows[0]["reason"]
 
 
 def test_a_condition_that_no_row_meets_is_said(recorded, capsys):

@@ -316,6 +316,18 @@ def test_a_live_run_and_a_table_know_them(tmp_path):
     assert rows[0]["facts"] == {"source": "b"}
 
 
+def test_a_table_whose_rows_say_no_sample_says_that_it_shows_no_facts(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+        run.log_facts([1, 2], source=["a", "b"])
+        run.add_metrics_data({"example_id": [0, 1], "score": [0.5, 0.25]}, name="scores")
+    run = xaicli.open_run(tmp_path / "run")
+    found = run.samples(table="scores")
+    assert "facts" not in found.data.columns
+    assert [said for said in found.answer.warnings if "say example_id: none are shown" in said]
+    assert not run.samples(table="scores", no_facts=True).answer.warnings
+
+
 def test_info_and_sql_tell_of_facts(recorded, capsys):
     found = {row["fact"]: row for row in asked(capsys, "info", recorded)["facts"]}
     assert found["camera"] == {"fact": "camera", "type": "string", "samples": N, "values": 3}

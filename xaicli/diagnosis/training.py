@@ -434,6 +434,7 @@ class _Contents:
         training: Where they are from.
         rows: Their rows, with epoch, step and rank.
         spiked: Which of the batches are spikes: epoch, step, rank.
+        jumped: Those of them that do not merely stand at a training's start.
         scalars: What was logged beside the batches.
         again: Whether the steps of the batches start again with the epochs.
     """
@@ -441,6 +442,7 @@ class _Contents:
     training: _Training
     rows: pl.DataFrame
     spiked: pl.DataFrame
+    jumped: pl.DataFrame
     scalars: ScalarsBeside
     again: bool
     _mixes: dict[tuple[Any, ...], list[dict[str, Any]]] = field(default_factory=dict)
@@ -469,7 +471,8 @@ class _Contents:
         rows = pl.concat(parts) if parts else pl.DataFrame()
         moments = training.moments(logged)
         scalars = ScalarsBeside.of(training.reader, training.pair, moments)
-        return cls(training, rows, spikes, scalars, start_again(moments))
+        jumped = batches.filter(pl.col("is_spike") & ~pl.col(_AT_START)).select(_BATCH)
+        return cls(training, rows, spikes, jumped, scalars, start_again(moments))
 
     def of_batch(self, batch: Mapping[str, Any]) -> pl.DataFrame:
         """The rows of a batch by their share of its loss."""
@@ -502,11 +505,11 @@ class _Contents:
         return {row.pop(SAMPLE_ID): {name: value for name, value in row.items() if value is not None} for row in rows}
 
     def _spikes_of(self, ids: pl.Series, batch: Mapping[str, Any]) -> dict[Any, list[tuple[int, int]]]:
-        """The epochs and steps of the other spikes that samples stood in."""
+        """The epochs and steps of the other spikes that samples stood in, but for those of a training's start."""
         here = pl.all_horizontal(pl.col(key) == batch[key] for key in _BATCH)
         among = self.rows.filter(pl.col(SAMPLE_ID).is_in(ids.implode()) & ~here)
         found: dict[Any, list[tuple[int, int]]] = {sample: [] for sample in ids}
-        stood = among.join(self.spiked, on=_BATCH, how="semi").select(SAMPLE_ID, EPOCH, STEP).unique()
+        stood = among.join(self.jumped, on=_BATCH, how="semi").select(SAMPLE_ID, EPOCH, STEP).unique()
         for sample, epoch, step in stood.sort(EPOCH, STEP).iter_rows():
             found[sample].append((epoch, step))
         return found

@@ -135,7 +135,10 @@ def table_samples(
     found_rows = pl.concat([part.rows for part in found])
     told = answer(reader, replace(selection, warnings=(*selection.warnings, *said)), asked, found_rows, counts, more)
     told = with_names(told, held, selection)
-    return with_facts(told, reader) if held.by_sample else told
+    if held.by_sample or not reader.facts.names:
+        return with_facts(told, reader) if held.by_sample else told
+    lacks = f"facts are known by sample_id, and the rows of {held.described} say example_id: none are shown"
+    return replace(told, warnings=(*told.warnings, lacks))
 
 
 class _Table:
