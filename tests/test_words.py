@@ -96,3 +96,50 @@ def test_a_line_of_a_table_tells_empty_text_from_what_is_missing() -> None:
     assert words.csv_line(["", None, 0, False, -1.5, "a"]) == '"",,0,False,-1.5,a\r\n'
     assert words.csv_line(["=1+1", "-3", 'say "a,b"', "two\nlines"]) == '\'=1+1,-3,"say ""a,b""","two\nlines"\r\n'
     assert words.csv_line([None]) == '""\r\n', "a line of nothing is a line"
+
+
+@pytest.mark.parametrize(
+    ("share", "whole", "tenths"),
+    [
+        (0.0, "0 %", "0.0 %"),
+        (0.0004, "0.04 %", "0.04 %"),
+        (2e-9, "<0.01 %", "<0.001 %"),
+        (0.05, "5 %", "5.0 %"),
+        (-0.0004, "-0.04 %", "-0.04 %"),
+        (0.996, "99.6 %", "99.6 %"),
+        (0.9996, "99.96 %", "99.96 %"),
+        (0.9999999, ">99.99 %", ">99.999 %"),
+        (1.0 - 1e-12, "100 %", "100.0 %"),  # rounding alone keeps it from all
+        (1.0, "100 %", "100.0 %"),
+        (None, "–", "–"),
+    ],
+)
+def test_what_is_not_quite_nothing_or_all_reads_as_neither(share: float | None, whole: str, tenths: str) -> None:
+    assert (words.percent(share), words.percent(share, 1)) == (whole, tenths)
+
+
+@pytest.mark.parametrize(
+    ("share", "said", "tight"),
+    [
+        (0.9993, "0.999", ">0.99"),
+        (0.9999999, ">0.9999", ">0.99"),
+        (0.0004, "0.0004", "<0.01"),
+        (0.97, "0.97", "0.97"),
+        (-0.9993, "-0.999", "<-0.99"),
+        (1.0, "1.00", "1.00"),
+        (0.0, "0.00", "0.00"),
+    ],
+)
+def test_a_part_of_one_reads_as_one_only_where_it_is(share: float, said: str, tight: str) -> None:
+    assert (words.fraction(share), words.fraction(share, further=0)) == (said, tight)
+    assert words.fraction(0.4996, bounds=(0.5,)) == "0.4996"
+
+
+@given(st.floats(-1, 1), st.integers(0, 3), st.integers(0, 3))
+def test_a_share_is_said_to_its_last_digit(share: float, decimals: int, further: int) -> None:
+    said = words.fraction(share, decimals, further=further)
+    number, step = float(said.lstrip("<>")), 10.0**-decimals
+    assert abs(number - share) <= step
+    assert not said.startswith("<") or share < number
+    assert not said.startswith(">") or share > number
+    assert all(number != bound or said[0] in "<>" or abs(share - bound) <= 1e-9 for bound in (0, 1, -1))

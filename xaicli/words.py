@@ -6,6 +6,7 @@ Also how text stands in a cell of CSV, and numbers in words. Standard library on
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -312,9 +313,45 @@ def parts_between(bounds: Sequence[str], between: Sequence[str] = ()) -> list[st
     return [f"up to {bounds[0]}", *inner, f"above {bounds[-1]}"]
 
 
-def percent(share: float, decimals: int = 0) -> str:
-    """A share in words: "5 %" of 0.05."""
-    return f"{100 * share:.{decimals}f} %"
+_REACHED = 1e-9
+"""What part of a whole lies between a share and nothing or all where rounding alone keeps it from them."""
+
+
+def percent(share: float | None, decimals: int = 0, *, absent: str = "–") -> str:
+    """A share in words: "5 %" of 0.05; "99.96 %", never "100.0 %", of what is not quite all.
+
+    Args:
+        share: The part of a whole; negative for a difference of two.
+        decimals: How many it has, and up to two more where it would else read as nothing or as all.
+        absent: What is said where there is none.
+    """
+    return absent if share is None else _short_of(share, decimals, 100.0, 2) + " %"
+
+
+def fraction(share: float, decimals: int = 2, *, further: int = 2, bounds: Sequence[float] = ()) -> str:
+    """A probability, a correlation or another part of one: "0.97", and "0.9993", never "1.00", of what is less.
+
+    Args:
+        share: The number, from -1 to 1.
+        decimals: How many it has.
+        further: How many more it has at most where it would else read as a bound; then it is "<0.01" or ">0.99".
+        bounds: Other numbers than 0, 1 and -1 that it must not read as.
+    """
+    return _short_of(share, decimals, 1.0, further, bounds)
+
+
+def _short_of(share: float, decimals: int, whole: float, further: int, bounds: Sequence[float] = ()) -> str:
+    """A part of a whole that reads as a bound only where it is one."""
+    value = whole * share
+    crossed = [whole * bound for bound in (0.0, 1.0, -1.0, *bounds) if abs(share - bound) > _REACHED]
+    said = ""
+    for places in range(decimals, decimals + further + 1):
+        said = f"{value:.{places}f}"
+        if float(said) not in crossed:
+            return said if float(said) else said.lstrip("-")
+    bound, least = float(said), 10.0 ** -(decimals + further)
+    inner = bound + math.copysign(least, value - bound)
+    return f"{'<' if inner > bound else '>'}{inner:.{decimals + further}f}"
 
 
 def ordinal(number: int) -> str:

@@ -18,6 +18,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.queries.compare import Comparison
 from xaicli.queries.scalars import SCHEMA
 from xaicli.render.figure import draw
+from xaicli.render.terminal import as_text
 from xaicli.report.charts import Image, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report, label_charts, mean_chart, sample_chart
 from xaicli.report.datamap import dynamics_report
@@ -508,3 +509,11 @@ def test_embeddings_that_are_not_finite_are_no_points(tmp_path: Path) -> None:
     assert len(chart.x) == 2
     (text,) = embedding_blocks(answer, "a", answer.data.filter(~pl.col("x").is_finite()), Names())
     assert text == Text("No sample has a finite embedding.", Tone.FAINT)
+
+
+def test_why_there_is_nothing_is_said_once(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], m=[math.nan, math.nan], mode="eval", epoch=1)
+    report = xaicli.open_run(tmp_path / "run").labels(metric="m").report
+    said = "No label has a finite m: what was recorded is NaN or infinite."
+    assert (report.sentence, as_text(report, 200).count(said)) == (said, 1)

@@ -27,7 +27,7 @@ from xaicli.report.charts import LineChart, Multiples, Series
 from xaicli.report.info import runs_report
 from xaicli.report.labels import labels_report
 from xaicli.report.model import Card, Cell, Column, Gallery, Link, Report, Section, Table
-from xaicli.report.numbers import column, cut_apart, exact, shorts
+from xaicli.report.numbers import column, cut_apart, exact, short, shorts
 from xaicli.report.page import Page
 from xaicli.report.samples import blocks, sentence, subjects
 
@@ -472,3 +472,11 @@ def test_times_places_and_keys_are_told_apart_on_cards_in_tables_and_when_sorted
         assert all(f">{told}</td>" in shown for told in row)
     keys = [float(key) for key in re.findall(r'class="num" data-v="([^"]+)"', shown)]
     assert {float(np.float32(i / 7)) for i in range(1, n)} <= set(keys)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "said"),
+    [(0.9993, 2, "0.9993"), (0.99996, 4, "0.99996"), (-0.99996, 4, "-0.99996"), (1.0, 4, "1"), (1 - 1e-12, 4, "1")],
+)
+def test_a_number_below_one_reads_as_one_only_where_it_is(value: float, digits: int, said: str) -> None:
+    assert short(value, digits) == said

@@ -187,7 +187,7 @@ def test_numbers_are_neither_right_nor_wrong(tmp_path: Path) -> None:
     for question in ("samples", "report"):
         result = getattr(open_run(folder), question)(max=3, min=3)
         assert "wrong" not in result.report.sentence
-        assert not any("predicted as labelled" in text for text in figures(result.report))
+        assert not any("as labelled" in text for text in figures(result.report))
         assert {card.verdict for card in cards(result).values()} == {""}
         assert any("0.3333 → 67" in line for card in cards(result).values() for line in card.lines)
 

@@ -93,7 +93,7 @@ def test_a_row_a_sample_with_each_map_and_the_overlay() -> None:
     assert grid.rows[1].lines == ("label cat (0.25)", "predicted owl")
     assert (grid.rows[0].wrong, grid.rows[1].wrong[:10]) == ("", "predicted ")
     assert grid.rows[1].wrong in grid.rows[1].lines
-    assert grid.rows[0].panels[1].lines == ("delta 0.01", "agreement 0.9")
+    assert grid.rows[0].panels[1].lines == ("delta 0.01", "agreement 0.90")
 
 
 def test_what_a_sample_is_stands_beside_its_map_and_is_not_marked_as_wrong() -> None:

@@ -65,12 +65,11 @@ def sniff(path: Path) -> Container:
         return _folder_form(path)
     with path.open("rb") as file:
         head = file.read(1024)
-    if head.startswith(MAGIC):
-        try:
-            with Archive.open(path) as archive:
-                return _zip_form(archive)
-        except RefusedError as error:
-            raise _other_zip(path) or error from None
+        if head.startswith(MAGIC):
+            try:
+                return _zip_form(Archive(file, path))
+            except RefusedError as error:
+                raise _other_zip(path) or error from None
     if path.name.endswith(_INDEXES):
         return Container.TORCH if path.name.endswith(_PICKLED_INDEX) else Container.SHARDS
     if len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER:

@@ -54,15 +54,18 @@ def read_torch(path: Path) -> TorchContent:
     if path.is_dir() or path.suffix == ".json":
         return _read_shards(path)
     with path.open("rb") as file:
-        head = file.read(512)
+        return _read_file(file, path)
+
+
+def _read_file(file: IO[bytes], path: Path) -> TorchContent:
+    head = file.read(512)
     try:
         if head.startswith(b"PK"):
-            return _read_zip(path)
+            return _read_zip(Archive(file, path), path)
         if not head.startswith(b"\x80") and tarfile.is_tarfile(path):
             return _read_tar(path)
-        n_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            return _read_stream(file, n_bytes, partial(_part_of_file, path), 0)
+        file.seek(0)
+        return _read_stream(file, path.stat().st_size, partial(_part_of_file, path), 0)
     except CallsCodeError as error:
         raise refused(path, f"a pickle that runs code when it is read: {error}", hint=convert_hint(path)) from error
     except TooLargeError as error:
@@ -83,14 +86,13 @@ def _read_shards(path: Path) -> TorchContent:
     return TorchContent(together, unknown)
 
 
-def _read_zip(path: Path) -> TorchContent:
-    with Archive.open(path) as archive:
-        member = archive.members["data.pkl"]
-        if member.size > _LARGEST_PICKLE:
-            raise refused(path, f"a description of {member.size:,} bytes (data.pkl)")
-        data = archive.read("data.pkl")
-        order = archive.read("byteorder").decode("ascii", "replace") if "byteorder" in archive.members else "little"
-        places = {name: archive.place(name) for name in archive.members if name.startswith("data/")}
+def _read_zip(archive: Archive, path: Path) -> TorchContent:
+    member = archive.members["data.pkl"]
+    if member.size > _LARGEST_PICKLE:
+        raise refused(path, f"a description of {member.size:,} bytes (data.pkl)")
+    data = archive.read("data.pkl")
+    order = archive.read("byteorder").decode("ascii", "replace") if "byteorder" in archive.members else "little"
+    places = {name: archive.place(name) for name in archive.members if name.startswith("data/")}
     storages: dict[str, Storage] = {}
     opened = _OpenedOnce(path)
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID
+from xaicli.words import percent
 
 MISSING, EXTRA = "missing", "extra"
 """What may be wrong with a class of a sample: it should be in its label, or should not."""
@@ -43,8 +44,8 @@ def doubt_in_words(row: Mapping[str, Any]) -> str:
     """Why a class is doubted, after its name and "is": of a row of `doubted`."""
     times = f"{row['times']} of {row['n_obs']} times"
     if row["doubt"] == MISSING:
-        return f"not in the label, but predicted {times}; such a prediction is right in {100 * row['trusted']:.0f} %"
-    return f"in the label, but not predicted {times}; such a label is found in {100 * row['trusted']:.0f} %"
+        return f"not in the label, but predicted {times}; such a prediction is right in {percent(row['trusted'])}"
+    return f"in the label, but not predicted {times}; such a label is found in {percent(row['trusted'])}"
 
 
 def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:

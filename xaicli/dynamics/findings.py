@@ -26,7 +26,7 @@ from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
-from xaicli.words import distinct, how_often, ordinal
+from xaicli.words import distinct, fraction, how_often, ordinal
 
 
 class Finding(StrEnum):
@@ -190,7 +190,7 @@ def findings_of_objects(told: Answer) -> Answer:
             }
         )
     for row in _listed(told.extra["worst"]):
-        overlap = "" if row["mean_iou"] is None else f", mean IoU {row['mean_iou']:.2f}"
+        overlap = "" if row["mean_iou"] is None else f", mean IoU {fraction(row['mean_iou'])}"
         past = [one["fp"] + one["fn"] for one in row["history"]]
         true = row["tp"] + row["fn"]
         said = f"{row['fn']} of {true} {'object' if true == 1 else 'objects'} missed, {row['fp']} made up{overlap}"
@@ -317,14 +317,14 @@ def _ranked(frame: pl.DataFrame, by: str, top: int, reason: Callable[[dict[str, 
 
 def _ambiguous(row: dict[str, float]) -> str:
     return (
-        f"the probability of its label swings: {row['confidence']:.2f} on average, "
+        f"the probability of its label swings: {fraction(row['confidence'])} on average, "
         f"standard deviation {row['variability']:.2f} over {row['n_obs']} observations"
     )
 
 
 def _ambiguous_text(row: dict[str, float]) -> str:
     return (
-        f"the probability of its tokens, their geometric mean, swings: {row['confidence']:.2f} on average, "
+        f"the probability of its tokens, their geometric mean, swings: {fraction(row['confidence'])} on average, "
         f"standard deviation {row['variability']:.2f} over {row['n_obs']} observations"
     )
 

@@ -25,7 +25,7 @@ from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import DS_ID, EL2N, EPOCH, LABEL, MODE, PROBS, SAMPLE_ID, Mode
-from xaicli.words import percent
+from xaicli.words import fraction, percent
 
 Labels = NDArray[np.int64]
 Probs = NDArray[np.floating]
@@ -269,8 +269,8 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, held: Probabiliti
     names = LabelNames.of_predictions(reader, selection)
     spelt = _spelt(suggested, held.label.dtype, reader)
     reasons = [
-        f"predicted {names[other]} with probability {float(held.probs[row, number]):.2f}, against {1 - score:.2f} for "
-        f"its label, at epoch {held.epoch}"
+        f"predicted {names[other]} with probability {fraction(float(held.probs[row, number]))}, against "
+        f"{fraction(1 - score)} for its label, at epoch {held.epoch}"
         for row, number, other, score in zip(found, suggested, spelt, scores, strict=True)
     ]
     columns = {

@@ -37,6 +37,7 @@ from xaicli.report.model import (
     Text,
     Views,
 )
+from xaicli.words import fraction
 
 if TYPE_CHECKING:
     from xaicli.render.figure import Chart, Pictures
@@ -204,7 +205,7 @@ class Blocks:
         words += [element("span", texts[line]) for line in card.lines]
         facts = _facts(card.facts, texts) if card.facts else ""
         inside = element("div", *words, _links(card.links), class_="words"), facts, spark(card.sparkline, fill=True)
-        picture: object = element("span", class_="picture tile") if pictured else ""
+        picture: object = element("span", "no picture", class_="picture tile") if pictured else ""
         if card.image is not None and not self._no_images:
             pixels = " pixels" if card.image.width * card.image.height <= LOSSLESS_PIXELS else ""
             picture = element("img", class_=f"picture{pixels}", src=data_uri(card.image), alt=card.image.alt)
@@ -396,7 +397,8 @@ def _probability(name: str, shown: str, value: float, tone: Tone) -> tuple[Marku
         f'<rect width="{width}" height="8" rx="1"/></svg>'
     )
     whole = printable(name, limit=_SHOWN)
-    return element("span", shown, title=whole if whole != shown else ""), bar, element("span", f"{value:.2f}")
+    said = fraction(value, further=0)
+    return element("span", shown, title=whole if whole != shown else ""), bar, element("span", said)
 
 
 def _tenths(strength: float) -> int:

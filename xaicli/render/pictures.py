@@ -25,6 +25,7 @@ from xaicli.render.canvas import (
 )
 from xaicli.report.charts import BarChart, Image, LineChart
 from xaicli.report.model import FIXED, MapGrid, MapPanel, MapRow
+from xaicli.words import fraction
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pillow
@@ -212,7 +213,7 @@ def _words(brush: _Brush, row: MapRow, top: float) -> None:
     for number, (text, value, _) in enumerate(row.probabilities):
         y = top + 10 + 12 * (len(row.lines) + 1.6 + number)
         brush.write(14, y, name(text, 16), _TEXT - 0.5, "muted")
-        brush.write(_WORDS - 16, y, f"{value:.2f}", _TEXT - 0.5, "muted", at="r")
+        brush.write(_WORDS - 16, y, fraction(value, further=0), _TEXT - 0.5, "muted", at="r")
 
 
 def _panel(brush: _Brush, panel: Panel, below: Image | None, left: float, top: float) -> None:
@@ -258,7 +259,7 @@ def _drawing(brush: _Brush, panel: MapPanel, left: float, top: float) -> None:
             strongest = sorted(panel.tokens, key=lambda pair: -pair[1])[:8]
             for number, (token, strength) in enumerate(strongest, 1):
                 brush.write(left, top + 12 * number, name(token, 16), _TEXT)
-                brush.write(left + _SIDE, top + 12 * number, f"{strength:.2f}", _TEXT, "muted", at="r")
+                brush.write(left + _SIDE, top + 12 * number, fraction(strength, further=0), _TEXT, "muted", at="r")
 
 
 def _bars(brush: _Brush, chart: BarChart, left: float, top: float) -> None:

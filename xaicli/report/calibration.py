@@ -10,6 +10,7 @@ from xaicli.report.charts import LineChart, Series, Tone
 from xaicli.report.model import Block, Cell, Column, Table
 from xaicli.report.numbers import count, short
 from xaicli.report.page import Page
+from xaicli.words import percent as in_words
 
 SURE = 0.02
 """An over-confidence that is worth a word."""
@@ -40,7 +41,7 @@ def confidence(found: Mapping[str, Any]) -> str:
 
 def percent(share: float) -> str:
     """A share as pages write it."""
-    return f"{100 * share:.1f} %"
+    return in_words(share, 1)
 
 
 def _reliability(found: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
@@ -98,7 +99,7 @@ def _with_interval(row: Mapping[str, Any]) -> str:
 
 
 def _signed(share: float) -> str:
-    return f"{100 * share:+.1f} %".replace("-", "−")
+    return ("+" if share > 0 else "") + percent(share).replace("-", "−")
 
 
 def _bins(found: Mapping[str, Any], words: str, page: Page) -> Table:

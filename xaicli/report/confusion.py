@@ -18,7 +18,7 @@ from xaicli.report.numbers import count, cut, cut_apart, in_words, listed, sampl
 from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.report.samples import saliency_link, samples_report
 from xaicli.vocabulary import NO_CLASS
-from xaicli.words import split
+from xaicli.words import fraction, split
 
 _MATRIX = 30
 _LONGEST_ID = 28
@@ -81,7 +81,7 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
     if found.over_confidence is not None:
         said += f". {confidence({'over_confidence': found.over_confidence, 'ece': found.ece})}"
     if found.fell:
-        fell = [f"{page.class_name(c.label)} ({c.before:.2f} to {c.after:.2f})" for c in found.fell]
+        fell = [f"{page.class_name(c.label)} ({fraction(c.before)} to {fraction(c.after)})" for c in found.fell]
         said += f". F1 fell since an earlier epoch: {listed(fell)}"
     if found.rose:
         rose = [

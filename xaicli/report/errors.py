@@ -11,6 +11,7 @@ from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Passage, Report, Table, Text
 from xaicli.report.numbers import count, cut, cut_among, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
+from xaicli.words import percent
 
 _TITLES = {
     "regression": "How far the numbers are off",
@@ -556,7 +557,7 @@ def _short(value: float | None) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return percent(share, 1)
 
 
 def _as_int(value: float | None) -> int | None:

@@ -47,6 +47,9 @@ def short(value: float | int | None, digits: int = _DIGITS, *, apart: float = 0.
     if 1e-4 <= abs(value) < 1e6 or (finest <= 0 and 1e6 <= abs(value) < _LONGEST):
         decimals = max(0, digits - 1 - magnitude, -finest)
         text = f"{value:,.{decimals}f}"
+        if magnitude == -1 and abs(float(text)) == 1 and 1 - abs(value) > _NOISE:
+            # A share that is not quite all of it must not read as if it were.
+            text = f"{value:.{-math.floor(math.log10(1 - abs(value)))}f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
     return f"{value:.{max(digits - 2, magnitude - finest)}e}"
 

@@ -395,12 +395,15 @@ def report_of(
     """
     shown = list(parts)
     sections = [Section(part.title or part.words, page.names("part", part.words), tuple(part.blocks)) for part in shown]
+    said = sentence or " ".join(part.sentence for part in shown if part.sentence)
+    if not sections and said:
+        sections = [Section(title, name, (Text(nothing, Tone.FAINT),))]
     return Report(
         name=name,
         title=title,
         run_line=run_line(answer, page.facts),
-        sentence=sentence or " ".join(part.sentence for part in shown if part.sentence) or nothing,
-        sections=tuple(sections) or (Section(title, name, (Text(nothing, Tone.FAINT),)),),
+        sentence=said or nothing,
+        sections=tuple(sections),
         made=made(answer, *rules),
         warnings=answer.warnings,
         tables=tables,

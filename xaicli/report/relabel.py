@@ -12,6 +12,7 @@ from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gall
 from xaicli.report.numbers import count, cut, sample_name
 from xaicli.report.page import Page, made, run_line
 from xaicli.report.samples import saliency_link
+from xaicli.words import percent
 
 _CARDS = 24
 _ROWS = 500
@@ -188,8 +189,8 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
                 " ".join(filter(None, (row["doubt"].replace("_", " "), row["mode"]))),
                 row["looked_at"],
                 row["wrong"],
-                _percent(row["share"]),
-                f"{_percent(row['low'])} to {_percent(row['high'])}",
+                percent(row["share"]),
+                f"{percent(row['low'])} to {percent(row['high'])}",
                 row["suggestion_right"],
             )
             for row in rows
@@ -226,14 +227,10 @@ def _sentence(answer: Answer) -> str:
         if row["first"] is None:
             where = " ".join(part for part in (row["mode"], row["ds_id"]) if part)
             said += (
-                f"; of {row['looked_at']:,} suspects of {where} {row['wrong']:,} were wrong ({_percent(row['share'])})"
+                f"; of {row['looked_at']:,} suspects of {where} {row['wrong']:,} were wrong ({percent(row['share'])})"
             )
     left = sum(row["n"] for row in answer.extra["left_out"] if not row["reason"].startswith("said again"))
     return said + (f"; {count(left, 'mark')} {'was' if left == 1 else 'were'} not taken." if left else ".")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _labels(answer: Answer, page: Page) -> Iterator[Block]:
@@ -319,9 +316,9 @@ def _suspects(answer: Answer) -> Iterator[Block]:
         what = "all suspects" if row["first"] is None else row["first"]
         what = "no suspects" if what == "others" else what if isinstance(what, str) else f"the first {what:,}"
         where = f" of {' '.join(part for part in (row['mode'], row['ds_id']) if part)}" if several else ""
-        interval = f"{_percent(row['low'])} to {_percent(row['high'])}"
+        interval = f"{percent(row['low'])} to {percent(row['high'])}"
         table.append(
-            (what + where, row["looked_at"], row["wrong"], _percent(row["share"]), interval, row["suggestion_right"])
+            (what + where, row["looked_at"], row["wrong"], percent(row["share"]), interval, row["suggestion_right"])
         )
     columns = (Column("of"), Column("looked at", Cell.INTEGER), Column("wrong", Cell.INTEGER), Column("share"))
     more = (Column("95 % interval"), Column("suggestion right", Cell.INTEGER))

@@ -29,6 +29,7 @@ from xaicli.report.model import (
 )
 from xaicli.report.numbers import count, listed, sample_name, short
 from xaicli.report.page import RunFacts, made, run_line
+from xaicli.words import fraction
 
 if TYPE_CHECKING:
     from xaicli.attribution.explanation import Floats
@@ -243,7 +244,9 @@ def _sentence(saliency: Saliency) -> str:
         middle = agreements[len(agreements) // 2]
         title = TITLES.get(saliency.overlay, saliency.overlay)
         noisy = sum(agreement < _NOISE for agreement in agreements)
-        said.append(f"Two halves of the draws agree to {short(middle, 2)} ({title}, median rank correlation).")
+        said.append(
+            f"Two halves of the draws agree to {fraction(middle, bounds=(_NOISE,))} ({title}, median rank correlation)."
+        )
         if noisy:
             said.append(
                 f"{noisy:,} of {count(len(agreements), 'map')} of it {'is' if noisy == 1 else 'are'} {_NOISE_WORDS}."
@@ -307,7 +310,7 @@ def _column(saliency: Saliency, index: int) -> str:
 
 def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFacts | None, known: Known) -> MapRow:
     predicted = ""
-    sure = f" ({e.label_prob:.2f})" if e.label_prob is not None else ""
+    sure = f" ({fraction(e.label_prob)})" if e.label_prob is not None else ""
     lines = [f"label {e.label_name}{sure}"] if e.label is not None else []
     if e.target_name and e.target != e.prediction:
         lines.append(f"explained {e.target_name}")
@@ -349,7 +352,7 @@ def _trust_lines(trust: Trust | None) -> tuple[str, ...]:
     said = [f"delta {short(trust.delta, 2)}"] if trust.delta is not None else []
     if trust.agreement is not None:
         noise = f": {_NOISE_WORDS}" if trust.agreement < _NOISE else ""
-        said.append(f"agreement {short(trust.agreement, 2)}{noise}")
+        said.append(f"agreement {fraction(trust.agreement, bounds=(_NOISE,))}{noise}")
     return (*said, *([_WORSE_WORDS] if _worse_than_random(trust) else []))
 
 

@@ -13,6 +13,7 @@ from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gall
 from xaicli.report.numbers import count, cut, cut_apart, sample_name, shorts
 from xaicli.report.page import Page, made, run_line
 from xaicli.report.samples import saliency_link
+from xaicli.words import percent
 
 _CARDS = 12
 _ROWS = 500
@@ -164,7 +165,7 @@ def _table(rows: Sequence[Mapping[str, Any]], total: int, words: str, page: Page
 
 def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str, Any], words: str, page: Page) -> Table:
     def share(n: int, of: int) -> str:
-        return f"{100 * n / of:.1f} %" if of else "–"
+        return percent(n / of if of else None, 1)
 
     shown = values[:_VALUES]
     rows = tuple(

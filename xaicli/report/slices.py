@@ -12,6 +12,7 @@ from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Cell, Column, Report, Table, Text
 from xaicli.report.numbers import count, cut_among, shorts
 from xaicli.report.page import Page, Part, report_of, words_of
+from xaicli.words import percent
 
 _ROWS = 200
 _NOTHING = "no slice has enough samples with a finite value, and others beside it: nothing was compared."
@@ -70,7 +71,7 @@ def _sentence(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], wo
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.1f} %"
+    return percent(share, 0 if share >= 0.095 else 1)
 
 
 def _blocks(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:

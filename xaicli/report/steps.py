@@ -17,6 +17,7 @@ from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Sect
 from xaicli.report.numbers import count, cut, listed, sample_name, shorts
 from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
 from xaicli.report.samples import answer_in_words, saliency_link
+from xaicli.words import percent
 
 _POINTS = 2000
 _SURE = 0.05
@@ -201,8 +202,8 @@ def _held(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str
         if few < FEW:  # those that are not finite come first, and only so many are told
             return ""
         finite = batch["n"] - batch["non_finite"]
-        return f"no few samples hold it, the highest {_WORDS[few]} of {finite:,} have {100 * held:.0f} %"
-    said = f"{_WORDS[few]} {'sample holds' if few == 1 else 'samples hold'} {100 * held:.0f} % of it"
+        return f"no few samples hold it, the highest {_WORDS[few]} of {finite:,} have {percent(held)}"
+    said = f"{_WORDS[few]} {'sample holds' if few == 1 else 'samples hold'} {percent(held)} of it"
     again = [row for row in known[:few] if row.get("also_in")]
     steps = list(dict.fromkeys(moment for row in again for moment in _others(row)))
     if steps:
@@ -534,7 +535,7 @@ def _top(samples: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _percent(share: float | None, absent: str = "–") -> str:
-    return absent if share is None else f"{100 * share:.0f} %"
+    return percent(share, absent=absent)
 
 
 def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, page: Page, name: str) -> Table:

@@ -170,9 +170,10 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
     if computed is not None and not gathered.samples.data["label"].dtype.is_float():
         for (mode, ds_id), by_epoch in computed.accuracy.items():
             if by_epoch:
-                share = by_epoch[max(by_epoch)]
+                last = max(by_epoch)  # the last epoch that has predictions
+                share = by_epoch[last]
                 where = " ".join(part for part in (mode, ds_id) if part)
-                yield Figure(percent(share), f"of {where} samples predicted as labelled at the last epoch")
+                yield Figure(percent(share), f"of the {where} predictions at epoch {last} are as labelled")
     dropped = gathered.samples.counts.dropped
     if dropped:
         yield Figure(f"{dropped:,}", "rows lost while recording", Tone.BAD)

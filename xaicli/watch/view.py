@@ -12,6 +12,7 @@ from xaicli.render.text import sparkline, told_apart
 from xaicli.report.numbers import count, cut, short, shorts
 from xaicli.vocabulary import HIGH_IS_GOOD
 from xaicli.watch.training import Now, Watched
+from xaicli.words import percent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +60,7 @@ def line(watched: Watched, *, pace: bool = True) -> str:
     parts = [_state(watched)]
     for now in watched.places:
         share = f" of {now.n_before:,}" if now.n_before and now.n < now.n_before else ""
-        right = "" if now.accuracy is None else f", {100 * now.accuracy:.1f} % right"
+        right = "" if now.accuracy is None else f", {percent(now.accuracy, 1)} right"
         parts.append(f"{_where(now)} epoch {now.epoch}: {watched.metric} {_mean(now)} ({now.n:,}{share}{right})")
     if watched.spikes:
         parts.append(f"last spike at step {watched.spikes[0]['step']:,}")
@@ -172,7 +173,7 @@ def _places(watched: Watched, shown: Shown, width: int) -> Any:
         mark = "> " if number == chosen and len(watched.places) > 1 else ""
         cells = [mark + printable(cut(_where(now), 20)), f"{now.epoch}{turn}{of}", _mean(now), _signed(change)]
         if is_judged:
-            cells.append("–" if now.accuracy is None else f"{100 * now.accuracy:.1f} %")
+            cells.append(percent(now.accuracy, 1))
         if wide:
             share = f"{now.n:,}" + (f"/{now.n_before:,}" if now.n_before and now.n < now.n_before else "")
             course = sparkline([mean for _, _, mean in now.history[-12:]])
