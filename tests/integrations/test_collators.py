@@ -57,6 +57,41 @@ def test_rows_put_in_the_place_of_others_have_the_ids_of_those_they_are() -> Non
     assert beside(samples_of(range(4)))["sample_id"].tolist() == [100, 100, 102, 103]
 
 
+class Strict:
+    """A collator that knows its samples' columns, and masks places of them by chance."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, samples: list[Any]) -> dict[str, torch.Tensor]:
+        self.asked += 1
+        hidden = random.random(), float(np.random.rand()), float(torch.rand(()))
+        assert all(set(one) == {"input_ids", "labels"} for one in samples)
+        return {**together(samples), "hidden": torch.tensor([hidden] * len(samples))}
+
+
+def test_a_collator_that_cannot_be_given_ids_draws_what_it_draws_without_them() -> None:
+    def seeded() -> None:
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+
+    bare = Strict()
+    seeded()
+    expected = [
+        bare([{k: v for k, v in one.items() if k != "sample_id"} for one in samples_of([i, i + 1])]) for i in (0, 2)
+    ]
+    collate = Strict()
+    beside = IdsBesideCollator(collate, ("sample_id",))
+    seeded()
+    for i, batch in zip((0, 2), expected, strict=True):
+        made = beside(samples_of([i, i + 1]))
+        assert made.pop("sample_id").tolist() == [100 + i, 101 + i]
+        assert made.keys() == batch.keys()
+        assert all(torch.equal(made[name], batch[name]) for name in batch)
+    assert collate.asked == 3  # once with the ids
+
+
 class Wrapper(torch.nn.Module):
     """A model whose signature says nothing; counts how often it is asked."""
 

@@ -1118,3 +1118,125 @@ def test_a_step_that_calls_its_optimizers_itself_is_counted_as_the_one_it_comput
     train = rows(tmp_path / "run", "train")
     assert {(e, i): step for e, i, step in train.select("epoch", "sample_id", "step").iter_rows()} == model.expected
     assert sorted(set(model.expected.values()))[:2] == [1, 1 + optimizers]
+
+
+PICTURES = [torch.full((3, 4 + i % 3, 4 + i % 2), float(i)) for i in range(N)]
+FOUND = [{"boxes": torch.ones(1 + i % 2, 4), "classes": torch.tensor([i % 2] * (1 + i % 2))} for i in range(N)]
+
+
+class Detector(lightning.LightningModule):  # type: ignore[misc, name-defined]
+    """Is given pictures of several sizes as a list, and what stands on them as dicts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+        self.seen: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        del batch_idx
+        self.seen += [float(one.mean()) for one in batch[0]]
+        return sum(self.net(one.mean().reshape(1, 1)).sum() for one in batch[0])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_pictures_of_several_sizes_have_the_numbers_of_their_rows(tmp_path: Path, turns: bool) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    def together(samples: list[Any]) -> Any:
+        return tuple(zip(*(samples[::-1] if turns else samples), strict=True))
+
+    callback = XaiCallback(
+        tmp_path / "run",
+        save_checkpoint=False,
+        samples_fn=lambda batch, _output: {"brightness": torch.stack([one.mean() for one in batch[0]])},
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = list(zip(PICTURES, FOUND, strict=True))
+        quiet(tmp_path, callback).fit(Detector(), DataLoader(data, batch_size=5, shuffle=True, collate_fn=together))
+    found = rows(tmp_path / "run", "train")
+    assert dict(found.select("sample_id", "brightness").iter_rows()) == {i: float(i) for i in range(N)}
+    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    assert len(said) == 1
+    assert "the rows' numbers in the dataset are taken" in said[0]
+
+
+def test_dropped_pictures_are_counted_one_by_one(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    together = lambda samples: tuple(zip(*samples, strict=True))  # noqa: E731
+    data = list(zip(PICTURES, FOUND, strict=True))
+    with pytest.warns(UserWarning, match="xai: training_step"):
+        quiet(tmp_path, callback).fit(Detector(), DataLoader(data, batch_size=5, collate_fn=together))
+    assert dropped(tmp_path / "run") == N
+
+
+class Scored(Classifier):
+    """Validates by an object that is told scores and labels; its net is called by name."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        del batch_idx
+        self.right = int((self.net(batch[1]).argmax(1) == batch[2]).sum())
+
+
+def test_a_step_that_computes_is_not_said_to_leave_batches_out(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    with pytest.warns(UserWarning, match="validation_step neither returns the model's answers nor runs the module's"):
+        fit(Scored(), callback, tmp_path, max_epochs=1)
+
+
+class Speaker(nn.Module):
+    """A causal language model that computes a loss of its own where it is given labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7))
+
+    def forward(self, tokens: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.net(tokens)
+        following = functional.pad(labels, (0, 1), value=-100)[:, 1:]
+        loss = functional.cross_entropy(logits.reshape(-1, 7), following.reshape(-1))
+        return {"loss": loss, "scores": logits}
+
+
+@pytest.mark.parametrize("way", ["the model's own", "shifted in the step", "of other labels"])
+def test_the_loss_that_is_trained_on_says_the_labels_and_their_places(tmp_path: Path, way: str) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Speaker()
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            output = self.model(tokens=batch["tokens"], labels=batch["labels"])
+            if way == "the model's own":
+                return output["loss"]
+            if way == "of other labels":
+                return functional.cross_entropy(output["scores"].reshape(-1, 7), 6 - batch["labels"].reshape(-1))
+            following = batch["labels"][:, 1:].reshape(-1)
+            return functional.cross_entropy(output["scores"][:, :-1].reshape(-1, 7), following)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    tokens = torch.randint(0, 7, (N, 5), generator=torch.Generator().manual_seed(1))
+    data = [{"sample_id": i, "tokens": tokens[i], "labels": tokens[i]} for i in range(N)]
+    quiet(tmp_path, XaiCallback(tmp_path / "run", save_checkpoint=False)).fit(Module(), DataLoader(data, batch_size=6))
+    with torch.no_grad():
+        logits = Speaker().net(tokens)
+    is_other = way == "of other labels"
+    scores, truth = (logits, 6 - tokens) if is_other else (logits[:, :-1], tokens[:, 1:])
+    each = functional.cross_entropy(scores.movedim(2, 1), truth, reduction="none")
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert found["loss"].to_list() == pytest.approx(each.mean(1).tolist(), abs=1e-5)
+    assert found["n_tokens"].to_list() == [5 if is_other else 4] * N
+    assert found["worst_token"].to_list() == (each.argmax(1) + (0 if is_other else 1)).tolist()

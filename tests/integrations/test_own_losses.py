@@ -35,9 +35,11 @@ def evaluated(
     loss: Callable[[Any, dict[str, Any]], Any],
     labels: Any = None,
     tokens: Any = TOKENS,
+    mask: Any = None,
+    trains: bool = False,
     **options: Any,
 ) -> tuple[pl.DataFrame, list[str]]:
-    """The rows of an evaluation, by sample, and what xai said."""
+    """The rows of an evaluation, or a training that changes nothing, by sample, and what xai said."""
     from xaicli.integrations.transformers import XaiCallback
 
     class Own(transformers.Trainer):  # type: ignore[misc, name-defined]
@@ -45,15 +47,20 @@ def evaluated(
             found, outputs = loss(model, inputs)
             return (found, outputs) if return_outputs else found
 
-    labels = KINDS if labels is None else labels
-    data = [{"sample_id": 100 + i, "input_ids": tokens[i], "labels": labels[i]} for i in range(N)]
+    labels = KINDS if labels is None and mask is None else labels
+    data = [{"sample_id": 100 + i, "input_ids": tokens[i]} for i in range(N)]
+    for name, column in (("labels", labels), ("mask", mask)):
+        data = data if column is None else [{**one, name: column[i]} for i, one in enumerate(data)]
     arguments = transformers.TrainingArguments(
-        str(folder / "out"), per_device_eval_batch_size=4, report_to=[], use_cpu=True, disable_tqdm=True
-    )
+        str(folder / "out"), per_device_eval_batch_size=4, report_to=[], use_cpu=True, disable_tqdm=True,
+        remove_unused_columns=mask is None, num_train_epochs=1, per_device_train_batch_size=4, learning_rate=0.0,
+        save_strategy="no",
+    )  # fmt: skip
     callback = XaiCallback(folder / "run", save_checkpoint=False, **options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        Own(model=model, args=arguments, eval_dataset=data, callbacks=[callback]).evaluate()
+        trainer = Own(model=model, args=arguments, train_dataset=data, eval_dataset=data, callbacks=[callback])
+        trainer.train() if trains else trainer.evaluate()
     found = folder / "run" / "data"
     rows = pl.read_parquet(found).sort("sample_id") if found.exists() else pl.DataFrame()
     return rows, [str(one.message) for one in caught if str(one.message).startswith("xai:")]
@@ -235,3 +242,87 @@ def test_samples_that_a_loss_leaves_out_have_no_label_of_another_kind(tmp_path: 
     rows, _ = evaluated(tmp_path, model_of(num_labels=3), loss)
     counts = (TOKENS[:, 0] % 2 == 0).tolist()
     assert rows["label"].to_list() == [(KINDS[i] + 1) % 3 if counts[i] else None for i in range(N)]
+
+
+SPOKEN = [[i % 2 + 2, 3 + i % 3, 5][i % 3] for i in range(N)]
+"""The first place of each text whose token is answered for, as `mask` says it."""
+MASKS = torch.stack([(torch.arange(5) >= first).long() for first in SPOKEN])
+
+
+def _of_all_next(model: Any, inputs: dict[str, Any]) -> Any:
+    """The tokens are the labels, the batch has no others."""
+    outputs = model(input_ids=inputs["input_ids"])
+    return outputs, outputs.logits[:, :-1], inputs["input_ids"][:, 1:], MASKS[:4, 1:] * 0 + 1
+
+
+def _of_masked(model: Any, inputs: dict[str, Any]) -> Any:
+    outputs = model(input_ids=inputs["input_ids"])
+    return outputs, outputs.logits[:, :-1], inputs["input_ids"][:, 1:], inputs["mask"][:, 1:]
+
+
+def _beside_the_model_s_own(model: Any, inputs: dict[str, Any]) -> Any:
+    outputs = model(input_ids=inputs["input_ids"], labels=inputs["labels"])
+    return outputs, outputs.logits[:, :-1], inputs["labels"][:, 1:], inputs["mask"][:, 1:]
+
+
+def _shifted_by_the_data(model: Any, inputs: dict[str, Any]) -> Any:
+    outputs = model(input_ids=inputs["input_ids"])
+    return outputs, outputs.logits, inputs["labels"], inputs["mask"] * 0 + 1
+
+
+@pytest.mark.parametrize("chooses", [False, True], ids=["weighs", "chooses"])
+@pytest.mark.parametrize(
+    ("loss", "labels"),
+    [
+        (_of_all_next, None),
+        (_of_masked, None),
+        (_of_masked, TOKENS),
+        (_beside_the_model_s_own, TOKENS),
+        (_shifted_by_the_data, TOKENS.roll(-1, 1)),
+    ],
+)
+def test_a_causal_model_s_places_are_those_of_its_loss(
+    tmp_path: Path, loss: Any, labels: torch.Tensor | None, chooses: bool
+) -> None:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config).eval()
+
+    def own(model: Any, inputs: dict[str, Any]) -> Any:
+        outputs, scores, truth, mask = loss(model, inputs)
+        if chooses and loss is _beside_the_model_s_own:
+            return functional.cross_entropy(scores[mask.bool()], truth[mask.bool()]), outputs
+        if not chooses or loss is _of_masked:
+            each = functional.cross_entropy(scores.reshape(-1, 20), truth.reshape(-1), reduction="none")
+            return (each * mask.reshape(-1)).sum() / mask.sum(), outputs
+        return functional.cross_entropy(scores.reshape(-1, 20), truth.reshape(-1)), outputs
+
+    rows, said = evaluated(tmp_path, model, own, labels, mask=MASKS, trains=labels is None)
+    inputs = {"input_ids": TOKENS, "mask": MASKS, "labels": labels}
+    with torch.no_grad():
+        _, scores, truth, mask = loss(model, inputs)
+    mask = torch.ones_like(truth) * mask[:1] if len(mask) < N else mask
+    each = functional.cross_entropy(scores.movedim(2, 1), truth, reduction="none")
+    counts = mask.sum(1)
+    expected = ((each * mask).sum(1) / counts).tolist()
+    assert rows["sample_id"].to_list() == [100 + i for i in range(N)], said
+    assert rows["n_tokens"].fill_null(0).to_list() == counts.tolist()
+    for found, value, n in zip(rows["loss"], expected, counts, strict=True):
+        assert found == (pytest.approx(value, abs=1e-5) if n else None)
+
+
+def test_the_criterion_of_the_caller_counts_before_the_model_s_own(tmp_path: Path) -> None:
+    """A model that is given labels computes a loss of them, too, which is not the one that is trained on."""
+    model = model_of("TokenClassification", num_labels=3)
+    classes = torch.stack([TOKENS[i] % 3 for i in range(N)])
+
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        outputs = model(input_ids=inputs["input_ids"], labels=inputs["labels"])
+        return functional.cross_entropy(outputs.logits.movedim(2, 1), 2 - inputs["labels"]), outputs
+
+    rows, _ = evaluated(tmp_path, model, loss, classes)
+    expected = functional.cross_entropy(answers(model).movedim(2, 1), 2 - classes, reduction="none").mean(1)
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)

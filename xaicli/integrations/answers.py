@@ -25,7 +25,7 @@ def answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
         return step.named
     if mode is Mode.INFER and step.returned is not None:
         return step.returned if is_one(step.returned) else None
-    judged = distinct([one for one in step.judged if rows is None or _fits(one, labels, rows)])
+    judged = distinct(outer([one for one in step.judged if rows is None or _fits(one, labels, rows)], rows))
     if len(judged) > 1:
         # An auxiliary loss beside: the criterion that was given the batch's labels is meant, and the module's output.
         judged = [one for one in judged if isinstance(labels, torch.Tensor) and same(one.truth, labels)]
@@ -53,10 +53,9 @@ def judged_of(output: Any, judged: Sequence[Judged], labels: Any, *, by_value: b
         returned = tensor_at(output, where_of(output)[0]).detach()
     except XaiError:
         return []
-    judged = distinct(judged)
-    whole = [one for one in judged if _is_of(returned, one, by_value)]
+    whole = distinct(outer([one for one in judged if _is_of(returned, one, by_value)], are_same=True))
     if len(whole) < 2:
-        return whole or (_in_parts(returned, judged, labels) if by_value else [])
+        return whole or (_in_parts(returned, distinct(judged), labels) if by_value else [])
     if isinstance(labels, torch.Tensor) and (own := [one for one in whole if _are(one.truth, labels)]):
         return own[:1]
     classes = [one for one in whole if not one.truth.is_floating_point()]
@@ -196,6 +195,29 @@ def distinct(judged: Sequence[Judged]) -> list[Judged]:
         if not any(same(other.truth, one.truth) for other in again):
             kept.append(one)
     return kept
+
+
+def outer(judged: Sequence[Judged], rows: int | None = None, *, are_same: bool = False) -> list[Judged]:
+    """Without the losses that a model has of its own of answers that the step itself gives a criterion, too.
+
+    Args:
+        judged: What criteria were given.
+        rows: How many samples the batch holds; of texts a step may leave out each one's last place.
+        are_same: Whether all of them were given the same answers.
+    """
+    own = [one for one in judged if not one.is_inner]
+    return [
+        one
+        for one in judged
+        if not one.is_inner or not any(are_same or _are_answers_of(other, one, rows or 0) for other in own)
+    ]
+
+
+def _are_answers_of(own: Judged, inner: Judged, rows: int) -> bool:
+    """Whether a step's criterion was given what the model's own was: the same memory, or all but each last place."""
+    classes = inner.answers.shape[-1] if inner.answers.ndim == own.answers.ndim == 2 else 0
+    is_shorter = rows > 0 and classes > 1 and own.answers.shape == (len(inner.answers) - rows, classes)
+    return is_shorter or own.answers.data_ptr() == inner.answers.data_ptr()
 
 
 def _fits(judged: Judged, labels: Any, rows: int) -> bool:

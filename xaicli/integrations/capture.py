@@ -55,6 +55,7 @@ class Judged:
         is_each: Whether each number is for itself, as in a binary cross entropy.
         ignored: The class that the criterion was told to leave out; None of one that knows no such.
         is_weighed: Whether the criterion gave a loss a place, for the step to make one of: which count, the step knows.
+        is_inner: Whether it was called inside of a module with weights, as for the loss that a model has of its own.
     """
 
     answers: Tensor
@@ -63,6 +64,7 @@ class Judged:
     is_each: bool
     ignored: int | None = None
     is_weighed: bool = False
+    is_inner: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Step:
         returned: What the step returned.
         origin: What made a tensor, where the step was watched closely.
         is_compiled: Whether the module, or a part of it, is compiled, and was left alone for that.
+        running: The outermost module that runs, if one does.
     """
 
     judged: list[Judged] = field(default_factory=list)
@@ -94,6 +97,7 @@ class Step:
     returned: Any = None
     origin: OriginOf | None = None
     is_compiled: bool = False
+    running: list[nn.Module] = field(default_factory=list)
 
     @property
     def named(self) -> Any:
@@ -135,7 +139,9 @@ def _note(step: Step, func: Any, args: Any, kwargs: Any) -> None:
             ignored = int(kwargs.get("ignore_index", args[_IGNORE_INDEX] if len(args) > _IGNORE_INDEX else -100))
         is_each = func in _OF_EACH
         is_weighed = kwargs.get("reduction") == "none"
-        step.judged.append(Judged(answers.detach(), truth.detach(), CRITERIA[func], is_each, ignored, is_weighed))
+        is_inner = any(next(module.parameters(), None) is not None for module in step.running)
+        values = CRITERIA[func]
+        step.judged.append(Judged(answers.detach(), truth.detach(), values, is_each, ignored, is_weighed, is_inner))
 
 
 @contextmanager
@@ -192,14 +198,18 @@ def captured(module: nn.Module | None, *, closely: bool = False) -> Iterator[Ste
                 step.given += _few_tensors(kwargs.values(), len(step.given))
         if called in inside:
             del inside[inside.index(called) :]
+        if step.running == [called]:
+            step.running.clear()
 
     def before(called: nn.Module, args: tuple[Any, ...]) -> None:
+        if not step.running:
+            step.running.append(called)
         if not inside and (tensors := _few_tensors(args, len(step.given))):
             step.given += tensors
             inside.append(called)
 
     inside: list[nn.Module] = []
-    """The outermost module that runs."""
+    """The outermost module that runs of those that are given tensors by place."""
     with ExitStack() as stack:
         if module is not None:
             stack.callback(register_module_forward_pre_hook(before).remove)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from xaicli.integrations.hints import KINDS, LENGTHS, hints
@@ -238,12 +240,14 @@ class IdsBesideCollator:
         keeps_order: Whether the caller says that batches of which nothing shows it hold the samples in their order;
             None where nothing is said, and that is assumed.
         seen: What it was seen to do with the samples of this set.
+        refused: The ids' column, where the collator cannot be given it.
     """
 
     collate: Callable[[list[Any]], Any]
     keys: tuple[str, ...]
     keeps_order: bool | None = None
     seen: SeenOrders = field(default_factory=SeenOrders)
+    refused: list[str] = field(default_factory=list)
 
     def __call__(self, samples: list[Any]) -> Any:
         """The batch, with the ids in it."""
@@ -280,16 +284,30 @@ class IdsBesideCollator:
     def _together(self, samples: list[Any], key: str) -> Any:
         """What the caller's collator makes of the samples: with the ids where it can, since it may ask for them."""
         are_all = not any(s is not None and (s.get(key) is None or is_float(s[key])) for s in samples)
-        if key in ID_KEYS and are_all:  # and not a number of ours
+        if key in ID_KEYS and are_all and not self.refused:  # and not a number of ours
+            drawn = _random_states()
             try:
                 return self.collate([None if sample is None else dict(sample) for sample in samples])
-            except (ValueError, TypeError, KeyError, RuntimeError):
-                pass
+            except Exception:  # it never saw them: the columns that the model does not take are removed before
+                self.refused.append(key)
+                _draw_again(drawn)
         return self.collate(self._without_ids(samples, key))
 
     def _without_ids(self, samples: list[Any], key: str) -> list[dict[str, Any] | None]:
         apart = {key, *self.keys}
         return [s if s is None else {name: value for name, value in s.items() if name not in apart} for s in samples]
+
+
+def _random_states() -> tuple[Any, Any, Any]:
+    """Where the generators stand that a collator may draw from."""
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _draw_again(states: tuple[Any, Any, Any]) -> None:
+    """Have what was drawn since drawn again."""
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 def _is_keeping(collate: Any) -> bool:

@@ -22,6 +22,7 @@ def columns_of(
     labels: Any,
     *,
     shifted: bool = False,
+    first: int = 0,
     keep_tokens: bool = False,
     ignored: int | None = None,
     void: int | None = _IGNORED,
@@ -33,6 +34,7 @@ def columns_of(
         values: (N, K, ...), as `Head.tensor` gives them.
         labels: The truth as the batch has it, or None.
         shifted: Whether the answer at each place is about the next one, as a causal language model's is.
+        first: The place in its text of the first label.
         keep_tokens: Whether the scores of a text's tokens are among them, for a run that keeps the tokens' losses.
         ignored: The class that the criterion leaves out.
         void: The run's label that stands for none.
@@ -56,7 +58,7 @@ def columns_of(
             return _of_numbers(values, truth)
         case Task.SEQUENCE | Task.TOKEN_CLASSIFICATION | Task.SEGMENTATION:
             are_tokens = head.task is not Task.SEGMENTATION
-            return _of_places(head, values, truth, shifted, keep_tokens and are_tokens)
+            return _of_places(head, values, truth, shifted, first, keep_tokens and are_tokens)
         case _:
             assert_never(head.task)
 
@@ -109,7 +111,9 @@ def _of_numbers(values: Tensor, truth: Tensor | None) -> dict[str, Any]:
     return columns | {"abs_error": residual.abs().mean(1), "loss": residual.square().mean(1)}
 
 
-def _of_places(head: Head, values: Tensor, truth: Tensor | None, shifted: bool, keep_tokens: bool) -> dict[str, Any]:
+def _of_places(
+    head: Head, values: Tensor, truth: Tensor | None, shifted: bool, first: int, keep_tokens: bool
+) -> dict[str, Any]:
     if truth is None or truth.shape != (len(values), *values.shape[2:]):
         return {}
     if shifted:
@@ -120,6 +124,6 @@ def _of_places(head: Head, values: Tensor, truth: Tensor | None, shifted: bool, 
     scores, label = values.flatten(2).movedim(1, 2), truth.flatten(1).long()
     # An answer that is about the next place: the first label is of the second.
     found: dict[str, Any] = derive_sequences_on_device(
-        scores, label, are_logits=are_logits, ignored=_IGNORED, first=int(shifted)
+        scores, label, are_logits=are_logits, ignored=_IGNORED, first=first + int(shifted)
     )
     return {"label": label, "logits" if are_logits else "probs": scores, **found} if keep_tokens else found

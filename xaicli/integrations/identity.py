@@ -112,12 +112,42 @@ def size_of(batch: Any) -> int | None:
         return len(batch) if batch.ndim else None
     entries = entries_of(batch)
     parts: Any = entries.values() if entries is not None else batch if isinstance(batch, (list, tuple)) else ()
+    parts = list(parts)
     for part in parts:
+        if _holds_samples(part, parts):
+            return len(part)
         if isinstance(batch, list) and not isinstance(part, (torch.Tensor, Mapping, list, tuple)):
             continue  # samples of the caller's own kind
         if (n := size_of(part)) is not None:
             return n
     return len(batch) if isinstance(batch, list) else None
+
+
+def _holds_samples(part: Any, parts: list[Any]) -> bool:
+    """Whether a part of a batch is a list of one thing a sample, as pictures of several sizes are, or their boxes.
+
+    Several inputs or labels beside one another are a list, too: these are as long as each other.
+    """
+    if not (inner := _lengths_in(part)):
+        return False
+    others = [one for one in parts if one is not part and _is_sized(one)]
+    lengths = inner.union(*({len(one)} if isinstance(one, torch.Tensor) else _lengths_in(one) for one in others))
+    return len(lengths) > 1 and all(len(one) == len(part) for one in others)
+
+
+def _is_sized(part: Any) -> bool:
+    return part.ndim > 0 if isinstance(part, torch.Tensor) else isinstance(part, (list, tuple))
+
+
+def _lengths_in(part: Any) -> set[int | None]:
+    """How long the tensors are that a list holds, by themselves or in dicts; None of what else is in these."""
+    if not isinstance(part, (list, tuple)) or entries_of(part) is not None:
+        return set()
+    are_named = all(isinstance(one, Mapping) for one in part)
+    if not are_named and not all(isinstance(one, torch.Tensor) and one.ndim for one in part):
+        return set()
+    held = [value for one in part for value in (one.values() if are_named else (one,))]
+    return {len(one) if isinstance(one, torch.Tensor) and one.ndim else None for one in held}
 
 
 def may_be_ids(values: Any) -> bool:

@@ -322,8 +322,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             output = answers_of(step, whole.labels, mode, whole.rows) if output is None else output
             columns = dict(recording.samples_fn(batch, output))
             ids, found = columns.pop("sample_id", None), "what samples_fn gives"
-            if ids is None and (ids := recording.ids_in(whole.batch)) is not None:
-                found = recording.place_in(whole.batch)
+            if ids is None:
+                whole, ids, reason = self._identified(whole, step)
+                found = whole.found
+                if reason is not None:
+                    recording.missed(rows or None, reason)
+                    return
             inputs = _inputs_of(step)
             place = {"mode": mode, "ds_id": whole.ds_id}
             recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=rows or None, found=found)
@@ -376,6 +380,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 )
                 return True
             head, values, truth = meaning_of(result, labels, part.rows)
+            first = int(self._orders.is_next(truth, part.labels, mode))
             is_weighed = result.is_weighed and head.task is Task.TOKEN_CLASSIFICATION
             if is_weighed and not is_mean_of_all(step, values, truth):
                 inside = counting(step, part.batch, values, truth)
@@ -385,7 +390,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 truth = truth if inside is None else truth.masked_fill(~inside, LEFT_OUT)
             recording.settle(head.task)
             keep, void = recording.keeps_tokens(head.task), recording.void_label
-            columns = columns_of(head, values, truth, keep_tokens=keep, ignored=result.ignored, void=void)
+            columns = columns_of(head, values, truth, first=first, keep_tokens=keep, ignored=result.ignored, void=void)
             columns |= _predicted(step, head.task, len(values)) if places is None else {}
         elif step.classes is not None and (result is None or result is step.returned):
             columns = {"prediction": step.classes} | ({} if labels is None else {"label": labels})
@@ -725,7 +730,7 @@ def _ask(step: Step, mode: Mode, rows: int) -> str:
             f"the module is compiled (torch.compile), and what {name} computes inside of it cannot be seen; no samples "
             f"of it are recorded: {_END}"
         )
-    if step.returned is None and not (step.forwards or step.judged):
+    if step.returned is None and not (step.forwards or step.judged or step.given):
         return f"{name} left batches out, whose samples are not recorded; where it computes answers for them, {_END}"
     if len(step.forwards) == 1 and any(part.ndim > 2 for _, part in tensors_of(step.forwards[0].output)):
         shorter = [one for one in step.judged if one.answers.ndim == 2 and one.truth.ndim == 1]

@@ -52,6 +52,8 @@ def order_in(samples: Sequence[Any], batch: Any) -> Order:
         return Order()
     named = list(_fields(samples))
     names, fields, evidence = {name for name, _ in named}, [values for _, values in named], _Evidence(n, rows)
+    if (handed_on := _handed_on(fields, batch, rows)) is not None:
+        return Order(handed_on, is_other=list(handed_on) != sorted(handed_on))
     for name, column in _columns(batch, rows):
         for of, values in named:
             is_of = name is None or of is None or name == of or name not in names
@@ -64,6 +66,22 @@ def order_in(samples: Sequence[Any], batch: Any) -> Order:
         return Order() if evidence.kept else Order(is_other=True)
     there = [place for place in places if place is not None]
     return Order(places, is_other=there != sorted(there))
+
+
+def _handed_on(fields: Sequence[list[Any]], batch: Any, rows: int) -> tuple[int, ...] | None:
+    """The place of each row's sample, where a list of the batch holds the very tensors of the samples."""
+    entries = entries_of(batch)
+    parts = (
+        list(entries.values()) if entries is not None else [batch, *batch] if isinstance(batch, (list, tuple)) else []
+    )
+    for part in parts:
+        if not isinstance(part, (list, tuple)) or len(part) != rows:
+            continue
+        for values in fields:
+            at = {id(value): place for place, value in enumerate(values) if isinstance(value, torch.Tensor)}
+            if len(at) == len(values) and all(id(one) in at for one in part):
+                return tuple(at[id(one)] for one in part)
+    return None
 
 
 def rows_made(batch: Any, n: int) -> int | None:

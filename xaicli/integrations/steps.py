@@ -49,6 +49,8 @@ class StepOrders:
         """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
         self._by_value: dict[Mode, bool] = {}
         """Whether in the last step of a mode that was looked at values told of which answers a criterion was given."""
+        self._next: dict[Mode, bool] = {}
+        """Whether the last comparison of a mode showed that a criterion was given each place the label of the next."""
         self.watched: set[Mode] = set()
         """The modes of which a step was looked at, and understood."""
 
@@ -104,10 +106,26 @@ class StepOrders:
             return []
         found = judged_of(output, judged, labels, by_value=False)
         is_here = all(one.answers.is_cpu for one in judged)
-        if not found and (is_here or mode not in self.watched or self._by_value.get(mode, False)):
+        is_told = any(not one.is_inner for one in found) or (bool(found) and all(one.is_inner for one in judged))
+        if not is_told and (is_here or mode not in self.watched or self._by_value.get(mode, False)):
             found = judged_of(output, judged, labels, by_value=True)
             self._by_value[mode] = bool(found)
         return found
+
+    def is_next(self, truth: Any, labels: Any, mode: Mode) -> bool:
+        """Whether a criterion was given each place of a text the label of the next: compared as `labels_of` does."""
+        if not (
+            isinstance(truth, torch.Tensor) and isinstance(labels, torch.Tensor) and truth.ndim == labels.ndim == 2
+        ):
+            return False
+        if truth.shape[1] != labels.shape[1] and truth.shape[1] + 1 != labels.shape[1]:
+            return False
+        if truth.is_cpu or mode not in self.watched:
+            rest = labels.shape[1] - 1
+            here = labels.to(truth.device)
+            is_same = truth.shape == labels.shape and torch.equal(truth, here)
+            self._next[mode] = rest > 0 and not is_same and torch.equal(truth[:, :rest], here[:, 1:])
+        return self._next.get(mode, False)
 
     def _looks(self, mode: Mode, is_here: bool) -> bool:
         return is_here or mode not in self.watched or self._turned.get(mode, False)

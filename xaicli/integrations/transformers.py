@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from types import NoneType
@@ -68,6 +69,15 @@ _DISPUTED = (
     "has, and which of them are the samples' is not known: rows have no label and no loss; give one criterion all "
     "answers with their labels, or give samples_fn"
 )
+_SEVERAL = (
+    "gives criteria its answers with several labels, and which of them are the samples' is not known; no samples of it "
+    "are recorded: give one criterion all answers with their labels, or give samples_fn"
+)
+_NO_LABELS = (
+    "the batch has no labels, and compute_loss gives no criterion of torch.nn.functional all answers with some: let "
+    "the dataset have a column labels, or give samples_fn"
+)
+_OTHER_PLACES = "the labels do not fit the model's answers: give samples_fn"
 _SHIFTED = ("ForCausalLM", "LMHeadModel")
 """Ends of the names of the classes whose answer at a place is about the next one."""
 
@@ -393,13 +403,16 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         places, reason = self._order_of(heard, given, labels, outputs)
         if reason is None and places is not None:
             given, labels, ids = (taken(one, places) for one in (dict(given), labels, ids))
-        if reason is None:
+        shifted = self._shifted
+        if reason is None and shifted:
+            labels, shifted, reason = self._labels_of_next(heard, given, labels, outputs)
+        elif reason is None:
             labels, reason = self._labels_of(heard, given, labels, outputs, rows_of(given, None))
         self._orders.watched.add((self._loop or (Mode.TRAIN, ""))[0])
         if reason is not None:
             self._recording.missed(rows_of(given, None), reason)
             return
-        self._log(outputs, given, labels, ids, task)
+        self._log(outputs, given, labels, ids, task, shifted=shifted)
 
     def _heard(self, own: Any, model: Any) -> Any:
         """What a compute_loss of the caller's gives its criteria and model; the Trainer's own is known, and so let be.
@@ -446,10 +459,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     ) -> tuple[Any, str | None]:
         """The labels that the answers were judged by, where a criterion shows it; or why they are of no sample."""
         scores, mode = _scores(outputs), (self._loop or (Mode.TRAIN, ""))[0]
-        if scores is None or self._shifted or not rows:
+        if scores is None or not rows:
             return labels, None
         judged = self._orders.judged_of(scores, heard.judged, labels, mode)
-        if not judged:
+        if not judged or judged[0].is_inner:
             return _labels_of_places(heard, given, labels, scores)
         if len(judged) > 1:
             self._recording.tell(_DISPUTED)
@@ -468,7 +481,52 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             truth = truth if inside is None else truth.masked_fill(~inside, _IGNORED)
         return (truth.masked_fill(truth == ignored, _IGNORED) if is_whole and ignored is not None else truth), None
 
-    def _log(self, outputs: Any, inputs: Mapping[str, Any], labels: Any, ids: Any, task: str | None = None) -> None:
+    def _labels_of_next(
+        self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any
+    ) -> tuple[Any, bool, str | None]:
+        """As `_labels_of`, of a causal model, and whether each answer is about the label of the next place.
+
+        A loss of the caller's own may shift them itself, make them of the inputs, or have them shifted by its dataset.
+        """
+        scores, mode = _scores(outputs), (self._loop or (Mode.TRAIN, ""))[0]
+        if scores is None or scores.ndim != 3:
+            return labels, True, None
+        n, length = scores.shape[:2]
+        judged = self._orders.judged_of(scores, heard.judged, labels, mode)
+        if len(judged) > 1:
+            return labels, True, f"compute_loss {_SEVERAL}"
+        if not judged or judged[0].is_inner:
+            own, reason = _labels_of_places(heard, _but_first(given, length), _next(labels), scores[:, :-1])
+            return (labels if own is None or reason else _before_first(own)), True, reason
+        one = judged[0]
+        if one.truth.is_floating_point() or one.truth.numel() not in (n * length, n * (length - 1)):
+            return labels, True, None
+        truth = one.truth.reshape(n, -1)
+        if one.ignored is not None:
+            truth = truth.masked_fill(truth == one.ignored, _IGNORED)
+        if truth.shape[1] == length and truth.is_cpu and bool((truth[:, -1] == _IGNORED).all()):
+            truth = truth[:, :-1]
+        is_next = truth.shape[1] < length
+        if one.is_weighed:
+            values = (scores[:, :-1] if is_next else scores).movedim(2, 1)
+            if not is_mean_of_all(heard, values, truth):
+                batch = {**_but_first(given, length), **_but_last(given, length)} if is_next else given
+                inside = counting(heard, batch, values, truth)
+                if inside is None and may_leave_out(batch, truth, _IGNORED):
+                    return labels, True, f"compute_loss {WEIGHED}"
+                truth = truth if inside is None else truth.masked_fill(~inside, _IGNORED)
+        return (_before_first(truth) if is_next else truth), is_next, None
+
+    def _log(
+        self,
+        outputs: Any,
+        inputs: Mapping[str, Any],
+        labels: Any,
+        ids: Any,
+        task: str | None = None,
+        *,
+        shifted: bool | None = None,
+    ) -> None:
         recording = self._recording
         mode, ds_id = self._loop or (Mode.TRAIN, "")
         rows, found = rows_of(inputs, None), self._found
@@ -505,14 +563,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 labels = _apart(labels, spans, _IGNORED)
                 texts = [inputs["input_ids"][0, span] for span in spans] if "input_ids" in inputs else None
                 inputs, kept = ({} if texts is None else {"input_ids": texts}), None
-            is_shifted = self._shifted and head.task is Task.SEQUENCE
+            is_shifted = (self._shifted if shifted is None else shifted) and head.task is Task.SEQUENCE
             keep = recording.keeps_tokens(head.task)
             void = recording.void_label
             columns = columns_of(head, values, labels, shifted=is_shifted, keep_tokens=keep, void=void)
             if head.task is Task.TOKEN_CLASSIFICATION:
                 recording.tell("every sequence is one row: its loss and token_accuracy are of its labelled places")
             if not columns:
-                recording.missed(rows, "the labels do not fit the model's answers: give samples_fn")
+                recording.missed(rows, _NO_LABELS if labels is None else _OTHER_PLACES)
                 return
             if labels is not None and not columns.keys() & {"label", "loss"}:
                 shape = tuple(getattr(labels, "shape", (len(labels),)))
@@ -554,10 +612,33 @@ def _labels_of_places(
     heard: Step, given: Mapping[str, Any], labels: Any, scores: torch.Tensor
 ) -> tuple[Any, str | None]:
     """The labels where no criterion was given the answers as they are: of some places alone, those of these."""
+    heard = replace(heard, judged=[one for one in heard.judged if not one.is_inner])
     if not of_some_places(heard, labels, scores):
         return labels, None
     chosen = of_chosen_places(heard, given, labels, scores)
     return (labels, f"compute_loss {SOME_PLACES}") if chosen is None else (chosen[1], None)
+
+
+def _next(labels: Any) -> Any:
+    """The labels that the answers of a causal model are about: all but the first place's."""
+    return labels[:, 1:] if isinstance(labels, torch.Tensor) and labels.ndim == 2 else None
+
+
+def _before_first(labels: torch.Tensor) -> torch.Tensor:
+    """Labels of the next places as those of a text: no answer is about its first."""
+    return torch.cat([labels.new_full((len(labels), 1), _IGNORED), labels], 1)
+
+
+def _but_first(batch: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """What a batch says of each place but the first."""
+    of_places = {name: part for name, part in batch.items() if isinstance(part, torch.Tensor) and part.ndim == 2}
+    return {name: part[:, 1:] for name, part in of_places.items() if part.shape[1] == length}
+
+
+def _but_last(batch: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """What a batch says of each place but the last, under names of their own."""
+    of_places = {name: part for name, part in batch.items() if isinstance(part, torch.Tensor) and part.ndim == 2}
+    return {f"{name} before": part[:, :-1] for name, part in of_places.items() if part.shape[1] == length}
 
 
 def _is_permuted(judged: Sequence[Judged], labels: Any) -> bool:
