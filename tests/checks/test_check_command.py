@@ -11,6 +11,7 @@ import pytest
 
 import xaicli
 from xaicli.cli import main
+from xaicli.report.model import Table
 
 N = 600
 
@@ -385,6 +386,21 @@ def test_an_allowance_names_a_group_as_people_do(runs, capsys, tmp_path, by, val
     meant = (label == 2) & (night if "," in by else True)
     assert allowed[0]["value"] == pytest.approx(right[meant].mean())
     assert not any("does not occur" in row["reason"] for row in found["rows"])
+
+
+def test_the_page_says_what_was_allowed_instead(runs, tmp_path):
+    """Also where the words of the rule begin with it: >= 0.9 and >= 0.99."""
+    path, right = runs["old"]
+    rules = tmp_path / "rules.toml"
+    allow = '[{ value = "owl", least = 0.9, reason = "lamps" }]'
+    rules.write_text(f'[[rule]]\nmetric = "correct"\nby = "label"\nleast = 0.99\nallow = {allow}\n')
+    report = xaicli.open_run(path).check(rules=rules).report
+    (table,) = (block for section in report.sections for block in section.blocks if isinstance(block, Table))
+    rows = [dict(zip((column.title for column in table.columns), row, strict=True)) for row in table.rows]
+    (owl,) = (row for row in rows if row["outcome"] == "allowed")
+    assert (owl["asked"], owl["why"]) == (">= 0.9", "lamps")
+    assert owl["value"] == pytest.approx(right[np.arange(N) % 3 == 2].mean())
+    assert [row["asked"] for row in rows if row is not owl] == [">= 0.99", ">= 0.99"]
 
 
 def test_listed_samples_are_read_as_lists_are_written(tmp_path, capsys):

@@ -499,6 +499,17 @@ def test_only_addresses_that_lead_somewhere_are_links() -> None:
     assert [address_of(text, "/run") for text in ("https://", "javascript://host/x")] == ["", ""]
 
 
+def test_files_named_from_within_a_folder_lie_there_or_in_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    Path("here/7.png").touch()
+    assert address_of("here/7.png", "/run") == (tmp_path / "here/7.png").as_uri()
+    assert address_of("there/7.png", "/run") == "file:///run/there/7.png"
+    assert address_of("there/7.png", "s3://bucket/run") == (tmp_path / "there/7.png").as_uri()
+
+
 def test_embeddings_that_are_not_finite_are_no_points(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path / "run") as run:
         vectors = np.array([[0.0, 1.0], [2.0, 3.0], [np.nan, 1.0]], np.float32)

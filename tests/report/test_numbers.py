@@ -341,7 +341,10 @@ def test_every_run_keeps_what_people_ask_first_at_80_columns() -> None:
     row |= {"accuracy": 0.7613, "state": "finished", "seconds": 7200.0, "metrics": ["loss"], "problem": None}
     broken = dict.fromkeys(row) | {"run": "runs/broken", "problem": "xai.json cannot be read"}
     answer = Answer("ls", "runs", {}, pl.DataFrame([*({"run": name} | row for name in names), broken]))
-    lines = as_text(runs_report(answer)).splitlines()
+    report = runs_report(answer)
+    (table,) = (block for section in report.sections for block in section.blocks if isinstance(block, Table))
+    assert [row[1] for row in table.rows] == ["2026-11-20 17:02", "2026-11-20 17:02", ""]
+    lines = as_text(report).splitlines()
     assert max(map(len, lines)) <= 80
     for n in (1, 2):
         (line,) = (line for line in lines if f"seed{n}" in line)

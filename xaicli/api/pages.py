@@ -269,51 +269,36 @@ def _check(asked: Asked) -> Report:
 
 
 def _select(asked: Asked, *, whole: bool = True) -> Report:
-    from xaicli.report.page import Page, RunFacts
     from xaicli.report.select import select_report
 
-    assert asked.layout is not None
-    facts = RunFacts.of(asked.layout, asked.answer.selection)
-    if not whole or asked.reader is None or asked.selection is None:
-        return select_report(asked.answer, Page(facts))
-    from xaicli.api.gathering import page_of
-
-    page, warnings = page_of(
-        facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))]
-    )
-    return _warned(select_report(asked.answer, page), warnings)
+    return _first_500(asked, select_report, whole=whole)
 
 
 def _relabel_export(asked: Asked, *, whole: bool = True) -> Report:
-    from xaicli.report.page import Page, RunFacts
     from xaicli.report.relabel import export_report
 
-    assert asked.layout is not None
-    facts = RunFacts.of(asked.layout, asked.answer.selection)
-    if not whole or asked.reader is None or asked.selection is None:
-        return export_report(asked.answer, Page(facts))
-    from xaicli.api.gathering import page_of
-
-    page, warnings = page_of(
-        facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))]
-    )
-    return _warned(export_report(asked.answer, page), warnings)
+    return _first_500(asked, export_report, whole=whole)
 
 
 def _relabel_apply(asked: Asked, *, whole: bool = True) -> Report:
-    from xaicli.report.page import Page, RunFacts
     from xaicli.report.relabel import apply_report
+
+    return _first_500(asked, apply_report, whole=whole)
+
+
+def _first_500(asked: Asked, report: Callable[[Answer, Page], Report], *, whole: bool) -> Report:
+    """A list of samples, with the pictures and histories of its first 500."""
+    from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout, asked.answer.selection)
     if not whole or asked.reader is None or asked.selection is None:
-        return apply_report(asked.answer, Page(facts))
+        return report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
 
-    page, warnings = page_of(
-        facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))]
-    )
-    return _warned(apply_report(asked.answer, page), warnings)
+    first = replace(asked.answer, data=asked.answer.data.head(500))
+    page, warnings = page_of(facts, asked.reader, asked.selection, [first])
+    return _warned(report(asked.answer, page), warnings)
 
 
 def _embeddings(asked: Asked) -> Report:

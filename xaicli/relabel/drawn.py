@@ -19,9 +19,12 @@ from xaicli.relabel.marks import (
     Readers,
     State,
     by_sample,
+    coco_parts,
     cvat_said,
     cvat_tracks,
     each,
+    fiftyone_field,
+    fiftyone_parts,
     is_of_studio,
     is_said,
     place_of,
@@ -29,7 +32,7 @@ from xaicli.relabel.marks import (
     who,
 )
 from xaicli.relabel.tasks import CHECKED, CONTROL, Box
-from xaicli.tables.lists import is_typed, read_text
+from xaicli.tables.lists import is_typed
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 from xaicli.words import Spelt
 
@@ -137,15 +140,8 @@ def _cvat(root: ElementTree.Element) -> Iterator[Mark]:
 
 def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
     """COCO (https://cocodataset.org/#format-data): the annotations of pictures."""
-    known = [one for one in found.get("categories") or [] if isinstance(one, Mapping)]
-    names = {str(category.get("id")): str(category.get("name")) for category in known}
-    of_image: dict[str, list[Mapping[str, Any]]] = {}
-    for annotation in found["annotations"]:
-        if isinstance(annotation, Mapping):
-            of_image.setdefault(str(annotation.get("image_id")), []).append(annotation)
-    pictures = [one for one in found["images"] if isinstance(one, Mapping)]
-    for number in of_image.keys() - {str(one.get("id")) for one in pictures}:
-        yield from (Mark(None, f"image {number}", (), state=State.UNREADABLE) for _ in of_image[number])
+    names, of_image, others = coco_parts(found)
+    yield from others
 
     def of_picture(image: Any) -> Iterator[Mark]:
         pictured, fault = [], ""
@@ -173,19 +169,11 @@ def _fiftyone_box(one: Mapping[str, Any], label: str) -> tuple[Box, Mapping[str,
 
 def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
     """`FiftyOneImageDetectionDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
-    classes = found.get("classes") or []
-    pictures: Mapping[str, Any] = {}
-    if (manifest := path.with_name("data.json")).is_file():
-        pictures = json.loads(read_text(manifest))
+    name_of, pictures = fiftyone_parts(found, path)
 
     def of_item(item: tuple[str, Any]) -> Iterator[Mark]:
         key, value = item
-        pictured = []
-        for one in value or ():
-            label = one.get(LABEL)
-            is_number = isinstance(label, int) and not isinstance(label, bool)
-            name = str(classes[label]) if is_number and 0 <= label < len(classes) else str(label)
-            pictured.append(_fiftyone_box(one, name))
+        pictured = [_fiftyone_box(one, name_of(one.get(LABEL))) for one in value or ()]
         yield from _marks_of(pictured, str(pictures.get(key) or key))
 
     yield from each(found["labels"].items(), of_item)
@@ -193,18 +181,9 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
 
 def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
     """`FiftyOneDataset`: samples with a field of detections."""
-    names = dict.fromkeys(
-        name
-        for sample in samples
-        if isinstance(sample, dict)
-        for name, value in sample.items()
-        if isinstance(value, dict) and value.get("_cls") == "Detections"
-    )
-    if field is None and len(names) > 1 and "ground_truth" not in names and CONTROL not in names:
-        raise UsageError(f"{path} has several fields of boxes", hint=f"--field {' or '.join(names)}")
-    if samples and (not names or (field is not None and field not in names)):
+    column, names = fiftyone_field(samples, ("Detections",), path, field, "boxes")
+    if samples and column not in names:
         raise XaiError(f"{path} has no field of boxes {field or ''}".rstrip(), hint=f"its fields: {', '.join(names)}")
-    column = field or next((name for name in (CONTROL, "ground_truth") if name in names), next(iter(names), CONTROL))
 
     def of_sample(sample: Any) -> Iterator[Mark]:
         drawn = (sample.get(column) or {}).get("detections") or ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -462,21 +462,30 @@ def by_sample(ids: Sequence[str | None]) -> list[tuple[str | None, list[int]]]:
     return list(found.items()) or [(None, [])]
 
 
-def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
-    """`FiftyOneImageClassificationDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
+def fiftyone_parts(found: Mapping[str, Any], path: Path) -> tuple[Callable[[Any], str], Mapping[str, Any]]:
+    """The name of a label, which may be the number of a class; and the paths of pictures, by the keys of the labels."""
     classes = found.get("classes") or []
     pictures: Mapping[str, Any] = {}
     if (manifest := path.with_name("data.json")).is_file():
         pictures = json.loads(read_text(manifest))
+
+    def name_of(label: Any) -> str:
+        is_number = isinstance(label, int) and not isinstance(label, bool)
+        return str(classes[label]) if is_number and 0 <= label < len(classes) else str(label)
+
+    return name_of, pictures
+
+
+def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
+    """`FiftyOneImageClassificationDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
+    name_of, pictures = fiftyone_parts(found, path)
 
     def named(value: Any) -> tuple[str, Any, str]:
         attributes: Mapping[str, Any] = {}
         if isinstance(value, Mapping):
             attributes = {**value, **(value.get("attributes") or {})}
             value = value.get("label")
-        is_number = isinstance(value, int) and not isinstance(value, bool)
-        text = str(classes[value]) if is_number and 0 <= value < len(classes) else str(value)
-        return text, attributes.get(CHECKED), str(attributes.get(SAMPLE_ID) or "")
+        return name_of(value), attributes.get(CHECKED), str(attributes.get(SAMPLE_ID) or "")
 
     def of_item(item: tuple[str, Any]) -> Iterator[Mark]:
         key, value = item
@@ -496,10 +505,14 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
     yield from each(found["labels"].items(), of_item)
 
 
-def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
-    """`FiftyOneDataset`: samples with fields of classifications, or of what was found in them."""
-    inner = {"Classifications": "classifications", "Detections": "detections", "Polylines": "polylines"}
-    kinds = ("Classification", "Detection", *inner)
+def fiftyone_field(
+    samples: list[Any], kinds: Collection[str], path: Path, field: str | None, what: str
+) -> tuple[str, list[str]]:
+    """The field to read, and all that hold values of these kinds.
+
+    Raises:
+        UsageError: There are several, none is called as ours or FiftyOne's own, and none was named.
+    """
     names = dict.fromkeys(
         name
         for sample in samples
@@ -508,8 +521,15 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
         if isinstance(value, dict) and value.get("_cls") in kinds
     )
     if field is None and len(names) > 1 and "ground_truth" not in names and CONTROL not in names:
-        raise UsageError(f"{path} has several fields of labels", hint=f"--field {' or '.join(names)}")
-    column = field or next((name for name in (CONTROL, "ground_truth") if name in names), next(iter(names), CONTROL))
+        raise UsageError(f"{path} has several fields of {what}", hint=f"--field {' or '.join(names)}")
+    first = next((name for name in (CONTROL, "ground_truth") if name in names), next(iter(names), CONTROL))
+    return field or first, list(names)
+
+
+def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
+    """`FiftyOneDataset`: samples with fields of classifications, or of what was found in them."""
+    inner = {"Classifications": "classifications", "Detections": "detections", "Polylines": "polylines"}
+    column, _ = fiftyone_field(samples, ("Classification", "Detection", *inner), path, field, "labels")
 
     def of_sample(sample: Any) -> Iterator[Mark]:
         value = sample.get(column) or {}
@@ -526,17 +546,23 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
     yield from each(samples, of_sample)
 
 
-def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
-    """COCO (https://cocodataset.org/#format-data): the categories of each picture's annotations."""
+def coco_parts(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, list[Mapping[str, Any]]], list[Mark]]:
+    """The names of categories and the annotations of pictures, each by its id, and marks of those without a picture."""
     known = [one for one in found.get("categories") or [] if isinstance(one, Mapping)]
     names = {str(category.get("id")): str(category.get("name")) for category in known}
     of_image: dict[str, list[Mapping[str, Any]]] = {}
     for annotation in found["annotations"]:
         if isinstance(annotation, Mapping):
             of_image.setdefault(str(annotation.get("image_id")), []).append(annotation)
-    pictured = {str(one.get("id")) for one in found["images"] if isinstance(one, Mapping)}
-    for number in of_image.keys() - pictured:
-        yield from (Mark(None, f"image {number}", (), state=State.UNREADABLE) for _ in of_image[number])
+    others = of_image.keys() - {str(one.get("id")) for one in found["images"] if isinstance(one, Mapping)}
+    unreadable = [Mark(None, f"image {n}", (), state=State.UNREADABLE) for n in sorted(others) for _ in of_image[n]]
+    return names, of_image, unreadable
+
+
+def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
+    """COCO (https://cocodataset.org/#format-data): the categories of each picture's annotations."""
+    names, of_image, others = coco_parts(found)
+    yield from others
 
     def of_picture(image: Any) -> Iterator[Mark]:
         own = of_image.get(str(image.get("id")), [])

@@ -54,24 +54,28 @@ def _sentence(answer: Answer) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    # The name that a file gives a rule does not say what it asks.
-    has_names = any(row["bound"] and row["bound"] not in row["rule"] and "wrong" not in row["bound"] for row in rows)
+    # Neither the name that a file gives a rule says what it asks, nor a rule what was allowed instead.
+    has_bounds = any(
+        row["outcome"] == "allowed"
+        or (row["bound"] and row["bound"] not in row["rule"] and "wrong" not in row["bound"])
+        for row in rows
+    )
     table = tuple(
         (
             row["outcome"],
             row["rule"] + (f": {row['group']}" if row["group"] else ""),
-            *((row["bound"],) if has_names else ()),
+            *((row["bound"],) if has_bounds else ()),
             row["value"],
             row["n"] or None,  # a rule on a count looks at no samples
             _place(row),
-            _why(row, has_bound=has_names),
+            _why(row),
         )
         for row in rows
     )
     columns = (
         Column("outcome"),
         Column("rule"),
-        *((Column("asked"),) if has_names else ()),
+        *((Column("asked"),) if has_bounds else ()),
         Column("value", Cell.NUMBER),
         Column("samples", Cell.INTEGER),
     )
@@ -97,7 +101,6 @@ def _place(row: Mapping[str, Any]) -> str:
     return " ".join([*parts, *([f"epoch {row['epoch']}"] if row["epoch"] is not None else [])])
 
 
-def _why(row: Mapping[str, Any], *, has_bound: bool) -> str:
+def _why(row: Mapping[str, Any]) -> str:
     interval = "" if row["low"] is None else "95 %: " + " to ".join(shorts((row["low"], row["high"]), 3))
-    allowed = row["bound"] if row["outcome"] == "allowed" and not has_bound else ""
-    return "; ".join(part for part in (interval, allowed, row["reason"]) if part)
+    return "; ".join(part for part in (interval, row["reason"]) if part)

@@ -42,7 +42,7 @@ def labels_report(answer: Answer, facts: RunFacts | None = None, without_finite:
         without_finite: Where these labels have values, but none that is finite.
     """
     page = Page(facts) if facts else Page()
-    bounds = [Bounds(item) for item in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
+    bounds = [Bounds(item) for item in as_list(answer.selection["bounds"])]
     data, left_out = few_enough(answer.data)
     parts = list(
         by_subject(

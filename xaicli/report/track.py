@@ -85,7 +85,7 @@ def track_report(
             _scalars(gathered, page.names),
             Section("System and traceability", "system", tuple(system_blocks(page.facts)), page_only=True),
         ]
-    bounds = [Bounds(bound) for bound in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
+    bounds = [Bounds(bound) for bound in as_list(answer.selection["bounds"])]
     rules = [("score", score_rule(answer)), ("ties", "the smaller sample_id first")]
     rules += [(f"band {bound}", BAND_WORDS[bound]) for bound in bounds]
     rules += list(definitions(gathered.dynamics)) if gathered.dynamics else []
@@ -182,7 +182,7 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
 def _labels(gathered: Gathered, names: Names, without_finite: pl.DataFrame | None) -> Section:
     found: list[Block] = []
     if gathered.labels is not None:
-        bounds = [Bounds(bound) for bound in as_list(gathered.labels.selection.get("bounds"))] or [Bounds.STD]
+        bounds = [Bounds(bound) for bound in as_list(gathered.labels.selection["bounds"])]
         data, left_out = few_enough(gathered.labels.data)
         found += [Text(said) for said in left_out]
         over, lacking = gathered.labels.selection.get("axis"), gathered.labels.extra.get("without_finite", ())
