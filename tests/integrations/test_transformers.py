@@ -941,7 +941,7 @@ def test_a_collator_that_takes_out_what_it_reads_is_told_after_what_it_was_given
     assert IdsBesideCollator(hiding, ("sample_id",), False)(samples)["sample_id"] == UNSHOWN
     unsaid = IdsBesideCollator(hiding, ("sample_id",))
     assert unsaid(samples)["sample_id"].tolist() == [0, 1, 2, 3]
-    assert ["keeps_order" in one for one, _ in unsaid.seen.said] == [True]
+    assert ["keeps_order" in one for one, _ in unsaid.seen.notes] == [True]
 
 
 def test_what_a_collator_does_with_one_set_says_nothing_of_another(tmp_path: Path) -> None:

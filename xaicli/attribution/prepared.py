@@ -191,7 +191,9 @@ def prepare(
         if function is None:
             known = known_of(given.model, facts)
             if known.classes is None and label_names:
-                known = replace(known, classes=len(label_names), said=known.said if known.task else "the label names")
+                known = replace(
+                    known, classes=len(label_names), source=known.source if known.task else "the label names"
+                )
             head = decide(result, origin=origin, task=task, output=output, labels=labels, known=known)
     outputs = head.tensor if head is not None else _scalars_of(function)
     answers = given.answers(outputs)

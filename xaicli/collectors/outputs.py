@@ -70,7 +70,7 @@ class PredictorOutput:
         asked = (task, classes, frozenset(expected), labels is None)
         if asked not in self.heads:
             known = self.known if classes is None or self.known.classes else replace(self.known, classes=classes)
-            known = known if known.said else replace(known, said="the classes")
+            known = known if known.source else replace(known, source="the classes")
             self.heads[asked] = decide(
                 self.forward, origin=self.origin, task=task, labels=labels, known=known, expected=expected
             )

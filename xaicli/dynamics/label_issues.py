@@ -172,23 +172,25 @@ def doubts(reader: Reader, selection: Selection, pair: Pair) -> Probabilities | 
     if PROBS not in reader.dtypes:
         return None
     epochs = selection.epochs[pair]
-    last = next(_kept(reader, selection, pair, epochs[::-1]), None)
+    last = next(_with_probabilities(reader, selection, pair, epochs[::-1]), None)
     if last is None or pair[0] != Mode.TRAIN or last.accuracy <= MEMORISED:
         return last
     before = [epoch for epoch in epochs if epoch < last.epoch]
     learning = [epoch for epoch in before if accuracy(reader, pair, epoch) <= _UNDER_WAY]
-    found = next(_kept(reader, selection, pair, learning[::-1]), None)
-    return found or next(_kept(reader, selection, pair, before), last)
+    found = next(_with_probabilities(reader, selection, pair, learning[::-1]), None)
+    return found or next(_with_probabilities(reader, selection, pair, before), last)
 
 
-def _kept(reader: Reader, selection: Selection, pair: Pair, epochs: Sequence[int]) -> Iterator[Probabilities]:
+def _with_probabilities(
+    reader: Reader, selection: Selection, pair: Pair, epochs: Sequence[int]
+) -> Iterator[Probabilities]:
     """The probabilities of those epochs that kept any."""
     for epoch in epochs:
-        if (held := _held(reader, selection, Place(*pair, epoch))) is not None:
+        if (held := _probabilities_at(reader, selection, Place(*pair, epoch))) is not None:
             yield held
 
 
-def _held(reader: Reader, selection: Selection, place: Place) -> Probabilities | None:
+def _probabilities_at(reader: Reader, selection: Selection, place: Place) -> Probabilities | None:
     frame, _ = reader.frame(place, [SAMPLE_ID, selection.label_key, PROBS], selection.duplicates)
     frame = within_labels(frame, selection).rename({selection.label_key: LABEL}).drop_nulls([PROBS, LABEL])
     classes = frame[PROBS].list.len().max() if frame.height else 0

@@ -140,7 +140,7 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     predicted = LabelNames.of_predictions(reader, selection)
     noise = [row for pair in selection.pairs for row in label_noise(found.frames[pair], pair, names)]
     listed = [
-        _told(reader, selection, found.frames[pair], part if top is None else part.head(top))
+        _with_reasons(reader, selection, found.frames[pair], part if top is None else part.head(top))
         for pair, part in zip(selection.pairs, parts, strict=True)
     ]
     ends = [part.select(MODE, DS_ID, LABEL, "suggested_label") for part in parts]
@@ -205,7 +205,7 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics
     return rows.with_columns(*origin, pl.col("suggested_label").cast(frame[LABEL].dtype))
 
 
-def _told(reader: Reader, selection: Selection, everyone: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
+def _with_reasons(reader: Reader, selection: Selection, everyone: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
     """Some suspects of one (mode, ds_id) with their reasons: the columns of `COLUMNS`."""
     if everyone[LABEL].dtype.is_float():
         reasons = [_why_far(row) for row in listed.to_dicts()]

@@ -73,7 +73,7 @@ class Known:
     Attributes:
         task: What it was trained for; None where nothing says so.
         classes: How many classes it tells apart.
-        said: Where both are from.
+        source: Where both are from.
         are_logits: Whether its numbers are logits for certain, as those of every transformers model are.
         text: How a model of texts answers at its places.
         pad: The token that fills short texts up.
@@ -82,7 +82,7 @@ class Known:
 
     task: Task | None = None
     classes: int | None = None
-    said: str = ""
+    source: str = ""
     are_logits: bool = False
     text: Text | None = None
     pad: int | None = None
@@ -142,7 +142,7 @@ def decide(
         XaiError: It cannot be decided: the message says why, the hint asks for the task or the output.
     """
     given, values = named_task(task) if task is not None else (None, None)
-    known = replace(known, task=given, said=_BY_OPTION) if given is not None else known
+    known = replace(known, task=given, source=_BY_OPTION) if given is not None else known
     if given is None:
         refuse_spans(result, known=known.spans)
     where, found = (
@@ -199,7 +199,9 @@ def _configured(model: Any) -> Known | None:
     name = type(model).__name__
     task = _by_name(name)
     if task is None:
-        return Known(said=f"the configuration of {name}", spans=True) if name.endswith("ForQuestionAnswering") else None
+        return (
+            Known(source=f"the configuration of {name}", spans=True) if name.endswith("ForQuestionAnswering") else None
+        )
     size = getattr(config, "num_labels", None)
     if task is Task.CLASSIFICATION:
         problem = getattr(config, "problem_type", None)
@@ -305,7 +307,7 @@ class _Evidence:
         places = len(self.shape) > (0 if axis is None else 1) and self._places(axis) != 1
         task = self.known.task
         if task is not None and not (self.known.are_logits and self.known.classes not in (None, width)):
-            found, said = self._fitting(task, width, places), self.known.said
+            found, said = self._fitting(task, width, places), self.known.source
             if found is Task.BINARY and task is Task.CLASSIFICATION:
                 said = f"it gives one number a sample, so that classification ({said}) is yes or no"
             return found, said
@@ -376,7 +378,7 @@ class _Evidence:
         if self.labels.kind is Kind.NAMES:
             return Task.BINARY, "it gives one number a sample, and its labels are names"
         if self.known.classes == 2:
-            return Task.BINARY, f"it gives one number a sample, and {self.known.said} name two classes"
+            return Task.BINARY, f"it gives one number a sample, and {self.known.source} name two classes"
         if self.labels.kind in (Kind.CLASSES, Kind.WHOLE_NUMBERS):
             return Task.REGRESSION, "it gives one number a sample, and its labels are more than 0 and 1"
         what = f"comes from {self._operation}" if self.made else "could not be traced"
@@ -405,7 +407,7 @@ class _Evidence:
         if self.range in (Range.DISTRIBUTION, Range.LOG_DISTRIBUTION) or (width == 1 and self._is_probability):
             return told, f"it gives probabilities at {where} ({self._operation})"
         if self.known.classes == width:
-            return told, f"it gives {width} numbers at {where}, as many as {self.known.said}"
+            return told, f"it gives {width} numbers at {where}, as many as {self.known.source}"
         which = "token_classification, sequence or regression" if text else "segmentation or regression"
         raise XaiError(
             f"{numbers}: a class of {width} at {where}, or values, cannot be told",
@@ -422,7 +424,7 @@ class _Evidence:
             return Task.BINARY
         if task is Task.BINARY and width == 2:
             return Task.CLASSIFICATION
-        if task is Task.SEQUENCE and len(self.shape) > 2 and self.known.said != _BY_OPTION:
+        if task is Task.SEQUENCE and len(self.shape) > 2 and self.known.source != _BY_OPTION:
             return Task.SEGMENTATION  # recorded as a sequence of pixels
         wanted = task in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
         shape = f"(N, {', '.join(map(str, self.shape))})" if self.shape else "(N,)"
@@ -430,7 +432,7 @@ class _Evidence:
             raise XaiError(f"the model's output {shape} has no places: it is no {task}", hint=_ASK)
         if task is Task.BINARY and width != 1:
             raise XaiError(f"the model's output {shape} is {width} numbers a sample: it is no {task}", hint=_ASK)
-        if task is Task.MULTILABEL and places and not self.known.are_logits and self.known.said == _BY_OPTION:
+        if task is Task.MULTILABEL and places and not self.known.are_logits and self.known.source == _BY_OPTION:
             raise XaiError(f"the model's output {shape} has places: it is no {task}", hint=_ASK)
         return task
 
@@ -463,12 +465,12 @@ class _Evidence:
             case Range.POSITIVE if self.made is not None and self.made.operation.startswith(("exp", "square", "abs")):
                 raise self._unclear(f"its last operation ({self._operation}) gives no logits")
             case Range.REAL | Range.POSITIVE:
-                binary = self.known.said == _BY_OPTION and self.known.task is not Task.CLASSIFICATION
+                binary = self.known.source == _BY_OPTION and self.known.task is not Task.CLASSIFICATION
                 if width == 1 and not self.made_linear and not binary:
                     raise self._unclear(f"its last operation ({self._operation}) is that of no logit")
                 return Values.LOGITS, many
             case _:
-                if self.known.said == _BY_OPTION or self.expected:
+                if self.known.source == _BY_OPTION or self.expected:
                     return Values.LOGITS, many
                 raise self._unclear("what made it could not be traced")
 

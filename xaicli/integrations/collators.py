@@ -132,7 +132,7 @@ class SeenOrders:
         return next((h for h in (LENGTHS, KINDS) if self.has(f"{h} {True}") and not self.has(f"{h} {False}")), None)
 
     @property
-    def said(self) -> list[tuple[str, Any]]:
+    def notes(self) -> list[tuple[str, Any]]:
         """What is to be said of it once, each with what it is known by: what was assumed, and that this was wrong."""
         if not (assumed := int(self._assumed.sum())):
             return []

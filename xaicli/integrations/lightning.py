@@ -444,7 +444,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         ids, reason = self._numbered_after_hooks(part, watch)
         if reason is None:
             recording.tell(_ROW_NUMBERS + _deeper(part.batch))
-        for line, known_by in watch.collator.seen.said if watch.collator is not None else ():
+        for line, known_by in watch.collator.seen.notes if watch.collator is not None else ():
             recording.tell(line, known_by)
         return part, ids, reason
 

@@ -532,7 +532,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         rows, found = rows_of(inputs, None), self._found
         kept = inputs_of((), inputs)
         for _, _, seen in self._seen.values():
-            for line, known_by in seen.said:
+            for line, known_by in seen.notes:
                 recording.tell(line, known_by)
         if isinstance(ids, str):
             recording.missed(rows, ids)

@@ -239,7 +239,7 @@ def _segments(layout: RunLayout, snapshot: Snapshot) -> Iterator[Finding]:
     copies = {segment.path: segment for segment in snapshot.segments}
     for path in snapshot.damaged:
         if segment := copies.get(path):
-            reason = f"{len(segment.content) - segment.whole} bytes fail their checksum"
+            reason = f"{len(segment.content) - segment.intact} bytes fail their checksum"
             yield Finding(_name(layout, path), Complaint.TORN, reason, segment.lost)
         else:
             yield Finding(_name(layout, path), Complaint.TORN, "no row of it can be read")

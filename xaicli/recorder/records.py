@@ -22,7 +22,7 @@ from xaicli.recorder.facts import fact_table, kinds_before
 from xaicli.recorder.parts import store_table
 from xaicli.recorder.process import Process
 from xaicli.recorder.tokens import words_of_inputs
-from xaicli.recorder.transfer import Intake, held
+from xaicli.recorder.transfer import Intake, copied
 from xaicli.tables.fact_file import in_utc, read_fact_file, zone_words
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.records import common, encode_scalars, encode_table, with_ids
@@ -437,7 +437,7 @@ class Records:
                 self._leave()
         elif self._closed:
             call(*given)  # which refuses it
-        elif not calls.put_aside(partial(call, *map(held, given))):
+        elif not calls.put_aside(partial(call, *map(copied, given))):
             if self.strict:
                 raise ValueError("too many calls came from within one")
             calls.over[folder] += records()

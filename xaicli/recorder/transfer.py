@@ -480,15 +480,15 @@ def _own_copy(value: Any) -> Any:
     return np.array(value) if isinstance(value, np.ndarray) else list(value) if isinstance(value, list) else value
 
 
-def held(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """A value as it is now, whatever its owner writes to it later; what cannot be copied is itself."""
     try:
         if is_remote(value):
             return value.detach().clone()
         if isinstance(value, Mapping):
-            return {key: held(one) for key, one in value.items()}
+            return {key: copied(one) for key, one in value.items()}
         if type(value) in (list, tuple):
-            return type(value)(map(held, value))
+            return type(value)(map(copied, value))
         if hasattr(value, "to_numpy") and hasattr(value, "copy"):
             return value.copy()
         return _own_copy(value)

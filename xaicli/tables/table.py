@@ -98,7 +98,7 @@ class Table:
         self.sample_ids = None if ids is None else self._fitting(list(ids), "ids")
         self.weights = None if weights is None else self._valid_weights(weights)
         self.facts = self._valid_facts(facts)
-        self._told: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._runs_with_facts: weakref.WeakSet[Any] = weakref.WeakSet()
         if relabel is not None:
             self.rows = relabelled(self.rows, self._ids(), relabel, label=label, schema=self.schema)
         if select is not None:
@@ -199,7 +199,7 @@ class Table:
             url=self.url,
             facts=self.facts,
         )
-        view._told = self._told
+        view._runs_with_facts = self._runs_with_facts
         view._train = (*self._train, function)
         view._collect = None if self._collect is None else (*self._collect, function)
         # The address goes on meaning the table as long as either is alive.
@@ -286,9 +286,9 @@ class Table:
         Args:
             run: The run; nothing is told to one that is only added to.
         """
-        if self.facts is None or not hasattr(run, "log_facts") or run in self._told:
+        if self.facts is None or not hasattr(run, "log_facts") or run in self._runs_with_facts:
             return
-        self._told.add(run)
+        self._runs_with_facts.add(run)
         if isinstance(self.facts, Path):
             run.log_facts(facts=self.facts)
         else:

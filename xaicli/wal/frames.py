@@ -168,8 +168,8 @@ class SegmentCopy:
         facts: Whose rows it holds.
         sequence: Which parts they become.
         content: What counts of it, after the header.
-        frames: Its batches of rows and records, as far as they are whole; never empty ones.
-        whole: How many bytes of the content are.
+        frames: Its batches of rows and records, as far as they are intact; never empty ones.
+        intact: How many bytes of the content are intact.
         old_place: The place of all rows in a segment of format version 1.
     """
 
@@ -178,7 +178,7 @@ class SegmentCopy:
     sequence: int
     content: memoryview
     frames: tuple[Frame, ...]
-    whole: int
+    intact: int
     old_place: Place | None = None
 
     @property
@@ -203,9 +203,9 @@ class SegmentCopy:
     @property
     def lost(self) -> int:
         """Rows that were there and are damaged, as far as that can still be told; 0 where all is whole."""
-        if self.whole == len(self.content):
+        if self.intact == len(self.content):
             return 0
-        behind = (frame for frame in scan_frames(self.content, old_place=self.old_place) if frame.start >= self.whole)
+        behind = (frame for frame in scan_frames(self.content, old_place=self.old_place) if frame.start >= self.intact)
         return max(1, sum(min(frame.rows, frame.end - frame.start) for frame in behind))
 
 
@@ -368,5 +368,5 @@ def read_segment(path: Path) -> SegmentCopy | None:
 def _copy(path: Path, header: Header, content: memoryview) -> SegmentCopy:
     every = list(scan_frames(content, header.sequence, old_place=header.place))
     frames = tuple(frame for frame in every if frame.rows)
-    whole = every[-1].end if every and len(content) == header.used else 0
-    return SegmentCopy(path, header.facts, header.sequence, content, frames, whole, header.place)
+    intact = every[-1].end if every and len(content) == header.used else 0
+    return SegmentCopy(path, header.facts, header.sequence, content, frames, intact, header.place)
