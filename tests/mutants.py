@@ -34,7 +34,7 @@ ROOMS = {
     "recorder": ("recorder",),
     "attribution": ("attribution",),
     "checkpoint": ("checkpoint",),
-    "report": ("report", "relabel", "render/test_page.py"),
+    "report": ("report", "relabel", "diagnosis", "checks", "choices", "render/test_page.py"),
 }
 """The room, and the tests that are its own."""
 

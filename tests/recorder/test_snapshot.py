@@ -57,16 +57,16 @@ class Interruption:
 
         return interrupted
 
-    def _within(self, entries: Callable[[Path], list[os.DirEntry[str]]]) -> Callable[[Path], list[os.DirEntry[str]]]:
+    def _within(self, entries: Callable[..., list[os.DirEntry[str]]]) -> Callable[..., list[os.DirEntry[str]]]:
         """A folder that changes while it is listed shows what was there, and of what is new perhaps the newest only."""
 
-        def interrupted(folder: Path) -> list[os.DirEntry[str]]:
+        def interrupted(*folder: Any) -> list[os.DirEntry[str]]:
             if not self._is_due():
-                return entries(folder)
-            before = entries(folder)
+                return entries(*folder)
+            before = entries(*folder)
             self._come()
             known = {entry.name for entry in before}
-            return before + [entry for entry in entries(folder) if entry.name not in known][-1:]
+            return before + [entry for entry in entries(*folder) if entry.name not in known][-1:]
 
         return interrupted
 
@@ -149,7 +149,7 @@ def test_files_that_keep_appearing_are_not_compacted(tmp_path: Path, monkeypatch
     (file,) = run.layout.data_files()
     sequence = count(1)
 
-    def ever_more(_: RunLayout) -> list[DataFile]:
+    def ever_more(_: RunLayout, closed: object = None) -> list[DataFile]:
         parts = [PartName(0, 7, number, number) for number in range(next(sequence))]
         return [file, *(replace(file, part=part, path=file.path.with_name(part.filename)) for part in parts)]
 
