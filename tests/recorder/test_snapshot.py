@@ -149,7 +149,7 @@ def test_files_that_keep_appearing_are_not_compacted(tmp_path: Path, monkeypatch
     (file,) = run.layout.data_files()
     sequence = count(1)
 
-    def ever_more(_: RunLayout, closed: object = None) -> list[DataFile]:
+    def ever_more(*_: object) -> list[DataFile]:
         parts = [PartName(0, 7, number, number) for number in range(next(sequence))]
         return [file, *(replace(file, part=part, path=file.path.with_name(part.filename)) for part in parts)]
 
