@@ -66,10 +66,12 @@ def test_a_checkpoint_that_the_newest_run_lacks_is_told_where_it_is(
     (folder / "best.pt").touch()
     status, _, err = xai(*command, "best.pt")
     assert status == 1
-    assert err.splitlines()[0] == "error: no checkpoint 'best.pt' in runs/newest/checkpoints"
-    assert "looked in the default run, runs/newest; best.pt is in runs/has-it: name the run" in err
+    assert err.splitlines()[0] == "error: no checkpoint 'best.pt' in runs/newest/checkpoints, which has none"
+    assert err.splitlines()[1].strip() == (
+        "hint: looked in the default run, runs/newest; best.pt is in runs/has-it: name the run"
+    )
     status, _, err = xai(*command, "other.pt")
-    assert "looked in the default run, runs/newest: name another run, or a path; there are no checkpoints" in err
+    assert err.splitlines()[1].endswith("looked in the default run, runs/newest: name another run, or a path")
     # A run that is named is looked into, and nothing is said of others.
     status, _, err = xai(command[0], "runs/newest", command[1], "best.pt")
     assert (status, "default run" in err, "best.pt'" in err) == (1, False, True)

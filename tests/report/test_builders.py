@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 import xaicli
 from tests.report_answers import FACTS, labels_result, samples_result
+from xaicli import open_run
 from xaicli.answer import Answer, Counts
 from xaicli.queries.compare import Comparison
 from xaicli.queries.scalars import SCHEMA
 from xaicli.render.figure import draw
+from xaicli.render.pen import drawn
 from xaicli.render.terminal import as_text
 from xaicli.report.charts import Image, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report, label_charts, mean_chart, sample_chart
@@ -131,7 +133,7 @@ def test_no_samples_is_a_page_that_says_so() -> None:
     empty = samples_result(epochs=1).data.clear()
     report = samples_report(Answer("samples", "r", {"metric": ["loss"]}, empty))
     assert report.sentence == "No samples: the selection leaves nothing."
-    assert report.sections[0].blocks
+    assert report.sections == (), "it is said once"
 
 
 def test_that_no_sample_was_asked_for_is_not_said_of_the_selection_or_the_values() -> None:
@@ -528,3 +530,68 @@ def test_why_there_is_nothing_is_said_once(tmp_path: Path) -> None:
     report = xaicli.open_run(tmp_path / "run").labels(metric="m").report
     said = "No label has a finite m: what was recorded is NaN or infinite."
     assert (report.sentence, as_text(report, 200).count(said)) == (said, 1)
+
+
+@pytest.mark.parametrize(
+    ("n_other", "said"),
+    [
+        (
+            112,
+            "eval: a has 22 points of accuracy more than b (95 % 12 to 31, n 120), but 112 of the 120 samples in both "
+            "have other labels: the two were asked different questions.",
+        ),
+        (3, "eval: a is better than b by 22 points of accuracy (95 % 12 to 31, n 120)."),
+    ],
+)
+def test_no_run_is_better_that_was_asked_something_else(n_other: int, said: str) -> None:
+    paired = {"mode": "eval", "ds_id": None, "metric": "correct", "first": "runs/a", "last": "runs/b", "n": 120}
+    paired |= {"values": [0.92, 0.7], "difference": -0.22, "low": -0.31, "high": -0.12, "better": "first", "p": 1e-5}
+    paired |= {"stale": 0, "method": "McNemar"}
+    warning = (
+        f"{n_other} of the 120 samples of eval in both have another label in runs/b than in runs/a: "
+        "what is right there is not what is right here"
+    )
+    rows = pl.DataFrame(schema={"kind": pl.String, "group": pl.String, "metric": pl.String})
+    runs = {"runs": ["runs/a", "runs/b"]}
+    answer = Answer("compare", "a b", runs, rows, warnings=(warning,), extra={"paired": [paired]})
+    assert compare_report(answer).sentence.startswith(said)
+
+
+def test_one_epoch_is_no_history_and_one_observation_no_habit(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        for mode in ("train", "eval"):
+            run.log_samples(
+                sample_id=np.arange(40),
+                label=np.arange(40) % 2,
+                prediction=np.where(np.arange(40) == 6, 1, np.arange(40) % 2),
+                loss=np.where(np.arange(40) == 6, 5.0, 0.1),
+                mode=mode,
+                epoch=1,
+            )
+    report = open_run(tmp_path / "run").report().report
+    assert "Most suspicious label: #6, wrong the one time it was seen; predicted dog" in report.sentence
+    blocks = report.sections[0].blocks
+    cards = [card for block in blocks if isinstance(block, Gallery) for card in block.cards]
+    assert cards
+    assert all(card.sparkline == () for card in cards)
+    (table,) = (block for block in blocks if isinstance(block, Table))
+    assert [column.title for column in table.columns][-1] == "score"
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
+def test_every_column_has_a_heading_and_a_line_that_ends_early_leads_to_its_name(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 7):
+            loss = np.arange(12) + 1.0 if epoch < 4 else np.full(12, np.nan)
+            run.log_samples(sample_id=np.arange(12), label=[0, 1] * 6, loss=loss, mode="eval", epoch=epoch)
+    report = open_run(tmp_path / "run").samples(max=1, min=1).report
+    blocks = [block for section in report.sections for block in section.blocks]
+    (table,) = (block for block in blocks if isinstance(block, Table))
+    assert ([c.title for c in table.columns][-1], {row[-1] for row in table.rows}) == ("state", {"stale"})
+    (chart,) = (block for block in blocks if isinstance(block, LineChart))
+    marks = drawn(draw(chart).figure).marks
+    leaders = [mark.vertices for mark in marks if mark.kind == "leader" and mark.vertices is not None]
+    crossing = [vertices for vertices in leaders if vertices[1][0] - vertices[0][0] > 100]
+    # The highest, the lowest and the median: each level from its end to where its name begins.
+    assert len(crossing) == 3
+    assert all(start[1] == pytest.approx(end[1]) for start, end in crossing)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import html
 import math
 import re
+import shutil
+import subprocess
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from xaicli.render.page import page
 from xaicli.render.terminal import as_text
 from xaicli.render.text import told_apart
 from xaicli.report.charts import LineChart, Multiples, Series
-from xaicli.report.info import runs_report
+from xaicli.report.info import info_report, runs_report
 from xaicli.report.labels import labels_report
 from xaicli.report.model import Card, Cell, Column, Gallery, Link, Report, Section, Table
 from xaicli.report.numbers import column, cut_apart, exact, short, shorts
@@ -333,6 +336,39 @@ def test_facts_and_titles_on_cards_are_told_apart() -> None:
     for pattern in (r"<h4[^>]*>([^<]+)", r"<dd><span[^>]*>([^<]+)", r'class="verdict">([^<]+)'):
         said = [re.findall(pattern, article)[0] for article in articles]
         assert ["0007" in said[0], "0008" in said[1]] == [True, True]
+
+
+def test_a_hover_tells_a_share_that_is_not_quite_all_as_less() -> None:
+    shares = (0.99997, 0.999997, -0.9999995, 1.0, 0.5)
+    epochs = tuple(float(n) for n in range(5))
+    chart = LineChart("c", "c", "epoch", "accuracy", (Series("a", epochs, shares),), alt="a")
+    assert line_values(chart)["lines"][0]["y"] == [0.99997, 0.999997, -0.9999995, 1, 0.5]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_page_tells_it_so_too() -> None:
+    script = (files("xaicli.render") / "page.js").read_text(encoding="utf-8")
+    (function,) = re.findall(r"const (number = \(.*?\n  };)", script, re.DOTALL)
+    asked = "[0.99997, 0.999997, -0.99997, 1, 0.5, 1234.5678, 0.99949].map((v) => number(v)).join(' ')"
+    told = subprocess.run(
+        ["node", "-e", f"{function} console.log({asked})"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["0.99997", "0.999997", "-0.99997", "1", "0.5", "1,235", "0.9995"]
+
+
+def test_a_run_without_samples_has_rows_of_tables_and_one_of_no_time_took_less_than_a_second() -> None:
+    row = {"name": "", "created_at": "2026-11-20T17:02:00", "modes": [], "epochs": 0, "rows": 0, "accuracy": None}
+    row |= {"run": "runs/a", "state": "finished", "seconds": 0.2, "metrics": [], "problem": None}
+    (table,) = runs_report(Answer("ls", "runs", {}, pl.DataFrame([row]))).sections[0].blocks
+    assert isinstance(table, Table)
+    assert table.rows[0][-1] == "<1 s"
+    assert table.note == "rows: of samples; xai info RUN says what its tables hold"
+    none = pl.DataFrame(schema={"mode": pl.String, "rows": pl.Int64, "metrics": pl.List(pl.String)})
+    tables = [{"name": "boxes", "rows": 3117, "columns": ["x0"]}, {"name": "metrics", "rows": 960, "columns": ["tp"]}]
+    told = info_report(Answer("info", "runs/a", {}, none, extra={"tables": tables})).sentence
+    assert told == "No samples were logged; the run's tables have 3,117 rows of boxes and 960 rows of metrics."
+    told = info_report(Answer("info", "runs/a", {}, none)).sentence
+    assert told == "No rows yet: training has not logged a sample, or nothing has been written."
 
 
 def test_every_run_keeps_what_people_ask_first_at_80_columns() -> None:

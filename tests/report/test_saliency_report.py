@@ -326,6 +326,11 @@ def test_trust_figures_come_with_a_verdict(trust: Trust, words: str) -> None:
     assert ("doubt" in titles) is bool(words), "a column that says nothing has no place on 80 columns"
     assert not words or [row[titles.index("doubt")] for row in table.rows] == ["", words]
     assert all(len(row) == len(titles) for row in table.rows)
+    narrow = as_text(report, 80).splitlines()
+    if words:
+        at = next(number for number, line in enumerate(narrow) if "smint" in line)
+        told = " ".join(line[narrow[at - 3].index("doubt") :].strip() for line in narrow[at : at + 2])
+        assert words in told, "on two lines at most"
     panel = next(p for p in grid_of(report).rows[0].panels if p.method == "smint")
     assert ("mostly noise" in " ".join(panel.lines), "worse than random" in " ".join(panel.lines)) == (
         "noise" in words,

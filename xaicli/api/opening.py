@@ -56,6 +56,8 @@ def find_place(run_dir: str | os.PathLike[str] | None, model: Sequence[str]) -> 
             if not here:
                 kept = sorted(path.name for path in layout.checkpoints.glob("*") if not path.name.startswith("."))
                 note = "" if run_dir is not None else _other_runs(layout, name)
+                if note and not kept:
+                    raise XaiError(f"no checkpoint {name!r} in {layout.checkpoints}, which has none", hint=note)
                 raise unknown("checkpoint", name, kept, where=str(layout.checkpoints), note=note)
         found += here
     return Place(tuple(dict.fromkeys(found)), layout or _run_of(found[0]))

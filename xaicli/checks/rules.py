@@ -208,7 +208,7 @@ def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
     if statistic not in STATISTICS[:-1] and not _QUANTILE.fullmatch(statistic):
         raise UsageError(f"{place} has no statistic {statistic!r}", hint=f"choose from: {', '.join(STATISTICS)}")
     if facts.get("least", -math.inf) > facts.get("most", math.inf):
-        raise UsageError(f"{place}: nothing is at least {facts['least']:g} and at most {facts['most']:g}")
+        raise UsageError(f"{place}: nothing is at least {facts['least']:.12g} and at most {facts['most']:.12g}")
     if "largest_drop" in facts and statistic != "mean":
         raise UsageError(f"{place} limits the drop of {statistic}", hint="a drop is that of the mean")
     better = _member(Better, "better", facts.pop("better", None), place) or BETTER.get(str(facts.get("metric")))
@@ -310,13 +310,13 @@ def _unknown(key: str, known: Sequence[str], place: str) -> UsageError:
 def _described(facts: Mapping[str, Any], at: At) -> str:
     if facts.get("samples"):
         most = facts.get("most") or 0
-        many = f"at most {most:g} sample{'' if most == 1 else 's'}" if most else "no sample"
+        many = f"at most {most:.12g} sample{'' if most == 1 else 's'}" if most else "no sample"
         return f"{many} of {facts['samples']} {'are' if most and most != 1 else 'is'} wrong"
     what = facts.get("count") or f"{facts['metric']} {facts.get('stat', 'mean')}"
     group = f" by {facts['by']}" if facts.get("by") else ""
     place = "" if at is At.LAST else f" at {at.value}"
     words = {"least": ">=", "most": "<=", "largest_drop": "drop <="}
-    limits = " and ".join(f"{sign} {facts[key]:g}" for key, sign in words.items() if key in facts)
+    limits = " and ".join(f"{sign} {facts[key]:.12g}" for key, sign in words.items() if key in facts)
     return f"{what}{group}{place} {limits}" + (f" where {facts['where']}" if facts.get("where") else "")
 
 

@@ -232,7 +232,7 @@ def none_wrong(rule: Rule, frame: pl.DataFrame, ids: Sequence[Any], *, note: str
     ]
     failed, most = len(wrong) + len(unknown), rule.most or 0.0
     outcome = Outcome.FAILED if failed > most else Outcome.PASSED
-    bound, why = f"{'at most ' if most else ''}{most:g} wrong", "; ".join(filter(None, (*said, note)))
+    bound, why = f"{'at most ' if most else ''}{most:.12g} wrong", "; ".join(filter(None, (*said, note)))
     return Verdict(rule.name, "", outcome, float(failed), bound, len(wanted), None, why, tuple(wrong + unknown))
 
 
@@ -255,7 +255,7 @@ def counted(rule: Rule, value: float | None, *, note: str = "") -> Verdict:
     kept = value < rule.most if rule.is_strict else value <= rule.most
     sign = "<" if rule.is_strict else "<="
     outcome = Outcome.PASSED if kept else Outcome.FAILED
-    return Verdict(rule.name, "", outcome, value, f"{sign} {rule.most:g}", 0, reason=note)
+    return Verdict(rule.name, "", outcome, value, f"{sign} {rule.most:.12g}", 0, reason=note)
 
 
 def _groups(
@@ -381,7 +381,7 @@ class _Others:
 
 def drop_bound(rule: Rule) -> str:
     """The limit of a drop in words."""
-    return f"drop <= {rule.largest_drop:g}"
+    return f"drop <= {rule.largest_drop:.12g}"
 
 
 def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | None) -> Verdict:
@@ -442,7 +442,7 @@ def _within(value: float | None, least: float | None, most: float | None, *, str
 
 def _bound(least: float | None, most: float | None, *, strict: bool) -> str:
     end = "" if strict else "="
-    return " and ".join(f"{sign}{end} {b:g}" for sign, b in ((">", least), ("<", most)) if b is not None)
+    return " and ".join(f"{sign}{end} {b:.12g}" for sign, b in ((">", least), ("<", most)) if b is not None)
 
 
 def _statistic(name: str, values: pl.Series) -> float:
@@ -505,7 +505,7 @@ def _dropped(
     limit, reason = rule.largest_drop, ""
     if drop > limit and allowance and allowance.largest_drop is not None:
         limit, reason = allowance.largest_drop, allowance.reason
-        bound = f"drop <= {limit:g}"
+        bound = f"drop <= {limit:.12g}"
         outcome = Outcome.ALLOWED if drop <= limit else Outcome.FAILED
     else:
         outcome = Outcome.PASSED if drop <= limit else Outcome.FAILED

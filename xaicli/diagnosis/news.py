@@ -34,7 +34,7 @@ from xaicli.vocabulary import (
     Duplicates,
     Mode,
 )
-from xaicli.words import distinct, percent
+from xaicli.words import distinct, fraction, percent
 
 PLACES = 8
 """In so many epochs, evenly spread and the last among them, labels and predictions are counted."""
@@ -308,7 +308,8 @@ def spikes(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
 def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, Any]]:
     origin = {"mode": found.pair[0], "ds_id": found.pair[1], EPOCH: found.epoch}
     for change in found.fell:
-        said = f"F1 of {names[change.label]} {change.after:.2f}, it was {change.before:.2f} at epoch {change.since}"
+        before = f"it was {fraction(change.before)} at epoch {change.since}"
+        said = f"F1 of {names[change.label]} {fraction(change.after)}, {before}"
         score = change.before - change.after
         yield {"finding": "falling_label", **origin, LABEL: change.label, "score": score, "reason": said}
     for change in found.rose:

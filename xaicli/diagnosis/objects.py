@@ -18,6 +18,7 @@ from xaicli.reader.lazy import scan_folder
 from xaicli.reader.rows import Where
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
+from xaicli.words import fraction
 
 Floats = NDArray[np.float64]
 
@@ -479,6 +480,7 @@ def _made_up(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> lis
         alike = picture.filter(pl.col("source") == "pred", pl.col(LABEL) == row[LABEL])
         same = alike.filter(pl.Series(overlaps(here, _boxes(alike))[0] >= _SAME))
         times = same[EPOCH].n_unique()
+        found_in, sure = f"in {times} of {len(epochs)} epochs", fraction(row["confidence"])
         found.append(
             {
                 SAMPLE_ID: row[SAMPLE_ID],
@@ -487,8 +489,7 @@ def _made_up(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> lis
                 "times": times,
                 "n_obs": len(epochs),
                 **_box(row, names),
-                "reason": f"{_called(int(row[LABEL]), names)} with confidence {row['confidence']:.2f} where no label "
-                f"is, in {times} of {len(epochs)} epochs",
+                "reason": f"{_called(int(row[LABEL]), names)} with confidence {sure} where no label is, {found_in}",
             }
         )
     return found

@@ -214,7 +214,7 @@ class Statistics:
 
     Attributes:
         frames: By (mode, ds_id): one row a sample, by id, with the columns of `Tracker.frame`.
-        accuracy: By (mode, ds_id) and epoch: the share of predictions that equal the labels given, in its last pass.
+        judged: By (mode, ds_id) and epoch: how many predictions equal the labels given, of how many, in its last pass.
         early_epochs: Of how many first observations `el2n` is the mean.
         burn_in: Changes of rank that end in one of so many first epochs do not count.
         tally: What was counted while reading.
@@ -222,11 +222,16 @@ class Statistics:
     """
 
     frames: Mapping[Pair, pl.DataFrame]
-    accuracy: Mapping[Pair, Mapping[int, float]]
+    judged: Mapping[Pair, Mapping[int, tuple[int, int]]]
     early_epochs: int
     burn_in: int
     tally: Tally
     warnings: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> dict[Pair, Mapping[int, float]]:
+        """By (mode, ds_id) and epoch: the share of predictions that equal the labels given."""
+        return _shares(self.judged)
 
     @property
     def names(self) -> frozenset[str]:
@@ -274,46 +279,56 @@ def compute(
     )
     tally = Tally()
     frames: dict[Pair, pl.DataFrame] = {}
-    accuracy: dict[Pair, Mapping[int, float]] = {}
+    told: dict[Pair, Mapping[int, tuple[int, int]]] = {}
     for pair in selection.pairs:
-        frames[pair], accuracy[pair] = _track(reader, selection, pair, plan, tally)
+        frames[pair], told[pair] = _track(reader, selection, pair, plan, tally)
     absent = _absent(frames)
     explained = _explained(absent, reader.dtypes, reader.manifest.task)
     return Statistics(
         frames={pair: frame.drop(absent, strict=False) for pair, frame in frames.items()},
-        accuracy=accuracy,
+        judged=told,
         early_epochs=early_epochs,
         burn_in=burn_in,
         tally=tally,
-        warnings=(*selection.warnings, *explained, *memorised(reader, selection, accuracy)),
+        warnings=(*selection.warnings, *explained, *memorised(reader, selection, _shares(told))),
     )
+
+
+def _shares(judged: Mapping[Pair, Mapping[int, tuple[int, int]]]) -> dict[Pair, Mapping[int, float]]:
+    return {pair: {epoch: right / n for epoch, (right, n) in told.items()} for pair, told in judged.items()}
 
 
 def _track(
     reader: Reader, selection: Selection, pair: Pair, plan: Plan, tally: Tally
-) -> tuple[pl.DataFrame, Mapping[int, float]]:
+) -> tuple[pl.DataFrame, Mapping[int, tuple[int, int]]]:
     if selection.engine is not Engine.POLARS:
         from xaicli.dynamics.relations import statistics_by_engine
 
-        found, accuracy = statistics_by_engine(reader, selection, pair, plan, tally)
-        return found.with_columns(**on_map(found.to_dict())), accuracy
-    facts = {**asdict(plan), "growing": GROWING, "available": sorted(plan.available), "id_type": str(plan.id_type)}
+        found, told = statistics_by_engine(reader, selection, pair, plan, tally)
+        return found.with_columns(**on_map(found.to_dict())), told
+    facts = {
+        **asdict(plan),
+        "growing": GROWING,
+        "available": sorted(plan.available),
+        "id_type": str(plan.id_type),
+        "told": "judged",
+    }
     entry = Entry.of(reader, selection, [pair], "dynamics", facts)
     kept = None if entry is None else entry.load()
     if kept is not None:
         frame, known = kept
         tally.add(Tally(**known["tally"]))
-        return frame, {int(epoch): float(share) for epoch, share in known["accuracy"].items()}
-    frame, accuracy, counted = _pass(reader, selection, pair, plan)
+        return frame, {int(epoch): (right, n) for epoch, (right, n) in known["judged"].items()}
+    frame, told, counted = _pass(reader, selection, pair, plan)
     if entry is not None and not reader.damaged:
-        entry.keep(frame, {"accuracy": accuracy, "tally": asdict(counted)}, newest=_NEWEST)
+        entry.keep(frame, {"judged": told, "tally": asdict(counted)}, newest=_NEWEST)
     tally.add(counted)
-    return frame, accuracy
+    return frame, told
 
 
 def _pass(
     reader: Reader, selection: Selection, pair: Pair, plan: Plan
-) -> tuple[pl.DataFrame, Mapping[int, float], Tally]:
+) -> tuple[pl.DataFrame, Mapping[int, tuple[int, int]], Tally]:
     """Once over the epochs; from the start when a file turns out to be damaged."""
     tally = Tally()
     epochs = selection.epochs[pair]
@@ -327,7 +342,7 @@ def _pass(
                 del chunk
         except DamageFoundError:
             return _pass(reader, selection, pair, plan)
-        return tracker.frame(), tracker.accuracy, tally
+        return tracker.frame(), tracker.judged, tally
 
 
 def _absent(frames: Mapping[Pair, pl.DataFrame]) -> dict[str, str]:

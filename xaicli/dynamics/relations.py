@@ -236,8 +236,8 @@ _NO_JUMPS = {
 
 def statistics_by_engine(
     reader: Reader, selection: Selection, pair: Pair, plan: Plan, tally: Tally
-) -> tuple[pl.DataFrame, Mapping[int, float]]:
-    """What one (mode, ds_id) gives in the engine of the selection: `Tracker.frame` and `Tracker.accuracy`.
+) -> tuple[pl.DataFrame, Mapping[int, tuple[int, int]]]:
+    """What one (mode, ds_id) gives in the engine of the selection: `Tracker.frame` and `Tracker.judged`.
 
     Raises:
         XaiError: The engine is not to be had, or there are duplicates and the selection refuses them.
@@ -250,20 +250,21 @@ def statistics_by_engine(
         are_sets = isinstance(reader.dtypes.get(selection.label_key), pl.List)
         rows = within_labels(asked.rows, label, list(selection.label_map), are_sets=are_sets)
         rows = finite(rows, metrics)
-        accuracy = _accuracy(rows, plan)
-        memorised = min((epoch for epoch, share in accuracy.items() if share >= MEMORISED), default=None)
+        told = _judged(rows, plan)
+        memorised = min((epoch for epoch, (right, n) in told.items() if right / n >= MEMORISED), default=None)
         parts = [engines.collect(part) for part in statistics(rows, plan, epochs, memorised)]
     found = reduce(lambda left, right: left.join(right, on=SAMPLE_ID, how="left"), parts).sort(SAMPLE_ID)
-    return _shaped(found, reader, plan), accuracy
+    return _shaped(found, reader, plan), told
 
 
-def _accuracy(rows: Rows, plan: Plan) -> dict[int, float]:
+def _judged(rows: Rows, plan: Plan) -> dict[int, tuple[int, int]]:
     if not plan.judged_by:
         return {}
     right = rows.with_columns(judged(plan).cast(nw.Float64()).alias("_right"))
-    shares = engines.collect(right.group_by(EPOCH, PASS).agg(nw.col("_right").mean())).drop_nulls("_right")
+    sums = right.group_by(EPOCH, PASS).agg(nw.col("_right").sum(), nw.col("_right").count().alias("_known"))
+    told = engines.collect(sums).filter(pl.col("_known") > 0).sort(EPOCH, PASS)
     # Of an epoch the last pass that says: a later row of the dictionary wins.
-    return {int(epoch): float(share) for epoch, _, share in shares.sort(EPOCH, PASS).iter_rows()}
+    return {int(epoch): (round(n_right), int(n)) for epoch, n_right, n in told[EPOCH, "_right", "_known"].iter_rows()}
 
 
 def _shaped(found: pl.DataFrame, reader: Reader, plan: Plan) -> pl.DataFrame:

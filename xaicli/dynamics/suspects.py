@@ -342,11 +342,14 @@ def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names:
     """
     said = []
     if (right := row.get("correctness")) is not None:
-        said.append("never learned" if right == 0 else f"right {right} of {row['n_obs']} times")
+        n_obs = row["n_obs"]
+        once = f"{'right' if right else 'wrong'} the one time it was seen"
+        several = "never learned" if right == 0 else f"right {right} of {n_obs} times"
+        said.append(once if n_obs == 1 else several)
     if (suggested := row["suggested_label"]) is not None:
         n_times = row["suggested_times"]
-        times = "always" if n_times == row["n_obs"] else "once" if n_times == 1 else f"{n_times} times"
-        said.append(f"{times} predicted {names[suggested]}")
+        times = "always " if n_times == row["n_obs"] else "once " if n_times == 1 else f"{n_times} times "
+        said.append(f"{'' if row['n_obs'] == 1 else times}predicted {names[suggested]}")
     if (far := row.get("deviation")) is not None:
         said.append(f"{how_often(far)} robust deviations beyond the median of its label")
     if places:

@@ -49,7 +49,12 @@ class Tracker:
     @property
     def accuracy(self) -> dict[int, float]:
         """The share of right predictions on the labels given, by epoch: of its last pass that says."""
-        return {epoch: right / known for epoch, passes in self._right.items() for right, known in passes if known}
+        return {epoch: right / known for epoch, (right, known) in self.judged.items()}
+
+    @property
+    def judged(self) -> dict[int, tuple[int, int]]:
+        """How many predictions are right and of how many, by epoch: of its last pass that says."""
+        return {epoch: (right, known) for epoch, passes in self._right.items() for right, known in passes if known}
 
     def reserve(self, n: int) -> None:
         """Make room for so many samples at once: cheaper than growing."""

@@ -234,6 +234,10 @@ _SAME_LOSSES = {"binary": "classification"}
 """Tasks whose losses are of the kind of another's."""
 
 
+OTHERWISE = "have another label in"
+"""What is said of samples whose labels in two runs are not the same."""
+
+
 def _other_labels(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) -> Iterator[str]:
     """What to say of samples whose label in a later run is another than in the first."""
     first = readers[0].layout.described
@@ -243,7 +247,7 @@ def _other_labels(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) ->
         if n:
             place = " ".join(filter(None, pair))
             yield (
-                f"{n:,} of the {known.height:,} samples of {place} in both have another label in "
+                f"{n:,} of the {known.height:,} samples of {place} in both {OTHERWISE} "
                 f"{reader.layout.described} than in {first}: what is right there is not what is right here"
             )
 

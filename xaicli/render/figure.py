@@ -74,6 +74,9 @@ def _rounded(value: float | None, apart: float = 0.0) -> float | int | None:
         return int(value)
     beyond = math.ceil(math.log10(abs(value) / apart)) if 0 < apart < abs(value) else 0
     rounded = float(f"{value:.{min(_DIGITS + beyond, 17)}g}")
+    if abs(rounded) == 1 > abs(value):
+        # A share that is not quite all of it must not read as if it were.
+        rounded = float(f"{value:.{1 - math.floor(math.log10(1 - abs(value)))}f}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 

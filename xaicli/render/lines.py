@@ -415,9 +415,13 @@ def _name_ends(plane: Plane, chart: LineChart, lines: Sequence[Series], place: _
         group = f"{colour}.{line.key}"
         words: dict[str, Any] = {"va": "center_baseline", "fontsize": WIDE.font, "gid": f"name.{group}"}
         plane.text(x1 + 14, at, shown[name(line.name, 0)], **look, **words)
-        # Across the chart it would look like more of the line, of one that ended early.
-        start = (x + 1.5, y) if x1 - x < _NEAR_END else (x1 + 2, at)
-        plane.plot((start[0], x1 + 12), (start[1], at), linewidth=0.6, alpha=0.55, gid=f"leader.{group}", **look)
+        led: dict[str, Any] = {"linewidth": 0.6, "gid": f"leader.{group}", **look}
+        start = x + 1.5
+        if x1 - x >= _NEAR_END:
+            # Across the chart it would look like more of the line, of one that ended early, were it not dotted.
+            plane.plot((start, x1 + 1), (y, y), alpha=0.4, linestyle=(0, (1, 5)), **led)
+            start = x1 + 2
+        plane.plot((start, x1 + 12), (y, at), alpha=0.55, **led)
 
 
 def _span(limits: tuple[float, float]) -> str:

@@ -15,7 +15,10 @@
   // Beside the range of the values around it a number needs three digits of that range.
   const number = (value, range = 0) => {
     const beyond = range > 0 && Math.abs(value) > range ? Math.ceil(Math.log10(Math.abs(value) / range)) : 0;
-    const digits = Math.min(15, Math.max(4, beyond + 3));
+    // A share that is not quite all of it must not read as if it were.
+    const short = 1 - Math.abs(value);
+    const nearly = short > 0 && short < 0.001 ? Math.ceil(-Math.log10(short)) : 0;
+    const digits = Math.min(15, Math.max(4, beyond + 3, nearly));
     if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
     return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
   };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -384,9 +385,17 @@ def _whole_width(headings: Sequence[_Heading], rows: Sequence[Sequence[str]]) ->
     """How wide a table is whose rows take one line each, the last text two."""
     widest = [max((cell_len(row[index]) for row in rows), default=0) for index in range(len(headings))]
     if texts := [index for index, heading in enumerate(headings) if heading.is_left]:
-        widest[texts[-1]] //= 2
+        widest[texts[-1]] = max((_two_lines(row[texts[-1]]) for row in rows), default=0)
     words = [max(map(cell_len, heading.words), default=0) for heading in headings]
     return sum(map(max, zip(widest, words, strict=True))) + _GAP * (len(headings) - 1)
+
+
+def _two_lines(text: str) -> int:
+    """How wide a text is that takes two lines, broken between words."""
+    words = text.split(" ")
+    ends = itertools.accumulate(cell_len(word) + 1 for word in words)
+    whole = cell_len(text)
+    return min((max(end - 1, whole - end) for end in ends), default=0)
 
 
 def _widths(headings: Sequence[_Heading], rows: Sequence[Sequence[str]], width: int, gap: int) -> list[int]:
@@ -400,11 +409,12 @@ def _widths(headings: Sequence[_Heading], rows: Sequence[Sequence[str]], width: 
         return []
     last = max((index for index, heading in enumerate(headings) if heading.is_left), default=0)
     others = [index for index in range(len(headings)) if index != last]
-    cells = [[row[index] for row in rows] for index in range(len(headings))]
-    titles = [[heading.title] if heading.is_left else heading.words for heading in headings]
-    # A heading may take two lines rather than the cells of another column.
-    for texts, columns in ((cells, others), (titles, others), (cells, [last]), (titles, [last])):
-        wish = {index: max(map(cell_len, texts[index]), default=0) - found[index] for index in columns}
+    cells = [[cell_len(row[index]) for row in rows] for index in range(len(headings))]
+    halves = [[_two_lines(row[index]) for row in rows] if index == last else [] for index in range(len(headings))]
+    titles = [list(map(cell_len, [heading.title] if heading.is_left else heading.words)) for heading in headings]
+    # A heading may take two lines rather than the cells of another column, or the last text three.
+    for sizes, columns in ((cells, others), (halves, [last]), (titles, others), (cells, [last]), (titles, [last])):
+        wish = {index: max(sizes[index], default=0) - found[index] for index in columns}
         for index in sorted(columns, key=wish.__getitem__):
             more = min(max(wish[index], 0), rest)
             found[index] += more

@@ -245,6 +245,11 @@ class Times:
         """What it is drawn over, in the plural."""
         return "passes" if self.over is Over.PASS else f"{self.over}s"
 
+    @property
+    def are_one(self) -> bool:
+        """Whether all of it is one place, where no history can be seen."""
+        return len(self.places) < 2
+
     def course(self, history: Iterable[Mapping[str, Any]] | None, key: str = "value") -> tuple[float | None, ...]:
         """A history's values at every place of the axis; None where it has none.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.paired import WELCH
-from xaicli.queries.compare import FLIPPED, Comparison
+from xaicli.queries.compare import FLIPPED, OTHERWISE, Comparison
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
 from xaicli.report.facts import FactColumns
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
@@ -152,6 +153,8 @@ _CHARTS: dict[str, Callable[[Comparison, Sequence[str], Names], Iterator[Block]]
 }
 _MEASURED = {"metric": "Means of", "label": "Means of each label in", "sample": "Values in"}
 _GROUPS = {"max": "grew most", "min": "fell most", "listed": "listed"}
+_MANY = 0.1
+"""The share of samples with other labels from which on a comparison says so in its first sentence."""
 _FLIPS = 200
 """Flipped samples that a page shows of each metric."""
 
@@ -209,11 +212,24 @@ def _difference_words(rows: Sequence[Mapping[str, Any]], answer: Answer) -> Iter
             continue
         told.add(place)
         first, last = _names_of(row, answer)
-        yield f"{words_of(*place[:2])}: {_better(row, first, last)}."
+        otherwise = _labelled_otherwise(answer.warnings, *place[:2], place[3])
+        of_labels = f", but {otherwise} other labels: the two were asked different questions" if otherwise else ""
+        yield f"{words_of(*place[:2])}: {_better(row, first, last, asked_alike=not otherwise)}{of_labels}."
 
 
-def _better(row: Mapping[str, Any], first: str, last: str) -> str:
-    """Which of two is better and by how much, in words."""
+def _labelled_otherwise(warnings: Iterable[str], mode: str, ds_id: str | None, last: str) -> str:
+    """Of how many samples the labels differ, where these are a tenth or more: "112 of the 120 samples in both have"."""
+    place = re.escape(" ".join(filter(None, (mode, ds_id))))
+    said = re.compile(rf"([\d,]+) of the ([\d,]+) samples of {place} in both {OTHERWISE} {re.escape(last)} ")
+    for found in filter(None, map(said.match, warnings)):
+        differ, n = (int(number.replace(",", "")) for number in found.groups())
+        if differ >= _MANY * n:
+            return f"{differ:,} of the {n:,} samples in both have"
+    return ""
+
+
+def _better(row: Mapping[str, Any], first: str, last: str, *, asked_alike: bool = True) -> str:
+    """Which of two is better and by how much, in words; better is neither that was asked something else."""
     size, low, high = row["difference"], row["low"], row["high"]
     ahead = row["better"] or ("last" if size >= 0 else "first")
     winner, loser = (last, first) if ahead == "last" else (first, last)
@@ -231,7 +247,9 @@ def _better(row: Mapping[str, Any], first: str, last: str) -> str:
         return f"no difference in {what.removeprefix('of ')} at all ({interval})"
     if low <= 0:
         return f"no difference beyond chance: {winner} has {by} more than {loser} ({interval})"
-    return f"{winner} {'is better than' if row['better'] else 'has more than'} {loser} by {by} ({interval})"
+    is_better = row["better"] and asked_alike
+    said = f"is better than {loser} by {by}" if is_better else f"has {by} more than {loser}"
+    return f"{winner} {said} ({interval})"
 
 
 def _names_of(row: Mapping[str, Any], answer: Answer) -> tuple[str, str]:

@@ -93,7 +93,12 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
         yield Table(
             page.names("pairs", words),
             f"Confused most: {words}",
-            (Column("label"), Column("taken for"), Column("samples", Cell.INTEGER), Column("of the label")),
+            (
+                Column("label"),
+                Column("taken for"),
+                Column("samples", Cell.INTEGER),
+                Column("of the label", Cell.NUMBER),
+            ),
             tuple(
                 (
                     row["name"],
@@ -378,7 +383,7 @@ def _pairs(place: Mapping[str, Any], words: str, page: Page) -> Block:
         f"Confused most: {words}",
         (
             *(Column("label"), Column("taken for"), Column("samples", Cell.INTEGER)),
-            *(Column("of the label"), Column("the worst")),
+            *(Column("of the label", Cell.NUMBER), Column("the worst")),
         ),
         rows,
         note="see a pair's samples with --cell LABEL,PREDICTION"
@@ -548,7 +553,12 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
         )
         for row in sorted(groups, key=lambda row: (row["accuracy"], str(row["value"])))
     )
-    titles = (Column("right"), Column("95 % interval"), Column("macro F1", Cell.NUMBER), Column("MCC", Cell.NUMBER))
+    titles = (
+        Column("right", Cell.NUMBER),
+        Column("95 % interval"),
+        Column("macro F1", Cell.NUMBER),
+        Column("MCC", Cell.NUMBER),
+    )
     name = str(groups[0]["column"])
     columns = (Column(name), Column("samples", Cell.INTEGER), *titles)
     yield Table(page.names("by", words), f"By {name}, the lowest accuracy first: {words}", columns, rows)

@@ -9,7 +9,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, ScatterChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Passage, Report, Table, Text
-from xaicli.report.numbers import count, cut, cut_among, sample_name, short
+from xaicli.report.numbers import count, cut, cut_among, exact, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.words import percent
 
@@ -375,9 +375,7 @@ class _Errors:
                 ),
             )
         )
-        yield from self._course(
-            "F1 over time", "F1", {"macro_f1": "macro", "micro_f1": "micro", "exact": "sets that are exact"}
-        )
+        yield from self._course("F1 over time", "F1", {"macro_f1": "macro", "micro_f1": "micro", "exact": "exact sets"})
         number, whole = Cell.NUMBER, Cell.INTEGER
         heads: tuple[Column, ...] = (
             Column("label"),
@@ -399,7 +397,7 @@ class _Errors:
         each = {"labels_a_sample": ("labels", number), "predicted_a_sample": ("predicted", number)}
         yield from self._groups(columns | each)
         rows = self.details["swapped"]
-        heads = (Column("missed"), Column("added"), Column("samples", whole), Column("of the missed"))
+        heads = (Column("missed"), Column("added"), Column("samples", whole), Column("of the missed", number))
         cells = tuple((r["name"], r["prediction_name"], r["n"], _percent(r["share"])) for r in rows)
         title = f"Labels taken for one another: {self.words}"
         yield Table(self._name("swapped"), title, heads, cells, self._listed("swapped"))
@@ -540,7 +538,7 @@ def _wrong_over(row: Mapping[str, Any], times: Times) -> tuple[float | None, ...
 
 
 def _corners(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{row[name]:.4g}" for name in ("x0", "y0", "x1", "y1"))
+    return ", ".join(exact(float(f"{row[name]:.5g}")) for name in ("x0", "y0", "x1", "y1"))
 
 
 def _badness(group: Mapping[str, Any]) -> float:

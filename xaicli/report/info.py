@@ -118,6 +118,8 @@ _CHECKPOINT_COLUMNS = (
     Column("kept as"),
     Column("value", Cell.NUMBER),
 )
+_OF_EVERY = 2
+"""How many of these columns every checkpoint has."""
 
 
 def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
@@ -148,7 +150,7 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         name="info",
         title="What the run holds",
         run_line=run_line(answer, facts),
-        sentence=sentence if rows else "No rows yet: training has not logged a sample, or nothing has been written.",
+        sentence=sentence if rows else _of_tables(found or ()),
         sections=tuple(sections)
         if rows
         else (Section("Modes", "modes", (Text("No rows.", Tone.FAINT),)), *sections[1:]),
@@ -162,6 +164,14 @@ def _facts(found: Sequence[Mapping[str, Any]]) -> Table:
     columns = (Column("fact"), Column("type"), Column("samples", Cell.INTEGER), Column("values", Cell.INTEGER))
     rows = tuple((one["fact"], one["type"], one["samples"], one["values"]) for one in found)
     return Table("facts", "", columns, rows, "--label-key, --where and --by name them")
+
+
+def _of_tables(found: Sequence[Mapping[str, Any]]) -> str:
+    """What a run without samples of its own holds: objects, say, are rows of tables."""
+    if not any(table["rows"] for table in found):
+        return "No rows yet: training has not logged a sample, or nothing has been written."
+    held = [f"{count(table['rows'], 'row')} of {table['name']}" for table in found]
+    return f"No samples were logged; the run's tables have {listed(held)}."
 
 
 def _tables(found: Sequence[Mapping[str, Any]]) -> Table:
@@ -178,8 +188,10 @@ def _kept(facts: RunFacts) -> Iterator[Table]:
         )
         yield Table("states", "Saved states", _STATE_COLUMNS, rows)
     if facts.checkpoints:
-        rows = tuple(_checkpoint(file) for file in facts.checkpoints)
-        yield Table("checkpoints", "Checkpoints", _CHECKPOINT_COLUMNS, rows)
+        # Of checkpoints that no rule kept there is nothing but their names and sizes to say.
+        n_columns = len(_CHECKPOINT_COLUMNS) if any(file.metric for file in facts.checkpoints) else _OF_EVERY
+        rows = tuple(_checkpoint(file)[:n_columns] for file in facts.checkpoints)
+        yield Table("checkpoints", "Checkpoints", _CHECKPOINT_COLUMNS[:n_columns], rows)
 
 
 def _checkpoint(file: Checkpoint) -> tuple[Any, ...]:
@@ -267,6 +279,9 @@ def runs_report(answer: Answer) -> Report:
             )
             for row in rows
         ),
+        note="rows: of samples; xai info RUN says what its tables hold"
+        if any(row["rows"] == 0 for row in rows)
+        else "",
         terminal_rows=200,
     )
     return Report(
@@ -282,9 +297,11 @@ def runs_report(answer: Answer) -> Report:
 
 
 def _duration(seconds: float | None) -> str:
-    """Seconds as people say them: 42 s, 3 min, 5.1 h, 2.3 d."""
+    """Seconds as people say them: <1 s, 42 s, 3 min, 5.1 h, 2.3 d."""
     if seconds is None:
         return ""
+    if seconds < 1:
+        return "<1 s"
     for unit, size, within in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 36 * 3600)):
         if seconds < within:
             value = seconds / size

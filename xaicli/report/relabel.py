@@ -182,7 +182,12 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
         Text("No doubt was looked at." if answer.extra["pictures"] else _no_judgement(answer), Tone.FAINT)
     ]
     if rows := answer.extra["suspects"]:
-        heads = [Column("doubt"), Column("looked at", Cell.INTEGER), Column("wrong", Cell.INTEGER), Column("share")]
+        heads = [
+            Column("doubt"),
+            Column("looked at", Cell.INTEGER),
+            Column("wrong", Cell.INTEGER),
+            Column("share", Cell.NUMBER),
+        ]
         heads += [Column("95 % interval"), Column("suggestion right", Cell.INTEGER)]
         shown = tuple(
             (
@@ -320,7 +325,12 @@ def _suspects(answer: Answer) -> Iterator[Block]:
         table.append(
             (what + where, row["looked_at"], row["wrong"], percent(row["share"]), interval, row["suggestion_right"])
         )
-    columns = (Column("of"), Column("looked at", Cell.INTEGER), Column("wrong", Cell.INTEGER), Column("share"))
+    columns = (
+        Column("of"),
+        Column("looked at", Cell.INTEGER),
+        Column("wrong", Cell.INTEGER),
+        Column("share", Cell.NUMBER),
+    )
     more = (Column("95 % interval"), Column("suggestion right", Cell.INTEGER))
     note = "wrong: the label people gave is another than the recorded one; only those that were looked at count"
     yield Table("judged", "How many of those looked at were wrong", (*columns, *more), tuple(table), note)

@@ -385,17 +385,18 @@ def _trust_table(saliency: Saliency) -> Table:
             answered = e.label_name if e.correct else ""
             answer = answered or (f"{e.label_name} → {e.prediction_name}" if e.label is not None else e.prediction_name)
             doubt = [_verdict(trust)] if doubted else []
-            rows.append((*head, answer, method, trust.delta, trust.agreement, *doubt, *figures))
+            rows.append((*head, answer, method, trust.delta, trust.agreement, *figures, *doubt))
             keys.append("" if several else f"e-{number}")
     columns = (
         Column("sample"),
         *([Column("checkpoint")] if several else []),
         Column("label → predicted"),
         Column("method"),
-        Column("delta", Cell.NUMBER),
+        Column("delta", Cell.NUMBER, aside=doubted),
         Column("agreement", Cell.NUMBER),
+        # Where there is a doubt it says what these figures mean: a terminal leaves them out for it.
+        *(Column(name.replace("_", " "), Cell.NUMBER, aside=doubted) for name in extra),
         *([Column("doubt")] if doubted else []),
-        *(Column(name.replace("_", " "), Cell.NUMBER) for name in extra),
     )
     note = f"Below {_NOISE} of agreement a map is {_NOISE_WORDS}."
     return Table("trust", "Trust figures of each map", columns, tuple(rows), note, keys=tuple(keys), terminal_rows=24)

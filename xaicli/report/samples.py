@@ -294,7 +294,7 @@ def _card(subject: Subject, row: Mapping[str, Any], score: str, page: Page, time
         lines=(*lines, verdict) if right and verdict else tuple(lines),
         tone=TONES[Group(row["group"])],
         image=page.images.get((subject.mode, subject.ds_id, sample_id)),
-        sparkline=times.course(row["history"]),
+        sparkline=() if times.are_one else times.course(row["history"]),
         links=saliency_link(sample_id),
         deep_link=str(sample_id),
         verdict="" if right else verdict,
@@ -338,16 +338,18 @@ def _table(subject: Subject, page: Page) -> Table:
     columns += [Column("prediction")] if predicted else []
     known = FactColumns(subject.rows, page.facts.path)
     score = Column("score", Cell.NUMBER, apart=spread(subject.numbers) or math.inf)
-    columns += [*known.columns, score, Column("history", Cell.SPARKLINE)]
-    columns += [Column("")] if stale else []
-    rows, times = [], subject.times
+    times = subject.times
+    columns += [*known.columns, score]
+    columns += [] if times.are_one else [Column("history", Cell.SPARKLINE)]
+    columns += [Column("state")] if stale else []
+    rows = []
     for row, prediction in zip(subject.rows, predictions, strict=True):
         shown: list[Any] = [f"{row['group']} {row['rank']}", str(row["sample_id"])]
         shown += [page.label_cell(row["label"])] if labelled else []
         shown += [page.label_cell(prediction)] if predicted else []
-        history = times.course(row["history"])
+        history = [] if times.are_one else [times.course(row["history"])]
         end = ["stale" if row["stale"] else ""] if stale else []
-        rows.append((*shown, *known.cells(row), row["score"], history, *end))
+        rows.append((*shown, *known.cells(row), row["score"], *history, *end))
     return Table(
         name=page.names("table", subject.mode, subject.ds_id, subject.metric),
         title=f"Values of {subject.words}",

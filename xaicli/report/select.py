@@ -180,7 +180,10 @@ def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str,
         )
         for row in shown
     )
-    titles = (Column("of each chosen"), Column("of the chosen"), Column("of all"), Column("at random", Cell.INTEGER))
+    titles = (
+        *(Column(name, Cell.NUMBER) for name in ("of each chosen", "of the chosen", "of all")),
+        Column("at random", Cell.INTEGER),
+    )
     columns = (Column(column), Column("samples", Cell.INTEGER), Column("chosen", Cell.INTEGER), *titles)
     absent = [str(row["value"]) for row in values if not row["chosen"]]
     none = list(map(cut_apart(absent, 20).__getitem__, absent))

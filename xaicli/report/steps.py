@@ -396,7 +396,7 @@ def _gallery(batch: Mapping[str, Any], metric: str, words: str, page: Page) -> l
                 lines=(*lines, verdict) if right and verdict else tuple(lines),
                 tone=Tone.MAX,
                 image=image,
-                sparkline=times.course(row.get("history")),
+                sparkline=() if times.are_one else times.course(row.get("history")),
                 links=saliency_link(row["sample_id"]),
                 verdict="" if right else verdict,
             )
@@ -545,7 +545,7 @@ def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, p
         (Column("label"), lambda row: _label(row.get("label"), page)),
         (Column("prediction"), lambda row: _label(row.get("prediction"), page)),
         (Column("value", Cell.NUMBER), lambda row: row["value"]),
-        (Column("share"), lambda row: _percent(row["share"])),
+        (Column("share", Cell.NUMBER), lambda row: _percent(row["share"])),
         (Column("also in the spikes at"), lambda row: _other_steps(row)),
         (Column("facts"), lambda row: ", ".join(_fact_words(row))),
         (Column("history", Cell.SPARKLINE), lambda row: times.course(row.get("history"))),
@@ -555,7 +555,8 @@ def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, p
     kept = [
         (column, cell)
         for column, cell in wanted
-        if column.title not in optional or any(row.get(optional[column.title]) not in (None, [], {}) for row in rows)
+        if (column.title not in optional or any(row.get(optional[column.title]) not in (None, [], {}) for row in rows))
+        and not (times.are_one and column.cell is Cell.SPARKLINE)
     ]
     columns, cells = tuple(column for column, _ in kept), [cell for _, cell in kept]
     table = tuple(tuple(cell(row) for cell in cells) for row in rows)

@@ -168,12 +168,13 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
             ends = dict.fromkeys(shorts((medians[0], medians[-1]), 3))
             yield Figure(" → ".join(ends), f"median {part.words}")
     if computed is not None and not gathered.samples.data["label"].dtype.is_float():
-        for (mode, ds_id), by_epoch in computed.accuracy.items():
+        for (mode, ds_id), by_epoch in computed.judged.items():
             if by_epoch:
                 last = max(by_epoch)  # the last epoch that has predictions
-                share = by_epoch[last]
+                right, n = by_epoch[last]
                 where = " ".join(part for part in (mode, ds_id) if part)
-                yield Figure(percent(share), f"of the {where} predictions at epoch {last} are as labelled")
+                of = f"of {count(n, f'{where} prediction')} at epoch {last}"
+                yield Figure(percent(right / n), f"{of} {'is' if n == 1 else 'are'} as labelled")
     dropped = gathered.samples.counts.dropped
     if dropped:
         yield Figure(f"{dropped:,}", "rows lost while recording", Tone.BAD)
