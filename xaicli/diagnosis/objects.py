@@ -480,7 +480,7 @@ def _made_up(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> lis
         alike = picture.filter(pl.col("source") == "pred", pl.col(LABEL) == row[LABEL])
         same = alike.filter(pl.Series(overlaps(here, _boxes(alike))[0] >= _SAME))
         times = same[EPOCH].n_unique()
-        found_in, confidence = f"in {times} of {len(epochs)} epochs", fraction(row["confidence"])
+        where, share = f"in {times} of {len(epochs)} epochs", fraction(row["confidence"])
         found.append(
             {
                 SAMPLE_ID: row[SAMPLE_ID],
@@ -489,7 +489,7 @@ def _made_up(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> lis
                 "times": times,
                 "n_obs": len(epochs),
                 **_box(row, names),
-                "reason": f"{_called(int(row[LABEL]), names)} with confidence {confidence} where no label is, {found_in}",
+                "reason": f"{_called(int(row[LABEL]), names)} with confidence {share} where no label is, {found_in}",
             }
         )
     return found
