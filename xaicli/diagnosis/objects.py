@@ -489,7 +489,7 @@ def _made_up(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> lis
                 "times": times,
                 "n_obs": len(epochs),
                 **_box(row, names),
-                "reason": f"{_called(int(row[LABEL]), names)} with confidence {share} where no label is, {found_in}",
+                "reason": f"{_called(int(row[LABEL]), names)} with confidence {share} where no label is, {where}",
             }
         )
     return found
