@@ -270,6 +270,10 @@ def ranges(numbers: Sequence[int]) -> list[str]:
     return [str(low) if low == high else f"{low}-{high}" for low, high in zip(starts, ends, strict=True)]
 
 
+_LEAST, _MOST = 1e-4, 1e9
+"""Between them a number is told without an exponent."""
+
+
 def distinct(numbers: Sequence[float], digits: int) -> list[str]:
     """Numbers that are compared, in words: in so many significant digits, or as many more as tell them apart.
 
@@ -281,10 +285,18 @@ def distinct(numbers: Sequence[float], digits: int) -> list[str]:
     """
     several = len(set(numbers))
     for further in range(digits, 13):
-        texts = [f"{number:.{further}g}" for number in numbers]
+        texts = [_in_digits(number, further) for number in numbers]
         if len(set(texts)) == several:
             return texts
-    return [f"{number:.{digits}g}" for number in numbers]
+    return [_in_digits(number, digits) for number in numbers]
+
+
+def _in_digits(number: float, digits: int) -> str:
+    """A number in so many significant digits, those before the point whole, without an exponent where that is short."""
+    if not math.isfinite(number) or not _LEAST <= abs(number) < _MOST:
+        return f"{number:.{digits}g}"
+    text = f"{number:.{max(0, digits - 1 - math.floor(math.log10(abs(number))))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def names_apart(names: Mapping[_Value, str]) -> dict[_Value, str]:

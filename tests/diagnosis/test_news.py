@@ -148,7 +148,7 @@ def test_a_spike_is_told_by_the_samples_that_make_it(tmp_path, capsys):
             loss[7] = 40_000.0 if step == 50 else 1.0
             run.log_samples(sample_id=np.arange(20), label=[0, 1] * 10, loss=loss, mode="train", epoch=1, step=step)
     (spike,) = of_kind(asked(capsys, "findings", tmp_path / "run"), "spike")
-    assert spike["reason"].endswith("at step 50, most of it of #7 100 %")
+    assert spike["reason"] == "loss 2001 (usual 1) at step 50, most of it of #7 99.95 %"
 
 
 def test_a_training_too_large_to_search_unasked_is_told(tmp_path, capsys, monkeypatch):

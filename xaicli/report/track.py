@@ -85,7 +85,7 @@ def track_report(
             _scalars(gathered, page.names),
             Section("System and traceability", "system", tuple(system_blocks(page.facts)), page_only=True),
         ]
-    bounds = [Bounds(bound) for bound in as_list(answer.selection["bounds"])]
+    bounds = [Bounds(bound) for bound in as_list(answer.selection.get("bounds"))]
     rules = [("score", score_rule(answer)), ("ties", "the smaller sample_id first")]
     rules += [(f"band {bound}", BAND_WORDS[bound]) for bound in bounds]
     rules += list(definitions(gathered.dynamics)) if gathered.dynamics else []
