@@ -257,3 +257,20 @@ def test_no_group_of_another_task_is_the_better_one(tmp_path: Path) -> None:
     runs += [of_task(tmp_path / f"b{i}", "sequence", [0.5 + i / 8, 0.5]) for i in range(2)]
     told = json.loads(xaicli.compare(*runs, group=["a=*/a?", "b=*/b?"]).to_json())
     assert {row["metric"]: row["better"] for row in told["paired"]} == {"loss": None, "correct": None}
+
+
+def test_a_run_of_tables_in_a_folder_does_not_take_its_neighbours_with_it(tmp_path: Path) -> None:
+    for name, losses in (("a", [0.5, 1.0, 2.0]), ("b", [1.5, 2.0, 3.0])):
+        record(tmp_path / "runs" / name, [whole([0, 1, 2], [0, 1, 1], losses)])
+    tables = tmp_path / "runs" / "tables"
+    with xaicli.Run(tables) as run:
+        run.add_metrics({"example_id": [0, 1], "mean_iou": [0.5, 0.7]}, name="pictures")
+    answer = xaicli.compare(tmp_path / "runs", metric="loss").answer
+    assert [Path(one).name for one in answer.selection["runs"]] == ["a", "b"]
+    (said,) = (one for one in answer.warnings if "left out" in one)
+    assert said == f"{tables} is left out: it holds no rows of samples"
+    with pytest.raises(xaicli.XaiError, match="tables holds no rows of samples"):
+        xaicli.compare(tmp_path / "runs" / "a", tables)
+    (tmp_path / "runs" / "b").rename(tmp_path / "b")
+    with pytest.raises(xaicli.XaiError, match="tables holds no rows of samples"):
+        xaicli.compare(tmp_path / "runs")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api.pages import Asked, shown
 from xaicli.api.rows import OPENING, RunRows, Select, refuse_objects_alone, refuse_others, refuse_unhonoured
-from xaicli.errors import UsageError
+from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.location import find_runs_at
 from xaicli.results import Result
@@ -19,10 +19,13 @@ from xaicli.store.objects import is_url, without_credentials
 if TYPE_CHECKING:
     from xaicli.queries.samples import Ids
     from xaicli.queries.selection import Words
+    from xaicli.reader import Reader
 
 
 Runs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """A run directory, an address or an opened run, or a list of them."""
+_FEWEST = 2
+"""Runs that can be compared."""
 
 
 def compare(
@@ -53,18 +56,44 @@ def compare(
     refuse_others(words)
     refuse_unhonoured("compare", words)
     opening = {name: words.pop(name) for name in OPENING if name in words}
-    readers = [RunRows(layout).reader(**opening) for layout in find_runs_at(_each(runs))]
-    for reader in readers:
-        refuse_objects_alone(reader)
+    opened = [RunRows(layout).reader(**opening) for layout in find_runs_at(_each(runs))]
+    readers, left_out = _with_samples(opened, _each(runs))
     answer = compare(readers, max=max, min=min, ids=ids, **words)
     groups = members_of(group, list(answer.selection["runs"]))
     differences = paired(readers, groups=groups, **words)
     if known := [reader for reader in readers if reader.facts.names]:
         answer = with_facts(answer, known[-1])
     selection = {**answer.selection, "group": {name: list(members) for name, members in groups.items()}}
-    warnings = (*answer.warnings, *unpaired(answer, groups, differences))
+    warnings = (*answer.warnings, *left_out, *unpaired(answer, groups, differences))
     answer = replace(answer, selection=selection, warnings=warnings, extra={**answer.extra, "paired": differences})
     return shown(Asked(answer, readers=readers, select=words), readers[0].layout.reports)
+
+
+def _with_samples(
+    readers: Sequence[Reader], given: Sequence[str | os.PathLike[str] | RunLayout]
+) -> tuple[list[Reader], list[str]]:
+    """The runs that have rows of samples, and what to say of those in a folder that have none.
+
+    Raises:
+        XaiError: A run that was named itself has none, or fewer than two are left.
+    """
+    paths = [Path(one) for one in given if not isinstance(one, RunLayout)]
+    folders = [path for path in paths if path.is_dir() and not RunLayout(path).is_run()]
+    kept, left_out = [], []
+    refused: XaiError | None = None
+    for reader in readers:
+        try:
+            refuse_objects_alone(reader)
+        except XaiError as error:
+            if not any(folder in reader.layout.root.parents for folder in folders):
+                raise
+            refused = error
+            left_out.append(f"{reader.layout.described} is left out: it holds no rows of samples")
+        else:
+            kept.append(reader)
+    if refused is not None and len(kept) < _FEWEST:
+        raise refused
+    return kept, left_out
 
 
 def scalars(
