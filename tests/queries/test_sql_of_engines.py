@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import statistics
 from pathlib import Path
@@ -61,6 +62,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
         ("SELECT count(*) FROM samples WHERE NOT \"loss\" BETWEEN 0.1 AND 0.2 AND label > 1", TENTHS),
         ("SELECT count(*) FROM samples WHERE 'a BETWEEN 1 AND 2' <> '' AND loss * 2 BETWEEN 0.2 AND 0.1 * 2", TENTHS),
         ("SELECT count(*) FROM samples WHERE loss IN (0.1, 0.2)", 2 * TENTHS),
+        ("SELECT count(*) * 1.0 / 98765432109 FROM samples", N / 98765432109),
+        ("SELECT 1.0 * sum(CASE WHEN loss > 1 THEN 1 ELSE 0 END) / count(*) FROM samples", 1 / 3),
+        ("SELECT 1.0 / 3 * 3 -- not 1 / 3\nFROM samples LIMIT 1", 1.0),
+        ("SELECT round(100.0 * count(*) / 7, 2) FROM samples", round(100 * N / 7, 2)),
+        ("SELECT 100.0 * count(*) FROM samples", 100.0 * N),
+        ("SELECT sum(0.25 * label) FROM samples", 25_000.0 * N),
+        ("SELECT count(*) FROM samples WHERE label * 0.00001 = 1 AND 'a/b' <> 'a * 1e0 /b'", N),
+        ("SELECT max(sample_id // 7) FROM samples", (N - 1) // 7),
+        ("SELECT power(2, 62) FROM samples LIMIT 1", 2.0**62),
+        ("SELECT max(power(label, 4)) FROM samples", 1e20),
+        ("SELECT min(pow(label, -1)) FROM samples", 1e-5),
+        ("SELECT sum(power(loss, 2)) FROM samples", math.fsum(value**2 for value in LOSSES)),
+        ("SELECT sum(sqrt(loss)) FROM samples", math.fsum(map(math.sqrt, LOSSES))),
+        ("SELECT avg(exp(-(loss))) FROM samples", math.fsum(math.exp(-value) for value in LOSSES) / N),
     ],
 )  # fmt: skip
 def test_engines_agree(run: RunReader, engine: str, sql: str, expected: float) -> None:
@@ -74,6 +89,19 @@ def test_bounds_of_a_condition_are_of_the_precision_of_the_metric(run: RunReader
     for where in ("loss BETWEEN 0.1 AND 0.2", "loss >= 0.1 AND loss <= 0.2"):
         assert run.labels(where=where).data["n"].sum() == 2 * TENTHS, where
     assert run.labels(where="loss NOT BETWEEN 0.1 AND 0.2").data["n"].sum() == TENTHS
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_numbers_with_a_point_are_numbers_in_json(run: RunReader, engine: str) -> None:
+    pytest.importorskip(engine)
+    sql = "SELECT epoch * 0.1 AS a, 100.0 * count(*) AS b, array_agg(0.5 * epoch) AS c FROM samples GROUP BY epoch"
+    answer = run.query(sql, engine=engine)
+    assert json.loads(answer.to_json())["rows"] == [{"a": 0.1, "b": 100.0 * N, "c": [0.5] * N}]
+
+
+def test_quotients_and_powers_of_a_condition_are_of_double_precision(run: RunReader) -> None:
+    for where in ("1.0 * label / 300000 > 0.33333333", "power(sample_id, 9) >= 0", "power(label, -1) = 0.00001"):
+        assert run.labels(where=where).data["n"].sum() == N, where
 
 
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])

@@ -345,3 +345,92 @@ def test_a_mode_that_a_condition_empties_is_left_out_and_said_once(two_modes: Pa
 def test_slices_of_a_condition_that_no_row_meets(two_modes: Path) -> None:
     with pytest.raises(XaiError, match="no row of train meets --where 'epoch > 99'"):
         xaicli.open_run(two_modes).slices(mode="all", where="epoch > 99")
+
+
+def recorded_in_passes(root: Path, n_epochs: int, shift: float) -> tuple[Path, list[dict[str, Any]]]:
+    """Three passes an epoch over nine samples of three labels; the last pass of the last epoch has four of them."""
+    rows = []
+    with xaicli.Run(root, task="classification") as run:
+        for epoch, turn in itertools.product(range(1, n_epochs + 1), range(3)):
+            ids = list(range(4 if (epoch, turn) == (n_epochs, 2) else 9))
+            losses = [shift + ((7 * i + 3 * epoch + 5 * turn) % 11) / 4 for i in ids]
+            labels = [i // 3 for i in ids]
+            run.log_samples(
+                sample_id=ids, label=labels, prediction=[(i + turn) % 3 for i in ids], loss=losses, mode="eval",
+                epoch=epoch, step=10 * epoch + turn, eval_pass=turn,
+            )  # fmt: skip
+            rows += [
+                {"sample_id": i, "epoch": epoch, "pass": turn, "step": 10 * epoch + turn, "label": label, "loss": loss}
+                for i, label, loss in zip(ids, labels, losses, strict=True)
+            ]
+    return root, rows
+
+
+@pytest.fixture(scope="module")
+def in_passes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, list[dict[str, Any]]]]:
+    """Two runs of different lengths."""
+    root = tmp_path_factory.mktemp("passes")
+    return [recorded_in_passes(root / "a", 4, 0.0), recorded_in_passes(root / "b", 3, 1.0)]
+
+
+EMPTYING: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "pass = 0": lambda row: row["pass"] == 0,
+    "pass = 1": lambda row: row["pass"] == 1,
+    "pass < 2": lambda row: row["pass"] < 2,
+    "epoch < 3": lambda row: row["epoch"] < 3,
+    "step < 32": lambda row: row["step"] < 32,
+    "sample_id > 5": lambda row: row["sample_id"] > 5,
+    "label = 2 AND epoch < 3": lambda row: row["label"] == 2 and row["epoch"] < 3,
+    "loss >= 0": lambda row: row["loss"] >= 0,
+}
+"""Conditions that leave nothing of the last pass or epochs, and one that leaves all."""
+
+
+def at_the_end(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    last = max((row["epoch"], row["pass"]) for row in rows)
+    return [row for row in rows if (row["epoch"], row["pass"]) == last]
+
+
+def mean(rows: list[dict[str, Any]]) -> float | None:
+    return pytest.approx(sum(row["loss"] for row in rows) / len(rows)) if rows else None
+
+
+@pytest.mark.parametrize("condition", EMPTYING)
+def test_runs_are_compared_at_the_last_place_a_condition_leaves(
+    in_passes: list[tuple[Path, list[dict[str, Any]]]], condition: str
+) -> None:
+    ends = [at_the_end([row for row in rows if EMPTYING[condition](row)]) for _, rows in in_passes]
+    told = xaicli.compare(*(root for root, _ in in_passes), where=condition, max=0, min=0).data.to_dicts()
+    assert [row["values"] for row in told if row["kind"] == "metric"] == [[mean(end) for end in ends]]
+    of_labels = {row["label"]: row["values"] for row in told if row["kind"] == "label"}
+    known = sorted({row["label"] for end in ends for row in end})
+    assert of_labels == {
+        label: [mean([row for row in end if row["label"] == label]) for end in ends] for label in known
+    }
+
+
+def test_labels_of_a_map_are_compared_at_their_own_last_place(
+    in_passes: list[tuple[Path, list[dict[str, Any]]]],
+) -> None:
+    ends = [at_the_end([row for row in rows if row["label"] == 2]) for _, rows in in_passes]
+    told = xaicli.compare(*(root for root, _ in in_passes), label_map={"two": 2}, max=0, min=0).data.to_dicts()
+    assert [row["values"] for row in told if row["kind"] in ("metric", "label")] == [[mean(end) for end in ends]] * 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("condition", EMPTYING)
+def test_stale_is_who_is_absent_from_the_last_epoch_a_condition_leaves(
+    in_passes: list[tuple[Path, list[dict[str, Any]]]], condition: str, engine: str
+) -> None:
+    root, rows = in_passes[0]
+    kept = [row for row in rows if EMPTYING[condition](row)]
+    last = max(row["epoch"] for row in kept)
+    latest = {row["sample_id"]: row for row in kept}  # they are in the order of places
+    result = open_run(root).samples(max=100, min=0, where=condition, engine=engine)
+    assert {r["sample_id"]: (r["score"], r["stale"]) for r in result.data.to_dicts()} == {
+        sample_id: (pytest.approx(row["loss"]), row["epoch"] != last) for sample_id, row in latest.items()
+    }
+    assert result.answer.counts.stale == sum(row["epoch"] != last for row in latest.values())
+    ended = open_run(root).labels(where=condition, engine=engine).data["epoch"].max()
+    confused = json.loads(open_run(root).confusion(where=condition).to_json())["rows"]
+    assert ended == last == max(row["epoch"] for row in confused)

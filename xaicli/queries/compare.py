@@ -13,11 +13,11 @@ from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.labels import labels
 from xaicli.queries.names import label_text, named, names_of_labels
 from xaicli.queries.resolution import resolve
-from xaicli.queries.rows import walk, within_labels
+from xaicli.queries.rows import walk
 from xaicli.queries.samples import Ids, parse_ids
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
 from xaicli.queries.selection import Pair, Selection, left_out_by, polars_only
-from xaicli.reader import Place, Reader, Tally
+from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, SAMPLE_ID, Group
 
 FLIPPED = "flipped"
@@ -121,8 +121,9 @@ def compare(
         Rows by `kind`: `metric` (the mean over the samples), `label` (the mean of each label), `sample`; with mode,
         ds_id, metric, label (as the last run has it) and its name, sample_id, group (max: grew most, min: fell most,
         listed, flipped: right in one of first and last run and wrong in the other), rank, values, correct and stale
-        (one a run, null where a run has none), change. A mean is over the last epoch; a sample absent from it competes
-        with its last value, which is marked stale.
+        (one a run, null where a run has none), change. A mean is over the last place of a run's own with selected rows,
+        as of an epoch of several passes the last; a sample absent from the last epoch competes with its last value,
+        which is marked stale.
 
     Raises:
         UsageError: Fewer than two runs, or a negative count.
@@ -296,19 +297,19 @@ def _metric_and_labels(
     metric: str,
     names: Sequence[Mapping[Any, str]],
 ) -> list[dict[str, Any]]:
-    """The mean of the metric, and of each label, in each run's last selected epoch."""
+    """The mean of the metric, and of each label, at the last place that each run's selection has rows of."""
     means: list[float | None] = []
     by_label: list[Mapping[Any, float]] = []
     values: dict[Any, Any] = {}
     for reader, selection, called in zip(readers, selections, names, strict=True):
-        last = selection.epochs[pair][-1]
-        at_end = replace(selection, epochs={pair: (last,)})
-        columns = [metric, *([selection.label_key] if selection.label_map else [])]
-        frame, _ = reader.frame(Place(*pair, last), columns, selection.duplicates)
-        value = within_labels(frame, selection)[metric].cast(pl.Float64).mean()
+        end = _end(reader, selection, pair, [metric])
+        value = end.frame[metric].cast(pl.Float64).mean() if end else None
         means.append(value if isinstance(value, float) else None)
         known = selection.label_key in reader.dtypes
-        found = labels(reader, at_end, bounds="none").data.to_dicts() if known else []
+        found: list[dict[str, Any]] = []
+        if end and known:
+            of_epoch = labels(reader, replace(selection, epochs={pair: (end.place.epoch,)}), bounds="none").data
+            found = of_epoch.filter(pl.col(PASS) == end.place.turn).to_dicts()
         keys = _keys(found, called)
         by_label.append(dict(zip(keys, (row["mean"] for row in found), strict=True)))
         is_set = known and isinstance(reader.dtypes[selection.label_key], pl.List)
@@ -318,6 +319,15 @@ def _metric_and_labels(
         told = {LABEL: values[key], "name": key[0]}
         rows.append(_row("label", pair, metric, [found_means.get(key) for found_means in by_label], **told))
     return rows
+
+
+def _end(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[str]) -> Rows | None:
+    """The rows of the last place that has selected ones; None where no place has."""
+    for epoch in reversed(selection.epochs[pair]):
+        for rows in walk(reader, selection, pair, columns, epochs=[epoch], backwards=True):
+            if rows.frame.height:
+                return rows
+    return None
 
 
 def _keys(rows: Sequence[Mapping[str, Any]], names: Mapping[Any, str]) -> list[tuple[str, Any]]:
@@ -434,10 +444,11 @@ def _at_end(
     Samples of the last epoch that have no value are among them.
     """
     key = selection.label_key
-    place = Place(*pair, selection.epochs[pair][-1])
-    at_end, _ = reader.frame(place, list(dict.fromkeys([SAMPLE_ID, key])), selection.duplicates)
-    at_end = within_labels(at_end, selection).unique(SAMPLE_ID, keep="last", maintain_order=True)
     known = key in reader.dtypes
+    columns = list(dict.fromkeys([SAMPLE_ID, key]))
+    end = _end(reader, selection, pair, columns)
+    at_end = end.frame if end else pl.DataFrame(schema={name: reader.dtypes.get(name, pl.Null()) for name in columns})
+    at_end = at_end.unique(SAMPLE_ID, keep="last", maintain_order=True)
     joined = at_end.select(SAMPLE_ID, (pl.col(key) if known else pl.lit(None)).alias(LABEL))
     told = {"value": source.last_scores(metric, beside=[key])}
     if CORRECT in reader.dtypes:

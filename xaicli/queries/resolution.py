@@ -82,10 +82,11 @@ def resolve(
     pairs = _pairs(source, modes, ds_id_words(ds_id))
     given = words(epoch, EPOCH)
     epochs = _epochs(source, pairs, given, epoch_frequency)
-    left_out = dict(_left_out(source, epochs, given, epoch_frequency))
-    warnings += left_out.values()
+    # What a question calls the last epoch is the last that it has rows of.
+    met = {pair: source.up_to_last_row(pair, e) for pair, e in epochs.items()} if source.where else epochs
+    warnings += _left_out(source, epochs, met, given, epoch_frequency)
     # Where a condition leaves nothing at all, each question says so in its own way.
-    kept = tuple(pair for pair in pairs if pair not in left_out) or tuple(pair for pair in pairs if epochs[pair])
+    kept = tuple(pair for pair in pairs if met[pair]) or tuple(pair for pair in pairs if epochs[pair])
     if not isinstance(label_key, str):
         raise UsageError(f"--label-key is one column, not {label_key!r}", hint="--label-key label")
     if label_key in _NO_GROUPS:
@@ -97,7 +98,7 @@ def resolve(
         raise unknown("column", label_key, source.dtypes, where=source.described, note=source.facts.left_out)
     selection = Selection(
         pairs=kept,
-        epochs={pair: epochs[pair] for pair in kept},
+        epochs={pair: met[pair] or epochs[pair] for pair in kept},
         metrics=source.metrics if every_metric and metrics is None else _metrics(source, metrics),
         label_key=label_key,
         label_map=named_labels(source, label_key, label_map),
@@ -259,19 +260,28 @@ def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every
 
 
 def _left_out(
-    source: Catalogue, epochs: Mapping[Pair, Sequence[int]], given: list[str] | None, every: int
-) -> Iterator[tuple[Pair, str]]:
-    """Each mode and data set asked for that is not in the answer, since an option takes it all, and what is said."""
+    source: Catalogue,
+    epochs: Mapping[Pair, Sequence[int]],
+    met: Mapping[Pair, Sequence[int]],
+    given: list[str] | None,
+    every: int,
+) -> Iterator[str]:
+    """What is said of each mode and data set asked for that is not in the answer, since an option takes it all.
+
+    Args:
+        epochs: What is selected of each.
+        met: What is left of that by the condition.
+    """
     said = [f"--epoch {','.join(given)}"] if given else []
     taking = " with ".join([*said, *([f"--epoch-frequency {every}"] if every > 1 else [])])
     for pair, chosen in epochs.items():
         place = " ".join(filter(None, pair))
         if not chosen:
             there = ", ".join(ranges(source.epochs(*pair)))
-            yield pair, f"{place} is left out: {taking} takes none of its epochs, {there}"
-        elif source.where and not source.has_rows(pair, chosen):
+            yield f"{place} is left out: {taking} takes none of its epochs, {there}"
+        elif source.where and not met[pair]:
             at = " at the epochs selected" if taking else ""
-            yield pair, f"{place} is left out: none of its rows{at} meets --where {source.where.text!r}"
+            yield f"{place} is left out: none of its rows{at} meets --where {source.where.text!r}"
 
 
 def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bool]:

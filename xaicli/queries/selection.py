@@ -96,8 +96,8 @@ class Catalogue(Protocol):
         """The epochs with rows, ascending."""
         ...
 
-    def has_rows(self, pair: Pair, epochs: Sequence[int]) -> bool:
-        """Whether a mode and data set has a row at some epochs that meets `where`."""
+    def up_to_last_row(self, pair: Pair, epochs: Sequence[int]) -> tuple[int, ...]:
+        """The epochs of a mode and data set, ascending, up to the last with a row that meets `where`."""
         ...
 
     def values(
@@ -123,7 +123,7 @@ class Selection:
 
     Attributes:
         pairs: The (mode, ds_id) groups, never pooled.
-        epochs: The epochs of each pair, ascending, never empty.
+        epochs: The epochs of each pair, ascending, never empty; the last has rows, unless no row is selected.
         metrics: The metrics; at least one, but of questions about the rows themselves.
         label_key: The column that groups samples.
         label_map: {value: name} of the labels it is limited to; empty for all.
@@ -205,7 +205,9 @@ def left_out_by(source: Catalogue, selection: Selection) -> str:
         said.append(f"--mode {','.join(selection.modes)}")
     if selection.ds_ids_left_out:
         said.append(f"--ds-id {','.join(map(quoted, selection.ds_ids))}")
-    if any(len(selection.epochs[pair]) < len(every) for pair, every in epochs.items()):
+    others = {pair: [epoch for epoch in every if epoch not in selection.epochs[pair]] for pair, every in epochs.items()}
+    # Behind the last row that meets a condition, the condition itself leaves out.
+    if any(rest and (not selection.where or source.up_to_last_row(pair, rest)) for pair, rest in others.items()):
         chosen = sorted({epoch for of_pair in selection.epochs.values() for epoch in of_pair})
         said.append(f"--epoch {','.join(ranges(chosen))}")
     return ", ".join(said)

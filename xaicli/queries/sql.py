@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import polars as pl
@@ -17,7 +17,7 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
-from xaicli.reader.dialect import bounds_apart, counts_widened, opaque_blanked, truths_told, widely_summed
+from xaicli.reader.dialect import bounds_apart, counts_widened, in_doubles, opaque_blanked, truths_told, widely_summed
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.reader.rows import name_columns, names_of
 from xaicli.vocabulary import Engine
@@ -46,8 +46,6 @@ _BESIDE = re.compile(r"[(),<>=]|\b(?:select|from|where|and|or|group|having|order
 _LITERALS = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _OF_INT64, _OF_DECIMAL = 63, 126
 _NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
-_WIDE = (pl.Decimal(38, 0), pl.Int128())
-"""What whole numbers of 128 bits come as, of DuckDB and of polars."""
 
 
 def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
@@ -214,10 +212,9 @@ def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> tuple[pl.DataFrame,
 
 
 def _in_polars(tables: Mapping[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
+    typed = in_doubles(truths_told(bounds_apart(widely_summed(counts_widened(sql)))))
     with pl.SQLContext(dict(tables), eager=False) as context:
-        return _narrowed(
-            context.execute(truths_told(bounds_apart(widely_summed(counts_widened(sql))))).collect(engine="streaming")
-        )
+        return _plain(context.execute(typed).collect(engine="streaming"))
 
 
 def _bits_of(tables: Mapping[str, pl.LazyFrame], sql: str) -> int:
@@ -376,12 +373,30 @@ def _of_duckdb(rows: Any) -> pl.DataFrame:
     selects = [f"#{i}" if _known(column) else f"CAST(#{i} AS VARCHAR)" for i, column in enumerate(none, 1)]
     table = rows.project(", ".join(f"{item} AS c{i}" for i, item in enumerate(selects))).to_arrow_table()
     frame = pl.DataFrame(pl.from_arrow(table.rename_columns(list(_apart(rows.columns)))))
-    return _narrowed(frame)
+    return _plain(frame)
 
 
-def _narrowed(frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows with the columns of wide whole numbers, as sums of integers are, as int64 where all of it fits."""
-    return frame.with_columns(_whole(column) for column in frame if column.dtype in _WIDE)
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows with wide whole numbers, as sums of integers are, as int64 where all of them fit, and decimals as float64.
+
+    `0.1 * epoch` is a decimal to both engines, which JSON and CSV have no such numbers for.
+    """
+    frame = frame.with_columns(_whole(column) for column in frame if _is_wide(column.dtype))
+    return frame.cast({name: _without_decimals(dtype) for name, dtype in frame.schema.items() if not _is_wide(dtype)})
+
+
+def _without_decimals(dtype: pl.DataType) -> pl.DataType:
+    if isinstance(dtype, pl.List | pl.Array):
+        inner = _without_decimals(cast(pl.DataType, dtype.inner))
+        return pl.List(inner) if isinstance(dtype, pl.List) else pl.Array(inner, dtype.shape[0])
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _without_decimals(cast(pl.DataType, field.dtype)) for field in dtype.fields})
+    return pl.Float64() if isinstance(dtype, pl.Decimal) else dtype
+
+
+def _is_wide(dtype: pl.DataType) -> bool:
+    """Whether whole numbers of 128 bits come as such a type, of DuckDB or of polars."""
+    return dtype == pl.Int128() or (isinstance(dtype, pl.Decimal) and dtype.scale == 0)
 
 
 def _whole(column: pl.Series) -> pl.Series:

@@ -208,8 +208,9 @@ class _Table:
     def epochs(self, mode: str, ds_id: str) -> list[int]:
         return self._places.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)[EPOCH].to_list()
 
-    def has_rows(self, pair: Pair, epochs: Sequence[int]) -> bool:
-        return not self._at({pair: epochs}).is_empty()
+    def up_to_last_row(self, pair: Pair, epochs: Sequence[int]) -> tuple[int, ...]:
+        last = self._at({pair: epochs})[EPOCH].max()
+        return tuple(epoch for epoch in epochs if isinstance(last, int) and epoch <= last)
 
     def values(
         self, column: str, epochs: Mapping[Pair, Sequence[int]] | None = None, *, wanted: Collection[Any] = ()

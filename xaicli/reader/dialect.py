@@ -14,6 +14,9 @@ _COUNTING = re.compile(
     r"\b(?:(?:octet_|bit_|char_|character_|array_)?length|strpos|extract|date_part)\s*\(", re.IGNORECASE
 )
 """Up to what is counted, or taken out of a date."""
+_OF_DOUBLES = re.compile(r"\b(?:power|pow|sqrt|cbrt|exp|ln|log2|log10)\s*\(", re.IGNORECASE)
+"""Up to what functions are of that give numbers of double precision in SQL, whatever they are given."""
+_DIVIDED = re.compile(r"(?<!/)/(?!/)")
 _WIDE = "CAST(0 AS HUGEINT)"
 """Added, it makes a number of single precision one of double, an integer one of 128 bits, and changes no value."""
 _ONE = r"(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+|(?:\w+\s*\.\s*)?\w+|\w*\([^()]*\))"
@@ -60,6 +63,22 @@ def counts_widened(sql: str) -> str:
     for match in reversed([*_COUNTING.finditer(opaque_blanked(sql))]):
         end, _ = _closing(opaque_blanked(sql), match.end())
         sql = f"{sql[: match.start()]}CAST({sql[match.start() : end + 1]} AS BIGINT){sql[end + 1 :]}"
+    return sql
+
+
+def in_doubles(sql: str) -> str:
+    """The statement with quotients, powers, roots and the like in double precision, as DuckDB has them.
+
+    To polars 1.0 is a decimal of one place, whose quotients are cut off: 1.0 / 3 * 3 is .9999999. Powers of
+    whole numbers begin again at the other end there, and have no negative exponent.
+    """
+    for match in reversed([*_DIVIDED.finditer(opaque_blanked(sql))]):
+        sql = f"{sql[: match.start()]} * 1e0 /{sql[match.end() :]}"
+    for begin in reversed([match.end() for match in _OF_DOUBLES.finditer(opaque_blanked(sql))]):
+        end, commas = _closing(opaque_blanked(sql), begin)
+        parts = [sql[a:b] for a, b in zip([begin, *(at + 1 for at in commas)], [*commas, end], strict=True)]
+        doubles = ", ".join(f"CAST({part} AS DOUBLE)" if part.strip() else part for part in parts)
+        sql = f"{sql[:begin]}{doubles}{sql[end:]}"
     return sql
 
 

@@ -236,10 +236,15 @@ class Reader(Holdings):
         *,
         keep_non_finite: bool = False,
     ) -> tuple[pl.DataFrame, Tally]:
-        """The rows of one place, of the last pass where it names none, and what was counted; as in `place_frames`."""
+        """The rows of one place, of the last pass with rows where it names none, and what was counted.
+
+        As in `place_frames`.
+        """
         found = self.of_epoch(place, columns, duplicates, keep_non_finite=keep_non_finite)
         if place.turn is not None:
             found = [rows for rows in found if rows.place.turn == place.turn]
+        elif self.where:
+            found = [rows for rows in found if rows.frame.height] or found[-1:]
         if found:
             return found[-1].frame, found[-1].tally
         return pl.DataFrame(schema={name: self.dtypes.get(name, pl.Null()) for name in columns}), Tally()
@@ -265,17 +270,17 @@ class Reader(Holdings):
                 self.refresh()
         raise DamagedFileError("files keep vanishing while the ids are read", hint="try again")
 
-    def has_rows(self, pair: tuple[str, str], epochs: Sequence[int]) -> bool:
-        """Whether a (mode, ds_id) has a row at some epochs, ascending, that meets `where`; the last is looked at first.
+    def up_to_last_row(self, pair: tuple[str, str], epochs: Sequence[int]) -> tuple[int, ...]:
+        """The epochs of a (mode, ds_id), ascending, up to the last with a row that meets `where`; empty without any.
 
         Raises:
             DamagedFileError: A file is damaged and the reader is strict, or files keep vanishing.
         """
-        return any(
-            rows.frame.height
-            for epoch in reversed(epochs)
-            for rows in self.of_epoch(Place(*pair, epoch), [SAMPLE_ID], Duplicates.ALL)
-        )
+        for n in range(len(epochs), 0, -1):
+            place = Place(*pair, epochs[n - 1])
+            if any(rows.frame.height for rows in self.of_epoch(place, [SAMPLE_ID], Duplicates.ALL)):
+                return tuple(epochs[:n])
+        return ()
 
     def values(
         self,
