@@ -19,7 +19,7 @@ from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instea
 from xaicli.attribution.lookups import Embedded, LookingUp, Lookup
 from xaicli.attribution.settings import Target
 from xaicli.attribution.targets import LOSS, ExplainedPlace, choose, class_of, place_explained
-from xaicli.attribution.twin import Hooks, private_copy
+from xaicli.attribution.twin import Hooks, private_copy, set_by_hand
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names
 from xaicli.heads.decision import decide, known_of
@@ -237,6 +237,7 @@ def prepare(
                 for n in (
                     on_cpu,
                     given.note,
+                    set_by_hand(given.model, twin),
                     *_of_bytes(names, tensors),
                     *hooked,
                     *notes,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from xaicli.checkpoint.weights import GATHER, is_sharded
 from xaicli.errors import XaiError
-from xaicli.heads.calling import gradients_kept
+from xaicli.heads.evaluation import into_evaluation
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _FORWARD = ("_forward_pre_hooks", "_forward_hooks")
@@ -45,29 +45,15 @@ _WRAPPERS = frozenset(("OptimizedModule", "FullyShardedDataParallel"))
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode by its flag alone: `train()` of some modules rewrites their weights."""
-    modes = [(module, module.training) for module in model.modules() if getattr(module, "training", False)]
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
 def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """What a forward pass keeps in a model - counters, caches, the last activation, gradients - is undone."""
+    """What a forward pass keeps in a model - counters, caches, the last activation - is undone."""
     modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
     attributes = [(m, dict(vars(m)), dict(m._buffers), dict(m._parameters)) for m in modules]
     buffers = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
     # Hooks too: transformers installs some at the first call, and marks the model, whose mark is undone here.
     hooks = [(h, dict(h)) for m in modules for n, h in vars(m).items() if "_hooks" in n and isinstance(h, dict)]
     try:
-        with gradients_kept(model):
-            yield
+        yield
     finally:
         for module, kept, own_buffers, parameters in attributes:
             now = vars(module)
@@ -122,9 +108,8 @@ def private_copy(model: nn.Module) -> nn.Module:
         raise XaiError(f"the model is sharded over processes (FSDP, DTensor): {name}", hint=GATHER)
     twin = copy_of(unwrapped(model))
     _take_out_of_inference(twin)
+    into_evaluation(twin)
     for module in twin.modules():
-        if getattr(module, "training", False):  # A frozen TorchScript module has no such flag.
-            module.training = False
         for name, child in module.named_children():
             if (inner := unwrapped(child)) is not child:
                 setattr(module, name, inner)
@@ -137,6 +122,22 @@ def private_copy(model: nn.Module) -> nn.Module:
     for tensor in twin.parameters():
         tensor.requires_grad_(False)
     return twin
+
+
+def set_by_hand(model: nn.Module, twin: nn.Module) -> str:
+    """Which parts of a model in evaluation mode were in training mode, as a note, "" for none.
+
+    Args:
+        model: As it was given.
+        twin: Its private copy: what the model's own `eval()` leaves in training mode is still so there.
+    """
+    trains = {name for name, module in twin.named_modules() if getattr(module, "training", False)}
+    parts = [name for name, module in model.named_modules() if getattr(module, "training", False)]
+    parts = [name for name in parts if name not in trains] if not getattr(model, "training", False) else []
+    if not parts:
+        return ""
+    said = ", ".join(parts[:3]) + (f" and {len(parts) - 3} more" if len(parts) > 3 else "")
+    return f"{said} had been put into training mode in a model in evaluation mode; explained is its evaluation mode"
 
 
 def _take_out_of_inference(twin: nn.Module) -> None:

@@ -14,8 +14,8 @@ from torch import fx, nn
 
 from xaicli.collectors.outputs import TARGETS, Layer, PredictorOutput, first_tensor, widened
 from xaicli.errors import XaiError, unknown
-from xaicli.heads.calling import gradients_kept
 from xaicli.heads.decision import OriginOf, known_of
+from xaicli.heads.evaluation import evaluating
 from xaicli.heads.head import Head
 from xaicli.heads.operations import watching
 
@@ -99,7 +99,7 @@ class Predictor:
         """Evaluation mode, no gradients, hooks in place; everything as it was afterwards, also after an error."""
         with ExitStack() as stack:
             if self.module is not None:
-                stack.enter_context(_evaluating(self.module))
+                stack.enter_context(evaluating(self.module))
                 stack.enter_context(_moved(self.module, self.device))
             for layer, module in self._layers.items():
                 if isinstance(module, nn.Module):
@@ -243,23 +243,6 @@ def _precision(given: Precision, device: torch.device) -> Precision:
     if given != "auto":
         return given
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Every sub-module in evaluation mode; each one's own mode, each parameter's gradient and its flag put back."""
-    modes = [(child, child.training) for child in module.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    module.eval()
-    try:
-        with gradients_kept(module):
-            yield
-    finally:
-        for child, training in modes:
-            child.training = training
-        for parameter, wanted in flags:
-            if parameter.requires_grad != wanted:
-                parameter.requires_grad_(wanted)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xaicli.errors import XaiError
-from xaicli.heads.calling import gradients_kept
+from xaicli.heads.evaluation import evaluating
 from xaicli.heads.head import Head, Task, Text, Values, named_task
 from xaicli.heads.labels import Kind, Labels, kind_of
 from xaicli.heads.operations import Origin, Range, watching
@@ -111,7 +111,8 @@ def head_of(
     Raises:
         XaiError: As `decide`.
     """
-    with _evaluating(model), torch.no_grad(), watching() as origin:
+    mode = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
+    with mode, torch.no_grad(), watching() as origin:
         result = model(*inputs, **named)
         return decide(result, origin=origin, task=task, output=output, labels=labels, known=known_of(model, facts))
 
@@ -218,20 +219,6 @@ def _configured(model: Any) -> Known | None:
 
 def _by_name(name: str) -> Task | None:
     return next((task for end, task in _TASKS_OF_CLASSES.items() if name.endswith(end)), None)
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [(module, module.training) for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        with gradients_kept(*([model] if isinstance(model, nn.Module) else [])):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @dataclass(frozen=True)

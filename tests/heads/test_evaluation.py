@@ -1,0 +1,247 @@
+"""A model in evaluation mode for a while: by its own methods, and back to what it was, whoever asks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import xaicli
+from xaicli.errors import XaiError
+from xaicli.heads.decision import head_of
+from xaicli.heads.evaluation import evaluating
+
+X = torch.linspace(-2, 2, 48).reshape(8, 6).sin()
+Y = torch.arange(8) % 3
+
+
+class LowRank(nn.Linear):
+    """A frozen layer with a low-rank addition that `eval()` merges into the weight and `train()` takes out again."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 8)
+        self.weight.requires_grad = False
+        self.a, self.b = nn.Parameter(torch.randn(2, 6) / 2), nn.Parameter(torch.randn(8, 2) / 2)
+        self.merged = False
+
+    def train(self, mode: bool = True) -> LowRank:
+        super().train(mode)
+        if mode == self.merged:
+            self.weight.data += (-1 if mode else 1) * (self.b @ self.a)
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.linear(x, self.weight, self.bias)
+        return y if self.merged else y + x @ self.a.T @ self.b.T
+
+
+class Signed(nn.Module):
+    """Its modes differ by nothing but an attribute that its own `train()` sets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.sign = nn.Linear(6, 3), 1.0
+
+    def train(self, mode: bool = True) -> Signed:
+        super().train(mode)
+        self.sign = 1.0 if mode else -1.0
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.sign * self.layer(x)
+        return found
+
+
+class Fused(nn.Module):
+    """`eval()` puts one layer in the place of two; nothing brings the two back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def eval(self) -> Fused:
+        super().eval()
+        if hasattr(self, "two"):
+            fused = nn.Linear(6, 3)
+            fused.weight.data = self.one.weight.data + self.two.weight.data
+            fused.bias.data = self.one.bias.data + self.two.bias.data
+            self.one, self.scale = fused, 1.0
+            del self.two
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.one(x) + self.two(x) if hasattr(self, "two") else self.one(x) * self.scale
+        return found
+
+
+def low_rank() -> nn.Module:
+    return nn.Sequential(LowRank(), nn.ReLU(), nn.Linear(8, 3))
+
+
+def with_a_frozen_part() -> nn.Module:
+    model = nn.Sequential(LowRank(), nn.BatchNorm1d(8), nn.Linear(8, 3), nn.Dropout(0.5))
+    model.train()
+    model[0].eval()  # merged, and stays so
+    model[1].eval()
+    return model
+
+
+def collected(model: nn.Module, folder: Path) -> list[int]:
+    run = xaicli.init(folder)
+    table = xaicli.Table.from_arrays(X, Y, name="v")
+    found = xaicli.collect_metrics(table, xaicli.ClassificationMetricsCollector(["a", "b", "c"]), model, split="val")
+    run.close()
+    return [int(v) for v in found.tables["metrics"].column("predicted").to_pylist()]
+
+
+def explained(model: nn.Module, _: Path) -> list[int]:
+    return [int(v) for v in xaicli.saliency(model, X, methods="gradient", device="cpu").predictions]
+
+
+def asked(model: nn.Module, _: Path) -> list[int]:
+    answers: list[int] = []
+
+    def seen(_module: nn.Module, _given: Any, result: Tensor) -> None:
+        answers[:] = result.argmax(1).tolist()
+
+    hook = model.register_forward_hook(seen)
+    head_of(model, X)
+    hook.remove()
+    return answers
+
+
+def saved(model: nn.Module, folder: Path) -> list[int]:
+    from xaicli.checkpoint.load import load_checkpoint
+
+    with xaicli.Run(folder) as run:
+        path = run.save_checkpoint(model, example_inputs=X[:2])
+    answers: list[int] = load_checkpoint(path).model(X).argmax(1).tolist()
+    return answers
+
+
+DOORS = (collected, explained, asked, saved)
+MODELS = (low_rank, Signed, Fused, with_a_frozen_part)
+
+
+CALLS = [(build, door) for build in MODELS for door in DOORS[:3]] + [(Signed, saved)]
+
+
+@pytest.mark.parametrize(("build", "door"), CALLS)
+def test_it_answers_by_its_own_eval_and_trains_on_as_if_nothing_had_been(
+    build: Callable[[], nn.Module], door: Callable[[nn.Module, Path], list[int]], tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    model = build()
+    given = copy.deepcopy(model).eval()
+    expected = given(X).argmax(1).tolist()
+    gradients = trained(copy.deepcopy(model))
+    parts, modes = list(model.named_modules()), [module.training for module in model.modules()]
+    weights = {name: p.clone() for name, p in model.named_parameters()}
+    kept = [(id(p), p.requires_grad) for p in model.parameters()]
+    attributes = [{k: v for k, v in vars(m).items() if isinstance(v, bool | float)} for m in model.modules()]
+
+    assert door(model, tmp_path / "run") == expected
+
+    assert list(model.named_modules()) == parts
+    assert [module.training for module in model.modules()] == modes
+    assert [(id(p), p.requires_grad) for p in model.parameters()] == kept
+    assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+    assert [{k: v for k, v in vars(m).items() if isinstance(v, bool | float)} for m in model.modules()] == attributes
+    now = trained(model)
+    assert now.keys() == gradients.keys()
+    assert all(torch.equal(now[name], gradients[name]) for name in now)
+
+
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    functional.cross_entropy(model(X), Y).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_model_that_is_there_already_is_not_asked_again() -> None:
+    class Adds(nn.Linear):
+        def eval(self) -> Adds:
+            self.weight.data += 1
+            return super().eval()
+
+    model = Adds(2, 2).eval()
+    before = model.weight.clone()
+    with evaluating(model):
+        assert torch.equal(model.weight, before)
+    assert torch.equal(model.weight, before)
+
+
+def test_after_an_error_it_is_as_it_was() -> None:
+    model = low_rank()
+    before = model[0].weight.clone()  # type: ignore[index]
+
+    def fails() -> None:
+        with evaluating(model):
+            assert model[0].merged  # type: ignore[index]
+            raise RuntimeError("of mine")
+
+    with pytest.raises(RuntimeError, match="of mine"):
+        fails()
+    assert model.training
+    assert not model[0].merged  # type: ignore[index]
+    assert torch.equal(model[0].weight, before)  # type: ignore[index]
+
+
+def test_an_eval_that_fails_is_named_and_undone() -> None:
+    class Broken(nn.Linear):
+        def eval(self) -> Broken:
+            super().eval()
+            raise ValueError("nothing to merge")
+
+    model = nn.Sequential(nn.Dropout(), Broken(2, 2))
+    model.eval = lambda: model[1].eval()  # type: ignore[method-assign, misc, assignment, return-value]
+    with (
+        pytest.raises(XaiError, match=r"eval\(\) of the model's Sequential fails: ValueError: nothing to merge"),
+        evaluating(model),
+    ):
+        pass
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [(nn.BatchNorm1d(8), "uses statistics of the batch"), (nn.Dropout(0.5), "draws random numbers")],
+)
+def test_what_its_own_eval_leaves_in_training_is_refused(layer: nn.Module, reason: str) -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.kept, self.last = nn.Linear(6, 8), layer, nn.Linear(8, 3)
+
+        def train(self, mode: bool = True) -> Keeps:
+            super().train(mode)
+            self.kept.train(True)
+            return self
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.last(self.kept(self.first(x)))
+            return found
+
+    with pytest.raises(XaiError, match=f"kept {reason}"):
+        xaicli.saliency(Keeps().eval(), X, methods="gradient", device="cpu")
+
+
+def test_a_part_put_into_training_by_hand_is_told() -> None:
+    import json
+
+    model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    expected = model(X).argmax(1).tolist()
+    model[1].train()
+    found = xaicli.saliency(model, X, methods="gradient", device="cpu")
+    assert [int(v) for v in found.predictions] == expected
+    assert json.loads(found.to_json())["warnings"] == [
+        "1 had been put into training mode in a model in evaluation mode; explained is its evaluation mode"
+    ]
+    assert [module.training for module in model.modules()] == [False, False, True, False]

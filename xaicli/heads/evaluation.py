@@ -1,0 +1,150 @@
+"""A model in evaluation mode for a while: there by its own `eval()`, and back to what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from xaicli.errors import XaiError
+
+_PARTS = ("_parameters", "_buffers", "_modules")
+
+
+@contextmanager
+def gradients_kept(*models: nn.Module) -> Iterator[None]:
+    """The caller's gradients are as they were afterwards: a forward that calls `backward` adds to none of them."""
+    # All of them, also of what is frozen now: forward may thaw it, and optimizers step whatever has a gradient.
+    gradients = [(p, p.grad) for model in models for p in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards, also after an error, it trains on as if nothing had been.
+
+    Modules with an `eval()` or `train()` of their own are brought there and back by it: one merges low-rank weights,
+    another keeps its batch norm on the batch. What that leaves otherwise - the mode of a single module set by hand,
+    the last bits of a weight that was added to and taken from - is put back besides, as are gradients and their flags.
+
+    Raises:
+        XaiError: The model's own `eval()` fails.
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    with gradients_kept(model):
+        before = _Before(model)
+        try:
+            into_evaluation(model)
+            before.note_what_changed()
+            yield
+        finally:
+            before.put_back()
+            for parameter, wanted in flags:
+                if parameter.requires_grad != wanted:
+                    parameter.requires_grad_(wanted)
+
+
+def into_evaluation(model: nn.Module) -> None:
+    """Bring a model into evaluation mode by its own `eval()`, unless all of it is there already.
+
+    Raises:
+        XaiError: Its own `eval()` fails.
+    """
+    training = [module for module in model.modules() if _trains(module)]
+    if training and any(_has_modes_of_its_own(module) for module in model.modules()) and _brought(model, False):
+        return
+    for module in training:
+        module.training = False
+
+
+def _brought(module: nn.Module, training: bool) -> bool:
+    """Whether a module has methods that bring it into a mode; they are called.
+
+    Raises:
+        XaiError: They fail.
+    """
+    try:
+        with torch.no_grad():
+            module.train() if training else module.eval()
+    except NotImplementedError:  # an exported graph: it is the one or the other
+        return False
+    except Exception as error:  # whatever another's code raises
+        method, said = "train" if training else "eval", str(error).strip().splitlines()[:1]
+        raise XaiError(
+            f"{method}() of the model's {type(module).__name__} fails: {': '.join([type(error).__name__, *said])}",
+            hint=f"model.{method}() by itself shows where",
+        ) from error
+    return True
+
+
+def _trains(module: nn.Module) -> bool:
+    return bool(getattr(module, "training", False))  # A frozen TorchScript module has no such flag.
+
+
+def _has_modes_of_its_own(module: nn.Module) -> bool:
+    own = vars(module)
+    kind = type(module)
+    return "train" in own or "eval" in own or kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
+
+
+class _Before:
+    """What a model was before it was brought into evaluation mode."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+        own = [module for module, _ in self._modes if _has_modes_of_its_own(module)]
+        # Modes of its own, which may rewrite weights and attributes: of others nothing but the flags can change.
+        self._has_own = bool(own) and any(training for _, training in self._modes)
+        plain = [m for m, _ in self._modes if self._has_own and not isinstance(m, torch.jit.ScriptModule)]
+        self._held: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (held, dict(held)) for m in plain for held in (vars(m), *(vars(m)[part] for part in _PARTS))
+        ]
+        weights = {id(t): t for m in own if self._has_own for t in (*m.parameters(), *m.buffers())}
+        self._weights = [(t, t.detach().clone()) for t in weights.values() if not isinstance(t, UninitializedParameter)]
+
+    def note_what_changed(self) -> None:
+        """Once in evaluation mode: keep of what was only that which is something else now."""
+        kept = []
+        for held, was in self._held:
+            other = {name: value for name, value in was.items() if held.get(name, _GONE) is not value}
+            new = dict.fromkeys(held.keys() - was.keys(), _GONE)
+            kept.append((held, {name: value for name, value in (other | new).items() if name != "training"}))
+        self._held = [(held, was) for held, was in kept if was]
+        self._weights = [(tensor, was) for tensor, was in self._weights if not _same(tensor, was)]
+
+    def put_back(self) -> None:
+        """The model as it was: by its own `train()`, then what that has not brought back."""
+        try:
+            for module, training in self._modes if self._has_own else ():  # from the outside to the inside
+                if _trains(module) != training:
+                    _brought(module, training)
+        finally:
+            for held, was in self._held:
+                for name, value in was.items():
+                    if value is _GONE:
+                        held.pop(name, None)
+                    else:
+                        held[name] = value
+            for tensor, before in self._weights:
+                if not _same(tensor, before):
+                    tensor.data = tensor.data.copy_(before) if tensor.shape == before.shape else before
+            for module, training in self._modes:
+                if _trains(module) != training:
+                    module.training = training
+
+
+_GONE = object()
+
+
+def _same(tensor: Tensor, before: Tensor) -> bool:
+    return tensor.shape == before.shape and tensor.dtype == before.dtype and torch.equal(tensor, before)
