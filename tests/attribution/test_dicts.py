@@ -62,6 +62,26 @@ class Listed(Two):
         return self.both(parts[0], parts[1])
 
 
+def test_one_list_of_inputs_that_have_names(tmp_path: Path) -> None:
+    """A dict is tried first, of which a list has no position 0; the note says what each input went in as."""
+    torch.manual_seed(0)
+    batch = {"image": torch.rand(3, 3, 2, 2), "row": torch.randn(3, 4)}
+    model = Listed().eval()
+    points = [x.clone().requires_grad_() for x in batch.values()]
+    logits = model(points)
+    gradients = torch.autograd.grad(logits.amax(1).sum(), points)
+    found = xaicli.saliency(model, batch, **FAST)
+    assert found.predictions.tolist() == logits.argmax(1).tolist()
+    for name, gradient in zip(batch, gradients, strict=True):
+        assert np.allclose(found.attributions["gradient"][name], gradient, atol=1e-5)
+    assert "forward takes its inputs together, as one list: image, row" in found.saliency.notes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=batch)
+    again = xaicli.saliency(load_checkpoint(tmp_path / "ckpt.pt").model, batch, **FAST)
+    assert again.predictions.tolist() == found.predictions.tolist()
+
+
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
     torch.manual_seed(0)

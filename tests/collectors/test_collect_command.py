@@ -219,6 +219,45 @@ def test_inputs_kept_in_the_run_are_the_default_data(place: Path, xai: Any) -> N
     assert stored["loss"].mean() == pytest.approx(float(loss), abs=1e-6)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_source_has_to_say_is_told(place: Path, xai: Any, workers: int) -> None:
+    """Of kept inputs that no option changes; of folders that are no labels; of pictures brought to the model's size."""
+    with xaicli.Run(place / "run", label_names=["no", "yes"]) as run:
+        run.log_inputs(list(range(N)), X, Y)
+        run.save_checkpoint(model(), example_inputs=X[:2])
+    how = ("--json", "--workers", workers)
+    status, out, err = xai("collect", place / "run", "--resize", "4,4", "--mean", ".5", *how)
+    assert status == 0, err
+    unused = "was not used: it is for pictures and bytes, other arrays are input as they are"
+    assert json.loads(out)["warnings"] == [f"--resize {unused}", f"--mean {unused}"]
+    (place / "pics" / "maybe").mkdir(parents=True)
+    Pictures.fromarray(np.zeros((4, 4), np.uint8)).save(place / "pics" / "maybe" / "0.png")
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    save_checkpoint(flat, place / "flat.pt", example_inputs=torch.rand(2, 1, 2, 2), label_names=["no", "yes"])
+    status, out, err = xai("collect", place / "new", "--model", place / "flat.pt", "--data", place / "pics", *how)
+    assert status == 0, err
+    said = json.loads(out)["warnings"]
+    assert "pictures were brought to 2x2, the size of the model's input: --resize says another" in said
+    assert any(one.startswith("folders that are no label of the model (maybe)") for one in said)
+
+
+def test_labels_of_one_class_are_no_sets(place: Path, xai: Any) -> None:
+    given = ("--model", place / "ckpt.pt", "--data", place / "data.npz", "--task", "multilabel")
+    status, _, err = xai("collect", place / "run", *given)
+    assert status == 1
+    assert "the labels are single classes, one a sample, and the task is multilabel" in " ".join(err.split())
+    assert "TypeError" not in err
+
+
+def test_a_mode_that_no_kept_inputs_have(place: Path, xai: Any) -> None:
+    with xaicli.Run(place / "run") as run:
+        run.log_inputs(list(range(N)), X, Y)
+        run.save_checkpoint(model(), example_inputs=X[:2])
+    status, _, err = xai("collect", place / "run", "--mode", "train")
+    assert status == 1
+    assert "there are some without a mode: leave --mode out" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,11 +98,18 @@ class Opening:
             device=device,
         )
 
-    def source(self, layout: RunLayout | None, loaded: LoadedModel) -> Source:
-        """The samples, as a checkpoint wants them."""
+    def source(self, layout: RunLayout | None, loaded: LoadedModel, *, used: Collection[str] = ()) -> Source:
+        """The samples, as a checkpoint wants them.
+
+        Args:
+            layout: The run.
+            loaded: The checkpoint.
+            used: Which of resize, mean and std say something of more than the samples.
+        """
         from xaicli.sources.opening import open_source
 
-        return open_source(self.data, **self.preparation(layout, loaded))
+        said = self.preparation(layout, loaded)
+        return open_source(self.data, **said | {"asked": [name for name in said["asked"] if name not in used]})
 
     def preparation(self, layout: RunLayout | None, loaded: LoadedModel) -> dict[str, Any]:
         """The arguments of `open_source` beside the data: what the options say, else what the checkpoint does."""

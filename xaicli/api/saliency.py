@@ -190,6 +190,7 @@ def explain_run(
     Raises:
         XaiError: Something named does not exist, or cannot be explained.
     """
+    from xaicli.attribution.inputs import is_picture
     from xaicli.attribution.session import Request, explain_alike
     from xaicli.attribution.settings import settle
 
@@ -199,13 +200,19 @@ def explain_run(
     said = last().facts
     columns = _columns(files)
     names = said.label_names or (place.layout.read_manifest().label_names if place.layout else None) or ()
-    source = opening.source(place.layout, last())
+    starts = settled.baseline
+    # Those two say where paths start, also where no sample is a picture.
+    source = opening.source(
+        place.layout, last(), used=("mean", "std") if starts == "black" or is_picture(starts) else ()
+    )
     last.keep = len(files) == 1
     request = Request(
         settings=settled,
         target=_target(target, opening.pythonpath),
         outputs=tuple(output) if output else (None,),
         label_names=in_order_apart(names or source.label_names or ()),
+        mean=tuple(opening.mean) if opening.mean is not None else None,
+        std=tuple(opening.std) if opening.std is not None else None,
         **asked,
     )
     which = choice.of(source, place.layout, settled.seed)

@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedParameter
 
 from xaicli.attribution.inputs import as_input, of_bags
-from xaicli.attribution.twin import evaluating, left_as_it_was, private_copy, unwrapped
+from xaicli.attribution.twin import left_as_it_was, private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names, takes_one
+from xaicli.heads.evaluation import evaluating
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
@@ -153,7 +154,10 @@ class GivenModel:
         """How the inputs are passed, where that is not one argument each."""
         if self.call.form is Form.EACH:
             return self._by_order
-        inside = ", ".join(name for name, _ in self.call.keywords) or f"of {len(self.call.positions)}"
+        inside = ", ".join(name for name, _ in self.call.keywords) or ", ".join(filter(None, self.names))
+        inside = (
+            inside if self.call.form is Form.DICT or not all(map(is_own_name, self.names)) else f"of {len(self.inputs)}"
+        )
         return f"forward takes its inputs together, as one {self.call.form.value}: {inside}"
 
     @property

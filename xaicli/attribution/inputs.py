@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from xaicli.attribution.settings import Baseline
 from xaicli.errors import UsageError, XaiError
+from xaicli.sources.inputs import BadSampleError
+from xaicli.sources.pictures import Preparation
 
 Arrays = npt.NDArray[Any]
 Given = Tensor | Arrays | Sequence[Any] | Mapping[str, Any]
@@ -233,11 +235,11 @@ _BLUR_PART = 0.1
 
 @dataclass(frozen=True)
 class InputRange:
-    """The range of a model's input as its checkpoint gives it.
+    """The range of a model's input, as the caller or else its checkpoint gives it.
 
     Attributes:
         lowest: The least value an input can have.
-        mean, std: Per channel, what normalised a picture in [0, 1].
+        mean, std: Per channel, or one for all, what normalised a picture in [0, 1].
     """
 
     lowest: float | None = None
@@ -268,7 +270,7 @@ def baseline_of(
     Args:
         kind: Which.
         x: (sample, ...).
-        known: What the checkpoint says of its inputs.
+        known: What is known of the model's inputs.
         seed: Of the uniform baseline: the same point of the range for every sample.
         position: Which input of the model this is.
         layout: Which of its axes are channels.
@@ -277,7 +279,7 @@ def baseline_of(
         Of a shape that broadcasts to `x`.
     """
     if isinstance(kind, Path):
-        return _from_file(kind, x)
+        return _from_file(kind, x, known)
     match kind:
         case Baseline.MID:
             return (per_sample(x, "amax") + per_sample(x, "amin")) / 2
@@ -299,8 +301,10 @@ def baseline_of(
 def _black(x: Tensor, known: InputRange, layout: Layout) -> Tensor:
     """What black is in the model's own units: -mean / std, else an input's least value, else the sample's least."""
     axis = layout.channel_axis(x.ndim)
-    if known.mean is not None and known.std is not None and axis is not None and x.shape[axis] == len(known.mean):
-        black = -torch.tensor(known.mean, dtype=x.dtype) / torch.tensor(known.std, dtype=x.dtype)
+    mean, std = known.mean or (0.0,), known.std or (1.0,)
+    sizes = {len(mean), len(std)} - {1}
+    if (known.mean or known.std) and (not sizes or (axis is not None and sizes == {x.shape[axis]})):
+        black = -torch.tensor(mean, dtype=x.dtype) / torch.tensor(std, dtype=x.dtype)
         return black.to(x.device).view([-1 if a == axis else 1 for a in range(x.ndim)])
     if known.lowest is not None:
         return torch.full_like(x[:1], known.lowest)
@@ -327,8 +331,13 @@ def _blurred(x: Tensor, layout: Layout) -> Tensor:
     return x.contiguous()
 
 
-def _from_file(path: Path, x: Tensor) -> Tensor:
-    """An array (.npy, .npz) or a picture of one sample's shape, in the model's own units."""
+def is_picture(kind: Baseline | Path) -> bool:
+    """Whether a baseline is a picture, which is read as those of the samples are."""
+    return isinstance(kind, Path) and kind.suffix not in (".npy", ".npz")
+
+
+def _from_file(path: Path, x: Tensor, known: InputRange) -> Tensor:
+    """An array (.npy, .npz) of one sample's shape in the model's own units, or a picture, which is brought there."""
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
@@ -336,22 +345,22 @@ def _from_file(path: Path, x: Tensor) -> Tensor:
             with np.load(path, allow_pickle=False) as held:
                 array = held[held.files[0]]
         else:
-            array = _picture(path, tuple(x.shape[1:]))
+            array = _picture(path, tuple(x.shape[1:]), known)
         values = torch.from_numpy(np.ascontiguousarray(array)).to(x)
         return values.expand(1, *x.shape[1:]).contiguous() if values.ndim < x.ndim else values.expand_as(x[:1])
-    except (OSError, ValueError, RuntimeError, IndexError) as error:
+    except (OSError, ValueError, RuntimeError, IndexError, BadSampleError) as error:
         raise XaiError(
             f"the baseline {path} does not fit: {str(error).splitlines()[0]}",
             hint=f"an array or picture of one sample's shape {tuple(x.shape[1:])}",
         ) from error
 
 
-def _picture(path: Path, shape: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    from PIL import Image
-
-    if len(shape) != 3:
-        raise ValueError(f"a picture is no baseline for an input of shape {tuple(shape)}")
-    with Image.open(path) as image:
-        sized = image.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]))
-        pixels = np.asarray(sized, dtype=np.float32) / 255.0
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+def _picture(path: Path, shape: tuple[int, ...], known: InputRange) -> Arrays:
+    """A picture at the size of one sample, read and normalised as the pictures of the samples are."""
+    last = len(shape) == 3 and shape[-1] <= _FEW_CHANNELS < shape[0]
+    planes = (shape[-1], *shape[:2]) if last else shape
+    if len(shape) not in (2, 3):
+        raise ValueError(f"a picture is no baseline for an input of shape {shape}")
+    read = Preparation(resize=(planes[-2], planes[-1]), mean=known.mean, std=known.std, shape=planes)
+    array, _ = read.decoded(path)
+    return array.transpose(1, 2, 0) if last else array

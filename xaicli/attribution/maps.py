@@ -134,9 +134,10 @@ def picture_of(sample: npt.NDArray[np.float32], known: InputRange) -> Bytes:
     """
     if sample.ndim == 3 and sample.shape[-1] <= 4 < sample.shape[0]:
         sample = sample.transpose(2, 0, 1)
-    if known.mean is not None and known.std is not None and len(known.mean) == sample.shape[0]:
+    mean, std = known.mean or (0.0,), known.std or (1.0,)
+    if (known.mean or known.std) and {len(mean), len(std)} <= {1, sample.shape[0]}:
         shape = (-1, *[1] * (sample.ndim - 1))
-        sample = (sample * np.reshape(known.std, shape) + np.reshape(known.mean, shape)).astype(np.float32)
+        sample = (sample * np.reshape(std, shape) + np.reshape(mean, shape)).astype(np.float32)
         low, high = 0.0, 1.0
     else:
         finite = sample[np.isfinite(sample)]

@@ -107,6 +107,7 @@ class Request:
         store: Where finished samples are kept; None to keep nothing.
         captum: Further methods by their names in `captum.attr`.
         evaluate, sanity: Also score the maps; also compare them with those of randomised models.
+        mean, std: What normalised the samples' pictures, where the caller says it and not the checkpoint.
         rank, world_size: Which share of the samples is this process's.
     """
 
@@ -121,6 +122,8 @@ class Request:
     captum: tuple[str, ...] = ()
     evaluate: bool = False
     sanity: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     rank: int = 0
     world_size: int = 1
 
@@ -343,7 +346,7 @@ class _Work:
             explainer = Explainer(
                 prepared,
                 request.settings,
-                input_range=self.column.known,
+                input_range=self._known,
                 pictures=self._pictures,
                 captum=request.captum,
             )
@@ -354,6 +357,12 @@ class _Work:
             if request.rank == 0:
                 done |= self._others(explainer, keys)
         return {row: self._with_views(kept, row, prepared) for row, kept in done.items()}
+
+    @property
+    def _known(self) -> InputRange:
+        """What is known of the model's inputs: what the caller says, else what the checkpoint does."""
+        said, asked = self.column.known, self.request
+        return replace(said, mean=asked.mean or said.mean, std=asked.std or said.std)
 
     def _prepare(self) -> Prepared:
         loaded = self.column.load()
@@ -393,7 +402,7 @@ class _Work:
             prepared.head,
             prepared.function,
             request.place,
-            self.column.known,
+            self._known,
         )
         common = key_of(fingerprint(prepared.model.model) if self.store.folder else "", *asked, *whole_batch)
         labels = self.inputs.label or [None] * len(self.inputs.sample_id)
@@ -489,7 +498,7 @@ class _Work:
 
     def _with_views(self, finished: Finished, row: int, prepared: Prepared) -> Finished:
         tokens = {entry.name: entry.mask for entry in prepared.entries if entry.tokens}
-        views = views_of(self.inputs, row, embedded=tokens, known=self.column.known)
+        views = views_of(self.inputs, row, embedded=tokens, known=self._known)
         rows = tuple(replace(e, inputs=views, checkpoint=self.number) for e in finished.explanations)
         return replace(finished, explanations=rows)
 

@@ -213,8 +213,8 @@ def settle(
         tolerance=tolerance,
         unused=_unused(
             kept,
-            smoothing=smoothing,
-            integrating=integrating,
+            smoothing=smoothing if draws or SMOOTHGRAD not in names else None,
+            integrating=integrating if INTEGRATED not in off or not {INTEGRATED, SMINT} & set(names) else None,
             evaluations=None if evaluations == "auto" else evaluations,
             tolerance=tolerance,
             baseline=None if baseline == "mid" else baseline,
@@ -226,7 +226,7 @@ def settle(
 
 
 def _unused(methods: Sequence[str], **asked: Any) -> tuple[str, ...]:
-    """The arguments that none of the methods takes."""
+    """The arguments that none of the methods takes; a 0 that takes methods away has done its work."""
     wanted = set(methods)
     return tuple(name for name, value in asked.items() if value is not None and not wanted & _TAKERS[name])
 

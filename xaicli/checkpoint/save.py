@@ -198,6 +198,8 @@ def _examples(model: nn.Module, given: Any) -> _Examples:
         return _Examples(tensors, constants, [Call(tuple(range(len(tensors))))])
     if isinstance(given, Mapping):
         calls = [call for call in calls_of(model, [*tensors, *constants]) if call.form is Form.DICT or call.keywords]
+        if calls and not constants:
+            calls += [call for call in calls_of(model, list(tensors)) if call.form is Form.LIST]
         if not calls:
             unknown = next(name for name in tensors if name not in names)
             raise UsageError(f"forward takes no {unknown!r}", hint=f"it takes {', '.join(names)}")
@@ -239,29 +241,28 @@ def _working(model: nn.Module, examples: _Examples) -> Call:
     """The first way to call the model that it takes, where its signature leaves that open.
 
     Raises:
-        UsageError: It takes the inputs neither by their names nor as one dict.
+        UsageError: It takes the inputs neither by their names nor as one dict or list.
     """
     import torch
 
     from xaicli.heads.calling import Form, parameters_of
 
-    last = examples.calls[-1]
-    said = ""
-    for call in examples.calls if last.form is Form.DICT else ():
+    said, is_open = "", any(call.form is Form.DICT for call in examples.calls)
+    for call in examples.calls if is_open else ():
         try:
             with torch.no_grad():
                 call(model, [x.clone() for x in examples.tensors.values()], examples.constants)
         except Exception as error:  # whatever another's forward raises
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            said = said or f"{type(error).__name__}: {error}".splitlines()[0]
             continue
         return call
-    if last.form is Form.DICT:
+    if is_open:
         names = parameters_of(model)[0]
         raise UsageError(
             f"forward takes no {next(iter(examples.tensors))!r}, nor one dict of all inputs ({said})",
             hint=f"it takes {', '.join(names)}",
         )
-    return last
+    return examples.calls[-1]
 
 
 def _advice(reason: str) -> str:
@@ -276,6 +277,8 @@ def _evaluating_copy(model: nn.Module) -> nn.Module:
     """
     import torch
 
+    from xaicli.heads.evaluation import into_evaluation
+
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         copied = torch.nn.Parameter(parameter.detach().cpu().clone(), requires_grad=parameter.requires_grad)
@@ -285,12 +288,14 @@ def _evaluating_copy(model: nn.Module) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         try:
-            return copy.deepcopy(model, dict(memo)).eval()
+            twin = copy.deepcopy(model, dict(memo))
         except Exception:  # whatever an object of the user's says when it is asked for a copy
             for module in model.modules():
                 for value in _held(module):
                     _share_if_it_must(value, memo)
-            return copy.deepcopy(model, memo).eval()
+            twin = copy.deepcopy(model, memo)
+    into_evaluation(twin)
+    return twin
 
 
 def _held(module: nn.Module) -> list[Any]:

@@ -319,6 +319,11 @@ def _zeros_and_ones(labels: Any, p: torch.Tensor) -> torch.Tensor:
         if classes is None:
             truth[row] = -1
             continue
+        if getattr(classes, "ndim", None) == 0 or isinstance(classes, (int, float)):
+            raise ColumnError(
+                "the labels are single classes, one a sample, and the task is multilabel",
+                hint="task classification, or labels that are sets: rows of zeros and ones, or lists of classes",
+            )
         for k in classes:
             if int(k) >= p.shape[1]:
                 raise ColumnError(f"a label holds class {int(k)}, the model has {p.shape[1]}")

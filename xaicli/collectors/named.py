@@ -147,6 +147,12 @@ class SourceRows:
         sample_id = self._source.sample_ids[index]
         return self._read[sample_id] if sample_id in self._read else Unreadable(self._reason(sample_id))
 
+    def told(self) -> tuple[str, ...]:
+        """What a user should know of the source, one sentence each."""
+        if self._first < 0 and len(self):
+            self[0]  # other processes have read the samples, and what is to be said of them is known there
+        return self._source.told()
+
     def _rows(self, ids: list[Any]) -> dict[Any, tuple[Any, ...]]:
         try:
             parts = [part for _, part in self._source.take_alike(ids)]

@@ -162,7 +162,8 @@ def collect_run(
                 hint="do the inputs fit the model? check the order, shapes and dtypes of the data, and --batch-size",
             ) from error
         raise
-    collected = replace(collected, doubts=(*loaded.facts.notes, *_other_ids(layout, table), *collected.doubts))
+    told = table.rows.told() if isinstance(table.rows, SourceRows) else ()
+    collected = replace(collected, doubts=(*loaded.facts.notes, *told, *_other_ids(layout, table), *collected.doubts))
     trace.write(files=[str(path.relative_to(layout.root)) for path in collected.paths], decided=collected.decided)
     if layout.address:
         # In the mirror alone it would be lost: whoever reads next takes the store's list of finished files.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -18,20 +17,6 @@ from xaicli.errors import UsageError
 
 _OWN_NAMES = re.compile(r"(input\d+)?")
 """What inputs are called that nobody named."""
-
-
-@contextmanager
-def gradients_kept(*models: nn.Module) -> Iterator[None]:
-    """The caller's gradients are as they were afterwards: a forward that calls `backward` adds to none of them."""
-    # All of them, also of what is frozen now: forward may thaw it, and optimizers step whatever has a gradient.
-    gradients = [(p, p.grad) for model in models for p in model.parameters()]
-    for parameter, _ in gradients:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
 
 
 def is_own_name(name: str) -> bool:
@@ -85,7 +70,7 @@ def calls_of(model: nn.Module, names: Sequence[str]) -> list[Call]:
     """The ways a model may take its inputs, the likeliest first; more than one where its signature leaves it open.
 
     By name where the caller named the inputs and the model's forward knows the names; as one dict where it takes one
-    argument and knows none of them; else in their order.
+    argument and knows none of them, or as one list; else in their order.
 
     Raises:
         UsageError: Forward knows some of the names and not the others.
@@ -110,7 +95,8 @@ def calls_of(model: nn.Module, names: Sequence[str]) -> list[Call]:
         return [Call((), by_name), together]
     if one is None:
         return [each]
-    return [together] if one else [each, together]
+    in_a_list = Call(each.positions, form=Form.LIST)
+    return [together, in_a_list] if one else [each, together, in_a_list]
 
 
 def _one_argument(model: nn.Module, n: int) -> tuple[bool, bool | None]:

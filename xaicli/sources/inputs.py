@@ -60,6 +60,9 @@ class Source(Protocol):
     def label_names(self) -> tuple[str, ...] | None:
         """The names of integer labels, in order, where the source knows them."""
 
+    def told(self) -> tuple[str, ...]:
+        """What a user should know of the source, one sentence each, once samples have been read."""
+
     def take(self, which: int | Sequence[Any]) -> Inputs:
         """Read the first `which` readable samples, or those with the given ids in the given order.
 
@@ -117,6 +120,10 @@ class IndexedSource:
     late_notes: Callable[[], tuple[str, ...]] = tuple
     elsewhere: str = ""
 
+    def told(self) -> tuple[str, ...]:
+        """See `Source.told`."""
+        return (*self.notes, *self.late_notes())
+
     def take(self, which: int | Sequence[Any]) -> Inputs:
         """Read samples; see `Source.take`."""
         ids, samples, skipped = self._read(which)
@@ -169,7 +176,7 @@ class IndexedSource:
                 break
         if not samples:
             raise XaiError(f"no sample of {self.name} can be read", hint=skipped[0] if skipped else "it holds none")
-        return ids, samples, (*self.notes, *self.late_notes(), *skipped)
+        return ids, samples, (*self.told(), *skipped)
 
     def _first(self, n: int) -> Iterator[tuple[int, Any]]:
         if n < 1:

@@ -80,9 +80,15 @@ def open_source(
 
     def unused() -> tuple[str, ...]:
         left = () if preparation.done else asked
-        return tuple(
+        said = [
             f"--{name} was not used: it is for pictures and bytes, other arrays are input as they are" for name in left
-        )
+        ]
+        if "resized" in preparation.done and preparation.shape is not None:
+            height, width = preparation.shape[-2:]
+            said.append(
+                f"pictures were brought to {height}x{width}, the size of the model's input: --resize says another"
+            )
+        return tuple(said)
 
     return replace(source, input_names=preparation.names, optional=frozenset(optional_inputs), late_notes=unused)
 

@@ -50,7 +50,7 @@ class Preparation:
         names: The model's inputs in call order, where they are known.
         dtypes: NumPy's names of their dtypes, where they are known.
         depth: How many channels the model's first convolution reads, where no shape is known.
-        done: Gets "pixels" once a picture was prepared.
+        done: Gets "pixels" once a picture was prepared, "resized" once one was brought to a size that nobody asked for.
     """
 
     resize: tuple[int, int] | None = None
@@ -157,6 +157,8 @@ class Preparation:
             raise XaiError(f"pictures of {wanted[0]} x {wanted[1]} pixels are too large", hint="say a size: --resize")
         if wanted is None or pixels.shape[:2] == tuple(wanted):
             return pixels
+        if self.resize is None:
+            self.done.add("resized")
         from PIL import Image, ImageOps
 
         height, width = wanted

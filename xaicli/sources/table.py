@@ -366,7 +366,8 @@ def open_kept(
     if not rows:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
         of_mode = f" of mode {mode}" if mode else ""
-        others = f"there are some of mode {', '.join(sorted(modes))}: leave --mode out; else " if modes else ""
+        named = f"of mode {', '.join(sorted(filter(None, modes)))}" if any(modes) else "without a mode"
+        others = f"there are some {named}: leave --mode out; else " if modes else ""
         raise XaiError(f"{layout.described} holds no kept inputs{of_mode}{damage}", hint=others + _ADVICE)
     ids = list(rows)
 

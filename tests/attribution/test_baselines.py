@@ -1,0 +1,102 @@
+"""Where paths start, in the model's own units: black, and a picture, as the pictures of the samples are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import xaicli
+from tests.conftest import Xai
+
+Image = pytest.importorskip("PIL.Image")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SAID = ("--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD)))
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+
+
+@pytest.fixture(scope="module")
+def run(net: nn.Module, tmp_path_factory: Any) -> Path:
+    """A run whose checkpoint says a range of its inputs, beside pictures, one of them all white."""
+    folder: Path = tmp_path_factory.mktemp("baselines")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    (folder / "pics" / "a").mkdir(parents=True)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / "pics" / "a" / f"{number}.png")
+    Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(folder / "white.png")
+    Image.fromarray(np.full((5, 9), 51, np.uint8)).save(folder / "grey.png")
+    np.save(folder / "pixels.npy", pixels)
+    with xaicli.Run(folder / "run") as run:
+        run.log_inputs([0, 1], samples(pixels))
+        run.save_checkpoint(net, example_inputs=torch.rand(2, 3, 8, 8), input_range=(0, 1))
+    return folder
+
+
+def samples(pixels: Any) -> torch.Tensor:
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    return (torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+@pytest.mark.parametrize(("start", "level"), [("black", 0.0), ("white.png", 1.0), ("grey.png", 0.2)])
+@pytest.mark.parametrize("data", [("--data", "pics"), ()])
+def test_a_start_is_normalised_as_the_pictures_are(
+    start: str,
+    level: float,
+    data: tuple[str, ...],
+    run: Path,
+    net: nn.Module,
+    xai: Xai,
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    """The attributions of integrated gradients sum to f(x) - f(baseline): which tells where the path began."""
+    monkeypatch.chdir(run)
+    how = ("--methods", "integrated", "--integrating", "80,0", "--no-progress", "--json", "--format", "json")
+    status, text, error = xai("saliency", "run", *data, *SAID, "--baseline", start, *how, "-o", tmp_path / "out")
+    assert status == 0, error
+    assert not [said for said in json.loads(text)["warnings"] if "was not used" in said]
+    with np.load(tmp_path / "out" / "maps.npz") as maps:
+        sums, target = maps["attribution/integrated"].sum((1, 2, 3)), torch.as_tensor(maps["target"]).long()
+    x = samples(np.load("pixels.npy"))
+    base = ((level - torch.tensor(MEAN)) / torch.tensor(STD))[:, None, None].expand_as(x)
+    with torch.no_grad():
+        expected = (net(x) - net(base)).gather(1, target[:, None])[:, 0].numpy()
+    assert np.allclose(sums, expected, atol=2e-3)
+
+
+def test_in_python_a_picture_is_in_the_range_from_0_to_1(run: Path, net: nn.Module) -> None:
+    x = samples(np.load(run / "pixels.npy"))
+    found = xaicli.saliency(net, x, methods="integrated", integrating=(80, 0), baseline=str(run / "white.png"))
+    with torch.no_grad():
+        expected = (net(x) - net(torch.ones_like(x))).gather(1, net(x).argmax(1, keepdim=True))[:, 0]
+    assert np.allclose(found.attributions["integrated"].sum((1, 2, 3)), expected, atol=2e-3)
+
+
+def test_pictures_of_another_size_are_told(run: Path, xai: Xai, tmp_path: Path) -> None:
+    (tmp_path / "big" / "a").mkdir(parents=True)
+    Image.fromarray(np.zeros((20, 12, 3), np.uint8)).save(tmp_path / "big" / "a" / "0.png")
+    told = "pictures were brought to 8x8, the size of the model's input: --resize says another"
+    how = ("--methods", "gradient", "--no-progress", "--json", "--format", "json", "-o", tmp_path / "out")
+    for resize, expected in (((), True), (("--resize", "8"), False)):
+        status, text, error = xai("saliency", run / "run", "--data", tmp_path / "big", *resize, *how)
+        assert status == 0, error
+        assert (told in json.loads(text)["warnings"]) is expected
+
+
+def test_passes_that_are_switched_off_are_no_argument_left_over() -> None:
+    from xaicli.attribution.settings import settle
+
+    assert settle(integrating=0).unused == ()
+    assert settle(smoothing=0).unused == ()
+    assert settle(methods="gradient", integrating=0).unused == ("integrating",)
+    assert settle(methods="gradient,smoothgrad", integrating=4).unused == ("integrating",)
