@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "xaicli"
 
 LAYERS = (
     {"errors", "vocabulary", "words", "files", "progress", "extensions"},
-    {"layout", "manifest", "answer", "locks"},
+    {"layout", "manifest", "answer", "locks", "takeback"},
     {"store"},
     {"location"},
     {"parquet", "wal", "tables"},

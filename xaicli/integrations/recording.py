@@ -130,6 +130,7 @@ class Recording:
         self._heads: dict[tuple[bool, bool], Head] = {}
         self._noted: dict[str, int] = {}
         self._passes: dict[tuple[str, str, int], int] = {}
+        self._first_passes: dict[tuple[str, str, int], int] = {}
         self._recorded_task: str | None = None
         if samples_fn is not None and task is not None:  # it counts for the run: no answers of a model are decided on
             self.settle(Task(task.partition(":")[0]))
@@ -205,6 +206,9 @@ class Recording:
                 torch.distributed.barrier()  # an attempt that begins beside a living one takes nothing back
         if self._run is not None and not self._run.is_closed:
             self._run.state.total_epochs = total_epochs
+        elif is_resumed:  # a new attempt counts what it does not take back
+            self._passes.clear()
+            self._first_passes.clear()
 
     def settle(self, task: Task) -> None:
         """What the rows are about, said to a run that is opened after this."""
@@ -221,6 +225,13 @@ class Recording:
         """A walk over a data set begins: the n-th of its epoch."""
         place = (mode, ds_id, self.epoch)
         self._passes[place] = self._passes.get(place, -1) + 1
+
+    def _pass_of(self, mode: str, ds_id: str) -> int:
+        """The pass of rows that come now; the first walk comes behind those that remain of earlier attempts."""
+        place = (mode, ds_id, self.epoch)
+        if place not in self._first_passes:
+            self._first_passes[place] = 0 if mode == "train" else self.run.state.earlier_pass(place) + 1
+        return self._first_passes[place] + self._passes.get(place, 0)
 
     def ids_in(self, batch: Any) -> Any:
         """The ids in a batch: where the caller says they are, else where they are told apart; None without.
@@ -302,7 +313,7 @@ class Recording:
         if mode == "train":
             run.state.mode, run.state.ds_id = mode, ds_id
         place = {"mode": mode, "ds_id": ds_id, "epoch": self.epoch, "step": self.step}
-        turn = {"eval_pass": self._passes.get((mode, ds_id, self.epoch), 0)}
+        turn = {"eval_pass": self._pass_of(mode, ds_id)}
         run.log_samples(**{"sample_id": sample_id, **place, **turn, **columns})
         if inputs is not None:
             scores = columns.get("logits", columns.get("probs"))

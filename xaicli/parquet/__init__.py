@@ -1,9 +1,10 @@
 """The only writer and verifier of Parquet files: encodings and checksums."""
 
-from xaicli.parquet.encoding import encode, write
+from xaicli.parquet.encoding import encode, passes_of, write
 from xaicli.parquet.reading import (
     Contents,
     FileRecord,
+    Passes,
     append_record,
     checked_footer,
     decoded,
@@ -16,11 +17,13 @@ from xaicli.parquet.reading import (
 __all__ = [
     "Contents",
     "FileRecord",
+    "Passes",
     "append_record",
     "checked_footer",
     "decoded",
     "encode",
     "opened",
+    "passes_of",
     "read",
     "read_records",
     "verify",

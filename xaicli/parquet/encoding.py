@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xaicli import files
-from xaicli.parquet.reading import TAIL_BYTES, FileRecord, footer_size
+from xaicli.parquet.reading import TAIL_BYTES, FileRecord, Passes, footer_size
 from xaicli.vocabulary import EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP
 
 _PRUNING = (SAMPLE_ID, STEP, EPOCH, LABEL, PREDICTION)
@@ -47,7 +47,24 @@ def write(table: pa.Table, path: Path, *, root: Path, row_group_rows: int = 131_
         bytes=len(content),
         crc32=zlib.crc32(content),
         footer_crc32=zlib.crc32(content[len(content) - footer :]),
+        passes=passes_of(table) if _is_of_samples(table) and {PASS, STEP} <= set(table.column_names) else None,
     )
+
+
+def passes_of(table: pa.Table) -> Passes:
+    """(pass, its first step) of each pass that rows are of, ascending."""
+    import pyarrow.compute as pc
+
+    turns, steps = table.column(PASS), table.column(STEP)
+    each = sorted(turn for turn in pc.unique(turns).to_pylist() if turn is not None)
+    # Not `group_by`, which imports more than a training has.
+    of = (steps if len(each) == 1 else steps.filter(pc.equal(turns, turn)) for turn in each)
+    return tuple((turn, pc.min(found).as_py()) for turn, found in zip(each, of, strict=True))
+
+
+def _is_of_samples(table: pa.Table) -> bool:
+    """Whether its rows are those of a folder of `data/`."""
+    return EPOCH in json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
 
 
 def encode(table: pa.Table, *, row_group_rows: int = 131_072) -> memoryview:
@@ -77,7 +94,7 @@ def _as_folders_say(table: pa.Table) -> pa.Table:
     Arrow, hence pandas, gives these the type of a dictionary, and reads no folder whose files have a column of the same
     name and another type. A dictionary of texts can be stored, one of numbers cannot: the epoch is in the footer only.
     """
-    if EPOCH in json.loads((table.schema.metadata or {}).get(_FACTS, b"{}")) and EPOCH in table.column_names:
+    if _is_of_samples(table) and EPOCH in table.column_names:
         table = table.drop_columns([EPOCH])
     at = table.schema.get_field_index(MODE)
     if at < 0 or not pa.types.is_string(table.schema.field(at).type):

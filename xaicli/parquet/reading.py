@@ -24,6 +24,9 @@ from xaicli.errors import DamagedFileError
 from xaicli.files import for_arrow, make_folder, write_all
 from xaicli.layout import RunLayout
 
+Passes = tuple[tuple[int, int], ...]
+"""(pass, its first step) of each pass that rows are of, ascending."""
+
 
 @dataclass(frozen=True)
 class FileRecord:
@@ -35,6 +38,7 @@ class FileRecord:
         bytes: Its size.
         crc32: CRC-32 of all of its bytes.
         footer_crc32: CRC-32 of the footer, its length and magic included.
+        passes: of rows of samples, their passes; None where that was not written down.
     """
 
     path: str
@@ -42,6 +46,7 @@ class FileRecord:
     bytes: int
     crc32: int
     footer_crc32: int
+    passes: Passes | None = None
 
 
 def append_record(layout: RunLayout, attempt: int, rank: int, record: FileRecord) -> None:
@@ -84,8 +89,9 @@ def _parse(line: bytes) -> FileRecord | None:
         facts = json.loads(line)
         if facts.pop("check") != _check(facts):
             return None
-        known = {key: facts[key] for key in FileRecord.__dataclass_fields__}
-        return FileRecord(**known)
+        passes = facts.get("passes")
+        known = {key: facts[key] for key in FileRecord.__dataclass_fields__ if key != "passes"}
+        return FileRecord(**known, passes=passes and tuple((int(turn), int(step)) for turn, step in passes))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

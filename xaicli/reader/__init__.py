@@ -5,6 +5,6 @@ from __future__ import annotations
 from xaicli.reader.pieces import Piece, Place
 from xaicli.reader.rows import Tally
 from xaicli.reader.run import Reader, Rows, open_reader
-from xaicli.reader.takeback import TakeBack, TakenBack
+from xaicli.takeback import TakeBack, TakenBack
 
 __all__ = ["Piece", "Place", "Reader", "Rows", "TakeBack", "TakenBack", "Tally", "open_reader"]

@@ -20,7 +20,7 @@ from xaicli.locks import Reading
 from xaicli.manifest import Attempt
 from xaicli.reader.pieces import Listing, Piece, Place, count_taken_back, list_pieces, relative
 from xaicli.reader.rows import Tally, dtype_of
-from xaicli.reader.takeback import TakeBack, TakenBack
+from xaicli.takeback import TakeBack, TakenBack
 from xaicli.vocabulary import CORRECT, EPOCH, LABEL, PASS, RESERVED_COLUMNS, Attempts, Mode, Role
 
 if TYPE_CHECKING:

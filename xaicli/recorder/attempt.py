@@ -23,11 +23,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from xaicli.errors import UsageError, XaiError
-from xaicli.files import claim_name, for_arrow, make_folder, write_whole
+from xaicli.files import claim_name, make_folder, write_whole
 from xaicli.layout import RunLayout
 from xaicli.locks import boot_id, fcntl, hold, is_held, start_time
 from xaicli.manifest import Attempt, TakesBack
@@ -250,20 +247,3 @@ def lock_path(layout: RunLayout, attempt: int, rank: int) -> Path:
 def is_live(layout: RunLayout, attempt: int) -> bool:
     """Whether any rank of an attempt is still being recorded."""
     return any(is_held(path) for path in layout.wal.glob(f"a{attempt:06d}-r*.lock"))
-
-
-# -- where it begins
-
-
-def last_place(layout: RunLayout, attempt: int) -> tuple[int, int]:
-    """The last (epoch, step) in the files of earlier attempts, by their footers; (0, -1) without any."""
-    last = (0, -1)
-    newest = [file for file in layout.data_files() if file.part.attempt < attempt]
-    epoch = max((file.epoch for file in newest), default=0)
-    for file in newest:
-        if file.epoch == epoch:
-            # A damaged file, or one that a compaction has just replaced, says nothing.
-            with contextlib.suppress(OSError, pa.ArrowException, ValueError, LookupError, TypeError):
-                footer = pq.read_metadata(for_arrow(file.path)).metadata
-                last = max(last, (epoch, int(json.loads(footer[b"xai"])["steps"][1])))
-    return last

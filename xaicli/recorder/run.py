@@ -18,7 +18,6 @@ from xaicli.errors import XaiError
 from xaicli.locks import need_locks
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import process
-from xaicli.recorder.attempt import last_place
 from xaicli.recorder.batch import Batches, Repeats
 from xaicli.recorder.config import (
     MODES,
@@ -38,6 +37,7 @@ from xaicli.recorder.config import (
     whole_number,
 )
 from xaicli.recorder.device import leave_to_python
+from xaicli.recorder.earlier import Earlier, last_place
 from xaicli.recorder.ledger import ForeignProcessError, kind_of, quietly, warn_foreign_process
 from xaicli.recorder.media import count
 from xaicli.recorder.process import Process
@@ -45,6 +45,7 @@ from xaicli.recorder.records import Records
 from xaicli.recorder.transfer import Intake
 from xaicli.recorder.writer import is_background
 from xaicli.state import TrainingState
+from xaicli.state.progress import Turns
 from xaicli.store.objects import is_url
 from xaicli.traceability import describe_environment
 from xaicli.vocabulary import Mode
@@ -107,8 +108,10 @@ class Loops:
         state.note_data(at, ds_id, batches)
         walk = state.begin_walk(at, ds_id)
         goes_on = at == Mode.TRAIN and state.is_mid_epoch  # with the pass in progress
-        if not goes_on and state.begin_pass() and not state.epoch_idx:
-            self._walks_again.add((at, ds_id))
+        if not goes_on:
+            state.begin_turns(at, ds_id)
+            if not state.epoch_idx and (at, ds_id, state.epoch_of_rows) in state.begun:
+                self._walks_again.add((at, ds_id))
         yield from state.batches_of(walk, batches)
 
     def begin_pass(self, mode: str = "eval", ds_id: str = "", *, epoch: int | None = None) -> int:
@@ -267,12 +270,15 @@ class Run(Loops, Records):
             on_save=self.flush,
             on_load=self._note_resumed,
             on_fault=self._tell,
+            earlier_pass=self._earlier_pass,
         )
         if takes_back:
             self.state.stand_at(takes_back.epoch, takes_back.step)
         self._environment = fresh.environment
         self._after_all: tuple[int, int] | None = None
         self._stepless: int | None = None
+        self._trained: tuple[int, int] | None = None
+        self._earlier: Earlier | None = None
         batches = Batches(
             self._process.catalogue,
             label_names=self.manifest.label_names,
@@ -389,7 +395,7 @@ class Run(Loops, Records):
         step: int | None,
         eval_pass: int | None,
         keep_tokens: bool | None,
-        walk: dict[Folder, int] | None = None,
+        walk: Turns | None = None,
     ) -> None:
         """Record a batch, whatever it is like.
 
@@ -417,8 +423,11 @@ class Run(Loops, Records):
         tokens = self._keep_tokens if keep_tokens is None else keep_tokens
         folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
         told = None if eval_pass is None else self._named_pass(eval_pass, sample_id)
+        is_first = told is None and folder not in state.begun
+        if is_named and at_mode == Mode.TRAIN and (at_step is not None or not told):
+            self._note_trained(at_epoch, at_step)
         turn = state.pass_of(folder, walk) if told is None else state.note_pass(folder, told)
-        begins = is_named and at_mode == Mode.TRAIN and not turn
+        begins = is_named and at_mode == Mode.TRAIN and (is_first or not turn)
         at_step = self._step_without_any(at_epoch, begins) if at_step is None else at_step
         if epoch is None and not at_epoch and not self._unnamed.is_said:
             self._look_for_repeats(folder, turn, sample_id)
@@ -617,6 +626,40 @@ class Run(Loops, Records):
         """Called by `state.load_state` with the epoch and the first step that will be logged."""
         with contextlib.suppress(OSError):
             self._process.take_back(TakesBack(epoch, step, "load_state"))
+
+    def _note_trained(self, epoch: int, step: int | None) -> None:
+        """Note from where on the `train` rows of this process take back those of earlier attempts.
+
+        Args:
+            epoch: Theirs.
+            step: Theirs; None where they come with none.
+        """
+        if step is None:
+            said = self._resumes_at()
+            step = self._stepless if self._stepless is not None else said.step if said else 0
+        if self._trained is None or (epoch, step) < self._trained:
+            self._trained = epoch, step
+
+    def _earlier_pass(self, folder: Folder) -> int:
+        """The last pass of a mode, dataset and epoch that remains of earlier attempts; -1 without any."""
+        said = self._process.takes_back
+        takes_back = (said.epoch, said.step) if said else self._trained
+        if takes_back is None and folder[0] == Mode.TRAIN:
+            return -1  # its rows say from where on it goes again
+        if self._closed:
+            return -1
+        try:
+            claim = self._process.settle()
+            if not claim.attempt or self._process.fault:
+                return -1
+            if self._earlier is None or claim.beside:  # others go on
+                self._earlier = Earlier(self.layout, claim.attempt, claim.beside)
+            return self._earlier.last_pass(folder, takes_back)
+        except Exception as error:
+            self._process.ledger.warn(
+                "earlier passes", f"xai: passes are counted from 0, since those recorded before cannot be read: {error}"
+            )
+            return -1
 
     def _behind_all(self) -> tuple[int, int]:
         """The last epoch of earlier attempts, and the step after its last."""

@@ -6,7 +6,7 @@ import sys
 import threading
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -124,6 +124,16 @@ def cut(loader: Iterable[T], steps: int | None) -> Iterable[T]:
     return loader if steps is None else _Cut(loader, steps)
 
 
+class Turns(dict[tuple[str, str, int], int]):
+    """{(mode, ds_id, epoch): the pass of a walk there}.
+
+    Attributes:
+        goes_on: Whether nobody has begun it: it goes on with the last pass of each place.
+    """
+
+    goes_on = False
+
+
 @dataclass(eq=False)
 class Walk:
     """A loop over batches in progress.
@@ -134,7 +144,7 @@ class Walk:
         outer: The loop it was begun in; None where there was none.
         epoch: The epoch when it last went on.
         kept_epoch: The epoch it was begun in, where another thread or task than its own counts them; else None.
-        turns: {(mode, ds_id, epoch): the pass that it is there}.
+        turns: The pass that it is in each place.
         here: Where the thread or task is that goes through it.
         batch_idx: Its current batch; None before the first.
         is_open: Whether it goes on.
@@ -144,7 +154,7 @@ class Walk:
     ds_id: str
     outer: Walk | None
     epoch: int
-    turns: dict[tuple[str, str, int], int]
+    turns: Turns
     here: Here
     kept_epoch: int | None
     batch_idx: int | None = None
@@ -172,7 +182,7 @@ class Here:
     epoch: int | None = None
     walk: Walk | None = None
     runner: object = None
-    turns: dict[tuple[str, str], dict[tuple[str, str, int], int]] = field(default_factory=dict)
+    turns: dict[tuple[str, str], Turns] = field(default_factory=dict)
     passes: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
 
@@ -260,6 +270,7 @@ class Progress:
         eval_steps_per_epoch: int | None = None,
         log_steps: int | None = None,
         num_devices: int | None = None,
+        earlier_pass: Callable[[tuple[str, str, int]], int] = lambda _: -1,
     ) -> None:
         """
         Args:
@@ -269,7 +280,11 @@ class Progress:
             eval_steps_per_epoch: Evaluation steps that make an epoch.
             log_steps: Log every n steps.
             num_devices: GPUs available; found out when None.
+            earlier_pass: Gives the last pass of a (mode, ds_id, epoch) that remains of a training before this one, -1
+                without any: those that this one begins come after it.
         """
+        self._earlier_pass = earlier_pass
+        self._looked_up: set[tuple[str, str, int]] = set()
         self._shared = Here()
         self._own: ContextVar[Here | None] = ContextVar("here", default=None)
         self._maker = _runner()
@@ -385,7 +400,7 @@ class Progress:
             here.runner = runner
             self._own.set(here)
             kept_epoch = None if self._counter in (None, runner) else self.epoch_idx
-            here.walk = Walk(mode, ds_id, here.walk, self.epoch_idx, {}, here, kept_epoch)
+            here.walk = Walk(mode, ds_id, here.walk, self.epoch_idx, Turns(), here, kept_epoch)
         here.mode, here.ds_id, here.batch_idx, here.epoch = mode, ds_id, None, kept_epoch
         return here.walk
 
@@ -437,14 +452,21 @@ class Progress:
             Its number in the epoch, from 0: how many walks had rows there.
         """
         at, name = mode or self.mode or Mode.TRAIN.value, self.ds_id if ds_id is None else ds_id
-        _take_turns(self.here, (at, name), {})
-        return self.begun.get((at, name, self.epoch_of_rows if epoch is None else epoch), -1) + 1
+        self.begin_turns(at, name)
+        place = at, name, self.epoch_of_rows if epoch is None else epoch
+        last = self.begun.get(place, -1)
+        before = -1 if place in self._looked_up else self._earlier_pass(place)
+        return before if at == Mode.TRAIN and before > last else max(last, before) + 1
 
-    def walk_of(self, mode: str, ds_id: str) -> dict[tuple[str, str, int], int]:
+    def begin_turns(self, mode: str, ds_id: str) -> None:
+        """Begin another walk over a dataset, as `begin_pass`; which pass it is nobody asks yet."""
+        _take_turns(self.here, (mode, ds_id), Turns())
+
+    def walk_of(self, mode: str, ds_id: str) -> Turns:
         """The passes of the walk that rows which come now are of, for `pass_of`."""
         return self._current_turns((mode, ds_id))
 
-    def pass_of(self, place: tuple[str, str, int], walk: dict[tuple[str, str, int], int] | None = None) -> int:
+    def pass_of(self, place: tuple[str, str, int], walk: Turns | None = None) -> int:
         """The pass of rows: the first that a walk has in an epoch make it one more there.
 
         Args:
@@ -454,6 +476,7 @@ class Progress:
         with self._entering:
             current = self._current_turns(place[:2])
             turns = current if walk is None else walk
+            self._look_up(place, turns)
             # `setdefault`: the handler of a signal may have been here meanwhile, in the same walk.
             turn = turns.setdefault(place, self.begun.get(place, -1) + 1)
             self.begun[place] = max(turn, self.begun.get(place, -1))
@@ -464,21 +487,47 @@ class Progress:
     def note_pass(self, place: tuple[str, str, int], told: int) -> int:
         """The pass a caller named, which is begun by that: those `begin_pass` begins later come after it."""
         with self._entering:
+            turns = self._current_turns(place[:2])
+            self._look_up(place, turns)
             if told > self.begun.get(place, -1):
-                self.begun[place] = self.here.passes[place] = self._current_turns(place[:2])[place] = told
+                self.begun[place] = self.here.passes[place] = turns[place] = told
         return told
 
+    def earlier_pass(self, place: tuple[str, str, int]) -> int:
+        """The last pass of a mode, dataset and epoch that remains of a training before this one; -1 without any."""
+        return self._earlier_pass(place)
+
+    def _look_up(self, place: tuple[str, str, int], turns: Turns) -> None:
+        """Count the passes of a training before this one, where rows of a place come for the first time.
+
+        The training goes on with the last of them, and so does a walk that nobody has begun.
+        """
+        if place in self._looked_up:
+            return
+        self._looked_up.add(place)
+        before = self._earlier_pass(place)
+        if before > self.begun.get(place, -1):
+            self.begun[place] = before
+            if place[0] == Mode.TRAIN or turns.goes_on:
+                turns[place] = before
+
     def set_passes(self, begun: Mapping[tuple[str, str, int], int]) -> None:
-        """Take over passes: the walk that comes next, unless it is begun, goes on with the last of each place."""
+        """Take over passes: the walk that comes next, unless it is begun, goes on with the last of each place.
+
+        What is known of them is the least: those that remain of a training before this one are counted besides.
+        """
         self.begun = dict(begun)
+        self._looked_up.clear()
         self.here.turns.clear()
         self.here.passes.clear()
 
-    def _current_turns(self, key: tuple[str, str]) -> dict[tuple[str, str, int], int]:
+    def _current_turns(self, key: tuple[str, str]) -> Turns:
         turns = self.here.turns
         with self._entering:
             if key not in turns:
-                turns.setdefault(key, {place: turn for place, turn in list(self.begun.items()) if place[:2] == key})
+                last = Turns({place: turn for place, turn in list(self.begun.items()) if place[:2] == key})
+                last.goes_on = True
+                turns.setdefault(key, last)
             return turns[key]
 
     def reset(self, name: str | int | None = None) -> None:
@@ -545,7 +594,7 @@ class Progress:
         self.custom_graphs[name] = graphs
 
 
-def _take_turns(here: Here, key: tuple[str, str], turns: dict[tuple[str, str, int], int]) -> None:
+def _take_turns(here: Here, key: tuple[str, str], turns: Turns) -> None:
     """Rows of a mode and dataset are of another walk from now on."""
     if here.turns.get(key) is not turns:
         here.turns[key] = turns
