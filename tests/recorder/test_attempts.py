@@ -141,8 +141,9 @@ def test_what_is_taken_back_is_written_down(tmp_path: Path) -> None:
         {"epoch": 2, "step": 5, "by": "resume_from"},
         None,
     ]
-    with pytest.raises(ValueError, match="resume_from"):
-        Run(tmp_path / "run", resume_from=(1,))  # type: ignore[arg-type]
+    for odd in ((1,), (True, 1), (1, False)):
+        with pytest.raises(ValueError, match="resume_from"):
+            Run(tmp_path / "run", resume_from=odd)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rank", [-1, None])
@@ -151,6 +152,28 @@ def test_no_rank_is_rank_0(tmp_path: Path, rank: int | None, monkeypatch: pytest
     with Run(tmp_path / "run", rank=rank, strict=True) as run:
         run.log_samples(sample_id=[1], loss=[1.0])
         assert run.rank == 0
+
+
+@pytest.mark.parametrize(("name", "meant"), [("RANK", "rank 0"), ("WORLD_SIZE", "for 1")])
+def test_a_variable_of_the_launcher_that_is_no_number_is_told(
+    tmp_path: Path, name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name, "abc")
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run", strict=True) as run:
+        warnings.simplefilter("always")
+        for step in (1, 2):
+            run.log_samples(sample_id=[1], loss=[1.0], epoch=1, step=step)
+    (told,) = map(str, (warning.message for warning in said))
+    assert f"{name}='abc' is no whole number" in told
+    assert meant in told
+    assert (run.rank, facts(tmp_path / "run", 0)["world_size"]) == (0, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if name == "RANK":  # nobody asks for it
+            with Run(tmp_path / "own", rank=3, strict=True) as run:
+                run.log_samples(sample_id=[1], loss=[1.0], epoch=1, step=1)
 
 
 def test_the_rank_is_looked_up_when_the_first_row_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

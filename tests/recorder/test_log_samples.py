@@ -6,6 +6,7 @@ import json
 import math
 import uuid
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -515,3 +516,11 @@ def test_a_quantized_tensor_is_what_it_holds_and_one_without_values_is_refused_i
     ):
         run.log_samples(sample_id=[0, 1], loss=quantized, margin=torch.empty(2, device="meta"), step=1)
     assert column(tmp_path / "run", "loss") == [1.0, 2.5]
+
+
+@pytest.mark.parametrize("kind", [list, partial(np.array, dtype=np.uint64)])
+@pytest.mark.parametrize("label", [2**31, 2**62 + 1, 2**63, 2**64 - 1])
+def test_a_label_that_is_too_large_is_named_as_it_was_given(tmp_path: Path, kind: Any, label: int) -> None:
+    with Run(tmp_path) as run, pytest.warns(RecorderWarning, match=f"beyond 32 bits: {label};"):
+        run.log_samples(sample_id=[1, 2], label=kind([7, label]), loss=[0.5, 1.5])
+    assert rows(tmp_path).sort_by("sample_id")["label"].to_pylist() == [7, None]

@@ -116,8 +116,10 @@ def test_one_bad_scalar_costs_itself(tmp_path: Path) -> None:
         run.log({"lr": 2.0, "step": 2, "val": {"acc": 0.5}})
     stored = [(row["value"], row["axis"], row["step"]) for row in table(tmp_path / "run", "scalars")]
     assert stored == [(1.0, "step", 1), (8.0, "counter", 1), (9.0, "counter", 2), (2.0, "step", 2)]
-    assert run.stats()["records_dropped"] == 4
+    assert run.stats()["records_dropped"] == 2
+    assert set(run.stats()["altered"]) == {"step", "epoch"}
     assert len(said) == 4
+    assert "the scalars beside it are kept without it" in str(said[2].message)
     assert "val is a mapping; a scalar is one number, under a name such as 'val/acc'" in str(said[3].message)
     assert said[0].filename == __file__
 

@@ -1,4 +1,4 @@
-"""The passes of a training that is gone on with: they come after those that remain of it, whoever says where it goes on."""
+"""The passes of a training that is gone on with come after those that remain of it, whoever says where it goes on."""
 
 from __future__ import annotations
 

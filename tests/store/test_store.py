@@ -261,3 +261,29 @@ def test_what_was_refused_is_tried_again_at_exit(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(uploader._store, "put", put)
     assert uploader.close() == []
     assert (tmp_path / "bucket" / "xai.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_odd"), [("abc", True), ("60s", True), ("-1", True), ("inf", True), ("0.5", False)]
+)
+def test_a_wait_that_is_no_number_is_told_and_what_is_left_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, is_odd: bool
+) -> None:
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("xaicli.store.sync._WAIT_AT_EXIT", 0.25)
+    monkeypatch.setenv("XAI_UPLOAD_WAIT", text)
+    uploader = Uploader(f"file://{tmp_path}/bucket", interval=30)
+    uploader.start()
+    (uploader.root / "xai.json").write_text("{}")
+
+    def put(*_: object) -> bool:
+        raise XaiError("the store is dead")
+
+    monkeypatch.setattr(uploader._store, "put", put)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert uploader.close() == ["xai.json"]
+    told = [str(warning.message) for warning in said]
+    assert told[:-1] == ([f"XAI_UPLOAD_WAIT={text!r} is no number of seconds such as 60: 0.25 is taken"] * is_odd)
+    assert "1 files are not yet in" in told[-1]
+    assert "the store is dead" in told[-1]

@@ -78,6 +78,21 @@ def _number(variable: str, default: int) -> int:
         return default
 
 
+def odd_variables(rank: int | None) -> list[str]:
+    """What the environment says of this process that is no number, and what it is taken for instead, a line each."""
+    if _process_group():
+        return []
+    given = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE")}
+    if rank is not None and rank >= 0:
+        given.pop("RANK")
+    meant = {"RANK": "this process is taken for rank 0", "WORLD_SIZE": "it is taken for 1"}
+    return [
+        f"{name}={text!r} is no whole number: {meant[name]}"
+        for name, text in given.items()
+        if text and _number(name, 0) != _number(name, 1)
+    ]
+
+
 def check_resume(layout: RunLayout, rank: int | None, resume: str) -> None:
     """Refuse to open a run that must not be there, or that must; nothing of it is changed.
 

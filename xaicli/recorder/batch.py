@@ -516,9 +516,10 @@ class Batches:
         self._catalogue.check(name, "int32")
         beyond = column != column.astype(np.int32)
         if beyond.any():
+            reason = f"{name} has a value beyond 32 bits: {columns.given_at(int(beyond.argmax()), value, name, column)}"
             if self._strict:
-                raise ValueError(f"{name} has a value beyond 32 bits: {column[beyond][0]}")
-            self.refuse(name, f"{name} has a value beyond 32 bits: {column[beyond][0]}", int(beyond.sum()))
+                raise ValueError(reason)
+            self.refuse(name, reason, int(beyond.sum()))
             column = np.where(beyond, columns.NULL_LABEL, column)
         return column
 

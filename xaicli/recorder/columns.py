@@ -294,6 +294,17 @@ def labels(value: Any, name: str) -> Column:
     return array if array.dtype.itemsize >= 4 else array.astype(np.int32)
 
 
+def given_at(at: int, value: Any, name: str, column: Column) -> Any:
+    """One of whole numbers as the caller gave it: `column`, what became of them, has at most 64 bits."""
+    try:
+        if isinstance(value, list | tuple):
+            return value[at]
+        array = to_array(value, name)
+        return f"{array[at]:.0f}" if array.dtype.kind == "f" else array[at]
+    except (ValueError, LookupError, TypeError):
+        return column[at]
+
+
 def without_ignored(column: Column, ignored: int | str) -> tuple[Column, int]:
     """Labels with those that stand for none missing, and how many these are."""
     if isinstance(column, list):

@@ -161,6 +161,8 @@ def resume_place(given: tuple[int, int] | None) -> TakesBack | None:
     if given is None:
         return None
     try:
+        if any(map(_is_other, given)):
+            raise ValueError("a truth value is no number")
         epoch, step = map(index, given)
     except (TypeError, ValueError):
         raise ValueError(f"resume_from={given!r} is no (epoch, step)") from None

@@ -179,6 +179,8 @@ class Process:
                     self._is_claiming = False
                 self.writer.submit(SyncClaim(self.layout, claim))
                 self.ledger.keep_in(lambda: attempts.stats_file(self.layout, claim.attempt, claim.rank))
+                for said in attempts.odd_variables(self._rank):
+                    self.ledger.warn(said, f"xai: {said}")
                 if claim.beside:
                     named = ", ".join(map(str, claim.beside))
                     self.ledger.warn(

@@ -57,16 +57,11 @@ def scalar_rows(
         scalars: {key: number}; of the keys in `AXES` the finest becomes the time axis, `epoch` the epoch too. An epoch
             that is no whole number is the one it is in, and no axis.
         moment: What holds otherwise: the training step, or the counter.
-        refuse: Told of a scalar or a time that is left out, and why.
-        alter: Told of a whole number that double precision does not hold: the next one is kept.
+        refuse: Told of a scalar that is left out, or a time with nothing beside it, and why.
+        alter: Told of a whole number that double precision does not hold: the next one is kept; and of a time that is
+            none, without which the scalars are kept.
     """
-    times: dict[str, int] = {}
-    for axis in AXES:
-        if scalars.get(axis) is not None:
-            try:
-                times[axis] = _time(scalars[axis], axis, in_part=axis == "epoch" and bool(times))
-            except ValueError as error:  # the scalars are kept by another time
-                refuse(axis, str(error))
+    times, odd = _times(scalars)
     rows = []
     values = {}
     for key, value in scalars.items():
@@ -78,6 +73,11 @@ def scalar_rows(
                     alter(str(key), f"{key} {whole} is beyond 2^53: it is rounded to double precision")
             except ValueError as error:
                 refuse(str(key), str(error))
+    for axis, why in odd.items():
+        if values:
+            alter(axis, f"{why}: the scalars beside it are kept without it")
+        else:
+            refuse(axis, why)
     if not values:
         return []
     if times:
@@ -90,6 +90,19 @@ def scalar_rows(
     for key, value in values.items():
         rows.append((key, *where, value, moment.attempt, moment.rank))
     return rows
+
+
+def _times(scalars: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, str]]:
+    """The times among scalars, the finest first, and why others are none."""
+    times: dict[str, int] = {}
+    odd: dict[str, str] = {}
+    for axis in AXES:
+        if scalars.get(axis) is not None:
+            try:
+                times[axis] = _time(scalars[axis], axis, in_part=axis == "epoch" and bool(times))
+            except ValueError as error:
+                odd[axis] = str(error)
+    return times, odd
 
 
 def _time(value: Any, axis: str, *, in_part: bool) -> int:

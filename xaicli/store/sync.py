@@ -161,7 +161,7 @@ class Uploader:
         Returns:
             Keys of the files that could not be sent in time; a warning names their number and how to finish.
         """
-        wait = float(os.environ.get("XAI_UPLOAD_WAIT", _WAIT_AT_EXIT)) if timeout is None else timeout
+        wait = _wait_at_exit() if timeout is None else timeout
         self._deadline = time.monotonic() + wait
         self._stop.set()
         self._thread.join(wait)
@@ -198,6 +198,21 @@ class Uploader:
         if sent is None:
             return True
         return not entry.immutable and sent != _state(self.root / entry.key)
+
+
+def _wait_at_exit() -> float:
+    """How many seconds the end of a process waits for uploads: the environment's, where that is a number."""
+    text = os.environ.get("XAI_UPLOAD_WAIT", "").strip()
+    try:
+        wait = float(text or _WAIT_AT_EXIT)
+        if 0 <= wait <= threading.TIMEOUT_MAX:
+            return wait
+    except ValueError:
+        pass
+    warnings.warn(
+        f"XAI_UPLOAD_WAIT={text!r} is no number of seconds such as 60: {_WAIT_AT_EXIT:g} is taken", stacklevel=4
+    )
+    return _WAIT_AT_EXIT
 
 
 def _state(path: Path) -> tuple[int, int]:
