@@ -209,6 +209,28 @@ def test_a_drop_fails_only_when_it_is_sure():
     assert verdicts.judged(rule, samples(old.tolist()))[0].outcome is Outcome.NOT_ASKED
 
 
+@pytest.mark.parametrize("strict_drop", [False, True])
+@pytest.mark.parametrize("by", ["", " by label"])
+def test_a_drop_below_a_bound_may_not_reach_it(tmp_path, by, strict_drop):
+    """`< 0` is broken by no drop at all, and so is `largest_drop = 0` with `strict`; `<= 0` is kept."""
+    old = samples([True, False] * 50).with_columns(label=pl.Series([0, 0, 1, 1] * 25))
+    worse = old.with_columns(correct=pl.Series([False, False, True, False] * 25))
+    path = tmp_path / "rules.toml"
+    group = 'by = "label"' if by else ""
+    path.write_text(f'[[rule]]\nmetric = "correct"\n{group}\nlargest_drop = 0\nstrict = true\n')
+    (told,) = read_rules(path)
+    assert told.name == f"correct mean{by} drop < 0"
+    for rule in (told, parse_rule(f"correct mean{by} drop < 0")):
+        for verdict in verdicts.judged(rule, old, old, strict_drop=strict_drop):
+            assert (verdict.outcome, verdict.value, verdict.bound) == (Outcome.FAILED, 0.0, "drop < 0")
+    for verdict in verdicts.judged(parse_rule(f"correct mean{by} drop <= 0"), old, old, strict_drop=strict_drop):
+        assert (verdict.outcome, verdict.bound) == (Outcome.PASSED, "drop <= 0")
+    assert [one.outcome for one in verdicts.judged(parse_rule("correct mean drop < 0.5"), worse, old)] == ["passed"]
+    # 25 of 100 are worse: a drop of 0.25 is surely above 0, and not surely at 0.25 or more.
+    (exact,) = verdicts.judged(parse_rule("correct mean drop < 0.25"), worse, old, strict_drop=strict_drop)
+    assert (exact.outcome, exact.value) == ("failed" if strict_drop else "unsure", 0.25)
+
+
 def test_a_loss_drops_by_growing():
     rule = parse_rule("loss mean drop <= 0.5")
     old = pl.DataFrame({"sample_id": range(50), "loss": [1.0] * 50})

@@ -218,8 +218,8 @@ def test_an_id_beside_the_picture_of_another_is_told_however_the_picture_is_writ
     pictured: xaicli.RunReader, tmp_path: Path, picture: str
 ) -> None:
     file = typed(tmp_path / "a.csv", f"s1,{picture},dog", f"s8,{picture},dog", header="sample_id,path,label")
-    assert applied(pictured, file) == {"s8": 1}
-    assert left_out(pictured, file) == {DIFFER: 1}
+    assert applied(pictured, file, mode="train") == {"s8": 1}
+    assert left_out(pictured, file, mode="train") == {DIFFER: 1}
 
 
 def test_an_id_that_the_run_does_not_know_is_not_replaced_by_the_picture(

@@ -164,7 +164,7 @@ def test_cvat(run: xaicli.RunReader, tmp_path: Path) -> None:
     assert {image.get("name") for image in root.iter("image")} == set(PATH)
     labels = json.loads((tmp_path / "tasks-labels.json").read_text(encoding="utf-8"))
     assert [label["name"] for label in labels] == NAMES
-    assert {one["name"] for one in labels[0]["attributes"]} == {"sample_id", "checked"}
+    assert {one["name"] for one in labels[0]["attributes"]} == {"sample_id", "mode", "ds_id", "checked"}
     assert applied(run, tmp_path / "tasks.xml") == {}
     assert left_out(run, tmp_path / "tasks.xml") == {"not looked at: as recorded, and not checked": 6}
     text = cvat_export(tmp_path / "tasks.xml", lambda sample_id: NAMES[new_label(sample_id)])

@@ -84,12 +84,12 @@ EXPORT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 APPLY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "mode": (("--mode", "eval"), ()),
     "ds_id": (("--ds-id", "y"), ("--mode", "eval")),
-    "label_key": (("--label-key", "prediction"), ()),
-    "label_map": (("--label-map", "horse=7"), ()),
-    "field": (("--field", "mood"), ()),
-    "by": (("--by", "bob"), ("--label-map", "horse=7")),
-    "path": (("--path", "other"), ("PICTURES",)),
-    "facts": (("--facts", "FACTS"), ("PICTURES",)),
+    "label_key": (("--label-key", "prediction"), ("--mode", "train")),
+    "label_map": (("--label-map", "horse=7"), ("--mode", "train")),
+    "field": (("--field", "mood"), ("--mode", "train")),
+    "by": (("--by", "bob"), ("--label-map", "horse=7", "--mode", "train")),
+    "path": (("--path", "other"), ("PICTURES", "--mode", "train")),
+    "facts": (("--facts", "FACTS"), ("PICTURES", "--mode", "train")),
     "strict": (("--strict",), ()),
     "table": (("--table", "boxes"), ()),  # there is none: boxes are in test_drawn.py
 }

@@ -152,7 +152,7 @@ class RunDecisions(RunRows):
 
         Args:
             files: What Label Studio, CVAT, FiftyOne or another tool wrote, or a table with sample_id and label.
-            mode: Where the samples are looked for; everywhere, train first, when None.
+            mode: Where the samples are looked for; everywhere when None.
             ds_id: The data sets; all when None.
             label_key: The column that was looked at; `label` when None.
             label_map: Further labels: `NAME=VALUE` items, or {name: value}.

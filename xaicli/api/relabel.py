@@ -280,7 +280,8 @@ def apply(
 
 
 def corrections_of(result: Result) -> pl.DataFrame:
-    """The table that `Table(relabel=...)` and `--truth` read: sample_id, label, by, when; mode and ds_id of several.
+    """The table that `Table(relabel=...)` and `--truth` read: sample_id, label, by, when; mode and ds_id where
+    they are of several, or others of the run have their ids.
 
     Where labels are numbers and a class is called by another than its own, the name stands beside each: CSV does not
     tell 2 from "2".
@@ -294,7 +295,7 @@ def corrections_of(result: Result) -> pl.DataFrame:
 
         return standing(data)
     columns = ["sample_id", "label", "by", "when"]
-    several = data.select("mode", "ds_id").n_unique() > 1
+    several = data.select("mode", "ds_id").n_unique() > 1 or "shared_ids" in result.answer.extra
     names = ["name"] if "classes" in result.answer.extra else []
     found = data.select(*columns, *names, *(["mode", "ds_id"] if several else []))
     # What nobody said is missing: an empty text would be written as "".

@@ -315,7 +315,8 @@ def _described(facts: Mapping[str, Any], at: At) -> str:
     what = facts.get("count") or f"{facts['metric']} {facts.get('stat', 'mean')}"
     group = f" by {facts['by']}" if facts.get("by") else ""
     place = "" if at is At.LAST else f" at {at.value}"
-    words = {"least": ">=", "most": "<=", "largest_drop": "drop <="}
+    end = "" if facts.get("strict") else "="
+    words = {"least": f">{end}", "most": f"<{end}", "largest_drop": f"drop <{end}"}
     limits = " and ".join(f"{sign} {facts[key]:.12g}" for key, sign in words.items() if key in facts)
     return f"{what}{group}{place} {limits}" + (f" where {facts['where']}" if facts.get("where") else "")
 

@@ -381,7 +381,7 @@ class _Others:
 
 def drop_bound(rule: Rule) -> str:
     """The limit of a drop in words."""
-    return f"drop <= {rule.largest_drop:.12g}"
+    return f"drop <{'' if rule.is_strict else '='} {rule.largest_drop:.12g}"
 
 
 def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | None) -> Verdict:
@@ -502,14 +502,13 @@ def _dropped(
     change = (both["old"] - both["value"]).to_numpy()
     worse = change if rule.better is Better.HIGH else -change
     drop, interval = float(worse.mean()), _interval(worse)
-    limit, reason = rule.largest_drop, ""
-    if drop > limit and allowance and allowance.largest_drop is not None:
-        limit, reason = allowance.largest_drop, allowance.reason
+    limit, strict, reason = rule.largest_drop, rule.is_strict, ""
+    outcome = Outcome.PASSED if _within(drop, None, limit, strict=strict) else Outcome.FAILED
+    if outcome is Outcome.FAILED and allowance and allowance.largest_drop is not None:
+        limit, strict, reason = allowance.largest_drop, False, allowance.reason
         bound = f"drop <= {limit:.12g}"
         outcome = Outcome.ALLOWED if drop <= limit else Outcome.FAILED
-    else:
-        outcome = Outcome.PASSED if drop <= limit else Outcome.FAILED
-    if outcome is Outcome.FAILED and not strict_drop and interval[0] <= limit:
+    if outcome is Outcome.FAILED and not strict_drop and _within(interval[0], None, limit, strict=strict):
         outcome = Outcome.UNSURE
     return Verdict(rule.name, group, outcome, drop, bound, both.height, interval, reason)
 

@@ -128,7 +128,7 @@ def apply(
         list[str] | None,
         typer.Option(
             callback=split_commas,
-            help="Where the samples are looked for [default: all, train first].",
+            help="Where the samples are looked for [default: all].",
             show_default=False,
         ),
     ] = None,

@@ -21,7 +21,7 @@ from xaicli.errors import XaiError, unknown
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.tables.lists import is_typed, read_columns
-from xaicli.vocabulary import LABEL, SAMPLE_ID
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 from xaicli.words import Classes, Spelt, class_number, in_order_apart, taken_as_names
 
 MISLABELLED = "mislabelled"
@@ -68,7 +68,7 @@ def score_rankings(
     found: dict[str, dict[str, float | None]] = {}
     for pair in selection.pairs:
         frame = computed.frames[pair]
-        wrong = _wrong(frame, truth, os.fspath(path))
+        wrong = _wrong(frame, _of_place(truth, pair), os.fspath(path))
         known = wrong.is_not_null()
         if unknown_labels := frame.height - int(known.sum()):
             warnings.append(
@@ -86,6 +86,8 @@ def score_rankings(
 
 def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str] | None = None) -> pl.DataFrame:
     """sample_id, as the run's kind and each once, and `label`, as the run spells it, or `mislabelled` (bool).
+
+    Where the file says by `mode` and `ds_id` of which samples a row is, these are there, too: an id once in each.
 
     Args:
         path: The file.
@@ -121,7 +123,12 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
         if warnings is not None:
             warnings += said
     whole = known.drop_nulls()
-    single = whole.unique(SAMPLE_ID, keep="last", maintain_order=True)
+    if MODE in frame.columns:
+        sets = frame[DS_ID] if DS_ID in frame.columns else pl.Series(DS_ID, [None] * frame.height, pl.String)
+        places = pl.DataFrame({MODE: frame[MODE], DS_ID: sets}).with_columns(pl.all().cast(pl.String).fill_null(""))
+        whole = pl.concat([known, places], how="horizontal").filter(pl.all_horizontal(pl.all().is_not_null()))
+    places_of_id = [name for name in (SAMPLE_ID, MODE, DS_ID) if name in whole.columns]
+    single = whole.unique(places_of_id, keep="last", maintain_order=True)
     if warnings is not None:
         if n := known.height - whole.height:
             warnings.append(f"{_rows(n)} of {file} without an id of the run's kind, or without a truth: left out")
@@ -145,13 +152,27 @@ def suggestions(reader: Reader, suspects: Answer, truth: str | os.PathLike[str])
     known = read_truth(truth, reader)
     if LABEL not in known.columns or suspects.data[LABEL].dtype.is_float():
         return None
-    joined = suspects.data.join(known.rename({LABEL: "true"}), on=SAMPLE_ID, how="inner")
+    parts = [
+        frame.join(_of_place(known, (str(mode), str(ds_id))).rename({LABEL: "true"}), on=SAMPLE_ID, how="inner")
+        for (mode, ds_id), frame in suspects.data.group_by(MODE, DS_ID, maintain_order=True)
+    ]
+    joined = pl.concat(parts) if parts else suspects.data.clear().with_columns(true=None)
     wrong = joined.filter(pl.col("true") != pl.col(LABEL)).drop_nulls("suggested_label")
     right, n = int((wrong["suggested_label"] == wrong["true"]).sum()), wrong.height
     if not n:
         return None
     low, high = wilson(right, n)
     return {"n": n, "right": right, "accuracy": right / n, "low": low, "high": high}
+
+
+def _of_place(truth: pl.DataFrame, pair: Pair) -> pl.DataFrame:
+    """What a truth says of the samples of one (mode, ds_id); where it does not say of which it is, of all."""
+    if MODE not in truth.columns:
+        return truth
+    modes, sets = pl.col(MODE), pl.col(DS_ID)
+    own = truth.filter((modes == "") | ((modes == pair[0]) & (sets == pair[1])))
+    # A row that names the place stands before one that names none.
+    return own.sort(modes == "").unique(SAMPLE_ID, keep="first", maintain_order=True).drop(MODE, DS_ID)
 
 
 def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tuple[pl.Series, list[str]]:

@@ -24,6 +24,8 @@ from xaicli.words import Classes, Spelt, class_number, is_row, quoted, unguarded
 NO_SAMPLE = "no sample of the run"
 DIFFERENT = "its id and its picture are of different samples"
 ELSEWHERE = "not recorded where the file says (mode, ds_id)"
+SEVERAL_MODES = "recorded in several splits, and the file does not say which: --mode"
+SEVERAL_SETS = "recorded in several data sets, and the file does not say which: --ds-id"
 SKIPPED = "skipped"
 UNKNOWN_LABEL = "a label that the run does not know"
 NOT_FINITE = "a number that is not finite"
@@ -239,15 +241,11 @@ class Samples:
     """The samples of a run by id and by picture.
 
     Args:
-        frames: By (mode, ds_id), in the order in which an id is looked for: sample_id and label.
+        frames: By (mode, ds_id): sample_id and label.
         paths: (path of the picture, sample id) of every sample that has one.
-        is_strict: Whether a sample that is recorded in several places is none where the file does not say which.
     """
 
-    def __init__(
-        self, frames: Mapping[Pair, pl.DataFrame], paths: Iterable[tuple[Any, Any]], *, is_strict: bool = False
-    ) -> None:
-        self._is_strict = is_strict
+    def __init__(self, frames: Mapping[Pair, pl.DataFrame], paths: Iterable[tuple[Any, Any]]) -> None:
         self.recorded: dict[str, list[Sample]] = {}
         for pair, frame in frames.items():
             for sample_id, label in frame.select(SAMPLE_ID, "label").iter_rows():
@@ -278,9 +276,10 @@ class Samples:
         ]
         if not own:
             return ELSEWHERE
-        if self._is_strict and len(own) > 1:
-            return "recorded in several splits, and the file does not say which: --mode"
-        return own[0]
+        if len(own) == 1:
+            return own[0]
+        # An id of one may be another sample in the next.
+        return SEVERAL_MODES if len({one[0][0] for one in own}) > 1 else SEVERAL_SETS
 
     def _named(self, mark: Mark) -> tuple[str | None, str]:
         """The id of the sample that a mark is about, else why that is not known."""

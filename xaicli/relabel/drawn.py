@@ -16,6 +16,7 @@ from xaicli.relabel.marks import (
     FORMATS,
     Mark,
     Marks,
+    Origin,
     Readers,
     State,
     by_sample,
@@ -23,10 +24,12 @@ from xaicli.relabel.marks import (
     cvat_said,
     cvat_tracks,
     each,
+    fiftyone_attributes,
     fiftyone_field,
     fiftyone_parts,
     is_of_studio,
     is_said,
+    origin_of,
     place_of,
     read_with,
     who,
@@ -59,8 +62,6 @@ def read_boxes(path: Path, *, field: str | None = None) -> Marks:
 
 def _number(value: Any) -> int | None:
     """The number of a recorded object; None for what was drawn anew."""
-    if isinstance(value, Mapping):  # FiftyOne's attributes of old
-        value = value.get("value")
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -97,13 +98,15 @@ def _marks_of(
         fault: Why it cannot be taken.
         said: Further fields of the marks.
     """
-    named = [str(known.get(SAMPLE_ID) or "") or own for _, known in pictured]
-    for sample_id, places in by_sample(named):
+    mode = said.pop(MODE, "")
+    named = [origin_of(known) for _, known in pictured]
+    if own not in (None, ""):
+        named = [Origin(str(own), one.mode or mode) if one.sample_id is None else one for one in named]
+    for origin, places in by_sample([one._replace(ds_id=None) for one in named]):
         boxes = tuple(pictured[place][0] for place in places)
-        modes = [str(pictured[place][1].get(MODE) or "") for place in places]
         checked = [box.is_checked for box in boxes if box.is_checked is not None]
-        marked = {"mode": next(filter(None, modes), ""), **said}
-        about = own if sample_id is None else sample_id
+        marked = {"mode": mode or origin.mode, **said}
+        about = own if origin.sample_id is None else origin.sample_id
         # Without a box, an export of ours names the picture by its path or its sample's id.
         is_key = about is None and picture is not None
         yield Mark(
@@ -162,7 +165,7 @@ def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
 
 
 def _fiftyone_box(one: Mapping[str, Any], label: str) -> tuple[Box, Mapping[str, Any]]:
-    known = {**one, **(one.get("attributes") or {})}
+    known = fiftyone_attributes(one)
     x, y, across, down = (float(side) for side in one["bounding_box"])
     return _of_attributes(label, (x, y, x + across, y + down), known, in_shares=True), known
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from xaicli.errors import UsageError, XaiError
@@ -39,6 +39,35 @@ class State(StrEnum):
     """It was handed in without a label."""
     UNREADABLE = "unreadable"
     """The record is not what the tool writes."""
+
+
+class Origin(NamedTuple):
+    """Which sample something in a file names: its id, as the file spells it, and where it was recorded.
+
+    Attributes:
+        sample_id: None where nothing is named.
+        mode: "" where the file does not say.
+        ds_id: None where the file does not say; "" is the data set without a name.
+    """
+
+    sample_id: str | None = None
+    mode: str = ""
+    ds_id: str | None = None
+
+
+def origin_of(known: Mapping[str, Any]) -> Origin:
+    """Which sample attributes or fields name; an id of blanks is none, and tools make nothing of an empty data set."""
+    given, mode = known.get(SAMPLE_ID), str(known.get(MODE) or "").strip()
+    sample_id = None if given is None or not str(given).strip() else str(given)
+    return Origin(sample_id, mode, _ds_id(known, mode))
+
+
+def _ds_id(known: Mapping[str, Any], mode: str) -> str | None:
+    """The data set that a record names: where it has a mode, nothing is the one without a name."""
+    ds_id = known.get(DS_ID)
+    if ds_id in (None, ""):
+        return "" if mode and DS_ID in known else None
+    return str(ds_id)
 
 
 @dataclass(frozen=True)
@@ -310,7 +339,7 @@ def place_of(data: Mapping[str, Any], *, is_table: bool = False) -> tuple[str | 
         data: The task, or the row.
         is_table: Whether it is a row of a table that no tool wrote: ours have the picture as `path`, beside any facts.
     """
-    sample_id, ds_id = data.get(SAMPLE_ID), data.get(DS_ID)
+    sample_id, mode = data.get(SAMPLE_ID), str(data.get(MODE) or "").strip()
     pictures = ("path", *_PICTURES) if is_table else _PICTURES
     picture = next((data[key] for key in pictures if data.get(key)), None)
     if picture is None and not sample_id and sample_id != 0:  # a task's picture may be called anything
@@ -319,8 +348,8 @@ def place_of(data: Mapping[str, Any], *, is_table: bool = False) -> tuple[str | 
     return (
         None if sample_id is None else str(sample_id),
         None if picture is None else str(picture),
-        str(data.get(MODE) or ""),
-        None if ds_id is None else str(ds_id),
+        mode,
+        _ds_id(data, mode),
     )
 
 
@@ -422,14 +451,23 @@ def _cvat(root: ElementTree.Element) -> Iterator[Mark]:
 
     def of_image(image: ElementTree.Element) -> Iterator[Mark]:
         marked = image.findall("tag") or [shape for shape in image if shape.tag in _SHAPES]
-        known = [{one.get("name"): one.text or "" for one in shape.findall("attribute")} for shape in marked]
+        known = [{str(one.get("name")): one.text or "" for one in shape.findall("attribute")} for shape in marked]
         labels = [shape.get("label") or "" for shape in marked]
-        for sample_id, places in by_sample([one.get(SAMPLE_ID) for one in known]):
+        for origin, places in by_sample([origin_of(one) for one in known]):
             checked = [is_said(known[n][CHECKED]) for n in places if CHECKED in known[n]]
             own = tuple(dict.fromkeys(labels[n] for n in places))
             state = State.LABELLED if own else State.EMPTY
             is_checked = any(checked) if checked else None
-            yield Mark(sample_id, image.get("name"), own, state=state, is_checked=is_checked, **said)
+            yield Mark(
+                origin.sample_id,
+                image.get("name"),
+                own,
+                state=state,
+                is_checked=is_checked,
+                mode=origin.mode,
+                ds_id=origin.ds_id,
+                **said,
+            )
 
     yield from each(root.iter("image"), of_image)
     yield from cvat_tracks(root)
@@ -448,18 +486,26 @@ def is_said(value: Any) -> bool:
 _YES = frozenset({"true", "yes", "1", "1.0", "x"})
 
 
-def by_sample(ids: Sequence[str | None]) -> list[tuple[str | None, list[int]]]:
+def by_sample(named: Sequence[Origin]) -> list[tuple[Origin, list[int]]]:
     """The places of a picture's labels by the sample each names: a picture may hold several.
 
-    Those without a name belong to the only sample that is named, or to the picture.
+    Those without a name belong to the only sample that is named, or to the picture; those that do not say where it
+    was recorded to the only place that others of its id name.
     """
-    named = [None if one is None or not str(one).strip() else str(one) for one in ids]
-    several = dict.fromkeys(one for one in named if one is not None)
-    only = next(iter(several)) if len(several) == 1 else None
-    found: dict[str | None, list[int]] = {}
+    several = dict.fromkeys(one for one in named if one.sample_id is not None)
+    ids = {one.sample_id for one in several}
+
+    def meant(one: Origin) -> Origin:
+        if one.mode or (one.sample_id is None and len(ids) != 1):
+            return one
+        own = [other for other in several if one.sample_id in (None, other.sample_id)]
+        placed = [other for other in own if other.mode] or own
+        return placed[0] if len(placed) == 1 else one
+
+    found: dict[Origin, list[int]] = {}
     for place, one in enumerate(named):
-        found.setdefault(only if one is None else one, []).append(place)
-    return list(found.items()) or [(None, [])]
+        found.setdefault(meant(one), []).append(place)
+    return list(found.items()) or [(Origin(), [])]
 
 
 def fiftyone_parts(found: Mapping[str, Any], path: Path) -> tuple[Callable[[Any], str], Mapping[str, Any]]:
@@ -476,30 +522,38 @@ def fiftyone_parts(found: Mapping[str, Any], path: Path) -> tuple[Callable[[Any]
     return name_of, pictures
 
 
+def fiftyone_attributes(label: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a label of FiftyOne: its own fields, and its attributes, of old {"value": ...} each."""
+    own = label.get("attributes") or {}
+    return {**label, **{key: one.get("value") if isinstance(one, Mapping) else one for key, one in own.items()}}
+
+
 def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
     """`FiftyOneImageClassificationDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
     name_of, pictures = fiftyone_parts(found, path)
 
-    def named(value: Any) -> tuple[str, Any, str]:
+    def named(value: Any) -> tuple[str, Any, Origin]:
         attributes: Mapping[str, Any] = {}
         if isinstance(value, Mapping):
-            attributes = {**value, **(value.get("attributes") or {})}
+            attributes = fiftyone_attributes(value)
             value = value.get("label")
-        return name_of(value), attributes.get(CHECKED), str(attributes.get(SAMPLE_ID) or "")
+        return name_of(value), attributes.get(CHECKED), origin_of(attributes)
 
     def of_item(item: tuple[str, Any]) -> Iterator[Mark]:
         key, value = item
         values = value if isinstance(value, list) else [] if value is None else [value]
         told = [named(one) for one in values]
         checked = [is_said(one[1]) for one in told if one[1] is not None]
-        sample_id = next((one[2] for one in told if one[2]), None)
+        origin = next((one[2] for one in told if one[2].sample_id is not None), Origin())
         yield Mark(
-            str(key) if sample_id is None else sample_id,
+            str(key) if origin.sample_id is None else origin.sample_id,
             str(pictures.get(key) or "") or None,
             tuple(one[0] for one in told),
             state=State.LABELLED if told else State.EMPTY,
             is_checked=any(checked) if checked else None,
-            is_key=sample_id is None,
+            mode=origin.mode,
+            ds_id=origin.ds_id,
+            is_key=origin.sample_id is None,
         )
 
     yield from each(found["labels"].items(), of_item)
@@ -534,16 +588,28 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
     def of_sample(sample: Any) -> Iterator[Mark]:
         value = sample.get(column) or {}
         every = value.get(inner[value["_cls"]]) if value.get("_cls") in inner else [value] if value else []
-        labels = tuple(dict.fromkeys(str(one["label"]) for one in every or () if one.get("label") is not None))
-        sample_id = sample.get(SAMPLE_ID)
+        known = [fiftyone_attributes(one) for one in every or () if one.get("label") is not None]
+        labels = tuple(dict.fromkeys(str(one["label"]) for one in known))
+        checked = [is_said(one[CHECKED]) for one in known if one.get(CHECKED) is not None]
+        # The attributes of a label are fields of it here; people write others beside it.
+        named = [origin_of({**_said(sample), **_said(one)}) for one in known]
+        origin = next((one for one in named if one.sample_id is not None), origin_of(sample))
         yield Mark(
-            None if sample_id is None else str(sample_id),
+            origin.sample_id,
             str(sample.get("filepath") or "") or None,
             labels,
             state=State.LABELLED if labels else State.EMPTY,
+            is_checked=any(checked) if checked else None,
+            mode=origin.mode,
+            ds_id=origin.ds_id,
         )
 
     yield from each(samples, of_sample)
+
+
+def _said(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of which sample it is about, and nothing that it leaves out."""
+    return {key: record[key] for key in (SAMPLE_ID, MODE, DS_ID) if record.get(key) is not None}
 
 
 def coco_parts(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, list[Mapping[str, Any]]], list[Mark]]:
@@ -567,19 +633,20 @@ def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
     def of_picture(image: Any) -> Iterator[Mark]:
         own = of_image.get(str(image.get("id")), [])
         attributes = [one.get("attributes") or {} for one in own]
-        named = [image.get(SAMPLE_ID, known.get(SAMPLE_ID)) for known in attributes]
-        samples = by_sample(named) if own else [(image.get(SAMPLE_ID), [])]
-        for sample_id, places in samples:
+        named = [origin_of({**known, **_said(image)}) for known in attributes]
+        for origin, places in by_sample(named) if own else [(origin_of(image), [])]:
             checked = [is_said(attributes[n][CHECKED]) for n in places if CHECKED in attributes[n]]
             categories = [own[n].get("category_id") for n in places]
             labels = tuple(dict.fromkeys(names.get(str(one), f"category {one}") for one in categories))
             yield Mark(
-                None if sample_id is None else str(sample_id),
+                origin.sample_id,
                 str(image.get("file_name") or "") or None,
                 labels,
                 when=str(image.get("date_captured") or ""),
                 state=State.LABELLED if labels else State.EMPTY,
                 is_checked=any(checked) if checked else None,
+                mode=origin.mode,
+                ds_id=origin.ds_id,
             )
 
     yield from each(found["images"], of_picture)

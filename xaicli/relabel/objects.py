@@ -271,7 +271,7 @@ class _Pictures(Samples):
 
     def __init__(self, frames: Mapping[Pair, Mapping[Any, list[Object]]], paths: Any) -> None:
         ids = {pair: pl.DataFrame({SAMPLE_ID: list(own), LABEL: [None] * len(own)}) for pair, own in frames.items()}
-        super().__init__(ids, paths, is_strict=True)
+        super().__init__(ids, paths)
         self.recorded = {
             text: [(pair, sample_id, frames[pair][sample_id]) for pair, sample_id, _ in found]
             for text, found in self.recorded.items()

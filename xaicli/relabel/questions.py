@@ -210,7 +210,8 @@ def apply(
 
     Args:
         reader: The run whose labels were looked at.
-        selection: In which modes and data sets samples are looked for: train first, then eval, test and infer.
+        selection: In which modes and data sets samples are looked for; where an id is in several of them and a file
+            does not say which is meant, none is.
         files: What the tools wrote.
         path: The fact that holds the place of a sample's picture; a usual name when None.
         field: The control, field or column with the label, where a file has several.
@@ -234,11 +235,12 @@ def apply(
     known = reader.facts
     where = path_fact(known, path, reader.layout.described)
     found = compute(reader, selection, jumps=False)
-    frames = {pair: found.frames[pair] for pair in sorted(selection.pairs, key=_order)}
+    frames = {pair: found.frames[pair] for pair in selection.pairs}
     paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()
     marks = [read_marks(Path(file), field=field) for file in files]
     labels = _labels(reader, selection, frames, label_map or {}).as_wide_as(marks)
     taken, left = corrections(map(labels.rows_told, marks), Samples(frames, paths), labels, by=by)
+    shared = _shared(reader, taken)
     n_marks = sum(len(one.marks) for one in marks)
     if n_marks and left.counts[NO_SAMPLE] == n_marks:
         raise XaiError(
@@ -265,10 +267,43 @@ def apply(
             *known.warnings,
             *_new_classes(reader, selection, frames, label_map or {}),
             *_rows_told(labels),
+            *_told_as_shared(shared),
             *notes_of(files, marks, left, taken),
         ),
-        extra={"files": files_told(files, marks), "left_out": left.rows(), **judged, **_numbered(reader, labels)},
+        extra={
+            "files": files_told(files, marks),
+            "left_out": left.rows(),
+            **judged,
+            **_numbered(reader, labels),
+            **({"shared_ids": shared} if shared else {}),
+        },
     )
+
+
+def _shared(reader: Reader, taken: Sequence[Correction]) -> int:
+    """Of how many corrections others of the run have the sample's id, in another split or data set."""
+    ids = pl.Series([one.sample_id for one in taken], dtype=reader.dtypes.get(SAMPLE_ID, pl.Int64()))
+    n: dict[Any, int] = {}
+    for mode in reader.modes() if taken else ():
+        for ds_id in reader.ds_ids(mode):
+            here: set[Any] = set()
+            for rows in reader.place_frames(mode, ds_id, [SAMPLE_ID], reader.epochs(mode, ds_id)):
+                known = rows.frame[SAMPLE_ID]
+                here |= set(known.filter(known.is_in(ids.implode())))
+            for one in here:
+                n[one] = n.get(one, 0) + 1
+    return sum(n.get(one, 0) > 1 for one in ids)
+
+
+def _told_as_shared(n: int) -> list[str]:
+    """What is said of corrections whose ids others have, too."""
+    if not n:
+        return []
+    said = "is of a sample whose id others have" if n == 1 else "are of samples whose ids others have"
+    return [
+        f"{n:,} of the corrections {said} in another split or data set: the table says which in mode and ds_id, and "
+        "Table(relabel=FILE, mode=..., ds_id=...) takes those of one"
+    ]
 
 
 def _numbered(reader: Reader, labels: Labels) -> dict[str, list[str]]:
@@ -276,11 +311,6 @@ def _numbered(reader: Reader, labels: Labels) -> dict[str, list[str]]:
     names = in_order_apart(reader.label_names)
     has_others = any(class_number(name) not in (None, number) for number, name in enumerate(names))
     return {"classes": list(names)} if has_others and labels.dtype.is_integer() else {}
-
-
-def _order(pair: Pair) -> tuple[int, str]:
-    modes = ("train", "eval", "test", "infer")
-    return (modes.index(pair[0]) if pair[0] in modes else len(modes)), pair[1]
 
 
 def _labels(
@@ -293,6 +323,7 @@ def _labels(
             f"{reader.layout.described} has no labels to correct", hint="log them: run.log_samples(..., label=...)"
         )
     known = {value for frame in frames.values() for value in _values(frame[LABEL])}
+    known |= _predicted(reader, dtype)
     by_name: dict[str, Any] = {}
     inner = dtype.inner if isinstance(dtype, pl.List) else dtype
     if isinstance(inner, pl.DataType) and inner.is_integer():
@@ -300,6 +331,12 @@ def _labels(
         known |= set(range(len(reader.label_names)))
     given = {name: value for value, name in more.items()}
     return Labels(dtype, frozenset({*known, *given.values()}), by_name, given)
+
+
+def _predicted(reader: Reader, dtype: pl.DataType) -> set[Any]:
+    """The classes that predictions have, which an export suggests and, where the run names none, offers."""
+    is_one_of_them = reader.dtypes.get(PREDICTION) == dtype and not dtype.is_float()
+    return reader.values(PREDICTION) if is_one_of_them else set()
 
 
 def _new_classes(

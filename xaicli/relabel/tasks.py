@@ -241,16 +241,20 @@ def _cvat(batch: Batch) -> str:
         image = ElementTree.SubElement(root, "image", {"id": str(number), "name": name, **size})
         for label_name in sample.labels:
             tag = ElementTree.SubElement(image, "tag", label=xml_text(label_name), source="auto")
-            ElementTree.SubElement(tag, "attribute", name=SAMPLE_ID).text = xml_text(carried(sample.sample_id))
-            ElementTree.SubElement(tag, "attribute", name=CHECKED).text = "false"
+            origin = {SAMPLE_ID: carried(sample.sample_id), MODE: sample.mode, DS_ID: sample.ds_id}
+            for key, value in {**origin, CHECKED: "false"}.items():
+                ElementTree.SubElement(tag, "attribute", name=key).text = xml_text(value)
     return xml_of(root)
 
 
 def _cvat_label(name: str) -> dict[str, Any]:
     """A label as CVAT's raw editor takes it, with the attributes that its tags have."""
-    text = {"name": SAMPLE_ID, "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
+    texts = [
+        {"name": key, "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
+        for key in (SAMPLE_ID, MODE, DS_ID)
+    ]
     box = {"name": CHECKED, "mutable": False, "input_type": "checkbox", "default_value": "true", "values": ["true"]}
-    return {"name": name, "type": "tag", "attributes": [text, box]}
+    return {"name": name, "type": "tag", "attributes": [*texts, box]}
 
 
 def xml_of(root: ElementTree.Element, *, declared: bool = True) -> str:
@@ -274,6 +278,8 @@ def _fiftyone(batch: Batch, stem: str) -> dict[str, str]:
     for key, task in zip(keys, batch.tasks, strict=True):
         known = {
             SAMPLE_ID: carried(task.sample_id, keeps_blanks=True),
+            MODE: task.mode,
+            DS_ID: task.ds_id,
             "suggested": ", ".join(task.suggested),
             "reason": task.reason,
         }
@@ -307,7 +313,8 @@ def _coco(batch: Batch) -> dict[str, Any]:
     for number, task in enumerate(batch.tasks, 1):
         size = {} if task.size is None else {"width": task.size[0], "height": task.size[1]}
         name = task.path if task.path is not None else carried(task.sample_id)
-        images.append({"id": number, "file_name": name, **size, SAMPLE_ID: carried(task.sample_id)})
+        origin = {SAMPLE_ID: carried(task.sample_id), MODE: task.mode, DS_ID: task.ds_id}
+        images.append({"id": number, "file_name": name, **size, **origin})
         whole = [0, 0, *task.size] if task.size else []
         for label in task.labels:
             annotations.append(
@@ -320,7 +327,7 @@ def _coco(batch: Batch) -> dict[str, Any]:
                     "segmentation": [],
                     "iscrowd": 0,
                     "attributes": {
-                        SAMPLE_ID: carried(task.sample_id),
+                        **origin,
                         "suggested": ", ".join(task.suggested),
                         "reason": task.reason,
                         CHECKED: False,

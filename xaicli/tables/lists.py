@@ -23,7 +23,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.files import for_arrow
 from xaicli.tables.rows import Rows, Unreadable, header, read_cells, without_guards
 from xaicli.tables.schema import CategoricalLabel, Schema
-from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
 from xaicli.words import Classes, Spelt, class_number, is_row, quoted, unguarded, unquoted
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class SampleList:
         weights: One a sample as it stands there; None where there are none.
         labels: One a sample; None where there are none.
         called: What the class of each label is called, where it is a table that `xai relabel apply` writes and says so.
+        only: The (mode, ds_id) that every row names; None where there are several, or none.
     """
 
     source: str
@@ -56,6 +57,7 @@ class SampleList:
     weights: tuple[Any, ...] | None = None
     labels: tuple[Any, ...] | None = None
     called: tuple[Any, ...] | None = None
+    only: tuple[str, str] | None = None
 
     def rows(self, ids: Sequence[Any]) -> dict[int, int]:
         """Where these samples are in a data set: {row: place in this list}, by row.
@@ -95,17 +97,38 @@ class SampleList:
         return dict(sorted(found.items()))
 
 
-def read_list(source: Any) -> SampleList:
+@dataclass(frozen=True)
+class Recorded:
+    """Where the samples of a data set were recorded, as far as is said.
+
+    Attributes:
+        mode: None where nobody said.
+        ds_id: Likewise; "" is the data set without a name.
+    """
+
+    mode: str | None = None
+    ds_id: str | None = None
+
+    def has(self, mode: str, ds_id: str) -> bool:
+        """Whether a row of a list may be about it: one that names nothing may."""
+        return not mode or (self.mode in (None, mode) and self.ds_id in (None, ds_id))
+
+
+def read_list(source: Any, recorded: Recorded | None = None) -> SampleList:
     """A list of samples.
 
     Args:
         source: A file (text with one id a line, CSV, Parquet, JSON, JSON lines), the answer of `RunReader.select`, a
             frame with a column `sample_id`, a mapping from ids to weights or labels, or ids.
+        recorded: Which rows are looked at, where the list says of which samples each is: those of this mode and data
+            set; all when None.
 
     Raises:
         XaiError: It cannot be read, names no sample, or is about several data sets.
     """
     name, columns = _columns(source)
+    if recorded is not None and SAMPLE_ID in columns:
+        columns = _rows_of(name, columns, recorded)
     ids = columns.get(SAMPLE_ID)
     if ids is None:
         raise XaiError(f"{name} has no column sample_id", hint=f"its columns: {', '.join(map(str, columns))}; {_KINDS}")
@@ -136,7 +159,29 @@ def read_list(source: Any) -> SampleList:
         tuple(_plain(columns[key][place]) for place in places) if key in columns else None
         for key in (WEIGHT, LABEL, "name")
     )
-    return SampleList(name, tuple(_plain(ids[place]) for place in places), weights, labels, called if is_ours else None)
+    listed = tuple(_plain(ids[place]) for place in places)
+    named = set(places_of(columns))
+    only = next(iter(named)) if len(named) == 1 and any(named) and next(iter(named))[0] else None
+    return SampleList(name, listed, weights, labels, called if is_ours else None, only)
+
+
+def places_of(columns: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
+    """The (mode, ds_id) that each row of a list of samples names; "" of what it does not name."""
+    n = len(columns[SAMPLE_ID])
+    modes, sets = (columns.get(key) or [None] * n for key in (MODE, DS_ID))
+    return [(str(mode or "").strip(), str(ds_id or "")) for mode, ds_id in zip(modes, sets, strict=True)]
+
+
+def _rows_of(name: str, columns: Mapping[str, Sequence[Any]], recorded: Recorded) -> Mapping[str, Sequence[Any]]:
+    """The rows of a list that are about a data set; the others are counted."""
+    own = [place for place, one in enumerate(places_of(columns)) if recorded.has(*one)]
+    if not own and columns[SAMPLE_ID]:
+        of = " ".join(one for one in (recorded.mode, recorded.ds_id) if one)
+        raise XaiError(f"no row of {name} is about samples of {of}", hint="its mode and ds_id say which each is about")
+    if left := len(columns[SAMPLE_ID]) - len(own):
+        said = "row of {} is" if left == 1 else "rows of {} are"
+        warnings.warn(f"{left:,} {said.format(name)} about other samples, as their mode and ds_id say", stacklevel=5)
+    return {key: [values[place] for place in own] for key, values in columns.items()}
 
 
 def is_typed(source: Any) -> bool:
@@ -151,15 +196,14 @@ def _refuse_shared_ids(name: str, columns: Mapping[str, Sequence[Any]], ids: Seq
         XaiError: It does.
     """
     places: dict[str, tuple[str, str]] = {}
-    sets = (columns.get(key) or [""] * len(ids) for key in (MODE, DS_ID))
-    for sample_id, mode, ds_id in zip(ids, *sets, strict=True):
-        place = str(mode or ""), str(ds_id or "")
+    for sample_id, place in zip(ids, places_of(columns), strict=True):
         before = places.setdefault(str(_plain(sample_id)), place)
         if before != place:
             told = " and ".join(" ".join(filter(None, one)) or '""' for one in (before, place))
             raise XaiError(
                 f"{name} is about several data sets, and sample {_plain(sample_id)} is in {told}",
-                hint="an id of one can be another sample in the next; choose from one: --mode train --ds-id NAME",
+                hint="an id of one can be another sample in the next: Table(..., mode=..., ds_id=...), or choose from "
+                "one: --mode train --ds-id NAME",
             )
 
 
@@ -331,12 +375,15 @@ def _some(ids: Sequence[Any]) -> str:
     )
 
 
-def chosen_rows(source: Any, ids: Sequence[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
+def chosen_rows(
+    source: Any, ids: Sequence[Any], recorded: Recorded | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
     """Which rows of a data set a list chooses, ascending, and what they weigh.
 
     Args:
         source: As `read_list` takes it.
         ids: The id of every row.
+        recorded: Likewise.
 
     Returns:
         The rows, and their weights: None where the list has none, or all weigh 1.
@@ -344,7 +391,7 @@ def chosen_rows(source: Any, ids: Sequence[Any]) -> tuple[NDArray[np.intp], NDAr
     Raises:
         XaiError: The list cannot be read, or names none of the rows.
     """
-    listed = read_list(source)
+    listed = read_list(source, recorded)
     found = listed.rows(ids)
     rows = np.fromiter(found, np.intp, len(found))
     if listed.weights is None:
@@ -639,7 +686,13 @@ def _are_rows(old: Sequence[Any], new: Sequence[Any]) -> bool:
 
 
 def relabelled(
-    rows: Rows, ids: Sequence[Any], source: Any, *, label: str | int | None, schema: Mapping[str, Schema]
+    rows: Rows,
+    ids: Sequence[Any],
+    source: Any,
+    *,
+    label: str | int | None,
+    schema: Mapping[str, Schema],
+    recorded: Recorded | None = None,
 ) -> Relabelled:
     """A data set with the labels of a list in place of its own.
 
@@ -649,11 +702,16 @@ def relabelled(
         source: As `read_list` takes it, with labels; an empty label corrects nothing.
         label: As in `Relabelled`.
         schema: The schemas of its columns, for class names.
+        recorded: As `read_list` takes it; when None, a list of another split than train is warned about.
 
     Raises:
         XaiError: The list has no labels, or one of them cannot stand in place of the first sample's.
     """
-    listed = read_list(source)
+    listed = read_list(source, recorded)
+    if recorded is None and listed.only is not None and listed.only[0] != Mode.TRAIN:
+        of = " ".join(filter(None, listed.only))
+        said = f"{listed.source} is about samples of {of}: Table(..., mode=..., ds_id=...) says which these rows are"
+        warnings.warn(said, stacklevel=4)
     if listed.labels is None:
         raise XaiError(
             f"{listed.source} has no labels", hint="a column label beside sample_id, as xai relabel apply writes"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.tables.lists import ChosenRows, chosen_rows, relabelled
+from xaicli.tables.lists import ChosenRows, Recorded, chosen_rows, relabelled
 from xaicli.tables.rows import ArrayRows, Rows, Unreadable, read_file, read_image_folder
 from xaicli.tables.schema import checked
 from xaicli.vocabulary import SAMPLE_ID
@@ -56,6 +56,9 @@ class Table:
             all}, or a CSV, Parquet or JSON-lines file with a column `sample_id`.
         label: Where a sample has its label, for `relabel`: the key of a dict (`label` when None), or the place in a
             tuple (the second of two when None).
+        mode: How the samples were recorded, for `select` and `relabel`: rows of their files that name another `mode`
+            are about other samples. All rows count when None.
+        ds_id: Likewise, by the column `ds_id`.
 
     Attributes:
         rows: The dataset.
@@ -79,6 +82,8 @@ class Table:
         relabel: Any = None,
         label: str | int | None = None,
         facts: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        mode: str | None = None,
+        ds_id: str | None = None,
     ) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise XaiError(
@@ -87,6 +92,9 @@ class Table:
             )
         if label is not None and relabel is None:
             raise UsageError("label says where labels are corrected, and there is no relabel", hint="leave it out")
+        if relabel is None and select is None and (mode is not None or ds_id is not None):
+            raise UsageError("mode and ds_id say which rows of select and relabel count", hint="leave them out")
+        recorded = None if mode is None and ds_id is None else Recorded(mode, ds_id)
         self.rows = dataset
         self._length = len(dataset)
         self._train: tuple[_Transform, ...] = ()
@@ -100,9 +108,9 @@ class Table:
         self.facts = self._valid_facts(facts)
         self._runs_with_facts: weakref.WeakSet[Any] = weakref.WeakSet()
         if relabel is not None:
-            self.rows = relabelled(self.rows, self._ids(), relabel, label=label, schema=self.schema)
+            self.rows = relabelled(self.rows, self._ids(), relabel, label=label, schema=self.schema, recorded=recorded)
         if select is not None:
-            self._choose(select)
+            self._choose(select, recorded)
             url = None  # the rows at that address are others
         self.url = url or self._memory_url(name)
         _known[self.url] = self
@@ -241,13 +249,13 @@ class Table:
         """The id of every row."""
         return range(len(self)) if self.sample_ids is None else self.sample_ids
 
-    def _choose(self, select: Any) -> None:
+    def _choose(self, select: Any, recorded: Recorded | None) -> None:
         """Keep the rows of a list.
 
         Raises:
             XaiError: It names none, or has weights beside those given.
         """
-        rows, weights = chosen_rows(select, self._ids())
+        rows, weights = chosen_rows(select, self._ids(), recorded)
         if weights is not None and self.weights is not None:
             raise XaiError("both the table and the list of select have weights", hint="leave weights out")
         if self.weights is not None:
