@@ -13,7 +13,7 @@ from xaicli.location import find_run
 from xaicli.results import Result
 
 if TYPE_CHECKING:
-    from xaicli.queries.samples import Ids
+    from xaicli.queries.listed import Ids
     from xaicli.queries.selection import Words
     from xaicli.reader import Reader
 

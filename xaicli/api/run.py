@@ -20,7 +20,7 @@ _OF_ROWS_ALONE = ("mode", "ds_id", "epoch", "epoch_frequency", "label_map", "whe
 
 if TYPE_CHECKING:
     from xaicli.answer import Answer
-    from xaicli.queries.samples import Ids
+    from xaicli.queries.listed import Ids
     from xaicli.queries.selection import Words
     from xaicli.reader import Reader
 

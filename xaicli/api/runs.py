@@ -17,7 +17,7 @@ from xaicli.results import Result
 from xaicli.store.objects import is_url, without_credentials
 
 if TYPE_CHECKING:
-    from xaicli.queries.samples import Ids
+    from xaicli.queries.listed import Ids
     from xaicli.queries.selection import Words
     from xaicli.reader import Reader
 

@@ -28,14 +28,14 @@ from xaicli.checks.verdicts import (
 from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.training import steps
 from xaicli.errors import DamagedFileError, UsageError, XaiError
+from xaicli.queries.listed import Listed, listed
 from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.runs import state_of
-from xaicli.queries.samples import parse_ids
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, open_reader
-from xaicli.tables.lists import columns_of_text, id_lines, read_columns, read_text
+from xaicli.tables.lists import columns_of_text, id_lines, ids_of_columns, is_of, read_columns, read_text
 from xaicli.vocabulary import (
     CORRECT,
     DS_ID,
@@ -247,13 +247,57 @@ def _rows(question: _Question) -> list[dict[str, Any]]:
                 _calibration_error(question) if rule.count is Count.ECE else (_count(question, rule.count), "")
             )
             return [_row(counted(rule, value, note=note))]
-        metric = CORRECT if rule.samples else rule.metric
+        if rule.samples:
+            return list(_of_list(question, rule.samples))
+        metric = rule.metric
         selection = question.select(question.reader, metric)
         return [*_of_pairs(question, selection, metric), *_gone(question, selection, metric)]
     except DamagedFileError:
         raise  # strict: nothing is said of files that are not what was written
     except XaiError as error:
         return [_row(not_asked(rule, error.message))]
+
+
+def _of_list(question: _Question, file: str) -> Iterator[dict[str, Any]]:
+    """The verdicts on listed samples: of each (mode, ds_id) that has some, and of those that are in none.
+
+    A list that says where each was recorded is about these rows: where nobody said which mode, about those it names.
+
+    Raises:
+        XaiError: The list cannot be read, or is about none of the rows asked for.
+    """
+    rule, reader = question.rule, question.reader
+    given, note = _listed(question, file)
+    if question.mode is None:
+        modes = dict.fromkeys(mode for places in given.places.values() for mode, _ in places)
+        if all(modes) and (there := [mode for mode in modes if mode in reader.modes()]):
+            question.mode = ",".join(there)
+    selection = question.select(reader, CORRECT)
+    question.warnings += given.not_in(selection.pairs)
+    frames = {pair: _samples(question, reader, selection, pair, CORRECT) for pair in selection.pairs}
+    known = {pair: set(frame[SAMPLE_ID]) for pair, (frame, _) in frames.items()}
+    none = next(iter(frames.values()))[0].clear()
+    own: dict[Pair, list[Any]] = {pair: [] for pair in frames}
+    lacking: list[Any] = []
+    for one, place in given.each():
+        pairs = [pair for pair in frames if is_of(place, pair)]
+        here = [pair for pair in pairs if one in known[pair]] or pairs[: len(pairs) == 1]
+        for pair in here:
+            own[pair].append(one)
+        if not here and (pairs or not any(is_of(place, pair) for pair in _every_pair(reader))):
+            lacking.append(one)
+    for pair, (frame, at) in frames.items():
+        if own[pair]:
+            verdict = none_wrong(rule, frame, own[pair], where=" ".join(filter(None, pair)), note=note)
+            yield {**_row(verdict), MODE: pair[0], DS_ID: pair[1], **at}
+            note = ""
+    if lacking:
+        where = " or ".join(" ".join(filter(None, pair)) for pair in frames)
+        yield _row(none_wrong(rule, none, lacking, where=where, note=note))
+
+
+def _every_pair(reader: Reader) -> list[Pair]:
+    return [(mode, ds_id) for mode in reader.modes() for ds_id in reader.ds_ids(mode)]
 
 
 def _of_pairs(question: _Question, selection: Selection, metric: str) -> Iterator[dict[str, Any]]:
@@ -318,9 +362,6 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
     rule, reader = question.rule, question.reader
     frame, place = _samples(question, reader, selection, pair, metric)
     told = {MODE: pair[0], DS_ID: pair[1], **place}
-    if rule.samples:
-        ids, note = _ids(question, rule.samples)
-        return [{**_row(none_wrong(rule, frame, ids, note=note)), **told}]
     names = LabelNames.of(reader, selection)
     base: pl.DataFrame | None = None
     remarks: list[str] = []
@@ -421,7 +462,7 @@ def _samples(
     if best is None:
         raise XaiError(f"no row of {' '.join(filter(None, pair))} is there to judge")
     _, frame, place = best
-    if metric == CORRECT and rule.samples:
+    if rule.samples:
         frame = frame.with_columns(pl.col(CORRECT).cast(pl.Boolean))
     return frame, place
 
@@ -446,8 +487,8 @@ def _values(labels: pl.Series) -> pl.Series:
     return (known.explode() if isinstance(known.dtype, pl.List) else known).drop_nulls().unique()
 
 
-def _ids(question: _Question, file: str) -> tuple[list[Any], str]:
-    """The ids of a file, and what is to be said of rows without one: one a line, or a list that `select` wrote.
+def _listed(question: _Question, file: str) -> tuple[Listed, str]:
+    """The samples of a file, and what is to be said of rows without an id: one a line, or a list that `select` wrote.
 
     A line of text that begins with `# ` is a remark, and where ids are numbers what follows `#` on any line is one.
     """
@@ -467,13 +508,15 @@ def _ids(question: _Question, file: str) -> tuple[list[Any], str]:
             columns = columns_of_text("\n".join(kept))
     if SAMPLE_ID not in columns:
         raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(columns)}")
-    given = columns[SAMPLE_ID]
-    ids = [str(one) for one in given if one is not None and (are_texts or str(one).strip())]
-    if not ids:
+    filled = [
+        place for place, one in enumerate(columns[SAMPLE_ID]) if one is not None and (are_texts or str(one).strip())
+    ]
+    if not filled:
         raise XaiError(f"{path} names no sample", hint="one sample id a line")
-    n = len(given) - len(ids)
+    n = len(columns[SAMPLE_ID]) - len(filled)
     note = "" if not n else f"{n:,} {'row' if n == 1 else 'rows'} of {file} without an id: not judged"
-    return parse_ids(question.reader, ids), note
+    rows = {name: [values[place] for place in filled] for name, values in columns.items()}
+    return listed(question.reader, ids_of_columns(rows)), note
 
 
 _LISTS = frozenset({".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjson"})

@@ -214,21 +214,26 @@ def not_asked(rule: Rule, reason: str, *, bound: str = "") -> Verdict:
     return Verdict(rule.name, "", Outcome.NOT_ASKED, None, bound, 0, reason=reason)
 
 
-def none_wrong(rule: Rule, frame: pl.DataFrame, ids: Sequence[Any], *, note: str = "") -> Verdict:
+def none_wrong(
+    rule: Rule, frame: pl.DataFrame, ids: Sequence[Any], *, where: str = "this run", note: str = ""
+) -> Verdict:
     """What a rule on listed samples finds: the wrong ones by id, and those that are not there, which cannot be right.
 
     Args:
         rule: The rule.
         frame: A row a sample with sample_id and correct.
         ids: The samples, of the kind the run has.
+        where: Where they are looked for, in words.
         note: What is to be said of the list besides.
     """
     wanted = list(dict.fromkeys(ids))
-    right = dict(frame.filter(pl.col(SAMPLE_ID).is_in(wanted)).select(SAMPLE_ID, CORRECT).iter_rows())
+    right: dict[Any, bool | None] = dict(
+        frame.filter(pl.col(SAMPLE_ID).is_in(wanted)).select(SAMPLE_ID, CORRECT).iter_rows()
+    )
     wrong = [i for i in wanted if i in right and right[i] is False]
     unknown = [i for i in wanted if right.get(i) is None]
     said = [
-        f"{word}: {_listed(some)}" for word, some in (("wrong", wrong), ("not judged in this run", unknown)) if some
+        f"{word}: {_listed(some)}" for word, some in (("wrong", wrong), (f"not judged in {where}", unknown)) if some
     ]
     failed, most = len(wrong) + len(unknown), rule.most or 0.0
     outcome = Outcome.FAILED if failed > most else Outcome.PASSED

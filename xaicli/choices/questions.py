@@ -27,8 +27,8 @@ from xaicli.dynamics.computed import LEFT_OUT, Statistics, compute
 from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
+from xaicli.queries.listed import Ids, listed, refuse_unknown
 from xaicli.queries.names import LabelNames
-from xaicli.queries.samples import Ids, parse_ids, refuse_unknown
 from xaicli.queries.selection import Pair, Selection, with_note_of_modes
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
@@ -87,8 +87,13 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
     # Nobody asked for the statistics that are missing; a rule that needs one says so itself.
     warnings = [warning for warning in found.warnings if LEFT_OUT not in warning]
     if wanted.ids is not None:
-        known = {item for frame in found.frames.values() for item in frame[SAMPLE_ID].to_list()}
-        refuse_unknown(reader, selection, parse_ids(reader, wanted.ids), known)
+        given, known = (
+            listed(reader, wanted.ids),
+            {pair: set(found.frames[pair][SAMPLE_ID]) for pair in selection.pairs},
+        )
+        warnings += given.not_in(selection.pairs)
+        given.refuse_absent(known)
+        refuse_unknown(reader, selection, given.within(selection.pairs), set().union(*known.values()))
     parts: list[pl.DataFrame] = []
     drawn: list[pl.DataFrame] = []
     extra: dict[str, list[dict[str, Any]]] = {"chosen": [], "mix": [], "left_out": []}
@@ -141,7 +146,7 @@ class _Pair:
         self.stale_left_out = int(frame["stale"].sum()) if wanted.complete_only else 0
         self.frame = frame.filter(~pl.col("stale")) if wanted.complete_only else frame
         if wanted.ids is not None:
-            self.frame = self.frame.filter(pl.col(SAMPLE_ID).is_in(parse_ids(reader, wanted.ids)))
+            self.frame = self.frame.filter(pl.col(SAMPLE_ID).is_in(listed(reader, wanted.ids).of(pair)))
         self._of_label: Groups | None = None
         self.groups = self._groups(selection.label_key) if self.choice.per_label else None
         self.by = self._groups(self.choice.by or selection.label_key) if self.choice.rule is Rule.BALANCED else None

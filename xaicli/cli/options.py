@@ -95,7 +95,7 @@ def read_ids(values: list[str] | None) -> list[str] | None:
 
 
 def ids_of_text(content: bytes | str, source: str) -> list[str]:
-    """The ids in a file: one a line, or the column `sample_id` of comma-separated values.
+    """The ids in a file: one a line, or the column `sample_id` of comma-separated values, with its mode and ds_id.
 
     Args:
         content: UTF-8, or UTF-16 as its byte order mark says.
@@ -104,7 +104,7 @@ def ids_of_text(content: bytes | str, source: str) -> list[str]:
     Raises:
         UsageError: It is no such text.
     """
-    from xaicli.tables.lists import columns_of_text, decoded
+    from xaicli.tables.lists import columns_of_text, decoded, ids_of_columns
 
     if isinstance(content, bytes):
         try:
@@ -113,7 +113,7 @@ def ids_of_text(content: bytes | str, source: str) -> list[str]:
             raise UsageError(f"--ids {source} is no UTF-8 text: {error.reason}", hint="one id a line") from error
         if "\0" in content:
             raise UsageError(f"--ids {source} is no text: it holds zero bytes", hint="one id a line, in UTF-8")
-    return [one for one in columns_of_text(content)[SAMPLE_ID] if one is not None]
+    return ids_of_columns(columns_of_text(content))
 
 
 def _ids_of_file(path: Path, source: str) -> list[str]:
@@ -125,13 +125,13 @@ def _ids_of_file(path: Path, source: str) -> list[str]:
     """
     if path.suffix.lower() not in (".parquet", ".pq", ".json", ".jsonl", ".ndjson"):
         return ids_of_text(path.read_bytes(), source)
-    from xaicli.tables.lists import read_columns
+    from xaicli.tables.lists import ids_of_columns, read_columns
 
     path.stat()
     columns = read_columns(path)
     if SAMPLE_ID not in columns:
         raise UsageError(f"--ids {source} has no column sample_id", hint=f"its columns: {', '.join(columns)}")
-    return [str(one) for one in columns[SAMPLE_ID] if one is not None]
+    return ids_of_columns(columns)
 
 
 def choices(enum: type[StrEnum]) -> str:

@@ -20,7 +20,7 @@ from xaicli.dynamics.suspects import suspicion
 from xaicli.errors import XaiError, unknown
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
-from xaicli.tables.lists import is_typed, read_columns
+from xaicli.tables.lists import is_typed, places_of, read_columns
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 from xaicli.words import Classes, Spelt, class_number, in_order_apart, taken_as_names
 
@@ -123,10 +123,10 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
         if warnings is not None:
             warnings += said
     whole = known.drop_nulls()
-    if MODE in frame.columns:
-        sets = frame[DS_ID] if DS_ID in frame.columns else pl.Series(DS_ID, [None] * frame.height, pl.String)
-        places = pl.DataFrame({MODE: frame[MODE], DS_ID: sets}).with_columns(pl.all().cast(pl.String).fill_null(""))
-        whole = pl.concat([known, places], how="horizontal").filter(pl.all_horizontal(pl.all().is_not_null()))
+    if {MODE, DS_ID} & set(frame.columns):
+        named = places_of(frame.to_dict(as_series=False))
+        places = pl.DataFrame(named, schema={MODE: pl.String, DS_ID: pl.String}, orient="row")
+        whole = pl.concat([known, places], how="horizontal").drop_nulls(known.columns)
     places_of_id = [name for name in (SAMPLE_ID, MODE, DS_ID) if name in whole.columns]
     single = whole.unique(places_of_id, keep="last", maintain_order=True)
     if warnings is not None:
@@ -170,9 +170,9 @@ def _of_place(truth: pl.DataFrame, pair: Pair) -> pl.DataFrame:
     if MODE not in truth.columns:
         return truth
     modes, sets = pl.col(MODE), pl.col(DS_ID)
-    own = truth.filter((modes == "") | ((modes == pair[0]) & (sets == pair[1])))
+    own = truth.filter(modes.is_in(["", pair[0]]) & (sets.is_null() | (sets == pair[1])))
     # A row that names the place stands before one that names none.
-    return own.sort(modes == "").unique(SAMPLE_ID, keep="first", maintain_order=True).drop(MODE, DS_ID)
+    return own.sort(modes == "", sets.is_null()).unique(SAMPLE_ID, keep="first", maintain_order=True).drop(MODE, DS_ID)
 
 
 def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tuple[pl.Series, list[str]]:

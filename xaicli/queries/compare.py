@@ -11,10 +11,10 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.labels import labels
+from xaicli.queries.listed import Ids, listed
 from xaicli.queries.names import label_text, named, names_of_labels
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
-from xaicli.queries.samples import Ids, parse_ids
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
 from xaicli.queries.selection import Pair, Selection, left_out_by, polars_only
 from xaicli.reader import Reader, Rows, Tally
@@ -133,9 +133,11 @@ def compare(
     found = shared(readers, **select)
     for selection in found.selections:
         polars_only(selection, "compare")
-    wanted = parse_ids(readers[0], ids)
+    given = listed(readers[0], ids)
+    said = given.not_in(found.pairs)
     rows: list[dict[str, Any]] = []
-    tally, known, others, n_stale = Tally(), set[Any](), list[str](), 0
+    tally, others, n_stale = Tally(), list[str](), 0
+    known: dict[Pair, set[Any]] = {}
     names = _names(readers, found.selections)
     for pair in found.pairs:
         ones = [replace(selection, pairs=(pair,), metrics=found.metrics) for selection in found.selections]
@@ -144,7 +146,8 @@ def compare(
             alone = [replace(one, metrics=(metric,)) for one in ones]
             rows += _metric_and_labels(readers, alone, pair, metric, names)
             table = _at_ends(readers, alone, pair, metric, sources, names)
-            known |= set(table.filter(pl.col(SAMPLE_ID).is_in(wanted))[SAMPLE_ID])
+            wanted = given.of(pair)
+            known.setdefault(pair, set()).update(table.filter(pl.col(SAMPLE_ID).is_in(wanted))[SAMPLE_ID])
             rows += _samples(table, len(readers), pair, metric, max, min, wanted)
             n_stale += table.filter(pl.any_horizontal(f"{STALE}{n}" for n in range(len(readers)))).height
             if found.selections[0].label_key == LABEL:
@@ -153,7 +156,9 @@ def compare(
                 others += _alone(table, readers, pair)
         for source in sources:
             source.count(tally)
-    if missing := [item for item in wanted if item not in known]:
+    given.refuse_absent(known)
+    every = set[Any]().union(*known.values())
+    if missing := [item for item in given.within(found.pairs) if item not in every]:
         where = ", ".join(reader.described for reader in readers)
         for reader, selection in zip(readers, found.selections, strict=True):
             limits = ", ".join(
@@ -179,7 +184,7 @@ def compare(
             "runs": [reader.layout.described for reader in readers],
             "max": max,
             "min": min,
-            "ids": [str(item) for item in wanted],
+            "ids": [str(item) for item in given.ids],
         },
         data=data,
         counts=Counts(
@@ -199,6 +204,7 @@ def compare(
                     *other_tasks(readers),
                     *found.left_out,
                     *others,
+                    *said,
                     *(w for one in found.selections for w in one.warnings),
                 ]
             )

@@ -2,113 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer, Counts
-from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown, whole_number
+from xaicli.errors import DamagedFileError, XaiError, whole_number
 from xaicli.queries.aligned import Aligned, NotAlignedError
+from xaicli.queries.listed import Ids, listed, refuse_unknown
 from xaicli.queries.rows import within_labels
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
-from xaicli.queries.selection import Catalogue, Pair, Selection, left_out_by
-from xaicli.reader import Place, Reader, Tally
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader, Tally
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Engine, Group
-from xaicli.words import split
-
-Ids = Iterable[Any] | str | int | None
-"""Sample ids in Python: one, several in whatever holds them, or a text with commas as typed."""
-
-_INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
-_NEAREST = 5
-_SHOWN = 12
-_COMPARED = 20_000
-"""Close matches among more text ids than this would take longer than the answer."""
-
-
-def parse_ids(source: Catalogue, given: Ids) -> list[Any]:
-    """The ids, each once, as the run's kind.
-
-    Args:
-        source: The run or table.
-        given: One id, any list, array, series or tensor of them, or a text with commas as on the command line.
-
-    Raises:
-        XaiError: An id that is no integer of 64 bits where the run's ids are.
-        UsageError: Truth values, which say which samples are meant by position.
-    """
-    where = source.described
-    items = list(dict.fromkeys(_listed(given)))
-    dtype = source.dtypes.get(SAMPLE_ID)
-    if dtype is None or not dtype.is_integer():
-        return [str(item) for item in items]
-    return list(dict.fromkeys(_integer(item, where) for item in items))
-
-
-def _listed(given: Ids) -> list[Any]:
-    """The items of whatever holds ids: numpy arrays and scalars, tensors, pandas and polars series, any iterable."""
-    if given is None:
-        return []
-    if isinstance(given, str):
-        return split(given)
-    for convert in ("to_list", "tolist"):
-        if hasattr(given, convert):
-            given = getattr(given, convert)()
-            break
-    items = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]
-    plain = [item.item() if hasattr(item, "item") else item for item in items]
-    if any(isinstance(item, bool) for item in plain):
-        raise UsageError("ids are truth values", hint="give the ids themselves, as in ids[mask]")
-    return plain
-
-
-def _integer(item: Any, where: str) -> int:
-    """An id of a run whose ids are integers."""
-    if not _INTEGER.fullmatch(text := str(item).strip()):
-        raise XaiError(f"no sample_id {str(item)!r} in {where}", hint="the run's ids are integers")
-    number = int(text.partition(".")[0])
-    if not -(1 << 63) <= number < 1 << 63:
-        raise XaiError(f"no sample_id {number} in {where}", hint="the run's ids are integers of at most 64 bits")
-    return number
-
-
-def refuse_unknown(reader: Reader, selection: Selection, wanted: Iterable[Any], known: set[Any]) -> None:
-    """Raise for listed ids that no selected row has: first for those that are nowhere, offering close ones.
-
-    Raises:
-        XaiError: There is such an id.
-    """
-    missing = [item for item in wanted if item not in known]
-    if not missing:
-        return
-    pair = selection.pairs[0]
-    last, limits = Place(*pair, selection.epochs[pair][-1]), left_out_by(reader, selection)
-    ids = reader.sample_ids() if limits else reader.frame(last, [SAMPLE_ID])[0][SAMPLE_ID]
-    there = [item for item in missing if item in set(ids)] if limits else []
-    if len(there) == len(missing):
-        stands = f"sample_id {missing[0]!r} is in {reader.described}, but in no row selected"
-        raise XaiError(stands, hint=f"left out by {limits}")
-    where = reader.described if limits else f"{reader.layout.described}, {' '.join(filter(None, pair))}"
-    absent = [item for item in missing if item not in there]
-    notes = [f"nor is there {_together(absent[1:])}"] if absent[1:] else []
-    notes += [f"{_together(there)} left out by {limits}"] if there else []
-    raise unknown("sample_id", absent[0], _near(ids, absent[0]), where=where, note="; ".join(notes))
-
-
-def _together(ids: Sequence[Any]) -> str:
-    return ", ".join(map(str, ids[:_SHOWN])) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
-
-
-def _near(ids: pl.Series, missing: Any) -> list[Any]:
-    if not ids.dtype.is_integer():
-        return ids.head(_COMPARED).sort().to_list()
-    distance = np.abs(ids.to_numpy().astype(np.float64) - float(missing))
-    return sorted(ids.gather(np.argsort(distance, kind="stable")[:_NEAREST]).to_list())
-
 
 LAST = "last"
 POINT = pl.Struct({"epoch": pl.Int32(), "pass": pl.Int16(), "step": pl.Int64(), "value": pl.Float64()})
@@ -152,17 +60,22 @@ def samples(
         UsageError: `max` or `min` is negative.
         XaiError: A listed id that the selected rows do not hold.
     """
-    wanted = parse_ids(reader, ids)
+    given = listed(reader, ids)
+    wanted = given.ids
     asked = Asked(max, min, wanted, complete_only, scores)
+    if left_out := given.not_in(selection.pairs):
+        selection = replace(selection, warnings=(*selection.warnings, *left_out))
     tally = Tally()
-    found = [_of_pair(reader, selection, pair, asked, tally) for pair in selection.pairs]
+    found = [_of_pair(reader, selection, pair, replace(asked, ids=given.of(pair)), tally) for pair in selection.pairs]
+    given.refuse_absent({pair: part.known | part.others for pair, part in zip(selection.pairs, found, strict=True)})
     known = {item for part in found for item in part.known}
-    elsewhere = [item for item in wanted if item not in known and any(item in part.others for part in found)]
+    meant = given.within(selection.pairs)
+    elsewhere = [item for item in meant if item not in known and any(item in part.others for part in found)]
     if elsewhere:
         raise XaiError(
             f"sample_id {elsewhere[0]!r} has none of the labels of --label-map", hint="leave --label-map out to see it"
         )
-    refuse_unknown(reader, selection, wanted, known)
+    refuse_unknown(reader, selection, meant, known)
     data = pl.concat([part.rows for part in found])
     n_stale = sum(part.n_stale for part in found)
     counts = reader.counts(tally, stale=n_stale)

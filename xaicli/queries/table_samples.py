@@ -14,9 +14,10 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.facts import with_facts
+from xaicli.queries.listed import Ids, listed
 from xaicli.queries.names import with_names
 from xaicli.queries.resolution import resolve
-from xaicli.queries.samples import LAST, Asked, Ids, answer, of_source, parse_ids
+from xaicli.queries.samples import LAST, Asked, answer, of_source
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection, Words, left_out_by, polars_only
 from xaicli.reader import Reader, Tally
@@ -110,12 +111,16 @@ def table_samples(
     rows, non_finite = finite(held.selected(selection), metrics)
     one = _reduced(rows, metrics, Reduce(reduce))
     said = _label_notes(one)
-    asked = Asked(max, min, parse_ids(held, ids), complete_only)
+    given = listed(held, ids)
+    asked = Asked(max, min, given.ids, complete_only)
+    said += given.not_in(selection.pairs)
     found = [
-        of_source(_TableRows(one, pair, selection, stat), selection, pair, asked, Tally()) for pair in selection.pairs
+        of_source(_TableRows(one, pair, selection, stat), selection, pair, replace(asked, ids=given.of(pair)), Tally())
+        for pair in selection.pairs
     ]
+    given.refuse_absent({pair: part.known for pair, part in zip(selection.pairs, found, strict=True)})
     known = {item for part in found for item in part.known}
-    if missing := [item for item in asked.ids if item not in known]:
+    if missing := [item for item in given.within(selection.pairs) if item not in known]:
         if missing[0] in held.every_id():
             limits = [left_out_by(held, selection), *(["--label-map"] if selection.label_map else [])]
             stands = f"sample_id {missing[0]!r} is in {held.described}, but in no row selected"

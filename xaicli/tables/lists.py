@@ -39,6 +39,11 @@ _TYPED = frozenset({".parquet", ".pq", ".json", ".jsonl", ".ndjson"})
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?", re.ASCII)
 
 
+RowPlace = tuple[str, str | None]
+"""Where a row of a list says that its sample was recorded: mode, or ""; ds_id, or None where it does not say."""
+ANYWHERE: RowPlace = ("", None)
+
+
 @dataclass(frozen=True)
 class SampleList:
     """Samples by id.
@@ -57,7 +62,7 @@ class SampleList:
     weights: tuple[Any, ...] | None = None
     labels: tuple[Any, ...] | None = None
     called: tuple[Any, ...] | None = None
-    only: tuple[str, str] | None = None
+    only: RowPlace | None = None
 
     def rows(self, ids: Sequence[Any]) -> dict[int, int]:
         """Where these samples are in a data set: {row: place in this list}, by row.
@@ -109,9 +114,10 @@ class Recorded:
     mode: str | None = None
     ds_id: str | None = None
 
-    def has(self, mode: str, ds_id: str) -> bool:
+    def has(self, place: RowPlace) -> bool:
         """Whether a row of a list may be about it: one that names nothing may."""
-        return not mode or (self.mode in (None, mode) and self.ds_id in (None, ds_id))
+        mode, ds_id = place
+        return (not mode or self.mode in (None, mode)) and (ds_id is None or self.ds_id in (None, ds_id))
 
 
 def read_list(source: Any, recorded: Recorded | None = None) -> SampleList:
@@ -165,16 +171,49 @@ def read_list(source: Any, recorded: Recorded | None = None) -> SampleList:
     return SampleList(name, listed, weights, labels, called if is_ours else None, only)
 
 
-def places_of(columns: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
-    """The (mode, ds_id) that each row of a list of samples names; "" of what it does not name."""
+def is_of(place: RowPlace, pair: tuple[str, str]) -> bool:
+    """Whether a row of a list may be about a (mode, ds_id)."""
+    return place[0] in ("", pair[0]) and place[1] in (None, pair[1])
+
+
+def places_of(columns: Mapping[str, Sequence[Any]]) -> list[RowPlace]:
+    """What each row of a list of samples names; where it has a mode, an empty data set is the one without a name."""
     n = len(columns[SAMPLE_ID])
     modes, sets = (columns.get(key) or [None] * n for key in (MODE, DS_ID))
-    return [(str(mode or "").strip(), str(ds_id or "")) for mode, ds_id in zip(modes, sets, strict=True)]
+    named = ((str(mode or "").strip(), str(ds_id or "")) for mode, ds_id in zip(modes, sets, strict=True))
+    return [(mode, ds_id if ds_id or (mode and DS_ID in columns) else None) for mode, ds_id in named]
+
+
+class PlacedId(str):
+    """An id of a file that says where the sample was recorded.
+
+    Attributes:
+        place: What the file says.
+    """
+
+    __slots__ = ("place",)
+
+    place: RowPlace
+
+    @classmethod
+    def of(cls, text: str, place: RowPlace) -> str:
+        """The id, with its place where there is one."""
+        if place == ANYWHERE:
+            return text
+        made = cls(text)
+        made.place = place
+        return made
+
+
+def ids_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """The ids of a list, of rows that have one; each a `PlacedId` where the columns mode or ds_id say where it is."""
+    rows = zip(columns[SAMPLE_ID], places_of(columns), strict=True)
+    return [PlacedId.of(str(one), place) for one, place in rows if one is not None]
 
 
 def _rows_of(name: str, columns: Mapping[str, Sequence[Any]], recorded: Recorded) -> Mapping[str, Sequence[Any]]:
     """The rows of a list that are about a data set; the others are counted."""
-    own = [place for place, one in enumerate(places_of(columns)) if recorded.has(*one)]
+    own = [place for place, one in enumerate(places_of(columns)) if recorded.has(one)]
     if not own and columns[SAMPLE_ID]:
         of = " ".join(one for one in (recorded.mode, recorded.ds_id) if one)
         raise XaiError(f"no row of {name} is about samples of {of}", hint="its mode and ds_id say which each is about")
@@ -195,7 +234,7 @@ def _refuse_shared_ids(name: str, columns: Mapping[str, Sequence[Any]], ids: Seq
     Raises:
         XaiError: It does.
     """
-    places: dict[str, tuple[str, str]] = {}
+    places: dict[str, RowPlace] = {}
     for sample_id, place in zip(ids, places_of(columns), strict=True):
         before = places.setdefault(str(_plain(sample_id)), place)
         if before != place:
