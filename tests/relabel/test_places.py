@@ -302,3 +302,10 @@ def test_a_class_that_nothing_has_is_still_unknown(tmp_path: Path) -> None:
     file.write_text("sample_id,label\n0,4\n1,5\n", encoding="utf-8")
     assert told(run, file) == [("train", "", 0, 4, True)]
     assert left_out(run, file) == {"a label that the run does not know": 1}
+
+
+def test_blank_rows_of_a_spreadsheet_are_none(run: xaicli.RunReader, tmp_path: Path) -> None:
+    path = tmp_path / "excel.csv"
+    path.write_text("sample_id,label,mode\n3,cow,train\n,,\n,,\n", encoding="utf-8")
+    assert told(run, path) == [("train", "", 3, 2, True)]
+    assert left_out(run, path) == {}

@@ -368,6 +368,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     if column is None or column not in names:
         raise XaiError(f"{path} has no column {column or LABEL}", hint=f"--field NAME; its columns: {', '.join(names)}")
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = [row for row in rows if any(value is not None for value in row.values())]  # a spreadsheet's blank rows
     # What labelling tools and the table of `relabel export` show to people is what classes are called.
     are_names = is_studio or {"recorded_label", "suggested_label"} <= columns.keys() or is_typed(path)
     marks = []
