@@ -459,6 +459,20 @@ def test_truth_values_are_spelled_as_in_sql(tmp_path):
         assert not re.search(r"\b(True|False|yes)\b", page.split("## How this was made")[0])
 
 
+def test_matthews_coefficient_of_a_group_of_one_label_is_undefined_and_not_0(tmp_path):
+    label = np.arange(90) % 3
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(np.arange(90), site=[f"s{k}" for k in label], night=(np.arange(90) % 2 == 0).tolist())
+        run.log_samples(sample_id=np.arange(90), label=label, prediction=label, mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    by = opened.confusion(by="site").markdown()
+    rows = [line.split("|") for line in by.splitlines() if re.match(r"\| s\d +\| +30 ", line)]
+    assert [[cell.strip() for cell in row[-4:-1]] for row in rows] == [["1", "–", "mcc"]] * 3
+    assert [row["undefined"] for row in opened.confusion(by="site").answer.extra["by"]] == [["mcc"]] * 3
+    assert "By night" in (night := opened.confusion(by="night").markdown())
+    assert "undefined" not in night.split("By night")[1].split("## How this was made")[0]
+
+
 @pytest.mark.parametrize("by", ["label", "prediction", "probs"])
 def test_sets_are_no_groups(tmp_path, capsys, by):
     with xaicli.Run(tmp_path / "run", keep_probs=True, task="multilabel" if by != "probs" else None) as run:

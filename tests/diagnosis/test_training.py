@@ -648,6 +648,22 @@ def test_scalars_that_are_not_finite_are_told_where_the_loss_stays_finite(tmp_pa
     assert said in " ".join(capsys.readouterr().out.split())
 
 
+def test_scalars_of_epochs_that_are_not_asked_about_are_not_named(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(100):
+            run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="train", epoch=1 + step // 20, step=step)
+        run.log({"step": 90, "epoch": 5, "grad_norm": math.nan})
+        run.log({"step": 91, "scale": math.inf})
+    opened = xaicli.open_run(tmp_path / "run")
+    keys = {
+        asked: [row["key"] for row in opened.steps(epoch=asked).answer.extra["non_finite_scalars"]]
+        for asked in ("3", "4-5", "5")
+    }
+    assert keys == {"3": [], "4-5": ["grad_norm", "scale"], "5": ["grad_norm", "scale"]}
+    assert "ot finite" not in opened.steps(epoch="3").report.sentence
+    assert "grad_norm at step 90" in opened.steps().report.sentence
+
+
 def test_a_scalar_that_stands_beside_other_batches_says_beside_which_it_does_not(tmp_path, capsys):
     with xaicli.Run(tmp_path / "run") as run:
         for epoch in range(1, 5):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class ScalarsBeside:
         offsets: Of each key that can stand beside the batches, what to add to the steps of each epoch.
         apart: Keys that cannot, each with the reason.
         each_attempt: Whether several attempts may have logged one moment.
+        moments: The epoch and step of every batch that was logged.
     """
 
     rows: pl.DataFrame
@@ -46,6 +47,7 @@ class ScalarsBeside:
     offsets: Mapping[str, Mapping[int, int]]
     apart: Mapping[str, str]
     each_attempt: bool
+    moments: pl.DataFrame
 
     @classmethod
     def of(cls, reader: Reader, pair: Pair, moments: pl.DataFrame) -> ScalarsBeside:
@@ -70,7 +72,7 @@ class ScalarsBeside:
                 offsets[str(key)] = counted_on(pl.concat([moments, own.select(EPOCH, STEP)]))
             else:
                 offsets[str(key)] = {}
-        return cls(rows, of_epochs, offsets, apart, reader.which_attempts is Attempts.ALL)
+        return cls(rows, of_epochs, offsets, apart, reader.which_attempts is Attempts.ALL, moments)
 
     def at(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Each scalar at a batch, or the last before it, and its median over the steps around.
@@ -98,16 +100,26 @@ class ScalarsBeside:
             found.append({KEY: key, EPOCH: batch[EPOCH], STEP: None, VALUE: own[VALUE][-1], "usual": None})
         return found
 
-    def non_finite(self, around: int | None = None) -> list[dict[str, Any]]:
+    def non_finite(self, around: int | None = None, left_out: Collection[int] = ()) -> list[dict[str, Any]]:
         """Where each scalar was NaN or infinite, of the steps within 50 of one or of all: first, last and how often.
 
         Of all, one that was logged at an epoch alone is among them; its steps are null.
+
+        Args:
+            around: The step; None for all.
+            left_out: Epochs that are not asked about. The epoch of a scalar that was logged at a step alone is that of
+                the batch there, where the steps of the batches do not start again with the epochs.
 
         Returns:
             key, epoch and step (the first time), n (values that are not finite), last_epoch and last_step.
         """
         of_epochs = self.of_epochs.with_columns(pl.lit(None, pl.Int64).alias(STEP))
         odd = pl.concat([self.rows, of_epochs]).filter(~pl.col(VALUE).is_finite())
+        if left_out:
+            steps = self.moments if not start_again(self.moments) else self.moments.clear()
+            known = dict(zip(steps[STEP], steps[EPOCH], strict=True))
+            epoch = pl.coalesce(EPOCH, pl.col(STEP).replace_strict(known, default=None, return_dtype=pl.Int64))
+            odd = odd.filter(~epoch.is_in(list(left_out)).fill_null(False))
         if around is not None:
             odd = odd.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
         return (

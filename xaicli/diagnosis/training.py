@@ -142,11 +142,12 @@ def steps(
             _add_histories(reader, selection, pair, [row for _, row in told])
         warnings += contents.scalars.warnings(_apart(reader, pair))
         extra["returning"] += [{**origin, **row} for row in contents.returning().iter_rows(named=True)]
+        left_out = set(reader.epochs(*pair)) - set(selection.epochs[pair])
         if around is not None:
             logged = logged.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
         missing = gaps(logged).sort("missing", EPOCH, "after", descending=[True, False, False])
         extra["gaps"] += [{**origin, **row} for row in missing.iter_rows(named=True)]
-        extra["non_finite_scalars"] += [{**origin, **row} for row in contents.scalars.non_finite(around)]
+        extra["non_finite_scalars"] += [{**origin, **row} for row in contents.scalars.non_finite(around, left_out)]
     if not sum(part.height for part in parts):
         raise _nothing(reader, selection)
     return Answer(

@@ -542,6 +542,7 @@ def _value(row: Mapping[str, Any]) -> str:
 
 def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iterator[Block]:
     """The figures of each value of a column, and a matrix each."""
+    undefined = any(row["undefined"] for row in groups)
     rows = tuple(
         (
             _value(row),
@@ -549,7 +550,8 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
             percent(row["accuracy"]),
             f"{percent(row['accuracy_interval'][0])} to {percent(row['accuracy_interval'][1])}",
             row["macro_f1"],
-            row["mcc"],
+            None if "mcc" in row["undefined"] else row["mcc"],
+            *(["mcc" if "mcc" in row["undefined"] else ""] if undefined else []),
         )
         for row in sorted(groups, key=lambda row: (row["accuracy"], str(row["value"])))
     )
@@ -558,6 +560,7 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
         Column("95 % interval"),
         Column("macro F1", Cell.NUMBER),
         Column("MCC", Cell.NUMBER),
+        *([Column("undefined: one label or one prediction")] if undefined else []),
     )
     name = str(groups[0]["column"])
     columns = (Column(name), Column("samples", Cell.INTEGER), *titles)
