@@ -57,6 +57,35 @@ def rows(run: Path, mode: str) -> pl.DataFrame:
     return pl.read_parquet(run / "data").filter(pl.col("mode") == mode)
 
 
+def test_evaluations_after_a_resume_within_an_epoch_come_behind_those_before_it(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Stop(transformers.TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if trainer.state.global_step == 5 and not checkpoint:
+                raise RuntimeError("stopped")
+
+    for checkpoint in (None, str(tmp_path / "out" / "checkpoint-4")):
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path / "out"), num_train_epochs=1, per_device_train_batch_size=2, use_cpu=True,
+            per_device_eval_batch_size=8, eval_strategy="steps", eval_steps=2, save_steps=4, report_to=[],
+            disable_tqdm=True, remove_unused_columns=False,
+        )  # fmt: skip
+        callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+        trainer = transformers.Trainer(
+            model=tiny(), args=arguments, train_dataset=DATA, eval_dataset=DATA[:8], callbacks=[callback, Stop()]
+        )
+        if checkpoint is None:
+            with pytest.raises(RuntimeError, match="stopped"):
+                trainer.train()
+            callback.run.close()
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
+    found = xaicli.open_run(tmp_path / "run").scan(mode="eval").collect()
+    places = found.group_by("epoch", "pass", "step").len().sort("step")
+    assert places.rows() == [(1, number, 2 * number + 2, 8) for number in range(4)]
+
+
 def test_samples_tables_checkpoint_and_inputs_are_recorded(tmp_path: Path) -> None:
     from xaicli.integrations.transformers import XaiCallback
 
