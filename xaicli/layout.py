@@ -217,6 +217,23 @@ class RunLayout:
         """The folder of one metrics table: its name URL-encoded, so that any text will do."""
         return self.tables / quote(name, safe="").replace(".", "%2E")
 
+    def table_folders(self) -> list[Path]:
+        """The folders of the metrics tables, in order; none where they may not be listed."""
+        try:
+            return sorted(path for path in self.tables.iterdir() if path.is_dir())
+        except OSError:
+            return []
+
+    def closed_folders(self) -> list[Path]:
+        """The folders that may not be listed, but for those below `data/`, which are told with their files."""
+        closed: list[Path] = []
+        beside = (self.attempts, self.scalars, self.facts, self.media, self.inputs, self.checkpoints, self.state)
+        for folder in (*beside, self.wal):
+            _entries(folder, closed)
+        for table in _folders(self.tables, "", closed):
+            _entries(table, closed)
+        return closed
+
     def is_run(self) -> bool:
         """Whether the folder holds a run."""
         return self.manifest.is_file()

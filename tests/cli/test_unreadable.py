@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import xaicli
 from xaicli.cli import main
 
 
@@ -94,3 +95,27 @@ def asked(capsys: pytest.CaptureFixture[str], question: str, run: Path) -> dict[
     main([question, str(run), "--json"])
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
+
+
+@pytest.mark.parametrize("name", ["scalars", "facts", "attempts", "tables", "tables/t", "media", "state", "wal"])
+def test_a_folder_beside_the_data_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run = tmp_path / "run"
+    with xaicli.Run(run) as recorded:
+        recorded.log_facts([1, 2], camera=["front", "rear"])
+        recorded.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1, step=1)
+        recorded.log({"epoch": 1, "lr": 0.1})
+    for folder in ("tables/t", "media", "wal"):
+        (run / folder).mkdir(parents=True, exist_ok=True)
+    known = sorted(path.relative_to(run).as_posix() for path in (run / name).glob("*.parquet")) or [name]
+    refuse(monkeypatch, run / name)
+    for question in ("samples", "info"):
+        assert asked(capsys, question, run)["counts"]["damaged"] == known, question
+    assert asked(capsys, "doctor", run)["rows"][-1]["path"] == name
+    assert main(["scalars", str(run)]) == (1 if name == "scalars" else 0)
+    said = capsys.readouterr().err
+    assert (f"no scalars that can be read: left out {known[0]}" in said) == (name == "scalars")
+    assert "run.log(" not in said
+    main(["samples", str(run), "--where", "camera = 'front'"])
+    assert ("facts are left out, see xai doctor" in capsys.readouterr().err) == (name == "facts")

@@ -19,6 +19,7 @@ from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.maintenance.doctor import examine
+from xaicli.wal.records import scalar_table
 
 ROWS = [
     {"sample_id": i, "epoch": epoch, "label": i % 3, "loss": i / epoch, "correct": i % 2 == 0}
@@ -221,3 +222,48 @@ def test_a_stranger_among_scalars_tables_and_pictures(tmp_path: Path, stranger: 
     assert f"tables/boxes/{name}" in (reader.info().answer.counts.damaged or ())
     assert "iou" in reader.samples(table="boxes", metric="iou").html()
     assert reader.samples().html()
+
+
+def recorded_beside(root: Path) -> RunReader:
+    with xaicli.Run(root) as run:
+        run.log_facts([1, 2], camera=["front", "rear"])
+        run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1, step=1)
+        run.log({"epoch": 1, "step": 1, "lr": 0.5})
+    return xaicli.open_run(root)
+
+
+_OTHERS = {
+    "facts": pa.table({"sample_id": pa.array([1, 2], pa.int64()), "camera": ["other", "other"]}),
+    "scalars": scalar_table([("lr", "train", "", 1, 1, "step", 9.0, 0, 0)]),
+}
+"""Sound files with the columns that a folder's own have."""
+
+
+@pytest.mark.parametrize("name", ["backup.parquet", "part-a000000-r0000-00000091.parquet"])
+@pytest.mark.parametrize("folder", _OTHERS)
+def test_a_stranger_among_facts_and_scalars_is_named(tmp_path: Path, folder: str, name: str) -> None:
+    root = tmp_path / "run"
+    recorded_beside(root)
+    pq.write_table(_OTHERS[folder], root / folder / name)
+    run = xaicli.open_run(root)
+    of_facts = run.query("SELECT camera FROM facts ORDER BY sample_id")
+    of_scalars = run.query("SELECT value FROM scalars")
+    assert (of_facts.data["camera"].to_list(), of_scalars.data["value"].to_list()) == (["front", "rear"], [0.5])
+    named = of_facts if folder == "facts" else of_scalars
+    assert named.answer.counts.damaged == (f"{folder}/{name}",)
+    assert [(f.path, f.complaint) for f in examine(RunLayout(root)).findings] == [(f"{folder}/{name}", "foreign")]
+
+
+@pytest.mark.parametrize("lost", [["facts", "scalars"], ["facts"]])
+def test_facts_and_scalars_whose_record_was_lost_are_the_runs(tmp_path: Path, lost: list[str]) -> None:
+    root = tmp_path / "run"
+    recorded_beside(root)
+    (records,) = (root / "attempts").glob("*.files")
+    kept = [line for line in records.read_text().splitlines(True) if not any(f'"{name}/' in line for name in lost)]
+    records.write_text("".join(kept))
+    with xaicli.Run(root) as run:  # another file of facts, which is recorded
+        run.log_facts([2], camera=["side"])
+    answer = xaicli.open_run(root).query("SELECT camera FROM facts ORDER BY sample_id").answer
+    assert (answer.data["camera"].to_list(), answer.counts.damaged) == (["front", "side"], ())
+    assert xaicli.open_run(root).query("SELECT value FROM scalars").data["value"].to_list() == [0.5]
+    assert examine(RunLayout(root)).findings == ()

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import xaicli
-from xaicli.layout import RunLayout
+from xaicli.layout import PartName, RunLayout
 from xaicli.reader import open_reader
+from xaicli.wal.rows import records_metadata
 
 
 def facts_of(folder: Path) -> dict[object, dict[str, object]]:
@@ -165,7 +166,10 @@ def test_a_fact_that_cannot_be_read_takes_no_other(tmp_path: Path) -> None:
     [path] = (tmp_path / "run" / "facts").glob("*.parquet")
     table = pa.table({"sample_id": [1, 2], "camera": ["left", "right"], "raw": [b"\xff\xfe", None]})
     other = path.with_name(path.name.replace("000000", "000001", 1))
-    pq.write_table(table, other)
+    part = PartName.parse(other.name)
+    assert part is not None
+    run_id = RunLayout(tmp_path / "run").read_manifest().run_id
+    pq.write_table(table.replace_schema_metadata(records_metadata(run_id, part)), other)
     found = facts_of(tmp_path / "run")
     assert [found[i]["camera"] for i in (1, 2, 3)] == ["left", "right", "top"]
     assert found[3]["raw"] == "text"

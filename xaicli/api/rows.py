@@ -51,8 +51,8 @@ def refuse_objects_alone(reader: Reader) -> None:
             hint=f"of the objects in its table {tables[0]}: xai findings, xai errors, xai track-report; "
             "of its pictures: xai samples --table metrics --metric fp",
         )
-    names = sorted(unquote(path.name) for path in reader.layout.tables.iterdir() if path.is_dir())
-    if names and not reader.drops and reader.where is None:
+    names = sorted(unquote(path.name) for path in reader.layout.table_folders())
+    if names and not reader.drops and not reader.damaged and reader.where is None:
         raise XaiError(
             f"{reader.layout.described} holds no rows of samples: this is answered of them alone",
             hint=f"of its tables ({', '.join(names)}): xai samples --table {names[0]}, xai query, xai export",

@@ -18,7 +18,7 @@ from xaicli.files import for_arrow, move
 from xaicli.layout import PartName, RunLayout, decode_ds_id, decode_epoch
 from xaicli.parquet import FileRecord
 from xaicli.reader.footers import Footer
-from xaicli.reader.pieces import foreign_files
+from xaicli.reader.pieces import foreign_files, foreign_records
 from xaicli.state.folder import faults
 from xaicli.wal import Snapshot, take_snapshot
 from xaicli.wal.records import journal_files, read_journal
@@ -90,9 +90,13 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     """
     layout.read_manifest()
     records = parquet.read_records(layout)
-    others = foreign_files(layout, records, layout.read_manifest().run_id)
+    run_id = layout.read_manifest().run_id
+    others = {*foreign_files(layout, records, run_id)}
+    for folder in (layout.scalars, layout.facts, layout.media):
+        others |= foreign_records(layout, folder, records, run_id)
     closed: list[Path] = []
     snapshot = take_snapshot(layout, others, closed)
+    closed += layout.closed_folders()
     counted = {file.path for file in snapshot.files}
     findings: list[Finding] = []
     files = rows = size = unrecorded = 0
@@ -125,8 +129,9 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
 
 def _states(layout: RunLayout) -> Iterator[Finding]:
     """Saved states, summary and graphs that are not what was written; nothing moves them, since others lie beside."""
-    for path, reason in faults(layout.state):
-        yield Finding(_name(layout, path), Complaint.DAMAGED, reason)
+    with contextlib.suppress(PermissionError):  # a folder that may not be listed is named as such
+        for path, reason in faults(layout.state):
+            yield Finding(_name(layout, path), Complaint.DAMAGED, reason)
 
 
 class _ForeignError(XaiError):

@@ -246,5 +246,4 @@ def _at(frame: pl.DataFrame, epoch: int | None, split: str | None) -> pl.DataFra
 def _tables(reader: Reader) -> list[str]:
     from urllib.parse import unquote
 
-    folder = reader.layout.tables
-    return sorted(unquote(path.name) for path in folder.iterdir()) if folder.is_dir() else []
+    return sorted(unquote(path.name) for path in reader.layout.table_folders())

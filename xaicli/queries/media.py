@@ -65,8 +65,8 @@ def _logged(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, st
     if not wanted or not folder.is_dir():
         return found, warnings
     # Part names sort by attempt, rank and sequence: what was logged later comes later.
-    for path in sorted(folder.glob("*.parquet")):
-        name = f"{folder.name}/{path.name}"
+    for file in reader.record_files(folder):
+        path, name = file.path, f"{folder.name}/{file.path.name}"
         try:
             rows = _rows(reader, path, wanted, reader.records.get(name))
         except DamagedFileError as error:

@@ -12,7 +12,6 @@ import polars as pl
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
-from xaicli.layout import DataFile, PartName, without_superseded
 from xaicli.reader import Reader, TakeBack
 from xaicli.reader.pieces import foreign, relative
 from xaicli.summary import Summary, ValWithError
@@ -225,7 +224,7 @@ def _rows(reader: Reader) -> pl.DataFrame:
         frames = []
         live = _journalled(reader)  # before the files: what becomes one meanwhile is seen twice, and counts once
         try:
-            for file in _files(reader):
+            for file in reader.record_files(reader.layout.scalars):
                 path = relative(reader.layout, file)
                 try:
                     table = parquet.read(file.path, list(SCHEMA), None, reader.records.get(path), reader.contents)
@@ -254,12 +253,6 @@ def _journalled(reader: Reader) -> pl.DataFrame:
         name = path.relative_to(reader.layout.root).as_posix()
         reader.note(DamagedFileError(f"{name} is damaged", hint="see: xai doctor"), name)
     return pl.concat([pl.DataFrame(schema=SCHEMA), *(pl.DataFrame(pl.from_arrow(table)) for table in tables)])
-
-
-def _files(reader: Reader) -> list[DataFile]:
-    folder = reader.layout.scalars
-    named = {path: part for path in sorted(folder.glob("*.parquet")) if (part := PartName.parse(path.name))}
-    return without_superseded(DataFile("", "", 0, part, path) for path, part in named.items())
 
 
 _LINE = re.compile(r"\s*FastEstimator-(Train|Eval|Test):\s*(.*)")

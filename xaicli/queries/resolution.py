@@ -31,6 +31,7 @@ from xaicli.words import in_order_apart, quoted, ranges, split_pair, split_raw
 
 _ALL = "all"
 _NO_GROUPS = frozenset({SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK, PROBS, "pass"})
+_NAMED = 3
 _RANGE = re.compile(r"(-?\d+)-(-?\d+)")
 
 
@@ -195,6 +196,10 @@ def _modes(source: Catalogue, given: list[str] | None, warnings: list[str]) -> l
     if not known and source.drops:
         reasons = "; ".join(f"{n:,}: {reason}" for reason, n in source.drops.items())
         raise XaiError(f"{where} holds no samples: {sum(source.drops.values()):,} rows were not recorded", hint=reasons)
+    if not known and source.damaged:
+        left_out = ", ".join(source.damaged[:_NAMED])
+        more = f" and {len(source.damaged) - _NAMED:,} more" if len(source.damaged) > _NAMED else ""
+        raise XaiError(f"{where} holds no samples that can be read: left out {left_out}{more}", hint="see: xai doctor")
     if not known and source.where:
         raise XaiError(f"{where} has no row that meets --where {source.where.text!r}", hint="leave --where out")
     if not known:

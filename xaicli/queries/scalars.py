@@ -119,6 +119,11 @@ _LOG_SUFFIX = ".txt"
 _OF = "of epoch"
 
 
+_FOLDERS = ("scalars", "state", "wal", "attempts")
+"""Where scalars lie, and what they are judged by."""
+_NAMED = 3
+
+
 def scalars(
     runs: Sequence[str | os.PathLike[str] | RunLayout],
     *,
@@ -168,6 +173,10 @@ def scalars(
             frames[str(place)] = _of_log(place, left_out)
     rows = pl.concat(frames.values())
     where = ", ".join(frames)
+    if not rows.height and damaged:
+        raise XaiError(
+            f"{where} has no scalars that can be read: left out {', '.join(damaged[:_NAMED])}", hint="see: xai doctor"
+        )
     if not rows.height:
         raise XaiError(f"{where} has no scalars", hint="log some with run.log({...}) or run.state.write_summary(...)")
     rows = _only(rows, KEY, key, "scalar", where, patterns=True)
@@ -269,7 +278,7 @@ def _of_run(layout: RunLayout, strict: bool, attempts: str, damaged: list[str], 
     of_this = LeftOut()
     frame = run_frame(reader, of_this)
     left_out.add(of_this)
-    damaged += [file for file in reader.damaged if file.startswith("scalars/") or file.endswith(".scalars")]
+    damaged += [file for file in reader.damaged if file.partition("/")[0] in _FOLDERS]
     return frame
 
 

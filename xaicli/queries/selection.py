@@ -80,6 +80,11 @@ class Catalogue(Protocol):
         ...
 
     @property
+    def damaged(self) -> Sequence[str]:
+        """The files left out so far."""
+        ...
+
+    @property
     def drops(self) -> Mapping[str, int]:
         """Rows the recorder could not store, by reason."""
         ...

@@ -44,6 +44,7 @@ _STARS = re.compile(r"\b(?:select|distinct|all)\s+\*|,\s*\*", re.IGNORECASE)
 """Stars that stand for all columns."""
 _BESIDE = re.compile(r"[(),<>=]|\b(?:select|from|where|and|or|group|having|order|limit|on|union)\b", re.IGNORECASE)
 _LITERALS = re.compile(r"(?<![\w.])\d+(?![\w.])")
+_SHOWN = 3
 _OF_INT64, _OF_DECIMAL = 63, 126
 _NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 
@@ -66,16 +67,16 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         raise UsageError(f"only queries can be run: {sql.strip()[:60]!r}", hint="start with SELECT or WITH")
     other_scalars = LeftOut()
     tables = sql_tables(reader, other_scalars)
-    warnings, counts = reader.warnings, reader.counts()
+    warnings = reader.warnings
     if engine == Engine.POLARS:
-        data, said = _by_polars(tables, sql)
+        data, said = _by_polars(reader, tables, sql)
         warnings = (*warnings, *said)
     elif engine == Engine.DUCKDB:
         called = _Called.of(tables, sql)
         data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.warnings)
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
-    warnings = (*warnings, *_extremes(tables, sql))
+    warnings, counts = (*warnings, *_extremes(tables, sql)), reader.counts()
     named = {name.lower() for name in _named_in(sql)}
     if SCALARS in named:
         warnings = (*warnings, *other_scalars.warnings())
@@ -165,8 +166,7 @@ def _case(column: str, reader: Reader) -> str:
 
 def metrics_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
     """The metrics tables of a run under their names, lazily; those without rows are left out."""
-    folders = sorted(reader.layout.tables.iterdir()) if reader.layout.tables.is_dir() else []
-    found = {unquote(folder.name): scan_folder(reader, folder) for folder in folders}
+    found = {unquote(folder.name): scan_folder(reader, folder) for folder in reader.layout.table_folders()}
     return {name: lazy for name, lazy in found.items() if lazy is not None}
 
 
@@ -187,7 +187,7 @@ def all_places(reader: Reader) -> list[Place]:
     ]
 
 
-def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> tuple[pl.DataFrame, list[str]]:
+def _by_polars(reader: Reader, tables: dict[str, pl.LazyFrame], sql: str) -> tuple[pl.DataFrame, list[str]]:
     """The rows, and what to know of them.
 
     Whole numbers of 64 bits that outgrow them begin again below zero, silently; so where they might, those of 128 bits
@@ -208,7 +208,7 @@ def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> tuple[pl.DataFrame,
     try:
         return _in_polars(tables, sql), said
     except pl.exceptions.PolarsError as error:
-        raise _refused(error, tables) from error
+        raise _refused(error, tables, reader.damaged) from error
 
 
 def _in_polars(tables: Mapping[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
@@ -335,7 +335,7 @@ def _by_duckdb(reader: Reader, tables: dict[str, pl.LazyFrame], called: _Called,
                 raise
             return _in_duckdb(duckdb, reader, tables, called, sql, in_memory=True)
     except duckdb.Error as error:
-        raise _refused(error, tables) from error
+        raise _refused(error, tables, reader.damaged) from error
 
 
 def _in_duckdb(
@@ -425,6 +425,8 @@ def _apart(names: Sequence[str], key: Callable[[str], str] = str) -> Iterator[st
         yield called
 
 
-def _refused(error: Exception, tables: dict[str, pl.LazyFrame]) -> UsageError:
+def _refused(error: Exception, tables: dict[str, pl.LazyFrame], damaged: Sequence[str]) -> UsageError:
     known = "; ".join(f"{name}({', '.join(lazy.collect_schema().names())})" for name, lazy in tables.items())
-    return UsageError(f"the query cannot be run: {str(error).strip().splitlines()[0]}", hint=f"tables: {known}")
+    left_out = f"; left out, see xai doctor: {', '.join(damaged[:_SHOWN])}" if damaged else ""
+    said = str(error).strip().splitlines()[0]
+    return UsageError(f"the query cannot be run: {said}", hint=f"tables: {known}{left_out}")

@@ -158,6 +158,7 @@ class _Table:
         self.described = f"table {table} of {reader.layout.described}"
         self.warnings, self.which_attempts = reader.warnings, reader.which_attempts
         self.drops: Mapping[str, int] = {}
+        self.damaged: tuple[str, ...] = ()
         self._named = {name: class_names(reader.layout, table, name) for name in {label_key, LABEL, PREDICTION}}
         self._named_by_run = reader.label_names
         self.label_names = self.names_of_classes(label_key)
@@ -273,8 +274,7 @@ class _TableRows:
 
 
 def _scanned(reader: Reader, table: str, where: str) -> pl.LazyFrame:
-    folders = reader.layout.tables.iterdir() if reader.layout.tables.is_dir() else ()
-    names = {unquote(folder.name): folder for folder in sorted(folders)}
+    names = {unquote(folder.name): folder for folder in reader.layout.table_folders()}
     if table not in names:
         raise unknown("table", table, names, where=reader.layout.described)
     lazy = scan_folder(reader, names[table])

@@ -13,7 +13,6 @@ import polars as pl
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
-from xaicli.layout import DataFile, PartName, without_superseded
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.pieces import foreign, relative
 from xaicli.reader.rows import dtype_of
@@ -55,8 +54,11 @@ class Facts:
 
     @property
     def left_out(self) -> str:
-        """What may be missing where a name is unknown: the facts of a run that was asked without them."""
-        return "" if self.wanted or not self._reader.layout.facts.is_dir() else "--no-facts leaves out every fact"
+        """What may be missing where a name is unknown: facts that were not asked for, or cannot be read."""
+        if not self.wanted:
+            return "--no-facts leaves out every fact" if self._reader.layout.facts.is_dir() else ""
+        damaged = [path for path in self._reader.damaged if path.partition("/")[0] == self._reader.layout.facts.name]
+        return f"facts are left out, see xai doctor: {damaged[0]}" if damaged else ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -210,8 +212,7 @@ class Facts:
 
     def _of_tables(self) -> Iterator[pl.LazyFrame]:
         """The ids in each table of the run that has any."""
-        folder = self._reader.layout.tables
-        for one in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for one in self._reader.layout.table_folders():
             lazy = scan_folder(self._reader, one)
             known = () if lazy is None else lazy.collect_schema().names()
             if lazy is not None and (name := next((name for name in _IDENTITIES if name in known), None)):
@@ -254,9 +255,7 @@ class Facts:
         for path in damaged:
             name = path.relative_to(reader.layout.root).as_posix()
             reader.note(DamagedFileError(f"{name} is damaged", hint="see: xai doctor"), name)
-        folder = reader.layout.facts
-        named = {path: part for path in sorted(folder.glob("*.parquet")) if (part := PartName.parse(path.name))}
-        for file in without_superseded(DataFile("", "", 0, part, path) for path, part in named.items()):
+        for file in reader.record_files(reader.layout.facts):
             place = relative(reader.layout, file)
             try:
                 with parquet.opened(file.path, reader.records.get(place), reader.contents) as opened:

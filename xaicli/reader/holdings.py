@@ -15,10 +15,10 @@ import polars as pl
 from xaicli import parquet
 from xaicli.answer import Counts
 from xaicli.errors import DamagedFileError, UsageError
-from xaicli.layout import DataFile, RunLayout
+from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.locks import Reading
 from xaicli.manifest import Attempt
-from xaicli.reader.pieces import Listing, Piece, Place, count_taken_back, list_pieces, relative
+from xaicli.reader.pieces import Listing, Piece, Place, count_taken_back, foreign_records, list_pieces, relative
 from xaicli.reader.rows import Tally, dtype_of
 from xaicli.takeback import TakeBack, TakenBack
 from xaicli.vocabulary import CORRECT, EPOCH, LABEL, PASS, RESERVED_COLUMNS, Attempts, Mode, Role
@@ -71,6 +71,25 @@ class Holdings:
                     raise
         for path, fault in self._listing.damaged.items():
             self.note(DamagedFileError(f"{path} {fault}", hint="see: xai doctor"), path)
+
+        for folder in self.layout.closed_folders():
+            name = folder.relative_to(self.layout.root).as_posix()
+            # Its files are named like those that may not be read one by one; the folder itself where none is known.
+            for path in [known for known in self.records if known.startswith(f"{name}/")] or [name]:
+                self.note(DamagedFileError(f"{path} may not be read", hint="see: xai doctor"), path)
+
+    def record_files(self, folder: Path) -> list[DataFile]:
+        """The files that count of a folder of what is logged beside samples, as they were logged; others are noted.
+
+        Raises:
+            DamagedFileError: One is not this run's and the reader is strict.
+        """
+        others = foreign_records(self.layout, folder, self.records, self.manifest.run_id)
+        for path in sorted(others):
+            name = path.relative_to(self.layout.root).as_posix()
+            self.note(DamagedFileError(f"{name} is not this run's", hint="see: xai doctor"), name)
+        named = {p: part for p in sorted(folder.glob("*.parquet")) if (part := PartName.parse(p.name))}
+        return without_superseded(DataFile("", "", 0, part, p) for p, part in named.items() if p not in others)
 
     def note(self, error: DamagedFileError, path: str) -> None:
         """Leave a damaged file out, naming it; raise the error instead when strict."""

@@ -218,6 +218,46 @@ def foreign_files(layout: RunLayout, records: Mapping[str, FileRecord], run_id: 
     return frozenset(found)
 
 
+def foreign_records(layout: RunLayout, folder: Path, records: Mapping[str, FileRecord], run_id: str) -> set[Path]:
+    """The Parquet files in a folder of what is logged beside samples that are not this run's.
+
+    By name, or those that neither the run's records nor their own footer know, where any file of the folder is recorded
+    at all. What a training has stored since the records were read is known to its own footer, or to the records now.
+    """
+    found = set()
+    unknown = []
+    here = folder.relative_to(layout.root).as_posix()
+    for path in _parquet_in(folder):
+        part = PartName.parse(path.name)
+        if part is None:
+            found.add(path)
+        elif f"{here}/{path.name}" not in records and not _says(path, part, run_id):
+            unknown.append(path)
+    now = parquet.read_records(layout) if unknown else {}
+    if any(known.startswith(f"{here}/") for known in now):
+        found |= {path for path in unknown if f"{here}/{path.name}" not in now}
+    return found
+
+
+def _parquet_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(p for p in folder.iterdir() if p.name.endswith(".parquet") and not p.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _says(path: Path, part: PartName, run_id: str) -> bool:
+    """Whether the footer of a file says that it is a run's part of that name, or it has vanished meanwhile."""
+    try:
+        with parquet.opened(path) as opened:
+            origin = Footer.of(opened.metadata).origin
+    except FileNotFoundError:
+        return True
+    except DamagedFileError:
+        return False
+    return origin == {"run_id": run_id, ATTEMPT: part.attempt, RANK: part.rank, "sequence": part.first}
+
+
 def foreign(path: str, missing: Iterable[str]) -> DamagedFileError:
     """The error for a sound file that lacks columns which every file of its folder has."""
     return DamagedFileError(

@@ -28,7 +28,7 @@ from xaicli.vocabulary import LABEL
 from xaicli.wal.arrays import column
 from xaicli.wal.frames import RECORD_FOLDERS, Folder, Frame, SegmentFacts, read_header, read_segment, segment_files
 from xaicli.wal.records import journal_files, read_journal, records_table, scalar_table
-from xaicli.wal.rows import IGNORED, by_folder, part_metadata, to_table
+from xaicli.wal.rows import IGNORED, by_folder, part_metadata, records_metadata, to_table
 from xaicli.wal.snapshot import is_stored
 
 
@@ -151,6 +151,16 @@ def _as_table(content: memoryview, frames: Sequence[Frame], of: _Of) -> pa.Table
     return pa.concat_tables([_as_table(content, [frame], of) for frame in frames])
 
 
+def store_records(layout: RunLayout, table: pa.Table, folder: str, part: PartName, run_id: str) -> parquet.FileRecord:
+    """Write a part of what is logged beside samples, whose footer says whose it is; it is durable when this returns.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    named = table.replace_schema_metadata({**(table.schema.metadata or {}), **records_metadata(run_id, part)})
+    return store_table(layout, named, layout.root / folder, part)
+
+
 def store_table(layout: RunLayout, table: pa.Table, folder: Path, part: PartName) -> parquet.FileRecord:
     """Write a part; it is durable when this returns.
 
@@ -262,7 +272,7 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
             )
         part = PartName(*left.facts.writer, left.sequence, left.sequence)
         for folder, table, odd in record_tables(left.content, left.frames, manifest.id_type):
-            store_table(layout, table, layout.root / folder, part)
+            store_records(layout, table, folder, part, left.facts.run_id)
             if odd:
                 found.setdefault(folder, Counter())[odd_ids(folder)] += odd
         if found or ignored:
@@ -278,7 +288,7 @@ def _recover_journal(layout: RunLayout, path: Path, part: PartName) -> None:
     with contextlib.suppress(FileNotFoundError):
         rows, damaged = read_journal(path)
         if rows and not (layout.scalars / part.filename).exists():
-            store_table(layout, scalar_table(rows), layout.scalars, part)
+            store_records(layout, scalar_table(rows), layout.scalars.name, part, layout.read_manifest().run_id)
         if not damaged:  # else it stays, and is named
             path.unlink()
 

@@ -19,7 +19,7 @@ from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import Manifest
 from xaicli.recorder import columns, media, scalars
 from xaicli.recorder.facts import fact_table, kinds_before
-from xaicli.recorder.parts import store_table
+from xaicli.recorder.parts import store_records
 from xaicli.recorder.process import Process
 from xaicli.recorder.tokens import words_of_inputs
 from xaicli.recorder.transfer import Intake, copied
@@ -366,7 +366,7 @@ class Records:
         self._note_kinds(table)
         origin, sequence = self._process.samples.next_sequence()
         part = PartName(*origin.writer, sequence, sequence)
-        record = store_table(self.layout, table, self.layout.facts, part)
+        record = store_records(self.layout, table, self.layout.facts.name, part, origin.run_id)
         self._process.ledger.stored(0, record.bytes)
 
     def _keep_rows(self, folder: str, rows: list[tuple[Any, ...]], to_table: Callable[[list[Any]], pa.Table]) -> None:

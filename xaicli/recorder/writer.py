@@ -17,7 +17,7 @@ from xaicli.parquet import FileRecord
 from xaicli.recorder.attempt import note_first_step
 from xaicli.recorder.columns import Column
 from xaicli.recorder.ledger import Ledger
-from xaicli.recorder.parts import odd_ids, record_tables, segment_part, store_rows, store_table
+from xaicli.recorder.parts import odd_ids, record_tables, segment_part, store_records, store_rows
 from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import SEGMENTS, AllocateJob, Plan, Pool, Segment
 from xaicli.vocabulary import SAMPLE_ID, Mode
@@ -169,7 +169,8 @@ class SampleStream:
         id_type = self._catalogue.dtype(SAMPLE_ID)
         for folder, table, lost in record_tables(segment.content(), frames, id_type):
             if folder not in done:
-                done[folder] = store_table(self._layout, table, self._layout.root / folder, segment_part(segment))
+                part = segment_part(segment)
+                done[folder] = store_records(self._layout, table, folder, part, segment.facts.run_id)
                 self._ledger.stored(0, done[folder].bytes)
                 if lost:
                     self._ledger.drop_record(folder, odd_ids(folder), lost)

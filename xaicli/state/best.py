@@ -119,7 +119,11 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
             path = folder / kept.file
             best[kept.file] = Checkpoint(path, 0, metric, kept.value, kept.epoch, kept.step, is_best=number == 0)
     found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        paths = []
+    for path in paths:
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".json":
             known = best.get(path.name, Checkpoint(path, 0))
             with contextlib.suppress(FileNotFoundError):

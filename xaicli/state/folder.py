@@ -114,9 +114,13 @@ def find_state(folder: Path) -> Path:
 
 
 def saved_states(folder: Path) -> list[SavedState]:
-    """The states of a folder, oldest first; one that cannot be read is passed over."""
+    """The states of a folder, oldest first; one that cannot be read is passed over, and a folder that may not be."""
     found = []
-    for sequence, path in sorted(_numbered(folder).items()):
+    try:
+        numbered = _numbered(folder)
+    except PermissionError:
+        return []
+    for sequence, path in sorted(numbered.items()):
         try:
             facts = _read_json(path / _STATE)
             size = sum(file.stat().st_size for file in path.iterdir())

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
+from xaicli.layout import PartName
 from xaicli.manifest import ColumnFacts
 from xaicli.wal.arrays import plain_array, text_again
 from xaicli.wal.derived import derive
@@ -236,6 +237,12 @@ def part_metadata(facts: SegmentFacts, folder: Folder, sequence: int) -> dict[st
     known = {"version": words.FORMAT_VERSION, "run_id": facts.run_id, "attempt": facts.attempt, "rank": facts.rank}
     known |= {"mode": mode, "ds_id": ds_id, "epoch": epoch, "sequence": sequence}
     return {"xai": json.dumps(known)}
+
+
+def records_metadata(run_id: str, part: PartName) -> dict[str, str]:
+    """The footer key of a part of what is logged beside samples."""
+    known = {"run_id": run_id, "attempt": part.attempt, "rank": part.rank, "sequence": part.first}
+    return {"xai": json.dumps({"version": words.FORMAT_VERSION, **known})}
 
 
 def _same_plan(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
