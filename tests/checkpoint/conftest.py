@@ -113,6 +113,9 @@ def zoo(tmp_path: Path) -> Path:
         "        return self.head(self.features(image))\n"
         "def digits(n_labels=4):\n"
         "    return Digits(n_labels)\n"
+        "class Quiet(Digits):\n"
+        "    def train(self, mode=True):\n"
+        "        super().train(mode)  # and returns nothing, as many do\n"
         "number = 7\n"
     )
     return folder

@@ -292,6 +292,13 @@ def test_arguments_of_an_arch_are_json(tmp_path: Path, zoo: Path) -> None:
         load_checkpoint(tmp_path / "model.pt", arch="zoo:digits", arch_args={"n": 7}, pythonpath=[zoo])
 
 
+def test_an_architecture_whose_train_returns_nothing(tmp_path: Path, model: Digits, zoo: Path) -> None:
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    loaded = load_checkpoint(tmp_path / "weights.pt", arch="zoo:Quiet", pythonpath=[zoo])
+    x = torch.rand(2, 1, 6, 6)
+    assert torch.equal(loaded.model(x), model.eval()(x))
+
+
 def test_the_search_path_is_left_as_it_was(tmp_path: Path, model: Digits, zoo: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "model.pt")
     before = list(sys.path)

@@ -210,6 +210,25 @@ def test_an_eval_that_fails_is_named_and_undone() -> None:
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.parametrize("door", [collected, explained, asked])
+def test_a_train_that_trains_is_not_called(door: Callable[[nn.Module, Path], list[int]], tmp_path: Path) -> None:
+    """Its dropout is off all the same."""
+
+    class Trains(nn.Sequential):
+        def train(self, loader: Any, epochs: int = 3) -> None:  # type: ignore[override]
+            raise AssertionError((loader, epochs))
+
+        def eval(self, loader: Any) -> float:  # type: ignore[override]
+            raise AssertionError(loader)
+
+    torch.manual_seed(0)
+    layers = nn.Linear(6, 8), nn.Dropout(0.9), nn.Linear(8, 3)
+    expected = nn.Sequential(*layers).eval()(X).argmax(1).tolist()
+    model = Trains(*(layer.train() for layer in layers))
+    assert door(model, tmp_path / "run") == expected
+    assert all(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [(nn.BatchNorm1d(8), "uses statistics of the batch"), (nn.Dropout(0.5), "draws random numbers")],

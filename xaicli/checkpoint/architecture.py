@@ -174,7 +174,8 @@ def model_with(chosen: Chosen, build: Callable[[], nn.Module], path: Path) -> tu
     missing = [key for key in found.missing_keys if not key.endswith(_EXTRA) and key not in weights]
     if missing or found.unexpected_keys:
         raise _unfit(path, missing, found.unexpected_keys, [], weights)
-    return model.eval(), (*notes, *_untied(weights, twins, model))
+    model.eval()  # also of one that is there: what it makes of its weights, it makes of these now
+    return model, (*notes, *_untied(weights, twins, model))
 
 
 _ADVICE = "is --arch (with --arch-args) the one it was trained with?"

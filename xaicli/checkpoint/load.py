@@ -110,7 +110,8 @@ def _made(
     if arch is not None:
         facts = replace(facts, notes=(*facts.notes, "--arch was not used: the checkpoint holds the model itself"))
     if contents.model is not None:
-        return LoadedModel(contents.model.to(device).eval(), facts)
+        contents.model.to(device).eval()
+        return LoadedModel(contents.model, facts)
     if contents.graph is not None:
         check_in_child(contents.graph.rebuilt, facts.path)
         return LoadedModel(load_graph(contents.graph, facts.path, device=device), facts)

@@ -443,7 +443,7 @@ def _check_names(loaded: LoadedModel, examples: Mapping[str, torch.Tensor], n: i
     from torch.utils import _pytree
 
     with torch.no_grad():
-        outputs = _pytree.tree_leaves(loaded.model.eval()(*examples.values()))
+        outputs = _pytree.tree_leaves(loaded.model(*examples.values()))
     shapes = [tuple(x.shape[1:]) for x in outputs if isinstance(x, torch.Tensor) and x.ndim]
     if not any(n in shape or (n == 2 and shape in ((), (1,))) for shape in shapes):
         said = ", ".join(str(("N", *shape)).replace("'", "") for shape in shapes)

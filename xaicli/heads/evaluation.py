@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,7 +62,7 @@ def into_evaluation(model: nn.Module) -> None:
         XaiError: Its own `eval()` fails.
     """
     training = [module for module in model.modules() if _trains(module)]
-    if training and any(_has_modes_of_its_own(module) for module in model.modules()) and _brought(model, False):
+    if training and _brings_itself(model) and _brought(model, False):
         return
     for module in training:
         module.training = False
@@ -91,6 +92,24 @@ def _trains(module: nn.Module) -> bool:
     return bool(getattr(module, "training", False))  # A frozen TorchScript module has no such flag.
 
 
+def _brings_itself(model: nn.Module) -> bool:
+    """Whether a part of a model has a way of its own into evaluation mode, and none a `train(loader)`, say."""
+    own = [module for module in model.modules() if _has_modes_of_its_own(module)]
+    return bool(own) and all(_is_switch(module) for module in own)
+
+
+def _is_switch(module: nn.Module) -> bool:
+    """Whether `eval()` and `train(mode)` can be called so; people also give these names to what trains a model."""
+    try:
+        taken = list(inspect.signature(module.train).parameters.values())
+        inspect.signature(module.eval).bind()
+    except (TypeError, ValueError):
+        return False
+    return bool(taken) and (
+        taken[0].default is True or taken[0].name == "mode" or taken[0].kind is inspect.Parameter.VAR_POSITIONAL
+    )
+
+
 def _has_modes_of_its_own(module: nn.Module) -> bool:
     own = vars(module)
     kind = type(module)
@@ -104,7 +123,7 @@ class _Before:
         self._modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
         own = [module for module, _ in self._modes if _has_modes_of_its_own(module)]
         # Modes of its own, which may rewrite weights and attributes: of others nothing but the flags can change.
-        self._has_own = bool(own) and any(training for _, training in self._modes)
+        self._has_own = _brings_itself(model) and any(training for _, training in self._modes)
         plain = [m for m, _ in self._modes if self._has_own and not isinstance(m, torch.jit.ScriptModule)]
         self._held: list[tuple[dict[str, Any], dict[str, Any]]] = [
             (held, dict(held)) for m in plain for held in (vars(m), *(vars(m)[part] for part in _PARTS))
