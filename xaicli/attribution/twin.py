@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from xaicli.checkpoint.weights import GATHER, is_sharded
 from xaicli.errors import XaiError
@@ -131,6 +131,8 @@ def set_by_hand(model: nn.Module, twin: nn.Module) -> str:
         model: As it was given.
         twin: Its private copy: what the model's own `eval()` leaves in training mode is still so there.
     """
+    if any(isinstance(module, fx.GraphModule) for module in model.modules()):
+        return ""  # the flags inside of a graph say nothing
     trains = {name for name, module in twin.named_modules() if getattr(module, "training", False)}
     parts = [name for name, module in model.named_modules() if getattr(module, "training", False)]
     parts = [name for name in parts if name not in trains] if not getattr(model, "training", False) else []
