@@ -17,6 +17,10 @@ from xaicli.vocabulary import Mode
 
 LEFT_OUT = -100
 """The label of what does not count."""
+_OTHER_LABELS = (
+    "gives its criterion other labels than the batch's, as many of each, and whether these are the same in another "
+    "order, and its answers with them, is not known"
+)
 
 
 def answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
@@ -60,6 +64,16 @@ def judged_of(output: Any, judged: Sequence[Judged], labels: Any, *, by_value: b
         return own[:1]
     classes = [one for one in whole if not one.truth.is_floating_point()]
     return classes if len(classes) == 1 else whole
+
+
+def are_labels(truth: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether a criterion was given a batch's labels: as they are, or of texts each place the label of the next."""
+    if _are(truth, labels):
+        return True
+    if labels.ndim != 2 or truth.is_floating_point():
+        return False
+    following = torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), LEFT_OUT)], 1)
+    return _are(truth, labels[:, 1:]) or _are(truth, following)
 
 
 def _are(truth: torch.Tensor, labels: torch.Tensor) -> bool:
@@ -134,11 +148,12 @@ def _in_parts(returned: torch.Tensor, judged: Sequence[Judged], labels: Any) -> 
     return [replace(first, answers=returned, truth=truth.to(first.truth.device))]
 
 
-def labels_judged(judged: Judged, labels: Any) -> tuple[Any, str | None]:
+def labels_judged(judged: Judged, labels: Any, *, is_in_order: bool = False) -> tuple[Any, str | None]:
     """The labels to record beside what a criterion was given, or why there are none.
 
     What a criterion was given counts: labels may be mapped, or changed. The batch's own count beside a mixture of
-    classes. Where the very same labels came in another order, the answers did, and whose they are cannot be told.
+    classes. Where as many of each label came, at other places, the answers may have, too, and whose they are cannot be
+    told; unless the answers are known to be in the batch's order (`is_in_order`): then the labels are others.
     """
     truth = judged.truth
     if labels is None or not isinstance(labels, torch.Tensor):
@@ -151,11 +166,8 @@ def labels_judged(judged: Judged, labels: Any) -> tuple[Any, str | None]:
         return labels, None
     if torch.equal(labels.reshape(-1).double(), truth.reshape(-1).double()):
         return labels, None
-    if are_reordered(truth, labels):
-        return (
-            labels,
-            "gives its criterion the batch's labels in another order, and whose answers are where is not known",
-        )
+    if not is_in_order and are_reordered(truth, labels):
+        return labels, _OTHER_LABELS
     return None, _as_places(judged)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 
@@ -22,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 from xaicli.heads.decision import OriginOf
 from xaicli.heads.head import Values
 from xaicli.heads.operations import watching
-from xaicli.heads.outputs import NAMED, keys_of
+from xaicli.heads.outputs import NAMED, items_of, keys_of
+from xaicli.integrations.losses import Losses
 
 CRITERIA = {
     functional.cross_entropy: Values.LOGITS,
@@ -56,6 +57,7 @@ class Judged:
         ignored: The class that the criterion was told to leave out; None of one that knows no such.
         is_weighed: Whether the criterion gave a loss a place, for the step to make one of: which count, the step knows.
         is_inner: Whether it was called inside of a module with weights, as for the loss that a model has of its own.
+        counts: Whether the loss that the step returned is made of it; None where that is not known.
     """
 
     answers: Tensor
@@ -65,6 +67,7 @@ class Judged:
     ignored: int | None = None
     is_weighed: bool = False
     is_inner: bool = False
+    counts: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ class Step:
         origin: What made a tensor, where the step was watched closely.
         is_compiled: Whether the module, or a part of it, is compiled, and was left alone for that.
         running: The outermost module that runs, if one does.
+        answered: Of each module with weights that the step itself called, the tensors that it returned.
+        watched: Criteria that are no part of the loss: figures beside the training.
+        losses: What its criteria computed, in their order, and what was made of that.
     """
 
     judged: list[Judged] = field(default_factory=list)
@@ -98,6 +104,24 @@ class Step:
     origin: OriginOf | None = None
     is_compiled: bool = False
     running: list[nn.Module] = field(default_factory=list)
+    answered: list[list[Tensor]] = field(default_factory=list)
+    watched: list[Judged] = field(default_factory=list)
+    losses: Losses = field(default_factory=Losses)
+
+    @property
+    def loss(self) -> Any:
+        """The loss among what the step returned: a tensor of one number, or a number; None without."""
+        found = self.returned.get("loss") if isinstance(self.returned, Mapping) else self.returned
+        if isinstance(found, Tensor):
+            return found if found.numel() == 1 and found.is_floating_point() else None
+        return found if isinstance(found, float) else None
+
+    def end(self, returned: Any) -> None:
+        """The step is over: tell of every criterion whether the loss that it returned is made of it."""
+        self.returned = returned
+        counted = self.losses.counted(self.loss)
+        self.judged = [replace(one, counts=counts) for one, counts in zip(self.judged, counted, strict=True)]
+        self.losses.clear()
 
     @property
     def named(self) -> Any:
@@ -105,6 +129,10 @@ class Step:
         if isinstance(self.returned, Mapping) and any(name in NAMED for name in keys_of(self.returned)):
             return self.returned
         return None
+
+    def is_answer(self, answers: Tensor) -> bool:
+        """Whether these are what the one module returned, as it is, that the step ran."""
+        return len(self.answered) == 1 and any(one.data_ptr() == answers.data_ptr() for one in self.answered[0])
 
     @property
     def classes(self) -> Tensor | None:
@@ -125,12 +153,14 @@ class _Criteria(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self._step.losses.called(args, kwargs, result)
         if func in CRITERIA:
-            _note(self._step, func, args, kwargs)
-        return func(*args, **kwargs)
+            _note(self._step, func, args, kwargs, result)
+        return result
 
 
-def _note(step: Step, func: Any, args: Any, kwargs: Any) -> None:
+def _note(step: Step, func: Any, args: Any, kwargs: Any, result: Any) -> None:
     answers = args[0] if args else kwargs.get("input")
     truth = args[1] if len(args) > 1 else kwargs.get("target")
     if isinstance(answers, Tensor) and isinstance(truth, Tensor):
@@ -142,6 +172,7 @@ def _note(step: Step, func: Any, args: Any, kwargs: Any) -> None:
         is_inner = any(next(module.parameters(), None) is not None for module in step.running)
         values = CRITERIA[func]
         step.judged.append(Judged(answers.detach(), truth.detach(), values, is_each, ignored, is_weighed, is_inner))
+        step.losses.add(result)
 
 
 @contextmanager
@@ -154,9 +185,10 @@ def _criteria_replaced(step: Step) -> Iterator[None]:
     def noting(func: Any) -> Any:
         @wraps(func)
         def criterion(*args: Any, **kwargs: Any) -> Any:
+            result = func(*args, **kwargs)
             if not torch.compiler.is_compiling():
-                _note(step, func, args, kwargs)
-            return func(*args, **kwargs)
+                _note(step, func, args, kwargs, result)
+            return result
 
         return criterion
 
@@ -170,8 +202,53 @@ def _criteria_replaced(step: Step) -> Iterator[None]:
             setattr(functional, name, func)
 
 
+@dataclass
+class _Modules:
+    """Notes what modules are given and return.
+
+    Attributes:
+        step: Where.
+        module: The module whose own forwards count.
+        outside: What is still entered before the step itself runs.
+        inside: The outermost module that runs of those that are given tensors by place.
+    """
+
+    step: Step
+    module: nn.Module | None
+    outside: list[Any]
+    inside: list[nn.Module] = field(default_factory=list)
+
+    def before(self, called: nn.Module, args: tuple[Any, ...]) -> None:
+        """A module is called."""
+        step = self.step
+        if self.outside and called is self.outside[0]:
+            del self.outside[0]
+        elif not self.outside and not step.running:
+            step.running.append(called)
+        if not self.inside and (tensors := _few_tensors(args, len(step.given))):
+            step.given += tensors
+            self.inside.append(called)
+
+    def after(self, called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """A module returned."""
+        step, inside = self.step, self.inside
+        if step.running:
+            step.losses.add_own(output)
+        if called is self.module:
+            step.forwards.append(Forward(args, kwargs, output))
+            if not inside or inside == [called]:
+                step.given += _few_tensors(kwargs.values(), len(step.given))
+        if called in inside:
+            del inside[inside.index(called) :]
+        if step.running == [called]:
+            step.running.clear()
+            if next(called.parameters(), None) is not None and len(step.answered) < _MOST_GIVEN:
+                returned = [part for _, part in items_of(output)]
+                step.answered.append(_few_tensors(returned, 0))
+
+
 @contextmanager
-def captured(module: nn.Module | None, *, closely: bool = False) -> Iterator[Step]:
+def captured(module: nn.Module | None, *, closely: bool = False, within: Any = None) -> Iterator[Step]:
     """Take what a step computes.
 
     A compiled module is left alone: what it does cannot be watched without having it compiled anew. Where only a part
@@ -180,6 +257,7 @@ def captured(module: nn.Module | None, *, closely: bool = False) -> Iterator[Ste
     Args:
         module: The module whose own forwards count.
         closely: Also note what made every tensor, which costs some microseconds an operation: once is enough.
+        within: The wrapper that runs the step as the module's forward, as of several processes; None without.
     """
     step = Step()
     step.is_compiled = module is not None and is_compiled(module)
@@ -191,30 +269,12 @@ def captured(module: nn.Module | None, *, closely: bool = False) -> Iterator[Ste
             yield step
         return
 
-    def after(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if called is module:
-            step.forwards.append(Forward(args, kwargs, output))
-            if not inside or inside == [called]:
-                step.given += _few_tensors(kwargs.values(), len(step.given))
-        if called in inside:
-            del inside[inside.index(called) :]
-        if step.running == [called]:
-            step.running.clear()
-
-    def before(called: nn.Module, args: tuple[Any, ...]) -> None:
-        if not step.running:
-            step.running.append(called)
-        if not inside and (tensors := _few_tensors(args, len(step.given))):
-            step.given += tensors
-            inside.append(called)
-
-    inside: list[nn.Module] = []
-    """The outermost module that runs of those that are given tensors by place."""
+    modules = _Modules(step, module, [] if within is None or within is module else [within, module])
     with ExitStack() as stack:
         if module is not None:
-            stack.callback(register_module_forward_pre_hook(before).remove)
+            stack.callback(register_module_forward_pre_hook(modules.before).remove)
             # In torch's own table and only while the step runs: never on the module.
-            stack.callback(_forgotten, register_module_forward_hook(after, with_kwargs=True))
+            stack.callback(_forgotten, register_module_forward_hook(modules.after, with_kwargs=True))
         if closely:
             step.origin = stack.enter_context(watching())
         stack.enter_context(_Criteria(step))

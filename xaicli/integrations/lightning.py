@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -125,6 +125,15 @@ _DISPUTED = (
     "has, and which of them are the samples' is not known: rows have no label and no loss; give one criterion all "
     "answers with their labels, or give samples_fn"
 )
+_OTHERS = (
+    "gives its criterion other labels than the batch has, and nothing shows whether these are the samples' or are only "
+    "watched: rows have no label and no loss; return the loss, or give samples_fn"
+)
+_OBJECTS = (
+    "no samples of it are recorded; XaiCallback(..., samples_fn=lambda batch, output: {'loss': ...}) says what is, a "
+    "number a picture, where output is what the module's forward returned"
+)
+_TWICE = "the same callback stands several times in the trainer's list: it counts once"
 _PREDICTED = ("preds", "predictions", "pred", "prediction", "y_pred", "y_hat", "yhat")
 _HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -195,6 +204,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Stand beside the strategy's steps until `teardown`."""
         del stage
         self._restore()
+        places = [place for place, one in enumerate(trainer.callbacks) if one is self]
+        if len(places) > 1:
+            self._recording.tell(_TWICE)
+            for place in reversed(places[1:]):
+                del trainer.callbacks[place]
         self._recording.is_main = trainer.is_global_zero
         self._recording.described(dict(getattr(pl_module, "hparams", None) or {}))
         if self._recording.tokenizer is None:
@@ -293,9 +307,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     self._recording.tell(_AGAIN)
                 self._batch_at = batch_at
                 self._at(trainer)  # before a step that calls its optimizers itself has them count
-            with captured(pl_module, closely=mode not in self._orders.watched) as taken:
-                taken.returned = own(*args, **kwargs)
-            returned = taken.returned
+            within = getattr(strategy, "model", None)
+            with captured(pl_module, closely=mode not in self._orders.watched, within=within) as taken:
+                returned = own(*args, **kwargs)
+            self._recording.guarded("telling what the loss is made of", partial(taken.end, returned))
             # Several processes run the step as the module's forward: that one is the step itself.
             taken.forwards = [one for one in taken.forwards if one.output is not returned]
             with torch.no_grad():
@@ -316,6 +331,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         recording = self._recording
         parts = _parts(*_loaders(trainer, mode), batch, self._loader, recording.label_in)
         rows = sum(part.rows or 0 for part in parts)
+        if len(parts) != 1 or recording.samples_fn is not None:
+            self._orders.leave_out_watched(step, None, mode)
         if recording.samples_fn is not None:
             whole = parts[0] if len(parts) == 1 else _Part(batch, labels=recording.label_in(batch))
             output = step.named if step.named is not None else step.forwards[-1].output if step.forwards else None
@@ -335,6 +352,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return
         if len(parts) == 1:
             whole = parts[0]
+            if self._orders.leave_out_watched(step, whole.labels, mode):
+                recording.tell(f"{_name_of(mode)} {_OTHERS}")
+                whole = replace(whole, labels=None)
             result = answers_of(step, whole.labels, mode, whole.rows)
             judged = self._orders.judged_of(step.named, step.judged, whole.labels, mode)
             if len(judged) == 1:
@@ -345,11 +365,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if result is None and (chosen := of_chosen_places(step, whole.batch, whole.labels)) is not None:
                 result, whole = chosen[0], replace(whole, labels=chosen[1])
             if not self._log_part(whole, result, step, mode, _inputs_of(step)):
-                recording.missed(rows, _ask(step, mode, rows))
+                recording.missed(rows, _ask(step, mode, rows, batch))
             return
         logged = [part for part, result in _shared_out(step, parts) if self._log_part(part, result, step, mode, None)]
         if not logged:
-            recording.missed(rows, _ask(step, mode, rows))
+            recording.missed(rows, _ask(step, mode, rows, batch))
         elif len(logged) < len(parts):
             named = ", ".join(repr(part.ds_id) for part in logged)
             recording.tell(
@@ -373,7 +393,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return True
         labels = part.labels
         if isinstance(result, Judged):
-            labels, stray = self._orders.labels_of(result, labels, mode)
+            is_in_order = places is None and self._orders.is_kept(mode) and step.is_answer(result.answers)
+            labels, stray = self._orders.labels_of(result, labels, mode, is_in_order=is_in_order)
             if stray is not None:
                 recording.missed(
                     part.rows, f"{_name_of(mode)} {stray}; no samples of it are recorded: {_END} in the batch's order"
@@ -456,7 +477,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             fetched = self._fetched.get(id(part.loader))
             numbers = None if fetched is None else fetched.numbers
             if any(
-                judged.truth.shape == ids.shape and judged.truth.data_ptr() == ids.data_ptr() for judged in step.judged
+                judged.truth.shape == ids.shape and judged.truth.data_ptr() == ids.data_ptr()
+                for judged in (*step.judged, *step.watched)
             ):
                 self._not_first[id(part.loader)] = _LABELS_FIRST
             elif numbers is not None and len(set(numbers)) == len(ids) > len(set(ids.tolist())):
@@ -717,14 +739,24 @@ def _texts_of(batch: Any, inputs: Any) -> Any:
     return batch if isinstance(batch, Mapping) and "input_ids" in batch else inputs
 
 
+def _holds_objects(batch: Any) -> bool:
+    """Whether a batch has a dict of labels a sample, as of pictures with lists of objects."""
+    parts = (entries_of(batch) or {}).values() if entries_of(batch) is not None else batch
+    parts = list(parts) if not isinstance(parts, torch.Tensor) and isinstance(parts, Iterable) else []
+    listed = [part for part in parts if isinstance(part, (list, tuple)) and part]
+    return any(all(isinstance(one, Mapping) for one in part) for part in listed)
+
+
 def _name_of(mode: Mode) -> str:
     """The step of a mode."""
     return next(name for name, of in _STEPS.items() if of is mode)
 
 
-def _ask(step: Step, mode: Mode, rows: int) -> str:
+def _ask(step: Step, mode: Mode, rows: int, batch: Any) -> str:
     """What to say where the answers cannot be told."""
     name = _name_of(mode)
+    if _holds_objects(batch):
+        return f"what {name} answers for pictures with lists of objects has no logits: {_OBJECTS}"
     if step.is_compiled and len(step.judged) < 2:
         return (
             f"the module is compiled (torch.compile), and what {name} computes inside of it cannot be seen; no samples "

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xaicli.integrations.answers import is_same, judged_of, labels_judged
+from xaicli.integrations.answers import are_labels, is_same, judged_of, labels_judged
 from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import rows_said
 from xaicli.integrations.order import Order, rows_in
@@ -51,8 +51,43 @@ class StepOrders:
         """Whether in the last step of a mode that was looked at values told of which answers a criterion was given."""
         self._next: dict[Mode, bool] = {}
         """Whether the last comparison of a mode showed that a criterion was given each place the label of the next."""
+        self._kept: dict[Mode, bool] = {}
+        """Whether the last step of a mode that was looked at showed that it gave its model the batch in its order."""
         self.watched: set[Mode] = set()
         """The modes of which a step was looked at, and understood."""
+        self._trained: tuple[frozenset[bool], bool] | None = None
+        """Of the last training step that was looked at: whether the criteria that its loss was made of were the
+        model's own, and whether they were given the batch's labels."""
+
+    def leave_out_watched(self, step: Step, labels: Any, mode: Mode) -> bool:
+        """Leave out the criteria of a step that are no part of its loss, but watched.
+
+        Where an evaluation does not tell it, as one that returns no loss, what the training's loss was made of does.
+
+        Returns:
+            Whether it is not known which labels count: then no criterion of other labels than the batch's does.
+        """
+        kept = [one for one in step.judged if one.counts is not False]
+        step.watched = [one for one in step.judged if one.counts is False]
+        if not kept:  # a loss of no criterion: one that is given the batch's own labels still shows the answers
+            kept = [one for one in step.watched if not _are_others(one, labels)]
+        is_looked_at = mode not in self.watched or all(one.truth.is_cpu for one in kept)
+        if mode is Mode.TRAIN and is_looked_at and all(one.counts is not None for one in step.judged):
+            outer = [one for one in kept if one.counts and not one.is_inner]
+            are_batch = not any(_are_others(one, labels) for one in outer)
+            self._trained = frozenset(one.is_inner for one in kept if one.counts), are_batch
+        unknown = [one for one in kept if one.counts is None and not one.is_inner]
+        if mode in (Mode.TRAIN, Mode.INFER) or not unknown or (self._trained is None and step.loss is None):
+            step.judged = kept
+            return False
+        kinds, are_batch = self._trained or (None, True)
+        if kinds is not None and not are_batch:
+            step.judged = kept
+            return False
+        others = [one for one in unknown if _are_others(one, labels)]
+        step.judged = [one for one in kept if not any(one is other for other in others)]
+        step.watched += others
+        return bool(others) and kinds != frozenset() and not step.judged
 
     def order_of(
         self, step: Step, batch: Any, rows: int, mode: Mode, name: str, *, is_asked_for: bool = False
@@ -76,6 +111,7 @@ class StepOrders:
             return None, None
         order = rows_in(step.given, batch)
         self._turned[mode] = order.is_other
+        self._kept[mode] = bool(order.places) and not order.is_other
         if order.is_other:
             if assumed := self._assumed.pop(mode, 0):
                 self._tell(_WRONGLY.format(name=name, rows=rows_said(assumed)), (_WRONGLY, mode))
@@ -127,19 +163,30 @@ class StepOrders:
             self._next[mode] = rest > 0 and not is_same and torch.equal(truth[:, :rest], here[:, 1:])
         return self._next.get(mode, False)
 
+    def is_kept(self, mode: Mode) -> bool:
+        """Whether a step of a mode that was looked at last showed that it gave its model the batch in its order."""
+        return self._kept.get(mode, False)
+
     def _looks(self, mode: Mode, is_here: bool) -> bool:
         return is_here or mode not in self.watched or self._turned.get(mode, False)
 
-    def labels_of(self, judged: Judged, labels: Any, mode: Mode) -> tuple[Any, str | None]:
+    def labels_of(
+        self, judged: Judged, labels: Any, mode: Mode, *, is_in_order: bool = False
+    ) -> tuple[Any, str | None]:
         """As `labels_judged`; on a device, where comparing waits for it, compared in the first step of a mode alone."""
         if judged.truth.is_cpu or mode not in self.watched:
-            found = labels_judged(judged, labels)
+            found = labels_judged(judged, labels, is_in_order=is_in_order)
             self._strays[mode] = found[1]
             return found
         if self._strays.get(mode) is not None:
             return labels, self._strays[mode]
         is_mixed = judged.truth.is_floating_point() and not judged.is_each
         return (labels if is_mixed else None), None
+
+
+def _are_others(judged: Judged, labels: Any) -> bool:
+    """Whether a criterion was given other labels than the batch's."""
+    return not isinstance(labels, torch.Tensor) or not are_labels(judged.truth, labels)
 
 
 def is_of_batch(truth: torch.Tensor | None, labels: Any) -> bool:

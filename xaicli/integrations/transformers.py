@@ -152,6 +152,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def attach(self, trainer: Any) -> XaiCallback:
         """Stand beside a trainer's steps; a callback given to `Trainer(callbacks=[...])` does so by itself."""
+        listed = trainer.callback_handler.callbacks
+        places = [place for place, one in enumerate(listed) if one is self]
+        if len(places) > 1:
+            self._recording.tell("the same callback stands several times in the trainer's list: it counts once")
+            for place in reversed(places[1:]):
+                del listed[place]
         if self._trainer is trainer:
             return self
         self._trainer = trainer
@@ -389,7 +395,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             )
             return result
         loss, outputs = result[0], result[1]
-        heard.returned = loss
+        self._recording.guarded("telling what the loss is made of", partial(heard.end, loss))
         self._has_answered = True
         with torch.no_grad():
             self._recording.guarded(
@@ -399,6 +405,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _log_judged(self, heard: Step, outputs: Any, given: Mapping[str, Any], labels: Any, ids: Any) -> None:
         """Log what a compute_loss answered, under the samples and by the labels that it was seen to be of."""
+        if self._orders.leave_out_watched(heard, labels, (self._loop or (Mode.TRAIN, ""))[0]):
+            self._recording.tell(_DISPUTED)
+            labels = None
         task = _task_of(heard.judged, rows_of(given, None), self._config)
         places, reason = self._order_of(heard, given, labels, outputs)
         if reason is None and places is not None:
@@ -437,7 +446,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             order, reason = self._orders.order_of(heard, given, rows, mode, "compute_loss")
             if reason is not None:
                 return None, reason
-            if order is None:
+            if order is None and not self._orders.is_kept(mode):
                 self._is_permuted = self._is_permuted or _is_permuted(heard.judged, labels)
         if (order is None and self._is_permuted) or (order is not None and not order.places):
             return None, _PERMUTED
@@ -467,7 +476,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if len(judged) > 1:
             self._recording.tell(_DISPUTED)
             return None, None
-        own, stray = self._orders.labels_of(judged[0], labels, mode)
+        is_in_order = self._orders.is_kept(mode)  # and so are answers that are returned in that of the model's
+        own, stray = self._orders.labels_of(judged[0], labels, mode, is_in_order=is_in_order)
         if stray is not None:
             return labels, f"compute_loss {stray}; no samples of it are recorded: give samples_fn"
         head, values, truth = meaning_of(judged[0], own, rows)

@@ -1,0 +1,333 @@
+"""Criteria that are only watched: labels and losses are those of the loss that the step returns."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+import xaicli
+
+N = 24
+X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(N) % 2
+OTHER = (X[:, 2] > 0).long()
+MAPPED = (X[:, 3] > 0).long()
+
+
+class Own(nn.Module):
+    """A classifier that computes a loss of its own of the labels that it is given, as those of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.net(x)
+        return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class Fused(Own):
+    """The same by operations that are no criterion, as fused kernels are."""
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.net(x)
+        return {"loss": -logits.log_softmax(1).gather(1, labels[:, None]).mean(), "logits": logits}
+
+
+def of_the_other_class(scores: torch.Tensor, batch: Any) -> Any:
+    with torch.no_grad():
+        return functional.cross_entropy(scores, 1 - batch["label"])
+
+
+def of_an_attribute(scores: torch.Tensor, batch: Any) -> Any:
+    return functional.cross_entropy(scores.detach(), batch["other"]).item()
+
+
+def with_gradients(scores: torch.Tensor, batch: Any) -> Any:
+    return functional.cross_entropy(scores, batch["other"])
+
+
+def own(out: Any, _batch: Any) -> torch.Tensor:
+    return out["loss"]
+
+
+def scaled(out: Any, _batch: Any) -> torch.Tensor:
+    return out["loss"] * 3 / 4
+
+
+def penalized(out: Any, _batch: Any) -> torch.Tensor:
+    loss = out["loss"] * 0.5
+    loss += out["logits"].square().mean()
+    return loss
+
+
+def by_hand(out: Any, batch: Any) -> torch.Tensor:
+    return -out["logits"].log_softmax(1).gather(1, batch["label"][:, None]).mean()
+
+
+def mapped(out: Any, batch: Any) -> torch.Tensor:
+    return functional.cross_entropy(out["logits"], batch["mapped"])
+
+
+def mapped_and_smooth(out: Any, batch: Any) -> torch.Tensor:
+    each = functional.cross_entropy(out["logits"], batch["mapped"], label_smoothing=0.1, reduction="none")
+    return torch.stack([0.5 * each.mean(), 0.5 * each.sum() / len(each)]).sum()
+
+
+LOSSES = [own, scaled, penalized, by_hand, mapped, mapped_and_smooth]
+WATCHED = [of_the_other_class, of_an_attribute, with_gradients]
+
+
+def lightning_rows(
+    folder: Path,
+    model: nn.Module,
+    loss: Any,
+    watch: Any,
+    *,
+    returns: bool = True,
+    names: bool = False,
+    entry: str = "fit",
+) -> tuple[dict[str, pl.DataFrame], list[str]]:
+    lightning = pytest.importorskip("lightning.pytorch")
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def step(self, batch: Any) -> Any:
+            out = self.model(x=batch["x"], labels=batch["label"])
+            found = loss(out, batch)
+            self.seen = watch(out["logits"], batch)
+            return {"loss": found, "logits": out["logits"]} if names else found
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            return self.step(batch)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            found = self.step(batch)
+            return found if returns else None
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    data = [{"sample_id": i, "x": X[i], "label": Y[i], "other": OTHER[i], "mapped": MAPPED[i]} for i in range(N)]
+    callback = XaiCallback(folder / "run", save_checkpoint=False)
+    trainer = lightning.Trainer(
+        max_epochs=1, callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaders = DataLoader(data, batch_size=8), DataLoader(data, batch_size=8)
+        trainer.fit(Module(), *loaders) if entry == "fit" else trainer.validate(Module(), loaders[1], verbose=False)
+    run = xaicli.open_run(folder / "run")
+    frames = {mode: run.scan(mode=mode).collect() for mode in (["train"] if entry == "fit" else []) + ["eval"]}
+    return frames, [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+
+
+def is_by(frame: pl.DataFrame, model: Any, labels: torch.Tensor) -> bool:
+    """Whether rows have these labels, and their losses."""
+    frame = frame.sort("sample_id")
+    with torch.no_grad():
+        expected = functional.cross_entropy(model.net(X), labels, reduction="none")
+    assert frame["sample_id"].to_list() == list(range(N))
+    assert frame["label"].to_list() == labels.tolist()
+    assert frame["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    return True
+
+
+def all_of_them(scores: torch.Tensor, batch: Any) -> Any:
+    return [watch(scores, batch) for watch in WATCHED]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_a_step_watches_is_no_label(tmp_path: Path, loss: Any) -> None:
+    model = Own()
+    frames, said = lightning_rows(tmp_path, model, loss, all_of_them, names=loss is by_hand)
+    for frame in frames.values():
+        assert is_by(frame, model, MAPPED if loss in (mapped, mapped_and_smooth) else Y)
+    assert said == []
+
+
+@pytest.mark.parametrize("watch", WATCHED)
+def test_an_evaluation_that_returns_nothing_is_of_what_the_training_was(tmp_path: Path, watch: Any) -> None:
+    model = Own()
+    frames, said = lightning_rows(tmp_path, model, scaled, watch, returns=False)
+    for frame in frames.values():
+        assert is_by(frame, model, Y)
+    assert said == []
+
+
+def test_a_model_s_own_loss_need_be_no_criterion(tmp_path: Path) -> None:
+    model = Fused()
+    frames, _ = lightning_rows(tmp_path, model, own, all_of_them, names=True)
+    for frame in frames.values():
+        assert is_by(frame, model, Y)
+
+
+@pytest.mark.parametrize("loss", [penalized, mapped_and_smooth])
+def test_an_evaluation_alone_tells_by_what_it_returns(tmp_path: Path, loss: Any) -> None:
+    model = Own()
+    frames, said = lightning_rows(tmp_path, model, loss, all_of_them, entry="validate")
+    assert is_by(frames["eval"], model, MAPPED if loss is mapped_and_smooth else Y)
+    assert said == []
+
+
+def test_a_figure_of_the_batch_s_labels_shows_the_answers_of_a_loss_by_hand(tmp_path: Path) -> None:
+    model = Own()
+
+    def figure(scores: torch.Tensor, batch: Any) -> Any:
+        return functional.cross_entropy(scores.detach(), batch["label"]).item()
+
+    frames, said = lightning_rows(tmp_path, model, by_hand, figure)
+    for frame in frames.values():
+        assert is_by(frame, model, Y)
+    assert said == []
+
+
+def test_labels_that_may_be_others_are_not_said_to_be_in_another_order_where_the_order_is_known(tmp_path: Path) -> None:
+    """As many of each class: a loss of the other class, of a model that is given the batch as it is."""
+    model = Own()
+    frames, said = lightning_rows(tmp_path, model, mapped, lambda *_: None)
+    assert sorted(MAPPED[:8].tolist()) == sorted(Y[:8].tolist())
+    assert is_by(frames["train"], model, MAPPED)
+    assert said == []
+
+
+DISTRIBUTED = """
+import logging, sys, warnings
+import torch
+import lightning.pytorch as lightning
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from tests.integrations.test_watched import MAPPED, N, OTHER, Own, X, Y
+from xaicli.integrations.lightning import XaiCallback
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+class Net(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = Own()
+
+    def training_step(self, batch, batch_idx):
+        out = self.model(x=batch["x"], labels=batch["label"])
+        functional.cross_entropy(out["logits"].detach(), batch["other"])
+        if sys.argv[2] == "own":
+            return out["loss"]
+        return functional.cross_entropy(out["logits"], batch["mapped"]) + 0.0 * out["loss"]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+data = [{"sample_id": i, "x": X[i], "label": Y[i], "other": OTHER[i], "mapped": MAPPED[i]} for i in range(N)]
+lightning.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    callbacks=[XaiCallback(sys.argv[1], save_checkpoint=False)]).fit(Net(), DataLoader(data, batch_size=4))
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no distributed package")
+@pytest.mark.parametrize("way", ["own", "both"])
+def test_of_several_processes_the_same_criterion_counts(tmp_path: Path, way: str) -> None:
+    """These run a step inside of a wrapper: a criterion that the step calls is none of the model's own."""
+    pytest.importorskip("lightning")
+    (tmp_path / "train.py").write_text(DISTRIBUTED)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = str(held.getsockname()[1])
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port,
+            tmp_path / "train.py", tmp_path / "run", way,
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)},
+        capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = xaicli.open_run(tmp_path / "run").scan(mode="train").collect()
+    assert set(found["rank"]) == {0, 1}
+    assert is_by(found, Own(), MAPPED if way == "both" else Y)
+
+
+class Figures:
+    """Losses of a `compute_loss`, with what it watches beside: the labels of the batch, and others made of it."""
+
+    @staticmethod
+    def own(model: Any, inputs: Any) -> Any:
+        out = model(**inputs)
+        with torch.no_grad():
+            functional.cross_entropy(out.logits, inputs["input_ids"][:, 1] % 3)
+            functional.cross_entropy(out.logits, 2 - inputs["labels"])
+        return out.loss / 2, out
+
+    @staticmethod
+    def both(model: Any, inputs: Any) -> Any:
+        out = model(**inputs)
+        functional.cross_entropy(out.logits, inputs["input_ids"][:, 1] % 3)
+        return functional.cross_entropy(out.logits, (inputs["labels"] + 1) % 3) * 2 + out.loss * 0, out
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("way", ["own", "both"])
+def test_what_a_compute_loss_watches_is_no_label(tmp_path: Path, way: str, trains: bool) -> None:
+    pytest.importorskip("transformers")
+    from tests.integrations import test_own_losses as given
+
+    model = given.model_of(num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    rows, said = given.evaluated(tmp_path, model, getattr(Figures, way), trains=trains)
+    labels = torch.tensor(given.KINDS) if way == "own" else (torch.tensor(given.KINDS) + 1) % 3
+    expected = functional.cross_entropy(given.answers(model), labels, reduction="none")
+    assert rows["label"].to_list() == labels.tolist()
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert said == []
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_the_perplexity_of_whole_texts_leaves_the_places_of_the_loss(tmp_path: Path, trains: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    from tests.integrations import test_own_losses as given
+
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config).eval()
+    labels = given.TOKENS.clone()
+    labels[:, :3] = -100
+
+    def loss(model: Any, inputs: Any) -> Any:
+        out = model(**inputs)
+        scores = out.logits.detach()
+        functional.cross_entropy(scores[:, :-1].reshape(-1, 20), inputs["input_ids"][:, 1:].reshape(-1))
+        functional.cross_entropy(scores[:, 2], inputs["labels"][:, 3])  # the first token of the answer
+        return out.loss, out
+
+    rows, said = given.evaluated(tmp_path, model, loss, labels, trains=trains)
+    each = functional.cross_entropy(
+        given.answers(model)[:, :-1].movedim(2, 1), labels[:, 1:], reduction="none", ignore_index=-100
+    )
+    assert rows["n_tokens"].to_list() == [2] * given.N
+    assert rows["loss"].to_list() == pytest.approx((each.sum(1) / 2).tolist(), abs=1e-5)
+    assert said == []
