@@ -331,3 +331,32 @@ def test_the_perplexity_of_whole_texts_leaves_the_places_of_the_loss(tmp_path: P
     assert rows["n_tokens"].to_list() == [2] * given.N
     assert rows["loss"].to_list() == pytest.approx((each.sum(1) / 2).tolist(), abs=1e-5)
     assert said == []
+
+
+def test_the_same_callback_twice_counts_once(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    from tests.integrations.test_lightning import Classifier
+    from xaicli.integrations.lightning import XaiCallback
+
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = lightning.Trainer(
+        max_epochs=1, callbacks=[callback, callback], accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    data = [(i, X[i], int(Y[i])) for i in range(N)]
+    with pytest.warns(UserWarning, match="several times in the trainer's list"):
+        trainer.fit(Classifier(), DataLoader(data, batch_size=8), DataLoader(data, batch_size=8))
+    found = xaicli.open_run(tmp_path / "run").scan(mode="eval").collect()
+    assert found["sample_id"].to_list() == list(range(N))
+    assert set(found["pass"]) == {0}
+
+
+def test_pictures_with_lists_of_objects_are_asked_for_by_samples_fn() -> None:
+    pytest.importorskip("lightning.pytorch")
+    from xaicli.integrations.capture import Step
+    from xaicli.integrations.lightning import _ask
+    from xaicli.vocabulary import Mode
+
+    batch = ([torch.zeros(3, 4, 4)], [{"boxes": torch.zeros(1, 4), "labels": torch.ones(1)}])
+    assert "samples_fn" in _ask(Step(), Mode.EVAL, 1, batch)
+    assert "samples_fn" not in _ask(Step(), Mode.EVAL, 1, (torch.zeros(1, 4), [{"page": 3}]))

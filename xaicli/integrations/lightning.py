@@ -740,11 +740,11 @@ def _texts_of(batch: Any, inputs: Any) -> Any:
 
 
 def _holds_objects(batch: Any) -> bool:
-    """Whether a batch has a dict of labels a sample, as of pictures with lists of objects."""
+    """Whether a batch has a dict with boxes a sample, as of pictures with lists of objects."""
     parts = (entries_of(batch) or {}).values() if entries_of(batch) is not None else batch
     parts = list(parts) if not isinstance(parts, torch.Tensor) and isinstance(parts, Iterable) else []
     listed = [part for part in parts if isinstance(part, (list, tuple)) and part]
-    return any(all(isinstance(one, Mapping) for one in part) for part in listed)
+    return any(all(isinstance(one, Mapping) and "boxes" in one for one in part) for part in listed)
 
 
 def _name_of(mode: Mode) -> str:
