@@ -756,7 +756,7 @@ def _ask(step: Step, mode: Mode, rows: int, batch: Any) -> str:
     """What to say where the answers cannot be told."""
     name = _name_of(mode)
     if _holds_objects(batch):
-        return f"what {name} answers for pictures with lists of objects has no logits: {_OBJECTS}"
+        return f"{name} answers for pictures with lists of objects, which has no logits: {_OBJECTS}"
     if step.is_compiled and len(step.judged) < 2:
         return (
             f"the module is compiled (torch.compile), and what {name} computes inside of it cannot be seen; no samples "
