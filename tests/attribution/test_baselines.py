@@ -64,7 +64,7 @@ def test_a_start_is_normalised_as_the_pictures_are(
     how = ("--methods", "integrated", "--integrating", "80,0", "--no-progress", "--json", "--format", "json")
     status, text, error = xai("saliency", "run", *data, *SAID, "--baseline", start, *how, "-o", tmp_path / "out")
     assert status == 0, error
-    assert not [said for said in json.loads(text)["warnings"] if "was not used" in said or "mode" in said]
+    assert not [said for said in json.loads(text)["warnings"] if "was not used" in said or "training mode" in said]
     with np.load(tmp_path / "out" / "maps.npz") as maps:
         sums, target = maps["attribution/integrated"].sum((1, 2, 3)), torch.as_tensor(maps["target"]).long()
     x = samples(np.load("pixels.npy"))
