@@ -424,6 +424,17 @@ def test_a_state_saved_before_the_first_step_goes_on_at_that(tmp_path: Path) -> 
     assert went == [(3, 5), (3, 6), (4, 7), (4, 8)]
 
 
+def test_a_step_that_a_loop_sets_itself_is_done(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True, resume_from=(3, 5)) as run:
+        run.state.epoch_idx, run.state.global_step = 3, 5
+        run.state.save_state(tmp_path / "state")
+        run.state.update_global_step()
+        assert run.state.global_step == 6
+    with Run(tmp_path / "other", strict=True) as run:
+        run.state.load_state(tmp_path / "state")
+        assert (run.state.epoch_idx, run.state.global_step) == (3, 5)
+
+
 def test_a_walk_is_its_tasks(tmp_path: Path) -> None:
     async def evaluate(run: xaicli.Run, ds_id: str, ids: list[int]) -> None:
         for batch in run.steps([[one] for one in ids], mode="eval", ds_id=ds_id):

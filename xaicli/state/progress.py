@@ -247,8 +247,6 @@ class Progress:
     """
 
     exp_id: int
-    global_step: int | None
-    epoch_idx: int
     total_epochs: int
     train_steps_per_epoch: int | None
     eval_steps_per_epoch: int | None
@@ -303,12 +301,28 @@ class Progress:
 
     def _restart(self) -> None:
         self.set_passes({})
-        self.global_step = None
-        self.epoch_idx = 0
-        self._ahead: tuple[int | None, int | None] = None, None
+        self.stand_at(0, 0)
         self.log_count = 0
         # The half of a UUID1 that holds the clock: later experiments differ without coordination.
         self.exp_id = int.from_bytes(uuid.uuid1().bytes, "big", signed=True) >> _HALF
+
+    @property
+    def epoch_idx(self) -> int:
+        """The current epoch."""
+        return self._epoch
+
+    @epoch_idx.setter
+    def epoch_idx(self, value: int) -> None:
+        self._epoch, self._epoch_is_ahead = value, False
+
+    @property
+    def global_step(self) -> int | None:
+        """The training steps done."""
+        return self._step
+
+    @global_step.setter
+    def global_step(self, value: int | None) -> None:
+        self._step, self._step_is_ahead = value, False
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -363,30 +377,24 @@ class Progress:
         return self.epoch_idx if kept is None else kept
 
     def stand_at(self, epoch: int, step: int) -> None:
-        """Go on from an epoch and a step: they are current, and the first that are counted."""
-        self.epoch_idx, self.global_step = epoch, step if step > 0 else None
-        self._ahead = epoch or None, self.global_step
-
-    def forget_ahead(self) -> None:
-        """Take the current epoch and step for done, as those of a loaded state are."""
-        self._ahead = None, None
+        """Go on from an epoch and a step: they are current, and the first that are counted, unless they are set."""
+        self._epoch, self._epoch_is_ahead = epoch, epoch > 0
+        self._step, self._step_is_ahead = step if step > 0 else None, step > 0
 
     @property
     def epochs_done(self) -> int:
         """Epochs counted: the current one, or that before it where it is yet to be counted."""
-        return self.epoch_idx - (self.epoch_idx == self._ahead[0])
+        return self._epoch - self._epoch_is_ahead
 
     @property
     def steps_done(self) -> int | None:
         """Training steps counted, likewise; None before the first."""
-        step = self.global_step
-        return step if step is None or step != self._ahead[1] else (step - 1 or None)
+        return self._step if self._step is None or not self._step_is_ahead else (self._step - 1 or None)
 
     def count_epoch(self) -> None:
         """Begin the next epoch; this thread or task is the one that counts them."""
         self._counter = _runner()
         self.epoch_idx = self.epochs_done + 1
-        self._ahead = None, self._ahead[1]
         self.batch_idx = None
 
     def begin_walk(self, mode: str | None, ds_id: str) -> Walk:
@@ -434,7 +442,6 @@ class Progress:
     def update_global_step(self) -> None:
         """Count one training step."""
         self.global_step = (self.steps_done or 0) + 1
-        self._ahead = self._ahead[0], None
 
     def update_batch_idx(self) -> None:
         """Count one batch of the epoch."""

@@ -330,7 +330,6 @@ class TrainingState(Progress):
         return self._layout.state
 
     def _resumed(self) -> None:
-        self.forget_ahead()
         if self._on_load is not None and (self.global_step is not None or self.epoch_idx):
             self._on_load(self.epoch_idx, (self.global_step or 0) + 1)
 
