@@ -599,6 +599,49 @@ def test_counts_can_be_asked_of_labels_and_predictions_alone(tmp_path, capsys):
     assert "no top_prob was recorded" in found["rows"][3]["reason"]
 
 
+def run_with_losses_that_are_not_finite(path):
+    """Two losses of `train` are NaN and one cost is infinite, of 100 rows; of `eval` one row repeats."""
+    with xaicli.Run(path) as run:
+        for mode, ids in (("train", np.arange(100)), ("eval", np.append(np.arange(100, 110), 109))):
+            loss, cost = np.ones(len(ids)), np.ones(len(ids))
+            if mode == "train":
+                loss[[3, 7]], cost[7] = np.nan, np.inf
+            run.log_samples(sample_id=ids, label=ids % 2, prediction=ids % 2, loss=loss, cost=cost, mode=mode, epoch=1)
+    return path
+
+
+def test_counts_are_of_the_whole_run_where_no_mode_is_named_and_say_of_what(tmp_path, capsys):
+    path = run_with_losses_that_are_not_finite(tmp_path / "run")
+    asking = ("--rule", "non_finite <= 0", "--rule", "duplicates <= 0", "--rule", "dropped <= 0")
+    code, found = asked(capsys, path, *asking)
+    assert code == 1
+    told = [(row["outcome"], row["value"], row["mode"], row["reason"]) for row in found["rows"]]
+    assert told == [
+        ("failed", 3, "train,eval", "values of every metric: loss 2, cost 1"),
+        ("failed", 1, "train,eval", "rows"),
+        ("passed", 0, None, "rows of the whole run"),
+    ]
+    code, found = asked(capsys, path, *asking, "--mode", "eval")
+    assert [(row["outcome"], row["value"], row["mode"]) for row in found["rows"]] == [
+        ("passed", 0, "eval"),
+        ("failed", 1, "eval"),
+        ("passed", 0, None),
+    ]
+    assert "whichever mode" in found["rows"][2]["reason"]
+    (tmp_path / "rules.toml").write_text('[[rule]]\ncount = "non_finite"\nmost = 2\nmode = "train"\n')
+    code, found = asked(capsys, path, "--rules", tmp_path / "rules.toml")
+    assert [(row["outcome"], row["value"], row["mode"]) for row in found["rows"]] == [("failed", 3, "train")]
+
+
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_info_counts_values_that_are_not_finite(tmp_path, n_files):
+    path = run_with_losses_that_are_not_finite(tmp_path / "run")
+    if n_files == 2:
+        with xaicli.Run(path) as run:
+            run.log_samples(sample_id=[200, 201], loss=[float("nan"), 1.0], mode="eval", epoch=1)
+    assert xaicli.open_run(path).info().answer.counts.non_finite == 3 + (n_files == 2)
+
+
 def test_a_calibration_error_says_what_it_leaves_out(tmp_path, capsys):
     with xaicli.Run(tmp_path / "run") as run:
         sure = np.where(np.arange(40) < 10, np.nan, 1.0)

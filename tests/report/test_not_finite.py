@@ -40,6 +40,57 @@ def test_labels_without_a_finite_value_are_told_and_counted(tmp_path: Path, engi
     assert "bsent" not in said
 
 
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_labels_without_a_value_at_the_end_are_not_told_of_as_if_they_had_one(tmp_path: Path, engine: str) -> None:
+    """Logits are NaN from the third of four epochs on: what was predicted, hence `correct`, is missing there."""
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3, 4):
+            label = np.arange(40) % 2
+            logits = np.eye(2)[label ^ (np.arange(40) % 4 < 2 * (epoch == 1))]
+            run.log_samples(
+                sample_id=np.arange(40),
+                label=label,
+                logits=np.full((40, 2), np.nan) if epoch >= 3 else logits,
+                mode="eval",
+                epoch=epoch,
+            )
+    opened = open_run(tmp_path / "run")
+    answer = opened.labels(metric="correct", engine=engine)
+    assert [(row["epoch"], row["n"], row["mean"]) for row in answer.data.to_dicts()] == [(1, 20, 0.5), (2, 20, 1.0)] * 2
+    assert answer.report.sentence.startswith(
+        "No label has a finite value after epoch 2, and the last is epoch 4. Highest mean at epoch 2: 0 (1 ± 0)."
+    )
+    assert "ends higher" not in answer.report.sentence
+    assert list(answer.answer.warnings) == [
+        "correct eval: labels 0, 1 are in the last epoch with no finite value",
+        "correct eval: 40 rows of the last epoch without a value",
+    ]
+    assert [row["label"] for row in answer.answer.extra["without_finite"]] == [0, 1]
+    told = opened.report(metric="correct", engine=engine).html(no_images=True)
+    assert "No label has a finite value after epoch 2, and the last is epoch 4" in told
+
+
+def test_a_part_of_a_label_without_a_value_at_the_end_is_counted(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            label, logits = np.arange(40) % 2, np.eye(2)[np.arange(40) % 2]
+            logits[:7] = np.nan if epoch == 2 else logits[:7]
+            run.log_samples(sample_id=np.arange(40), label=label, logits=logits, mode="eval", epoch=epoch)
+    answer = open_run(tmp_path / "run").labels(metric="correct")
+    assert list(answer.answer.warnings) == ["correct eval: 7 rows of the last epoch without a value"]
+    assert [row["n"] for row in answer.data.to_dicts() if row["epoch"] == 2] == [16, 17]
+
+
+def test_an_epoch_between_in_which_a_metric_was_not_recorded_is_no_gap(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3):
+            more = {} if epoch == 2 else {"cost": np.arange(10.0) + epoch}
+            run.log_samples(sample_id=np.arange(10), label=np.arange(10) % 2, mode="eval", epoch=epoch, **more)
+    answer = open_run(tmp_path / "run").labels(metric="cost")
+    assert not answer.answer.warnings
+    assert "A gap in a line" not in answer.html()
+
+
 def test_a_metric_that_is_never_finite_was_recorded_all_the_same(tmp_path: Path) -> None:
     opened = open_run(run_with_values_that_are_not_finite(tmp_path / "run"))
     shown = as_text(opened.labels(metric="dead").report)

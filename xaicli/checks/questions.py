@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.runs import state_of
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Reader, open_reader
+from xaicli.reader import Reader, Tally, open_reader
 from xaicli.tables.lists import columns_of_text, id_lines, ids_of_columns, is_of, read_columns, read_text
 from xaicli.vocabulary import (
     CORRECT,
@@ -70,12 +70,14 @@ def check(
         rules: A TOML file of `[[rule]]` tables.
         rule: Rules of one line each.
         baseline: The run that a drop is measured against, or why it cannot be read: then drops cannot be asked.
-        mode: The mode of rules that name none; `eval` when None, or `train` in a run without.
+        mode: The mode of rules that name none; `eval` when None, or `train` in a run without. Counts of values and
+            rows are of all modes then, spikes of `train`.
         ds_id: The data sets of rules that name none; all when None.
         strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
 
     Returns:
-        Rows rule, mode, ds_id, epoch, pass, group, outcome (passed, failed, allowed, unsure, too few, not asked),
+        Rows rule, mode (of a count all that were counted, with commas between; null of the whole run), ds_id, epoch,
+        pass, group, outcome (passed, failed, allowed, unsure, too few, not asked),
         value, bound, n, low, high (95 % interval of a drop), reason, failing (the samples that break a rule on samples
         or on a largest or smallest value). The keys `failed` and `not_asked` count them; `samples` are the failing
         ones, a row each, at most 100 a verdict;
@@ -243,10 +245,11 @@ def _rows(question: _Question) -> list[dict[str, Any]]:
     try:
         question.limit()
         if rule.count is not None:
-            value, note = (
-                _calibration_error(question) if rule.count is Count.ECE else (_count(question, rule.count), "")
-            )
-            return [_row(counted(rule, value, note=note))]
+            found = _calibration_error(question) if rule.count is Count.ECE else _count(question, rule.count)
+            modes = ",".join(dict.fromkeys(mode for mode, _ in found.pairs)) or None
+            ds_ids = {ds_id for _, ds_id in found.pairs}
+            row = _row(counted(rule, found.value, note=found.note))
+            return [{**row, MODE: modes, DS_ID: next(iter(ds_ids)) if len(ds_ids) == 1 else None}]
         if rule.samples:
             return list(_of_list(question, rule.samples))
         metric = rule.metric
@@ -522,13 +525,31 @@ def _listed(question: _Question, file: str) -> tuple[Listed, str]:
 _LISTS = frozenset({".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjson"})
 
 
-def _count(question: _Question, what: Count) -> float | None:
-    """A count of the run, None where it cannot be told."""
+@dataclass(frozen=True)
+class _Counted:
+    """A count of the run.
+
+    Attributes:
+        value: None where it cannot be told.
+        pairs: Of which (mode, ds_id); none where it is of the whole run.
+        note: Of what it is, and what is to be said besides.
+    """
+
+    value: float | None
+    pairs: Sequence[Pair] = ()
+    note: str = ""
+
+
+def _count(question: _Question, what: Count) -> _Counted:
+    """A count: of the mode that is named, of no mode in particular the spikes of `train` and all else of every mode."""
     reader = question.reader
     if what in (Count.DROPPED, Count.DAMAGED, Count.TAKEN_BACK):
-        counts = reader.counts().as_dict()
-        found = counts.get(what.value)
-        return float(len(found)) if isinstance(found, list) else None if found is None else float(found)
+        found = reader.counts().as_dict().get(what.value)
+        noun = "files" if what is Count.DAMAGED else "rows"
+        note = f"{noun} of the whole run"
+        if question.mode is not None or question.ds_id is not None:
+            note += ", whichever mode and data set is named: it is not known of each"
+        return _Counted(len(found) if isinstance(found, list) else None if found is None else float(found), (), note)
     if what is Count.SPIKES:
         mode = question.mode or (Mode.TRAIN.value if Mode.TRAIN in reader.modes() else None)
         selection = replace(resolve(reader, mode=mode, ds_id=question.ds_id), duplicates=Duplicates.ALL)
@@ -536,18 +557,29 @@ def _count(question: _Question, what: Count) -> float | None:
             raise XaiError(f"a rise of {metric} is no spike, since high is good there; no loss was recorded")
         if metric not in END_IS_KNOWN:
             raise XaiError(f"which end of {metric} is good is not known, and no loss was recorded")
-        return float(steps(reader, selection, spikes=0).data["is_spike"].sum() or 0)
-    from xaicli.reader import Tally
-
-    tally = Tally()
-    selection = resolve(reader, mode=question.mode, ds_id=question.ds_id, every_metric=True)
+        spikes = steps(reader, selection, spikes=0).data["is_spike"].sum() or 0
+        return _Counted(float(spikes), selection.pairs, f"batches, by {metric}")
+    mode = question.mode if question.mode is not None else reader.modes()
+    selection = resolve(reader, mode=mode, ds_id=question.ds_id, every_metric=True)
+    if what is Count.DUPLICATES:
+        tally = Tally()
+        for pair in selection.pairs:
+            for _ in walk(reader, selection, pair, [SAMPLE_ID], tally=tally):
+                pass
+        return _Counted(float(tally.duplicates), selection.pairs, "rows")
+    of_each = dict.fromkeys(selection.metrics, 0)
     for pair in selection.pairs:
-        for _ in walk(reader, selection, pair, [SAMPLE_ID, *selection.metrics], tally=tally):
-            pass
-    return float(tally.duplicates if what is Count.DUPLICATES else tally.non_finite)
+        for rows in walk(reader, selection, pair, [SAMPLE_ID, *of_each], keep_non_finite=True):
+            if rows.tally.non_finite:
+                for metric in of_each:
+                    of_each[metric] += int((~rows.frame[metric].is_finite()).sum())
+    told = ", ".join(f"{metric} {n:,}" for metric, n in of_each.items() if n)
+    return _Counted(
+        float(sum(of_each.values())), selection.pairs, f"values of every metric{f': {told}' if told else ''}"
+    )
 
 
-def _calibration_error(question: _Question) -> tuple[float, str]:
+def _calibration_error(question: _Question) -> _Counted:
     """The largest expected calibration error of the data sets at their last place, and what is left out of it.
 
     Raises:
@@ -573,7 +605,7 @@ def _calibration_error(question: _Question) -> tuple[float, str]:
             notes.append(f"{lacking:,} of {frame.height:,} samples of {where} have no finite top_prob, or no correct")
     if not found:
         raise XaiError("; ".join(notes) or "no row is there to judge")
-    return max(found), "; ".join(notes)
+    return _Counted(max(found), selection.pairs, "; ".join(notes))
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

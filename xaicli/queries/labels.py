@@ -82,7 +82,7 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
     data = _joined(parts) if parts else _empty(reader, selection, bounds)
     del parts
     ended: list[dict[str, Any]] = []
-    if tally.non_finite:
+    if tally.non_finite or tally.valueless:
         warnings += _without_finite(reader, selection, data, ended)
     return Answer(
         command="labels",
@@ -98,7 +98,7 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
 def _without_finite(
     reader: Reader, selection: Selection, data: pl.DataFrame, at_the_end: list[dict[str, Any]]
 ) -> Iterator[str]:
-    """What is said of labels that have values, but none that is finite: nowhere, or not in the last epoch.
+    """What is said of labels that have rows, but no finite value: nowhere, or not in the last epoch; and of its rows.
 
     Args:
         reader, selection, data: The question and its rows.
@@ -113,42 +113,55 @@ def _without_finite(
         of_pair = data.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)
         for metric in selection.metrics:
             found = _not_finite(reader, one, kinds, metric)
-            counted = found.group_by(LABEL).agg(pl.len().alias("n"), pl.max(EPOCH)).sort(LABEL)
+            counted = found.group_by(LABEL).agg(pl.sum("recorded"), pl.max(EPOCH)).sort(LABEL)
             known = of_pair.filter(pl.col("metric") == metric).group_by(LABEL).agg(pl.max(EPOCH).alias("known"))
             lacking = counted.join(known, on=LABEL, how="left", maintain_order="left")
             where = " ".join(part for part in (metric, mode, ds_id) if part)
             never = lacking.filter(pl.col("known").is_null())
-            if never.height:
+            if never.height and (n := int(never["recorded"].sum())):
                 told = _first_of([called.get(label, label_text(label)) for label in never[LABEL]])
-                n = int(never["n"].sum())
                 lack = f"{told} {'has' if never.height == 1 else 'have'} no" if known.height else "no label has a"
                 values = "value was" if n == 1 else "values were"
                 yield f"{where}: {lack} finite value{limits}: {n:,} {values} recorded{there}, NaN or infinite"
+            elif never.height and known.height:
+                told = _first_of([called.get(label, label_text(label)) for label in never[LABEL]])
+                yield f"{where}: {told} {'has' if never.height == 1 else 'have'} no value{limits}"
             ended = lacking.filter(pl.col("known") < epochs[-1], pl.col(EPOCH) == epochs[-1])
             at_the_end += [{"metric": metric, MODE: mode, DS_ID: ds_id, LABEL: label} for label in ended[LABEL]]
             if ended.height:
                 told = _first_of([called.get(label, label_text(label)) for label in ended[LABEL]])
                 are = "is" if ended.height == 1 else "are"
                 yield f"{where}: {told} {are} in the last epoch with no finite value{limits}"
+            if known.height and (n := int(found.filter(pl.col(EPOCH) == epochs[-1])["missing"].sum())):
+                yield f"{where}: {n:,} {'row' if n == 1 else 'rows'} of the last epoch{limits} without a value"
 
 
 def _not_finite(reader: Reader, selection: Selection, kinds: Kinds, metric: str) -> pl.DataFrame:
-    """The rows of one (mode, ds_id) whose value was recorded and is not finite: label, epoch, pass, step."""
+    """Where labels of one (mode, ds_id) have rows without a finite value.
+
+    Returns:
+        label, epoch, pass, step (the largest), recorded (values that are NaN or infinite), missing (rows without one).
+    """
     (pair,), key, value = selection.pairs, selection.label_key, pl.col(metric).cast(pl.Float64)
-    parts = [
-        kinds.labelled(pl.DataFrame(schema={key: reader.dtypes[key], EPOCH: pl.Int32, PASS: pl.Int16, STEP: pl.Int64}))
-    ]
+    times = {EPOCH: pl.Int32, PASS: pl.Int16, STEP: pl.Int64, "missing": pl.Boolean}
+    parts = [kinds.labelled(pl.DataFrame(schema={key: reader.dtypes[key], **times}))]
     # Place by place, as the statistics: a scan would first verify whole files, and write down in the run which.
     for place in walk(reader, selection, pair, [key, STEP, metric], keep_non_finite=True):
-        lacking = place.frame.filter(value.is_not_null() & ~value.is_finite()).with_columns(
-            pl.lit(place.place.epoch, pl.Int32).alias(EPOCH), pl.lit(place.place.turn, pl.Int16).alias(PASS)
+        lacking = place.frame.filter(value.is_null() | ~value.is_finite()).with_columns(
+            pl.lit(place.place.epoch, pl.Int32).alias(EPOCH),
+            pl.lit(place.place.turn, pl.Int16).alias(PASS),
+            value.is_null().alias("missing"),
         )
         parts.append(kinds.labelled(lacking, selection.label_map))
-    return pl.concat([part.select(LABEL, EPOCH, PASS, STEP) for part in parts], how="vertical_relaxed")
+    rows = pl.concat([part.select(LABEL, *times) for part in parts], how="vertical_relaxed")
+    missing = pl.col("missing")
+    return rows.group_by(LABEL, EPOCH, PASS).agg(pl.max(STEP), (~missing).sum().alias("recorded"), missing.sum())
 
 
 def without_finite(reader: Reader, selection: Selection, answer: Answer) -> pl.DataFrame:
-    """Where labels of an answer have values, but none that is finite: they are not among its rows.
+    """Where labels of an answer have rows, but no finite value: they are not among its rows.
+
+    A metric that was not recorded at all in some epochs between has no gap there: only after its last value.
 
     Args:
         reader: The run.
@@ -160,7 +173,7 @@ def without_finite(reader: Reader, selection: Selection, answer: Answer) -> pl.D
     """
     key = [MODE, DS_ID, "metric", LABEL]
     places = [*key, EPOCH, PASS]
-    if not answer.counts.non_finite or answer.data.is_empty():
+    if not (answer.counts.non_finite or answer.extra.get("without_finite")) or answer.data.is_empty():
         return answer.data.head(0).select(*places, STEP)
 
     def compute() -> Answer:
@@ -170,13 +183,16 @@ def without_finite(reader: Reader, selection: Selection, answer: Answer) -> pl.D
             kinds = Kinds.of(reader, one, pair)
             for metric in selection.metrics:
                 of_pair = (pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID), pl.lit(metric).alias("metric"))
-                found = _not_finite(reader, one, kinds, metric).group_by(LABEL, EPOCH, PASS).agg(pl.max(STEP))
-                parts.append(found.select(*of_pair, LABEL, EPOCH, PASS, STEP))
+                found = _not_finite(reader, one, kinds, metric)
+                parts.append(found.select(*of_pair, LABEL, EPOCH, PASS, STEP, "recorded"))
         return replace(answer, data=pl.concat(parts, how="vertical_relaxed"))
 
-    found = cached(reader, selection, {"question": "labels without finite values"}, compute).data
+    found = cached(reader, selection, {"question": "labels at places without finite values"}, compute).data
     schema = answer.data.schema
     found = found.cast({name: schema[name] for name in (*places, STEP)})
+    known = answer.data.group_by(key).agg(pl.max(EPOCH).alias("known"))
+    found = found.join(known, on=key, how="left", nulls_equal=True)
+    found = found.filter((pl.col("recorded") > 0) | (pl.col(EPOCH) > pl.col("known"))).drop("recorded", "known")
     called = answer.data.unique(key, keep="first").select(*key, "name")
     return found.join(called, on=key, how="inner").join(answer.data, on=places, how="anti", nulls_equal=True)
 
@@ -242,6 +258,7 @@ def _of_engine(
     with of_engine(reader, selection, pair) as source:
         source.count(tally)
         tally.unlabelled += source.n_unlabelled(kinds)
+        tally.valueless += source.n_valueless(kinds)
         for metric in selection.metrics:
             yield metric, source.label_statistics(metric, bounds, kinds)
 
@@ -260,6 +277,7 @@ def _by_place(
     for place in walk(reader, selection, pair, [selection.label_key, *selection.metrics], tally=tally):
         tally.unlabelled += kinds.n_unlabelled(place.frame[selection.label_key])
         labelled = place._replace(frame=kinds.labelled(place.frame, selection.label_map))
+        tally.valueless += sum(labelled.frame[metric].null_count() for metric in selection.metrics)
         if groups is None or not groups.fit(labelled.frame[LABEL]):
             groups = Groups.of(labelled.frame[LABEL])
         for metric, found in by_metric.items():

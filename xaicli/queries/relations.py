@@ -191,6 +191,13 @@ class OfEngine:
         found = collect(label_statistics(rows, self._metrics[metric], bounds))
         return found.join(self._steps(), on=[EPOCH, PASS], how="left").with_columns(pl.col("std").fill_null(0.0))
 
+    def n_valueless(self, kinds: Kinds) -> int:
+        """How many finite values of the metrics rows with a label lack."""
+        rows = labelled(self._finite, self._label_key, kinds.ends, are_sets=kinds.are_sets)
+        rows = within_labels(rows, LABEL, self._labels)
+        lacking = [nw.col(name).is_null().cast(nw.Int64()).sum().alias(name) for name in self._metrics.values()]
+        return sum(int(n or 0) for n in collect(rows.select(*lacking)).row(0))
+
     def n_unlabelled(self, kinds: Kinds) -> int:
         """How many rows have no label, as `Kinds.n_unlabelled` counts them; those limited to labels have one."""
         if self._labels:

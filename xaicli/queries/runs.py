@@ -88,7 +88,12 @@ def info(reader: Reader) -> Answer:
             "checkpoints": [_checkpoint(found) for found in checkpoints(reader.layout.checkpoints)],
         },
         data=data,
-        counts=replace(reader.counts(), rows=int(data["rows"].sum()), duplicates=int(data["duplicates"].sum())),
+        counts=replace(
+            reader.counts(),
+            rows=int(data["rows"].sum()),
+            non_finite=sum(map(reader.non_finite_count, reader.folders())),
+            duplicates=int(data["duplicates"].sum()),
+        ),
         warnings=(
             *reader.warnings,
             *other_scalars.warnings(),

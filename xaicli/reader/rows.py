@@ -29,6 +29,8 @@ class Tally:
     """Rows beyond the first of one (mode, ds_id, epoch, sample_id)."""
     unlabelled: int = 0
     """Rows without a label, counted where a question is about labels."""
+    valueless: int = 0
+    """Values that rows with a label lack of the metrics asked for, finite ones, counted where a question is of them."""
 
     def add(self, other: Tally) -> None:
         """Count what another tally has counted, too."""
@@ -36,6 +38,7 @@ class Tally:
         self.non_finite += other.non_finite
         self.duplicates += other.duplicates
         self.unlabelled += other.unlabelled
+        self.valueless += other.valueless
 
 
 _DTYPES: dict[str, pl.DataType] = {

@@ -505,6 +505,18 @@ class Reader(Holdings):
             return 0
         return sum(rows.tally.duplicates for rows in self.of_epoch(place, [SAMPLE_ID], Duplicates.ALL))
 
+    def non_finite_count(self, place: Place) -> int:
+        """How many metric values of the epoch of a place are NaN or infinite; values are read where no footer tells."""
+        pieces = self.pieces(place)
+        footers = [self._footer(piece) if piece.file else None for piece in pieces]
+        known = [footer.non_finite for footer in footers if footer and footer.non_finite is not None]
+        if len(known) == len(pieces) and not any(n for one in known for n in one.values()):
+            return 0
+        (alone, *more) = footers
+        if not more and known and alone and alone.sorted_ids and pieces[0].fence is None and self.where is None:
+            return sum(known[0].get(metric, 0) for metric in self.metrics)
+        return sum(rows.tally.non_finite for rows in self.of_epoch(place, [SAMPLE_ID, *self.metrics]))
+
     def _steps(self, piece: Piece) -> tuple[int, int] | None:
         if piece.fence is not None:
             frame = self.read(piece, [STEP])

@@ -128,8 +128,8 @@ def _left_out(counts: Counts | None, *, of: str, conditions: str) -> str:
     """The counts of a report that are not zero, in a sentence."""
     if counts is None:
         return ""
-    # SQL keeps what is not finite.
-    fate = "" if of == "query" else " left out"
+    # SQL keeps what is not finite, and what a run holds is told with it.
+    fate = "" if of in ("query", "info") else " left out"
     said = [
         count(number, noun, plural)
         for number, noun, plural in (
