@@ -559,8 +559,8 @@ def _count(question: _Question, what: Count) -> _Counted:
             raise XaiError(f"which end of {metric} is good is not known, and no loss was recorded")
         spikes = steps(reader, selection, spikes=0).data["is_spike"].sum() or 0
         return _Counted(float(spikes), selection.pairs, f"batches, by {metric}")
-    mode = question.mode if question.mode is not None else reader.modes()
-    selection = resolve(reader, mode=mode, ds_id=question.ds_id, every_metric=True)
+    modes = question.mode if question.mode is not None else reader.modes()
+    selection = resolve(reader, mode=modes, ds_id=question.ds_id, every_metric=True)
     if what is Count.DUPLICATES:
         tally = Tally()
         for pair in selection.pairs:
