@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.tables.lists import is_typed, places_of, read_columns
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Classes, Spelt, class_number, in_order_apart, taken_as_names
+from xaicli.words import Classes, Spelt, class_number, in_order_apart, is_row, taken_as_names
 
 MISLABELLED = "mislabelled"
 _KINDS = "CSV, Parquet, JSON or JSON lines with sample_id and label"
@@ -150,7 +151,7 @@ def suggestions(reader: Reader, suspects: Answer, truth: str | os.PathLike[str])
         suspect's label is wrong.
     """
     known = read_truth(truth, reader)
-    if LABEL not in known.columns or suspects.data[LABEL].dtype.is_float():
+    if LABEL not in known.columns or known[LABEL].dtype.is_float() or known[LABEL].dtype.is_nested():
         return None
     parts = [
         frame.join(_of_place(known, (str(mode), str(ds_id))).rename({LABEL: "true"}), on=SAMPLE_ID, how="inner")
@@ -176,16 +177,21 @@ def _of_place(truth: pl.DataFrame, pair: Pair) -> pl.DataFrame:
 
 
 def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tuple[pl.Series, list[str]]:
-    """True labels as the run spells its own: numbers, also for class names, or text; and what is said of them.
+    """True labels as the run spells its own: numbers, also for class names, sets of them, or text; and what is said.
 
     Raises:
         XaiError: The run has no such label.
     """
     dtype, label = reader.dtypes.get(LABEL, pl.Int32()), frame[LABEL]
-    if not dtype.is_integer():
-        return label.cast(pl.String), []
+    if dtype.is_float():
+        return _as_numbers(label, dtype), []
     names = in_order_apart(reader.manifest.label_names or ())
     classes = Classes({name: number for number, name in enumerate(names)}, range(len(names)))
+    if isinstance(dtype, pl.List):
+        sets = [None if value is None else _as_set(value, classes, names, is_typed=is_typed) for value in label]
+        return pl.Series(LABEL, sets, pl.List(pl.Int32)), []
+    if not dtype.is_integer():
+        return label.cast(pl.String), []
     spelt = Spelt.NUMBER if label.dtype.is_numeric() else Spelt.NAME if is_typed else Spelt.EITHER
     has_names = "name" in frame.columns and frame.schema["name"] == pl.String()
     each = frame.select(
@@ -207,12 +213,66 @@ def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tupl
     return pl.Series(LABEL, values, dtype), [taken_as_names(as_names)] if as_names else []
 
 
+def _as_numbers(label: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """True numbers, rounded as the run keeps its own.
+
+    Raises:
+        XaiError: One is no number.
+    """
+    texts = label.cast(pl.String).str.strip_chars()
+    texts = texts.set(texts == "", None)
+    numbers = texts.cast(pl.Float64, strict=False)
+    if len(odd := texts.filter(numbers.is_null() & texts.is_not_null())):
+        raise XaiError(f"a true label is no number: {odd[0]}", hint="the labels of this run are numbers")
+    return numbers.cast(dtype).cast(pl.Float64)
+
+
+def _as_set(value: Any, classes: Classes[int], names: Sequence[str], *, is_typed: bool) -> list[int] | None:
+    """The numbers of the classes of one true label, ascending; None for a blank.
+
+    Args:
+        value: A list of names or numbers, also as JSON in a text, or surely a row of 0 and 1; else a single class.
+        classes: The classes of the run.
+        names: What they are called.
+        is_typed: Whether the file tells numbers from names.
+
+    Raises:
+        XaiError: There is no such class.
+    """
+    spelt = Spelt.NAME if is_typed else Spelt.EITHER
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        try:
+            value = json.loads(value) if value.strip().startswith("[") else [value]
+        except ValueError:
+            value = [value]
+        spelt = spelt if len(value) == 1 and not isinstance(value[0], int) else Spelt.NAME
+    several = list(value) if isinstance(value, Sequence | pl.Series) else [value]
+    if several and is_row(several):
+        return [place for place, there in enumerate(several) if there]
+    found = []
+    for one in several:
+        text = str(one)
+        meant = classes.meant(text, spelt if isinstance(one, str) else Spelt.NUMBER)
+        number = meant[0] if len(meant) == 1 else class_number(text)
+        if number is None:
+            raise unknown("label", text, names)
+        found.append(number)
+    return sorted(set(found))
+
+
 def _wrong(frame: pl.DataFrame, truth: pl.DataFrame, path: str) -> pl.Series:
     """(n,) whether each sample's label is wrong, null where the truth does not know it."""
     joined = frame.select(SAMPLE_ID, LABEL).join(
         truth.rename({LABEL: "true"}, strict=False), on=SAMPLE_ID, how="left", maintain_order="left"
     )
-    wrong = joined[MISLABELLED] if MISLABELLED in joined.columns else joined[LABEL] != joined["true"]
+    if MISLABELLED in joined.columns:
+        wrong = joined[MISLABELLED]
+    elif isinstance(joined.schema[LABEL], pl.List):
+        wrong = joined[LABEL].cast(pl.List(pl.Int32)).list.sort() != joined["true"]
+    else:
+        wrong = joined[LABEL] != joined["true"]
     if wrong.null_count() == len(wrong):
         raise XaiError(f"{path} knows no sample of the run", hint=f"sample ids of the run: {_some(frame[SAMPLE_ID])}")
     return wrong
