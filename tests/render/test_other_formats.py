@@ -21,7 +21,7 @@ from xaicli.render.html import element
 from xaicli.render.markdown import escaped, markdown
 from xaicli.render.pictures import data_uri, png_bytes, png_of
 from xaicli.report.charts import Image
-from xaicli.report.model import Cell, Column, Report, Section, Table
+from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 
 
 def pixels_of(png: bytes) -> tuple[tuple[int, int], bytes]:
@@ -61,6 +61,35 @@ def test_a_notebook_shows_every_table_of_a_result() -> None:
     result.__dict__["report"] = Report("x", "Title", "r", "Said.", sections, ())
     html = result._repr_mimebundle_()["text/html"]
     assert [f"cell {i}" in html and f"Part {i}" in html for i in range(3)] == [True] * 3
+
+
+def test_sentences_are_whole_in_a_notebook_and_cells_are_not_endless() -> None:
+    """What is cut out of the middle of a sentence makes another of it: one data set's figures read as another's."""
+    said = " ".join(f"loss · eval · set {i}: The 5 lowest samples are at {i}.5 to {i}.75." for i in range(40))
+    huge = "a" * 1_000_000
+    table = Table("t", said.replace("loss", "table"), (Column("a"),), ((huge,),))
+    section = Section("Part", "part", (Text(said.replace("loss", "text")), table))
+    result = labels_result(labels=1, epochs=1)
+    result.__dict__["report"] = Report("x", "Title", "r", said, (section,), (), (said.replace("loss", "warned"),))
+    html = result._repr_mimebundle_()["text/html"]
+    assert [html.count(said.replace("loss", word)) for word in ("loss", "text", "table", "warned")] == [1, 1, 1, 1]
+    assert len(html) < 20_000
+
+
+def test_what_is_for_the_page_is_whole_in_a_notebook_and_named_in_a_terminal() -> None:
+    table, folded = (Table("t", title, (Column("a"),), (("cell",),), folded=title == "Rest") for title in ("T", "Rest"))
+    sections = (
+        Section("Long", "long", (table, folded), page_only=True),
+        Section("Nothing", "nothing", (Text("None: nothing was recorded."),), page_only=True),
+    )
+    result = labels_result(labels=1, epochs=1)
+    result.__dict__["report"] = Report("x", "Title", "r", "Said.", sections, ())
+    shown = result._repr_mimebundle_()
+    assert "<h4>Long</h4>" in shown["text/html"]
+    assert "<td>cell</td>" in shown["text/html"]
+    assert "None: nothing was recorded." in shown["text/html"]
+    assert ".show() shows more: Rest" in shown["text/html"]
+    assert "--format html shows more: Long\n" in shown["text/plain"]
 
 
 def test_the_live_page_is_sandboxed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 import xaicli
 from tests.recorded_run import MISLABELLED, SAMPLES, record
@@ -155,7 +156,28 @@ def test_the_terminal_shows_samples_and_suspects_only(run: Path, tmp_path: Path,
     assert "Suspected labels" in out
     assert "never learned" in out
     assert "Configuration" not in out
+    parts = "Labels, Data map, Label issues, Scalars and custom graphs, System and traceability"
+    assert f"--format html shows more: {parts}" in " ".join(out.split())
     assert max(len(line) for line in out.splitlines() if not line.startswith("wrote")) <= 80
+
+
+def test_a_sudden_rank_change_is_told_in_terminal_notebook_and_on_the_page(tmp_path: Path, xai: Xai) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 9):
+            loss = np.arange(40.0)
+            swapped = 2 * (epoch % 15)  # two neighbours change places in each epoch, as is usual
+            loss[[swapped, swapped + 1]] = loss[[swapped + 1, swapped]]
+            loss[38] = -1 if epoch >= 6 else loss[38]
+            run.log_samples(sample_id=np.arange(40), loss=loss, epoch=epoch, mode="eval")
+    result = open_run(tmp_path / "run").report()
+    found = json.loads(result.to_json())["rank_jumps"]
+    assert [(row["sample_id"], row["epoch"]) for row in found] == [(38, 6)]
+    code, out, _ = xai("track-report", tmp_path / "run", "-o", tmp_path / "out")
+    assert code == 0
+    assert found[0]["reason"] in " ".join(out.split())
+    assert "the page shows more: " in out
+    notebook = result._repr_mimebundle_()["text/html"]
+    assert all(escape(found[0]["reason"]) in markup for markup in (notebook.replace("&#x27;", "&#39;"), result.html()))
 
 
 def test_a_reports_folder_that_leads_elsewhere_is_refused(tmp_path: Path, xai: Xai) -> None:

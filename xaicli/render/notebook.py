@@ -19,6 +19,7 @@ from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, 
 _HEIGHT = 800
 _DENSITY = 1.5
 _LONGEST = 300
+"""Characters of a cell that are shown; a sentence is shown whole, whose middle is as much of it as its ends."""
 
 
 def mimebundle(report: Report) -> dict[str, Any]:
@@ -30,17 +31,18 @@ def mimebundle(report: Report) -> dict[str, Any]:
 
 
 def _static(report: Report) -> str:
-    """Title, sentence, warnings, and every part of the report that is not for a page alone."""
+    """Title, sentence, warnings and every part of the report."""
     parts = [f"<h3>{_escaped(report.title)}</h3>", f"<p>{_escaped(report.run_line)}</p>"]
     parts.append(f"<p>{_escaped(report.sentence)}</p>")
     parts += [f"<p><b>warning:</b> {_escaped(warning)}</p>" for warning in report.warnings]
     drawn = Pictures(png=True, density=_DENSITY)
     for section in report.sections:
-        if section.page_only and not any(isinstance(block, MapGrid | Views) for block in section.blocks):
-            continue
         shown = [part for block in section.blocks for part in _block(block, drawn)]
         if shown:
             parts += [f"<h4>{_escaped(section.title)}</h4>", *shown]
+        folded = [block.title for block in section.blocks if isinstance(block, Table) and block.folded]
+        if folded:
+            parts.append(f"<p>.show() shows more: {_escaped(', '.join(folded))}</p>")
     return "\n".join(parts)
 
 
@@ -91,11 +93,11 @@ def _cells(values: Sequence[Any], column: Column) -> list[str]:
     if column.cell is Cell.TEXT:
         said = told_apart(shown := numbers.texts(values), _LONGEST)
         return [html.escape(said[text]) for text in shown]
-    return [_escaped(text) for text in numbers.column(values, column.apart)]
+    return [html.escape(printable(text, limit=_LONGEST)) for text in numbers.column(values, column.apart)]
 
 
 def _escaped(text: str) -> str:
-    return html.escape(printable(text, limit=_LONGEST))
+    return html.escape(printable(text))
 
 
 def live(page: str) -> Any:

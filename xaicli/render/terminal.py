@@ -46,7 +46,7 @@ _SIZES = frozenset({"COLUMNS", "LINES"})
 _SHORT = 24
 """Characters of a long name where a table would not fit else."""
 _NARROWEST = 6
-_LAST = 200
+_LAST = 300
 _BAR = 24
 _PICTURES = 10
 _GAP = 3
@@ -85,6 +85,10 @@ def show(
     for section in report.sections:
         if not section.page_only:
             _section(section, out, of=report.title)
+    if more := [section.title for section in report.sections if section.page_only and not _is_text(section)]:
+        where = "the page" if any(path.suffix == ".html" for path in paths) else "--format html"
+        out.print()
+        out.print(_text(f"{where} shows more: {', '.join(more)}", "dim"))
     if left_out := _left_out(counts, of=report.name, conditions=conditions):
         out.print()
         out.print(_text(left_out, "dim"))
@@ -143,6 +147,11 @@ def _left_out(counts: Counts | None, *, of: str, conditions: str) -> str:
     if counts.damaged:
         said.append(f"{count(len(counts.damaged), 'damaged file')} left out: {listed(list(counts.damaged), 3)}")
     return " · ".join(said)
+
+
+def _is_text(section: Section) -> bool:
+    """Whether there is nothing but words, why there is no more say."""
+    return all(isinstance(block, Text) for block in section.blocks)
 
 
 def _section(section: Section, out: Console, of: str) -> None:

@@ -235,7 +235,7 @@ class Section:
     anchor: str
     blocks: tuple[Block, ...]
     page_only: bool = False
-    """Too much for a terminal."""
+    """Too much for a terminal, which names it."""
 
 
 @dataclass(frozen=True)

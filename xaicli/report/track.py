@@ -338,7 +338,7 @@ def _jumps(gathered: Gathered, page: Page) -> Section:
         return Section(title, "rank-changes", (_missing(gathered, "rank changes", why),))
     note = Text("Samples that suddenly moved against all others: interesting, though no evidence of a wrong label.")
     found = finding_blocks(answer.data, title, page, cards=False)
-    return Section(title, "rank-changes", (note, *found), page_only=True)
+    return Section(title, "rank-changes", (note, *found))
 
 
 def _scalars(gathered: Gathered, names: Names) -> Section:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.render.text import printable as printable_lines
 from xaicli.render.text import sparkline, told_apart
-from xaicli.report.numbers import count, cut, short, shorts
+from xaicli.report.numbers import count, cut, short, shortened, shorts
 from xaicli.vocabulary import HIGH_IS_GOOD
 from xaicli.watch.training import Now, Watched
 from xaicli.words import percent
@@ -119,7 +119,7 @@ def screen(watched: Watched, shown: Shown, *, title: str, width: int, keys: bool
         if watched.spikes:
             parts += [Text(), _spikes(watched.spikes, watched.metric)]
     for warning in watched.warnings[:3]:
-        parts.append(Text(printable(cut(warning, max(width * 2, 80))), style="yellow"))
+        parts.append(Text(printable(shortened(warning, max(width * 2, 80))), style="yellow"))
     if shown.message:
         parts += [Text(), Text(printable(shown.message), style="bold")]
     if keys:
