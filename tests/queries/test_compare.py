@@ -274,3 +274,36 @@ def test_a_run_of_tables_in_a_folder_does_not_take_its_neighbours_with_it(tmp_pa
     (tmp_path / "runs" / "b").rename(tmp_path / "b")
     with pytest.raises(xaicli.XaiError, match="tables holds no rows of samples"):
         xaicli.compare(tmp_path / "runs")
+
+
+def test_runs_in_a_folder_that_never_logged_a_sample_are_left_out_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    for name, losses in (("a", [0.5, 1.0, 2.0]), ("z", [1.5, 2.0, 3.0])):
+        record(folder / name, [whole([0, 1, 2], [0, 1, 1], losses)])
+    with xaicli.Run(folder / "crashed"):
+        pass  # died before its first batch
+    with xaicli.Run(folder / "scalars") as run:
+        run.log({"lr": 0.1})
+    with xaicli.Run(folder / "before-eval") as run:
+        run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode="train", epoch=1)
+    answer = xaicli.compare(folder).answer
+    assert [Path(one).name for one in answer.selection["runs"]] == ["a", "z"]
+    loss = next(row for row in answer.data.to_dicts() if row["kind"] == "metric" and row["metric"] == "loss")
+    assert loss["values"] == [3.5 / 3, 6.5 / 3]
+    assert [said for said in answer.warnings if "left out" in said] == [
+        f"{folder / 'crashed'} is left out: it holds no samples",
+        f"{folder / 'scalars'} is left out: it holds no samples",
+        f"{folder / 'before-eval'} is left out: it has no rows of eval",
+    ]
+    with pytest.raises(xaicli.XaiError, match="crashed holds no samples"):
+        xaicli.compare(folder / "a", folder / "crashed")
+    with pytest.raises(xaicli.XaiError, match="'nope'"):
+        xaicli.compare(folder, metric="nope")
+
+
+def test_a_folder_whose_runs_share_nothing_is_refused(tmp_path: Path) -> None:
+    for mode in ("eval", "train"):
+        with xaicli.Run(tmp_path / "runs" / mode) as run:
+            run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode=mode, epoch=1)
+    with pytest.raises(xaicli.XaiError, match="share no mode and ds_id"):
+        xaicli.compare(tmp_path / "runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from xaicli.store.objects import is_url, without_credentials
 
 if TYPE_CHECKING:
     from xaicli.queries.listed import Ids
-    from xaicli.queries.selection import Words
+    from xaicli.queries.selection import Pair, Words
     from xaicli.reader import Reader
 
 
@@ -40,7 +41,7 @@ def compare(
 
     Args:
         runs: Two run directories, addresses or opened runs or more, one by one or as a list; a folder that is no run
-            stands for those in it.
+            stands for those in it. Of a folder those are left out, with a warning, that have nothing to compare.
         max: How many samples whose score grew most from the first run to the last.
         min: How many samples whose score fell most.
         ids: Samples to list.
@@ -56,8 +57,7 @@ def compare(
     refuse_others(words)
     refuse_unhonoured("compare", words)
     opening = {name: words.pop(name) for name in OPENING if name in words}
-    opened = [RunRows(layout).reader(**opening) for layout in find_runs_at(_each(runs))]
-    readers, left_out = _with_samples(opened, _each(runs))
+    readers, left_out = _comparable(_each(runs), opening, words)
     answer = compare(readers, max=max, min=min, ids=ids, **words)
     groups = members_of(group, list(answer.selection["runs"]))
     differences = paired(readers, groups=groups, **words)
@@ -69,31 +69,57 @@ def compare(
     return shown(Asked(answer, readers=readers, select=words), readers[0].layout.reports)
 
 
-def _with_samples(
-    readers: Sequence[Reader], given: Sequence[str | os.PathLike[str] | RunLayout]
+def _comparable(
+    given: Sequence[str | os.PathLike[str] | RunLayout], opening: Mapping[str, Any], words: Mapping[str, Any]
 ) -> tuple[list[Reader], list[str]]:
-    """The runs that have rows of samples, and what to say of those in a folder that have none.
+    """The runs that can be compared, and what to say of those in a folder that cannot.
+
+    Of a folder's runs some died before their first batch, or have tables alone: they do not take the others with them.
 
     Raises:
-        XaiError: A run that was named itself has none, or fewer than two are left.
+        XaiError: A run that was named itself cannot be compared, or fewer than two of a folder can.
     """
+    from xaicli.queries.resolution import resolve
+
     paths = [Path(one) for one in given if not isinstance(one, RunLayout)]
     folders = [path for path in paths if path.is_dir() and not RunLayout(path).is_run()]
-    kept, left_out = [], []
-    refused: XaiError | None = None
-    for reader in readers:
+    kept: list[tuple[Reader, tuple[Pair, ...]]] = []
+    left_out: list[str] = []
+    refused: list[XaiError] = []
+    for layout in find_runs_at(given):
+        in_folder = any(folder in layout.root.parents for folder in folders)
         try:
+            reader = RunRows(layout).reader(**opening)
             refuse_objects_alone(reader)
+            kept.append((reader, resolve(reader, **words).pairs if in_folder else ()))
         except XaiError as error:
-            if not any(folder in reader.layout.root.parents for folder in folders):
+            if not in_folder or opening.get("strict"):
                 raise
-            refused = error
-            left_out.append(f"{reader.layout.described} is left out: it holds no rows of samples")
-        else:
-            kept.append(reader)
-    if refused is not None and len(kept) < _FEWEST:
-        raise refused
-    return kept, left_out
+            refused.append(error)
+            why = error.message.partition(": this is answered")[0].replace(layout.described, "it", 1)
+            left_out.append(f"{layout.described} is left out: {why}")
+    if refused and len(kept) < _FEWEST:
+        # What is wrong with the question itself is wrong with it in every run.
+        raise next((error for error in refused if isinstance(error, UsageError)), refused[-1])
+    others = _of_another_pair([pairs for _, pairs in kept])
+    for at, pair in others.items():
+        place = " ".join(filter(None, pair))
+        left_out.append(f"{kept[at][0].layout.described} is left out: it has no rows of {place}")
+    return [reader for at, (reader, _) in enumerate(kept) if at not in others], left_out
+
+
+def _of_another_pair(held: Sequence[tuple[Pair, ...]]) -> dict[int, Pair]:
+    """Where not all of a folder's runs have a (mode, ds_id) in common: those that lack the most frequent one, and it.
+
+    Args:
+        held: What is selected of each run; nothing for one that was named itself.
+    """
+    found = [set(pairs) for pairs in held if pairs]
+    often = Counter(pair for pairs in held for pair in pairs).most_common(1)
+    if not often or set.intersection(*found) or often[0][1] + len(held) - len(found) < _FEWEST:
+        return {}
+    pair = often[0][0]
+    return {at: pair for at, pairs in enumerate(held) if pairs and pair not in pairs}
 
 
 def scalars(
