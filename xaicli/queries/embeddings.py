@@ -11,13 +11,14 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.reader import Reader
+from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan_folder
 from xaicli.tables.pca import PCA
 from xaicli.tables.schema import CategoricalLabel, Embedding, Schema, stored_schemas
+from xaicli.vocabulary import LABEL, SAMPLE_ID
 
-_COLOURS = ("label", "labels", "predicted", "loss")
-_IDS = ("sample_id", "example_id")
+_COLOURS = (LABEL, "labels", "predicted", "loss")
+_IDS = (SAMPLE_ID, "example_id")
 _EPOCH = "epoch"
 _SPLIT = "split"
 _SMALLEST = 2
@@ -39,7 +40,8 @@ def embeddings(
         table: The table that holds the embeddings.
         column: Columns of vectors; when None those that were reduced at collection, else all. Vectors of more than two
             dimensions are projected on the two principal components of what is shown.
-        colour: The column that colours the points; the first of label, predicted, loss that exists when None.
+        colour: The column that colours the points, of the same samples wherever in the table they have it; the run's
+            own labels for a label that no row has. When None the first of label, predicted, loss that there is.
         epoch: That epoch; the last one collected when None.
         split: That split; all when None.
 
@@ -47,16 +49,19 @@ def embeddings(
         Rows column, split, epoch, sample_id, x, y, colour.
 
     Raises:
-        XaiError: The run has no such table, column, epoch or split.
+        XaiError: The run has no such table, column, epoch or split, or no sample shown has that colour.
     """
     lazy = _table(reader, table)
     schemas = stored_schemas(reader.layout, table)
     kinds = lazy.collect_schema()
     columns = _chosen(column, kinds, schemas)
-    by = _colour(colour, kinds)
     identity = _identity(kinds, table)
-    kept = [name for name in (identity, by, _EPOCH, _SPLIT, *columns) if name and name in kinds]
-    frame = _at(lazy.select(list(dict.fromkeys(kept))).collect(engine="streaming"), epoch, split)
+    places = [name for name in (identity, _EPOCH, _SPLIT) if name in kinds]
+    rows = lazy.select(*places, *columns).filter(pl.any_horizontal(pl.col(columns).is_not_null()))
+    shown = _at(rows.collect(engine="streaming"), epoch, split)
+    frame, by, said = _coloured(reader, lazy, shown, colour, identity)
+    if by == LABEL and by not in kinds and (names := reader.names_of_classes(LABEL)):
+        schemas = {**schemas, LABEL: CategoricalLabel(classes=names)}
     data = pl.concat(
         [rows for name in columns for rows in _points(frame, name, identity, by, schemas)], how="vertical_relaxed"
     )
@@ -68,6 +73,7 @@ def embeddings(
         data=data,
         extra={"classes": list(schema.names.values())} if isinstance(schema, CategoricalLabel) else {},
         counts=Counts(rows=frame.height, non_finite=int((~data["x"].is_finite()).sum()), damaged=reader.damaged),
+        warnings=said,
     )
 
 
@@ -214,14 +220,80 @@ def _chosen(
     return found
 
 
-def _colour(colour: str | None, kinds: pl.Schema) -> str | None:
-    if colour is None:
-        return next((name for name in _COLOURS if name in kinds), None)
-    if colour not in kinds:
+def _coloured(
+    reader: Reader, lazy: pl.LazyFrame, shown: pl.DataFrame, colour: str | None, identity: str
+) -> tuple[pl.DataFrame, str | None, tuple[str, ...]]:
+    """The samples shown with the column that colours them, which one it is, and what to say of it.
+
+    A table is collected in one pass or in several, each with columns of its own: a colour is the sample's, in whichever
+    of the rows it stands.
+
+    Raises:
+        XaiError: There is no such column, or none of the samples has a value there.
+    """
+    kinds = lazy.collect_schema()
+    if colour is not None and colour not in kinds and colour != LABEL:
         raise unknown("column", colour, kinds, where="the table")
-    if not (kinds[colour].is_numeric() or kinds[colour] in (pl.String, pl.Boolean)):
-        raise UsageError(f"column {colour!r} is {kinds[colour]}, which is no colour", hint="a number, label or text")
-    return colour
+    for name in _COLOURS if colour is None else (colour,):
+        if name in kinds and (found := _of_table(lazy, shown, name, identity))[name].count():
+            return found, name, ()
+        if name == LABEL and identity == SAMPLE_ID:
+            labels, said = _of_run(reader, shown)
+            if labels is not None and labels[LABEL].count():
+                return labels, LABEL, said
+    if colour is None or shown.is_empty():
+        return shown if colour is None else shown.with_columns(pl.lit(None).alias(colour)), colour, ()
+    if colour not in kinds:
+        raise unknown("column", colour, kinds, where="the table", note="nor has the run labels of its samples")
+    at = f" of epoch {shown[_EPOCH][0]}" if _EPOCH in shown.columns and shown[_EPOCH][0] is not None else ""
+    raise XaiError(
+        f"no embedding{at} is of a sample that has {colour} there",
+        hint="collect both for the same data and epoch: xai collect ... --collectors classification,embeddings",
+    )
+
+
+def _of_table(lazy: pl.LazyFrame, shown: pl.DataFrame, colour: str, identity: str) -> pl.DataFrame:
+    """The samples shown with the last value that rows of their epoch and split have; a label of any epoch will do."""
+    kind = lazy.collect_schema()[colour]
+    if not (kind.is_numeric() or kind in (pl.String, pl.Boolean)):
+        raise UsageError(f"column {colour!r} is {kind}, which is no colour", hint="a number, label or text")
+    fixed = colour in (LABEL, "labels")
+    keys = [name for name in (identity, _SPLIT, *(() if fixed else (_EPOCH,))) if name in shown.columns]
+    if colour in shown.columns:
+        return shown
+    known = lazy.select(*keys, colour).filter(pl.col(colour).is_not_null()).collect(engine="streaming")
+    known = known.unique(keys, keep="last", maintain_order=True)
+    return shown.join(known, on=keys, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _of_run(reader: Reader, shown: pl.DataFrame) -> tuple[pl.DataFrame | None, tuple[str, ...]]:
+    """The samples shown with the label that the run recorded last of them, and how many have several; None for none."""
+    kind = reader.dtypes.get(LABEL)
+    if kind is None or not (kind.is_numeric() or kind in (pl.String, pl.Boolean)):
+        return None, ()
+    wanted = shown[SAMPLE_ID].unique()
+    if reader.dtypes[SAMPLE_ID].is_integer() != wanted.dtype.is_integer():
+        return None, ()
+    found = []
+    for mode in reader.modes():
+        for ds_id in reader.ds_ids(mode):
+            left = wanted
+            for epoch in reversed(reader.epochs(mode, ds_id)):
+                rows, _ = reader.frame(Place(mode, ds_id, epoch), [SAMPLE_ID, LABEL])
+                rows = rows.select(SAMPLE_ID, LABEL).filter(pl.col(SAMPLE_ID).is_in(left.implode()))
+                found.append(rows.drop_nulls())
+                left = left.filter(~left.is_in(found[-1][SAMPLE_ID].implode()))
+                if left.is_empty():
+                    break
+    labels = pl.concat(found).group_by(SAMPLE_ID).agg(pl.col(LABEL).unique()) if found else None
+    if labels is None:
+        return None, ()
+    several = labels.filter(pl.col(LABEL).list.len() > 1).height
+    one = pl.when(pl.col(LABEL).list.len() == 1).then(pl.col(LABEL).list.first())
+    have = "1 sample has" if several == 1 else f"{several:,} samples have"
+    said = (f"{have} another label in another mode or data set, and no colour",)
+    joined = shown.join(labels.with_columns(one.alias(LABEL)), on=SAMPLE_ID, how="left", maintain_order="left")
+    return joined, said if several else ()
 
 
 def _at(frame: pl.DataFrame, epoch: int | None, split: str | None) -> pl.DataFrame:

@@ -1,0 +1,82 @@
+"""The colours of collected embeddings: of the sample, in whichever pass over the data they were collected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xaicli
+from xaicli.errors import XaiError
+
+IDS = [3, 1, 2]
+VECTORS = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 1.0]], np.float32)
+
+
+def collected(folder: Path, *parts: dict[str, Any], **samples: Any) -> xaicli.RunReader:
+    with xaicli.Run(folder, label_names=["cat", "dog", "owl"]) as run:
+        if samples:
+            run.log_samples(sample_id=[1, 2, 3], mode="eval", epoch=1, **samples)
+            run.log_samples(sample_id=[9], label=[2], mode="train", epoch=1)
+        for columns in parts:
+            run.add_metrics_data(columns, name="metrics")
+    return xaicli.open_run(folder)
+
+
+def colours(run: xaicli.RunReader, **how: Any) -> dict[int, Any]:
+    return dict(run.embeddings(**how).data.select("sample_id", "colour").iter_rows())
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_colour_collected_in_another_pass_is_the_samples(tmp_path: Path, first: int) -> None:
+    parts = [{"sample_id": IDS, "vector": VECTORS}, {"sample_id": [1, 2, 3], "label": [0, 1, 2], "loss": [0.5, 1, 2]}]
+    run = collected(tmp_path / "run", parts[first], parts[1 - first])
+    assert colours(run, colour="loss") == {1: 0.5, 2: 1.0, 3: 2.0}
+    assert colours(run, colour="label") == colours(run) == {1: "0", 2: "1", 3: "2"}
+    assert run.embeddings().data["x"].to_list() == [0.0, 2.0, 4.0]
+
+
+def test_a_loss_is_of_the_epoch_of_the_embedding_and_a_label_of_any(tmp_path: Path) -> None:
+    known = {"sample_id": IDS, "label": [2, 0, 1]}
+    vectors = {"sample_id": IDS, "epoch": [2] * 3, "vector": VECTORS}
+    run = collected(
+        tmp_path / "run",
+        known | {"epoch": [1] * 3, "loss": [1.0, 1.0, 1.0]},
+        vectors,
+        known | {"epoch": [2] * 3, "loss": [2.0, 2.5, 3.0]},
+        known | {"epoch": [3] * 3, "loss": [9.0, 9.0, 9.0]},
+    )
+    assert colours(run, colour="loss") == {3: 2.0, 1: 2.5, 2: 3.0}
+    late = collected(tmp_path / "late", known | {"epoch": [1] * 3, "loss": [1.0] * 3}, vectors)
+    assert colours(late, colour="label") == {3: "2", 1: "0", 2: "1"}
+    with pytest.raises(XaiError, match="no embedding of epoch 2 is of a sample that has loss there"):
+        late.embeddings(colour="loss")
+
+
+def test_the_runs_labels_colour_what_was_collected_without(tmp_path: Path) -> None:
+    run = collected(tmp_path / "run", {"sample_id": IDS, "vector": VECTORS}, label=[0, 1, 1], loss=[1.0, 2.0, 3.0])
+    answer = run.embeddings(colour="label").answer
+    assert dict(answer.data.select("sample_id", "colour").iter_rows()) == {1: "cat", 2: "dog", 3: "dog"}
+    assert answer.extra["classes"] == ["cat", "dog", "owl"]
+    assert colours(run) == colours(run, colour="label")
+    with pytest.raises(XaiError, match="no column 'loss'"):
+        run.embeddings(colour="loss")
+
+
+def test_a_sample_of_two_labels_has_no_colour_and_a_table_without_ids_none_of_the_runs(tmp_path: Path) -> None:
+    known = {"sample_id": [9, 1, 2], "vector": VECTORS}
+    run = collected(tmp_path / "run", known, label=[0, 1, 1])
+    assert colours(run) == {9: "owl", 1: "cat", 2: "dog"}
+    with xaicli.Run(tmp_path / "both", label_names=["cat", "dog", "owl"]) as both:
+        both.log_samples(sample_id=[1, 2, 9], label=[0, 1, 1], mode="eval", epoch=1)
+        both.log_samples(sample_id=[9], label=[2], mode="train", epoch=1)
+        both.add_metrics_data(known, name="metrics")
+    answer = xaicli.open_run(tmp_path / "both").embeddings().answer
+    assert dict(answer.data.select("sample_id", "colour").iter_rows()) == {1: "cat", 2: "dog", 9: None}
+    assert answer.warnings == ("1 sample has another label in another mode or data set, and no colour",)
+    rows = collected(tmp_path / "rows", {"example_id": [0, 1, 2], "vector": VECTORS}, label=[0, 1, 1])
+    assert rows.embeddings().answer.selection["colour"] is None
+    with pytest.raises(XaiError, match="no column 'label'"):
+        rows.embeddings(colour="label")
