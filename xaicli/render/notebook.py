@@ -84,6 +84,7 @@ def _table(table: Table) -> str:
     rows = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in zip(*cells, strict=True)]
     more = len(table.rows) - len(rows)
     rest = f"<p>and {more:,} more rows: .data has all</p>" if more else ""
+    rest += f"<p>{_escaped(table.note)}</p>" if table.note else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{rest}"
 
 
