@@ -153,6 +153,27 @@ def test_what_is_cut_is_counted_and_the_option_lists_all(tmp_path, capsys):
     assert told["doubted_label"] == len(wrong)
 
 
+def test_errors_and_findings_doubt_the_same_single_labels(tmp_path, capsys):
+    """Classes are doubted above 0.5: the share of times contradicted, times how often the model is right so."""
+    # Class 0: in the label of 1 to 8, found in all but 1: recall 28 / 32 over four epochs, so 1 is doubted by 7 / 8.
+    # Class 1: in the label of 1 to 4, said of these and of 5 to 8: precision 16 / 32, so 5 to 8 stand at 0.5 exactly.
+    # Class 2: of 9 and 10 the label, of 10 said in one epoch of four: contradicted 3 / 4, found in 5 / 8: 0.469.
+    label = [[0, 1]] * 4 + [[0]] * 4 + [[2], [2]]
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=list("abc")) as run:
+        for epoch in (1, 2, 3, 4):
+            said = [[1]] + [[0, 1]] * 7 + [[2], [2] if epoch == 4 else []]
+            ids = np.arange(1, 11)
+            run.log_samples(sample_id=ids, label=label, prediction=said, mode="eval", epoch=epoch)
+    found = asked(capsys, tmp_path / "run")
+    doubts = [(row["sample_id"], row["class"], row["doubt"], row["score"]) for row in found["doubted"]]
+    assert doubts == [(1, 0, "extra", pytest.approx(7 / 8))]
+    assert found["n"][0]["doubted"] == 1
+    told = xaicli.open_run(tmp_path / "run").findings(metric="jaccard").answer
+    assert told.extra["found"]["doubted_label"] == 1
+    rows = told.data.filter(finding="doubted_label").select("sample_id", "score").rows()
+    assert rows == [(1, pytest.approx(7 / 8))]
+
+
 def test_farthest_off_are_counted(tmp_path, capsys):
     with xaicli.Run(tmp_path / "run", task="regression") as run:
         run.log_samples(sample_id=range(9), label=[float(i) for i in range(9)], prediction=[0.0] * 9, mode="eval")

@@ -106,6 +106,37 @@ def test_a_cell_lists_its_samples_the_worst_first(recorded, capsys):
     assert [r["sample_id"] for r in asked(capsys, path, "--cell", by_name, "--top", 1)["rows"]] == expected[:1]
 
 
+@pytest.mark.parametrize(
+    ("metric", "sign"), [("loss", -1), ("entropy", -1), ("el2n", -1), ("margin", 1), ("label_prob", 1)]
+)
+def test_the_worst_of_a_cell_are_those_at_the_worse_end_of_the_metric(recorded, capsys, metric, sign):
+    path, logged = recorded
+    label, logits = logged[2, 1]
+    probs = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(1, keepdims=True)
+    own, others = np.eye(3)[label].astype(bool), ~np.eye(3)[label].astype(bool)
+    values = {
+        "loss": -np.log(probs[own]),
+        "entropy": -(probs * np.log(probs)).sum(1),
+        "el2n": np.linalg.norm(probs - np.eye(3)[label], axis=1),
+        "margin": logits[own] - np.where(others, logits, -np.inf).max(1),
+        "label_prob": probs[own],
+    }[metric]
+    members = np.flatnonzero((label == 1) & (logits.argmax(1) == 2))
+    assert len(members) > 3
+    expected = sorted(members.tolist(), key=lambda i: sign * values[i])[:3]
+    found = asked(capsys, path, "--cell", "1,2", "--metric", metric, "--top", 3)
+    assert [row["sample_id"] for row in found["rows"]] == expected
+
+
+def test_a_metric_of_ones_own_has_its_highest_first_in_a_cell(tmp_path, capsys):
+    """Nothing says which end of it is the worse."""
+    with xaicli.Run(tmp_path / "run") as run:
+        classes = {"label": [0] * 4, "prediction": [1] * 4}
+        run.log_samples(sample_id=[1, 2, 3, 4], **classes, own=[1.0, 2.0, 4.0, 3.0], mode="eval", epoch=1)
+    found = asked(capsys, tmp_path / "run", "--cell", "0,1", "--metric", "own")
+    assert [row["sample_id"] for row in found["rows"]] == [3, 4, 2, 1]
+
+
 def test_by_a_column(recorded, capsys):
     path, logged = recorded
     label, logits = logged[2, 1]

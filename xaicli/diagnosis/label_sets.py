@@ -13,6 +13,8 @@ from xaicli.words import percent
 MISSING, EXTRA = "missing", "extra"
 """What may be wrong with a class of a sample: it should be in its label, or should not."""
 _STEADY = 3
+_LIKELY = 0.5
+"""The score above which a class is doubted, as that of suspects."""
 _KEYS = [SAMPLE_ID, "class"]
 
 
@@ -59,8 +61,8 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         Rows sample_id, class, doubt (`missing`: predicted, though not in the label; `extra`: in the label, though not
         predicted), times (how often), n_obs (how often the sample was seen), trusted (how often the model is right when
         it says so of other samples: the class's precision, or its recall, over the history) and score, times / n_obs x
-        trusted; contradicted in a third of the observations or more, score descending, then by id and class. A class
-        counts by the label a sample has last.
+        trusted; contradicted in a third of the observations or more with a score above 0.5, score descending, then by
+        id and class. A class counts by the label a sample has last.
     """
     seen, said = [], []
     last: dict[str, pl.DataFrame] = {}
@@ -115,4 +117,5 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
             (pl.col("times") / pl.col("n_obs") * pl.col("trusted")).alias("score"),
         )
     )
-    return rows.sort("score", SAMPLE_ID, "class", descending=[True, False, False])
+    likely = rows.filter(pl.col("score") > _LIKELY)
+    return likely.sort("score", SAMPLE_ID, "class", descending=[True, False, False])

@@ -34,6 +34,7 @@ from xaicli.vocabulary import (
     CORRECT,
     DS_ID,
     EPOCH,
+    HIGH_IS_GOOD,
     LABEL,
     LABEL_PROB,
     LOSS,
@@ -194,7 +195,8 @@ def cell_samples(reader: Reader, selection: Selection, cell: str | Sequence[Any]
 
     Args:
         reader: The run.
-        selection: Which rows; the first of its metrics orders the samples, the highest first.
+        selection: Which rows; the first of its metrics orders the samples, the worse end first: the lowest of those of
+            which high is good, else the highest.
         cell: LABEL,PREDICTION as values or names, in one text or one by one.
         top: At most how many of each (mode, ds_id); how many there are is in the key `n`.
 
@@ -259,7 +261,7 @@ def counted(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, Overall | 
 def _in_cell(
     reader: Reader, selection: Selection, pair: Pair, ends: list[str], tally: Tally, both: dict[str, None]
 ) -> list[Any]:
-    """The samples of a cell at the last place of a (mode, ds_id), the highest value of the metric first.
+    """The samples of a cell at the last place of a (mode, ds_id), the worse end of the metric first.
 
     Args:
         both: Told where an end is the name of one label and the number of another.
@@ -270,7 +272,8 @@ def _in_cell(
     rows = next(labelled(reader, selection, pair, columns, epochs=epochs, backwards=True, tally=tally), None)
     if rows is None:
         return []
-    frame = rows.frame.with_columns(pl.col(metric).cast(pl.Float64).alias("worst"))
+    sign = -1 if metric in HIGH_IS_GOOD else 1
+    frame = rows.frame.with_columns((sign * pl.col(metric).cast(pl.Float64)).alias("worst"))
     kept = (SAMPLE_ID, "worst")
     are_sets = isinstance(frame.schema[LABEL], pl.List)
     pairs = by_class(frame, kept) if are_sets else frame.select(LABEL, PREDICTION, *kept)

@@ -54,7 +54,6 @@ SUDDEN = 6.0
 _MOVED = 0.1
 """The smallest change of the normalised rank worth a look, where nearly no sample moves at all."""
 
-_LIKELY = 0.5
 _MEAN_LOSS = "loss_mean"
 _FAR = 3.0
 """Robust deviations above the median from which a sequence is worth a look."""
@@ -270,11 +269,7 @@ def _doubted(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFra
         return pl.DataFrame()
     history = walk(reader, selection, pair, [SAMPLE_ID, key, PREDICTION])
     named = (rows.frame.rename({key: LABEL}) if key != LABEL else rows.frame for rows in history)
-    doubts = (
-        doubted(named)
-        .filter(pl.col("score") >= _LIKELY)
-        .join(frame.select(SAMPLE_ID, LABEL), on=SAMPLE_ID, how="left", maintain_order="left")
-    )
+    doubts = doubted(named).join(frame.select(SAMPLE_ID, LABEL), on=SAMPLE_ID, how="left", maintain_order="left")
     names = LabelNames.of_classes(reader, selection)
     reasons, suggested = [], []
     for row in doubts.iter_rows(named=True):
