@@ -186,6 +186,7 @@ def test_info_names_drops_duplicates_gaps_and_damage(xai: Xai, tmp_path: Path) -
     answer = asked(xai, "info", tmp_path / "run")
     assert answer["counts"] == {
         "rows": 9,
+        "non_finite": 0,
         "duplicates": 3,
         "dropped": 2,
         "taken_back": 0,

@@ -304,10 +304,11 @@ def label_noise(frame: pl.DataFrame, pair: Pair, names: LabelNames) -> list[dict
     """The share of each label's samples whose probability went to one other label while the net was learning.
 
     The error norm, mean of the first `--early-epochs`, is above 1: the probabilities lie nearer to another label's
-    corner than halfway. These epochs are hardly memorised. On digits with labels made wrong at random, and on pictures
-    with labels by people, this is within 1 to 6 points of the true rate of a label once the net has learned something;
-    it is too low for labels that were mistaken for the one the sample looks like most, and where many labels are wrong
-    by one and the same rule (`benchmarks/findings.py`).
+    corner than halfway. These epochs are hardly memorised. On digits with labels made wrong at random this is within a
+    point or two of the true rate of a label once the net has learned something; on pictures with labels by people the
+    sum is right and a label off by 5 points in the mean, by 11 at worst: too low for labels given to what looks like
+    them, too high for those that the net confuses, and too low where many labels are wrong by one and the same rule
+    (`benchmarks/findings.py`).
 
     A net is pulled towards the label of a row that it trains on, right or wrong. Of any other row it makes the mistakes
     that it makes: nothing tells these from wrong labels, so that there the contradicted are counted, and are no rate.

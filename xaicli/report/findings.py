@@ -188,7 +188,9 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
             f"Labels contradicted while the model learned: {share}, {where}",
             (*columns, Column("share (95 % interval)")),
             tuple((*own, f"{rate} ({low} to {high})") for own, (rate, low, high) in zip(cells, intervals, strict=True)),
-            note="by the early epochs; an estimate of the rate of wrong labels, too low for near mistakes",
+            note="by the early epochs; an estimate of the rate of wrong labels, better of all together than of one: too low "
+            "for labels given to what looks like them, too high for those that the model confuses; the interval is of "
+            "sampling alone",
             terminal_rows=10,
         )
 
