@@ -160,6 +160,12 @@ def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block
         )
 
 
+_ESTIMATE = (
+    "by the early epochs; an estimate of the rate of wrong labels, better of all together than of one: too low for "
+    "labels given to what looks like them, too high for those that the model confuses; the interval is of sampling alone"
+)
+
+
 def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block]:
     """How many labels are probably wrong, or were contradicted at least, label by label."""
     parts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -188,9 +194,7 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
             f"Labels contradicted while the model learned: {share}, {where}",
             (*columns, Column("share (95 % interval)")),
             tuple((*own, f"{rate} ({low} to {high})") for own, (rate, low, high) in zip(cells, intervals, strict=True)),
-            note="by the early epochs; an estimate of the rate of wrong labels, better of all together than of one: too low "
-            "for labels given to what looks like them, too high for those that the model confuses; the interval is of "
-            "sampling alone",
+            note=_ESTIMATE,
             terminal_rows=10,
         )
 
