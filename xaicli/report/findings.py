@@ -162,7 +162,8 @@ def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block
 
 _ESTIMATE = (
     "by the early epochs; an estimate of the rate of wrong labels, better of all together than of one: too low for "
-    "labels given to what looks like them, too high for those that the model confuses; the interval is of sampling alone"
+    "labels given to what looks like them, too high for those that the model confuses; "
+    "the interval is of sampling alone"
 )
 
 
