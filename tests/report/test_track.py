@@ -381,7 +381,7 @@ def test_the_share_right_is_of_the_last_pass_of_the_last_epoch(tmp_path: Path, e
     report = open_run(tmp_path / "run").report(engine=engine).report
     (figures,) = (block for block in report.sections[0].blocks if isinstance(block, Figures))
     shown = {figure.caption: figure.value for figure in figures.figures}
-    assert shown["of 10 eval predictions at epoch 2 are as labelled"] == "30.0 %"
+    assert shown["of 10 eval samples with a prediction at epoch 2 are predicted as labelled"] == "30.0 %"
 
 
 def test_why_there_are_no_label_issues_is_a_sentence_that_says_that_alone(tmp_path: Path) -> None:

@@ -173,8 +173,8 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
                 last = max(by_epoch)  # the last epoch that has predictions
                 right, n = by_epoch[last]
                 where = " ".join(part for part in (mode, ds_id) if part)
-                of = f"of {count(n, f'{where} prediction')} at epoch {last}"
-                yield Figure(percent(right / n), f"{of} {'is' if n == 1 else 'are'} as labelled")
+                of = f"of {count(n, f'{where} sample')} with a prediction at epoch {last}"
+                yield Figure(percent(right / n), f"{of} {'is' if n == 1 else 'are'} predicted as labelled")
     dropped = gathered.samples.counts.dropped
     if dropped:
         yield Figure(f"{dropped:,}", "rows lost while recording", Tone.BAD)
