@@ -17,6 +17,17 @@ _COUNTING = re.compile(
 _OF_DOUBLES = re.compile(r"\b(?:power|pow|sqrt|cbrt|exp|ln|log2|log10)\s*\(", re.IGNORECASE)
 """Up to what functions are of that give numbers of double precision in SQL, whatever they are given."""
 _DIVIDED = re.compile(r"(?<!/)/(?!/)")
+_TOKEN = re.compile(r"\s+|\d[\d.]*(?:e[+-]?\d+)?|\w+|::|.", re.IGNORECASE | re.DOTALL)
+_NUMBER = re.compile(r"(?<!\w)\d[\w.]*")
+_OPEN, _CLOSED = ("(", "[", "case"), (")", "]", "end")
+_APART = re.compile(
+    r"all|and|as|between|by|distinct|else|except|from|having|ilike|in|intersect|is|like|limit|not|offset|on|or|qualify|"
+    r"rlike|select|then|union|values|when|where|[-+,;<>=!&|#~^]"
+)
+"""What a product does not go on over."""
+_JOINING = frozenset([".", "::", "over", "filter"])
+"""What stands between two parts of one value."""
+_GOING_ON = _JOINING | {"(", "["}
 _WIDE = "CAST(0 AS HUGEINT)"
 """Added, it makes a number of single precision one of double, an integer one of 128 bits, and changes no value."""
 _ONE = r"(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+|(?:\w+\s*\.\s*)?\w+|\w*\([^()]*\))"
@@ -71,9 +82,19 @@ def in_doubles(sql: str) -> str:
 
     To polars 1.0 is a decimal of one place, whose quotients are cut off: 1.0 / 3 * 3 is .9999999. Powers of
     whole numbers begin again at the other end there, and have no negative exponent.
+
+    By one value for all rows polars does not divide: it multiplies by 1 / value, and 49 * (1 / 49) is below 1. So
+    nothing is added to each divisor, by row: the lesser of 0 and what is divided, without its sign.
     """
     for match in reversed([*_DIVIDED.finditer(opaque_blanked(sql))]):
-        sql = f"{sql[: match.start()]} * 1e0 /{sql[match.end() :]}"
+        text = opaque_blanked(sql)
+        dividend = slice(_product_before(text, match.start()), match.start())
+        end = _value_after(text, match.end())
+        by = sql[match.end() : end]
+        if by.strip() and re.search(r"[^\W\d]", _NUMBER.sub("", text[dividend])):
+            whole = _divided_as_is(sql[dividend])
+            by = f" ({by} + LEAST(ABS(({whole}) * 1e0), 0e0))"
+        sql = f"{sql[: match.start()]} * 1e0 /{by}{sql[end:]}"
     for begin in reversed([match.end() for match in _OF_DOUBLES.finditer(opaque_blanked(sql))]):
         end, commas = _closing(opaque_blanked(sql), begin)
         parts = [sql[a:b] for a, b in zip([begin, *(at + 1 for at in commas)], [*commas, end], strict=True)]
@@ -111,6 +132,48 @@ def truths_told(sql: str) -> str:
         told = f"<=> ({sql[match.start('other') : match.end('other')]}){'' if match['not'] else ' <=> FALSE'}"
         sql = f"{sql[: match.start()]}{told}{sql[match.end() :]}"
     return sql
+
+
+def _divided_as_is(sql: str) -> str:
+    """The statement with its quotients in double precision, of whatever accuracy."""
+    for match in reversed([*_DIVIDED.finditer(opaque_blanked(sql))]):
+        sql = f"{sql[: match.start()]} * 1e0 /{sql[match.end() :]}"
+    return sql
+
+
+def _product_before(text: str, end: int) -> int:
+    """Where the factors begin that stand before a place of a text without texts and comments."""
+    depth = 0
+    tokens = [match for match in _TOKEN.finditer(text, 0, end) if not match[0].isspace()]
+    for number in range(len(tokens) - 1, -1, -1):
+        token = tokens[number][0].lower()
+        if token in _CLOSED:
+            depth += 1
+        elif token in _OPEN:
+            depth -= 1
+        signs = token in "+-" and number > 0 and tokens[number - 1][0] in "*/%"
+        if depth < 0 or (depth == 0 and _APART.fullmatch(token) and not signs):
+            return tokens[number].end()
+    return 0
+
+
+def _value_after(text: str, begin: int) -> int:
+    """Where the one value ends that begins at a place of a text without texts and comments."""
+    depth, end, before = 0, begin, ""
+    for match in _TOKEN.finditer(text, begin):
+        token = match[0].lower()
+        if token.isspace():
+            continue
+        if depth == 0 and before and before not in _JOINING and token not in _GOING_ON:
+            break
+        if token in _CLOSED:
+            depth -= 1
+        if depth < 0:
+            break
+        depth += token in _OPEN
+        end = match.end()
+        before = "" if depth == 0 and before == "" and token in "+-" else token
+    return end
 
 
 def _closing(text: str, begin: int) -> tuple[int, list[int]]:
