@@ -92,7 +92,7 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     records = parquet.read_records(layout)
     run_id = layout.read_manifest().run_id
     others = {*foreign_files(layout, records, run_id)}
-    for folder in (layout.scalars, layout.facts, layout.media):
+    for folder in (layout.scalars, layout.facts, layout.media, *layout.table_folders()):
         others |= foreign_records(layout, folder, records, run_id)
     closed: list[Path] = []
     snapshot = take_snapshot(layout, others, closed)

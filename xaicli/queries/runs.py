@@ -19,7 +19,7 @@ from xaicli.parquet import read_records
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.queries.sql import metrics_tables
 from xaicli.reader import Place, Reader
-from xaicli.reader.lazy import sound_pieces
+from xaicli.reader.lazy import scan_folder, sound_pieces
 from xaicli.reader.pieces import foreign_files
 from xaicli.recorder.uniformity import other_tools
 from xaicli.state.best import Checkpoint, checkpoints
@@ -39,7 +39,8 @@ def info(reader: Reader) -> Answer:
         verified, once while nothing changes.
     """
     sound_pieces(reader, reader.folders())
-    tables = _tables(reader)
+    # Whoever reads them notes what is damaged, which is counted below.
+    tables, facts = _tables(reader), _facts(reader)
     rows = []
     for mode in reader.modes():
         for ds_id in reader.ds_ids(mode):
@@ -76,6 +77,8 @@ def info(reader: Reader) -> Answer:
     other_scalars = LeftOut()
     if len(reader.attempts) > 1:
         recorded_scalars(reader, other_scalars)
+    else:
+        scan_folder(reader, reader.layout.scalars)
     return Answer(
         command="info",
         run=reader.layout.described,
@@ -103,7 +106,7 @@ def info(reader: Reader) -> Answer:
             *reader.losses,
             *other_tools(reader.layout, reader.manifest.columns, _foreign(reader)),
         ),
-        extra={"tables": tables, "facts": _facts(reader)},
+        extra={"tables": tables, "facts": facts},
     )
 
 

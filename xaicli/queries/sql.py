@@ -172,7 +172,9 @@ def metrics_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
 
 def _scalars(reader: Reader, left_out: LeftOut | None) -> pl.LazyFrame | None:
     """The scalars, read only by a statement that names them; None where there are none."""
-    if not any(reader.layout.scalars.glob("*.parquet")) and not live_records(reader.layout, "scalars")[0]:
+    folder = reader.layout.scalars
+    recorded = any(path.startswith(f"{folder.name}/") for path in reader.records)
+    if not recorded and not any(folder.glob("*.parquet")) and not live_records(reader.layout, "scalars")[0]:
         return None
     return pl.defer(lambda: recorded_scalars(reader, left_out), schema=SCALAR_COLUMNS)
 

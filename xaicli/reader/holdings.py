@@ -18,7 +18,16 @@ from xaicli.errors import DamagedFileError, UsageError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.locks import Reading
 from xaicli.manifest import Attempt
-from xaicli.reader.pieces import Listing, Piece, Place, count_taken_back, foreign_records, list_pieces, relative
+from xaicli.reader.pieces import (
+    Listing,
+    Piece,
+    Place,
+    count_taken_back,
+    foreign_records,
+    gone_records,
+    list_pieces,
+    relative,
+)
 from xaicli.reader.rows import Tally, dtype_of
 from xaicli.takeback import TakeBack, TakenBack
 from xaicli.vocabulary import CORRECT, EPOCH, LABEL, PASS, RESERVED_COLUMNS, Attempts, Mode, Role
@@ -79,15 +88,19 @@ class Holdings:
                 self.note(DamagedFileError(f"{path} may not be read", hint="see: xai doctor"), path)
 
     def record_files(self, folder: Path) -> list[DataFile]:
-        """The files that count of a folder of what is logged beside samples, as they were logged; others are noted.
+        """The files that count of a folder of what is logged beside samples, as they were logged.
+
+        Others, and those that are recorded but gone, are noted.
 
         Raises:
-            DamagedFileError: One is not this run's and the reader is strict.
+            DamagedFileError: One is not this run's, or is gone, and the reader is strict.
         """
         others = foreign_records(self.layout, folder, self.records, self.manifest.run_id)
         for path in sorted(others):
             name = path.relative_to(self.layout.root).as_posix()
             self.note(DamagedFileError(f"{name} is not this run's", hint="see: xai doctor"), name)
+        for name in gone_records(self.layout, folder, self.records):
+            self.note(DamagedFileError(f"{name} is missing", hint="see: xai doctor"), name)
         named = {p: part for p in sorted(folder.glob("*.parquet")) if (part := PartName.parse(p.name))}
         return without_superseded(DataFile("", "", 0, part, p) for p, part in named.items() if p not in others)
 

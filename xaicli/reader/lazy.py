@@ -14,7 +14,7 @@ import polars as pl
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.files import for_arrow, write_whole
-from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
+from xaicli.layout import RunLayout
 from xaicli.locks import Reading
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.pieces import Piece, Place
@@ -150,19 +150,10 @@ def scan(run: Holdings, places: Sequence[Place], columns: Sequence[str]) -> pl.L
 def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
     """The rows of `scalars/` or of a table, lazily; None where there are no files.
 
-    Files may differ in their columns. Rows that were taken back are left out where they say attempt, epoch and step.
+    Files may differ in their columns; those that are not the run's, and those that are gone, are noted. Rows that were
+    taken back are left out where they say attempt, epoch and step.
     """
-    names = {path: part for path in sorted(folder.glob("*.parquet")) if (part := PartName.parse(path.name))}
-    kept = without_superseded(DataFile("", "", 0, part, path) for path, part in names.items())
-    here = folder.relative_to(run.layout.root).as_posix()
-    recorded = [file for file in kept if f"{here}/{file.path.name}" in run.records]
-    # A file that nothing is recorded of, beside others, is not the run's: its columns may be any.
-    good, damaged = VerifiedFiles(run.layout).check([file.path for file in recorded or kept], run.records)
-    damaged += [
-        (path, DamagedFileError(f"{path} is not this run's", hint="see: xai doctor"))
-        for file in kept
-        if recorded and (path := f"{here}/{file.path.name}") not in run.records
-    ]
+    good, damaged = VerifiedFiles(run.layout).check([file.path for file in run.record_files(folder)], run.records)
     for path, error in damaged:
         run.note(error, path)
     if not good:

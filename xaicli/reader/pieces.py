@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -294,14 +294,22 @@ def _gone(layout: RunLayout, records: Mapping[str, FileRecord], files: Iterable[
     present: dict[str, set[PartName]] = {}
     for file in files:
         present.setdefault(relative(layout, file).rpartition("/")[0], set()).add(file.part)
-    gone = []
-    for path in records:
-        folder, _, name = path.rpartition("/")
-        part = PartName.parse(name) if folder.startswith("data/") else None
-        here = present.get(folder, set())
-        if part and not any(other.covers(part) for other in here):
-            gone.append(path)
-    return gone
+    return [path for path in records if path.startswith("data/") and _is_gone(path, present)]
+
+
+def gone_records(layout: RunLayout, folder: Path, records: Mapping[str, FileRecord]) -> list[str]:
+    """The same of a folder of what is logged beside samples."""
+    here = folder.relative_to(layout.root).as_posix()
+    recorded = [path for path in records if path.rpartition("/")[0] == here]
+    present = {here: {part for path in _parquet_in(folder) if (part := PartName.parse(path.name))}}
+    return [path for path in recorded if _is_gone(path, present)]
+
+
+def _is_gone(path: str, present: Mapping[str, Collection[PartName]]) -> bool:
+    """Whether a recorded file is not among those of its folder, nor one that holds its rows."""
+    folder, _, name = path.rpartition("/")
+    part = PartName.parse(name)
+    return part is not None and not any(other.covers(part) for other in present.get(folder, ()))
 
 
 def _take_backs(layout: RunLayout, pieces: list[Piece], steps: _Steps) -> tuple[TakeBack, ...]:
