@@ -78,6 +78,9 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
     warnings, counts = (*warnings, *_extremes(tables, sql)), reader.counts()
     named = {name.lower() for name in _named_in(sql)}
+    if SAMPLES in named:
+        counts = replace(counts, duplicates=sum(map(reader.duplicate_count, all_places(reader))))
+        warnings = (*warnings, *_as_logged(counts.duplicates or 0))
     if SCALARS in named:
         warnings = (*warnings, *other_scalars.warnings())
         of_samples = counts.taken_back or 0 if SAMPLES in named else 0
@@ -90,6 +93,17 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         counts=replace(counts, rows=data.height, non_finite=_non_finite(data)),
         warnings=warnings,
     )
+
+
+def _as_logged(duplicates: int) -> list[str]:
+    """What should be known where samples come several times."""
+    if not duplicates:
+        return []
+    rows = "1 row repeats" if duplicates == 1 else f"{duplicates:,} rows repeat"
+    return [
+        f"{rows} a sample of the same epoch and pass (samplers pad their last batch so): the table samples has all "
+        "rows as they were logged, where other questions count each sample once"
+    ]
 
 
 def _extremes(tables: Mapping[str, pl.LazyFrame], sql: str) -> list[str]:
