@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import xaicli
 from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net, smooth_net
 from xaicli.attribution.maps import scaled
@@ -288,3 +289,20 @@ def test_chunk_sizes_do_not_change_the_maps(monkeypatch: pytest.MonkeyPatch) -> 
     found = attribute(model, x)
     for method in expected.maps:
         assert np.allclose(expected.maps[method][""], found.maps[method][""], atol=1e-4), method
+
+
+@pytest.mark.parametrize(
+    "methods", [("integrated",), ("integrated", "smint"), ("gradient", "smoothgrad", "integrated")]
+)
+@pytest.mark.parametrize("steps", range(1, 11))
+def test_a_path_of_a_linear_net_is_exact_in_any_number_of_steps(steps: int, methods: tuple[str, ...]) -> None:
+    """Its gradient is its weights everywhere, so a path's mean gradient is too, however few points it has."""
+    torch.manual_seed(0)
+    net, x = nn.Linear(5, 3).eval(), torch.rand(4, 5)
+    draws = 3 if "smint" in methods else 0
+    given = xaicli.saliency(net, x, methods=methods, integrating=(steps, draws), baseline="zero")
+    budget = xaicli.saliency(net, x, methods="integrated", evaluations=steps, baseline="zero")
+    for found in (given, budget):
+        expected = net.weight.detach()[torch.as_tensor(found.targets)] * x
+        assert np.allclose(found.attributions["integrated"], expected, atol=1e-6)
+        assert np.allclose(found.delta["integrated"], 0, atol=1e-5)

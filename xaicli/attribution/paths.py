@@ -57,8 +57,8 @@ class Stream:
 
     @property
     def has_paths(self) -> bool:
-        """Whether any term has more than one point."""
-        return len(self.unit) > len(self.term_unit)
+        """Whether any term is a part of a path: its points count less than one, be it a single point of two."""
+        return bool((self.weight != 1).any())
 
 
 def midpoints(steps: int) -> Weights:
