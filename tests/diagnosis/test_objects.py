@@ -93,7 +93,7 @@ def test_what_says_nothing_of_objects_is_refused(run):
         ({"positive": "cat"}, "--positive"),
         ({"where": "epoch = 1"}, "--where"),
         ({"where": "camera = 'left' AND epoch = 1"}, "picks pictures by their facts"),
-        ({"epoch": "last"}, "--epoch"),
+        ({"epoch": "late"}, "--epoch 'late' is no epoch"),
     ):
         with pytest.raises(UsageError, match=said):
             opened.errors(**words)
@@ -126,6 +126,67 @@ def test_by_and_where_are_of_the_pictures_facts(run, capsys):
     assert "By camera" in report.html()
     with pytest.raises(XaiError, match="no object of table boxes is in a picture"):
         xaicli.open_run(run).errors(where="camera = 'rear'")
+
+
+@pytest.fixture
+def of_two_splits(tmp_path):
+    """Objects of `train` at epochs 1 to 4 and of `val` at 2 and 3."""
+    collector = xaicli.BoundingBoxMetricsCollector(["cat", "dog"])
+    args = {"batch_size": 3, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in run.epochs(4):
+            for split in ("train", "val") if epoch in (2, 3) else ("train",):
+                table = xaicli.Table(list(enumerate(TRUTH)))
+                model = lambda numbers: [SAID[int(i)] for i in numbers]  # noqa: E731
+                xaicli.collect_metrics(table, collector, model, run=run, split=split, dataloader_args=args)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "left_out"),
+    [
+        ("last", {("train", 4), ("val", 3)}, []),
+        ("first", {("train", 1), ("val", 2)}, []),
+        ("1-3", {("train", 1), ("train", 2), ("train", 3), ("val", 2), ("val", 3)}, []),
+        ("1,last", {("train", 1), ("train", 4), ("val", 3)}, []),
+        ("4", {("train", 4)}, ["val is left out: --epoch 4 takes none of its epochs, 2-3"]),
+    ],
+)
+def test_epochs_of_objects_are_chosen_in_the_words_of_samples(of_two_splits, capsys, words, expected, left_out):
+    found = asked(capsys, of_two_splits, "--epoch", words)
+    assert {(row["mode"], row["epoch"]) for row in found["rows"]} == expected
+    assert found["selection"]["epoch"] == sorted({epoch for _, epoch in expected})
+    assert [said for said in found["warnings"] if "left out" in said] == left_out
+    assert (
+        main(["samples", str(of_two_splits), "--table", "metrics", "--metric", "fn", "--epoch", words, "--json"]) == 0
+    )
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {(row["mode"], one["epoch"]) for row in rows for one in row["history"]} == expected
+    assert main(["findings", str(of_two_splits), "--epoch", words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {row["mode"] for row in told["rows"]} == {mode for mode, _ in expected}
+    assert [said for said in told["warnings"] if "left out" in said] == left_out
+
+
+def test_splits_of_objects_are_chosen_in_the_words_of_samples(of_two_splits, capsys):
+    for words, expected in (("all", {"train", "val"}), ("!train", {"val"}), ("train", {"train"})):
+        found = asked(capsys, of_two_splits, "--mode", words, "--epoch", "last")
+        assert {row["mode"] for row in found["rows"]} == expected
+    for options, said in ((("--epoch", "9"), "recorded epochs: 1-4"), (("--mode", "test"), "train, val")):
+        assert main(["errors", str(of_two_splits), *options]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_the_track_report_of_objects_does_not_deny_the_facts_it_shows(run):
+    result = xaicli.open_run(run).report(max=1, min=0)
+    cameras = {0: "left", 1: "right", 2: "left"}
+    assert {row["sample_id"]: row["facts"]["camera"] for row in result.data.to_dicts()} == {0: "left"}
+    suspects = result.answer.extra["suspects"].to_dicts()
+    assert {row["facts"]["camera"] == cameras[row["sample_id"]] for row in suspects} == {True}
+    assert not [said for said in result.answer.warnings if "facts" in said]
+    (run.parent / "weather.csv").write_text("sample_id,weather\n0,rain\n1,sun\n2,snow\n")
+    told = xaicli.open_run(run).report(max=1, min=0, facts=run.parent / "weather.csv")
+    assert [row["facts"]["weather"] for row in told.data.to_dicts() if row["sample_id"] == 0] == ["rain", "rain"]
 
 
 def test_pictures_without_any_object_have_a_group(tmp_path, capsys):

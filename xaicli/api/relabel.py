@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from xaicli.api.rows import RunRows
+    from xaicli.diagnosis.objects import Places
     from xaicli.queries.media import Thumbnail
     from xaicli.reader import Reader
 
@@ -182,16 +183,17 @@ def _of_objects(
     found = _objects_asked(run, table, {**select, **refused})
     if found is None:
         return None
+    from xaicli.diagnosis.objects import told_places
     from xaicli.relabel.boxes import batch_of_objects
 
     n = None if choice["n"] is None else whole_number("--n", choice["n"], least=1)
-    reader, table, mode, epoch = found
-    batch, data, notes = batch_of_objects(reader, table, tool, mode=mode, epoch=epoch, n=n, path=path, prefix=prefix)
+    reader, table, chosen = found
+    batch, data, notes = batch_of_objects(reader, table, tool, chosen=chosen, n=n, path=path, prefix=prefix)
     options = {"table": table, "to": tool.value, "n": n, "path": path, "prefix": prefix}
     answer = Answer(
         command="relabel export",
         run=reader.layout.described,
-        selection={"mode": mode or [], "epoch": epoch or [], "facts": str(reader.facts.file or "") or None, **options},
+        selection={**told_places(chosen), "facts": str(reader.facts.file or "") or None, **options},
         data=data,
         counts=reader.counts(),
         warnings=(*reader.warnings, *notes),
@@ -202,8 +204,8 @@ def _of_objects(
 
 def _objects_asked(
     run: RunRows, table: str | None, select: Mapping[str, Any]
-) -> tuple[Reader, str, list[str] | None, list[int] | None] | None:
-    """The run's reader, and which table, modes and epochs of objects are asked for; None where it is samples."""
+) -> tuple[Reader, str, Places | None] | None:
+    """The run's reader, and which table and places of objects are asked for; None where it is samples."""
     from xaicli.api.rows import OPENING
     from xaicli.diagnosis.errors import objects_asked
 
@@ -266,11 +268,9 @@ def apply(
     if found := _objects_asked(run, table, {name: value for name, value in select.items() if value is not None}):
         from xaicli.relabel.objects import apply_to_objects
 
-        reader, table, mode, epoch = found
+        reader, table, chosen = found
         names = {str(name): value for name, value in named_values(label_map)}
-        answer = apply_to_objects(
-            reader, table, files, mode=mode, epoch=epoch, path=path, field=field, by=by, label_map=names
-        )
+        answer = apply_to_objects(reader, table, files, chosen=chosen, path=path, field=field, by=by, label_map=names)
         return shown(Asked(answer, run.layout, reader))
     given: Any = {"mode": "all", **{key: value for key, value in select.items() if value is not None}}
     reader, selection = run.selected(**given)

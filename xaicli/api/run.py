@@ -373,7 +373,8 @@ class RunReader(RunDecisions):
             if truth is not None or list(parse_bounds(bounds)) != ["std"]:
                 raise UsageError("--truth and --bounds say nothing of objects", hint="leave them out")
             reader, told = objects
-            chosen = table_samples(reader, "metrics", metric=metrics or ["fn", "fp"], **asked, **_of_rows(select))
+            of_pictures: dict[str, Any] = {"metric": metrics or ["fn", "fp"], "by_picture": True}
+            chosen = table_samples(reader, "metrics", **of_pictures, **asked, **_of_rows(select))
             gathered = gather_objects(reader, chosen, told)
             return shown(Asked(gathered.answer, self.layout, reader, gathered=gathered))
         reader, selection = self.selected(**select)

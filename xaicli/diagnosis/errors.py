@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,9 @@ from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, TOKEN_LOSSES, TOP_PROB
+
+if TYPE_CHECKING:
+    from xaicli.diagnosis.objects import Places
 
 WORST = 20
 _SOURCE = "source"
@@ -117,15 +120,13 @@ def of_objects(
     asked = objects_asked(reader, table, of_pictures=True, positive=positive, **select)
     if asked is None:
         return None
-    return object_errors(
-        reader, asked[0], mode=asked[1], epoch=asked[2], top=top, by=words(by, "by"), where=reader.where
-    )
+    return object_errors(reader, asked[0], asked[1], top=top, by=words(by, "by"), where=reader.where)
 
 
 def objects_asked(
     reader: Reader, table: str | None, *, of_pictures: bool = False, **select: Any
-) -> tuple[str, list[str] | None, list[int] | None] | None:
-    """Which table of objects is asked for, and of it which modes and epochs; None where it is rows of samples.
+) -> tuple[str, Places | None] | None:
+    """Which table of objects is asked for, and of it which places; None where it is rows of samples.
 
     Args:
         reader: The run.
@@ -135,8 +136,9 @@ def objects_asked(
 
     Raises:
         UsageError: An option that says nothing of objects.
+        XaiError: There is no such table, mode or epoch.
     """
-    from xaicli.diagnosis.objects import object_tables
+    from xaicli.diagnosis.objects import object_tables, places
 
     if table is None:
         known = [] if reader.modes() else object_tables(reader)
@@ -146,15 +148,7 @@ def objects_asked(
     for name, value in {"where": None if of_pictures else reader.where, **select}.items():
         if name not in _KNOWN and value and value != _OF_ROWS.get(name):
             raise UsageError(f"--{name.replace('_', '-')} says nothing of the objects of a table", hint="leave it out")
-    epochs = [_epoch(word) for word in words(select.get(EPOCH), EPOCH) or ()]
-    return table, words(select.get(MODE), MODE), epochs or None
-
-
-def _epoch(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise UsageError(f"--epoch {word!r} is no epoch of a table", hint="give numbers") from None
+    return table, places(reader, table, words(select.get(MODE), MODE), words(select.get(EPOCH), EPOCH))
 
 
 def task_of(reader: Reader, selection: Selection) -> Task:

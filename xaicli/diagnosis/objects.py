@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from xaicli.answer import Answer
 from xaicli.diagnosis.slices import coded
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
+from xaicli.queries.resolution import chosen_names, epoch_test
 from xaicli.reader import Reader
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.rows import Where
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
-from xaicli.words import fraction
+from xaicli.words import fraction, ranges
 
 Floats = NDArray[np.float64]
 
@@ -64,9 +66,8 @@ def object_tables(reader: Reader) -> list[str]:
 def object_errors(
     reader: Reader,
     table: str,
+    chosen: Places | None = None,
     *,
-    mode: list[str] | None = None,
-    epoch: list[int] | None = None,
     top: int = 20,
     by: list[str] | None = None,
     where: Where | None = None,
@@ -76,8 +77,7 @@ def object_errors(
     Args:
         reader: The run.
         table: Rows of `BoundingBoxMetricsCollector` or `InstanceMaskMetricsCollector`.
-        mode: Only these splits; all when None.
-        epoch: Only these epochs; all when None.
+        chosen: Only these places; all when None.
         top: At most how many pictures and suspects are listed.
         by: Facts of the pictures whose values get figures of their own, at the last epoch.
         where: Only pictures whose facts meet this.
@@ -104,7 +104,7 @@ def object_errors(
         if name not in reader.facts.names:
             note = reader.facts.left_out
             raise unknown("fact", name, reader.facts.names, where=reader.layout.described, note=note)
-    rows = _rows(reader, table, mode, epoch)
+    rows = _rows(reader, table, chosen)
     names = class_names(reader.layout, table, LABEL)
     told = _pictures_told(reader)
     if where is not None:
@@ -137,15 +137,15 @@ def object_errors(
         details["worst"] += [{**own, **row} for row in _worst(of_split, last, wrong.head(top), names)]
         details["suspects"] += [{**own, **row} for row in doubted[:top]]
         details["n"].append({**own, "suspects": len(doubted), "worst": wrong.height})
-    chosen = {MODE: mode or [], EPOCH: epoch or [], "table": table, "top": top}
-    chosen |= ({"by": by} if by else {}) | ({"where": where.text} if where is not None else {})
+    selection = {**told_places(chosen), "table": table, "top": top}
+    selection |= ({"by": by} if by else {}) | ({"where": where.text} if where is not None else {})
     return Answer(
         command="errors",
         run=reader.layout.described,
-        selection=chosen,
+        selection=selection,
         data=pl.DataFrame(found, infer_schema_length=None),
         counts=reader.counts(),
-        warnings=reader.warnings,
+        warnings=(*reader.warnings, *(chosen.left_out if chosen is not None else ())),
         extra={
             "task": "objects",
             **{name: _frame(part) if name in ("worst", "suspects") else part for name, part in details.items()},
@@ -217,15 +217,14 @@ def _frame(rows: list[dict[str, Any]]) -> Any:
 
 
 def doubted_objects(
-    reader: Reader, table: str, *, mode: list[str] | None = None, epoch: list[int] | None = None
+    reader: Reader, table: str, chosen: Places | None = None
 ) -> tuple[pl.DataFrame, list[dict[str, Any]], pl.DataFrame]:
     """The objects of the last epoch of each split as they are recorded, those that are doubted, and all pictures.
 
     Args:
         reader: The run.
         table: As for `object_errors`.
-        mode: Only these splits; all when None.
-        epoch: Only these epochs; all when None.
+        chosen: Only these places; all when None.
 
     Returns:
         Rows mode, epoch, sample_id, instance_id, label, x0, y0, x1, y1, outcome ("ignored" of a crowd); and the
@@ -235,7 +234,7 @@ def doubted_objects(
     Raises:
         XaiError: As `object_errors`.
     """
-    rows = _rows(reader, table, mode, epoch, ignored=True)
+    rows = _rows(reader, table, chosen, ignored=True)
     names = class_names(reader.layout, table, LABEL)
     recorded, doubted = [], []
     for (split,), of_split in rows.group_by(MODE, maintain_order=True):
@@ -249,9 +248,72 @@ def doubted_objects(
     return pl.concat(recorded).select(columns), doubted, pictures
 
 
-def _rows(
-    reader: Reader, table: str, mode: list[str] | None, epoch: list[int] | None, *, ignored: bool = False
-) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Places:
+    """What is chosen of a table of objects.
+
+    Attributes:
+        epochs: {split: its epochs}, ascending.
+        modes_said: Whether splits were chosen.
+        epochs_said: Whether epochs were.
+        left_out: What is said of each split that the epochs asked for leave without any.
+    """
+
+    epochs: Mapping[str, Sequence[int]]
+    modes_said: bool
+    epochs_said: bool
+    left_out: tuple[str, ...] = ()
+
+
+def places(reader: Reader, table: str, mode: list[str] | None, epoch: list[str] | None) -> Places | None:
+    """The places of a table of objects that are asked for, in the words that choose rows of samples.
+
+    Args:
+        reader: The run.
+        table: The table's name.
+        mode: Splits, `all`, or `!` before one to leave out.
+        epoch: Numbers, ranges, `first` and `last`, which are those of each split.
+
+    Returns:
+        The places; None where nothing is chosen.
+
+    Raises:
+        UsageError: A word is no epoch.
+        XaiError: There is no such table, split or epoch.
+    """
+    if not mode and not epoch:
+        return None
+    lazy = _scanned(reader, table)
+    rows = lazy.select(*_placed(lazy.collect_schema())).select(MODE, EPOCH).unique().sort(MODE, EPOCH)
+    of_table: dict[str, list[int]] = {}
+    for split, one in rows.collect(engine="streaming").iter_rows():
+        of_table.setdefault(split, []).append(one)
+    known = list(of_table)
+    where = f"table {table} of {reader.layout.described}"
+    splits = chosen_names("mode", mode, known, allowed=known, where=where) if mode else known
+    every = sorted({one for split in splits for one in of_table[split]})
+    tests = [epoch_test(word, every) for word in epoch or ()]
+    taken = {
+        split: [one for one in of_table[split] if not tests or any(test(one, of_table[split]) for test in tests)]
+        for split in splits
+    }
+    none = f"--epoch {','.join(epoch or ())} takes none of its epochs"
+    left_out = tuple(
+        f"{split or where} is left out: {none}, {', '.join(ranges(of_table[split]))}"
+        for split, epochs in taken.items()
+        if not epochs
+    )
+    return Places(taken, bool(mode), bool(epoch), left_out)
+
+
+def told_places(chosen: Places | None) -> dict[str, Any]:
+    """The splits and epochs chosen as an answer tells them; empty where all are meant."""
+    modes = list(chosen.epochs) if chosen is not None and chosen.modes_said else []
+    epochs = {one for of_split in chosen.epochs.values() for one in of_split} if chosen and chosen.epochs_said else ()
+    return {MODE: modes, EPOCH: sorted(epochs)}
+
+
+def _scanned(reader: Reader, table: str) -> pl.LazyFrame:
     folders = (
         {unquote(path.name): path for path in reader.layout.tables.iterdir()} if reader.layout.tables.is_dir() else {}
     )
@@ -267,20 +329,21 @@ def _rows(
             f"the rows of table {table} are no objects: there is no {missing[0]}",
             hint="BoundingBoxMetricsCollector writes the table boxes, InstanceMaskMetricsCollector instances",
         )
+    return lazy
+
+
+def _rows(reader: Reader, table: str, chosen: Places | None, *, ignored: bool = False) -> pl.DataFrame:
+    lazy = _scanned(reader, table)
     frame = lazy.select(
-        *_placed(present),
+        *_placed(lazy.collect_schema()),
         *(name for name in _NEEDED if name != "example_id"),
     ).collect(engine="streaming")
     if not ignored:
         frame = frame.filter(pl.col("outcome") != "ignored")
-    for name, given, option in ((MODE, mode, "mode"), (EPOCH, epoch, "epoch")):
-        if given:
-            known = frame[name].unique().sort().to_list()
-            for value in given:
-                if value not in known:
-                    named = [str(one) for one in known if one != ""]
-                    raise unknown(option, str(value), named, where=f"table {table} of {where}")
-            frame = frame.filter(pl.col(name).is_in(given))
+    if chosen is not None:
+        taken = [(split, one) for split, epochs in chosen.epochs.items() for one in epochs]
+        keys = pl.DataFrame(taken, schema={MODE: pl.String(), EPOCH: pl.Int32()}, orient="row")
+        frame = frame.join(keys, on=[MODE, EPOCH], how="semi", maintain_order="left")
     if frame.is_empty():
         raise XaiError(f"no object of table {table} is left", hint="every row is a crowd, or left out")
     return frame

@@ -213,10 +213,10 @@ def _modes(source: Catalogue, given: list[str] | None, warnings: list[str]) -> l
         chosen = Mode.TRAIN.value if Mode.TRAIN in known else known[0]
         warnings.append(f"the run has no eval rows: showing {chosen}")
         return [chosen]
-    return _chosen("mode", given, known, allowed={*known, *Mode}, where=where)
+    return chosen_names("mode", given, known, allowed={*known, *Mode}, where=where)
 
 
-def _chosen(kind: str, given: list[str], known: list[str], *, allowed: Iterable[str], where: str) -> list[str]:
+def chosen_names(kind: str, given: list[str], known: list[str], *, allowed: Iterable[str], where: str) -> list[str]:
     """The known names that words like `a`, `all`, `!b` mean."""
     # A data set may be called anything, "!x" or "all" too: its name is meant before the word.
     excluded = {word[1:] for word in given if word.startswith("!") and word not in known}
@@ -239,7 +239,7 @@ def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list
     if given is None:
         return pairs
     known = list(dict.fromkeys(ds_id for _, ds_id in pairs))
-    chosen = _chosen(
+    chosen = chosen_names(
         "ds_id",
         given,
         known,
@@ -252,7 +252,7 @@ def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list
 def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every: int) -> dict[Pair, tuple[int, ...]]:
     recorded = {pair: source.epochs(*pair) for pair in pairs}
     known = sorted({epoch for epochs in recorded.values() for epoch in epochs})
-    tests = [_epoch_test(word, known) for word in given or ()]
+    tests = [epoch_test(word, known) for word in given or ()]
     chosen = {
         pair: tuple(e for e in epochs if e % every == 0 and (not tests or any(test(e, epochs) for test in tests)))
         for pair, epochs in recorded.items()
@@ -289,7 +289,7 @@ def _left_out(
             yield f"{place} is left out: none of its rows{at} meets --where {source.where.text!r}"
 
 
-def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bool]:
+def epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bool]:
     """Whether an epoch is meant by a word, given the epochs of its pair.
 
     Raises:

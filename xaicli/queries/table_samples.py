@@ -73,6 +73,7 @@ def table_samples(
     ids: Ids,
     stat: str,
     complete_only: bool,
+    by_picture: bool = False,
     mode: Words = None,
     where: str | None = None,
     **select: Any,
@@ -87,6 +88,7 @@ def table_samples(
         table: The table's name.
         reduce: Of several rows of one sample in one epoch: `max`, `min`, `mean`, `count` (finite values) or `first`.
         stat: The score: `last`, or a statistic over the epochs: `first`, `mean`, `min`, `max`, `std`, `slope`.
+        by_picture: Whether the rows are of pictures, whose `example_id` is their sample, so that facts stand beside.
         mode: Modes or splits; all by default.
         where: A condition on the table's columns, as SQL.
         select: What `resolve` takes; metrics are the numeric columns.
@@ -99,7 +101,7 @@ def table_samples(
         raise UsageError(f"--reduce {reduce!r} is not possible", hint="choose from: " + ", ".join(Reduce))
     if stat not in _STATISTICS:
         raise UsageError(f"--stat {stat!r} is not known of a table", hint="choose from: " + ", ".join(_STATISTICS))
-    held = _Table(reader, table, str(select.get("label_key") or LABEL), where)
+    held = _Table(reader, table, str(select.get("label_key") or LABEL), where, by_picture=by_picture)
     selection = resolve(held, mode="all" if mode is None else mode, **select)
     polars_only(selection, "samples --table")
     if selection.duplicates is not Duplicates.LAST:
@@ -140,8 +142,10 @@ def table_samples(
     found_rows = pl.concat([part.rows for part in found])
     told = answer(reader, replace(selection, warnings=(*selection.warnings, *said)), asked, found_rows, counts, more)
     told = with_names(told, held, selection)
-    if held.by_sample or not reader.facts.names:
-        return with_facts(told, reader) if held.by_sample else told
+    if held.by_sample or by_picture:
+        return with_facts(told, reader)
+    if not reader.facts.names:
+        return told
     lacks = f"facts are known by sample_id, and the rows of {held.described} say example_id: none are shown"
     return replace(told, warnings=(*told.warnings, lacks))
 
@@ -154,7 +158,7 @@ class _Table:
         UsageError: The condition is none, or there is a file of facts and the rows say no sample.
     """
 
-    def __init__(self, reader: Reader, table: str, label_key: str, where: str | None) -> None:
+    def __init__(self, reader: Reader, table: str, label_key: str, where: str | None, *, by_picture: bool) -> None:
         self.described = f"table {table} of {reader.layout.described}"
         self.warnings, self.which_attempts = reader.warnings, reader.which_attempts
         self.drops: Mapping[str, int] = {}
@@ -168,7 +172,7 @@ class _Table:
         self.askable = self.metrics
         self.facts = reader.facts
         self.by_sample = _identity(present) == SAMPLE_ID
-        if self.facts.file is not None and not self.by_sample:
+        if self.facts.file is not None and not (self.by_sample or by_picture):
             raise UsageError(
                 f"--facts are known by sample_id, and the rows of {self.described} say example_id", hint="leave it out"
             )

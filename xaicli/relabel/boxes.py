@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import polars as pl
 
-from xaicli.diagnosis.objects import doubted_objects
+from xaicli.diagnosis.objects import Places, doubted_objects
 from xaicli.errors import XaiError
 from xaicli.reader import Reader
 from xaicli.relabel.questions import as_tool_names, made_by, path_fact, picture_size
@@ -49,8 +49,7 @@ def batch_of_objects(
     table: str,
     tool: Tool,
     *,
-    mode: list[str] | None = None,
-    epoch: list[int] | None = None,
+    chosen: Places | None = None,
     n: int | None = None,
     path: str | None = None,
     prefix: str = "",
@@ -61,8 +60,7 @@ def batch_of_objects(
         reader: The run.
         table: Rows of `BoundingBoxMetricsCollector` or `InstanceMaskMetricsCollector`.
         tool: Whose format they are for.
-        mode: Only these splits; all when None.
-        epoch: Only these epochs; all when None.
+        chosen: Only these places; all when None.
         n: How many doubted objects; all when None.
         path: The fact that holds the place of a picture; a usual name when None.
         prefix: What is put before every path.
@@ -74,10 +72,10 @@ def batch_of_objects(
     Raises:
         XaiError: There is no such table or fact.
     """
-    recorded, doubted, _ = doubted_objects(reader, table, mode=mode, epoch=epoch)
+    recorded, doubted, _ = doubted_objects(reader, table, chosen)
     names = class_names(reader.layout, table, LABEL)
     doubted = doubted[:n]
-    notes = list(reader.facts.warnings)
+    notes = [*reader.facts.warnings, *(chosen.left_out if chosen is not None else ())]
     where = path_fact(reader.facts, path, reader.layout.described)
     known = {str(row[SAMPLE_ID]): row for row in reader.facts.frame.iter_rows(named=True)}
     of_picture: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}

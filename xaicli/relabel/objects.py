@@ -17,7 +17,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.answer import Counts as AnswerCounts
 from xaicli.diagnosis.confusion import wilson
-from xaicli.diagnosis.objects import doubted_objects, overlaps
+from xaicli.diagnosis.objects import Places, doubted_objects, overlaps, told_places
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.selection import Pair
 from xaicli.reader import Reader
@@ -171,8 +171,7 @@ def apply_to_objects(
     table: str,
     files: Sequence[str | os.PathLike[str]],
     *,
-    mode: list[str] | None = None,
-    epoch: list[int] | None = None,
+    chosen: Places | None = None,
     path: str | None = None,
     field: str | None = None,
     by: str | None = None,
@@ -184,8 +183,7 @@ def apply_to_objects(
         reader: The run.
         table: Rows of `BoundingBoxMetricsCollector` or `InstanceMaskMetricsCollector`.
         files: What the tools wrote.
-        mode: Only these splits; all when None.
-        epoch: Only these epochs; all when None.
+        chosen: Only these places; all when None.
         path: The fact that holds the place of a picture; a usual name when None.
         field: The control or field with the boxes, where a file has several.
         by: Only what this person said.
@@ -207,7 +205,7 @@ def apply_to_objects(
         raise UsageError("which file? there is none to apply", hint="xai relabel apply RUN_DIR FILE")
     known = reader.facts
     where = path_fact(known, path, reader.layout.described)
-    recorded, doubted, pictures = doubted_objects(reader, table, mode=mode, epoch=epoch)
+    recorded, doubted, pictures = doubted_objects(reader, table, chosen)
     names = class_names(reader.layout, table, LABEL)
     frames = _frames(recorded, pictures)
     more = {name: _class(value, names) for name, value in (label_map or {}).items()}
@@ -233,8 +231,7 @@ def apply_to_objects(
         command="relabel apply",
         run=reader.layout.described,
         selection={
-            MODE: mode or [],
-            "epoch": epoch or [],
+            **told_places(chosen),
             "table": table,
             "files": [os.fspath(file) for file in files],
             "facts": str(reader.facts.file or "") or None,
