@@ -424,6 +424,30 @@ def test_a_state_saved_before_the_first_step_goes_on_at_that(tmp_path: Path) -> 
     assert went == [(3, 5), (3, 6), (4, 7), (4, 8)]
 
 
+def test_a_state_saved_where_the_caller_says_takes_back_from_there(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with Run(run_dir) as run:
+        for epoch in run.epochs(2):
+            for batch in run.steps(range(4)):
+                if (epoch, batch) == (2, 3):
+                    break
+                run.log_samples(sample_id=[batch], loss=[float(epoch)])
+    with Run(run_dir, resume_from=(2, 7)) as run:
+        run.state.save_state()
+    with Run(run_dir) as run:
+        run.state.load_state()
+        assert (run.state.epoch_idx, run.state.global_step) == (2, 7)
+        for _ in run.epochs(2):
+            for batch in run.steps([2, 3]):
+                run.log_samples(sample_id=[batch], loss=[9.0])
+    found = xaicli.open_run(run_dir).query("SELECT epoch, step, loss FROM samples ORDER BY step").data
+    assert found.rows() == [
+        *[(1, step, 1.0) for step in range(1, 5)],
+        *[(2, step, 2.0) for step in (5, 6)],
+        *[(2, step, 9.0) for step in (7, 8)],
+    ]
+
+
 def test_a_step_that_a_loop_sets_itself_is_done(tmp_path: Path) -> None:
     with Run(tmp_path / "run", strict=True, resume_from=(3, 5)) as run:
         run.state.epoch_idx, run.state.global_step = 3, 5

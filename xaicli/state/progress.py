@@ -382,6 +382,15 @@ class Progress:
         self._step, self._step_is_ahead = step if step > 0 else None, step > 0
 
     @property
+    def ahead(self) -> tuple[bool, bool]:
+        """Whether the current epoch, and the current step, are yet to be counted: those of `stand_at`."""
+        return self._epoch_is_ahead, self._step_is_ahead
+
+    @ahead.setter
+    def ahead(self, value: tuple[bool, bool]) -> None:
+        self._epoch_is_ahead, self._step_is_ahead = value
+
+    @property
     def epochs_done(self) -> int:
         """Epochs counted: the current one, or that before it where it is yet to be counted."""
         return self._epoch - self._epoch_is_ahead

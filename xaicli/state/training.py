@@ -56,8 +56,8 @@ class AttributesAdapter(Adapter):
     def capture(self) -> dict[str, Any]:
         graphs = self.thing.custom_graphs
         return {
-            "values": {name: getattr(self.thing, name) for name in SAVED}
-            | {"global_step": self.thing.steps_done, "epoch_idx": self.thing.epochs_done},
+            "values": {name: getattr(self.thing, name) for name in SAVED},
+            "ahead": list(self.thing.ahead),
             "summary": self.thing.summary.to_json(),
             "custom_graphs": {name: [graph.to_json() for graph in several] for name, several in graphs.items()},
             "loop": self.loop.capture(),
@@ -73,7 +73,8 @@ class AttributesAdapter(Adapter):
             _graphs(state)
             EpochLoop.parse(state["loop"], with_random=self.with_random)
             _passes(state)
-        except (KeyError, TypeError, AttributeError) as error:
+            _ahead(state)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self.fail(f"the saved state is none of a training ({error!r})") from error
 
     def apply(self, state: Any) -> None:
@@ -81,6 +82,7 @@ class AttributesAdapter(Adapter):
         total_epochs = self.thing.total_epochs
         for name in SAVED:
             setattr(self.thing, name, state["values"][name])
+        self.thing.ahead = _ahead(state)
         self.thing.total_epochs = total_epochs or self.thing.total_epochs
         summary = Summary.from_json(state["summary"])
         self.thing.summary.name, self.thing.summary.history = summary.name, summary.history
@@ -91,14 +93,27 @@ class AttributesAdapter(Adapter):
     def snapshot(self) -> Any:
         summary = self.thing.summary
         values = {name: getattr(self.thing, name) for name in [*SAVED, "custom_graphs"]}
-        return values, summary.name, summary.history, self.loop.resumed, self.thing.begun
+        return values, self.thing.ahead, summary.name, summary.history, self.loop.resumed, self.thing.begun
 
     def undo(self, before: Any) -> None:
-        values, name, history, self.loop.resumed, passes = before
+        values, ahead, name, history, self.loop.resumed, passes = before
         for attribute, value in values.items():
             setattr(self.thing, attribute, value)
+        self.thing.ahead = ahead
         self.thing.set_passes(passes)
         self.thing.summary.name, self.thing.summary.history = name, history
+
+
+def _ahead(state: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the saved epoch and step were yet to be counted: neither in a state of an older version.
+
+    Raises:
+        TypeError: Neither is told.
+    """
+    epoch, step = state.get("ahead", (False, False))
+    if not isinstance(epoch, bool) or not isinstance(step, bool):
+        raise TypeError("whether the saved epoch and step are to be counted is not told")
+    return epoch, step
 
 
 def _passes(state: Mapping[str, Any]) -> dict[tuple[str, str, int], int]:
@@ -331,7 +346,7 @@ class TrainingState(Progress):
 
     def _resumed(self) -> None:
         if self._on_load is not None and (self.global_step is not None or self.epoch_idx):
-            self._on_load(self.epoch_idx, (self.global_step or 0) + 1)
+            self._on_load(self.epoch_idx, (self.steps_done or 0) + 1)
 
 
 def _matched(state: Mapping[str, Any], belongings: Belongings) -> tuple[list[tuple[Adapter, Any]], dict[str, Any]]:
