@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +12,7 @@ import pytest
 
 import xaicli
 from xaicli import open_run
-from xaicli.reader.dialect import in_doubles
+from xaicli.reader.dialect import halves_away, in_doubles
 from xaicli.reader.rows import Where
 
 STEPS = range(0, 2000, 7)
@@ -106,6 +108,53 @@ def test_a_condition_of_quotients(run: Path, where: str, kept: object) -> None:
     assert set(found["sample_id"]) == expected
     sql = f"SELECT step FROM samples WHERE {where}"
     assert set(open_run(run).query(sql).data["step"]) == expected
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize(
+    ("sql", "digits", "of"),
+    [
+        ("round(step/4)", "1", lambda n: Decimal(n) / 4),
+        ("round(-step/2.0)", "1", lambda n: -Decimal(n) / 2),
+        ("round(step / 4, 0)", "1", lambda n: Decimal(n) / 4),
+        ("round(abs(step - 1000) / 8, 2)", "0.01", lambda n: abs(Decimal(n) - 1000) / 8),
+        ("round(loss, 1)", "0.1", lambda n: Decimal(n) / 8),
+        ("1 + round( (step*0.25), 1) - 1", "0.1", lambda n: Decimal(n) / 4),
+        ("round(round(step / 8, 1) / 2)", "1", lambda n: rounded(Decimal(n) / 8, "0.1") / 2),
+    ],
+)
+def test_what_lies_halfway_is_rounded_away_from_zero(run: Path, engine: str, sql: str, digits: str, of: object) -> None:
+    found = open_run(run).query(f"SELECT {sql} AS r FROM samples ORDER BY step", engine=engine).data["r"]
+    expected = [float(rounded(of(n), digits)) for n in STEPS]  # type: ignore[operator]
+    assert found.to_list() == pytest.approx(expected, rel=1e-6 if "loss" in sql else 1e-12)
+
+
+def rounded(value: Decimal, digits: str) -> Decimal:
+    """Half away from zero."""
+    return value.quantize(Decimal(digits), ROUND_HALF_UP)
+
+
+@pytest.mark.parametrize("by", ["round(loss)", "round(step/8)"])
+def test_rows_by_what_is_rounded(run: Path, by: str) -> None:
+    expected = Counter(int(rounded(Decimal(step) / 8, "1")) for step in STEPS)
+    for engine in ("polars", "duckdb"):
+        found = open_run(run).query(
+            f"SELECT {by} AS r, count(*) AS n FROM samples GROUP BY {by} ORDER BY r", engine=engine
+        )
+        assert dict(found.data.rows()) == expected
+    kept = open_run(run).samples(where=f"{by} = 3", max=999, min=0).data["sample_id"]
+    assert set(kept) == {step for step in STEPS if rounded(Decimal(step) / 8, "1") == 3}
+
+
+def test_numbers_without_a_half_are_rounded_as_before() -> None:
+    odd = [0.49999999999999994, 4503599627370497.0, 1e300, math.inf, math.nan, None, -0.3, 2.5]
+    frame = pl.DataFrame({"x": odd, "n": range(8)})
+    found = frame.select(pl.sql_expr(halves_away("round(x) AS x")), pl.sql_expr(halves_away("round(n) AS n")))
+    expected = [0.0, 4503599627370497.0, 1e300, math.inf, math.nan, None, 0.0, 3.0]
+    assert [None if x is None else str(x + 0.0) for x in found["x"]] == [
+        None if x is None else str(x) for x in expected
+    ]
+    assert (found["n"].dtype, found["n"].to_list()) == (pl.Int64, list(range(8)))
 
 
 def test_nothing_but_the_quotient_is_changed() -> None:

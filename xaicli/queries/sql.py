@@ -17,7 +17,15 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
-from xaicli.reader.dialect import bounds_apart, counts_widened, in_doubles, opaque_blanked, truths_told, widely_summed
+from xaicli.reader.dialect import (
+    bounds_apart,
+    counts_widened,
+    halves_away,
+    in_doubles,
+    opaque_blanked,
+    truths_told,
+    widely_summed,
+)
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.reader.rows import name_columns, names_of
 from xaicli.vocabulary import Engine
@@ -228,7 +236,7 @@ def _by_polars(reader: Reader, tables: dict[str, pl.LazyFrame], sql: str) -> tup
 
 
 def _in_polars(tables: Mapping[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
-    typed = in_doubles(truths_told(bounds_apart(widely_summed(counts_widened(sql)))))
+    typed = in_doubles(halves_away(truths_told(bounds_apart(widely_summed(counts_widened(sql))))))
     with pl.SQLContext(dict(tables), eager=False) as context:
         return _plain(context.execute(typed).collect(engine="streaming"))
 

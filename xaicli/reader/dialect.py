@@ -16,6 +16,8 @@ _COUNTING = re.compile(
 """Up to what is counted, or taken out of a date."""
 _OF_DOUBLES = re.compile(r"\b(?:power|pow|sqrt|cbrt|exp|ln|log2|log10)\s*\(", re.IGNORECASE)
 """Up to what functions are of that give numbers of double precision in SQL, whatever they are given."""
+_ROUND = re.compile(r"\bround\s*\(", re.IGNORECASE)
+_DIGITS = re.compile(r"\s*(\d{1,2})\s*")
 _DIVIDED = re.compile(r"(?<!/)/(?!/)")
 _TOKEN = re.compile(r"\s+|\d[\d.]*(?:e[+-]?\d+)?|\w+|::|.", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"(?<!\w)\d[\w.]*")
@@ -100,6 +102,26 @@ def in_doubles(sql: str) -> str:
         parts = [sql[a:b] for a, b in zip([begin, *(at + 1 for at in commas)], [*commas, end], strict=True)]
         doubles = ", ".join(f"CAST({part} AS DOUBLE)" if part.strip() else part for part in parts)
         sql = f"{sql[:begin]}{doubles}{sql[end:]}"
+    return sql
+
+
+def halves_away(sql: str) -> str:
+    """The statement with numbers that lie halfway rounded away from zero, as DuckDB rounds them.
+
+    Polars rounds them to the even neighbour. What was rounded towards zero by a half is one too small.
+    """
+    for match in reversed([*_ROUND.finditer(opaque_blanked(sql))]):
+        end, commas = _closing(opaque_blanked(sql), match.end())
+        of = f"({sql[match.end() : commas[0] if commas else end]})"
+        digits = _DIGITS.fullmatch(sql[commas[0] + 1 : end]) if len(commas) == 1 else None
+        if len(commas) > 1 or (commas and digits is None):
+            continue
+        scale = int(digits[1]) if digits else 0
+        wide = f"({of} * 1e{scale})" if scale else of
+        away = f"ROUND({wide}) + SIGN({wide})"
+        told, rounded = (f"({away}) / 1e{scale}", f"ROUND({of}, {scale})") if scale else (away, f"ROUND({of})")
+        halfway = f"({wide} - ROUND({wide})) * SIGN({wide}) = 5e-1"
+        sql = f"{sql[: match.start()]}(CASE WHEN {halfway} THEN {told} ELSE {rounded} END){sql[end + 1 :]}"
     return sql
 
 
