@@ -100,3 +100,51 @@ def test_passes_that_are_switched_off_are_no_argument_left_over() -> None:
     assert settle(smoothing=0).unused == ()
     assert settle(methods="gradient", integrating=0).unused == ("integrating",)
     assert settle(methods="gradient,smoothgrad", integrating=4).unused == ("integrating",)
+
+
+@pytest.mark.parametrize("data", [("--data", "pixels.npy"), ()])
+@pytest.mark.parametrize(
+    ("axes", "unit", "name"),
+    [((0, 1, 2), 1, "b.npy"), ((2, 0, 1), 1, "b.npy"), ((2, 0, 1), 257, "b.npy"), ((0, 1, 2), 257, "b.npz")],
+)
+def test_a_start_of_bytes_is_read_as_the_bytes_of_the_samples(
+    data: tuple[str, ...],
+    axes: tuple[int, int, int],
+    unit: int,
+    name: str,
+    run: Path,
+    net: nn.Module,
+    xai: Xai,
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    """Of one byte or two, channels last or first: the same start in the model's units."""
+    monkeypatch.chdir(run)
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    given = pixels.transpose(axes) if unit == 1 else pixels.transpose(axes).astype(np.uint16) * np.uint16(unit)
+    np.save(tmp_path / name, given) if name.endswith("y") else np.savez(tmp_path / name, given)
+    how = ("--methods", "integrated", "--integrating", "80,0", "--no-progress", "--json", "--format", "json")
+    status, text, error = xai(
+        "saliency", "run", *data, *SAID, "--baseline", tmp_path / name, *how, "-o", tmp_path / "out"
+    )
+    assert status == 0, error
+    assert not [said for said in json.loads(text)["warnings"] if "was not used" in said]
+    with np.load(tmp_path / "out" / "maps.npz") as maps:
+        sums, target = maps["attribution/integrated"].sum((1, 2, 3)), torch.as_tensor(maps["target"]).long()
+    x = samples(np.load("pixels.npy"))
+    with torch.no_grad():
+        expected = (net(x) - net(samples(pixels[None]))).gather(1, target[:, None])[:, 0].numpy()
+    assert np.allclose(sums, expected, atol=2e-3)
+
+
+def test_bytes_are_pixels_beside_floats_and_numbers_beside_bytes(tmp_path: Path) -> None:
+    """A linear net's attribution is weight x (input - start), which tells the start."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval()
+    start = np.arange(0, 160, 10, dtype=np.uint8).reshape(1, 4, 4)
+    np.save(tmp_path / "start.npy", start)
+    w = net[1].weight.detach().numpy()
+    numbers = np.random.default_rng(0).integers(0, 256, (2, 1, 4, 4), dtype=np.uint8)
+    for x, base in ((numbers, start.astype(float)), ((numbers / 255).astype(np.float32), start / 255)):
+        found = xaicli.saliency(net, x, target=1, methods="integrated", baseline=str(tmp_path / "start.npy"))
+        expected = w[1].reshape(1, 1, 4, 4) * (x.astype(float) - base)
+        assert np.allclose(found.attributions["integrated"], expected, rtol=1e-4, atol=1e-5)

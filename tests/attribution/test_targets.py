@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -162,3 +164,26 @@ def test_what_was_decided_is_shown_of_each_output() -> None:
     assert "logits of 3 classes" in head
     assert "the probability of class 1" in head
     assert head.index("'kind'") < head.index("'alive'")
+
+
+def _fails(outputs: Tensor) -> Tensor:
+    raise ValueError(f"my own mistake of {outputs.ndim} axes")
+
+
+def _takes_two(outputs: Tensor, inputs: Tensor) -> Tensor:
+    return outputs[:, 0] * inputs.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (_fails, "_fails fails: ValueError: my own mistake of 2 axes"),
+        (_takes_two, "_takes_two fails: TypeError: _takes_two() missing 1 required positional argument: 'inputs'"),
+    ],
+)
+def test_a_target_function_that_fails_is_told_with_its_own_error(
+    linear: nn.Linear, function: Callable[..., Tensor], said: str
+) -> None:
+    with pytest.raises(XaiError) as told:
+        xaicli.saliency(linear, torch.rand(2, linear.in_features), target=function, methods="gradient")
+    assert told.value.message == f"--target {__name__}:{said}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 import zlib
@@ -411,6 +412,19 @@ def test_a_loader_is_read_in_the_order_of_its_dataset(code: Path) -> None:
     taken = open_source("my_data:tensors", pythonpath=[code]).take(4)
     assert taken.label == [0, 1, 2, 3]
     np.testing.assert_array_equal(taken.arrays[""], np.arange(8).reshape(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "said"),
+    [
+        ("fails_called", "def make():\n    raise KeyError('my column')\n", "fails: KeyError: 'my column'"),
+        ("fails_imported", "raise ValueError('my module')\n", "fails where it is imported: ValueError: my module"),
+    ],
+)
+def test_a_factory_that_fails_is_told_with_its_own_error(module: str, text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / f"{module}.py").write_text(text)
+    with pytest.raises(XaiError, match=rf"^--data {module}:make.* {re.escape(said)}\n"):
+        open_source(f"{module}:make", pythonpath=[tmp_path])
 
 
 def test_a_factory_is_told_the_mode(code: Path) -> None:

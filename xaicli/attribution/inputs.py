@@ -240,11 +240,13 @@ class InputRange:
     Attributes:
         lowest: The least value an input can have.
         mean, std: Per channel, or one for all, what normalised a picture in [0, 1].
+        whole: Whether the inputs were given as whole numbers: then bytes are those, and no pixels.
     """
 
     lowest: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    whole: bool = False
 
 
 UNKNOWN_RANGE = InputRange()
@@ -332,20 +334,34 @@ def _blurred(x: Tensor, layout: Layout) -> Tensor:
 
 
 def is_picture(kind: Baseline | Path) -> bool:
-    """Whether a baseline is a picture, which is read as those of the samples are."""
-    return isinstance(kind, Path) and kind.suffix not in (".npy", ".npz")
+    """Whether a baseline is a picture, or bytes as of one, which is read as those of the samples are."""
+    if not isinstance(kind, Path):
+        return False
+    try:
+        array = _array_of(kind)
+    except (OSError, ValueError, IndexError):
+        return False  # said where it is used
+    return array is None or array.dtype in _BYTES
+
+
+_BYTES = (np.uint8, np.uint16)
+
+
+def _array_of(path: Path) -> Arrays | None:
+    """The array of an .npy or .npz; None of a picture."""
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as held:
+            found: Arrays = held[held.files[0]]
+            return found
+    return np.load(path, allow_pickle=False) if path.suffix == ".npy" else None
 
 
 def _from_file(path: Path, x: Tensor, known: InputRange) -> Tensor:
-    """An array (.npy, .npz) of one sample's shape in the model's own units, or a picture, which is brought there."""
+    """A picture or bytes, brought to the model's own units, or another array (.npy, .npz) in these already."""
     try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-        elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as held:
-                array = held[held.files[0]]
-        else:
-            array = _picture(path, tuple(x.shape[1:]), known)
+        array = _array_of(path)
+        if array is None or (array.dtype in _BYTES and not known.whole):
+            array = _as_read(path if array is None else array, tuple(x.shape[1:]), known)
         values = torch.from_numpy(np.ascontiguousarray(array)).to(x)
         return values.expand(1, *x.shape[1:]).contiguous() if values.ndim < x.ndim else values.expand_as(x[:1])
     except (OSError, ValueError, RuntimeError, IndexError, BadSampleError) as error:
@@ -355,12 +371,16 @@ def _from_file(path: Path, x: Tensor, known: InputRange) -> Tensor:
         ) from error
 
 
-def _picture(path: Path, shape: tuple[int, ...], known: InputRange) -> Arrays:
-    """A picture at the size of one sample, read and normalised as the pictures of the samples are."""
+def _as_read(given: Path | Arrays, shape: tuple[int, ...], known: InputRange) -> Arrays:
+    """A picture or bytes at the size of one sample, read and normalised as those of the samples are."""
     last = len(shape) == 3 and shape[-1] <= _FEW_CHANNELS < shape[0]
     planes = (shape[-1], *shape[:2]) if last else shape
-    if len(shape) not in (2, 3):
-        raise ValueError(f"a picture is no baseline for an input of shape {shape}")
-    read = Preparation(resize=(planes[-2], planes[-1]), mean=known.mean, std=known.std, shape=planes)
-    array, _ = read.decoded(path)
-    return array.transpose(1, 2, 0) if last else array
+    size = (planes[-2], planes[-1]) if len(planes) in (2, 3) else None
+    read = Preparation(resize=size, mean=known.mean, std=known.std, shape=planes)
+    if isinstance(given, Path):
+        if len(shape) not in (2, 3):
+            raise ValueError(f"a picture is no baseline for an input of shape {shape}")
+        array, _ = read.decoded(given)
+    else:
+        array, _ = read.from_array(given[0] if given.ndim == len(shape) + 1 and len(given) == 1 else given)
+    return array.transpose(1, 2, 0) if last and array.shape == planes else array

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xaicli.attribution.entries import Entry, categories_in, entries_of
 from xaicli.attribution.flow import Flow, flow_of
-from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution.frozen import FrozenModel, is_memory_error
 from xaicli.attribution.given import GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
 from xaicli.attribution.lookups import Embedded, LookingUp, Lookup
@@ -388,7 +388,17 @@ def _scalars_of(function: Callable[[Any], Any] | None) -> Callable[[Any], Tensor
     assert function is not None
 
     def scalars(result: Any) -> Tensor:
-        value = function(result)
+        try:
+            value = function(result)
+        except Exception as error:  # whatever the caller's own code raises
+            if isinstance(error, XaiError) or is_memory_error(error):
+                raise
+            own = getattr(function, "__qualname__", type(function).__name__)
+            name = f"{getattr(function, '__module__', '')}:{own}"
+            raise XaiError(
+                f"--target {name} fails: {type(error).__name__}: {error}",
+                hint="it is called with the model's output alone: def target(outputs): return outputs[:, 3]",
+            ) from error
         if not isinstance(value, Tensor) or value.ndim == 0 or value.numel() != len(value):
             raise UsageError(
                 "the target function returns no tensor of one number per row",

@@ -362,7 +362,8 @@ class _Work:
     def _known(self) -> InputRange:
         """What is known of the model's inputs: what the caller says, else what the checkpoint does."""
         said, asked = self.column.known, self.request
-        return replace(said, mean=asked.mean or said.mean, std=asked.std or said.std)
+        whole = all(array.dtype.kind in "biu" for array in self.inputs.arrays.values())
+        return replace(said, mean=asked.mean or said.mean, std=asked.std or said.std, whole=whole)
 
     def _prepare(self) -> Prepared:
         loaded = self.column.load()

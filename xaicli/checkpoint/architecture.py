@@ -46,6 +46,11 @@ def resolve(spec: str, *, pythonpath: Sequence[str | PathLike[str]] = (), option
         except ImportError as error:
             where = "say where it is with --pythonpath DIR (--pythonpath . for the current folder)"
             raise XaiError(f"{option} {spec}: {error}", hint=where) from error
+        except Exception as error:  # whatever the caller's own code raises
+            raise XaiError(
+                f"{option} {spec}: {module_name} fails where it is imported: {type(error).__name__}: {error}",
+                hint=f'try python -c "import {module_name}"',
+            ) from error
         for part in name.split("."):
             if not hasattr(found, part):
                 names = [n for n in vars(found) if not n.startswith("_")]

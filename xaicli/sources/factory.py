@@ -49,6 +49,13 @@ def open_factory(
                 made = made(**arguments)
             except TypeError as error:
                 raise XaiError(f"--data {spec}: {error}", hint="name a factory that needs no arguments") from error
+            except Exception as error:  # whatever the caller's own code raises
+                if isinstance(error, XaiError):
+                    raise
+                given = "its mode alone" if arguments else "nothing"
+                raise XaiError(
+                    f"--data {spec} fails: {type(error).__name__}: {error}", hint=f"it is called with {given}"
+                ) from error
     return from_object(made, f"--data {spec}", preparation, strict=strict)
 
 
