@@ -621,3 +621,52 @@ def test_what_is_told_from_where_a_text_ends_is_no_second_way_to_read_it(told: A
     found = xaicli.saliency(model, ids, methods="gradient", device="cpu")
     at = model.head.weight[model(ids).argmax(1)].detach()[:, None].expand(len(ids), 4, 5)
     np.testing.assert_allclose(found.attributions["gradient"], at, atol=1e-5)
+
+
+class Factors(nn.Module):
+    """A user and an item, one id each a sample; further numbers and the user's history where they are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.users, self.items, self.head = nn.Embedding(5, 8), nn.Embedding(6, 8), nn.Linear(8, 3)
+
+    def forward(self, user: Tensor, item: Tensor, x: Any = None, history: Any = None) -> Tensor:
+        seen = None if history is None else self.items(history)
+        return self.of_rows(self.users(user), self.items(item), x, seen)
+
+    def of_rows(self, user: Tensor, item: Tensor, x: Any = None, history: Any = None) -> Tensor:
+        rest = (0 if x is None else x) + (0 if history is None else history.mean(1))
+        return self.head(torch.tanh(user * item + rest))
+
+
+@pytest.mark.parametrize("more", [(), ("x",), ("history",), ("x", "history")])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_one_id_a_sample_is_explained_at_its_row(dtype: torch.dtype, more: tuple[str, ...]) -> None:
+    model = Factors()
+    inputs = {"user": torch.tensor([0, 1, 2, 3, 4], dtype=dtype), "item": torch.tensor([4, 2, 2, 1, 0], dtype=dtype)}
+    others = {"x": torch.randn(5, 8), "history": torch.arange(15).reshape(5, 3) % 6}
+    inputs |= {name: others[name] for name in more}
+    tables = {"user": model.users, "item": model.items, "history": model.items}
+    rows = {n: (tables[n](v) if n in tables else v).detach().requires_grad_() for n, v in inputs.items()}
+    outputs = model.of_rows(**rows)
+    outputs.amax(1).sum().backward()
+
+    given: list[Any] = [inputs, {name: x.numpy() for name, x in inputs.items()}]
+    for each in given if "history" not in more or "x" in more else given[:1]:
+        found = xaicli.saliency(model, each, methods="gradient", device="cpu")
+        assert found.predictions.tolist() == outputs.argmax(1).tolist()
+        maps = found.attributions["gradient"]
+        for name, row in rows.items():
+            assert row.grad is not None
+            assert np.allclose(np.asarray(maps[name]).reshape(row.shape), row.grad, atol=1e-6)
+
+
+def test_an_id_a_sample_that_is_read_as_a_number_too_is_refused() -> None:
+    class Besides(Factors):
+        def forward(self, user: Tensor, item: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(user, item) + functional.one_hot(user, 5).float() @ self.users.weight[:, :3]
+
+    inputs = {"user": torch.arange(5), "item": torch.tensor([4, 2, 2, 1, 0])}
+    with pytest.raises(xaicli.XaiError, match="reads user in another way"):
+        xaicli.saliency(Besides(), inputs, methods="gradient", device="cpu")

@@ -264,3 +264,126 @@ def test_a_part_put_into_training_by_hand_is_told() -> None:
         "1 had been put into training mode in a model in evaluation mode; explained is its evaluation mode"
     ]
     assert [module.training for module in model.modules()] == [False, False, True, False]
+
+
+class Writing(nn.Module):
+    """Its forward writes in evaluation mode, too: each way that another's code does it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.layer, self.calls = how, nn.Linear(6, 3), 0
+        self.part = nn.Module()
+        self.part.register_buffer("seen", torch.zeros(3))
+        self.register_buffer("bank", torch.zeros(0))
+        self.register_buffer("kept", torch.full((2,), torch.nan), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layer(x)
+        match self.how:
+            case "in place":
+                self.part.seen += 1  # type: ignore[operator, assignment]
+            case "past autograd":
+                self.part.seen.data.add_(1)  # type: ignore[operator, union-attr]
+            case "assigned":
+                self.bank = x[:2].detach().clone()
+            case "resized":
+                self.bank.resize_(4).fill_(len(x))
+            case "not saved":
+                self.kept.copy_(x[0, :2])
+            case _:
+                self.calls += 1
+        return found
+
+
+def buffers_of(model: nn.Module) -> list[tuple[str, list[float]]]:
+    return [(name, b.nan_to_num(-1).flatten().tolist()) for name, b in model.named_buffers()]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("door", DOORS[:3])
+@pytest.mark.parametrize("how", ["in place", "past autograd", "assigned", "resized", "not saved", "counted"])
+def test_what_forward_writes_in_evaluation_mode_is_put_back(
+    how: str, door: Callable[[nn.Module, Path], list[int]], training: bool, tmp_path: Path
+) -> None:
+    model = Writing(how).train(training)
+    expected = model.layer(X).argmax(1).tolist()
+    held = [id(b) for b in model.buffers()]
+    assert door(model, tmp_path / "run") == expected
+    assert buffers_of(model) == [("bank", []), ("kept", [-1.0, -1.0]), ("part.seen", [0.0, 0.0, 0.0])]
+    assert [id(b) for b in model.buffers()] == held
+    assert not model.calls or door is not explained  # the tally of a collection's passes is left to its model
+    model(X)
+    assert how in ("counted", "assigned", "resized", "not saved") or model.part.seen.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("door", [collected, explained])
+def test_a_model_that_learns_its_quantisation_trains_on_as_if_nothing_had_been(
+    door: Callable[[nn.Module, Path], list[int]], tmp_path: Path
+) -> None:
+    """Observers of `torch.ao` move their range in evaluation mode, by an operation that autograd does not count."""
+    from torch.ao import quantization
+
+    torch.manual_seed(0)
+    layers = quantization.QuantStub(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)
+    model = nn.Sequential(*layers).train()
+    model.qconfig = quantization.get_default_qat_qconfig("x86")  # type: ignore[assignment]
+    quantization.prepare_qat(model, inplace=True)
+    model(X / 4)
+    before, alone = buffers_of(model), trained(copy.deepcopy(model))
+    if door is collected:
+        door(model, tmp_path / "run")
+    else:
+        with pytest.raises(XaiError, match="depends on the other samples of its batch"):
+            door(model, tmp_path / "run")
+    assert buffers_of(model) == before
+    now = trained(model)
+    assert all(torch.equal(now[name], alone[name]) for name in alone)
+    assert buffers_of(model) != before
+
+
+def test_a_gradient_under_way_and_buffers_of_any_layout_are_left_alone() -> None:
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("edges", torch.eye(6).to_sparse())
+            self.register_buffer("scale", torch.ones(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = torch.sparse.mm(self.edges, x.T).T * self.scale
+            self.scale.data.mul_(2)
+            return found
+
+    model, x = Graph(), X.clone().requires_grad_()
+    loss = (x * model.scale).sum()
+    with evaluating(model):
+        model(X)
+        model(X)
+        assert model.scale.tolist() == [4.0] * 6
+    assert model.scale.tolist() == [1.0] * 6
+    assert torch.equal(model.edges.to_dense(), torch.eye(6))
+    loss.backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.ones(8, 6))
+
+
+def test_what_lazy_layers_make_of_themselves_in_their_first_pass_stays() -> None:
+    model = nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d(affine=False))
+    with evaluating(model):
+        expected = model(X)
+    assert torch.equal(model.eval()(X), expected)
+
+
+def test_what_differs_each_time_with_the_same_random_numbers_is_not_called_random() -> None:
+    class Goes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.seen = nn.Linear(6, 3), [0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen[0] += 1
+            found: Tensor = self.layer(x) * self.seen[0]
+            return found
+
+    with pytest.raises(XaiError, match="two passes over the same samples differ: Goes answers otherwise each time"):
+        xaicli.saliency(Goes(), X, methods="gradient", device="cpu")

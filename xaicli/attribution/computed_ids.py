@@ -46,8 +46,8 @@ def computed_from(
     if not flow.unfollowed:
         return False
     few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
-    every, device = batches[position].flatten(1).cpu(), batches[position].device
-    ids, shape = few[position].flatten(1).cpu(), few[position].shape
+    every, device = _by_place(batches[position]), batches[position].device
+    ids, shape = _by_place(few[position]), few[position].shape
 
     def looked_up(changed: Tensor) -> Tensor | None:
         given = changed.view(shape).to(device, copy=True)
@@ -80,8 +80,8 @@ def read_besides(
         outputs: The numbers that count in what the model returns.
     """
     few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
-    every, device = batches[position].flatten(1).cpu(), batches[position].device
-    ids, shape = few[position].flatten(1).cpu(), few[position].shape
+    every, device = _by_place(batches[position]), batches[position].device
+    ids, shape = _by_place(few[position]), few[position].shape
     with torch.no_grad(), KeptCalls(EMBEDDINGS) as seen:
         before = outputs(frozen([x.clone() for x in few])).detach()
     finite = before[before.isfinite()]
@@ -107,6 +107,11 @@ def read_besides(
         return False
     changes = islice(_changed(ids, every, order, by_column=by_column), _ASKED)
     return any(_differs_with_each(answered, before, changed, alike) for changed in changes)
+
+
+def _by_place(ids: Tensor) -> Tensor:
+    """(sample, place) of an input on the CPU; one id a sample, (sample,), is its one place."""
+    return ids.reshape(len(ids), -1).cpu()
 
 
 def _looked_up(frozen: FrozenModel, given: Sequence[Tensor], flow: Flow) -> Tensor | None:

@@ -14,10 +14,10 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedParameter
 
 from xaicli.attribution.inputs import as_input, of_bags
-from xaicli.attribution.twin import left_as_it_was, private_copy, unwrapped
+from xaicli.attribution.twin import private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names, takes_one
-from xaicli.heads.evaluation import evaluating
+from xaicli.heads.evaluation import evaluating, left_as_it_was
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
@@ -325,10 +325,16 @@ class GivenModel:
         twin = private_copy(self.model)
         own = min(len(rows), self.n)
         if self.differ(answers[:own], again[:own]):
-            part = self._culprit(twin, (rows, [], 0), (rows, [], 1))
+            part = self._culprit(twin, (rows, [], 0), (rows, [], 1)) or "something in forward"
+            seeded(0, self.place)
+            if self.differ(answers[:own], self._rows(outputs, rows)[:own]):  # with the same random numbers, too
+                return XaiError(
+                    f"two passes over the same samples differ: {part} answers otherwise each time, in evaluation mode "
+                    "too",
+                    hint="does forward keep something from pass to pass? maps of it would say nothing",
+                )
             return XaiError(
-                f"two clean passes of the model differ: {part or 'something in forward'} draws random numbers in "
-                "evaluation mode too",
+                f"two passes over the same samples differ: {part} draws random numbers in evaluation mode too",
                 hint="is there dropout by hand (F.dropout without training=self.training), or noise? "
                 "maps of it would say nothing",
             )
@@ -367,7 +373,8 @@ class GivenModel:
             hooks = [module.register_forward_hook(note) for module in watched]
             try:
                 seeded(seed, self.place)
-                self.run(rows, model=twin, mates=mates)
+                with left_as_it_was(twin):
+                    self.run(rows, model=twin, mates=mates)
             except Exception:
                 return ""
             finally:

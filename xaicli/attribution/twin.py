@@ -44,36 +44,6 @@ _INSIDE = ("_orig_mod", "module", "_fsdp_wrapped_module")
 _WRAPPERS = frozenset(("OptimizedModule", "FullyShardedDataParallel"))
 
 
-@contextmanager
-def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """What a forward pass keeps in a model - counters, caches, the last activation - is undone."""
-    modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    attributes = [(m, dict(vars(m)), dict(m._buffers), dict(m._parameters)) for m in modules]
-    buffers = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
-    # Hooks too: transformers installs some at the first call, and marks the model, whose mark is undone here.
-    hooks = [(h, dict(h)) for m in modules for n, h in vars(m).items() if "_hooks" in n and isinstance(h, dict)]
-    try:
-        yield
-    finally:
-        for module, kept, own_buffers, parameters in attributes:
-            now = vars(module)
-            if now.keys() != kept.keys() or any(now[name] is not value for name, value in kept.items()):
-                now.clear()
-                now.update(kept)
-            pairs: tuple[tuple[Any, Any], ...] = ((module._buffers, own_buffers), (module._parameters, parameters))
-            for held, before in pairs:
-                held.clear()
-                held.update(before)
-        for held_hooks, before_hooks in hooks:
-            if held_hooks.keys() != before_hooks.keys():
-                held_hooks.clear()
-                held_hooks.update(before_hooks)
-        with torch.no_grad():
-            for buffer, version, value in buffers:
-                if buffer._version != version:
-                    buffer.copy_(value)
-
-
 def copy_of(model: _Module, *, sharing: bool = False) -> _Module:
     """A deep copy; tensors that autograd made are detached, and what cannot be copied (a lock, a file) is shared.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from xaicli.errors import XaiError
 
+_UNINITIALIZED = (UninitializedParameter, UninitializedBuffer)
 _PARTS = ("_parameters", "_buffers", "_modules")
 
 
@@ -36,13 +37,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     Modules with an `eval()` or `train()` of their own are brought there and back by it: one merges low-rank weights,
     another keeps its batch norm on the batch. What that leaves otherwise - the mode of a single module set by hand,
-    the last bits of a weight that was added to and taken from - is put back besides, as are gradients and their flags.
+    the last bits of a weight that was added to and taken from - is put back besides, as are gradients and their flags,
+    and buffers that passes write. Other attributes that forward sets stay (`left_as_it_was`).
 
     Raises:
         XaiError: The model's own `eval()` fails.
     """
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    with gradients_kept(model):
+    with gradients_kept(model), buffers_kept(model):
         before = _Before(model)
         try:
             into_evaluation(model)
@@ -53,6 +55,63 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             for parameter, wanted in flags:
                 if parameter.requires_grad != wanted:
                     parameter.requires_grad_(wanted)
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Buffers that forward writes in evaluation mode, too, are what they were: statistics, ranges, counters, banks.
+
+    They are told by their values: `.data` and fused operations change them without a word to autograd.
+    """
+    own = [(module._buffers, dict(module._buffers)) for module in _settled(model)]
+    buffers = _values(model.buffers())
+    try:
+        yield
+    finally:
+        for held, before in own:
+            held.clear()
+            held.update(before)
+        with torch.no_grad():
+            _put_back(buffers)
+
+
+@contextmanager
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """All that forward keeps in a model is undone: beside its buffers, attributes (the last activation) and hooks."""
+    modules = _settled(model)
+    attributes = [(m, dict(vars(m)), dict(m._parameters)) for m in modules]
+    # Hooks too: transformers installs some at the first call, and marks the model, whose mark is undone here.
+    hooks = [(h, dict(h)) for m in modules for n, h in vars(m).items() if "_hooks" in n and isinstance(h, dict)]
+    with buffers_kept(model):
+        try:
+            yield
+        finally:
+            for module, kept, parameters in attributes:
+                now = vars(module)
+                if now.keys() != kept.keys() or any(now[name] is not value for name, value in kept.items()):
+                    now.clear()
+                    now.update(kept)
+                module._parameters.clear()
+                module._parameters.update(parameters)
+            for held, before in hooks:
+                if held.keys() != before.keys():
+                    held.clear()
+                    held.update(before)
+
+
+def _settled(model: nn.Module) -> list[nn.Module]:
+    """The modules that can be put back in Python: what a lazy layer makes of itself in its first pass stays."""
+    return [
+        module
+        for module in model.modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+        and not any(isinstance(tensor, _UNINITIALIZED) for tensor in _own_tensors(module))
+    ]
+
+
+def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
 
 
 def into_evaluation(model: nn.Module) -> None:
@@ -129,7 +188,7 @@ class _Before:
             (held, dict(held)) for m in plain for held in (vars(m), *(vars(m)[part] for part in _PARTS))
         ]
         weights = {id(t): t for m in own if self._has_own for t in (*m.parameters(), *m.buffers())}
-        self._weights = [(t, t.detach().clone()) for t in weights.values() if not isinstance(t, UninitializedParameter)]
+        self._weights = _values(weights.values())
 
     def note_what_changed(self) -> None:
         """Once in evaluation mode: keep of what was only that which is something else now."""
@@ -154,9 +213,7 @@ class _Before:
                         held.pop(name, None)
                     else:
                         held[name] = value
-            for tensor, before in self._weights:
-                if not _same(tensor, before):
-                    tensor.data = tensor.data.copy_(before) if tensor.shape == before.shape else before
+            _put_back(self._weights)
             for module, training in self._modes:
                 if _trains(module) != training:
                     module.training = training
@@ -165,5 +222,24 @@ class _Before:
 _GONE = object()
 
 
+def _values(tensors: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Tensors, each with a copy of its values; those of lazy layers have none yet."""
+    return [(t, t.detach().clone()) for t in tensors if not isinstance(t, _UNINITIALIZED)]
+
+
+def _put_back(values: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Tensors with the values they had: past autograd, which may need them for a gradient of the caller's."""
+    for tensor, before in values:
+        if _same(tensor, before):
+            continue
+        if tensor.shape == before.shape and tensor.dtype == before.dtype:
+            tensor.data.copy_(before)
+        else:
+            tensor.data = before
+
+
 def _same(tensor: Tensor, before: Tensor) -> bool:
-    return tensor.shape == before.shape and tensor.dtype == before.dtype and torch.equal(tensor, before)
+    if tensor.shape != before.shape or tensor.dtype != before.dtype:
+        return False
+    # There is nothing to compare on "meta", and torch compares no sparse tensors.
+    return tensor.is_meta or (tensor.layout is torch.strided and torch.equal(tensor, before))
