@@ -148,3 +148,50 @@ def test_bytes_are_pixels_beside_floats_and_numbers_beside_bytes(tmp_path: Path)
         found = xaicli.saliency(net, x, target=1, methods="integrated", baseline=str(tmp_path / "start.npy"))
         expected = w[1].reshape(1, 1, 4, 4) * (x.astype(float) - base)
         assert np.allclose(found.attributions["integrated"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_cut_off_of_pictures_and_starts_is_told(run: Path, xai: Xai, tmp_path: Path) -> None:
+    """Brought to a square, a picture of 20 x 60 keeps a third of its width, one of 40 x 20 half of its height."""
+    (tmp_path / "wide" / "a").mkdir(parents=True)
+    wide, tall = np.zeros((20, 60, 3), np.uint8), np.zeros((40, 20, 3), np.uint8)
+    Image.fromarray(wide).save(tmp_path / "wide" / "a" / "0.png")
+    Image.fromarray(tall).save(tmp_path / "tall.png")
+    Image.fromarray(wide[:, :20]).save(tmp_path / "square.png")
+    cut = "pictures were scaled and cut to the middle: up to 67% of the width was cut off"
+    fitted = "scaled and cut to the middle for the samples' size"
+    start = f"the baseline tall.png was {fitted}: 50% of the height was cut off"
+    how = ("--methods", "integrated", "--no-progress", "--json", "--format", "json", "-o", tmp_path / "out")
+    for data, baseline, expected in (
+        (("--data", tmp_path / "wide"), "zero", {cut}),
+        (("--data", tmp_path / "wide", "--resize", "8"), "zero", {cut}),
+        ((), tmp_path / "tall.png", {start}),
+        ((), tmp_path / "square.png", {"the baseline square.png was scaled for the samples' size"}),
+        ((), run / "white.png", set()),
+    ):
+        status, text, error = xai("saliency", run / "run", *data, "--baseline", baseline, *how)
+        assert status == 0, error
+        assert {w for w in json.loads(text)["warnings"] if "cut" in w or "scaled" in w} == expected
+
+
+def test_options_that_choose_nothing_are_said_to_be_unused(run: Path, xai: Xai, tmp_path: Path) -> None:
+    how = ("--methods", "gradient", "--no-progress", "--json", "--format", "json", "-o", tmp_path / "out")
+    named = "the samples are named by --ids"
+    for options, expected in (
+        (
+            ("--ids", "1,0", "--pick", "worst", "--metric", "nonsense"),
+            {f"--pick was not used: {named}", "--metric was not used: it is for --pick worst and best"},
+        ),
+        (("--ids", "1,0", "--samples", "1"), {f"--samples was not used: {named}"}),
+        (("--metric", "loss"), {"--metric was not used: it is for --pick worst and best"}),
+        (
+            ("--data", run / "pixels.npy", "--mode", "nonsense"),
+            {"--mode was not used: the data has no modes, and no logged metric picks its samples"},
+        ),
+        (("--ids", "1"), set()),
+    ):
+        status, text, error = xai("saliency", run / "run", *options, *how)
+        assert status == 0, error
+        assert {said for said in json.loads(text)["warnings"] if "was not used" in said} == expected
+    status, _, error = xai("saliency", run / "run", "--ids", "1", "--pick", "worts", *how)
+    assert status == 2
+    assert "no pick 'worts'" in error

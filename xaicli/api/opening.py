@@ -84,6 +84,18 @@ class Opening:
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in said.items() if value not in (None, False, ())}
 
+    @property
+    def reads_mode(self) -> bool:
+        """Whether the samples may go by a mode: those kept in a run, a factory's, a folder of tables'."""
+        if self.data is None:
+            return True
+        path = Path(self.data)
+        return (
+            not path.is_file()
+            and not _WILD.search(self.data)
+            and not (path.is_dir() and not any(path.glob("*.parquet")))
+        )
+
     def load(self, path: Path, *, device: str = "cpu") -> LoadedModel:
         """The model of a checkpoint."""
         from xaicli.checkpoint.load import load_checkpoint

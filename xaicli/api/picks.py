@@ -47,6 +47,8 @@ class Choice:
         Raises:
             XaiError: There is no such pick, or no logged value to go by.
         """
+        if self.pick not in PICKS:
+            raise UsageError(f"no pick {self.pick!r}", hint="picks: " + ", ".join(PICKS))
         if self.ids is not None:
             if not self.ids:
                 raise UsageError("ids names no sample", hint="leave it out to have some picked")
@@ -70,6 +72,24 @@ class Choice:
                 return self._ranked(source.sample_ids, layout)
             case _:
                 raise UsageError(f"no pick {self.pick!r}", hint="picks: " + ", ".join(PICKS))
+
+    def unused(self, *, mode_is_read: bool = True) -> tuple[str, ...]:
+        """What was said and does not count, one sentence each.
+
+        Args:
+            mode_is_read: Whether the source of samples goes by the mode.
+        """
+        ranked = self.ids is None and self.pick in ("worst", "best")
+        own = type(self)()
+        said = []
+        if self.ids is not None:
+            left = [name for name in ("samples", "pick") if getattr(self, name) != getattr(own, name)]
+            said += [f"--{name} was not used: the samples are named by --ids" for name in left]
+        if self.metric is not None and not ranked:
+            said.append("--metric was not used: it is for --pick worst and best")
+        if self.mode is not None and not ranked and not mode_is_read:
+            said.append("--mode was not used: the data has no modes, and no logged metric picks its samples")
+        return tuple(said)
 
     def _ranked(self, available: Iterable[Any], layout: RunLayout) -> list[Any]:
         """The worst or best samples of the source by their last logged value."""

@@ -221,6 +221,8 @@ def explain_run(
         picked = f"the {choice.pick} are picked among the {len(source.sample_ids):,} samples whose inputs the run kept"
         notes = (f"{picked}: --data picks among others", *parts[0][1].skipped)
         parts = [(places, replace(inputs, skipped=notes)) for places, inputs in parts]
+    if left := choice.unused(mode_is_read=opening.reads_mode):
+        parts = [(places, replace(inputs, skipped=(*inputs.skipped, *left))) for places, inputs in parts]
     saliency = explain_alike(columns, parts, request, progress=progress)
     run = place.layout.described if place.layout else str(place.checkpoints[0])
     more: dict[str, Any] = {name: asked.get(name) for name in ("task", "captum", "evaluate", "sanity")}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, assert_never
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -339,7 +340,7 @@ def is_picture(kind: Baseline | Path) -> bool:
         return False
     try:
         array = _array_of(kind)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError, EOFError, BadZipFile):
         return False  # said where it is used
     return array is None or array.dtype in _BYTES
 
@@ -356,31 +357,52 @@ def _array_of(path: Path) -> Arrays | None:
     return np.load(path, allow_pickle=False) if path.suffix == ".npy" else None
 
 
+def told_of(kind: Baseline | Path, shape: tuple[int, ...], known: InputRange) -> tuple[str, ...]:
+    """What to say of a baseline that is brought to the size of a sample, one sentence or none.
+
+    Args:
+        kind: Which.
+        shape: Of one sample.
+        known: What is known of the model's inputs.
+    """
+    if known.whole or not isinstance(kind, Path) or not is_picture(kind):
+        return ()
+    try:
+        array = _array_of(kind)
+        read = _as_read(kind if array is None else array, shape, known)[1]
+    except (OSError, ValueError, IndexError, BadSampleError, XaiError):
+        return ()  # said where it is used
+    if "resized" not in read.done:
+        return ()
+    lost = f": {read.lost} was cut off" if read.lost else ""
+    scaled = "scaled and cut to the middle" if lost else "scaled"
+    return (f"the baseline {kind.name} was {scaled} for the samples' size{lost}",)
+
+
 def _from_file(path: Path, x: Tensor, known: InputRange) -> Tensor:
     """A picture or bytes, brought to the model's own units, or another array (.npy, .npz) in these already."""
     try:
         array = _array_of(path)
         if array is None or (array.dtype in _BYTES and not known.whole):
-            array = _as_read(path if array is None else array, tuple(x.shape[1:]), known)
+            array, _ = _as_read(path if array is None else array, tuple(x.shape[1:]), known)
         values = torch.from_numpy(np.ascontiguousarray(array)).to(x)
         return values.expand(1, *x.shape[1:]).contiguous() if values.ndim < x.ndim else values.expand_as(x[:1])
-    except (OSError, ValueError, RuntimeError, IndexError, BadSampleError) as error:
+    except (OSError, ValueError, RuntimeError, IndexError, EOFError, BadZipFile, BadSampleError) as error:
         raise XaiError(
             f"the baseline {path} does not fit: {str(error).splitlines()[0]}",
             hint=f"an array or picture of one sample's shape {tuple(x.shape[1:])}",
         ) from error
 
 
-def _as_read(given: Path | Arrays, shape: tuple[int, ...], known: InputRange) -> Arrays:
-    """A picture or bytes at the size of one sample, read and normalised as those of the samples are."""
+def _as_read(given: Path | Arrays, shape: tuple[int, ...], known: InputRange) -> tuple[Arrays, Preparation]:
+    """A picture or bytes at the size of one sample, read and normalised as those of the samples are, and its reader."""
     last = len(shape) == 3 and shape[-1] <= _FEW_CHANNELS < shape[0]
     planes = (shape[-1], *shape[:2]) if last else shape
-    size = (planes[-2], planes[-1]) if len(planes) in (2, 3) else None
-    read = Preparation(resize=size, mean=known.mean, std=known.std, shape=planes)
+    read = Preparation(mean=known.mean, std=known.std, shape=planes)
     if isinstance(given, Path):
         if len(shape) not in (2, 3):
             raise ValueError(f"a picture is no baseline for an input of shape {shape}")
         array, _ = read.decoded(given)
     else:
         array, _ = read.from_array(given[0] if given.ndim == len(shape) + 1 and len(given) == 1 else given)
-    return array.transpose(1, 2, 0) if last and array.shape == planes else array
+    return array.transpose(1, 2, 0) if last and array.shape == planes else array, read

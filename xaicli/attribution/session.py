@@ -19,7 +19,7 @@ from xaicli.attribution.captum_methods import named
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.explanation import CheckpointColumn, Saliency, SanityStep
 from xaicli.attribution.given import random_numbers_kept
-from xaicli.attribution.inputs import InputRange, device_of, using
+from xaicli.attribution.inputs import InputRange, device_of, told_of, using
 from xaicli.attribution.maps import views_of
 from xaicli.attribution.prepared import Prepared, prepare
 from xaicli.attribution.quality import cascade, quality
@@ -290,7 +290,7 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
                 raise InterruptedWorkError(_left(len(found) + work.finished, columns, inputs, request)) from None
             found += [Found(row, position, number, done) for row, done in finished.items()]
             columns[number] = work.column
-            notes |= dict.fromkeys((*work.column.notes(inputs), *work.notes))
+            notes |= dict.fromkeys((*work.column.notes(inputs), *work.notes, *work.told_of_start()))
             used = work.precision or used
             decided |= {work.decided: None} if work.decided else {}
             sanity = sanity or work.sanity
@@ -357,6 +357,13 @@ class _Work:
             if request.rank == 0:
                 done |= self._others(explainer, keys)
         return {row: self._with_views(kept, row, prepared) for row, kept in done.items()}
+
+    def told_of_start(self) -> tuple[str, ...]:
+        """What to say of a baseline that is brought to the samples' size."""
+        settings, arrays = self.request.settings, list(self.inputs.arrays.values())
+        if len(arrays) != 1 or "baseline" in settings.unused:
+            return ()
+        return told_of(settings.baseline, arrays[0].shape[1:], self._known)
 
     @property
     def _known(self) -> InputRange:

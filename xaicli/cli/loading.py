@@ -48,7 +48,11 @@ class Loading(OptionGroup):
     resize: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="H,W", callback=split_commas, rich_help_panel=_MODEL, show_default=False, help="Size of pictures."
+            metavar="H,W",
+            callback=split_commas,
+            rich_help_panel=_MODEL,
+            show_default=False,
+            help="Size of pictures, scaled and cut to the middle.",
         ),
     ] = None
     mean: Annotated[

@@ -88,6 +88,8 @@ def open_source(
             said.append(
                 f"pictures were brought to {height}x{width}, the size of the model's input: --resize says another"
             )
+        if preparation.lost:
+            said.append(f"pictures were scaled and cut to the middle: up to {preparation.lost} was cut off")
         return tuple(said)
 
     return replace(source, input_names=preparation.names, optional=frozenset(optional_inputs), late_notes=unused)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _MOST_PIXELS = 64_000_000
+_LEAST_SHOWN = 0.01
 _LARGEST_IMAGE_FILE = 256 * 2**20
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's readers of pixels; not those that start other programs or run a page description."""
@@ -43,7 +44,7 @@ class Preparation:
     only serve to draw its picture.
 
     Attributes:
-        resize: (height, width); the picture is scaled to cover it and cropped around its centre.
+        resize: (height, width); the picture is scaled to cover it and cut to its middle.
         mean: Per channel, subtracted from a picture in [0, 1].
         std: Per channel, divided by after that.
         shape: The shape of one input as the model wants it (channel, height, width), where that is known.
@@ -51,6 +52,7 @@ class Preparation:
         dtypes: NumPy's names of their dtypes, where they are known.
         depth: How many channels the model's first convolution reads, where no shape is known.
         done: Gets "pixels" once a picture was prepared, "resized" once one was brought to a size that nobody asked for.
+        cut: The largest part, of 1, that was cut off of a picture's "height" or "width".
     """
 
     resize: tuple[int, int] | None = None
@@ -61,6 +63,7 @@ class Preparation:
     dtypes: tuple[str, ...] = ()
     depth: int | None = None
     done: set[str] = field(default_factory=set, compare=False)
+    cut: dict[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def channels(self) -> int | None:
@@ -162,6 +165,7 @@ class Preparation:
         from PIL import Image, ImageOps
 
         height, width = wanted
+        self._note_cut(pixels.shape[0] / height, pixels.shape[1] / width)
         if pixels.dtype == np.uint8 and pixels.shape[2] in _MODES:
             whole = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
             fitted = np.asarray(ImageOps.fit(whole, (width, height), method=Image.Resampling.BILINEAR))
@@ -171,6 +175,21 @@ class Preparation:
         sized = [np.asarray(ImageOps.fit(p, (width, height), method=Image.Resampling.BILINEAR)) for p in planes]
         limit = np.iinfo(pixels.dtype).max
         return np.stack(sized, axis=-1).round().clip(0, limit).astype(pixels.dtype)
+
+    def _note_cut(self, tall: float, wide: float) -> None:
+        """Keep how much of a picture is lost that is so many times as tall and as wide as what it becomes."""
+        side, lost = ("height", 1 - wide / tall) if tall > wide else ("width", 1 - tall / wide)
+        if lost > 0:
+            self.cut[side] = max(lost, self.cut.get(side, 0.0))
+
+    @property
+    def lost(self) -> str:
+        """The most that was cut off, as "67% of the width"; "" where nothing was."""
+        return " and ".join(f"{_percent(part)} of the {side}" for side, part in sorted(self.cut.items()))
+
+
+def _percent(part: float) -> str:
+    return f"{part:.0%}" if part >= _LEAST_SHOWN else "less than 1%"
 
 
 def open_folder(
