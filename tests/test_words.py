@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xaicli import words
-from xaicli.words import distinct, how_often, ranges
+from xaicli.words import distinct, how_often, is_same_number, ranges
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -144,3 +144,13 @@ def test_a_share_is_said_to_its_last_digit(share: float, decimals: int, further:
     assert not said.startswith("<") or share < number
     assert not said.startswith(">") or share > number
     assert all(number != bound or said[0] in "<>" or abs(share - bound) <= 1e-9 for bound in (0, 1, -1))
+
+
+def test_a_number_in_single_precision_is_that_which_rounds_to_it() -> None:
+    single = 3.700000047683716  # what torch.float32 makes of 3.7
+    assert is_same_number(single, 3.7)
+    assert is_same_number(3.7, single)
+    assert not is_same_number(3.7, 3.7 + 1e-9), "neither is one of single precision"
+    assert not is_same_number(single, 3.7001)
+    assert is_same_number(1e300, 1e300)
+    assert not is_same_number(1e300, 2e300)

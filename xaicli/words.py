@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -179,6 +180,20 @@ def class_number(text: str) -> int | None:
     """The whole number that a text is, as `7` or the `7.0` of a spreadsheet; None for `007`, `1e3`, `nan` and names."""
     found = _CLASS.fullmatch(text.strip())
     return int(found[0].partition(".")[0]) if found else None
+
+
+def is_same_number(one: float, other: float) -> bool:
+    """Whether two numbers are equal, or one is kept in single precision and the other rounds to it.
+
+    What was recorded of `torch.float32` is 3.7000000476837158; a file of people says 3.7.
+    """
+    if one == other:
+        return True
+    try:
+        short = [struct.unpack("f", struct.pack("f", each))[0] for each in (one, other)]
+    except OverflowError:  # beyond single precision
+        return False
+    return bool(short[0] == short[1] and (one == short[0] or other == short[1]))
 
 
 def is_row(values: Sequence[object]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 import xaicli
@@ -79,3 +80,19 @@ def test_one_class_is_a_set_of_it_and_an_unknown_one_is_named(tmp_path: Path) ->
     (tmp_path / "odd.csv").write_text('sample_id,label\n0,"[""cta""]"\n')
     with pytest.raises(XaiError, match="cta"):
         scored(tmp_path / "run", tmp_path / "odd.csv")
+
+
+def test_single_precision_is_compared_as_it_is_kept(tmp_path: Path) -> None:
+    """torch.float32 keeps 3.7 as 3.7000000476837158: a truth that says 3.7 is the same."""
+    loss = np.random.default_rng(2).random(N)
+    recorded = [value + 1 if i in WRONG else value for i, value in enumerate(LABELS)]
+    for name, dtype in (("single", torch.float32), ("double", torch.float64)):
+        with xaicli.Run(tmp_path / name, task="regression") as run:
+            label = torch.tensor(recorded, dtype=dtype)
+            run.log_samples(sample_id=range(N), label=label, prediction=label, loss=loss, mode="train", epoch=1)
+    file = written(tmp_path, "csv", LABELS)
+    right = roc_auc_score([i in WRONG for i in range(N)], loss)
+    for name in ("single", "double"):
+        assert scored(tmp_path / name, file)["loss_last"]["auroc"] == pytest.approx(right)
+    found = xaicli.open_run(tmp_path / "single").relabel_apply(file, mode="train").answer
+    assert found.data.filter("changed")["sample_id"].sort().to_list() == sorted(WRONG)

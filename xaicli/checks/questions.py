@@ -51,6 +51,7 @@ from xaicli.vocabulary import (
     Duplicates,
     Mode,
 )
+from xaicli.words import is_same_number
 
 
 def check(
@@ -481,7 +482,12 @@ def _relabelled(frame: pl.DataFrame, base: pl.DataFrame, names: LabelNames, base
     def name(of: LabelNames, label: Any) -> Any:
         return sorted(str(of[one]) for one in label) if isinstance(label, list) else str(of[label])
 
-    changed = [name(names, new) != name(base_names, old) for new, old in pairs.select(LABEL, "old").iter_rows()]
+    def differ(new: Any, old: Any) -> bool:
+        if isinstance(new, float) and isinstance(old, float):
+            return not is_same_number(new, old)
+        return bool(name(names, new) != name(base_names, old))
+
+    changed = [differ(new, old) for new, old in pairs.select(LABEL, "old").iter_rows()]
     return pairs.filter(pl.Series(changed, dtype=pl.Boolean))[SAMPLE_ID].explode()
 
 

@@ -23,7 +23,7 @@ from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.tables.lists import is_typed, places_of, read_columns
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Classes, Spelt, class_number, in_order_apart, is_row, taken_as_names
+from xaicli.words import Classes, Spelt, class_number, in_order_apart, is_row, is_same_number, taken_as_names
 
 MISLABELLED = "mislabelled"
 _KINDS = "CSV, Parquet, JSON or JSON lines with sample_id and label"
@@ -271,6 +271,10 @@ def _wrong(frame: pl.DataFrame, truth: pl.DataFrame, path: str) -> pl.Series:
         wrong = joined[MISLABELLED]
     elif isinstance(joined.schema[LABEL], pl.List):
         wrong = joined[LABEL].cast(pl.List(pl.Int32)).list.sort() != joined["true"]
+    elif joined.schema[LABEL].is_float():
+        pairs = joined.select(LABEL, "true").iter_rows()
+        same = [None if label is None or true is None else is_same_number(label, true) for label, true in pairs]
+        wrong = ~pl.Series(same, dtype=pl.Boolean)
     else:
         wrong = joined[LABEL] != joined["true"]
     if wrong.null_count() == len(wrong):

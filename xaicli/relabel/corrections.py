@@ -19,7 +19,7 @@ from xaicli.queries.selection import Pair
 from xaicli.relabel.marks import Mark, Marks, State
 from xaicli.relabel.tasks import of_carried
 from xaicli.vocabulary import SAMPLE_ID
-from xaicli.words import Classes, Spelt, class_number, is_row, quoted, unguarded
+from xaicli.words import Classes, Spelt, class_number, is_row, is_same_number, quoted, unguarded
 
 NO_SAMPLE = "no sample of the run"
 DIFFERENT = "its id and its picture are of different samples"
@@ -193,6 +193,8 @@ class Labels:
         if isinstance(label, str):
             left.add(label, named if label == SKIPPED else f"{named}: {', '.join(map(quoted, mark.labels))}")
             return None
+        if isinstance(sample[2], float) and isinstance(label[0], float) and is_same_number(label[0], sample[2]):
+            label = (sample[2],)
         if mark.is_checked is False and label[0] == sample[2]:
             left.add(NOT_LOOKED_AT, named)
             return None
