@@ -98,6 +98,17 @@ def test_labels_that_a_step_maps_are_the_criterions(tmp_path: Path, returned: Ca
     assert said == []
 
 
+@pytest.mark.parametrize("returned", [lambda z: z, lambda _: None])
+def test_what_the_forward_returned_is_the_answers_where_the_step_returns_it_too(
+    tmp_path: Path, returned: Callable[[Tensor], Any]
+) -> None:
+    rows, z, _ = validated(tmp_path, lambda model, batch: returned(model(batch[1])))
+    assert rows["sample_id"].to_list() == [100 + i for i in range(N)]
+    assert rows["label"].to_list() == Y.tolist()
+    assert rows["prediction"].to_list() == z.argmax(1).tolist()
+    assert rows["loss"].to_list() == losses(z, Y)
+
+
 def test_labels_under_any_name_are_the_criterions(tmp_path: Path) -> None:
     def step(model: Any, batch: Any) -> Any:
         z = model(batch["picture"])

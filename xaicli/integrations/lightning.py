@@ -27,7 +27,7 @@ from xaicli.integrations.answers import (
     same,
     tensors_of,
 )
-from xaicli.integrations.capture import Judged, Step, captured
+from xaicli.integrations.capture import Forward, Judged, Step, captured
 from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
 from xaicli.integrations.columns import columns_of
 from xaicli.integrations.identity import entries_of, may_be_ids, nested_ids, place_of_ids
@@ -311,8 +311,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             with captured(pl_module, closely=mode not in self._orders.watched, within=within) as taken:
                 returned = own(*args, **kwargs)
             self._recording.guarded("telling what the loss is made of", partial(taken.end, returned))
-            # Several processes run the step as the module's forward: that one is the step itself.
-            taken.forwards = [one for one in taken.forwards if one.output is not returned]
+            is_wrapped = within is not None and within is not pl_module
+            taken.forwards = _own_forwards(taken.forwards, returned, is_wrapped=is_wrapped)
             with torch.no_grad():
                 self._recording.guarded(
                     "logging samples", lambda: self._log(trainer, taken, args[0], mode), rows=rows_of(args[0], None)
@@ -745,6 +745,17 @@ def _holds_objects(batch: Any) -> bool:
     parts = list(parts) if not isinstance(parts, torch.Tensor) and isinstance(parts, Iterable) else []
     listed = [part for part in parts if isinstance(part, (list, tuple)) and part]
     return any(all(isinstance(one, Mapping) and "boxes" in one for one in part) for part in listed)
+
+
+def _own_forwards(forwards: list[Forward], returned: Any, *, is_wrapped: bool) -> list[Forward]:
+    """The forwards that may show the model's answers, among them what the step returned as it is.
+
+    Without the step itself, which several processes run as the module's forward, and without a loss that a forward
+    computed, of which nothing but that is returned.
+    """
+    if is_wrapped:
+        return forwards[:-1] if forwards and forwards[-1].output is returned else forwards
+    return [one for one in forwards if one.output is not returned or any(t.ndim for _, t in tensors_of(one.output))]
 
 
 def _name_of(mode: Mode) -> str:
