@@ -1020,3 +1020,34 @@ def test_what_is_written_as_no_says_no(
         file.write_text(json.dumps(found))
     assert applied(run, target) == ({"7": 0} if is_taken else {})
     assert left_out(run, target) == ({} if is_taken else {"not looked at: as recorded, and not checked": 1})
+
+
+def test_the_suggestion_for_a_set_of_classes_is_that_of_the_export(tmp_path):
+    """The export suggests the last answer of the model; applied, it counts as a suggestion that was right."""
+    n = 60
+    true = [sorted({i % 3, (i // 3) % 3}) for i in range(n)]
+    given = [[3] if i in (4, 20, 41) else one for i, one in enumerate(true)]
+    loss = [9.0 if i in (4, 20, 41) else 0.1 + i / 1000 for i in range(n)]
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=["a", "b", "c", "d"]) as run:
+        for epoch in (1, 2, 3):
+            run.log_samples(
+                sample_id=range(n),
+                label=given,
+                prediction=true,
+                loss=loss,
+                correct=[1.0 * (a == b) for a, b in zip(given, true, strict=True)],
+                mode="train",
+                epoch=epoch,
+            )
+    opened = xaicli.open_run(tmp_path / "run")
+    opened.relabel_export(tmp_path / "out.csv", mode="train", to="csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["sample_id"] for row in rows} == {"4", "20", "41"}
+    with (tmp_path / "in.csv").open("w", newline="") as file:
+        out = csv.DictWriter(file, rows[0].keys())
+        out.writeheader()
+        out.writerows(row | {"label": row["suggested_label"]} for row in rows)
+    found = opened.relabel_apply(tmp_path / "in.csv", mode="train").answer
+    assert found.extra["suspects"][0]["suggestion_right"] == 3
+    assert {row["sample_id"]: row["label"] for row in found.data.to_dicts()} == {i: true[i] for i in (4, 20, 41)}

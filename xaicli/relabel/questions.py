@@ -247,7 +247,7 @@ def apply(
             f"nothing in {', '.join(map(str, files))} is about a sample of {reader.layout.described}",
             hint=f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
         )
-    data, judged = _judged(reader, selection, found, taken, labels)
+    data, judged = _judged(reader, selection, found, taken, labels, known)
     return Answer(
         command="relabel apply",
         run=reader.layout.described,
@@ -390,15 +390,29 @@ def _rows_told(labels: Labels) -> list[str]:
 
 
 def _judged(
-    reader: Reader, selection: Selection, found: Statistics, taken: Sequence[Correction], labels: Labels
+    reader: Reader,
+    selection: Selection,
+    found: Statistics,
+    taken: Sequence[Correction],
+    labels: Labels,
+    facts: Facts,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The rows of the answer, and how good the suspects were."""
     names = LabelNames.of(reader, selection)
     ranks: dict[tuple[Pair, Any], tuple[int, Any]] = {}
     every = every_suspect(reader, selection, found)
     for (mode, ds_id), frame in every.group_by(MODE, DS_ID, maintain_order=True):
-        for place, row in enumerate(frame.select(SAMPLE_ID, "suggested_label").iter_rows(), 1):
-            ranks[(str(mode), str(ds_id)), row[0]] = place, row[1]
+        pair = str(mode), str(ds_id)
+        own = {one.sample_id: one for one in taken if one.pair == pair}
+        answers = dict.fromkeys(own)
+        if PREDICTION in reader.dtypes and own:
+            looked_at = frame.filter(pl.col(SAMPLE_ID).is_in(list(own))).select(SAMPLE_ID)
+            last = with_columns(looked_at, reader, selection, pair, [PREDICTION], facts)
+            answers |= dict(last.select(SAMPLE_ID, PREDICTION).iter_rows())
+        for place, (sample_id, suggested) in enumerate(frame.select(SAMPLE_ID, "suggested_label").iter_rows(), 1):
+            if sample_id in own and suggested is None and answers[sample_id] != own[sample_id].recorded:
+                suggested = answers[sample_id]  # as the export suggests it
+            ranks[pair, sample_id] = place, suggested
     rows = []
     for one in taken:
         rank, suggested = ranks.get((one.pair, one.sample_id), (None, None))
