@@ -360,3 +360,86 @@ def test_pictures_with_lists_of_objects_are_asked_for_by_samples_fn() -> None:
     batch = ([torch.zeros(3, 4, 4)], [{"boxes": torch.zeros(1, 4), "labels": torch.ones(1)}])
     assert "samples_fn" in _ask(Step(), Mode.EVAL, 1, batch)
     assert "samples_fn" not in _ask(Step(), Mode.EVAL, 1, (torch.zeros(1, 4), [{"page": 3}]))
+
+
+def logarithm(batch: Any) -> torch.Tensor:
+    return batch["label"].log()  # type: ignore[no-any-return]
+
+
+def later(batch: Any) -> torch.Tensor:
+    return batch["later"]  # type: ignore[no-any-return]
+
+
+def raw(batch: Any) -> torch.Tensor:
+    return batch["label"]  # type: ignore[no-any-return]
+
+
+def cubed(batch: Any) -> torch.Tensor:
+    return batch["label"] ** 3  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("trained", "watched", "criterion", "is_known"),
+    [
+        (logarithm, raw, functional.l1_loss, True),
+        (logarithm, raw, functional.mse_loss, True),
+        (logarithm, cubed, functional.l1_loss, True),
+        (logarithm, cubed, functional.mse_loss, False),
+        (later, raw, functional.mse_loss, True),
+        (later, cubed, functional.mse_loss, True),
+        (raw, later, functional.mse_loss, True),
+    ],
+)
+def test_an_evaluation_that_returns_nothing_has_the_target_of_the_training(
+    tmp_path: Path, trained: Any, watched: Any, criterion: Any, is_known: bool, is_first: bool
+) -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = nn.Linear(4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)[:, 0]  # type: ignore[no-any-return]
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            return functional.mse_loss(self(batch["x"]), trained(batch))
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            del batch_idx
+            scores = self(batch["x"])
+            judged = [(functional.mse_loss, trained), (criterion, watched)]
+            for judge, target in judged if is_first else judged[::-1]:
+                judge(scores, target(batch))
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    labels = X.abs().sum(1) + 1
+    labels[-1] = 1.0
+    task = {} if is_known else {"task": "regression"}
+    later_ones = labels.flip(0).clone()
+    later_ones[-1] = 1.0  # the last batch, of one sample, does not tell the one from the other
+    data = [{"sample_id": i, "x": X[i], "label": labels[i], "later": later_ones[i]} for i in range(N)]
+    trainer = lightning.Trainer(
+        max_epochs=1, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False, **task)], accelerator="cpu",
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(Module(), DataLoader(data[:1] + data, batch_size=8), DataLoader(data, batch_size=8))
+    rows = xaicli.open_run(tmp_path / "run").scan(mode="eval").collect().sort("sample_id")
+    assert rows["sample_id"].to_list() == list(range(N))
+    if is_known:
+        expected = trained({"label": labels, "later": later_ones})
+        assert rows["label"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    else:
+        assert "label" not in rows.columns or rows["label"].null_count() == N
+        words = "nothing shows whether these are the samples' or are only watched"
+        assert any(words in str(one.message) for one in caught)

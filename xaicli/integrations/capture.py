@@ -58,6 +58,7 @@ class Judged:
         is_weighed: Whether the criterion gave a loss a place, for the step to make one of: which count, the step knows.
         is_inner: Whether it was called inside of a module with weights, as for the loss that a model has of its own.
         counts: Whether the loss that the step returned is made of it; None where that is not known.
+        by: The criterion.
     """
 
     answers: Tensor
@@ -68,6 +69,7 @@ class Judged:
     is_weighed: bool = False
     is_inner: bool = False
     counts: bool | None = None
+    by: Any = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def _note(step: Step, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         is_weighed = kwargs.get("reduction") == "none"
         is_inner = any(next(module.parameters(), None) is not None for module in step.running)
         values = CRITERIA[func]
-        step.judged.append(Judged(answers.detach(), truth.detach(), values, is_each, ignored, is_weighed, is_inner))
+        given = Judged(answers.detach(), truth.detach(), values, is_each, ignored, is_weighed, is_inner, by=func)
+        step.judged.append(given)
         step.losses.add(result)
 
 

@@ -231,6 +231,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if not (resumed and goes_on):  # a trainer that goes on counts on
             self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
         self._trainer = weakref.ref(trainer)
+        self._orders.begin()
         goes_back = getattr(trainer, "ckpt_path", None) is not None
         self._recording.begin(max(trainer.max_epochs or 0, 0) + self._before[0], is_resumed=goes_back)
         if self._recording.collects_before:
@@ -352,7 +353,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return
         if len(parts) == 1:
             whole = parts[0]
-            if self._orders.leave_out_watched(step, whole.labels, mode):
+            if self._orders.leave_out_watched(step, whole.labels, mode, whole.batch):
                 recording.tell(f"{_name_of(mode)} {_OTHERS}")
                 whole = replace(whole, labels=None)
             result = answers_of(step, whole.labels, mode, whole.rows)

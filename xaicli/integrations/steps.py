@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from xaicli.integrations.answers import are_labels, is_same, judged_of, labels_judged
+from xaicli.heads.head import Values
+from xaicli.integrations.answers import are_labels, is_same, judged_of, labels_judged, tensors_of
 from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import rows_said
 from xaicli.integrations.order import Order, rows_in
@@ -25,6 +26,9 @@ _WRONGLY = (
     "{name} gave its model a batch in another order, after {rows} of batches whose order nothing showed were taken to "
     "be in the batch's: these may stand under the ids of others"
 )
+
+_LABEL = "the batch's label"
+"""Stands for that among the names of its parts."""
 
 
 class StepOrders:
@@ -58,11 +62,23 @@ class StepOrders:
         self._trained: tuple[frozenset[bool], bool] | None = None
         """Of the last training step that was looked at: whether the criteria that its loss was made of were the
         model's own, and whether they were given the batch's labels."""
+        self._targets: list[tuple[Any, frozenset[Any]]] = []
+        """What the step's own criteria that the training's loss was made of were given, as far as all steps showed."""
 
-    def leave_out_watched(self, step: Step, labels: Any, mode: Mode) -> bool:
+    def begin(self) -> None:
+        """A training begins, which may be of other targets than the one before."""
+        self._targets = []
+
+    def leave_out_watched(self, step: Step, labels: Any, mode: Mode, batch: Any = None) -> bool:
         """Leave out the criteria of a step that are no part of its loss, but watched.
 
         Where an evaluation does not tell it, as one that returns no loss, what the training's loss was made of does.
+
+        Args:
+            step: What was seen.
+            labels: The batch's labels.
+            mode: The mode.
+            batch: What the step was given, by whose parts targets are told; None where these are not looked at.
 
         Returns:
             Whether it is not known which labels count: then no criterion of other labels than the batch's does.
@@ -75,6 +91,10 @@ class StepOrders:
         if mode is Mode.TRAIN and is_looked_at and all(one.counts is not None for one in step.judged):
             outer = [one for one in kept if one.counts and not one.is_inner]
             are_batch = not any(_are_others(one, labels) for one in outer)
+            if batch is not None:
+                mixed = any(map(_is_mixture, outer))
+                self._note_targets([] if mixed else [_target(one, labels, batch) for one in outer])
+                are_batch = are_batch and all(_LABEL in parts for _, parts in self._targets)
             self._trained = frozenset(one.is_inner for one in kept if one.counts), are_batch
         unknown = [one for one in kept if one.counts is None and not one.is_inner]
         if mode in (Mode.TRAIN, Mode.INFER) or not unknown or (self._trained is None and step.loss is None):
@@ -82,12 +102,38 @@ class StepOrders:
             return False
         kinds, are_batch = self._trained or (None, True)
         if kinds is not None and not are_batch:
-            step.judged = kept
-            return False
+            step.judged = self._as_trained(kept, unknown, labels, batch)
+            return not step.judged
         others = [one for one in unknown if _are_others(one, labels)]
         step.judged = [one for one in kept if not any(one is other for other in others)]
         step.watched += others
         return bool(others) and kinds != frozenset() and not step.judged
+
+    def _note_targets(self, targets: list[tuple[Any, frozenset[Any]]]) -> None:
+        """Remember what the training's criteria were given: equal to a part of every batch, not of some by chance."""
+        if [by for by, _ in targets] == [by for by, _ in self._targets]:
+            targets = [(by, parts & had) for (by, parts), (_, had) in zip(targets, self._targets, strict=True)]
+        self._targets = targets
+
+    def _as_trained(self, kept: list[Judged], unknown: list[Judged], labels: Any, batch: Any) -> list[Judged]:
+        """The criteria of an evaluation that were given what those of the training were; none where that is not known.
+
+        A part of the batch is known again. Of what a step makes of its batch, it is the only target of the same
+        criterion that is no part of it, or else the only one.
+        """
+        if batch is None or len(self._targets) != 1 or any(map(_is_mixture, unknown)) or len(_truths(unknown)) < 2:
+            return kept
+        ((by, parts),) = self._targets
+        found = [(one, *_target(one, labels, batch)) for one in unknown]
+        if parts:
+            alike = [one for one, _, own in found if own & parts]
+        else:
+            made = [(one, of) for one, of, own in found if not own]
+            alike = [one for one, of in made if of is by] or [one for one, _ in made]
+        if len(_truths(alike)) != 1:
+            return []
+        others = [one for one in unknown if not any(one is other for other in alike)]
+        return [one for one in kept if not any(one is other for other in others)]
 
     def order_of(
         self, step: Step, batch: Any, rows: int, mode: Mode, name: str, *, is_asked_for: bool = False
@@ -182,6 +228,30 @@ class StepOrders:
             return labels, self._strays[mode]
         is_mixed = judged.truth.is_floating_point() and not judged.is_each
         return (labels if is_mixed else None), None
+
+
+def _target(judged: Judged, labels: Any, batch: Any) -> tuple[Any, frozenset[Any]]:
+    """Which criterion it is, and the names of the parts of a batch that it was given as its target."""
+    truth = judged.truth
+    parts = [(name, part) for name, part in tensors_of(batch) if part.numel() == truth.numel()]
+    if truth.is_floating_point():
+        parts = [(name, part.to(truth.dtype)) for name, part in parts]
+    found = frozenset(name for name, part in parts if are_labels(truth, part))
+    return judged.by, found if _are_others(judged, labels) else found | {_LABEL}
+
+
+def _is_mixture(judged: Judged) -> bool:
+    """Whether a criterion of classes was given a mixture of them."""
+    return judged.truth.is_floating_point() and not judged.is_each and judged.values is not Values.VALUE
+
+
+def _truths(judged: Sequence[Judged]) -> list[torch.Tensor]:
+    """The targets that criteria were given, each once."""
+    found: list[torch.Tensor] = []
+    for one in judged:
+        if not any(are_labels(one.truth, truth) for truth in found):
+            found.append(one.truth)
+    return found
 
 
 def _are_others(judged: Judged, labels: Any) -> bool:
