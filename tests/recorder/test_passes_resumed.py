@@ -87,6 +87,18 @@ def counted_with_states(run: Run, _: int, last: int) -> Iterator[int]:
 TRAININGS = [own_steps, own_begin_pass, counted, counted_with_states]
 
 
+def copied(live: Path, run_dir: Path) -> None:
+    """A copy of a folder whose files the writer may put away meanwhile."""
+    for _ in range(20):
+        shutil.rmtree(run_dir, ignore_errors=True)
+        try:
+            shutil.copytree(live, run_dir, ignore=shutil.ignore_patterns(".tmp-*"))
+        except shutil.Error:
+            continue
+        return
+    raise AssertionError(f"{live} never stands still")
+
+
 def go(run_dir: Path, training: Any, first: int, last: int, *, kill: bool = False) -> None:
     """One start: from a step to a step, then closed, or cut off with all of its rows in `wal/`."""
     options = {"resume_from": (place_of(first), first)} if training is counted and first > 1 else {}
@@ -98,8 +110,7 @@ def go(run_dir: Path, training: Any, first: int, last: int, *, kill: bool = Fals
         run.state.load_state()
     assert max(training(run, first, last)) == last
     if kill:  # a copy of its folder is what a killed process leaves: nobody holds its lock
-        shutil.rmtree(run_dir, ignore_errors=True)
-        shutil.copytree(at, run_dir)
+        copied(at, run_dir)
     run.close()
     if kill:
         shutil.rmtree(at)

@@ -69,8 +69,10 @@ def test_a_late_pass_takes_nothing_back(tmp_path: Path) -> None:
     reader = open_reader(RunLayout(tmp_path / "run"))
     train = pl.concat(rows.frame for rows in reader.place_frames("train", "", ["sample_id", "step"]))
     assert sorted(train["step"]) == list(range(1, 11))
-    (test,) = (rows.frame for rows in reader.place_frames("test", "", ["sample_id", "loss"]))
-    assert sorted(test.rows()) == [(0, 2.0), (1, 2.0), (2, 2.0)], "of two test passes the later counts"
+    passes = [
+        (rows.place.turn, sorted(rows.frame.rows())) for rows in reader.place_frames("test", "", ["sample_id", "loss"])
+    ]
+    assert passes == [(turn, [(sample, turn + 1.0) for sample in range(3)]) for turn in (0, 1)], "each walk is a pass"
 
 
 def test_a_training_that_begins_anew_after_a_late_pass_takes_all_back(tmp_path: Path) -> None:
