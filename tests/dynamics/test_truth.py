@@ -77,6 +77,9 @@ def test_one_class_is_a_set_of_it_and_an_unknown_one_is_named(tmp_path: Path) ->
         )
     (tmp_path / "one.csv").write_text("sample_id,label\n0,dog\n1,1\n2,\n")
     assert scored(tmp_path / "run", tmp_path / "one.csv")["loss_last"]["auroc"] == 1.0
+    (tmp_path / "two.csv").write_text('sample_id,label\n0,"[0, 1]"\n1,"[1]"\n')
+    told = xaicli.open_run(tmp_path / "run").dynamics(mode="train", truth=tmp_path / "two.csv").answer.warnings
+    assert any(text.startswith("1 row of the truth with [0, 1]") for text in told)
     (tmp_path / "odd.csv").write_text('sample_id,label\n0,"[""cta""]"\n')
     with pytest.raises(XaiError, match="cta"):
         scored(tmp_path / "run", tmp_path / "odd.csv")

@@ -184,12 +184,15 @@ def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tupl
     """
     dtype, label = reader.dtypes.get(LABEL, pl.Int32()), frame[LABEL]
     if dtype.is_float():
-        return _as_numbers(label, dtype), []
+        return _as_numbers(label), []
     names = in_order_apart(reader.manifest.label_names or ())
     classes = Classes({name: number for number, name in enumerate(names)}, range(len(names)))
     if isinstance(dtype, pl.List):
         sets = [None if value is None else _as_set(value, classes, names, is_typed=is_typed) for value in label]
-        return pl.Series(LABEL, sets, pl.List(pl.Int32)), []
+        # In a run of two classes [0, 1] may be both of them, or a place for each.
+        n = 0 if len(names) > 2 else sum(_is_zero_and_one(value) for value in label)
+        said = f"{_rows(n)} of the truth with [0, 1] or [1, 0]: taken as both classes, and may be a row of 0 and 1"
+        return pl.Series(LABEL, sets, pl.List(pl.Int32)), [f"{said}; write the names of the classes"] if n else []
     if not dtype.is_integer():
         return label.cast(pl.String), []
     spelt = Spelt.NUMBER if label.dtype.is_numeric() else Spelt.NAME if is_typed else Spelt.EITHER
@@ -213,8 +216,8 @@ def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tupl
     return pl.Series(LABEL, values, dtype), [taken_as_names(as_names)] if as_names else []
 
 
-def _as_numbers(label: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """True numbers, rounded as the run keeps its own.
+def _as_numbers(label: pl.Series) -> pl.Series:
+    """True numbers; null for a blank.
 
     Raises:
         XaiError: One is no number.
@@ -224,7 +227,7 @@ def _as_numbers(label: pl.Series, dtype: pl.DataType) -> pl.Series:
     numbers = texts.cast(pl.Float64, strict=False)
     if len(odd := texts.filter(numbers.is_null() & texts.is_not_null())):
         raise XaiError(f"a true label is no number: {odd[0]}", hint="the labels of this run are numbers")
-    return numbers.cast(dtype).cast(pl.Float64)
+    return numbers
 
 
 def _as_set(value: Any, classes: Classes[int], names: Sequence[str], *, is_typed: bool) -> list[int] | None:
@@ -260,6 +263,11 @@ def _as_set(value: Any, classes: Classes[int], names: Sequence[str], *, is_typed
             raise unknown("label", text, names)
         found.append(number)
     return sorted(set(found))
+
+
+def _is_zero_and_one(value: Any) -> bool:
+    several = value.replace(" ", "").strip("[]").split(",") if isinstance(value, str) else value
+    return isinstance(several, Sequence | pl.Series) and sorted(map(str, several)) == ["0", "1"]
 
 
 def _wrong(frame: pl.DataFrame, truth: pl.DataFrame, path: str) -> pl.Series:

@@ -395,7 +395,7 @@ def _judged(
     found: Statistics,
     taken: Sequence[Correction],
     labels: Labels,
-    facts: Facts,
+    known: Facts,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The rows of the answer, and how good the suspects were."""
     names = LabelNames.of(reader, selection)
@@ -403,16 +403,15 @@ def _judged(
     every = every_suspect(reader, selection, found)
     for (mode, ds_id), frame in every.group_by(MODE, DS_ID, maintain_order=True):
         pair = str(mode), str(ds_id)
-        own = {one.sample_id: one for one in taken if one.pair == pair}
-        answers = dict.fromkeys(own)
-        if PREDICTION in reader.dtypes and own:
-            looked_at = frame.filter(pl.col(SAMPLE_ID).is_in(list(own))).select(SAMPLE_ID)
-            last = with_columns(looked_at, reader, selection, pair, [PREDICTION], facts)
-            answers |= dict(last.select(SAMPLE_ID, PREDICTION).iter_rows())
+        recorded = {one.sample_id: one.recorded for one in taken if one.pair == pair}
+        bare = frame.filter(pl.col("suggested_label").is_null() & pl.col(SAMPLE_ID).is_in(list(recorded)))
+        answers: dict[Any, Any] = {}
+        if PREDICTION in reader.dtypes and bare.height:
+            last = with_columns(bare.select(SAMPLE_ID), reader, selection, pair, [PREDICTION], known)
+            answers = {sample: said for sample, said in last.iter_rows() if said != recorded[sample]}
         for place, (sample_id, suggested) in enumerate(frame.select(SAMPLE_ID, "suggested_label").iter_rows(), 1):
-            if sample_id in own and suggested is None and answers[sample_id] != own[sample_id].recorded:
-                suggested = answers[sample_id]  # as the export suggests it
-            ranks[pair, sample_id] = place, suggested
+            # Where no label is suggested, the export suggests the model's last answer.
+            ranks[pair, sample_id] = place, answers.get(sample_id) if suggested is None else suggested
     rows = []
     for one in taken:
         rank, suggested = ranks.get((one.pair, one.sample_id), (None, None))
