@@ -67,9 +67,14 @@ def judged_of(output: Any, judged: Sequence[Judged], labels: Any, *, by_value: b
 
 
 def are_labels(truth: torch.Tensor, labels: torch.Tensor) -> bool:
-    """Whether a criterion was given a batch's labels: as they are, or of texts each place the label of the next."""
+    """Whether a criterion was given a batch's labels: as they are, as rows of zeros and a one, or of texts each place
+    the label of the next.
+    """
     if _are(truth, labels):
         return True
+    if labels.ndim == 1 and truth.ndim == 2 and len(truth) == len(labels) and not labels.is_floating_point():
+        classes = labels_as(Task.CLASSIFICATION, truth, truth.shape[1])
+        return classes is not None and _are(classes, labels)
     if labels.ndim != 2 or truth.is_floating_point():
         return False
     following = torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), LEFT_OUT)], 1)
@@ -299,6 +304,29 @@ def meaning_of(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, tor
     given = labels if labels is not None and (is_own or truth.is_floating_point()) else truth
     task = Task.TOKEN_CLASSIFICATION if values.ndim > 2 else Task.CLASSIFICATION
     return Head(task, judged.values, width), values, given
+
+
+def labels_as(task: Task, truth: Any, width: int) -> torch.Tensor | None:
+    """The labels of a task in what a criterion of another was given as its target; None where these say none.
+
+    A class and its row of zeros and a one say the same, and so do yes and no as whole or as real numbers.
+    """
+    if not isinstance(truth, torch.Tensor) or not truth.ndim:
+        return None
+    if task is Task.BINARY and truth.numel() == len(truth) and _are_bits(truth):
+        return truth.reshape(-1).long()
+    if task in (Task.MULTILABEL, Task.REGRESSION) and width > 1 and truth.ndim == 1 and not truth.is_floating_point():
+        is_class = bool(((truth >= 0) & (truth < width)).all())
+        return torch.nn.functional.one_hot(truth.long(), width) if is_class else None
+    if truth.ndim != 2 or truth.shape[1] != width or not _are_bits(truth):
+        return None
+    if task is Task.CLASSIFICATION and bool((truth.sum(1) == 1).all()):
+        return truth.argmax(1)
+    return truth.long() if task is Task.MULTILABEL else None
+
+
+def _are_bits(truth: torch.Tensor) -> bool:
+    return bool(((truth == 0) | (truth == 1)).all())
 
 
 def tensors_of(output: Any) -> list[tuple[Any, torch.Tensor]]:

@@ -59,6 +59,7 @@ class Judged:
         is_inner: Whether it was called inside of a module with weights, as for the loss that a model has of its own.
         counts: Whether the loss that the step returned is made of it; None where that is not known.
         by: The criterion.
+        weight: How much of it is in the loss that the step returned; None where that is not known, or nobody asks.
     """
 
     answers: Tensor
@@ -70,6 +71,7 @@ class Judged:
     is_inner: bool = False
     counts: bool | None = None
     by: Any = None
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Step:
         answered: Of each module with weights that the step itself called, the tensors that it returned.
         watched: Criteria that are no part of the loss: figures beside the training.
         losses: What its criteria computed, in their order, and what was made of that.
+        own_weight: As `Judged.weight`, of a loss that a model computed by no criterion that is known.
+        own_given: Where in memory what such a one was given lies, where the loss that the step returned is made of it.
     """
 
     judged: list[Judged] = field(default_factory=list)
@@ -109,6 +113,8 @@ class Step:
     answered: list[list[Tensor]] = field(default_factory=list)
     watched: list[Judged] = field(default_factory=list)
     losses: Losses = field(default_factory=Losses)
+    own_weight: Tensor | None = None
+    own_given: frozenset[int] = frozenset()
 
     @property
     def loss(self) -> Any:
@@ -122,7 +128,14 @@ class Step:
         """The step is over: tell of every criterion whether the loss that it returned is made of it."""
         self.returned = returned
         counted = self.losses.counted(self.loss)
-        self.judged = [replace(one, counts=counts) for one, counts in zip(self.judged, counted, strict=True)]
+        weights: list[Tensor | None] = [None] * len(counted)
+        if any(counted) and len(counted) + len(self.losses.own) > 1:
+            weights, self.own_weight = self.losses.weights(self.loss)
+        self.judged = [
+            replace(one, counts=counts, weight=weight)
+            for one, counts, weight in zip(self.judged, counted, weights, strict=True)
+        ]
+        self.own_given = frozenset(self.losses.own_given if self.losses.is_of_own(self.loss) else ())
         self.losses.clear()
 
     @property
@@ -236,7 +249,7 @@ class _Modules:
         """A module returned."""
         step, inside = self.step, self.inside
         if step.running:
-            step.losses.add_own(output)
+            step.losses.add_own(output, args, kwargs)
         if called is self.module:
             step.forwards.append(Forward(args, kwargs, output))
             if not inside or inside == [called]:

@@ -13,16 +13,16 @@ import torch
 
 from xaicli.errors import XaiError
 from xaicli.heads.decision import NOTHING
-from xaicli.heads.head import Task
+from xaicli.heads.head import Head, Task
 from xaicli.heads.outputs import NAMED
 from xaicli.integrations.answers import (
-    LEFT_OUT,
     answers_of,
     distinct,
     is_of_some,
     is_one,
     is_output,
     is_same,
+    labels_as,
     meaning_of,
     same,
     tensors_of,
@@ -34,7 +34,7 @@ from xaicli.integrations.identity import entries_of, may_be_ids, nested_ids, pla
 from xaicli.integrations.loading import Fetched, Loading, Watch
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import Order, rows_in, taken
-from xaicli.integrations.places import SOME_PLACES, WEIGHED, counting, is_mean_of_all, may_leave_out, of_chosen_places
+from xaicli.integrations.places import SOME_PLACES, WEIGHED, of_chosen_places, without_left_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
@@ -125,9 +125,24 @@ _DISPUTED = (
     "has, and which of them are the samples' is not known: rows have no label and no loss; give one criterion all "
     "answers with their labels, or give samples_fn"
 )
+_SEVERAL = (
+    "gives criteria the same answers with several labels: rows have the batch's own, and the plain loss of these; "
+    "samples_fn records others"
+)
+_SOFT = (
+    "{name} gives its criterion soft labels, as of mixup or a teacher: rows have {label}, and the plain loss of that"
+)
 _OTHERS = (
     "gives its criterion other labels than the batch has, and nothing shows whether these are the samples' or are only "
     "watched: rows have no label and no loss; return the loss, or give samples_fn"
+)
+_OTHER_TASK = (
+    "{name} gives its criterion targets of {other}, and the run is of {task}: its rows have no label and no loss; give "
+    'a criterion the labels that the training has, or say what all answers mean: XaiCallback(..., task="{other}")'
+)
+_NUMBERS = (
+    "{name} gives a criterion of numbers rows of zeros and a one: its answers are recorded as numbers, without label "
+    'and prediction; XaiCallback(..., task="classification") says that they are classes'
 )
 _OBJECTS = (
     "no samples of it are recorded; XaiCallback(..., samples_fn=lambda batch, output: {'loss': ...}) says what is, a "
@@ -352,19 +367,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.note_texts(ids, mode, _texts_of(whole.batch, inputs))
             return
         if len(parts) == 1:
-            whole = parts[0]
-            if self._orders.leave_out_watched(step, whole.labels, mode, whole.batch):
-                recording.tell(f"{_name_of(mode)} {_OTHERS}")
-                whole = replace(whole, labels=None)
-            result = answers_of(step, whole.labels, mode, whole.rows)
-            judged = self._orders.judged_of(step.named, step.judged, whole.labels, mode)
-            if len(judged) == 1:
-                result = judged[0]
-            elif judged:
-                recording.tell(f"{_name_of(mode)} {_DISPUTED}")
-                whole = replace(whole, labels=None)
-            if result is None and (chosen := of_chosen_places(step, whole.batch, whole.labels)) is not None:
-                result, whole = chosen[0], replace(whole, labels=chosen[1])
+            whole, result = self._answered(parts[0], step, mode)
             if not self._log_part(whole, result, step, mode, _inputs_of(step)):
                 recording.missed(rows, _ask(step, mode, rows, batch))
             return
@@ -377,6 +380,27 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 f"of the {len(parts)} loaders that make a batch, only those are recorded whose labels a criterion was "
                 f"given: {named}"
             )
+
+    def _answered(self, whole: _Part, step: Step, mode: Mode) -> tuple[_Part, Any]:
+        """What a step answered, and its batch; without labels where it is not known which count."""
+        recording, name = self._recording, _name_of(mode)
+        if self._orders.leave_out_watched(step, whole.labels, mode, whole.batch):
+            recording.tell(f"{name} {_OTHERS}")
+            whole = replace(whole, labels=None)
+        result = answers_of(step, whole.labels, mode, whole.rows)
+        judged = self._orders.judged_of(step.named, step.judged, whole.labels, mode)
+        if len(judged) == 1:
+            result = judged[0]
+        answers = result.answers if isinstance(result, Judged) else _tensor_of(result)
+        is_own = self._orders.is_one_of_several(step, answers, whole.labels, mode) if step.named is None else None
+        if is_own:
+            recording.tell(f"{name} {_SEVERAL}")
+        elif len(judged) > 1 or is_own is False:
+            recording.tell(f"{name} {_DISPUTED}")
+            whole = replace(whole, labels=None)
+        if result is None and (chosen := of_chosen_places(step, whole.batch, whole.labels)) is not None:
+            return replace(whole, labels=chosen[1]), chosen[0]
+        return whole, result
 
     def _log_part(self, part: _Part, result: Any, step: Step, mode: Mode, inputs: Any) -> bool:
         """Log what one loader's samples were answered; False where that is not known."""
@@ -403,21 +427,19 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 return True
             head, values, truth = meaning_of(result, labels, part.rows)
             first = int(self._orders.is_next(truth, part.labels, mode))
-            is_weighed = result.is_weighed and head.task is Task.TOKEN_CLASSIFICATION
-            if is_weighed and not is_mean_of_all(step, values, truth):
-                inside = counting(step, part.batch, values, truth)
-                if inside is None and may_leave_out(part.batch, truth, result.ignored):
+            if result.is_weighed and head.task is Task.TOKEN_CLASSIFICATION:
+                truth = without_left_out(step, part.batch, values, truth, result.ignored)
+                if truth is None:
                     recording.missed(part.rows, f"{_name_of(mode)} {WEIGHED}")
                     return True
-                truth = truth if inside is None else truth.masked_fill(~inside, LEFT_OUT)
-            recording.settle(head.task)
-            keep, void = recording.keeps_tokens(head.task), recording.void_label
-            columns = columns_of(head, values, truth, first=first, keep_tokens=keep, ignored=result.ignored, void=void)
+            columns = self._judged(part, step, result, mode, (head, values, truth), first)
             columns |= _predicted(step, head.task, len(values)) if places is None else {}
         elif step.classes is not None and (result is None or result is step.returned):
             columns = {"prediction": step.classes} | ({} if labels is None else {"label": labels})
         else:
-            head, values = recording.answers(result, labels, origin=step.origin, known=NOTHING)
+            task = None if mode is Mode.TRAIN else recording.task_of_training(_tensor_of(result))
+            head, values = recording.answers(result, labels, task=task, origin=step.origin, known=NOTHING)
+            recording.trained(head.task, values, mode)
             keep, void = recording.keeps_tokens(head.task), recording.void_label
             columns = columns_of(head, values, labels, keep_tokens=keep, void=void)
             if labels is not None and not columns.keys() & {"label", "loss"}:
@@ -431,6 +453,30 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=part.rows, found=part.found)
         recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
         return True
+
+    def _judged(
+        self, part: _Part, step: Step, judged: Judged, mode: Mode, meaning: tuple[Head, torch.Tensor, Any], first: int
+    ) -> dict[str, Any]:
+        """The columns of what a criterion was given, as the run's task has them, which is the training's."""
+        recording, name, (head, values, truth) = self._recording, _name_of(mode), meaning
+        said, width = head.task, values.shape[1]
+        task = recording.task_beside(said, judged.answers, mode)
+        if task is not None:
+            is_of_batch, own = self._orders.is_trained_on_batch, labels_as(task, truth, width)
+            truth = own if is_of_batch or task is not Task.REGRESSION else None
+            truth = part.labels if is_of_batch and own is None else truth
+            head, values = recording.answers(judged.answers, truth, task=task, origin=step.origin, known=NOTHING)
+        elif said is Task.REGRESSION and labels_as(Task.CLASSIFICATION, truth, width) is not None:
+            recording.tell(_NUMBERS.format(name=name))
+        elif self._orders.is_soft(judged, mode):
+            label = "the class of the largest part" if part.labels is None else "the batch's own label"
+            recording.tell(_SOFT.format(name=name, label=label))
+        recording.settle(head.task)
+        keep, void = recording.keeps_tokens(head.task), recording.void_label
+        columns = columns_of(head, values, truth, first=first, keep_tokens=keep, ignored=judged.ignored, void=void)
+        if task is not None and not columns.keys() & {"label", "loss"}:
+            recording.tell(_OTHER_TASK.format(name=name, task=task.value, other=said.value))
+        return columns
 
     def _is_miscounted(self, part: _Part, ids: Any, columns: Mapping[str, Any], mode: Mode) -> bool:
         """Whether there are more or fewer ids than answers, whose rows are then counted."""

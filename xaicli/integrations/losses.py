@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _MOST_NODES = 20_000
@@ -23,11 +24,15 @@ class Losses:
         results: What each criterion computed, with its graph.
         nodes: What made each, as autograd knew it then: a tensor that is added to is made by something else after.
         made: Tensors, by their identity, with the numbers of the criteria that they are made of.
+        own: The losses that models computed of their own, by no criterion that is known.
+        own_given: Where in memory what these were given lies: labels among it.
     """
 
     results: list[Any] = field(default_factory=list)
     nodes: list[Any] = field(default_factory=list)
     made: dict[int, tuple[Tensor, frozenset[int]]] = field(default_factory=dict)
+    own: list[Tensor] = field(default_factory=list)
+    own_given: set[int] = field(default_factory=set)
 
     def add(self, result: Any) -> None:
         """A criterion computed this."""
@@ -35,10 +40,12 @@ class Losses:
         self.nodes.append(getattr(result, "grad_fn", None))
         self._follow(result, frozenset({len(self.results) - 1}))
 
-    def add_own(self, output: Any) -> None:
+    def add_own(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """A module returned this: a loss by that name is the model's own, where no criterion is known to be in it."""
         if isinstance(output, Mapping) and not self._made_of(own := output.get("loss")):
             self._follow(own, frozenset({_OWN}))
+            self.own += [own] if isinstance(own, Tensor) else []
+            self.own_given |= {one.data_ptr() for one in (*args, *kwargs.values()) if isinstance(one, Tensor)}
 
     def called(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """An operation of torch made this of these: what returns nothing writes into its first argument."""
@@ -69,8 +76,34 @@ class Losses:
         # An optimization of the step's own, which returns no loss: what has no gradient is not trained on.
         return [False if any(pairs) and not pairs[i] else None for i in every]
 
+    def weights(self, loss: Any) -> tuple[list[Tensor | None], Tensor | None]:
+        """How much of each criterion is in the loss that the step returned, as its slope says, and of a model's own.
+
+        None where that is not known: without a graph, as in an evaluation, or when it is gone.
+        """
+        parts = [*self.results, *self.own]
+        known = [i for i, part in enumerate(parts) if isinstance(part, Tensor) and part.requires_grad]
+        found: list[Tensor | None] = [None] * len(parts)
+        if isinstance(loss, Tensor) and loss.grad_fn is not None and known:
+            try:
+                slopes = torch.autograd.grad(
+                    loss.sum(), [parts[i] for i in known], retain_graph=True, allow_unused=True
+                )
+            except RuntimeError:  # a step that goes backwards itself has let go of the graph
+                slopes = ()
+            for i, slope in zip(known, slopes, strict=False):
+                found[i] = None if slope is None else slope.sum().abs()
+        own = [weight for weight in found[len(self.results) :] if weight is not None]
+        return found[: len(self.results)], max(own, default=None)
+
+    def is_of_own(self, loss: Any) -> bool:
+        """Whether the loss that the step returned is made of one that a model computed by no known criterion."""
+        return _OWN in self._made_of(loss)
+
     def clear(self) -> None:
         """Let go of the graphs."""
+        self.own.clear()
+        self.own_given.clear()
         self.results.clear()
         self.nodes.clear()
         self.made.clear()

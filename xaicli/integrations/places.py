@@ -23,7 +23,7 @@ _MASKS = ("mask", "length", "lens")
 """Parts of names under which batches say which places hold something."""
 
 
-def may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
+def _may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
     """Whether a batch says of some places that they hold nothing, and their labels do not: the step may heed it."""
     if not isinstance(truth, torch.Tensor) or (truth.is_cpu and ignored in truth):
         return False
@@ -73,7 +73,7 @@ def _distinct_masks(masks: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     return kept
 
 
-def counting(step: Step, batch: Any, values: torch.Tensor, truth: Any) -> torch.Tensor | None:
+def _counting(step: Step, batch: Any, values: torch.Tensor, truth: Any) -> torch.Tensor | None:
     """The places of which the loss that a step returned is the mean, by what it may make of its batch.
 
     None where no such places, or several, give that loss.
@@ -114,7 +114,28 @@ def of_chosen_places(step: Step, batch: Any, labels: Any, output: Any = None) ->
     return (output, labels.masked_fill(~found[0], LEFT_OUT)) if len(found) == 1 else None
 
 
-def is_mean_of_all(step: Step, values: torch.Tensor, truth: torch.Tensor) -> bool:
+def without_left_out(step: Step, batch: Any, values: torch.Tensor, truth: Any, ignored: int | None) -> Any:
+    """The labels of the places that a step counts, which weighs the losses of all: those of others left out.
+
+    Args:
+        step: What was seen of it.
+        batch: What says which these may be.
+        values: The answers, (N, classes, places).
+        truth: The labels, (N, places).
+        ignored: The label that the criterion leaves out.
+
+    Returns:
+        The labels; None where it is not known which count.
+    """
+    if _is_mean_of_all(step, values, truth):
+        return truth
+    inside = _counting(step, batch, values, truth)
+    if inside is None:
+        return None if _may_leave_out(batch, truth, ignored) else truth
+    return truth.masked_fill(~inside, LEFT_OUT)
+
+
+def _is_mean_of_all(step: Step, values: torch.Tensor, truth: torch.Tensor) -> bool:
     """Whether the loss that a step returned is the mean over all places: then each counts."""
     loss = step.returned.get("loss") if isinstance(step.returned, Mapping) else step.returned
     if not (isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.is_cpu):

@@ -17,7 +17,7 @@ from xaicli.collectors.collect import collect_metrics
 from xaicli.collectors.outputs import labels_of
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import Known, OriginOf, decide
-from xaicli.heads.head import Head, Task
+from xaicli.heads.head import Head, Task, named_task
 from xaicli.integrations.identity import NO_IDS, chosen, entries_of, ids_of, may_be_ids, place_of_ids, size_of
 from xaicli.recorder.attempt import find_world_size
 from xaicli.recorder.config import ignored_forms
@@ -32,6 +32,8 @@ _TOKENS = ("input_ids", "decoder_input_ids")
 """What transformers call inputs of token ids."""
 _RECORDED = {Task.TOKEN_CLASSIFICATION: "sequence", Task.SEGMENTATION: "sequence"}
 """The task of a run whose rows are of this one, where it is not of the same name."""
+_OF_SAMPLES = frozenset({Task.CLASSIFICATION, Task.BINARY, Task.MULTILABEL, Task.REGRESSION})
+"""The tasks of answers that are of a sample as a whole."""
 
 
 class _ToStderr(logging.Handler):
@@ -127,11 +129,13 @@ class Recording:
         self._example: Any = None
         self._told: set[Hashable] = set()
         self._collected: int | None = None
-        self._heads: dict[tuple[bool, bool], Head] = {}
+        self._heads: dict[tuple[str, bool], Head] = {}
         self._noted: dict[str, int] = {}
         self._passes: dict[tuple[str, str, int], int] = {}
         self._first_passes: dict[tuple[str, str, int], int] = {}
         self._recorded_task: str | None = None
+        self._trained: tuple[Task, int] | None = None
+        """What the training's answers mean, and how many numbers a sample's are."""
         if samples_fn is not None and task is not None:  # it counts for the run: no answers of a model are decided on
             self.settle(Task(task.partition(":")[0]))
         self._has_logged = False
@@ -212,8 +216,14 @@ class Recording:
 
     def settle(self, task: Task) -> None:
         """What the rows are about, said to a run that is opened after this."""
+        recorded = _RECORDED.get(task, task.value)
         if self._recorded_task is None:
-            self._recorded_task = _RECORDED.get(task, task.value)
+            self._recorded_task = recorded
+        elif self._recorded_task != recorded:
+            self.tell(
+                f"the run's rows are of {self._recorded_task}, and these answers of {recorded}: what only those have "
+                f'is left out; XaiCallback(..., task="{recorded}") says that all are'
+            )
 
     def at(self, epoch: int, step: int) -> None:
         """Rows from now on belong to this epoch and step."""
@@ -258,6 +268,34 @@ class Recording:
             return others[1] if len(others) > 1 else None
         return label_in(batch)
 
+    def task_beside(self, task: Task, answers: torch.Tensor, mode: str) -> Task | None:
+        """What the run's answers mean, where a criterion that they are given to says something else.
+
+        What the caller says counts, and then what the training's criterion said of as many numbers a sample.
+
+        Args:
+            task: What this criterion says.
+            answers: (N, ...).
+            mode: train, eval, test or infer.
+        """
+        said = named_task(self._task)[0] if self._task is not None else None
+        if said is None:
+            self.trained(task, answers, mode)
+            said = self.task_of_training(answers)
+        are_alike = said is Task.CLASSIFICATION and task is Task.BINARY and answers[:1].numel() == 1
+        return None if said in (None, task) or are_alike or not {said, task} <= _OF_SAMPLES else said
+
+    def trained(self, task: Task, answers: torch.Tensor, mode: str) -> None:
+        """Remember what the answers of a training mean."""
+        if mode == "train":
+            self._trained = task, answers[:1].numel()
+
+    def task_of_training(self, answers: Any) -> Task | None:
+        """What the training's answers mean, where these are as many numbers a sample."""
+        if self._trained is None or not isinstance(answers, torch.Tensor) or not answers.ndim:
+            return None
+        return self._trained[0] if self._trained[1] == answers[:1].numel() else None
+
     def answers(
         self, result: Any, labels: Any, *, task: str | None = None, origin: OriginOf | None = None, known: Known
     ) -> tuple[Head, torch.Tensor]:
@@ -266,7 +304,7 @@ class Recording:
         Raises:
             XaiError: It cannot be decided.
         """
-        key = (task is not None, isinstance(result, torch.Tensor))
+        key = (task or "", isinstance(result, torch.Tensor))
         if key not in self._heads:
             every = tuple(Task)
             self.is_undecided = True

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from xaicli.heads.head import Values
-from xaicli.integrations.answers import are_labels, is_same, judged_of, labels_judged, tensors_of
+from xaicli.heads.head import Task, Values
+from xaicli.integrations.answers import are_labels, is_same, judged_of, labels_as, labels_judged, tensors_of
 from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import rows_said
 from xaicli.integrations.order import Order, rows_in
@@ -26,6 +26,13 @@ _WRONGLY = (
     "{name} gave its model a batch in another order, after {rows} of batches whose order nothing showed were taken to "
     "be in the batch's: these may stand under the ids of others"
 )
+_BOTH = (
+    "the loss is made of the model's own and of a criterion of the step's that is given other labels than the batch's: "
+)
+_LESSER = (
+    _BOTH + "rows are of the model's own, which weighs no less, with the batch's labels; samples_fn records the other"
+)
+_GREATER = _BOTH + "rows have the labels of the criterion; samples_fn records the model's own"
 
 _LABEL = "the batch's label"
 """Stands for that among the names of its parts."""
@@ -62,12 +69,21 @@ class StepOrders:
         self._trained: tuple[frozenset[bool], bool] | None = None
         """Of the last training step that was looked at: whether the criteria that its loss was made of were the
         model's own, and whether they were given the batch's labels."""
+        self._several: dict[Mode, bool | None] = {}
+        """What `is_one_of_several` found in the last step of a mode that was looked at."""
+        self._is_own_first: bool | None = None
+        """Whether a loss that a model has of its own counts before a criterion of the step's, as its weight said."""
         self._targets: list[tuple[Any, frozenset[Any]]] = []
         """What the step's own criteria that the training's loss was made of were given, as far as all steps showed."""
 
     def begin(self) -> None:
         """A training begins, which may be of other targets than the one before."""
-        self._targets = []
+        self._targets, self._is_own_first = [], None
+
+    @property
+    def is_trained_on_batch(self) -> bool:
+        """Whether, as far as is known, the training's criterion was given the batch's own labels."""
+        return self._trained is None or self._trained[1]
 
     def leave_out_watched(self, step: Step, labels: Any, mode: Mode, batch: Any = None) -> bool:
         """Leave out the criteria of a step that are no part of its loss, but watched.
@@ -83,8 +99,8 @@ class StepOrders:
         Returns:
             Whether it is not known which labels count: then no criterion of other labels than the batch's does.
         """
-        kept = [one for one in step.judged if one.counts is not False]
-        step.watched = [one for one in step.judged if one.counts is False]
+        kept = self._without_lesser(step, [one for one in step.judged if one.counts is not False], labels, mode)
+        step.watched = [one for one in step.judged if not any(one is other for other in kept)]
         if not kept:  # a loss of no criterion: one that is given the batch's own labels still shows the answers
             kept = [one for one in step.watched if not _are_others(one, labels)]
         is_looked_at = mode not in self.watched or all(one.truth.is_cpu for one in kept)
@@ -108,6 +124,57 @@ class StepOrders:
         step.judged = [one for one in kept if not any(one is other for other in others)]
         step.watched += others
         return bool(others) and kinds != frozenset() and not step.judged
+
+    def _without_lesser(self, step: Step, kept: list[Judged], labels: Any, mode: Mode) -> list[Judged]:
+        """The criteria that a loss is made of, without the step's own that say other labels than a heavier one of the
+        model's own.
+
+        An evaluation, whose loss has no graph that tells the weights, has the order of the training; one that stands
+        alone is of the step's criterion.
+        """
+        inner = [one for one in kept if one.is_inner and one.counts]
+        others = [one for one in kept if not one.is_inner and one.counts]
+        others = [one for one in others if not inner or any(_are_same_answers(one, own) for own in inner)]
+        is_given_labels = isinstance(labels, torch.Tensor) and labels.data_ptr() in step.own_given
+        if not others or not (inner or is_given_labels):
+            return kept
+        is_looked_at = mode not in self.watched or all(one.truth.is_cpu for one in others)
+        if not is_looked_at:
+            lesser = others if self._is_own_first else []
+        elif not any(_are_others(one, labels) for one in others):
+            lesser = []
+        else:
+            weights = [one.weight for one in inner] if inner else [step.own_weight]
+            own = max((float(weight) for weight in weights if weight is not None), default=None)
+            heaviest = max((float(one.weight) for one in others if one.weight is not None), default=None)
+            if own is not None and heaviest is not None:
+                self._is_own_first = own >= heaviest
+            lesser = others if self._is_own_first else []
+            if (own and heaviest) or self._is_own_first is None:
+                self._tell(_LESSER if lesser else _GREATER, None)
+            self._is_own_first = bool(lesser)
+        return [one for one in kept if not any(one is other for other in lesser)]
+
+    def is_one_of_several(self, step: Step, answers: Any, labels: Any, mode: Mode) -> bool | None:
+        """Whether the step's own criteria were given these answers with several labels, among them the batch's.
+
+        Returns:
+            False where none of them is the batch's; None where there are not several.
+        """
+        if not isinstance(answers, torch.Tensor):
+            return None
+        if mode not in self.watched or all(one.truth.is_cpu for one in step.judged):
+            of = [one for one in step.judged if not one.is_inner and is_same(one.answers, answers)]
+            truths = _truths(of)
+            own = isinstance(labels, torch.Tensor) and any(are_labels(truth, labels) for truth in truths)
+            self._several[mode] = own if len(truths) > 1 else None
+        return self._several.get(mode)
+
+    def is_soft(self, judged: Judged, mode: Mode) -> bool:
+        """Whether a criterion of classes was given parts of them, as far as is looked at."""
+        if not _is_mixture(judged) or not (judged.truth.is_cpu or mode not in self.watched):
+            return False
+        return labels_as(Task.CLASSIFICATION, judged.truth, judged.answers[:1].numel()) is None
 
     def _note_targets(self, targets: list[tuple[Any, frozenset[Any]]]) -> None:
         """Remember what the training's criteria were given: equal to a part of every batch, not of some by chance."""
@@ -252,6 +319,11 @@ def _truths(judged: Sequence[Judged]) -> list[torch.Tensor]:
         if not any(are_labels(one.truth, truth) for truth in found):
             found.append(one.truth)
     return found
+
+
+def _are_same_answers(a: Judged, b: Judged) -> bool:
+    """Whether two criteria were given the same answers, or one a part of them."""
+    return a.answers.untyped_storage().data_ptr() == b.answers.untyped_storage().data_ptr()
 
 
 def _are_others(judged: Judged, labels: Any) -> bool:

@@ -25,14 +25,7 @@ from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, 
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import taken
-from xaicli.integrations.places import (
-    SOME_PLACES,
-    WEIGHED,
-    counting,
-    is_mean_of_all,
-    may_leave_out,
-    of_chosen_places,
-)
+from xaicli.integrations.places import SOME_PLACES, WEIGHED, of_chosen_places, without_left_out
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.integrations.steps import StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
@@ -483,12 +476,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         head, values, truth = meaning_of(judged[0], own, rows)
         ignored = judged[0].ignored
         is_whole = isinstance(truth, torch.Tensor) and not truth.is_floating_point()
-        is_weighed = judged[0].is_weighed and head.task is Task.TOKEN_CLASSIFICATION and is_whole
-        if is_weighed and not is_mean_of_all(heard, values, truth):
-            inside = counting(heard, given, values, truth)
-            if inside is None and may_leave_out(given, truth, ignored):
+        if judged[0].is_weighed and head.task is Task.TOKEN_CLASSIFICATION and is_whole:
+            truth = without_left_out(heard, given, values, truth, ignored)
+            if truth is None:
                 return labels, f"compute_loss {WEIGHED}"
-            truth = truth if inside is None else truth.masked_fill(~inside, _IGNORED)
         return (truth.masked_fill(truth == ignored, _IGNORED) if is_whole and ignored is not None else truth), None
 
     def _labels_of_next(
@@ -519,12 +510,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         is_next = truth.shape[1] < length
         if one.is_weighed:
             values = (scores[:, :-1] if is_next else scores).movedim(2, 1)
-            if not is_mean_of_all(heard, values, truth):
-                batch = {**_but_first(given, length), **_but_last(given, length)} if is_next else given
-                inside = counting(heard, batch, values, truth)
-                if inside is None and may_leave_out(batch, truth, _IGNORED):
-                    return labels, True, f"compute_loss {WEIGHED}"
-                truth = truth if inside is None else truth.masked_fill(~inside, _IGNORED)
+            batch = {**_but_first(given, length), **_but_last(given, length)} if is_next else given
+            counted = without_left_out(heard, batch, values, truth, _IGNORED)
+            if counted is None:
+                return labels, True, f"compute_loss {WEIGHED}"
+            truth = counted
         return (_before_first(truth) if is_next else truth), is_next, None
 
     def _log(
