@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -17,24 +17,19 @@ from xaicli.heads.head import Head, Task
 from xaicli.heads.outputs import NAMED
 from xaicli.integrations.answers import (
     answers_of,
-    distinct,
     is_of_some,
     is_one,
     is_output,
-    is_same,
     labels_as,
     meaning_of,
-    same,
     tensors_of,
 )
 from xaicli.integrations.capture import Forward, Judged, Step, captured
-from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
-from xaicli.integrations.columns import columns_of
-from xaicli.integrations.identity import entries_of, may_be_ids, nested_ids, place_of_ids
-from xaicli.integrations.loading import Fetched, Loading, Watch
+from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_chosen_places, without_left_out
+from xaicli.integrations.identity import entries_of, may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
-from xaicli.integrations.order import Order, rows_in, taken
-from xaicli.integrations.places import SOME_PLACES, WEIGHED, of_chosen_places, without_left_out
+from xaicli.integrations.order import taken
+from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, parts_of, shared_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
@@ -45,29 +40,7 @@ _STEPS = {
     "test_step": Mode.TEST,
     "predict_step": Mode.INFER,
 }
-_STAGES = {"train": Mode.TRAIN, "validate": Mode.EVAL, "test": Mode.TEST, "predict": Mode.INFER}
 _END = "end it with return {'loss': loss, 'logits': logits}"
-_ROW_NUMBERS = (
-    "no sample ids in the batches: the rows' numbers in the dataset are taken, as the loader's sampler gave them; "
-    "let the dataset yield (id, input, label), or a dict with sample_id, to have your own, or say where they are: "
-    "XaiCallback(..., ids=2) for (input, label, id)"
-)
-
-_BY_NUMBER = "the rows' numbers in the dataset, as the loader's sampler gave them"
-_ASKED = "what stands in it does not tell whose row is whose: let the dataset yield ids and the collate_fn return them"
-_OTHER_COUNT = (
-    "the collate_fn makes batches of more or fewer rows than it is given samples, and whose rows these are is not "
-    "known: let the dataset yield ids and the collate_fn return those of the samples it takes"
-)
-_LABELS_FIRST = (
-    "the first part of a batch, a whole number a sample, is given to a criterion as its labels: it is not taken for "
-    "ids; let the dataset yield (id, input, label), or a dict with sample_id, or say XaiCallback(..., ids=0)"
-)
-_REPEATED_FIRST = (
-    "the first part of a batch, a whole number a sample, is the same of several samples: it is no longer taken for "
-    "ids, though rows of batches before may stand under it; let the dataset yield (id, input, label), or a dict with "
-    "sample_id, or say XaiCallback(..., ids=0)"
-)
 _UNFIT_LABELS = (
     "the labels of a batch, {shape}, do not fit the model's answers of {task}: rows have no label and no loss; let the "
     "step give a criterion the labels that the model is trained on, or give samples_fn"
@@ -76,42 +49,6 @@ _STEP_DISORDER = (
     "gives the model the batch's samples in another order, and whose answers are where is not known; no samples of it "
     f"are recorded: {_END} in the batch's order"
 )
-_HOOK_DISORDER = (
-    "a hook (on_before_batch_transfer, on_after_batch_transfer) makes batches of which nothing shows whose rows they "
-    "hold: let the dataset yield ids and the hook keep them beside their rows"
-)
-_HOOK_UNSHOWN = (
-    "nothing shows in which order a hook (on_before_batch_transfer, on_after_batch_transfer) gives a batch's samples: "
-    "they are taken to be in the batch's order; say XaiCallback(..., keeps_order=True) that it is so, or "
-    "keeps_order=False to leave such rows out"
-)
-_HOOK_WRONGLY = (
-    "a hook (on_before_batch_transfer, on_after_batch_transfer) gives a batch's samples in another order, after {rows} "
-    "of batches whose order nothing showed were taken to be in the batch's: these may stand under the ids of others"
-)
-_DISORDER = "puts a batch in another order than it was given its samples"
-_REMADE = (
-    "the loader's batches are made anew by its own walk over them, or were fetched before the callback stood beside "
-    "it, and whose rows they hold is not known: let the dataset yield ids"
-)
-_NO_NUMBERS = (
-    "the loader's sampler gives something else than whole numbers, so that rows have no numbers: let the dataset yield "
-    "(id, input, label), or a dict with sample_id"
-)
-_SOME_OTHERS = (
-    "some rows of the collate_fn's batches are none of its samples, changed or put in their place: they are left out, "
-    "as whose they are is not known; let the dataset yield ids and the collate_fn return them"
-)
-_UNSHOWN = (
-    "nothing in a batch of the collate_fn shows that it keeps its samples' order, and keeps_order=False says that it "
-    "may not: let the dataset yield ids and the collate_fn return them"
-)
-_NUMBERLESS = {
-    Unknown.OTHER_COUNT: _OTHER_COUNT,
-    Unknown.REORDERED: f"the collate_fn {_DISORDER}, and {_ASKED}",
-    Unknown.UNSHOWN: _UNSHOWN,
-}
-"""Why rows have no numbers, by what is not known of them."""
 _AGAIN = (
     "the optimizer runs training_step several times a batch, as LBFGS its closure: the rows of every run are recorded; "
     "those of a sample count as duplicates, and the last one counts"
@@ -148,9 +85,7 @@ _OBJECTS = (
     "no samples of it are recorded; XaiCallback(..., samples_fn=lambda batch, output: {'loss': ...}) says what is, a "
     "number a picture, where output is what the module's forward returned"
 )
-_TWICE = "the same callback stands several times in the trainer's list: it counts once"
 _PREDICTED = ("preds", "predictions", "pred", "prediction", "y_pred", "y_hat", "yhat")
-_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 def _callback_class() -> Any:
@@ -192,18 +127,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording = Recording(run, **settled(Recording, run, options, unnamed))
         self._undo: list[Callable[[], None]] = []
         self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
-        self._not_first: dict[int, str] = {}
-        """Of loaders the first part of whose batches holds no ids, why."""
         self._batch_at: tuple[Any, ...] = ()
         """The epoch, the optimizer's steps and the number of the last batch of a training."""
-        self._assumed: dict[int, int] = {}
-        """How many rows of a loader's batches were taken to be in the order of what its hooks were given."""
         self._loader = 0
-        self._loading = Loading()
-        self._fetched: dict[int, Fetched] = {}
-        """Of each loader that made the batch, what it gave."""
-        self._before = (0, 0)
-        """The last epoch and step of the fits before this one, which a new one goes on from."""
+        self._rows = Rows(self._recording)
         self._trainer: Any = None
 
     @property
@@ -213,17 +140,13 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is bound to this process: a trainer may be sent to others."""
-        return {**self.__dict__, "_undo": [], "_trainer": None, "_loading": Loading(), "_fetched": {}}
+        return {**self.__dict__, "_undo": [], "_trainer": None}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Stand beside the strategy's steps until `teardown`."""
         del stage
         self._restore()
-        places = [place for place, one in enumerate(trainer.callbacks) if one is self]
-        if len(places) > 1:
-            self._recording.tell(_TWICE)
-            for place in reversed(places[1:]):
-                del trainer.callbacks[place]
+        self._recording.stand_once(self, trainer.callbacks)
         self._recording.is_main = trainer.is_global_zero
         self._recording.described(dict(getattr(pl_module, "hparams", None) or {}))
         if self._recording.tokenizer is None:
@@ -231,7 +154,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.tokenizer = next((t for one in holders if (t := tokenizer_of(one)) is not None), None)
         for name, mode in _STEPS.items():
             self._wrap(trainer, pl_module, name, mode)
-        self._number(trainer)
+        self._undo += self._rows.stand_beside(trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave strategy and loaders as they were, and the run in files."""
@@ -244,11 +167,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         resumed = trainer.current_epoch > 0 or trainer.global_step > 0
         goes_on = self._trainer is not None and self._trainer() is trainer
         if not (resumed and goes_on):  # a trainer that goes on counts on
-            self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
+            self._recording.count_on(is_resumed=resumed)
         self._trainer = weakref.ref(trainer)
         self._orders.begin()
         goes_back = getattr(trainer, "ckpt_path", None) is not None
-        self._recording.begin(max(trainer.max_epochs or 0, 0) + self._before[0], is_resumed=goes_back)
+        self._recording.begin(max(trainer.max_epochs or 0, 0), is_resumed=goes_back)
         if self._recording.collects_before:
             self._recording.collect(pl_module, 0)
 
@@ -345,18 +268,18 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _log(self, trainer: Any, step: Step, batch: Any, mode: Mode) -> None:
         recording = self._recording
-        parts = _parts(*_loaders(trainer, mode), batch, self._loader, recording.label_in)
+        parts = parts_of(*loaders_of(trainer, mode), batch, self._loader, recording.label_in)
         rows = sum(part.rows or 0 for part in parts)
         if len(parts) != 1 or recording.samples_fn is not None:
             self._orders.leave_out_watched(step, None, mode)
         if recording.samples_fn is not None:
-            whole = parts[0] if len(parts) == 1 else _Part(batch, labels=recording.label_in(batch))
+            whole = parts[0] if len(parts) == 1 else Part(batch, labels=recording.label_in(batch))
             output = step.named if step.named is not None else step.forwards[-1].output if step.forwards else None
             output = answers_of(step, whole.labels, mode, whole.rows) if output is None else output
             columns = dict(recording.samples_fn(batch, output))
             ids, found = columns.pop("sample_id", None), "what samples_fn gives"
             if ids is None:
-                whole, ids, reason = self._identified(whole, step)
+                whole, ids, reason = self._rows.identified(whole, step)
                 found = whole.found
                 if reason is not None:
                     recording.missed(rows or None, reason)
@@ -371,7 +294,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if not self._log_part(whole, result, step, mode, _inputs_of(step)):
                 recording.missed(rows, _ask(step, mode, rows, batch))
             return
-        logged = [part for part, result in _shared_out(step, parts) if self._log_part(part, result, step, mode, None)]
+        logged = [part for part, result in shared_out(step, parts) if self._log_part(part, result, step, mode, None)]
         if not logged:
             recording.missed(rows, _ask(step, mode, rows, batch))
         elif len(logged) < len(parts):
@@ -381,7 +304,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 f"given: {named}"
             )
 
-    def _answered(self, whole: _Part, step: Step, mode: Mode) -> tuple[_Part, Any]:
+    def _answered(self, whole: Part, step: Step, mode: Mode) -> tuple[Part, Any]:
         """What a step answered, and its batch; without labels where it is not known which count."""
         recording, name = self._recording, _name_of(mode)
         if self._orders.leave_out_watched(step, whole.labels, mode, whole.batch):
@@ -402,17 +325,17 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return replace(whole, labels=chosen[1]), chosen[0]
         return whole, result
 
-    def _log_part(self, part: _Part, result: Any, step: Step, mode: Mode, inputs: Any) -> bool:
+    def _log_part(self, part: Part, result: Any, step: Step, mode: Mode, inputs: Any) -> bool:
         """Log what one loader's samples were answered; False where that is not known."""
         recording = self._recording
-        part, ids, reason = self._identified(part, step)
+        part, ids, reason = self._rows.identified(part, step)
         if reason is None:
             if result is None and step.classes is None:
                 return False
             places, reason = self._reordered(part, step, result, mode)
             if places is not None:
                 part = replace(part, batch=taken(part.batch, places), labels=taken(part.labels, places))
-                ids = _ids_taken(ids, places)
+                ids = ids_taken(ids, places)
         if reason is not None:
             recording.missed(part.rows, reason)
             return True
@@ -455,7 +378,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         return True
 
     def _judged(
-        self, part: _Part, step: Step, judged: Judged, mode: Mode, meaning: tuple[Head, torch.Tensor, Any], first: int
+        self, part: Part, step: Step, judged: Judged, mode: Mode, meaning: tuple[Head, torch.Tensor, Any], first: int
     ) -> dict[str, Any]:
         """The columns of what a criterion was given, as the run's task has them, which is the training's."""
         recording, name, (head, values, truth) = self._recording, _name_of(mode), meaning
@@ -478,7 +401,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.tell(_OTHER_TASK.format(name=name, task=task.value, other=said.value))
         return columns
 
-    def _is_miscounted(self, part: _Part, ids: Any, columns: Mapping[str, Any], mode: Mode) -> bool:
+    def _is_miscounted(self, part: Part, ids: Any, columns: Mapping[str, Any], mode: Mode) -> bool:
         """Whether there are more or fewer ids than answers, whose rows are then counted."""
         rows = {len(value) for value in columns.values() if isinstance(value, torch.Tensor) and value.ndim}
         if ids is None or not rows or len(ids) in rows:
@@ -490,7 +413,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         )
         return True
 
-    def _ask_for_labels(self, part: _Part, mode: Mode) -> None:
+    def _ask_for_labels(self, part: Part, mode: Mode) -> None:
         """Say of rows without a label which of the batch's entries may be it."""
         entries, place = entries_of(part.batch) or {}, place_of_ids(part.batch)
         found = [key for key, value in entries.items() if key not in (place, self._recording.ids_at)]
@@ -498,42 +421,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if found and mode is not Mode.INFER and self._recording.label_in(part.batch) is None:
             self._recording.tell(_NO_LABEL.format(name=_name_of(mode), entries=", ".join(map(repr, found))))
 
-    def _identified(self, part: _Part, step: Step) -> tuple[_Part, Any, str | None]:
-        """The part, its ids or rows' numbers, None without, and why they are not known where there might be some."""
-        recording, ids = self._recording, self._recording.ids_in(part.batch)
-        if ids is not None and (said := self._no_ids(part, step, ids)) is not None:
-            recording.tell(said)
-            ids, part = None, replace(part, labels=None if said == _LABELS_FIRST else part.labels)
-        if ids is not None or (watch := self._loading.of(part.loader)) is None:
-            found = "" if ids is None else recording.place_in(part.batch)
-            deeper = _deeper(part.batch) if ids is None else ""
-            return replace(part, found=found), ids, recording.no_ids + deeper if deeper else None
-        part = replace(part, found=_BY_NUMBER)
-        ids, reason = self._numbered_after_hooks(part, watch)
-        if reason is None:
-            recording.tell(_ROW_NUMBERS + _deeper(part.batch))
-        for line, known_by in watch.collator.seen.notes if watch.collator is not None else ():
-            recording.tell(line, known_by)
-        return part, ids, reason
-
-    def _no_ids(self, part: _Part, step: Step, ids: Any) -> str | None:
-        """Why the first part of a batch, a whole number a sample, holds no ids; None where nothing contradicts."""
-        if self._recording.ids_at is not None or place_of_ids(part.batch) != 0 or not isinstance(ids, torch.Tensor):
-            return None
-        if id(part.loader) not in self._not_first:
-            fetched = self._fetched.get(id(part.loader))
-            numbers = None if fetched is None else fetched.numbers
-            if any(
-                judged.truth.shape == ids.shape and judged.truth.data_ptr() == ids.data_ptr()
-                for judged in (*step.judged, *step.watched)
-            ):
-                self._not_first[id(part.loader)] = _LABELS_FIRST
-            elif numbers is not None and len(set(numbers)) == len(ids) > len(set(ids.tolist())):
-                self._not_first[id(part.loader)] = _REPEATED_FIRST
-        return self._not_first.get(id(part.loader))
-
     def _reordered(
-        self, part: _Part, step: Step, result: Any, mode: Mode
+        self, part: Part, step: Step, result: Any, mode: Mode
     ) -> tuple[tuple[int | None, ...] | None, str | None]:
         """The row of the batch that each answer of a step is of, None where that is in order; or why it is not known.
 
@@ -565,95 +454,18 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return None, f"{name} {_STEP_DISORDER}"
         return None if is_in_order and not is_turned else order.places, None
 
-    def _numbered_after_hooks(self, part: _Part, watch: Watch) -> tuple[Any, str | None]:
-        """As `_numbered`, of a batch that a hook of the module's, or its data module's, may have reordered."""
-        fetched = self._fetched.get(id(part.loader))
-        before = None if fetched is None else fetched.batch
-        if before is None or before is part.batch:
-            return self._numbered(part, watch)
-        numbers, reason = self._numbered(replace(part, batch=before), watch)
-        if reason is not None:
-            return None, reason
-        order = rows_in([one for _, one in tensors_of(part.batch)], before)
-        if order.is_other and (assumed := self._assumed.pop(id(part.loader), 0)):
-            self._recording.tell(_HOOK_WRONGLY.format(rows=rows_said(assumed)), (_HOOK_WRONGLY, id(part.loader)))
-        if order.places:
-            return _ids_taken(numbers, order.places), None
-        if order.is_other or part.rows != len(numbers) or self._recording.keeps_order is False:
-            return None, _HOOK_DISORDER
-        if not self._recording.keeps_order:
-            self._recording.tell(_HOOK_UNSHOWN)
-            self._assumed[id(part.loader)] = self._assumed.get(id(part.loader), 0) + len(numbers)
-        return numbers, None
-
-    def _numbered(self, part: _Part, watch: Watch) -> tuple[Any, str | None]:
-        """The number in the dataset of each row of a batch, or why that is not known."""
-        fetched, collator, keeps_order = self._fetched.get(id(part.loader)), watch.collator, self._recording.keeps_order
-        if fetched is None:
-            return None, _REMADE
-        numbers, order = fetched.numbers, fetched.order
-        if numbers is None:
-            return None, _NO_NUMBERS
-        if collator is None and (part.rows is None or part.rows == len(numbers)):
-            return numbers, None
-        seen = SeenOrders() if collator is None else collator.seen
-        places = seen.places(order or Order(), len(numbers), part.rows, keeps_order=keeps_order)
-        if isinstance(places, str):
-            return None, _NUMBERLESS[places] if isinstance(places, Unknown) else places
-        if any(place is None for place in places):
-            self._recording.tell(_SOME_OTHERS)
-        return [None if place is None else numbers[place] for place in places], None
-
     def _begin(self, trainer: Any, mode: Mode, loaders: Any) -> None:
         if trainer.sanity_checking:
             return
         if trainer.state.fn == "fit":
             self._at(trainer)
-        for ds_id, _ in _listed(loaders):
+        for ds_id, _ in listed(loaders):
             self._recording.begin_pass(mode, ds_id)
         self._loader = 0
 
     def _at(self, trainer: Any) -> None:
-        epoch, step = self._before
         # The step that is now computed: the optimizer has not counted it yet.
-        done = trainer.global_step + (1 if trainer.training else 0)
-        self._recording.at(epoch + trainer.current_epoch + 1, step + done)
-
-    def _number(self, trainer: Any) -> None:
-        """See of every loader which rows its batches are of, from before its workers are started."""
-        strategy, own = trainer.strategy, trainer.strategy.process_dataloader
-
-        def process(loader: Any) -> Any:
-            processed = own(loader)
-            self._recording.guarded("watching a loader", lambda: self._loading.watch(processed))
-            return processed
-
-        precision = trainer.precision_plugin
-        convert = precision.convert_input
-
-        def fetched(batch: Any) -> Any:
-            """Every batch comes by here as its loader gave it, those too that no step is run for, or one several."""
-            self._recording.guarded("numbering rows", lambda: self._note(trainer, batch))
-            return convert(batch)
-
-        strategy.process_dataloader, precision.convert_input = process, fetched
-        self._undo.append(partial(strategy.__dict__.pop, "process_dataloader", None))
-        self._undo.append(partial(precision.__dict__.pop, "convert_input", None))
-        self._undo.append(self._loading.release)
-
-    def _note(self, trainer: Any, batch: Any) -> None:
-        """Remember which rows a batch is of, for the step that is run for it."""
-        self._fetched = {}
-        mode = _STAGES.get(getattr(trainer.state.stage, "value", ""))
-        if mode is None:
-            return
-        loaders, together = _loaders(trainer, mode)
-        numbers = range(len(_listed(loaders))) if not together else (0,)
-        for number in numbers:
-            for piece, _, loader in _pieces(loaders, together, batch, number):
-                watch = self._loading.of(loader)
-                if watch is not None and (fetched := watch.take(piece)) is not None:
-                    self._fetched[id(loader)] = fetched if _has_hooks(trainer) else fetched._replace(batch=None)
+        self._recording.at(trainer.current_epoch + 1, trainer.global_step + (1 if trainer.training else 0))
 
     def _log_scalars(self, trainer: Any) -> None:
         scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.numel(value) == 1}
@@ -665,100 +477,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._undo.pop()()
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one loader gave of a batch: all of it, unless several loaders make it together."""
-
-    batch: Any
-    loader: Any = None
-    ds_id: str = ""
-    labels: Any = None
-    found: str = ""
-    """Where its ids were found, in words."""
-
-    @property
-    def rows(self) -> int | None:
-        return rows_of(self.batch, None)
-
-
-def _loaders(trainer: Any, mode: Mode) -> tuple[Any, bool]:
-    """The loaders of a mode as they were given, and whether they make every batch together."""
-    combined = getattr(getattr(trainer, "_active_loop", None), "_combined_loader", None)
-    given = {
-        Mode.TRAIN: "train_dataloader",
-        Mode.EVAL: "val_dataloaders",
-        Mode.TEST: "test_dataloaders",
-        Mode.INFER: "predict_dataloaders",
-    }[mode]
-    return getattr(trainer, given, None), getattr(combined, "_mode", "sequential") != "sequential"
-
-
-def _has_hooks(trainer: Any) -> bool:
-    """Whether batches come by something of the caller's between loader and step."""
-    holders = (trainer.lightning_module, getattr(trainer, "datamodule", None))
-    of = [getattr(getattr(holder, name, None), "__module__", None) or "" for holder in holders for name in _HOOKS]
-    return any(module and module.partition(".")[0] not in ("lightning", "pytorch_lightning") for module in of)
-
-
-def _listed(loaders: Any) -> list[tuple[str, Any]]:
-    """The loaders with their ds_ids: their names, or their numbers from the second on."""
-    if loaders is None:
-        return []
-    if isinstance(loaders, Mapping):
-        return [(str(name), loader) for name, loader in loaders.items()]
-    listed = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
-    return [(str(number) if number else "", loader) for number, loader in enumerate(listed)]
-
-
-def _parts(loaders: Any, together: bool, batch: Any, number: int, label_in: Callable[[Any], Any]) -> list[_Part]:
-    """The batch by the loaders that made it."""
-    given = _pieces(loaders, together, batch, number)
-    return [_Part(piece, loader, ds_id, label_in(piece)) for piece, ds_id, loader in given]
-
-
-def _pieces(loaders: Any, together: bool, batch: Any, number: int) -> list[tuple[Any, str, Any]]:
-    """What each loader gave of a batch, its ds_id, and the loader; of several that make it together those that did."""
-    listed = _listed(loaders)
-    if not together or not isinstance(loaders, (Mapping, list, tuple)):
-        return [(batch, *(listed[number] if number < len(listed) else ("", None)))]
-    pieces = list(batch.values()) if isinstance(batch, Mapping) else batch
-    if not isinstance(pieces, (list, tuple)) or len(pieces) != len(listed):
-        return [(batch, "", None)]
-    return [(piece, *named) for piece, named in zip(pieces, listed, strict=True) if piece is not None]
-
-
-def _shared_out(step: Step, parts: Sequence[_Part]) -> list[tuple[_Part, Judged | None]]:
-    """Each loader's part with what the criterion was given that got its labels: nothing else tells whose answers.
-
-    Labels that a criterion was handed as they are count before labels that are equal.
-    """
-    found: list[list[Judged]] = [[] for _ in parts]
-    for judged in distinct(step.judged):
-        for are_same in (is_same, same):
-            of = [
-                i
-                for i, part in enumerate(parts)
-                if isinstance(part.labels, torch.Tensor) and are_same(judged.truth, part.labels)
-            ]
-            if of:
-                break
-        if len(of) == 1:
-            found[of[0]].append(judged)
-    return [(part, judged[0] if len(judged) == 1 else None) for part, judged in zip(parts, found, strict=True)]
-
-
 def _tensor_of(result: Any) -> torch.Tensor | None:
     """The answers in what a step or a module returned, where these are one tensor."""
     found = next((result[name] for name in NAMED if name in result), None) if isinstance(result, Mapping) else result
     return found if isinstance(found, torch.Tensor) else None
-
-
-def _ids_taken(ids: Any, places: Sequence[int | None]) -> Any:
-    """The ids at these places; None for a row that is of no sample."""
-    if ids is None:
-        return None
-    listed = ids.tolist() if hasattr(ids, "tolist") else list(ids)
-    return [None if place is None else listed[place] for place in places]
 
 
 def _predicted(step: Step, task: Task, rows: int) -> dict[str, Any]:
@@ -769,12 +491,6 @@ def _predicted(step: Step, task: Task, rows: int) -> dict[str, Any]:
         return {}
     is_whole = not (found.is_floating_point() or found.is_complex() or found.dtype is torch.bool)
     return {"prediction": found} if is_whole and found.shape == (rows,) else {}
-
-
-def _deeper(batch: Any) -> str:
-    """Where ids seem to stand deeper in a batch, with what says it."""
-    at = nested_ids(batch)
-    return "" if at is None else f"; batch{at} is named like ids: say XaiCallback(..., ids=lambda batch: batch{at})"
 
 
 def _inputs_of(step: Step) -> Any:

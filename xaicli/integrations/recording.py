@@ -142,6 +142,8 @@ class Recording:
         self.is_undecided = False
         """Whether what the answers mean could not be decided when that was last tried."""
         self.total_epochs = 0
+        self.before = 0, 0
+        """The last epoch and step of the trainings before this one, which a new one goes on from."""
         self.config: Mapping[str, Any] = {}
         """What the framework was configured with: the configuration of a run that is begun here."""
         self.is_main = True
@@ -195,14 +197,26 @@ class Recording:
         if self._label_names is None and label_names:
             self._label_names = tuple(label_names)
 
+    def stand_once(self, callback: Any, listed: list[Any]) -> None:
+        """Leave a callback in a trainer's list once."""
+        places = [place for place, one in enumerate(listed) if one is callback]
+        if len(places) > 1:
+            self.tell("the same callback stands several times in the trainer's list: it counts once")
+            for place in reversed(places[1:]):
+                del listed[place]
+
+    def count_on(self, *, is_resumed: bool) -> None:
+        """A trainer counts from its beginning, or from that of the training that it goes on with."""
+        self.before = (0, 0) if is_resumed else (self.epoch, self.step)
+
     def begin(self, total_epochs: int, *, is_resumed: bool = False) -> None:
         """A training begins that is meant to end after so many epochs.
 
         Args:
-            total_epochs: These, with those of trainings before.
+            total_epochs: These, as the trainer counts them.
             is_resumed: It goes on from a checkpoint: what was recorded behind that is taken back, by a new attempt.
         """
-        self.total_epochs = total_epochs
+        self.total_epochs = total_epochs = total_epochs + self.before[0]
         if is_resumed and self._is_shared:
             if self._run is not None:
                 self._run.close()
@@ -226,7 +240,8 @@ class Recording:
             )
 
     def at(self, epoch: int, step: int) -> None:
-        """Rows from now on belong to this epoch and step."""
+        """Rows from now on belong to this epoch and step, as the trainer counts them."""
+        epoch, step = self.before[0] + epoch, self.before[1] + step
         self.epoch, self.step = epoch, step
         if self._run is not None and not self._run.is_closed:
             self._run.state.epoch_idx, self._run.state.global_step = epoch, step

@@ -20,12 +20,11 @@ from xaicli.heads.head import Task, Values
 from xaicli.integrations.answers import are_reordered, meaning_of, of_some_places
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
-from xaicli.integrations.columns import columns_of
+from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_chosen_places, without_left_out
 from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, with_column
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import taken
-from xaicli.integrations.places import SOME_PLACES, WEIGHED, of_chosen_places, without_left_out
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.integrations.steps import StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
@@ -116,7 +115,6 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """The model's own."""
         self._known: Known | None = None
         self._shifted = False
-        self._before = (0, 0)
         self._epoch = 0
         self._walks = 0
         """How many walks over the data of this training began."""
@@ -145,12 +143,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def attach(self, trainer: Any) -> XaiCallback:
         """Stand beside a trainer's steps; a callback given to `Trainer(callbacks=[...])` does so by itself."""
-        listed = trainer.callback_handler.callbacks
-        places = [place for place, one in enumerate(listed) if one is self]
-        if len(places) > 1:
-            self._recording.tell("the same callback stands several times in the trainer's list: it counts once")
-            for place in reversed(places[1:]):
-                del listed[place]
+        self._recording.stand_once(self, trainer.callback_handler.callbacks)
         if self._trainer is trainer:
             return self
         self._trainer = trainer
@@ -200,9 +193,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._find()
         self._recording.is_main = state.is_world_process_zero
         resumed = state.global_step > 0
-        self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
+        self._recording.count_on(is_resumed=resumed)
         self._walks, self._is_resumed = 0, resumed
-        self._recording.begin(int(args.num_train_epochs) + self._before[0], is_resumed=resumed)
+        self._recording.begin(int(args.num_train_epochs), is_resumed=resumed)
         if self._recording.collects_before:
             self._recording.collect(model, 0)
 
@@ -215,17 +208,17 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         is_endless = args.max_steps > 0 and not hasattr(data, "__len__") and not self._is_resumed
         self._epoch = max(said, self._walks + 1) if is_endless else said
         self._walks = self._epoch
-        self._at(state.global_step + 1)
+        self._recording.at(self._epoch, state.global_step + 1)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
         """Count the step: the one that is now computed."""
         del args, control
-        self._at(state.global_step + 1)
+        self._recording.at(self._epoch, state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
         """Evaluations after this step belong to it."""
         del args, control
-        self._at(state.global_step)
+        self._recording.at(self._epoch, state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, *, logs: Any = None, **_others: Any) -> None:
         """Log the trainer's scalars."""
@@ -233,7 +226,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         scalars = {name: value for name, value in (logs or {}).items() if isinstance(value, (int, float))}
         scalars.pop("epoch", None)
         if scalars:
-            self._recording.run.log({"step": self._before[1] + state.global_step, **scalars})
+            self._recording.run.log({"step": self._recording.before[1] + state.global_step, **scalars})
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
         """Collect if it is time."""
@@ -268,10 +261,6 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if self._trainer is None:
             self._recording.tell("the trainer was not found: call callback.attach(trainer) before trainer.train()")
         return None
-
-    def _at(self, step: int) -> None:
-        epoch, before = self._before
-        self._recording.at(epoch + self._epoch, before + step)
 
     def _beside_get_dataloader(self, own: Callable[..., Any], dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """Have the collator keep the ids, or number the rows where there are none."""

@@ -1,0 +1,313 @@
+"""What each loader of a Lightning training gave of a batch, and whose rows these are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from xaicli.integrations.answers import distinct, is_same, same, tensors_of
+from xaicli.integrations.capture import Judged, Step
+from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
+from xaicli.integrations.identity import nested_ids, place_of_ids
+from xaicli.integrations.loading import Fetched, Loading, Watch
+from xaicli.integrations.order import Order, rows_in
+from xaicli.integrations.recording import Recording, rows_of
+from xaicli.vocabulary import Mode
+
+_STAGES = {"train": Mode.TRAIN, "validate": Mode.EVAL, "test": Mode.TEST, "predict": Mode.INFER}
+_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+_ROW_NUMBERS = (
+    "no sample ids in the batches: the rows' numbers in the dataset are taken, as the loader's sampler gave them; "
+    "let the dataset yield (id, input, label), or a dict with sample_id, to have your own, or say where they are: "
+    "XaiCallback(..., ids=2) for (input, label, id)"
+)
+
+_BY_NUMBER = "the rows' numbers in the dataset, as the loader's sampler gave them"
+_ASKED = "what stands in it does not tell whose row is whose: let the dataset yield ids and the collate_fn return them"
+_OTHER_COUNT = (
+    "the collate_fn makes batches of more or fewer rows than it is given samples, and whose rows these are is not "
+    "known: let the dataset yield ids and the collate_fn return those of the samples it takes"
+)
+_LABELS_FIRST = (
+    "the first part of a batch, a whole number a sample, is given to a criterion as its labels: it is not taken for "
+    "ids; let the dataset yield (id, input, label), or a dict with sample_id, or say XaiCallback(..., ids=0)"
+)
+_REPEATED_FIRST = (
+    "the first part of a batch, a whole number a sample, is the same of several samples: it is no longer taken for "
+    "ids, though rows of batches before may stand under it; let the dataset yield (id, input, label), or a dict with "
+    "sample_id, or say XaiCallback(..., ids=0)"
+)
+_HOOK_DISORDER = (
+    "a hook (on_before_batch_transfer, on_after_batch_transfer) makes batches of which nothing shows whose rows they "
+    "hold: let the dataset yield ids and the hook keep them beside their rows"
+)
+_HOOK_UNSHOWN = (
+    "nothing shows in which order a hook (on_before_batch_transfer, on_after_batch_transfer) gives a batch's samples: "
+    "they are taken to be in the batch's order; say XaiCallback(..., keeps_order=True) that it is so, or "
+    "keeps_order=False to leave such rows out"
+)
+_HOOK_WRONGLY = (
+    "a hook (on_before_batch_transfer, on_after_batch_transfer) gives a batch's samples in another order, after {rows} "
+    "of batches whose order nothing showed were taken to be in the batch's: these may stand under the ids of others"
+)
+_DISORDER = "puts a batch in another order than it was given its samples"
+_REMADE = (
+    "the loader's batches are made anew by its own walk over them, or were fetched before the callback stood beside "
+    "it, and whose rows they hold is not known: let the dataset yield ids"
+)
+_NO_NUMBERS = (
+    "the loader's sampler gives something else than whole numbers, so that rows have no numbers: let the dataset yield "
+    "(id, input, label), or a dict with sample_id"
+)
+_SOME_OTHERS = (
+    "some rows of the collate_fn's batches are none of its samples, changed or put in their place: they are left out, "
+    "as whose they are is not known; let the dataset yield ids and the collate_fn return them"
+)
+_UNSHOWN = (
+    "nothing in a batch of the collate_fn shows that it keeps its samples' order, and keeps_order=False says that it "
+    "may not: let the dataset yield ids and the collate_fn return them"
+)
+_NUMBERLESS = {
+    Unknown.OTHER_COUNT: _OTHER_COUNT,
+    Unknown.REORDERED: f"the collate_fn {_DISORDER}, and {_ASKED}",
+    Unknown.UNSHOWN: _UNSHOWN,
+}
+"""Why rows have no numbers, by what is not known of them."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one loader gave of a batch: all of it, unless several loaders make it together."""
+
+    batch: Any
+    loader: Any = None
+    ds_id: str = ""
+    labels: Any = None
+    found: str = ""
+    """Where its ids were found, in words."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many samples it holds."""
+        return rows_of(self.batch, None)
+
+
+class Rows:
+    """The rows of a training's batches: their ids, or their numbers in the dataset.
+
+    Args:
+        recording: What says and counts.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._not_first: dict[int, str] = {}
+        """Of loaders the first part of whose batches holds no ids, why."""
+        self._assumed: dict[int, int] = {}
+        """How many rows of a loader's batches were taken to be in the order of what its hooks were given."""
+        self._loading = Loading()
+        self._fetched: dict[int, Fetched] = {}
+        """Of each loader that made the batch, what it gave."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is bound to this process."""
+        return {**self.__dict__, "_loading": Loading(), "_fetched": {}}
+
+    def stand_beside(self, trainer: Any) -> list[Callable[[], None]]:
+        """See of every loader which rows its batches are of, from before its workers are started.
+
+        Returns:
+            What undoes it.
+        """
+        strategy, own = trainer.strategy, trainer.strategy.process_dataloader
+
+        def process(loader: Any) -> Any:
+            processed = own(loader)
+            self._recording.guarded("watching a loader", lambda: self._loading.watch(processed))
+            return processed
+
+        precision = trainer.precision_plugin
+        convert = precision.convert_input
+
+        def fetched(batch: Any) -> Any:
+            """Every batch comes by here as its loader gave it, those too that no step is run for, or one several."""
+            self._recording.guarded("numbering rows", lambda: self._note(trainer, batch))
+            return convert(batch)
+
+        strategy.process_dataloader, precision.convert_input = process, fetched
+        return [
+            partial(strategy.__dict__.pop, "process_dataloader", None),
+            partial(precision.__dict__.pop, "convert_input", None),
+            self._loading.release,
+        ]
+
+    def _note(self, trainer: Any, batch: Any) -> None:
+        """Remember which rows a batch is of, for the step that is run for it."""
+        self._fetched = {}
+        mode = _STAGES.get(getattr(trainer.state.stage, "value", ""))
+        if mode is None:
+            return
+        loaders, together = loaders_of(trainer, mode)
+        numbers = range(len(listed(loaders))) if not together else (0,)
+        for number in numbers:
+            for piece, _, loader in _pieces(loaders, together, batch, number):
+                watch = self._loading.of(loader)
+                if watch is not None and (fetched := watch.take(piece)) is not None:
+                    self._fetched[id(loader)] = fetched if _has_hooks(trainer) else fetched._replace(batch=None)
+
+    def identified(self, part: Part, step: Step) -> tuple[Part, Any, str | None]:
+        """The part, its ids or rows' numbers, None without, and why they are not known where there might be some."""
+        recording, ids = self._recording, self._recording.ids_in(part.batch)
+        if ids is not None and (said := self._no_ids(part, step, ids)) is not None:
+            recording.tell(said)
+            ids, part = None, replace(part, labels=None if said == _LABELS_FIRST else part.labels)
+        if ids is not None or (watch := self._loading.of(part.loader)) is None:
+            found = "" if ids is None else recording.place_in(part.batch)
+            deeper = _deeper(part.batch) if ids is None else ""
+            return replace(part, found=found), ids, recording.no_ids + deeper if deeper else None
+        part = replace(part, found=_BY_NUMBER)
+        ids, reason = self._numbered_after_hooks(part, watch)
+        if reason is None:
+            recording.tell(_ROW_NUMBERS + _deeper(part.batch))
+        for line, known_by in watch.collator.seen.notes if watch.collator is not None else ():
+            recording.tell(line, known_by)
+        return part, ids, reason
+
+    def _no_ids(self, part: Part, step: Step, ids: Any) -> str | None:
+        """Why the first part of a batch, a whole number a sample, holds no ids; None where nothing contradicts."""
+        if self._recording.ids_at is not None or place_of_ids(part.batch) != 0 or not isinstance(ids, torch.Tensor):
+            return None
+        if id(part.loader) not in self._not_first:
+            fetched = self._fetched.get(id(part.loader))
+            numbers = None if fetched is None else fetched.numbers
+            if any(
+                judged.truth.shape == ids.shape and judged.truth.data_ptr() == ids.data_ptr()
+                for judged in (*step.judged, *step.watched)
+            ):
+                self._not_first[id(part.loader)] = _LABELS_FIRST
+            elif numbers is not None and len(set(numbers)) == len(ids) > len(set(ids.tolist())):
+                self._not_first[id(part.loader)] = _REPEATED_FIRST
+        return self._not_first.get(id(part.loader))
+
+    def _numbered_after_hooks(self, part: Part, watch: Watch) -> tuple[Any, str | None]:
+        """As `_numbered`, of a batch that a hook of the module's, or its data module's, may have reordered."""
+        fetched = self._fetched.get(id(part.loader))
+        before = None if fetched is None else fetched.batch
+        if before is None or before is part.batch:
+            return self._numbered(part, watch)
+        numbers, reason = self._numbered(replace(part, batch=before), watch)
+        if reason is not None:
+            return None, reason
+        order = rows_in([one for _, one in tensors_of(part.batch)], before)
+        if order.is_other and (assumed := self._assumed.pop(id(part.loader), 0)):
+            self._recording.tell(_HOOK_WRONGLY.format(rows=rows_said(assumed)), (_HOOK_WRONGLY, id(part.loader)))
+        if order.places:
+            return ids_taken(numbers, order.places), None
+        if order.is_other or part.rows != len(numbers) or self._recording.keeps_order is False:
+            return None, _HOOK_DISORDER
+        if not self._recording.keeps_order:
+            self._recording.tell(_HOOK_UNSHOWN)
+            self._assumed[id(part.loader)] = self._assumed.get(id(part.loader), 0) + len(numbers)
+        return numbers, None
+
+    def _numbered(self, part: Part, watch: Watch) -> tuple[Any, str | None]:
+        """The number in the dataset of each row of a batch, or why that is not known."""
+        fetched, collator, keeps_order = self._fetched.get(id(part.loader)), watch.collator, self._recording.keeps_order
+        if fetched is None:
+            return None, _REMADE
+        numbers, order = fetched.numbers, fetched.order
+        if numbers is None:
+            return None, _NO_NUMBERS
+        if collator is None and (part.rows is None or part.rows == len(numbers)):
+            return numbers, None
+        seen = SeenOrders() if collator is None else collator.seen
+        places = seen.places(order or Order(), len(numbers), part.rows, keeps_order=keeps_order)
+        if isinstance(places, str):
+            return None, _NUMBERLESS[places] if isinstance(places, Unknown) else places
+        if any(place is None for place in places):
+            self._recording.tell(_SOME_OTHERS)
+        return [None if place is None else numbers[place] for place in places], None
+
+
+def loaders_of(trainer: Any, mode: Mode) -> tuple[Any, bool]:
+    """The loaders of a mode as they were given, and whether they make every batch together."""
+    combined = getattr(getattr(trainer, "_active_loop", None), "_combined_loader", None)
+    given = {
+        Mode.TRAIN: "train_dataloader",
+        Mode.EVAL: "val_dataloaders",
+        Mode.TEST: "test_dataloaders",
+        Mode.INFER: "predict_dataloaders",
+    }[mode]
+    return getattr(trainer, given, None), getattr(combined, "_mode", "sequential") != "sequential"
+
+
+def _has_hooks(trainer: Any) -> bool:
+    """Whether batches come by something of the caller's between loader and step."""
+    holders = (trainer.lightning_module, getattr(trainer, "datamodule", None))
+    of = [getattr(getattr(holder, name, None), "__module__", None) or "" for holder in holders for name in _HOOKS]
+    return any(module and module.partition(".")[0] not in ("lightning", "pytorch_lightning") for module in of)
+
+
+def listed(loaders: Any) -> list[tuple[str, Any]]:
+    """The loaders with their ds_ids: their names, or their numbers from the second on."""
+    if loaders is None:
+        return []
+    if isinstance(loaders, Mapping):
+        return [(str(name), loader) for name, loader in loaders.items()]
+    found = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
+    return [(str(number) if number else "", loader) for number, loader in enumerate(found)]
+
+
+def parts_of(loaders: Any, together: bool, batch: Any, number: int, label_in: Callable[[Any], Any]) -> list[Part]:
+    """The batch by the loaders that made it."""
+    given = _pieces(loaders, together, batch, number)
+    return [Part(piece, loader, ds_id, label_in(piece)) for piece, ds_id, loader in given]
+
+
+def _pieces(loaders: Any, together: bool, batch: Any, number: int) -> list[tuple[Any, str, Any]]:
+    """What each loader gave of a batch, its ds_id, and the loader; of several that make it together those that did."""
+    named = listed(loaders)
+    if not together or not isinstance(loaders, (Mapping, list, tuple)):
+        return [(batch, *(named[number] if number < len(named) else ("", None)))]
+    pieces = list(batch.values()) if isinstance(batch, Mapping) else batch
+    if not isinstance(pieces, (list, tuple)) or len(pieces) != len(named):
+        return [(batch, "", None)]
+    return [(piece, *of) for piece, of in zip(pieces, named, strict=True) if piece is not None]
+
+
+def shared_out(step: Step, parts: Sequence[Part]) -> list[tuple[Part, Judged | None]]:
+    """Each loader's part with what the criterion was given that got its labels: nothing else tells whose answers.
+
+    Labels that a criterion was handed as they are count before labels that are equal.
+    """
+    found: list[list[Judged]] = [[] for _ in parts]
+    for judged in distinct(step.judged):
+        for are_same in (is_same, same):
+            of = [
+                i
+                for i, part in enumerate(parts)
+                if isinstance(part.labels, torch.Tensor) and are_same(judged.truth, part.labels)
+            ]
+            if of:
+                break
+        if len(of) == 1:
+            found[of[0]].append(judged)
+    return [(part, judged[0] if len(judged) == 1 else None) for part, judged in zip(parts, found, strict=True)]
+
+
+def ids_taken(ids: Any, places: Sequence[int | None]) -> Any:
+    """The ids at these places; None for a row that is of no sample."""
+    if ids is None:
+        return None
+    listed = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    return [None if place is None else listed[place] for place in places]
+
+
+def _deeper(batch: Any) -> str:
+    """Where ids seem to stand deeper in a batch, with what says it."""
+    at = nested_ids(batch)
+    return "" if at is None else f"; batch{at} is named like ids: say XaiCallback(..., ids=lambda batch: batch{at})"
