@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,31 @@ def test_paired_loss_and_accuracy_rest_on_the_same_samples(shrinking):
     assert loss["values"] == [(1.0 + 2.0 + 0.25) / 3, (1.5 + 2.0 + 9.0) / 3]
     # Right are sample 1 alone in the first run, 0 and 2 in the last.
     assert right["values"] == [1 / 3, 2 / 3]
+
+
+def test_what_each_mean_is_of_stands_beside_it(tmp_path: Path) -> None:
+    """The last pass of the last epoch, of each run its own; n counts finite values."""
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for root, passes in zip(runs, ([1, 2], [3]), strict=True):
+        with xaicli.Run(root) as run:
+            for epoch, turns in enumerate(passes, 1):
+                for turn in range(turns):
+                    ids = [0, 1, 2, 3][: 4 - turn]
+                    loss = [1.0, 2.0, math.nan, 8.0][: 4 - turn]
+                    known = {"label": [i % 2 for i in ids], "loss": loss}
+                    run.log_samples(sample_id=ids, mode="eval", epoch=epoch, step=epoch, eval_pass=turn, **known)
+    result = xaicli.compare(*runs, max=0, min=0)
+    rows = {row["label"]: row for row in json.loads(result.to_json())["rows"]}
+    assert {label: (row["n"], row["epoch"], row["pass"]) for label, row in rows.items()} == {
+        None: ([2, 2], [2, 1], [1, 2]),
+        0: ([1, 1], [2, 1], [1, 2]),
+        1: ([1, 1], [2, 1], [1, 2]),
+    }
+    assert rows[None]["values"] == [1.5, 1.5]
+    page = result.html(no_images=True)
+    assert "2, pass 1 | 1, pass 2" in page
+    with_samples = json.loads(xaicli.compare(*runs).to_json())["rows"]
+    assert all(row["n"] is row["epoch"] is row["pass"] is None for row in with_samples if row["kind"] == "sample")
 
 
 def test_nothing_is_stale_where_all_samples_are_in_both_ends(tmp_path):

@@ -220,7 +220,12 @@ class TestCompare(StatisticTester):
             if label is not None
         }
         means = {name: float(np.mean(finite(group))) for name, group in groups.items() if finite(group)}
-        return {name: {"values": [mean, mean], "change": 0.0} for name, mean in means.items()}
+        place = {name: [here[0][name]] * 2 for name in ("epoch", "pass")}
+        counts = {name: len(finite(groups[name])) for name in means}
+        return {
+            name: {"values": [mean, mean], "change": 0.0, "n": [counts[name]] * 2, **place}
+            for name, mean in means.items()
+        }
 
 
 class TestFindings(StatisticTester):

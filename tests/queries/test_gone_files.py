@@ -13,7 +13,7 @@ import xaicli
 from xaicli import open_run
 from xaicli.answer import Answer
 from xaicli.api.run import RunReader
-from xaicli.errors import DamagedFileError
+from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.maintenance.doctor import Complaint, examine
 
@@ -104,6 +104,23 @@ def test_every_file_is_gone(whole: Path, tmp_path: Path, folder: str, ask: Quest
     assert open_run(run).info().answer.counts.damaged == names
     with pytest.raises(DamagedFileError, match=folder):
         ask(open_run(run), strict=True)
+    shutil.rmtree(run / folder)
+    assert open_run(run).info().answer.counts.damaged == names
+    assert open_run(run).query("SELECT count(*) AS n FROM samples").answer.counts.damaged == (
+        () if folder == "scalars" else names
+    )
+    with pytest.raises(DamagedFileError, match=folder):
+        ask(open_run(run), strict=True)
+
+
+def test_a_table_that_is_gone_with_its_folder_is_named(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(run / "tables")
+    for ask in (lambda: open_run(run).samples(table="tab"), lambda: of_table(open_run(run))):
+        with pytest.raises(XaiError) as raised:
+            ask()
+        assert "xai doctor" in str(raised.value.hint)
+    assert sum(finding.complaint is Complaint.MISSING for finding in examine(RunLayout(run)).findings) == 3
 
 
 @pytest.mark.parametrize("name", ["part-a000000-r0000-00000055.parquet", "mine.parquet"])

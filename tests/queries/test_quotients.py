@@ -12,7 +12,7 @@ import pytest
 
 import xaicli
 from xaicli import open_run
-from xaicli.reader.dialect import halves_away, in_doubles
+from xaicli.reader.dialect import for_polars
 from xaicli.reader.rows import Where
 
 STEPS = range(0, 2000, 7)
@@ -37,7 +37,7 @@ def test_the_quotient_by_each_number_below_2000_is_that_of_doubles() -> None:
         for begin in range(1, 2000, 250):
             divisors = range(begin, min(begin + 250, 2000))
             asked = [f"step/{by} AS q{by}, x / -{by}.0 AS x{by}" for by in divisors]
-            sql = in_doubles(f"SELECT {', '.join(asked)} FROM samples")
+            sql = for_polars(f"SELECT {', '.join(asked)} FROM samples")
             found = context.execute(sql).collect(engine="streaming")
             for by in divisors:
                 expected = [n / by for n in numbers]
@@ -149,7 +149,10 @@ def test_rows_by_what_is_rounded(run: Path, by: str) -> None:
 def test_numbers_without_a_half_are_rounded_as_before() -> None:
     odd = [0.49999999999999994, 4503599627370497.0, 1e300, math.inf, math.nan, None, -0.3, 2.5]
     frame = pl.DataFrame({"x": odd, "n": range(8)})
-    found = frame.select(pl.sql_expr(halves_away("round(x) AS x")), pl.sql_expr(halves_away("round(n) AS n")))
+    found = frame.select(
+        pl.sql_expr(for_polars("round(x) AS x", condition=True)),
+        pl.sql_expr(for_polars("round(n) AS n", condition=True)),
+    )
     expected = [0.0, 4503599627370497.0, 1e300, math.inf, math.nan, None, 0.0, 3.0]
     assert [None if x is None else str(x + 0.0) for x in found["x"]] == [
         None if x is None else str(x) for x in expected
@@ -161,7 +164,7 @@ def test_nothing_but_the_quotient_is_changed() -> None:
     odd = [1.5, None, math.inf, -math.inf, -7.25, -0.0]
     frame = pl.DataFrame({"x": pl.Series(odd, dtype=pl.Float32)})
     for by in (4, 0, -8):
-        found = frame.select(pl.sql_expr(in_doubles(f"x / {by} AS q")))["q"]
+        found = frame.select(pl.sql_expr(for_polars(f"x / {by} AS q", condition=True)))["q"]
         assert found.dtype == pl.Float32
         expected = [None if x is None else math.nan if x == by == 0 else x / by if by else x * math.inf for x in odd]
         assert [str(x) for x in found.to_list()] == [str(x) for x in expected]

@@ -6,6 +6,8 @@ import itertools
 import json
 import math
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
         ("SELECT count(*) FROM samples WHERE NOT \"loss\" BETWEEN 0.1 AND 0.2 AND label > 1", TENTHS),
         ("SELECT count(*) FROM samples WHERE 'a BETWEEN 1 AND 2' <> '' AND loss * 2 BETWEEN 0.2 AND 0.1 * 2", TENTHS),
         ("SELECT count(*) FROM samples WHERE loss IN (0.1, 0.2)", 2 * TENTHS),
+        ("SELECT count(*) FROM samples WHERE abs(coalesce(loss, abs(1))) BETWEEN (0.1) AND (0.2)", 2 * TENTHS),
+        ("SELECT count(*) FROM samples WHERE loss BETWEEN (SELECT min(loss) FROM samples) AND 0.2", 2 * TENTHS),
+        ("SELECT sum(label // 7) FROM samples", 100_000 // 7 * N),
+        ("SELECT count(*) FROM samples WHERE epoch>=1 AND label/2>1 AND NOT epoch>=2", N),
+        ("SELECT sum(CASE WHEN sample_id % 3 >= 1 THEN 1 ELSE 0 END) FROM samples", 2 * TENTHS),
+        ("SELECT round(round(round(max(sample_id) / 8, 2), 1) / 2) FROM samples", 3750.0),
         ("SELECT count(*) * 1.0 / 98765432109 FROM samples", N / 98765432109),
         ("SELECT 1.0 * sum(CASE WHEN loss > 1 THEN 1 ELSE 0 END) / count(*) FROM samples", 1 / 3),
         ("SELECT 1.0 / 3 * 3 -- not 1 / 3\nFROM samples LIMIT 1", 1.0),
@@ -238,3 +246,87 @@ def test_whole_numbers_do_not_begin_again_below_zero(tmp_path: Path) -> None:
     assert rows("SELECT length('abc') - 5 AS x FROM samples LIMIT 1") == [-2]
     assert rows("SELECT step * 1000 + epoch AS x, sample_id + 1 AS y FROM samples LIMIT 1") == [7001]
     assert reader.query("SELECT step + 1 AS x FROM samples").data["x"].dtype == pl.Int64
+
+
+FRACTIONS = [0.25, 0.75, -0.75, 1.0, 2.5, -2.5, 7.0, None, math.nan, math.inf]
+
+
+@pytest.fixture(scope="module")
+def fractions(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
+    root = tmp_path_factory.mktemp("fractions") / "run"
+    with Run(root) as recorded:
+        ids = list(range(len(FRACTIONS)))
+        recorded.log_samples(sample_id=ids, label=ids, loss=FRACTIONS, mode="eval", epoch=3, step=1)
+    return open_run(root)
+
+
+def _told(values: list[Any]) -> list[str]:
+    return [str(value) if value is None else str(float(value) + 0.0) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("sql", "of"),
+    [
+        ("loss // 0.5", lambda x, _: math.trunc(x / 0.5)),
+        ("-loss // 2 + 1", lambda x, _: math.trunc(-x / 2) + 1),
+        ("sample_id // 2.0 * 2", lambda _, n: n // 2 * 2),
+        ("(loss * 2) // sample_id", lambda x, n: math.trunc(2 * x / n) if n else 2 * x * math.inf),
+        ("(sample_id + 3) // 2", lambda _, n: (n + 3) // 2),
+        ("count(*) OVER () // 3", lambda *_: len(FRACTIONS) // 3),
+    ],
+)
+def test_a_quotient_without_its_fraction(fractions: RunReader, sql: str, of: Any) -> None:
+    """NaN and infinite where what is divided is."""
+    found = fractions.query(f"SELECT {sql} AS q FROM samples ORDER BY sample_id").data["q"].to_list()
+    expected = []
+    for n, x in enumerate(FRACTIONS):
+        if "loss" not in sql or (x is not None and math.isfinite(x)):
+            expected.append(of(0.0 if x is None else x, n))
+        else:
+            expected.append(x if x is None or not sql.startswith("-") else -x)
+    assert _told(found) == _told(expected)
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [("loss // 0.5", True), ("avg(loss) // 2", True), ("sample_id // 2", False), ("count(*) // 2", False)],
+)
+def test_duckdb_keeps_fractions_and_that_is_said(fractions: RunReader, sql: str, told: bool) -> None:
+    pytest.importorskip("duckdb")
+    warnings = fractions.query(
+        f"SELECT {sql} AS q FROM samples GROUP BY sample_id, loss", engine="duckdb"
+    ).answer.warnings
+    assert any("a // b of numbers with fractions is a / b to DuckDB" in said for said in warnings) == told
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb", "where"])
+@pytest.mark.parametrize("by", [0.5, 0.3, 2])
+def test_what_is_left_of_a_division(fractions: RunReader, engine: str, by: float) -> None:
+    if engine == "duckdb":
+        pytest.importorskip(engine)
+    finite = {n: x for n, x in enumerate(FRACTIONS) if x is not None and math.isfinite(x)}
+    kept = [n for n, x in finite.items() if math.fmod(x, by) > 0.12]
+    where = f"loss % {by} > 0.12 AND epoch>=3 AND loss - loss = 0"
+    if engine == "where":
+        assert sorted(fractions.samples(where=where, max=99, min=0).data["sample_id"]) == kept
+    else:
+        sql = f"SELECT sample_id FROM samples WHERE {where} ORDER BY 1"
+        assert fractions.query(sql, engine=engine).data["sample_id"].to_list() == kept
+
+
+@pytest.mark.parametrize("where", ["qualify/2 > 1", "loss/2 >", "loss/2 > 1; SELECT 1", "(loss BETWEEN 1 AND 2"])
+def test_what_cannot_be_read_is_shown(fractions: RunReader, where: str) -> None:
+    with pytest.raises(xaicli.errors.XaiError) as raised:
+        fractions.samples(where=where)
+    assert where in str(raised.value)
+
+
+def test_sql_is_read_only_where_it_says_something_else() -> None:
+    """Cold starts: the library that reads SQL is loaded for no other question."""
+    code = (
+        "import sys; from xaicli.reader.dialect import for_polars\n"
+        "for sql in ('loss > 2 AND label = 3', 'epoch>=3', \"name = 'a/b' -- round(\", 'SELECT max(loss)'):\n"
+        "    assert for_polars(sql) == sql\n"
+        "assert 'sqlglot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

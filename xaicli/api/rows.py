@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
-from urllib.parse import unquote
 
 from xaicli.answer import Answer
 from xaicli.api.pages import Asked, shown
@@ -41,7 +40,7 @@ def refuse_objects_alone(reader: Reader) -> None:
     Raises:
         XaiError: The run is one.
     """
-    if reader.modes() or not reader.layout.tables.is_dir():
+    if reader.modes() or not reader.table_folders():
         return
     from xaicli.diagnosis.objects import object_tables
 
@@ -51,7 +50,7 @@ def refuse_objects_alone(reader: Reader) -> None:
             hint=f"of the objects in its table {tables[0]}: xai findings, xai errors, xai track-report; "
             "of its pictures: xai samples --table metrics --metric fp",
         )
-    names = sorted(unquote(path.name) for path in reader.layout.table_folders())
+    names = list(reader.table_folders())
     if names and not reader.drops and not reader.damaged and reader.where is None:
         raise XaiError(
             f"{reader.layout.described} holds no rows of samples: this is answered of them alone",

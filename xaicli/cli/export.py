@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 @command
 def query(
     words: Annotated[
-        list[str], typer.Argument(metavar='[RUN_DIR] "SQL"', help="The run, and one SELECT; in either order.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar='[RUN_DIR] "SQL"', help="The run, and one SELECT; in either order.", show_default=False),
+    ] = None,
     *,
     engine: Annotated[
         str,
@@ -57,6 +58,8 @@ def query(
     from xaicli.api import open_run
     from xaicli.queries.sql import is_query, sql_tables
 
+    if not words:
+        raise UsageError("query needs one statement", hint='xai query RUN_DIR "SELECT count(*) FROM samples"')
     if len(words) > 2:
         raise UsageError("query takes a run and one statement", hint="put the SQL in quotes")
     *given, sql = sorted(words, key=is_query)
@@ -68,6 +71,8 @@ def query(
         said = f"only queries can be run: {other[0].strip()[:60]!r}" if is_statement else ""
         said = said or f"there is no SQL in: {' '.join(words)}"
         raise UsageError(said, hint=f'xai query {place} "SELECT count(*) FROM samples"; tables: {tables}')
+    if not is_query(sql) and len(sql.split()) == 1:
+        raise UsageError(f"{sql} is neither a run nor SQL", hint='xai query RUN_DIR "SELECT count(*) FROM samples"')
     run = open_run(given[0] if given else None)
     result = run.query(sql, engine=engine, attempts=attempts, strict=strict)
     write(result, output)

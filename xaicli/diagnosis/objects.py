@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import polars as pl
@@ -58,8 +57,7 @@ def precision_area(hits: NDArray[np.bool_], n_true: int) -> float:
 
 def object_tables(reader: Reader) -> list[str]:
     """The run's tables whose rows are objects."""
-    folders = sorted(reader.layout.tables.iterdir()) if reader.layout.tables.is_dir() else []
-    names = {unquote(folder.name) for folder in folders}
+    names = reader.table_folders()
     return [name for name in TABLES if name in names]
 
 
@@ -192,8 +190,7 @@ def _groups(reader: Reader, last: pl.DataFrame, pictures: pl.Series, by: Sequenc
 
 def _pictures_told(reader: Reader) -> dict[tuple[str, int], pl.Series]:
     """{(split, epoch): the pictures that a collector of objects looked at}: it has a row of each, of empty ones too."""
-    folder = reader.layout.tables / "metrics"
-    lazy = scan_folder(reader, folder) if folder.is_dir() else None
+    lazy = scan_folder(reader, reader.layout.tables / "metrics")
     present = lazy.collect_schema() if lazy is not None else pl.Schema()
     if lazy is None or any(name not in present for name in ("tp", "fp", "fn")):
         return {}
@@ -314,9 +311,7 @@ def told_places(chosen: Places | None) -> dict[str, Any]:
 
 
 def _scanned(reader: Reader, table: str) -> pl.LazyFrame:
-    folders = (
-        {unquote(path.name): path for path in reader.layout.tables.iterdir()} if reader.layout.tables.is_dir() else {}
-    )
+    folders = reader.table_folders()
     where = reader.layout.described
     if table not in folders:
         raise unknown("table", table, folders, where=where)

@@ -33,6 +33,9 @@ _SCHEMA = {
     "group": pl.String(),
     "rank": pl.Int64(),
     "values": pl.List(pl.Float64),
+    "n": pl.List(pl.Int64),
+    EPOCH: pl.List(pl.Int64),
+    PASS: pl.List(pl.Int64),
     "change": pl.Float64(),
     "correct": pl.List(pl.Boolean),
     STALE: pl.List(pl.Boolean),
@@ -122,8 +125,8 @@ def compare(
         ds_id, metric, label (as the last run has it) and its name, sample_id, group (max: grew most, min: fell most,
         listed, flipped: right in one of first and last run and wrong in the other), rank, values, correct and stale
         (one a run, null where a run has none), change. A mean is over the last place of a run's own with selected rows,
-        as of an epoch of several passes the last; a sample absent from the last epoch competes with its last value,
-        which is marked stale.
+        as of an epoch of several passes the last: its epoch, pass and n, how many finite values it is of, are beside
+        it, one a run. A sample absent from the last epoch competes with its last value, which is marked stale.
 
     Raises:
         UsageError: Fewer than two runs, or a negative count.
@@ -305,25 +308,31 @@ def _metric_and_labels(
 ) -> list[dict[str, Any]]:
     """The mean of the metric, and of each label, at the last place that each run's selection has rows of."""
     means: list[float | None] = []
-    by_label: list[Mapping[Any, float]] = []
+    finite: list[int | None] = []
+    places: dict[str, list[int | None]] = {EPOCH: [], PASS: []}
+    by_label: list[Mapping[Any, Mapping[str, Any]]] = []
     values: dict[Any, Any] = {}
     for reader, selection, called in zip(readers, selections, names, strict=True):
         end = _end(reader, selection, pair, [metric])
         value = end.frame[metric].cast(pl.Float64).mean() if end else None
         means.append(value if isinstance(value, float) else None)
+        finite.append(end.frame[metric].count() if end else None)
+        places[EPOCH].append(end.place.epoch if end else None)
+        places[PASS].append(end.place.turn if end else None)
         known = selection.label_key in reader.dtypes
         found: list[dict[str, Any]] = []
         if end and known:
             of_epoch = labels(reader, replace(selection, epochs={pair: (end.place.epoch,)}), bounds="none").data
             found = of_epoch.filter(pl.col(PASS) == end.place.turn).to_dicts()
         keys = _keys(found, called)
-        by_label.append(dict(zip(keys, (row["mean"] for row in found), strict=True)))
+        by_label.append(dict(zip(keys, found, strict=True)))
         is_set = known and isinstance(reader.dtypes[selection.label_key], pl.List)
         values |= {key: [row[LABEL]] if is_set else row[LABEL] for key, row in zip(keys, found, strict=True)}
-    rows = [_row("metric", pair, metric, means)]
-    for key in dict.fromkeys(key for found_keys in by_label for key in found_keys):
-        told = {LABEL: values[key], "name": key[0]}
-        rows.append(_row("label", pair, metric, [found_means.get(key) for found_means in by_label], **told))
+    rows = [_row("metric", pair, metric, means, n=finite, **places)]
+    for key in dict.fromkeys(key for of_run in by_label for key in of_run):
+        told = [of_run.get(key, {}) for of_run in by_label]
+        of_label = {LABEL: values[key], "name": key[0], "n": [row.get("n") for row in told]}
+        rows.append(_row("label", pair, metric, [row.get("mean") for row in told], **of_label, **places))
     return rows
 
 

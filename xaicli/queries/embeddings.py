@@ -124,13 +124,13 @@ def _table(reader: Reader, table: str) -> pl.LazyFrame:
         XaiError: There is no such table.
     """
     lazy = scan_folder(reader, reader.layout.table_folder(table))
-    if lazy is None and not _tables(reader):
+    if lazy is None and not reader.table_folders():
         raise XaiError(
             f"{reader.described} has no tables",
             hint="collect one with: xai collect RUN_DIR --data ... --collectors embeddings --layers LAYER",
         )
     if lazy is None:
-        raise unknown("table", table, _tables(reader), where=reader.described)
+        raise unknown("table", table, reader.table_folders(), where=reader.described)
     return lazy
 
 
@@ -313,9 +313,3 @@ def _at(frame: pl.DataFrame, epoch: int | None, split: str | None) -> pl.DataFra
         frame = frame.filter(pl.col(_SPLIT) == split)
     keys = [name for name in (*_IDS, _EPOCH, _SPLIT) if name in frame.columns]
     return frame.unique(keys, keep="last", maintain_order=True)
-
-
-def _tables(reader: Reader) -> list[str]:
-    from urllib.parse import unquote
-
-    return sorted(unquote(path.name) for path in reader.layout.table_folders())

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
-from urllib.parse import unquote
 
 import polars as pl
 import polars.selectors as cs
@@ -17,15 +16,7 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
-from xaicli.reader.dialect import (
-    bounds_apart,
-    counts_widened,
-    halves_away,
-    in_doubles,
-    opaque_blanked,
-    truths_told,
-    widely_summed,
-)
+from xaicli.reader.dialect import cuts_fractions, for_polars, opaque_blanked
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.reader.rows import name_columns, names_of
 from xaicli.vocabulary import Engine
@@ -82,6 +73,8 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     elif engine == Engine.DUCKDB:
         called = _Called.of(tables, sql)
         data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.warnings)
+        if "//" in opaque_blanked(sql) and cuts_fractions(sql, _whole_columns(tables)):
+            warnings = (*warnings, "a // b of numbers with fractions is a / b to DuckDB: trunc(a / b) is without them")
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
     warnings, counts = (*warnings, *_extremes(tables, sql)), reader.counts()
@@ -188,7 +181,7 @@ def _case(column: str, reader: Reader) -> str:
 
 def metrics_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
     """The metrics tables of a run under their names, lazily; those without rows are left out."""
-    found = {unquote(folder.name): scan_folder(reader, folder) for folder in reader.layout.table_folders()}
+    found = {name: scan_folder(reader, folder) for name, folder in reader.table_folders().items()}
     return {name: lazy for name, lazy in found.items() if lazy is not None}
 
 
@@ -236,9 +229,14 @@ def _by_polars(reader: Reader, tables: dict[str, pl.LazyFrame], sql: str) -> tup
 
 
 def _in_polars(tables: Mapping[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
-    typed = in_doubles(halves_away(truths_told(bounds_apart(widely_summed(counts_widened(sql))))))
     with pl.SQLContext(dict(tables), eager=False) as context:
-        return _plain(context.execute(typed).collect(engine="streaming"))
+        return _plain(context.execute(for_polars(sql, _whole_columns(tables))).collect(engine="streaming"))
+
+
+def _whole_columns(tables: Mapping[str, pl.LazyFrame]) -> list[str]:
+    """The columns of whole numbers; one of two tables that has fractions in the other is none."""
+    kinds = [(n.lower(), kind.is_integer()) for lazy in tables.values() for n, kind in lazy.collect_schema().items()]
+    return [name for name, whole in kinds if whole and (name, False) not in kinds]
 
 
 def _bits_of(tables: Mapping[str, pl.LazyFrame], sql: str) -> int:

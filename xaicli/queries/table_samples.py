@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
-from urllib.parse import unquote
 
 import polars as pl
 
@@ -278,7 +277,7 @@ class _TableRows:
 
 
 def _scanned(reader: Reader, table: str, where: str) -> pl.LazyFrame:
-    names = {unquote(folder.name): folder for folder in reader.layout.table_folders()}
+    names = reader.table_folders()
     if table not in names:
         raise unknown("table", table, names, where=reader.layout.described)
     lazy = scan_folder(reader, names[table])

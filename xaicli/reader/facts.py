@@ -212,7 +212,7 @@ class Facts:
 
     def _of_tables(self) -> Iterator[pl.LazyFrame]:
         """The ids in each table of the run that has any."""
-        for one in self._reader.layout.table_folders():
+        for one in self._reader.table_folders().values():
             lazy = scan_folder(self._reader, one)
             known = () if lazy is None else lazy.collect_schema().names()
             if lazy is not None and (name := next((name for name in _IDENTITIES if name in known), None)):

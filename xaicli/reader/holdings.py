@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -103,6 +104,13 @@ class Holdings:
             self.note(DamagedFileError(f"{name} is missing", hint="see: xai doctor"), name)
         named = {p: part for p in sorted(folder.glob("*.parquet")) if (part := PartName.parse(p.name))}
         return without_superseded(DataFile("", "", 0, part, p) for p, part in named.items() if p not in others)
+
+    def table_folders(self) -> dict[str, Path]:
+        """The folders of the metrics tables under their names, in order; also those of recorded files that are gone."""
+        inside = f"{self.layout.tables.name}/"
+        gone = {path.split("/")[1] for path in self.records if path.startswith(inside)}
+        folders = {*self.layout.table_folders(), *(self.layout.tables / name for name in gone)}
+        return {unquote(folder.name): folder for folder in sorted(folders)}
 
     def note(self, error: DamagedFileError, path: str) -> None:
         """Leave a damaged file out, naming it; raise the error instead when strict."""

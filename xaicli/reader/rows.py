@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.reader.dialect import bounds_apart, halves_away, in_doubles, truths_told
+from xaicli.reader.dialect import for_polars
 from xaicli.reader.pieces import Place
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP, Duplicates
 from xaicli.words import in_order_apart
@@ -253,8 +253,9 @@ class Where:
         named = name_columns(dtypes, label_names)
         schema = pl.Schema({**dtypes, **PLACED, **dict.fromkeys(named, pl.String())})
         columns = f"columns: {', '.join(list(schema)[:_SHOWN])}"
+        whole = [name for name, kind in schema.items() if kind.is_integer()]
         try:
-            expr = pl.sql_expr(in_doubles(halves_away(truths_told(bounds_apart(text)))))
+            expr = pl.sql_expr(for_polars(text, whole, condition=True))
             kind = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
             if any(_dates_and_numbers(node, schema) for node in _nodes(expr)):
                 raise UsageError(f"--where {text!r} compares a date, or a time, with a number", hint=_OF_TIMES)

@@ -163,7 +163,8 @@ def compare_report(answer: Answer, comparisons: Sequence[Comparison] = ()) -> Re
     """The page of `xai compare`.
 
     Args:
-        answer: Rows kind, mode, ds_id, metric, label, name, sample_id, group, rank, values, change, correct, stale.
+        answer: Rows kind, mode, ds_id, metric, label, name, sample_id, group, rank, values, n, epoch, pass, change,
+            correct, stale.
         comparisons: The same over time; without it there are no pictures.
     """
     names = Names()
@@ -326,6 +327,17 @@ def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
     return " ".join(said) or "Nothing in common."
 
 
+def _place(epoch: int | None, turn: int | None) -> str:
+    """The place that a mean is of; its pass where it is not the first one of the epoch."""
+    return "–" if epoch is None else f"{epoch}, pass {turn}" if turn else str(epoch)
+
+
+def _each(told: Iterable[str]) -> str:
+    """What is told of each run; once where it is the same of all."""
+    of_runs = ["–" if one == "None" else one for one in told]
+    return of_runs[0] if len(set(of_runs)) == 1 else " | ".join(of_runs)
+
+
 def _of_stale(limits: str) -> str:
     """What stale samples lack in a run, where rows are left out by conditions or not."""
     lack = f"no finite value in the run's last epoch{f' among the rows of {limits}' if limits else ''}"
@@ -335,6 +347,7 @@ def _of_stale(limits: str) -> str:
 def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str], run: str, limits: str) -> Table:
     heads = {"metric": ["mode", "metric"], "label": ["mode", "metric", "label"]}.get(kind, ["mode", "why", "sample"])
     columns = [*map(Column, heads), *(Column(run, Cell.NUMBER) for run in runs), Column("change", Cell.NUMBER)]
+    columns += [] if kind == "sample" else [Column("n"), Column("epoch")]
     stale = kind == "sample" and any(any(row["stale"] or ()) for row in rows)
     columns += [Column("right")] if kind == "sample" else []
     columns += [Column("")] if stale else []
@@ -350,6 +363,8 @@ def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str], ru
         }[kind]
         values = list(row["values"] or ())
         cells = [*first, *values, *[None] * (len(runs) - len(values)), row["change"]]
+        if kind != "sample":
+            cells += [_each(map(str, row["n"] or ())), _each(map(_place, row["epoch"] or (), row["pass"] or ()))]
         if kind == "sample":
             cells.append(" ".join({True: "✓", False: "✗"}.get(right, "–") for right in row["correct"] or ()))
         if stale:
