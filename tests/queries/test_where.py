@@ -434,3 +434,28 @@ def test_stale_is_who_is_absent_from_the_last_epoch_a_condition_leaves(
     ended = open_run(root).labels(where=condition, engine=engine).data["epoch"].max()
     confused = json.loads(open_run(root).confusion(where=condition).to_json())["rows"]
     assert ended == last == max(row["epoch"] for row in confused)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_number_equals_the_label_of_single_precision_that_it_rounds_to(tmp_path: Path, engine: str) -> None:
+    """As `--truth` and corrections have it; labels of double precision equal themselves alone."""
+    labels = [-0.2, 0.1, 0.2, 0.25, 0.3, 0.7]
+    asked: dict[str, Callable[[float], bool]] = {
+        "label = 0.2": lambda y: y == 0.2,
+        "label <> 0.2 AND 0.3 <> label": lambda y: y not in (0.2, 0.3),
+        "label > 0.2": lambda y: y > 0.2,
+        "0.7 > label": lambda y: y < 0.7,
+        "label >= (0.2)": lambda y: y >= 0.2,
+        "label < -0.2 OR label <= -0.2": lambda y: y <= -0.2,
+        "label BETWEEN 0.1 AND 0.3": lambda y: 0.1 <= y <= 0.3,
+        "label IN (0.1, 7e-1)": lambda y: y in (0.1, 0.7),
+        "NOT prediction IN (0.2, 0.25)": lambda y: y not in (0.2, 0.25),
+    }
+    for kind in (np.float32, np.float64):
+        root, values = tmp_path / kind.__name__, np.array(labels, kind)
+        with xaicli.Run(root, task="regression") as recorded:
+            recorded.log_samples(sample_id=range(6), label=values, prediction=values, mode="eval", epoch=1, step=1)
+        run = open_run(root)
+        for where, holds in asked.items():
+            found = run.samples(where=where, metric="abs_error", max=9, min=0, engine=engine).data["sample_id"]
+            assert sorted(found) == [n for n, y in enumerate(labels) if holds(y)], (kind, where)

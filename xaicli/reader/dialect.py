@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,7 @@ _OTHERWISE = re.compile(
     re.IGNORECASE,
 )
 """What polars answers in another way: only a text with one of these is read, since sqlglot takes 0.1 s to import."""
+_FRACTION = re.compile(r"\d\.\d|\.\d|\de-", re.IGNORECASE)
 _EXPLAIN = re.compile(r"\s*explain\b", re.IGNORECASE)
 
 
@@ -35,7 +37,7 @@ def opaque_blanked(sql: str) -> str:
     return _OPAQUE.sub(lambda match: ("_" if match[0][0] in "'\"" else " ") * len(match[0]), sql)
 
 
-def for_polars(sql: str, whole: Collection[str] = (), *, condition: bool = False) -> str:
+def for_polars(sql: str, whole: Collection[str] = (), *, condition: bool = False, single: Collection[str] = ()) -> str:
     """A statement that means to polars what it means to DuckDB.
 
     - Sums, means and spreads are in double precision and integers of 128 bits. Only what is summed is widened: a
@@ -49,26 +51,30 @@ def for_polars(sql: str, whole: Collection[str] = (), *, condition: bool = False
       in that; polars takes bounds in double.
     - What IS [NOT] TRUE, FALSE or DISTINCT FROM something is never null.
     - `a // b` of numbers with a fraction is their quotient without its fraction, NaN and infinite where that is.
+    - A number that is compared with a column of doubles that may hold numbers of single precision equals both itself
+      and what it is rounded to in that: a label of 0.2 is 0.20000000298 as torch.float32 (see `words.is_same_number`).
 
     Args:
         sql: As it was typed.
         whole: The columns of whole numbers; each that is not named may have fractions.
         condition: Whether it is one, or any expression, and no statement.
+        single: The columns of doubles that may hold numbers of single precision.
 
     Raises:
         UsageError: It cannot be read.
     """
-    if not _OTHERWISE.search(opaque_blanked(sql)):
+    if not _OTHERWISE.search(opaque_blanked(sql)) and not (single and _FRACTION.search(sql)):
         return sql
     if plan := _EXPLAIN.match(sql):
         return f"{plan[0]} {for_polars(sql[plan.end() :], whole)}"
     from sqlglot import exp
 
     root = exp.Paren(this=_read(sql, condition=condition).copy())
-    names = frozenset(name.lower() for name in whole)
-    for node in reversed(list(root.walk())):  # what is within before what it is in
-        if (told := _told(node, names)) is not None:
-            node.replace(told)
+    names, of_single = (frozenset(name.lower() for name in some) for some in (whole, single))
+    for tell in (_bounded, lambda node: _told(node, names) or _of_single(node, of_single)):
+        for node in reversed(list(root.walk())):  # what is within before what it is in
+            if (told := tell(node)) is not None:
+                node.replace(told)
     return str(root.this.sql(_polars(), comments=False))
 
 
@@ -137,13 +143,60 @@ def _polars() -> type[Dialect]:
     return Polars
 
 
+def _bounded(node: exp.Expr) -> exp.Expr | None:
+    """What stands in place of one value between two others."""
+    from sqlglot import exp
+
+    if not isinstance(node, exp.Between) or node.args.get("symmetric"):
+        return None
+    return _made("(x >= low AND x <= high)", x=node.this, low=node.args["low"], high=node.args["high"])
+
+
+def _of_single(node: exp.Expr, single: frozenset[str]) -> exp.Expr | None:
+    """What stands in place of a column's comparison with a number that single precision rounds."""
+    from sqlglot import exp
+
+    if not isinstance(node, exp.Binary | exp.In):
+        return None
+    others = node.expressions if isinstance(node, exp.In) else [node.expression]
+    sides = [side.unnest() for side in (node.this, *others)]
+    columns = [side for side in sides if isinstance(side, exp.Column) and side.name.lower() in single]
+    rounded = [short for side in sides if (short := _in_single(side)) is not None]
+    if not columns or not rounded:
+        return None
+    x, short = columns[0], rounded[0]
+    match node:
+        case exp.In():
+            told = node.copy()
+            told.set("expressions", [*told.expressions, *rounded])
+            return told
+        case exp.EQ() | exp.GTE() | exp.LTE():
+            return _made("(n OR x = s)", n=node, x=x, s=short)
+        case exp.NEQ() | exp.GT() | exp.LT():
+            return _made("(n AND x <> s)", n=node, x=x, s=short)
+    return None
+
+
+def _in_single(node: exp.Expr) -> exp.Expr | None:
+    """What a number is rounded to in single precision, where that is another."""
+    from sqlglot import exp
+
+    if isinstance(node, exp.Neg):
+        return exp.Neg(this=positive) if (positive := _in_single(node.this)) else None
+    if not isinstance(node, exp.Literal) or node.is_string:
+        return None
+    try:
+        (short,) = struct.unpack("f", struct.pack("f", float(node.this)))
+    except (OverflowError, ValueError):  # beyond single precision
+        return None
+    return exp.Literal.number(f"{short:.17e}") if short != float(node.this) else None
+
+
 def _told(node: exp.Expr, whole: frozenset[str]) -> exp.Expr | None:
     """What stands in place of a part of a statement, whose own parts are told already; None where it stays."""
     from sqlglot import exp
 
     match node:
-        case exp.Between() if not node.args.get("symmetric"):
-            return _made("(x >= low AND x <= high)", x=node.this, low=node.args["low"], high=node.args["high"])
         case exp.Is(expression=exp.Boolean()) | exp.NullSafeEQ():
             return _made("((x) IS NOT DISTINCT FROM (y))", x=node.this, y=node.expression)
         case exp.NullSafeNEQ():
