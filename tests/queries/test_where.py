@@ -459,3 +459,18 @@ def test_a_number_equals_the_label_of_single_precision_that_it_rounds_to(tmp_pat
         for where, holds in asked.items():
             found = run.samples(where=where, metric="abs_error", max=9, min=0, engine=engine).data["sample_id"]
             assert sorted(found) == [n for n, y in enumerate(labels) if holds(y)], (kind, where)
+
+
+@pytest.mark.parametrize("question", ["samples", "labels", "dynamics", "confusion", "findings"])
+@pytest.mark.parametrize(
+    ("where", "epoch"),
+    [("epoch >= 2", "2-3"), ("epoch IN (1, 3)", "1,3"), ("epoch < 3", "1-2"), ("sample_id >= 0 AND epoch>=2", "2-3")],
+)
+def test_a_condition_on_epochs_is_the_option(run: Path, question: str, where: str, epoch: str) -> None:
+    """Rows, and the epochs that the answer says it is of."""
+    asked, meant = (
+        getattr(open_run(run), question)(**select).answer for select in ({"where": where}, {"epoch": epoch})
+    )
+    assert asked.selection["epoch"] == meant.selection["epoch"]
+    assert asked.data.equals(meant.data)
+    assert asked.counts == meant.counts

@@ -84,7 +84,7 @@ def resolve(
     given = words(epoch, EPOCH)
     epochs = _epochs(source, pairs, given, epoch_frequency)
     # What a question calls the last epoch is the last that it has rows of.
-    met = {pair: source.up_to_last_row(pair, e) for pair, e in epochs.items()} if source.where else epochs
+    met = {pair: source.epochs_met(pair, e) for pair, e in epochs.items()} if source.where else epochs
     warnings += _left_out(source, epochs, met, given, epoch_frequency)
     # Where a condition leaves nothing at all, each question says so in its own way.
     kept = tuple(pair for pair in pairs if met[pair]) or tuple(pair for pair in pairs if epochs[pair])

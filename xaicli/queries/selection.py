@@ -101,8 +101,8 @@ class Catalogue(Protocol):
         """The epochs with rows, ascending."""
         ...
 
-    def up_to_last_row(self, pair: Pair, epochs: Sequence[int]) -> tuple[int, ...]:
-        """The epochs of a mode and data set, ascending, up to the last with a row that meets `where`."""
+    def epochs_met(self, pair: Pair, epochs: Sequence[int]) -> tuple[int, ...]:
+        """The epochs of a mode and data set, ascending, that `where` leaves."""
         ...
 
     def values(
@@ -211,8 +211,8 @@ def left_out_by(source: Catalogue, selection: Selection) -> str:
     if selection.ds_ids_left_out:
         said.append(f"--ds-id {','.join(map(quoted, selection.ds_ids))}")
     others = {pair: [epoch for epoch in every if epoch not in selection.epochs[pair]] for pair, every in epochs.items()}
-    # Behind the last row that meets a condition, the condition itself leaves out.
-    if any(rest and (not selection.where or source.up_to_last_row(pair, rest)) for pair, rest in others.items()):
+    # Epochs without a row that meets a condition are left out by the condition itself.
+    if any(rest and (not selection.where or source.epochs_met(pair, rest)) for pair, rest in others.items()):
         chosen = sorted({epoch for of_pair in selection.epochs.values() for epoch in of_pair})
         said.append(f"--epoch {','.join(ranges(chosen))}")
     return ", ".join(said)

@@ -217,9 +217,9 @@ class _Table:
     def epochs(self, mode: str, ds_id: str) -> list[int]:
         return self._places.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)[EPOCH].to_list()
 
-    def up_to_last_row(self, pair: Pair, epochs: Sequence[int]) -> tuple[int, ...]:
-        last = self._at({pair: epochs})[EPOCH].max()
-        return tuple(epoch for epoch in epochs if isinstance(last, int) and epoch <= last)
+    def epochs_met(self, pair: Pair, epochs: Sequence[int]) -> tuple[int, ...]:
+        met = set(self._at({pair: epochs})[EPOCH])
+        return tuple(epoch for epoch in epochs if epoch in met)
 
     def values(
         self, column: str, epochs: Mapping[Pair, Sequence[int]] | None = None, *, wanted: Collection[Any] = ()

@@ -20,7 +20,17 @@ from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.lazy import scan
 from xaicli.reader.pieces import Piece, Place, relative
-from xaicli.reader.rows import STARTS, Tally, Where, conform, count_duplicates, finite, last_rows, refuse_duplicates
+from xaicli.reader.rows import (
+    PLACED,
+    STARTS,
+    Tally,
+    Where,
+    conform,
+    count_duplicates,
+    finite,
+    last_rows,
+    refuse_duplicates,
+)
 from xaicli.vocabulary import (
     ATTEMPT,
     DS_ID,
@@ -270,17 +280,28 @@ class Reader(Holdings):
                 self.refresh()
         raise DamagedFileError("files keep vanishing while the ids are read", hint="try again")
 
-    def up_to_last_row(self, pair: tuple[str, str], epochs: Sequence[int]) -> tuple[int, ...]:
-        """The epochs of a (mode, ds_id), ascending, up to the last with a row that meets `where`; empty without any.
+    def epochs_met(self, pair: tuple[str, str], epochs: Sequence[int]) -> tuple[int, ...]:
+        """The epochs of a (mode, ds_id), ascending, that `where` leaves: those it names itself, where it names no more.
+
+        Else those up to the last with a row that meets it, from the first such on where it is about epochs, too.
 
         Raises:
             DamagedFileError: A file is damaged and the reader is strict, or files keep vanishing.
         """
-        for n in range(len(epochs), 0, -1):
-            place = Place(*pair, epochs[n - 1])
-            if any(rows.frame.height for rows in self.of_epoch(place, [SAMPLE_ID], Duplicates.ALL)):
-                return tuple(epochs[:n])
-        return ()
+        columns = self.where.columns if self.where else ()
+        if self.where and PLACED.keys() >= {*columns}:
+            one = pl.LazyFrame({SAMPLE_ID: [0]})
+            return tuple(e for e in epochs if self.where.lazily(one, Place(*pair, e)).collect().height)
+        kept = list(epochs)
+        while kept and not self._any_row(Place(*pair, kept[-1])):
+            kept.pop()
+        while kept and EPOCH in columns and not self._any_row(Place(*pair, kept[0])):
+            del kept[0]
+        return tuple(kept)
+
+    def _any_row(self, place: Place) -> bool:
+        """Whether an epoch has a row that meets `where`."""
+        return any(rows.frame.height for rows in self.of_epoch(place, [SAMPLE_ID], Duplicates.ALL))
 
     def values(
         self,
