@@ -1,6 +1,7 @@
 """`xai slices` on recorded runs with planted slices, against plain Python."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -227,6 +228,21 @@ def test_where_facts_are_left_out_a_name_that_is_missing_says_so(recorded, capsy
         != 0
     )
     assert "--no-facts" not in capsys.readouterr().err
+
+
+def test_where_every_fact_is_left_out_slices_say_so(recorded, capsys, tmp_path):
+    """Cut files and a folder that may not be listed: the planted slice is not found, and why is told."""
+    path, _ = recorded
+    run = shutil.copytree(path, tmp_path / "run")
+    shutil.rmtree(run / "cache", ignore_errors=True)
+    parts = sorted((run / "facts").glob("*.parquet"))
+    for part in parts:
+        part.write_bytes(part.read_bytes()[:-20])
+    answer = asked(capsys, run)
+    assert answer["warnings"][0] == f"facts are left out, see xai doctor: facts/{parts[0].name}"
+    assert answer["counts"]["damaged"] == [f"facts/{part.name}" for part in parts]
+    assert not any("left out, see" in said for said in asked(capsys, run, "--by", "label")["warnings"])
+    assert not any("left out, see" in said for said in asked(capsys, path)["warnings"])
 
 
 def test_values_that_are_put_together_are_counted(tmp_path, capsys):

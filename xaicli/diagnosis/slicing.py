@@ -129,6 +129,8 @@ def slices(
             searched.append({**told, "looked_at": found.looked_at, "found": len(found.slices), **left})
             part = [{**told, **_row(one, frame, metric)} for one in found.slices]
             rows += sorted(part, key=lambda row: -row["badness"])
+    if wanted is None and reader.facts.wanted and (unread := reader.facts.left_out):
+        warnings.insert(0, unread)  # what is worst may be among them
     return Answer(
         command="slices",
         run=reader.layout.described,
