@@ -808,3 +808,43 @@ def test_a_part_of_a_pass_while_recording_and_in_a_baseline(tmp_path, capsys):
         run.log_samples(sample_id=range(100), loss=[1.0] * 100, mode="eval", epoch=1, step=1)
     found = asked(capsys, tmp_path / "new", "--baseline", tmp_path / "run", "--rule", "loss mean drop <= 0.1")[1]
     assert "in the baseline: the last pass of eval has 40 of the 100 samples of the one before" in found["warnings"]
+
+
+@pytest.mark.parametrize("way", ["json", "table", "quiet"])
+@pytest.mark.parametrize(("rule", "code", "outcome"), [(">= 0.5", 2, "passed"), (">= 0.99", 1, "failed")])
+def test_the_verdicts_come_where_junit_cannot_be_written(runs, tmp_path, capsys, way, rule, code, outcome):
+    """Exit 1 says that a rule failed, whatever became of the files; what could be written is there, too."""
+    path, right = runs["new"]
+    (tmp_path / "taken").write_text("no folder")
+    for number, junit in enumerate((tmp_path / "taken" / "j.xml", tmp_path)):
+        options = ["--rule", f"correct mean {rule}", "--junit", str(junit), "--format", "md", "-o", f"{tmp_path}/{number}"]
+        ways = {"json": ["--json"], "table": [], "quiet": ["-q"]}[way]
+        assert main(["check", str(path), *options, *ways]) == code
+        out, err = capsys.readouterr()
+        assert f"error: {junit} cannot be written: " in err
+        assert ("; no rule failed" in err) is (code == 2)
+        assert ("; 1 verdict failed" in err) is (code == 1)
+        assert "hint: name another file" in err
+        written = tmp_path / str(number) / "check.md"
+        assert outcome in written.read_text()
+        if way == "json":
+            found = json.loads(out)
+            assert found["outputs"] == [str(written)]
+            assert found["rows"][0]["value"] == pytest.approx(right.mean())
+            assert (found["rows"][0]["outcome"], found["exit"]) == (outcome, code % 2)
+        else:
+            assert (outcome in out) is (way == "table")
+            assert str(written) in out
+
+
+def test_a_page_of_a_check_that_cannot_be_written(runs, tmp_path, capsys):
+    path, _ = runs["new"]
+    (tmp_path / "taken").write_text("no folder")
+    junit = tmp_path / "j.xml"
+    options = ["--format", "md", "-o", str(tmp_path / "taken"), "--junit", str(junit), "--json"]
+    for rule, code in (("correct mean >= 0.5", 2), ("correct mean >= 0.99", 1)):
+        assert main(["check", str(path), "--rule", rule, *options]) == code
+        out, err = capsys.readouterr()
+        assert json.loads(out)["outputs"] == [str(junit)]
+        assert f"error: {tmp_path / 'taken'} cannot be written" in err
+        assert junit.is_file()

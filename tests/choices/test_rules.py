@@ -272,6 +272,11 @@ def test_a_set_of_classes_is_balanced_over_its_classes() -> None:
         ({"rule": "hardest", "n": 1, "by": "label"}, "--by"),
         ({"rule": "balanced", "per_label": True}, "--per-label"),
         ({"rule": "random", "n": 1, "weight": -1.0}, "--weight"),
+        ({"rule": "balanced", "n": 9, "weight": 1.0}, "--n says how many"),
+        ({"rule": "balanced", "share": 0.5, "weight": 1.0}, "--share says how many"),
+        ({"rule": "balanced", "weight": 0.0}, "0 would leave out every sample"),
+        ({"rule": "suspects", "per_label": True}, "--per-label needs a number"),
+        ({"rule": "loss > 2", "per_label": True}, "--per-label needs a number"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(how: dict[str, object], said: str) -> None:
@@ -316,3 +321,142 @@ def test_attempts_passes_and_duplicates_count_once(tmp_path: Path) -> None:
     assert found.answer.counts.taken_back == 4
     assert found.answer.counts.duplicates
     assert reader.select(rule="hardest", n=3, attempts="all").answer.counts.taken_back == 0
+
+
+RULES = (*("hardest", "easy", "ambiguous", "forgotten", "suspects", "label_issues", "balanced", "diverse", "random"),)
+CONDITION = "label_prob >= 0"
+ORDERED = ("hardest", "easy", CONDITION)
+OPTIONS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
+    "stat": (("mean", "max", "first"), ORDERED),
+    "metric": (("loss,margin", ["loss", "margin"]), ()),
+    "per_label": ((True,), tuple(rule for rule in (*RULES, CONDITION) if rule != "balanced")),
+    "weight": ((3.0, 0.0), tuple(rule for rule in (*RULES, CONDITION) if rule != "balanced")),
+    "by": (("camera",), ("balanced",)),
+    "table": (("metrics2",), ("diverse",)),
+    "column": (("first",), ("diverse",)),
+    "complete_only": ((True,), (*RULES, CONDITION)),
+}
+"""Values of an option, and the rules that honour it: all others refuse it by its name."""
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> xaicli.RunReader:
+    """Every rule finds some of its samples, and no two options give the same list."""
+    rng = np.random.default_rng(3)
+    path, n = tmp_path_factory.mktemp("choices") / "run", 48
+    label = np.arange(n) % 3
+    with xaicli.Run(path, label_names=NAMES, keep_probs=True) as run:
+        run.log_facts(range(n), camera=["rear" if i % 4 == 0 else "front" for i in range(n)])
+        for epoch in range(1, EPOCHS + 1):
+            logits = (
+                rng.normal(size=(n, 3))
+                + 1.2 * np.eye(3)[label]
+                - 4 * np.eye(3)[label] * (np.arange(n) % 8 == 1)[:, None]
+            )
+            logits[np.arange(n) % 8 == 1, (label[np.arange(n) % 8 == 1] + 1) % 3] += 4
+            few = n - 6 * (epoch == EPOCHS)  # the last are stale
+            run.log_samples(sample_id=np.arange(few), label=label[:few], logits=logits[:few], mode="train", epoch=epoch)
+        for name in ("metrics", "metrics2"):
+            vectors = {one: rng.normal(size=(n, 3)).astype(np.float32) for one in ("first", "second")}
+            run.add_metrics_data({"example_id": list(range(n)), **vectors}, name=name)
+    return xaicli.open_run(path)
+
+
+@pytest.mark.parametrize("rule", [*RULES, CONDITION])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_is_honoured_by_a_rule_or_refused_by_name(
+    embedded: xaicli.RunReader, rule: str, option: str
+) -> None:
+    how: dict[str, Any] = {"rule": rule, "mode": "train"}
+    if not (rule == "balanced" and option == "weight"):
+        how["n"] = 48 if option == "complete_only" else 6
+    if rule == "diverse":
+        how.update(table="metrics", column=["second"])
+    columns = ["sample_id", "rank", "weight"]
+    plain = embedded.select(**how).data.select(columns)
+    values, honouring = OPTIONS[option]
+    for value in values:
+        if rule in honouring:
+            found = embedded.select(**{**how, option: value}).data.select(columns)
+            assert found.height
+            if (rule, option) == ("label_issues", "complete_only"):  # it looks at the last epoch alone
+                assert found["sample_id"].max() < 42  # type: ignore[operator]
+            else:
+                assert not found.equals(plain), (option, value)
+        elif option == "weight" and rule == "balanced":
+            with pytest.raises(UsageError, match="--n says how many"):
+                embedded.select(**{**how, "n": 6, option: value})
+        else:
+            named = "--metric" if option == "metric" else f"--{option.replace('_', '-')}"
+            with pytest.raises(UsageError, match=f"{named}|one metric"):
+                embedded.select(**{**how, option: value})
+
+
+@pytest.mark.parametrize("rule", [*(rule for rule in RULES if rule != "diverse"), CONDITION])
+def test_an_export_honours_what_it_is_given_or_says_that_it_changes_nothing(
+    embedded: xaicli.RunReader, tmp_path: Path, rule: str
+) -> None:
+    how: dict[str, Any] = {"rule": rule, "mode": "train", "n": 6, "to": "csv"}
+
+    def made(**more: Any) -> tuple[list[int], str]:
+        result = embedded.relabel_export(tmp_path / "x.csv", **{**how, **more})
+        return result.data["sample_id"].to_list(), " ".join(result.answer.warnings)
+
+    plain, said = made()
+    assert "changes nothing" not in said
+    with pytest.raises(UsageError, match="one metric"):
+        made(metric="loss,margin")
+    by_margin, said = made(metric="entropy")
+    assert (by_margin != plain) is (rule in ORDERED)
+    assert ("--metric changes nothing" in said) is (rule not in ORDERED)
+    seeded, said = made(seed=5)
+    assert (seeded != plain) is (rule in ("random", "balanced"))
+    assert ("--seed changes nothing" in said) is (rule not in ("random", "balanced"))
+    if rule == "balanced":
+        with pytest.raises(UsageError, match="--per-label"):
+            made(per_label=True)
+    else:
+        assert made(per_label=True)[0] != plain
+    _, said = made(prefix="/data/")
+    assert "--prefix is put before none" in said
+
+
+def test_weights_that_leave_out_every_sample_are_told(embedded: xaicli.RunReader) -> None:
+    found = embedded.select(rule=CONDITION, weight=0.0, mode="train")
+    assert set(found.data["weight"]) == {0.0}
+    assert any("no sampler can draw" in warning for warning in found.answer.warnings)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("label_name = 'owl'", lambda i, _: i % 3 == 2),
+        ("label_name = 'owl' AND camera = 'rear'", lambda i, _: i % 3 == 2 and i % 4 == 0),
+        ("label_name <> prediction_name", lambda _, right: not right),
+        ("label_name IN ('cat', 'dog') AND correct", lambda i, right: i % 3 < 2 and right),
+    ],
+)
+def test_conditions_know_labels_by_name(
+    embedded: xaicli.RunReader, tmp_path: Path, condition: str, expected: Any
+) -> None:
+    """As `samples --where` and SQL know them, whichever option the condition is given by, and whatever groups."""
+    last_rows = embedded.scan(mode="train").collect().sort("epoch").unique("sample_id", keep="last")
+    right = dict(last_rows.select("sample_id", "correct").iter_rows())
+    wanted = {i for i in range(48) if expected(i, right[i])}
+    assert 0 < len(wanted) < 48
+    for how in ({"rule": condition}, {"where": condition}, {"rule": condition, "label_key": "prediction"}):
+        assert set(embedded.select(mode="train", **how).data["sample_id"]) == wanted, how
+        exported = embedded.relabel_export(tmp_path / "x.csv", mode="train", **how).data  # type: ignore[arg-type]
+        assert set(exported["sample_id"]) == wanted, how
+
+
+@pytest.mark.parametrize("command", ["select", "relabel export"])
+@pytest.mark.parametrize("option", ["--rule", "--where"])
+def test_a_condition_that_cannot_be_asked_is_told_by_its_own_option(
+    embedded: xaicli.RunReader, xai: Any, command: str, option: str
+) -> None:
+    for condition in ("nosuch = 'owl'", "label = 'owl' +", "sum(loss) > 2"):
+        status, out, err = xai(*command.split(), embedded.layout.root, "--mode", "train", option, condition)
+        assert (status, out) == (2, "")
+        assert err.startswith(f"error: {option} ")
+        assert ("--where" in err) is (option == "--where")

@@ -50,7 +50,7 @@ class RunDecisions(RunRows):
             weight: List every sample with a weight: this for the chosen, 1 for all others; with `balanced` the mean
                 weight, each label having the same sum.
             seed: Of every draw.
-            stat: The score of `hardest` and `easy`: `last`, `mean`, or another statistic of `dynamics`.
+            stat: The score of `hardest`, `easy` and a condition: `last`, `mean`, or another statistic of `dynamics`.
             complete_only: Leave out samples without a finite value in the last epoch.
             table: The metrics table with the embeddings of `diverse`.
             column: Its columns of vectors; those not reduced at collection when None.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from xaicli.api.rows import RunRows
+    from xaicli.choices.rules import Choice
     from xaicli.diagnosis.objects import Places
     from xaicli.queries.media import Thumbnail
     from xaicli.reader import Reader
@@ -147,10 +148,15 @@ def export(
         found, faults = thumbnails(reader, wanted)
         kept = {sample_id: thumbnail for (_, _, sample_id), thumbnail in found.items()}
         notes += faults
+        if batch.tasks and not wanted:
+            notes.append("every sample has a path: --pictures writes none")
     elif batch.tasks and all(task.path is None for task in batch.tasks) and tool is not Tool.CSV:
         notes.append(
             "no fact says where pictures are: run.log_facts(ids, path=...), --path FACT, or --pictures for thumbnails"
         )
+    notes += _unused(asked, seed=choice["seed"], metric=given.get("metric"))
+    if prefix and batch.tasks and not kept and all(task.path is None for task in batch.tasks):
+        notes.append("no picture is named: --prefix is put before none")
     options = {"to": tool.value, "path": path, "prefix": prefix, "pictures": pictures, "ids": ids}
     answer = replace(
         chosen,
@@ -165,6 +171,18 @@ def export(
         extra={"classes": list(batch.classes), "chosen": chosen.extra["chosen"]},
     )
     return Export(shown(Asked(answer, run.layout, reader, selection)), batch, tool, kept, prefix)
+
+
+def _unused(asked: Choice, *, seed: int, metric: Any) -> list[str]:
+    """What is said of options that settings give every command, and that change nothing of what a rule finds."""
+    from xaicli.choices.rules import DRAWS, ORDERS
+
+    said = []
+    if metric is not None and asked.rule not in ORDERS:
+        said.append(f"--rule {asked.named} goes by no metric: --metric changes nothing")
+    if seed != 0 and asked.rule not in DRAWS:
+        said.append(f"--rule {asked.named} draws nothing: --seed changes nothing")
+    return said
 
 
 def _of_objects(

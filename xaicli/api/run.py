@@ -21,7 +21,7 @@ _OF_ROWS_ALONE = ("mode", "ds_id", "epoch", "epoch_frequency", "label_map", "whe
 if TYPE_CHECKING:
     from xaicli.answer import Answer
     from xaicli.queries.listed import Ids
-    from xaicli.queries.selection import Words
+    from xaicli.queries.selection import Selection, Words
     from xaicli.reader import Reader
 
 
@@ -179,6 +179,7 @@ class RunReader(RunDecisions):
             reader, told = objects
             return shown(Asked(findings_of_objects(told), self.layout, reader))
         reader, selection = self.selected(**select)
+        _refuse_several("findings", selection)
         selection = with_note_of_modes(selection)
         found = compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
         answer = findings(reader, selection, found, top=top)
@@ -244,8 +245,7 @@ class RunReader(RunDecisions):
             raise UsageError("--step tells one step alone", hint="leave out --around and --spikes")
         select.setdefault("duplicates", "all")
         reader, selection = self.selected(usual_mode="train", **select)
-        if len(selection.metrics) > 1:
-            raise UsageError("steps are about one metric", hint=f"--metric {selection.metrics[0]}")
+        _refuse_several("steps", selection)
         if step is not None:
             answer = samples_of_step(reader, selection, step)
         else:
@@ -393,3 +393,13 @@ class RunReader(RunDecisions):
 def _of_rows(select: Select) -> dict[str, Any]:
     """How rows are chosen, without the metric and what the run was opened with."""
     return {name: given for name, given in select.items() if name not in (*OPENING, "metric")}
+
+
+def _refuse_several(what: str, selection: Selection) -> None:
+    """Raise where a question that goes by one metric is asked of several.
+
+    Raises:
+        UsageError: It is.
+    """
+    if len(selection.metrics) > 1:
+        raise UsageError(f"{what} are about one metric", hint=f"--metric {selection.metrics[0]}")

@@ -19,7 +19,7 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _SKIPPED = (Outcome.ALLOWED, Outcome.TOO_FEW, Outcome.UNSURE)
 
 
-def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str, warnings: Sequence[str] = ()) -> None:
+def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str, warnings: Sequence[str] = ()) -> Path:
     """Write one test case a verdict: failed rules as failures, those that could not be asked as errors.
 
     What is said of those that passed, such as samples that were not compared, stands in the output of the suite, and
@@ -30,6 +30,9 @@ def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str, warnings: Sequ
         path: The file, replaced whole.
         name: What was checked.
         warnings: What is said of whole rules and of the run.
+
+    Returns:
+        `path`.
 
     Raises:
         XaiError: It cannot be written.
@@ -60,7 +63,7 @@ def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str, warnings: Sequ
         ElementTree.SubElement(suite, "system-out").text = _text("\n".join(remarks))
     content = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     try:
-        write_whole(path, content)
+        return write_whole(path, content)
     except OSError as error:
         raise XaiError(f"{path} cannot be written: {error.strerror or error}", hint="name another file") from error
 

@@ -131,7 +131,7 @@ def ranked(
         case Rule.SUSPECTS | Rule.LABEL_ISSUES:
             return _doubted(choice, frame, reader, selection, pair, found)
         case _:
-            return _meeting(choice.sql, frame, reader, selection, pair, facts, stat)
+            return _meeting(choice, frame, reader, selection, pair, facts, stat)
 
 
 def score_column(frame: pl.DataFrame, metric: str, stat: str) -> str:
@@ -196,26 +196,31 @@ def _doubted(
 
 
 def _meeting(
-    sql: str, frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, facts: Facts, stat: str
+    choice: Choice, frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, facts: Facts, stat: str
 ) -> Ranked:
     """The candidates that meet a condition, the worst by the metric first, those without a value last."""
+    is_label = selection.label_key == LABEL or LABEL not in reader.dtypes
+    known = frame if is_label else frame.drop(LABEL)  # which holds what samples are grouped by
     kinds: Mapping[str, pl.DataType] = {
         **dict(reader.dtypes),
         **{name: dtype for name, dtype in facts.frame.schema.items() if name != SAMPLE_ID},
-        **dict(frame.schema),
+        **dict(known.schema),
     }
     placed = {MODE: pair[0], DS_ID: pair[1]}
     try:
-        condition = Where.of(sql, kinds)
-        columns = [name for name in condition.columns if name not in placed]
-        whole = with_columns(frame, reader, selection, pair, columns, facts)
+        condition = Where.of(choice.sql, kinds, reader.label_names)
+        columns = [name for name in condition.stored if name not in placed]
+        whole = with_columns(known, reader, selection, pair, columns, facts)
         whole = whole.with_columns(pl.lit(value).alias(name) for name, value in placed.items())
+        whole = whole.with_columns(codes.alias(name) for name, codes in condition.named.items())
         with condition.answering():
             # Beside the columns: by itself, a condition that names none is of one row.
             meets = whole.with_columns(condition.expr.alias("meets"))["meets"]
     except UsageError as error:
         hint = "; ".join(part for part in (facts.left_out, error.hint) if part)
-        raise UsageError(error.message.replace("--where", "--rule", 1), hint=hint) from None
+        if not choice.is_where:
+            hint = hint.replace("--where", "--rule")
+        raise UsageError(error.message.replace("--where", choice.option, 1), hint=hint) from None
     kept = np.flatnonzero(meets.fill_null(False).to_numpy())
     if not selection.metrics:
         return Ranked(kept.astype(np.intp))

@@ -22,7 +22,7 @@ from xaicli.choices.candidates import (
     with_columns,
 )
 from xaicli.choices.groups import Groups, draw, draws_of, evenly, grouped
-from xaicli.choices.rules import Choice, Rule
+from xaicli.choices.rules import Choice, Rule, refuse_unused
 from xaicli.dynamics.computed import LEFT_OUT, Statistics, compute
 from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError
@@ -82,6 +82,7 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         XaiError: The run lacks what the rule looks at.
         UsageError: Options that make no sense for the rule.
     """
+    refuse_unused(wanted.choice, stat=wanted.stat, metrics=selection.metrics)
     facts = reader.facts
     found = compute(reader, selection, jumps=wanted.stat.startswith("rank_jump"))
     # Nobody asked for the statistics that are missing; a rule that needs one says so itself.
@@ -309,6 +310,10 @@ class _Pair:
             self.warnings.append(
                 f"which end of {self.selection.metrics[0]} is good is not known: the highest counts as the hardest; "
                 "--rule easy takes the lowest"
+            )
+        if self.choice.weight == 0 and n == self.frame.height > 0:
+            self.warnings.append(
+                f"{self.where}: every sample is chosen, and --weight 0 leaves all of them out: no sampler can draw"
             )
         if rule in _PRONE and (wrong := self._suspected()):
             self.warnings.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,6 +40,10 @@ _NAMES = tuple(rule.value for rule in Rule if rule is not Rule.SQL)
 _NAME = re.compile(r"[A-Za-z][A-Za-z_-]*")
 BY_METRIC = frozenset({Rule.HARDEST, Rule.EASY})
 """Rules that go by the metric asked for; the others need none."""
+ORDERS = BY_METRIC | {Rule.SQL}
+"""Rules that order samples by the metric and the statistic asked for."""
+DRAWS = frozenset({Rule.RANDOM, Rule.BALANCED})
+"""Rules that the seed decides."""
 _COUNTED = frozenset({Rule.FORGOTTEN, Rule.SUSPECTS, Rule.LABEL_ISSUES, Rule.SQL})
 """Rules that find so many and no more: without a number they choose all."""
 
@@ -50,6 +55,7 @@ class Choice:
     Attributes:
         rule: How samples are chosen.
         sql: The condition of `Rule.SQL`; else "".
+        is_where: Whether the condition is that of `--where`, there being no rule.
         n: How many of each (mode, ds_id), or of each label; None for a share, or for all there are.
         share: Which share of them, in (0, 1].
         per_label: Whether the number is that of each label.
@@ -60,12 +66,18 @@ class Choice:
 
     rule: Rule
     sql: str = ""
+    is_where: bool = False
     n: int | None = None
     share: float | None = None
     per_label: bool = False
     by: str | None = None
     weight: float | None = None
     seed: int = 0
+
+    @property
+    def option(self) -> str:
+        """The option that says the rule."""
+        return "--where" if self.is_where else "--rule"
 
     @property
     def named(self) -> str:
@@ -124,7 +136,51 @@ def choice(
         raise UsageError(f"--by says what is balanced, and the rule is {typed}", hint="--rule balanced --by FACT")
     if per_label and kind is Rule.BALANCED:
         raise UsageError("--per-label and --rule balanced both share out by label", hint="leave out --per-label")
+    if weight is not None and kind is Rule.BALANCED:
+        _refuse_number(weight, n, share)
+    if per_label and n is None and share is None and kind in _COUNTED:
+        raise UsageError(
+            f"--per-label needs a number, and without one --rule {typed} takes all it finds", hint="--n 100 --per-label"
+        )
     needs_number = kind not in _COUNTED and kind is not Rule.BALANCED
     if needs_number and n is None and share is None:
         raise UsageError(f"how many? --rule {kind.value} needs a number", hint="--n 100, or --share 0.1")
-    return Choice(kind, sql, n, share, per_label, by, weight, seed)
+    return Choice(kind, sql, rule is None, n, share, per_label, by, weight, seed)
+
+
+def _refuse_number(weight: float, n: int | None, share: float | None) -> None:
+    """Raise where balancing weights are asked for that none can be."""
+    given = "--n" if n is not None else "--share" if share is not None else ""
+    if given:
+        raise UsageError(
+            f"--weight with --rule balanced lists every sample, and {given} says how many are taken",
+            hint=f"leave out {given} for weights, or --weight for a list",
+        )
+    if weight == 0:
+        raise UsageError(
+            "--weight is the mean weight with --rule balanced, and 0 would leave out every sample",
+            hint="--weight 1: each label has the same sum",
+        )
+
+
+def refuse_unused(choice: Choice, *, stat: str, metrics: Sequence[str]) -> None:
+    """Raise where an option that is given says nothing of what a rule chooses.
+
+    Args:
+        choice: The rule.
+        stat: The score of a sample.
+        metrics: Those asked for.
+
+    Raises:
+        UsageError: A statistic for a rule that has its own order, or more than the one metric that samples are hard by.
+    """
+    if stat != "last" and choice.rule not in ORDERS:
+        raise UsageError(
+            f"--stat is the score of hardest, easy and of a condition, and the rule is {choice.named}",
+            hint="leave it out, or --stat last",
+        )
+    if len(metrics) > 1:
+        raise UsageError(
+            f"samples are chosen by one metric, not by {len(metrics)}: {', '.join(metrics)}",
+            hint=f"--metric {metrics[0]}",
+        )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import DATA, OUTPUT, Output, RunDir, Strict, split_ds_ids
+from xaicli.cli.options import DATA, OUTPUT, Output, RunDir, Strict, local_path, split_commas, split_ds_ids
 from xaicli.cli.output import write
+from xaicli.errors import UsageError, XaiError
+
+if TYPE_CHECKING:
+    from xaicli.results import Result
 
 _RULES = "Rules"
 
@@ -40,9 +44,12 @@ def check(
         ),
     ] = None,
     mode: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="The mode of rules that name none [default: eval].", show_default=False, rich_help_panel=DATA
+            callback=split_commas,
+            help="The modes of rules that name none [default: eval].",
+            show_default=False,
+            rich_help_panel=DATA,
         ),
     ] = None,
     ds_id: Annotated[
@@ -72,7 +79,11 @@ def check(
     junit: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write the verdicts as JUnit XML.", show_default=False, rich_help_panel=OUTPUT
+            callback=local_path,
+            metavar="FILE",
+            help="Also write the verdicts as JUnit XML.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     strict: Strict = False,
@@ -80,7 +91,7 @@ def check(
 ) -> None:
     """May this run replace that one: rules on metrics overall, by label and by slice.
 
-    Exit 1 when a rule fails, 2 when one cannot be asked.
+    Exit 1 when a rule fails, else 2 when one cannot be asked or a file cannot be written.
 
     Example: xai check runs/demo --rule 'correct mean by label >= 0.6' --rule 'loss p95 < 5'
     """
@@ -90,16 +101,28 @@ def check(
         rules=rules,
         rule=rule or (),
         baseline=baseline,
-        mode=mode,
+        mode=",".join(mode) if mode else None,
         ds_id=ds_id,
         facts=facts,
         strict_drop=strict_drop,
         strict=strict,
     )
-    if junit is not None:
-        from xaicli.checks.junit import write_junit
-
-        write_junit(result.data, junit, name=result.answer.run, warnings=result.answer.warnings)
-    write(result, output)
-    if code := int(result.answer.extra["exit"]):
+    code = int(result.answer.extra["exit"])
+    try:
+        write(result, output, beside=None if junit is None else lambda: [_junit(result, junit)])
+    except UsageError:
+        raise
+    except XaiError as error:
+        failed = int(result.answer.extra["failed"])
+        said = f"{failed:,} {'verdict' if failed == 1 else 'verdicts'} failed" if failed else "no rule failed"
+        told = XaiError(f"{error.message}; {said}", hint=error.hint)
+        told.exit_status = code or 2  # 1 says that a rule failed
+        raise told from error
+    if code:
         raise typer.Exit(code)
+
+
+def _junit(result: Result, file: Path) -> Path:
+    from xaicli.checks.junit import write_junit
+
+    return write_junit(result.data, file, name=result.answer.run, warnings=result.answer.warnings)

@@ -9,7 +9,7 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.loading import Loading
-from xaicli.cli.options import Output, RunDir, split_commas
+from xaicli.cli.options import Output, RunDir, split_commas, split_one
 from xaicli.cli.output import REPORT_FORMATS, write
 from xaicli.progress import doing
 
@@ -31,7 +31,8 @@ def collect(
         ),
     ] = None,
     mode: Annotated[
-        str | None, typer.Option(rich_help_panel=_MODEL, show_default=False, help="Kept inputs of this mode.")
+        list[str] | None,
+        typer.Option(callback=split_one, rich_help_panel=_MODEL, show_default=False, help="Kept inputs of this mode."),
     ] = None,
     collectors: Annotated[
         list[str],
@@ -106,7 +107,7 @@ def collect(
 
     result = collect_run(
         run_dir,
-        Opening(**loading.arguments(), mode=mode, strict=strict),
+        Opening(**loading.arguments(), mode=mode[0] if mode else None, strict=strict),
         model=model,
         collectors=collectors,
         options=CollectorOptions(

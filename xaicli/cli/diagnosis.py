@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Output, RunDir, Selection, choices, split_commas
+from xaicli.cli.options import Output, RunDir, Selection, choices, not_again, split_commas
 from xaicli.cli.output import write
 from xaicli.vocabulary import Duplicates, Mode
 
@@ -26,7 +26,10 @@ def confusion(
         ),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Figures for each value of a column.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            callback=not_again, metavar="COLUMN", help="Figures for each value of a column.", show_default=False
+        ),
     ] = None,
     top: Annotated[
         int | None, typer.Option(metavar="N", help="At most N samples of a cell [default: 20].", show_default=False)
@@ -41,7 +44,7 @@ def confusion(
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    result = run.confusion(cell=cell, by=by, top=top, **select.arguments())
+    result = run.confusion(cell=cell, by=by[0] if by else None, top=top, **select.arguments())
     write(result, output)
 
 

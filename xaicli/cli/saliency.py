@@ -12,7 +12,7 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.loading import Loading, integers
-from xaicli.cli.options import FactsOption, Ids, NoFacts, OptionGroup, Output, RunDir, split_commas
+from xaicli.cli.options import FactsOption, Ids, NoFacts, OptionGroup, Output, RunDir, split_commas, split_one
 from xaicli.cli.output import REPORT_FORMATS, chosen_formats, write
 from xaicli.cli.status import end_status
 from xaicli.errors import UsageError
@@ -34,10 +34,14 @@ class Samples(OptionGroup):
         str, typer.Option(rich_help_panel=_SAMPLES, help="worst or best by the logged metric, random, first.")
     ] = "first"
     metric: Annotated[
-        str | None, typer.Option(rich_help_panel=_SAMPLES, show_default=False, help="For --pick [default: loss].")
+        list[str] | None,
+        typer.Option(
+            callback=split_one, rich_help_panel=_SAMPLES, show_default=False, help="For --pick [default: loss]."
+        ),
     ] = None
     mode: Annotated[
-        str | None, typer.Option(rich_help_panel=_SAMPLES, show_default=False, help="Samples of this mode.")
+        list[str] | None,
+        typer.Option(callback=split_one, rich_help_panel=_SAMPLES, show_default=False, help="Samples of this mode."),
     ] = None
 
 
@@ -186,10 +190,11 @@ def saliency(
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank:
         end_status()  # one of many tells
+    one = {name: values[0] if values else None for name, values in (("metric", samples.metric), ("mode", samples.mode))}
     result = explain_run(
         place,
-        Opening(**loading.arguments(), mode=samples.mode, strict=strict),
-        Choice(**samples.arguments()),
+        Opening(**loading.arguments(), mode=one["mode"], strict=strict),
+        Choice(**{**samples.arguments(), **one}),
         target=target,
         output=output_key,
         task=task,

@@ -13,7 +13,7 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.completion import words
-from xaicli.cli.options import Amount, Output, RunDir, Selection, split_commas
+from xaicli.cli.options import Amount, Output, RunDir, Selection, not_again, split_commas
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
 from xaicli.files import Written
@@ -42,19 +42,27 @@ def select(
         ),
     ] = None,
     by: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The column or fact to balance [default: label].", show_default=False),
+        list[str] | None,
+        typer.Option(
+            callback=not_again,
+            metavar="NAME",
+            help="The column or fact to balance [default: label].",
+            show_default=False,
+        ),
     ] = None,
     weight: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="List every sample with a weight: X for the chosen, 1 for the others; 0 leaves the chosen out.",
+            help="List every sample with a weight: X for the chosen, 1 for the others; of balanced X is the mean.",
             show_default=False,
         ),
     ] = None,
     stat: Annotated[
-        str, typer.Option(help="The score of a sample: last, mean, max, or another statistic of dynamics.")
+        str,
+        typer.Option(
+            help="The score of hardest, easy and of a condition: last, mean, max, another statistic of dynamics."
+        ),
     ] = "last",
     complete_only: Annotated[
         bool, typer.Option("--complete-only", help="Leave out samples without a finite value in the last epoch.")
@@ -83,7 +91,7 @@ def select(
     file, output, lists = _targets(output, "txt" if weight is None else "parquet")
     result = open_run(run_dir).select(
         rule=rule,
-        by=by,
+        by=by[0] if by else None,
         weight=weight,
         stat=stat,
         complete_only=complete_only,

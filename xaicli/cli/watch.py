@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Debug, Json, RunDir, split_commas, split_ds_ids
+from xaicli.cli.options import Debug, Json, RunDir, split_commas, split_ds_ids, split_one
 from xaicli.errors import UsageError, XaiError
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def watch(
     run_dir: RunDir = None,
     *,
     metric: Annotated[
-        str | None, typer.Option(help="The metric [default: loss, else the first].", show_default=False)
+        list[str] | None,
+        typer.Option(callback=split_one, help="The metric [default: loss, else the first].", show_default=False),
     ] = None,
     mode: Annotated[
         list[str] | None, typer.Option(callback=split_commas, help="Modes [default: all].", show_default=False)
@@ -66,10 +67,11 @@ def watch(
         raise UsageError("--once looks once, --until goes on", hint="leave one of them out")
     if not interval > 0:
         raise UsageError(f"--interval must be above 0, not {interval:g}", hint="--interval 2")
+    followed = metric[0] if metric else None
     if json or once:
-        _once(run_dir, metric, mode, ds_id, top, json=json)
+        _once(run_dir, followed, mode, ds_id, top, json=json)
         return
-    _go_on(run_dir, metric, mode, ds_id, top, interval, until)
+    _go_on(run_dir, followed, mode, ds_id, top, interval, until)
 
 
 def _once(
