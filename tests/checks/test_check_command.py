@@ -817,7 +817,8 @@ def test_the_verdicts_come_where_junit_cannot_be_written(runs, tmp_path, capsys,
     path, right = runs["new"]
     (tmp_path / "taken").write_text("no folder")
     for number, junit in enumerate((tmp_path / "taken" / "j.xml", tmp_path)):
-        options = ["--rule", f"correct mean {rule}", "--junit", str(junit), "--format", "md", "-o", f"{tmp_path}/{number}"]
+        files = ["--junit", str(junit), "--format", "md", "-o", f"{tmp_path}/{number}"]
+        options = ["--rule", f"correct mean {rule}", *files]
         ways = {"json": ["--json"], "table": [], "quiet": ["-q"]}[way]
         assert main(["check", str(path), *options, *ways]) == code
         out, err = capsys.readouterr()

@@ -13,7 +13,7 @@ from xaicli.answer import Answer
 from xaicli.api.pages import Asked, shown
 from xaicli.errors import UsageError, whole_number
 from xaicli.files import Written, write_whole
-from xaicli.relabel.tasks import Batch, Tool, files_of
+from xaicli.relabel.tasks import Batch, Tool, files_of, picture_names
 from xaicli.results import Result
 
 if TYPE_CHECKING:
@@ -254,14 +254,14 @@ def _pictured(batch: Batch, kept: Mapping[Any, Thumbnail], folder: Path, prefix:
     from PIL import Image
 
     tasks, files = [], {}
-    for number, task in enumerate(batch.tasks, 1):
+    names = picture_names([(task.mode, task.ds_id, task.sample_id) for task in batch.tasks])
+    for name, task in zip(names, batch.tasks, strict=True):
         thumbnail = kept.get(task.sample_id)
         if task.path is None and thumbnail is not None:
             shape = (thumbnail.height, thumbnail.width, thumbnail.channels)
             pixels = np.frombuffer(thumbnail.pixels, np.uint8).reshape(shape)
             content = io.BytesIO()
             Image.fromarray(pixels[..., 0] if thumbnail.channels == 1 else pixels).save(content, "PNG")
-            name = f"{number:06d}.png"
             files[name] = content.getvalue()
             task = replace(task, path=f"{prefix}{folder.name}/{name}", size=(thumbnail.width, thumbnail.height))
         tasks.append(task)

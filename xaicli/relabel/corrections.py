@@ -17,7 +17,7 @@ import polars as pl
 
 from xaicli.queries.selection import Pair
 from xaicli.relabel.marks import Mark, Marks, State
-from xaicli.relabel.tasks import of_carried
+from xaicli.relabel.tasks import coded_id, of_carried, sample_of_picture
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import Classes, Spelt, class_number, is_row, is_same_number, quoted, unguarded
 
@@ -271,11 +271,10 @@ class Samples:
         if text is None:
             return fault
         found = self.recorded[text]
-        own = [
-            one
-            for one in found
-            if (not mark.mode or one[0][0] == mark.mode) and (mark.ds_id is None or one[0][1] == mark.ds_id)
-        ]
+        mode, ds_id = mark.mode, mark.ds_id
+        if not mode and ds_id is None and (made := self._pictured(_of_mark(mark))) is not None and made[2] == text:
+            mode, ds_id, _ = made
+        own = [one for one in found if (not mode or one[0][0] == mode) and (ds_id is None or one[0][1] == ds_id)]
         if not own:
             return ELSEWHERE
         if len(own) == 1:
@@ -292,7 +291,7 @@ class Samples:
         text = None if sample_id is None else self._known(sample_id)
         shown = frozenset[str]()
         if mark.path is not None or mark.is_key:
-            shown = self._of_path(str(mark.sample_id) if mark.path is None else mark.path)
+            shown = self._of_path(_of_mark(mark))
         recorded = [one for one in shown if one in self.recorded]
         only = recorded[0] if len(recorded) == 1 else None
         if mark.is_key:
@@ -328,6 +327,10 @@ class Samples:
         """
         if path in self._paths:
             return frozenset(self._paths[path])
+        if (made := self._pictured(path)) is not None:
+            return frozenset({made[2]})
+        if not self._paths and of_carried(path) in self.recorded:
+            return frozenset({of_carried(path)})  # what a sample without a picture is called
         parts = _parts(path)
         if not parts:
             return frozenset()
@@ -345,6 +348,20 @@ class Samples:
             return self._shown[name, ending]
         return frozenset()
 
+    def _pictured(self, path: str) -> tuple[str, str, str] | None:
+        """Where the sample of a picture that the export wrote was recorded, and its id; None of another picture."""
+        parts = _parts(path)
+        made = sample_of_picture(parts[-1]) if parts else None
+        if made is None:
+            return None
+        mode, ds_id, text = made
+        return mode, ds_id, text if text in self.recorded else self._long.get(text, text)
+
+    @cached_property
+    def _long(self) -> dict[str, str]:
+        """The ids that are too long for a file's name, by their digest."""
+        return {code: text for text in self.recorded if (code := coded_id(text))[:2] == "_h"}
+
     def _ends_like(self, name: str, folders: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
         """The paths of a name, or of one with another suffix, that share most last folders, and these folders."""
         if name not in self._by_folders:
@@ -356,6 +373,11 @@ class Samples:
         endings = (folders[start:] for start in range(len(folders) + 1))
         ending = next((one for one in endings if one in self._by_folders[name]), ())
         return ending, self._by_folders[name].get(ending, [])
+
+
+def _of_mark(mark: Mark) -> str:
+    """The picture of a mark, else the key that stands for it."""
+    return str(mark.sample_id or "") if mark.path is None else mark.path
 
 
 def _parts(path: str) -> tuple[str, ...]:

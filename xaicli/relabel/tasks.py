@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import string
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Any, assert_never
 from xml.etree import ElementTree
@@ -163,6 +167,71 @@ def of_carried(text: str) -> str:
         with contextlib.suppress(ValueError):
             return str(json.loads(text))
     return text
+
+
+def picture_names(samples: Sequence[tuple[str, str, Any]]) -> list[str]:
+    """Names for pictures by which `sample_of_picture` knows the samples again, whatever else a tool drops.
+
+    `xai-MODE-DS_ID-SAMPLE_ID.png` of letters, digits, `-` and `_`, which every tool and file system keeps: other
+    characters are `_` and two hexadecimal digits for each byte, and so are capitals where names would differ in these
+    alone; an id that is too long for a file's name is told by its digest.
+
+    Args:
+        samples: mode, ds_id and id of each.
+    """
+    names = [_picture_name(*sample) for sample in samples]
+    alike = Counter(map(str.lower, dict(zip(samples, names, strict=True)).values()))
+    return [
+        _picture_name(*sample, plain=_LOWER) if alike[name.lower()] > 1 else name
+        for sample, name in zip(samples, names, strict=True)
+    ]
+
+
+_LOWER = string.ascii_lowercase + string.digits
+_PLAIN = string.ascii_uppercase + _LOWER
+_LONGEST = 180
+"""Characters of an id in a file's name; with the rest of the name and what tools put before it less than 255."""
+_CODED = r"(?:[A-Za-z0-9]|_[0-9a-f]{2})*"
+_PICTURE = re.compile(
+    rf"(?:[0-9a-f]{{6,}}-)?xai-({_CODED})-({_CODED})-((?:[A-Za-z0-9-]|_[0-9a-f]{{2}})*|_h[0-9a-f]{{40}})"
+)
+"""Label Studio puts something before the name."""
+
+
+def _picture_name(mode: str, ds_id: str, sample_id: Any, plain: str = _PLAIN) -> str:
+    return f"xai-{_coded(mode, plain)}-{_coded(ds_id, plain)}-{coded_id(str(sample_id), plain)}.png"
+
+
+def coded_id(sample_id: str, plain: str = _PLAIN) -> str:
+    """An id as the name of its picture has it."""
+    text = _coded(sample_id, plain + "-")
+    if len(text) <= _LONGEST:
+        return text
+    return f"_h{sha256(sample_id.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
+
+
+def sample_of_picture(name: str) -> tuple[str, str, str] | None:
+    """mode, ds_id and id, or the digest that `coded_id` gives, of the sample whose picture `picture_names` named so.
+
+    Args:
+        name: The file's name, of whatever suffix.
+    """
+    found = _PICTURE.fullmatch(PurePosixPath(name).stem)
+    if found is None:
+        return None
+    mode, ds_id, sample_id = found.groups()
+    with contextlib.suppress(UnicodeDecodeError):
+        return _uncoded(mode), _uncoded(ds_id), sample_id if sample_id[:2] == "_h" else _uncoded(sample_id)
+    return None
+
+
+def _coded(text: str, plain: str) -> str:
+    return "".join(c if c in plain else "".join(f"_{b:02x}" for b in c.encode("utf-8", "surrogatepass")) for c in text)
+
+
+def _uncoded(text: str) -> str:
+    whole = re.sub("_([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text)
+    return whole.encode("latin-1").decode("utf-8", "surrogatepass")
 
 
 def dumped(value: Any) -> str:

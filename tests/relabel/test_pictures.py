@@ -1,0 +1,176 @@
+"""Kept pictures to labelling tools and back, where a tool keeps nothing but a picture's name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import xaicli
+from xaicli.relabel.tasks import picture_names, sample_of_picture
+
+NAMES = ["cat", "dog", "owl"]
+IDS = ["7", "a/b.png", "A/b.png", "x-y_z", "", "é 漢", "long " * 60, "_41"]
+PLACES = [("train", ""), ("eval", "night-1"), ("eval", "day")]
+
+
+@pytest.fixture(scope="module", params=["number", "text", "set"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> xaicli.RunReader:
+    """The same ids in three data sets, pictures of each, no fact that says where."""
+    path = tmp_path_factory.mktemp("pictures") / "run"
+    ids: list[Any] = list(range(8)) if request.param == "number" else IDS
+    how = {"task": "multilabel"} if request.param == "set" else {}
+    with xaicli.Run(path, label_names=NAMES, **how) as run:
+        for mode, ds_id in PLACES:
+            label: Any = [i % 3 for i in range(8)]
+            if request.param == "set":
+                label = [[i % 3] for i in range(8)]
+            run.log_samples(sample_id=ids, label=label, loss=np.arange(8.0), mode=mode, ds_id=ds_id, epoch=1, step=1)
+        run.log_images(ids, np.zeros((8, 4, 4, 3), np.uint8))
+    return xaicli.open_run(path)
+
+
+def cvat(folder: Path, wanted: dict[str, list[str]]) -> Path:
+    """As CVAT writes it where every tag was deleted and, but for those without a label, made anew."""
+    tree = ElementTree.parse(folder / "x.xml")
+    for image in tree.getroot().iter("image"):
+        for tag in list(image):
+            image.remove(tag)
+        for name in wanted[str(image.get("name"))]:
+            ElementTree.SubElement(image, "tag", label=name, source="manual")
+    tree.write(folder / "back.xml")
+    return folder / "back.xml"
+
+
+def coco(folder: Path, wanted: dict[str, list[str]]) -> Path:
+    found = json.loads((folder / "x.json").read_text())
+    number = {one["name"]: one["id"] for one in found["categories"]}
+    images = [{"id": one["id"], "file_name": one["file_name"].split("/")[-1]} for one in found["images"]]
+    annotations = [
+        {"id": 100 * one["id"] + n, "image_id": one["id"], "category_id": number[name], "bbox": [0, 0, 4, 4]}
+        for one in found["images"]
+        for n, name in enumerate(wanted[one["file_name"]])
+    ]
+    back = {"images": images, "annotations": annotations, "categories": found["categories"]}
+    (folder / "back.json").write_text(json.dumps(back))
+    return folder / "back.json"
+
+
+def fiftyone(folder: Path, wanted: dict[str, list[str]]) -> Path:
+    """As FiftyOne exports it: keyed by the stem of the picture's file."""
+    labels: dict[str, Any] = {}
+    for path, names in wanted.items():
+        labels[Path(path).stem] = [NAMES.index(name) for name in names]
+    if all(len(names) == 1 for names in wanted.values()):
+        labels = {key: value[0] for key, value in labels.items()}
+    (folder / "labels.json").write_text(json.dumps({"classes": NAMES, "labels": labels}))
+    return folder / "labels.json"
+
+
+def label_studio(folder: Path, wanted: dict[str, list[str]]) -> Path:
+    """Pictures that were uploaded, and whose tasks were made anew."""
+    tasks = []
+    for number, (path, names) in enumerate(wanted.items()):
+        value = {"from_name": "label", "to_name": "sample", "type": "choices", "value": {"choices": names}}
+        image = f"/data/upload/3/{number:08x}-{Path(path).name}"
+        tasks.append({"id": number, "data": {"image": image}, "annotations": [{"result": [value] if names else []}]})
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    return folder / "tasks.json"
+
+
+@pytest.mark.parametrize(
+    ("to", "suffix", "tool"),
+    [
+        ("cvat", ".xml", cvat),
+        ("coco", ".json", coco),
+        ("coco", ".json", fiftyone),
+        ("label-studio", ".json", label_studio),
+    ],
+)
+def test_every_sample_comes_back_by_the_name_of_its_picture(
+    run: xaicli.RunReader, tmp_path: Path, to: str, suffix: str, tool: Any
+) -> None:
+    made = run.relabel_export(tmp_path / f"x{suffix}", to=to, rule="loss >= 0", mode="all", pictures=True)
+    pictures = sorted((tmp_path / "x-pictures").iterdir())
+    assert len({picture.name.lower() for picture in pictures}) == len(pictures) == 24
+    text = (tmp_path / f"x{suffix}").read_text(encoding="utf-8")
+    assert all(f"x-pictures/{picture.name}" in text for picture in pictures)
+    are_sets = isinstance(made.data["label"].to_list()[0], list)
+    # Each sample of each data set gets another label than it had; of sets the first of each data set gets none.
+    ids = list(dict.fromkeys(made.data["sample_id"]))
+    expected, wanted = {}, {}
+    for number, row in enumerate(made.data.iter_rows(named=True)):
+        old = row["label"][0] if are_sets else row["label"]
+        names = [NAMES[(old + 1 + number % 2) % 3]]
+        if are_sets and row["sample_id"] == ids[0] and tool is cvat:
+            names = []
+        path = next(
+            f"x-pictures/{name}"
+            for name in picture_names([(row["mode"], row["ds_id"], one) for one in ids])
+            if sample_of_picture(name) == (row["mode"], row["ds_id"], str(row["sample_id"]))
+            or (len(str(row["sample_id"])) > 180 and "-_h" in name)
+        )
+        wanted[path] = names
+        label: Any = [NAMES.index(name) for name in names] if are_sets else NAMES.index(names[0])
+        if names:
+            expected[row["mode"], row["ds_id"], row["sample_id"]] = label
+    assert len(wanted) == 24
+    back = run.relabel_apply(tool(tmp_path, wanted))
+    found = {(row["mode"], row["ds_id"], row["sample_id"]): row["label"] for row in back.data.iter_rows(named=True)}
+    assert found == expected
+    # A picture without any tag is known again, and nobody is said to have named no sample of the run.
+    without = [row["reason"] for row in back.answer.extra["left_out"]]
+    assert without == (["handed in without a label"] if len(expected) < 24 else [])
+
+
+def test_names_of_pictures_are_safe_and_come_back() -> None:
+    ids = [*IDS, "..", "CON", "a\\b", "a:b?*", "\n", "İ", "ı", "%41", "a b", "A B", "\udc80"]
+    samples = [(mode, ds_id, one) for mode, ds_id in PLACES for one in ids]
+    names = picture_names(samples)
+    assert len({name.lower() for name in names}) == len(samples)
+    for name, (mode, ds_id, one) in zip(names, samples, strict=True):
+        assert len(name) < 240
+        assert set(name.removesuffix(".png")) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+        for back in (name, name.replace(".png", ".jpg"), name.removesuffix(".png"), f"0a1b2c3d-{name}"):
+            told = sample_of_picture(back)
+            assert told is not None
+            assert told[:2] == (mode, ds_id)
+            assert told[2] == one or (len(one) > 180 and told[2][:2] == "_h")
+    assert picture_names([("train", "", 42)]) == ["xai-train--42.png"]
+    for other in (
+        "000001.png",
+        "xai-train-42.png",
+        "my-xai-train--42.png",
+        "xai-train--4_zz.png",
+        "xai-train--_ff.png",
+    ):
+        assert sample_of_picture(other) is None
+
+
+def test_a_picture_and_an_id_of_different_samples_are_refused(run: xaicli.RunReader, tmp_path: Path) -> None:
+    ids = run.samples(mode="train", max=2, min=0).data["sample_id"].to_list()
+    (name,) = picture_names([("train", "", ids[0])])
+    rows = [{"sample_id": ids[1], "image": name, "label": "cat"}, {"sample_id": ids[0], "image": name, "label": "dog"}]
+    (tmp_path / "back.json").write_text(json.dumps(rows))
+    back = run.relabel_apply(tmp_path / "back.json")
+    assert [row["reason"] for row in back.answer.extra["left_out"]] == [
+        "its id and its picture are of different samples"
+    ]
+    assert back.data.select("mode", "sample_id").rows() == [("train", ids[0])]
+
+
+def test_samples_without_a_picture_come_back_by_what_they_are_called(tmp_path: Path) -> None:
+    """Where nothing says where pictures are, a file's name is the id: tools that keep it alone bring it back."""
+    with xaicli.Run(tmp_path / "run", label_names=NAMES) as run:
+        run.log_samples(sample_id=["a/1.png", " b", "c"], label=[0, 1, 2], loss=[3.0, 2.0, 1.0], mode="train", epoch=1)
+    reader = xaicli.open_run(tmp_path / "run")
+    names = ["a/1.png", '" b"', "c"]
+    reader.relabel_export(tmp_path / "x.json", to="coco", rule="loss > 0")
+    assert [one["file_name"] for one in json.loads((tmp_path / "x.json").read_text())["images"]] == names
+    reader.relabel_export(tmp_path / "x.xml", to="cvat", rule="loss > 0")
+    back = reader.relabel_apply(cvat(tmp_path, {name: ["owl"] for name in names}))
+    assert set(back.data.select("sample_id", "label").iter_rows()) == {("a/1.png", 2), (" b", 2), ("c", 2)}
