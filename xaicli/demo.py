@@ -164,6 +164,7 @@ def record(
         run.log_inputs(evaluation.sample_id, evaluation.images, label=evaluation.label)
         for epoch in run.epochs(epochs):
             model.train()
+            losses = []
             for ids, x, y in run.steps(_batches(train, seed + epoch), mode="train"):
                 logits = model(x)
                 loss = functional.cross_entropy(logits, y, reduction="none")
@@ -171,7 +172,8 @@ def record(
                 optimizer.zero_grad()
                 loss.mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-            run.log({"epoch": epoch, "train_loss": loss.detach().mean()})
+                losses.append(loss.detach())
+            run.log({"epoch": epoch, "train_loss": torch.cat(losses).mean()})
             model.eval()
             with torch.no_grad():
                 for ids, x, y in run.steps(_batches(evaluation), mode="eval"):

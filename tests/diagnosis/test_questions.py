@@ -317,12 +317,12 @@ def test_degenerate_places_are_named(tmp_path, capsys, label, taken, said):
 
 def test_every_cell_of_the_matrix_leads_to_its_samples(recorded):
     page = xaicli.open_run(recorded[0]).confusion().html()
-    targets = re.findall(r'<a href="#([\w-]+)">', page)
+    targets = re.findall(r'<a href="#([\w-]+)"', page)
     assert len(set(targets)) == 9
     for target in targets:
         assert page.count(f'id="{target}"') == 1
     cell = xaicli.open_run(recorded[0]).confusion().answer.extra["cells"].row(1, named=True)
-    assert '<a href="#cell-eval-label-0-prediction-1">' in page
+    assert '<a href="#cell-eval-label-0-prediction-1"' in page
     listed = page.split('id="cell-eval-label-0-prediction-1"')[1].split("</tr>")[0]
     assert all(f"#{sample}" in listed for sample in cell["sample_ids"])
 

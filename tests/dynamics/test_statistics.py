@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.dynamics import dynamics_oracle as oracle
 from tests.written_run import WrittenRun
+from xaicli import Run, open_run
 from xaicli.dynamics import computed
 from xaicli.dynamics.computed import compute
 from xaicli.dynamics.statistics import dynamics
@@ -206,3 +207,15 @@ def test_only_rows_that_meet_the_condition(tmp_path: Path) -> None:
     answer = dynamics(reader, resolve(reader))
     assert answer.data["sample_id"].to_list() == [1, 3, 5]
     assert answer.counts.rows == 6
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_numbers_are_neither_right_nor_wrong(tmp_path: Path, engine: str) -> None:
+    with Run(tmp_path / "run", task="regression") as run:
+        for epoch in (1, 2):
+            run.log_samples(sample_id=[1, 2], label=[0.5, 2.0], prediction=[0.5, 1.0 + epoch], mode="eval", epoch=epoch)
+    result = open_run(tmp_path / "run").dynamics(engine=engine)
+    assert not {"correctness", "forgetting", "never_learned", "first_learned"} & set(result.data.columns)
+    assert result.data["loss_last"].to_list() == [0.0, 1.0]
+    assert result.report.sentence == "eval: 2 samples."
+    assert "labels that are numbers have no probability" in " ".join(str(result).split())

@@ -102,7 +102,7 @@ def test_the_live_page_is_sandboxed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython", notebook)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     labels_result(labels=1, epochs=1).show()
-    assert shown[0].startswith('<iframe srcdoc="&lt;!doctype html&gt;')
+    assert shown[0].startswith('<div><iframe srcdoc="&lt;!doctype html&gt;')
     assert 'sandbox="allow-scripts"' in shown[0]
     assert "allow-same-origin" not in shown[0]
 

@@ -173,8 +173,8 @@ def test_columns_that_do_not_fit_are_counted_not_squeezed() -> None:
     text = as_text(report_of(Table("wide", "", columns, (("7", *[0.123456] * 12),))), width=80)
     # 6 + 8 * (6 + 3) = 78 columns; a ninth number would pass 80
     assert "n7" in text
-    assert "n8" not in text
-    assert "and 4 more columns: --format csv or --json has all" in text
+    assert "n8" not in text[: text.index("and 4 more")]
+    assert "and 4 more columns (n8, n9, n10 and n11)" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -304,10 +304,29 @@ def test_long_ids_are_cut_once_and_leave_room_for_verdicts() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(("width", "shown"), [(40, 4), (50, 5), (60, 6), (20, 2)])
+def test_a_narrow_terminal_drops_the_score_last_and_names_what_it_drops(width: int, shown: int) -> None:
+    columns = (
+        *map(Column, ("group", "sample", "label", "prediction")),
+        Column("score", Cell.NUMBER, kept=True),
+        Column("history", Cell.SPARKLINE),
+    )
+    rows = tuple((f"max {i}", f"{1160 + i}", "one", "three", 9.09 + i, tuple(range(12))) for i in (1, 2))
+    text = as_text(report_of(Table("t", "T", columns, rows)), width)
+    (head,) = (line.split() for line in text.splitlines() if line.startswith("group"))
+    assert "score" in head
+    assert len(head) == shown
+    hidden = [column.title for column in columns if column.title not in head]
+    said = re.search(r"more columns? \(([^)]+)\): a wider terminal", " ".join(text.split()))
+    assert (said[1] if said else "") == " and ".join(", ".join(hidden).rsplit(", ", 1))
+    assert max(map(len, text.splitlines())) <= width
+
+
 def test_one_column_or_row_more_is_one() -> None:
     columns = tuple(Column(f"columns{i:03}", Cell.NUMBER) for i in range(7))
     text = as_text(report_of(Table("t", "T", columns, ((0.123456,) * 7,) * 2, terminal_rows=1)), 80)
-    assert "and 1 more row and 1 more column: --format csv or --json has all" in text
+    assert "and 1 more row and 1 more column (columns006)" in text
+    assert "a wider terminal, --format csv or --json has all" in " ".join(text.split())
 
 
 def test_text_is_text_in_a_notebook_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ from xaicli.report.charts import LineChart, Multiples, Series
 from xaicli.report.info import info_report, runs_report
 from xaicli.report.labels import labels_report
 from xaicli.report.model import Card, Cell, Column, Gallery, Link, Report, Section, Table
-from xaicli.report.numbers import column, cut_apart, exact, short, shorts
+from xaicli.report.numbers import brief, column, cut_apart, exact, short, shorts
 from xaicli.report.page import Page
 from xaicli.report.samples import blocks, sentence, subjects
 
@@ -333,7 +333,7 @@ def test_facts_and_titles_on_cards_are_told_apart() -> None:
     report = Report("r", "r", "", "", (Section("s", "s", (Gallery("g", cards),)),), ())
     shown = html.unescape(page(report, labels_of(("a",), (1.0,)), Pictures()))
     articles = re.findall(r"<article.*?</article>", shown, re.DOTALL)
-    for pattern in (r"<h4[^>]*>([^<]+)", r"<dd><span[^>]*>([^<]+)", r'class="verdict">([^<]+)'):
+    for pattern in (r"<h4[^>]*>([^<]+)", r"<dd><span[^>]*>([^<]+)", r'class="verdict"[^>]*>([^<]+)'):
         said = [re.findall(pattern, article)[0] for article in articles]
         assert ["0007" in said[0], "0008" in said[1]] == [True, True]
 
@@ -479,6 +479,36 @@ def test_a_page_of_verdicts_has_no_empty_column(tmp_path: Path) -> None:
 )
 def test_a_fact_that_is_a_number_has_all_its_digits(value: float, said: str) -> None:
     assert exact(value) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.5437261904761905, "0.54372619"),
+        (-122.4194155, "-122.4194155"),
+        (-122.419415512345, "-122.419416"),
+        (52.520001, "52.520001"),
+        (1700000000.25, "1700000000.25"),
+        (1700000000.123456, "1700000000.12"),
+        (123456789012345.0, "123456789012345"),
+        (1.0 / 3e7, "3.33333333e-08"),
+        (math.inf, "inf"),
+    ],
+)
+def test_of_a_fact_with_seventeen_digits_those_are_shown_that_say_anything(value: float, said: str) -> None:
+    assert brief(value) == said
+
+
+def test_all_of_what_is_cut_or_rounded_is_told_where_a_pointer_rests(tmp_path: Path) -> None:
+    brightness, long = 0.5437261904761905, "start " + "and so on " * 40 + "end"
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[3], mode="eval", epoch=0, loss=[1.0])
+        run.log_facts([3], brightness=[brightness], words=[long])
+    shown = open_run(tmp_path / "run").samples(max=1, min=0).html()
+    assert f'<dd><span title="{brightness}">0.54372619</span>' in shown
+    assert re.search(rf'<td class="[^"]*" title="{long}">start and so on', shown) is not None
+    probs = open_run(tmp_path / "run").query("SELECT [0.12345678, 0.5] AS probs, [1, 2] AS classes").html()
+    assert '<td class="short" title="0.12345678, 0.5">0.1235, 0.5</td><td class="short">1, 2</td>' in probs
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -11,7 +11,7 @@ import polars as pl
 
 from xaicli.answer import Counts
 from xaicli.dynamics.arrays import MANY
-from xaicli.dynamics.metrics import GROWING, Plan
+from xaicli.dynamics.metrics import FIRST, GROWING, Plan
 from xaicli.dynamics.regions import on_map
 from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import DamagedFileError, whole_number
@@ -265,9 +265,11 @@ def compute(
     """
     early_epochs = whole_number("--early-epochs", early_epochs, least=1, hint="el2n is their mean; 10 is usual")
     burn_in = whole_number("--burn-in", burn_in, least=0, hint="--burn-in 0 takes every change")
+    # A number that was predicted is near its label or far from it, and hardly ever equal to it.
+    are_numbers = reader.dtypes.get(PREDICTION, pl.Null()).is_float()
     plan = Plan(
         selection.metrics,
-        frozenset(reader.stored),
+        frozenset(reader.stored) - ({PREDICTION} if are_numbers else set()),
         selection.label_key,
         early_epochs,
         burn_in,
@@ -308,7 +310,7 @@ def _track(
         return found.with_columns(**on_map(found.to_dict())), told
     facts = {
         **asdict(plan),
-        "growing": GROWING,
+        "growing": [FIRST, GROWING],
         "available": sorted(plan.available),
         "id_type": str(plan.id_type),
         "told": "judged",

@@ -65,6 +65,8 @@ _ON_CARD = 80
 """The longest fact on a card; a hover says more."""
 _SHOWN = 300
 """The longest text of a cell or card: a label may be kilobytes long."""
+_HOVER = 1000
+"""The longest text that a hover says, and that is copied from a cell."""
 
 
 class Blocks:
@@ -166,7 +168,8 @@ class Blocks:
         titled: bool = True,
     ) -> Markup:
         titled = titled and chart.title not in ("", self._heading)
-        title = element("p", printable(chart.title, limit=_SHOWN), class_="title") if titled else ""
+        shown = printable(chart.title, limit=_SHOWN)
+        title = element("p", shown, class_="title", title=all_of(chart.title, shown)) if titled else ""
         legend = getattr(chart, "legend", "")
         caption = element("figcaption", legend) if legend else ""
         either = " either" if buttons is not None else ""
@@ -195,14 +198,15 @@ class Blocks:
         cards = [self._card(card, short_titles[card.title], lines | facts, pictured=pictured) for card in block.cards]
         title = element("h3", block.title) if block.title else ""
         note = element("p", block.note, class_="note") if block.note else ""
-        wordy = any(len(line) > _LONG for card in block.cards for line in (card.title, *card.lines))
+        said = (text for c in block.cards for text in (c.title, *c.lines, *(fact.text for _, fact in c.facts)))
+        wordy = any(len(text) > _LONG for text in said)
         kinds = "cards" + (" wordy" if wordy else "") + ("" if pictured else " plain")
         return joined((title, element("div", *cards, class_=kinds), note))
 
     def _card(self, card: Card, title: str, texts: Mapping[str, str], *, pictured: bool) -> Markup:
         words: list[object] = [element("h4", title, title=card.title if title != card.title else "")]
-        words += [element("span", texts[card.verdict], class_="verdict")] if card.verdict else []
-        words += [element("span", texts[line]) for line in card.lines]
+        words += [_line(card.verdict, texts[card.verdict], "verdict")] if card.verdict else []
+        words += [_line(line, texts[line]) for line in card.lines]
         facts = _facts(card.facts, texts) if card.facts else ""
         inside = element("div", *words, _links(card.links), class_="words"), facts, spark(card.sparkline, fill=True)
         picture: object = element("span", "no picture", class_="picture tile") if pictured else ""
@@ -261,10 +265,7 @@ class Blocks:
     ) -> Markup:
         texts, classes = short
         words: list[object] = [element("h3", title, title=row.title if title != row.title else "")]
-        words += [
-            element("span", printable(line, limit=_SHOWN), class_="flat" if line == row.wrong else "")
-            for line in row.lines
-        ]
+        words += [_line(line, printable(line, limit=_SHOWN), "flat" if line == row.wrong else "") for line in row.lines]
         bars = [
             part for name, value, tone in row.probabilities for part in _probability(name, classes[name], value, tone)
         ]
@@ -345,6 +346,11 @@ def _words(words: Sequence[tuple[str, float]], special: Collection[int] | None =
     return joined((head, more))
 
 
+def _line(text: str, shown: str, kind: str = "") -> Markup:
+    """A line of a card; of one that is cut a hover says all."""
+    return element("span", shown, class_=kind, title=all_of(text, shown))
+
+
 def _key_figure(item: Figure) -> Markup:
     tone = "ink" if item.tone is Tone.PLAIN else item.tone.value
     return element("div", element("b", item.value, class_=f"c-{tone}"), element("span", item.caption))
@@ -367,11 +373,17 @@ def _facts(facts: Sequence[tuple[str, Link]], texts: Mapping[str, str]) -> Marku
 
 
 def _linked(value: Link, shown: str) -> Markup:
-    """A text from elsewhere as it is shown, leading where it may."""
-    more = printable(value.text, limit=_SHOWN)
+    """A text from elsewhere as it is shown, leading where it may; all of it where a pointer rests."""
+    title = all_of(value.whole or value.text, shown)
     if not value.address:
-        return element("span", shown, title=more if more != shown else "")
-    return element("a", shown, href=value.address, rel="noreferrer noopener")
+        return element("span", shown, title=title)
+    return element("a", shown, href=value.address, rel="noreferrer noopener", title=title)
+
+
+def all_of(whole: str, shown: str) -> str:
+    """What a hover says of a text that may be cut: all of it; "" where that is what is shown."""
+    said = printable(whole, limit=_HOVER)
+    return said if said != shown else ""
 
 
 def _stored(row: MapRow, name: str) -> Markup:
@@ -396,9 +408,7 @@ def _probability(name: str, shown: str, value: float, tone: Tone) -> tuple[Marku
         f'<svg class="c-{tone}" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="{width}" height="8" rx="1"/></svg>'
     )
-    whole = printable(name, limit=_SHOWN)
-    said = fraction(value, further=0)
-    return element("span", shown, title=whole if whole != shown else ""), bar, element("span", said)
+    return element("span", shown, title=all_of(name, shown)), bar, element("span", fraction(value, further=0))
 
 
 def _tenths(strength: float) -> int:
@@ -516,8 +526,11 @@ def _key(value: Any, shown: str = "") -> str:
 
 
 def _text(value: Any, shown: str) -> Markup:
-    if isinstance(value, Link) and value.address:
-        return element("td", _linked(value, shown), class_=_room_of(value.text))
+    if isinstance(value, Link):
+        inside = _linked(value, shown) if value.address else shown
+        return element("td", inside, class_=_room_of(value.text), title=all_of(value.whole or value.text, shown))
+    if isinstance(value, str):
+        return element("td", shown, class_=_room_of(shown), title=all_of(value, shown))
     return element("td", shown, class_=_room_of(shown), data_v=_key(value, shown))
 
 

@@ -296,8 +296,11 @@ def matrix_figure(chart: MatrixChart) -> Drawn:
         if k <= _NUMBERS:
             _say(axes, row, column, f"{chart.counts[row][column]:,}", key)
         if chart.links and chart.links[row][column]:
-            links[key] = chart.links[row][column]
-    frame = Frame((0.0, size.header, size.width, size.height), chart.alt, links=links)
+            said = f"{names[row]}, {chart.x_label} {names[column]}: {chart.counts[row][column]:,}"
+            links[key] = (chart.links[row][column], said)
+    # What is one picture to a screen reader hides the links in it.
+    role = {"role": "group"} if links else {}
+    frame = Frame((0.0, size.header, size.width, size.height), chart.alt, attributes=role, links=links)
     return Drawn(figure, (frame,))
 
 

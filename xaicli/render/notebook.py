@@ -112,4 +112,4 @@ def live(page: str) -> Any:
     from IPython.display import HTML  # type: ignore[import-not-found]
 
     frame = f'<iframe srcdoc="{html.escape(page)}" sandbox="allow-scripts" width="100%" height="{_HEIGHT}"></iframe>'
-    return HTML(frame)
+    return HTML(f"<div>{frame}</div>")  # of a bare frame IPython warns

@@ -178,7 +178,8 @@
   follow();
 
   // Tables: sort, filter, copy.
-  const value = (cell) => cell.dataset.v ?? cell.textContent;
+  // Of a text that is cut the title has all.
+  const value = (cell) => cell.dataset.v ?? (cell.title || cell.textContent);
   const whole = /^-?\d[\d,]*$/;
   const compare = (a, b) => {
     // Beyond 2^53 neighbours are one and the same as floating-point numbers.
@@ -228,7 +229,7 @@
     const filter = make("input", "", { type: "search", placeholder: "filter rows", "aria-label": "filter rows" });
     filter.addEventListener("input", () => {
       const wanted = filter.value.toLowerCase();
-      for (const row of table.tBodies[0].rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      for (const row of table.tBodies[0].rows) row.hidden = ![row.textContent, ...[...row.cells].map((cell) => cell.title)].some((text) => text.toLowerCase().includes(wanted));
     });
     const copy = make("button", "copy as CSV", { type: "button" });
     if (table.querySelector("th.drawn")) copy.title = "without the histories that are drawn; the files have their values";

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from xaicli import __version__
 from xaicli.answer import Answer
-from xaicli.render.blocks import Blocks
+from xaicli.render.blocks import Blocks, all_of
 from xaicli.render.canvas import DARK, LIGHT
 from xaicli.render.html import element
 from xaicli.render.machine import to_json
@@ -29,6 +29,9 @@ _MOST_JSON = 1 << 17
 
 _FEW_SECTIONS = 2
 """More than these get links at the top."""
+
+_HEADING = 120
+"""The longest heading."""
 
 _HIDDEN = (*range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
 _ESCAPES = {code: f"\\u{code:04x}" for code in (*map(ord, "<>&"), *_HIDDEN)}
@@ -49,7 +52,7 @@ def page(report: Report, answer: Answer, pictures: Pictures, *, no_images: bool 
         element(
             "section",
             "\n",
-            element("h2", printable(section.title, limit=120)),
+            *((_named("h2", section.title),) if section.title != report.title else ()),
             *(part for shown in blocks.under(section.title, section.blocks) for part in ("\n", shown)),
             "\n",
             id=section.anchor,
@@ -93,9 +96,15 @@ def _header(report: Report) -> Markup:
     if report.warnings:
         parts.append(element("ul", *(element("li", warning) for warning in report.warnings), class_="warnings"))
     if len(report.sections) > _FEW_SECTIONS:
-        links = [element("a", printable(s.title, limit=120), href=f"#{s.anchor}") for s in report.sections]
+        links = [_named("a", s.title, href=f"#{s.anchor}") for s in report.sections]
         parts.append(element("nav", *links, element("a", "How this was made", href="#made"), aria_label="parts"))
     return element("header", *_on_lines(*parts))
+
+
+def _named(tag: str, title: str, **attributes: object) -> Markup:
+    """A heading or a link to it; of one that is cut a hover says all."""
+    shown = printable(title, limit=_HEADING)
+    return element(tag, shown, title=all_of(title, shown), **attributes)
 
 
 def _made(report: Report) -> Markup:

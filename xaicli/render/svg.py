@@ -5,7 +5,7 @@ Classes and keys, which the page's sheet colours and the script knows, and prese
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SPAN = 1000.0
 """The width of a chart that fills the page, in units of its lines; its texts stand at percentages."""
 
-_NAME_NARROW, _WIDEST_NARROW = 12, 7.4
+_NAME_NARROW, _WIDEST_NARROW = 17, 9.0
 """A name at the end of a line on a phone, in characters and in font sizes."""
 X_AXIS = "x"
 """The colour that marks the numbers and the label of the x axis, which another axis replaces."""
@@ -79,7 +79,7 @@ class Frame:
             such axis.
         own_ticks: What that axis has in place of the shared one's lines and texts.
         other_axis: The ticks and label of another x axis.
-        links: {key of marks: id of what they lead to on the page}.
+        links: {key of marks: (id of what they lead to on the page, what that is)}.
     """
 
     box: tuple[float, float, float, float]
@@ -89,7 +89,7 @@ class Frame:
     own: tuple[float, float] | None = None
     own_ticks: tuple[Mark, ...] = ()
     other_axis: tuple[Mark, ...] = ()
-    links: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def scaled(marks: Iterable[Mark], frame: Frame) -> str:
@@ -98,7 +98,8 @@ def scaled(marks: Iterable[Mark], frame: Frame) -> str:
     head = {"viewBox": f"{_tenth(left)} {_tenth(top)} {_tenth(width)} {_tenth(height)}"}
     inside = [mark for mark in marks if mark.cell == frame.cell]
     if frame.own is None:
-        return _svg(head, frame, "".join(_linked(mark, frame.links) for mark in inside))
+        told = {mark.key for mark in inside if mark.text}
+        return _svg(head, frame, "".join(_linked(mark, frame.links, told) for mark in inside))
     data = [mark for mark in inside if mark.kind in _DATA]
     ticks = [mark for mark in inside if mark.colour == _SHARED]
     rest = [mark for mark in inside if mark.kind not in _DATA and mark.colour != _SHARED]
@@ -207,11 +208,14 @@ def _all(marks: Iterable[Mark]) -> str:
     return "".join(_plain(mark) for mark in marks)
 
 
-def _linked(mark: Mark, links: Mapping[str, str]) -> str:
-    """A mark, leading somewhere where it has a link."""
-    if (place := links.get(mark.key)) is None:
+def _linked(mark: Mark, links: Mapping[str, tuple[str, str]], told: Collection[str]) -> str:
+    """A mark, leading somewhere where it has a link; keys stop once at each, at its text where it has one."""
+    if mark.key not in links:
         return _plain(mark)
-    return f'<a href="#{escape(place)}">{_plain(mark)}</a>'
+    place, name = links[mark.key]
+    is_beside = mark.key in told and not mark.text
+    looks = {"tabindex": "-1", "aria-hidden": "true"} if is_beside else {"aria-label": printable(name)}
+    return f"<a {_written({'href': f'#{place}', **looks})}>{_plain(mark)}</a>"
 
 
 def _plain(mark: Mark) -> str:

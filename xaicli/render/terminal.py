@@ -237,11 +237,12 @@ def _table(table: Table, out: Console, of: str) -> None:
     headings, cells = _of(kept, headings, cells)
     widths = _widths(headings, cells, out.width, gap)
     _plain_table(headings, cells, out, widths, gap, beneath)
-    n_columns = len(kept) + bool(beneath)
-    left_out = ((len(table.rows) - len(shown), "row"), (len(table.columns) - n_columns, "column"))
-    more = [count(n, f"more {noun}") for n, noun in left_out if n]
+    hidden = [c.title for i, c in enumerate(table.columns) if i not in kept and not (beneath and i == last)]
+    more = [count(n, "more row") for n in (len(table.rows) - len(shown),) if n]
+    more += [f"{count(len(hidden), 'more column')} ({listed(hidden)})"] if hidden else []
     if more:
-        out.print(_text(f"and {' and '.join(more)}: --format csv or --json has all", "dim"))
+        where = "a wider terminal, --format csv or --json" if hidden else "--format csv or --json"
+        out.print(_text(f"and {' and '.join(more)}: {where} has all", "dim"))
     if table.note:
         out.print(_text(table.note, "dim"))
 
@@ -284,7 +285,9 @@ def _layout(
         ]
         on_one = [] if has_sentence else [found for found in fit if _one_line_width(kept, *found) <= width]
         cells, gap = next(iter((*on_one, *fit)), (cells, gap))
-    return kept[: _n_columns_that_fit(*_of(kept, headings, cells), width, gap)], cells, gap
+    while len(kept) > 1 and _n_columns_that_fit(*_of(kept, headings, cells), width, gap) < len(kept):
+        kept.remove(next((index for index in reversed(kept[1:]) if not table.columns[index].kept), kept[-1]))
+    return kept, cells, gap
 
 
 def _one_line_width(kept: Sequence[int], rows: Sequence[Sequence[str]], gap: int) -> int:

@@ -492,7 +492,7 @@ def _over_time(
     )
     overall = _of(answer.extra["overall"], place)
     x = tuple(times.x(row) for row in overall)
-    lines = [("accuracy", "accuracy"), ("macro F1", "macro_f1"), ("calibration error", "ece")]
+    lines = [("accuracy", "accuracy"), ("macro F1", "macro_f1"), ("calibration", "ece")]
     yield LineChart(
         name=page.names("overall", words),
         title=f"Accuracy, F1 and calibration error, {words}",

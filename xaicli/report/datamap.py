@@ -87,7 +87,10 @@ def map_sentence(words: str, frame: pl.DataFrame) -> str:
 def map_blocks(words: str, frame: pl.DataFrame, page: Page) -> Iterator[Block]:
     """The data map, and how many samples each region holds; a sentence where the run allows no map."""
     if not {"confidence", "variability"} <= set(frame.columns):
-        yield Text("No data map: it needs label_prob, which log_samples derives from logits or probs.", Tone.FAINT)
+        needs = "it needs label_prob, which log_samples derives from logits or probs"
+        if "label" in frame.columns and frame["label"].dtype.is_float():
+            needs = "it shows how sure a model is of a label, and labels that are numbers have no probability"
+        yield Text(f"No data map: {needs}.", Tone.FAINT)
         return
     drawn = frame.filter(pl.col("confidence").is_finite() & pl.col("variability").is_finite())
     if drawn.is_empty():

@@ -230,7 +230,7 @@ class _Errors:
                 Figure(_short(last["bias"]), "mean residual: label minus prediction"),
             )
         )
-        yield from self._course("Error over time", "error", {"mae": "mean absolute", "rmse": "root mean squared"})
+        yield from self._course("Error over time", "error", {"mae": "mean absolute", "rmse": "root mean square"})
         yield from self._residuals_over_time()
         yield from self._plane()
         number = Cell.NUMBER

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from xaicli.report.model import Column, Link
-from xaicli.report.numbers import count, cut, exact, in_words
+from xaicli.report.numbers import brief, count, cut, exact, in_words
 
 FACTS = "facts"
 """The column of an answer that holds what its samples are: {fact: value}."""
@@ -76,13 +76,15 @@ def known_facts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def linked(value: Any, run: str) -> Link:
-    """A fact as it is shown."""
-    return Link(_in_full(value), address_of(value, run))
+    """A fact as it is shown, and all of it."""
+    whole = exact(value) if isinstance(value, float) else in_words(value, whole=True)
+    text = fact_in_words(value)
+    return Link(text, address_of(value, run), whole if whole != text else "")
 
 
-def _in_full(value: Any) -> str:
-    """A fact in words: a number may be a time or a place, so that it has all its digits."""
-    return exact(value) if isinstance(value, float) else str(in_words(value))
+def fact_in_words(value: Any) -> str:
+    """A fact in words: a number may be a time or a place, so that it has more digits than a metric."""
+    return brief(value) if isinstance(value, float) else in_words(value)
 
 
 def on_card(row: Mapping[str, Any], run: str) -> tuple[tuple[str, Link], ...]:
@@ -93,7 +95,7 @@ def on_card(row: Mapping[str, Any], run: str) -> tuple[tuple[str, Link], ...]:
 def in_hover(row: Mapping[str, Any]) -> str:
     """The facts of a sample in a few words."""
     known = list(known_facts(row).items())[:_IN_TABLE]
-    return " · ".join(f"{name} {cut(_in_full(value), _IN_HOVER)}" for name, value in known)
+    return " · ".join(f"{name} {cut(fact_in_words(value), _IN_HOVER)}" for name, value in known)
 
 
 class FactColumns:

@@ -101,6 +101,8 @@ class Column:
     cell: Cell = Cell.TEXT
     aside: bool = False
     """Whether a terminal too narrow for all columns leaves it out first."""
+    kept: bool = False
+    """Whether a terminal too narrow for all columns leaves out others before it."""
     apart: float = math.inf
     """How far a number lies from those of other columns that are compared with it; infinite where none is."""
 
@@ -126,10 +128,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Link:
-    """A text that may lead somewhere."""
+    """A text that may lead somewhere, or stand for more.
+
+    Attributes:
+        text: What is shown.
+        address: Where it leads; "" for nowhere.
+        whole: What is copied and what a hover says, where the text is a part or a rounding of it; "" where it is not.
+    """
 
     text: str
     address: str = ""
+    whole: str = ""
 
     def __str__(self) -> str:
         return self.text

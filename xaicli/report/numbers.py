@@ -15,6 +15,8 @@ _NOISE = 1e-9
 """What part of two numbers lies between them where nothing does but rounding."""
 _LONGEST = 1e15
 """Up to here a number is exact to its last digit before the point."""
+_BRIEF, _BRIEF_DIGITS = 12, 9
+"""So many characters of a number are not long; of a longer one so many digits are told."""
 _SHOWN_ITEMS = 6
 _FURTHER = 4
 """By so many characters a name that is cut grows until it is no other's."""
@@ -95,6 +97,15 @@ def exact(value: float) -> str:
         narrow = (text for digits in range(1, 10) if _as_float32(text := f"{value:.{digits}g}") == value)
         text = next(narrow, text if abs(float(text) - value) <= 2 * math.ulp(value) else repr(value))
     return f"{Decimal(text):f}" if value == 0 or 1e-6 <= abs(value) < 10 * _LONGEST else text
+
+
+def brief(value: float) -> str:
+    """A number as `exact` writes it, or rounded where that is long: a mean to nine digits, a time to hundredths."""
+    text = exact(value)
+    if len(text) <= _BRIEF or not math.isfinite(value):
+        return text
+    before_the_point = len(f"{abs(value):.0f}") if 1 <= abs(value) < _LONGEST else 0
+    return exact(float(f"{value:.{max(_BRIEF_DIGITS, before_the_point + 2)}g}"))
 
 
 def _as_float32(text: str) -> float:
@@ -317,18 +328,25 @@ def left(whole: list[str], missing: list[str]) -> str:
     )
 
 
-def in_words(value: Any) -> str:
-    """A value of any type in a table cell."""
+def in_words(value: Any, *, whole: bool = False) -> str:
+    """A value of any type in a table cell.
+
+    Args:
+        value: The value.
+        whole: Whether all of a list is told, and all digits of the numbers in it.
+    """
     match value:
         case None:
             return ""
         case bool():
             return "true" if value else "false"
+        case list() | tuple() if whole:
+            return ", ".join(in_words(item, whole=True) for item in value)
         case list() | tuple():
-            shown = ", ".join(in_words(item) for item in value[:_SHOWN_ITEMS])
+            shown = ", ".join(short(i) if isinstance(i, float) else in_words(i) for i in value[:_SHOWN_ITEMS])
             return shown + (f" … {len(value):,} in all" if len(value) > _SHOWN_ITEMS else "")
         case dict():
-            return "; ".join(f"{key} {in_words(item)}" for key, item in value.items())
+            return "; ".join(f"{key} {in_words(item, whole=whole)}" for key, item in value.items())
         case bytes():
             return f"{len(value):,} bytes"
         case _:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
-from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
+from xaicli.report.model import Block, Cell, Column, Link, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, short
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, Duplicates
 from xaicli.words import names_apart
@@ -450,9 +450,14 @@ def frame_table(answer: Answer, title: str, *, terminal_rows: int = 20) -> Table
         title=title,
         columns=tuple(Column(name, kind) for name, kind in zip(frame.columns, kinds, strict=True)),
         rows=tuple(
-            tuple(value if number else in_words(value) for value, number in zip(row, numeric, strict=True))
+            tuple(value if number else _cell(value) for value, number in zip(row, numeric, strict=True))
             for row in frame.iter_rows()
         ),
         note=f"and {left_out:,} more rows in the CSV and JSON" if left_out else "",
         terminal_rows=terminal_rows,
     )
+
+
+def _cell(value: Any) -> str | Link:
+    text, whole = in_words(value), in_words(value, whole=True)
+    return text if text == whole else Link(text, whole=whole)

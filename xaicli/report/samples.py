@@ -337,11 +337,11 @@ def _table(subject: Subject, page: Page) -> Table:
     columns += [Column("label")] if labelled else []
     columns += [Column("prediction")] if predicted else []
     known = FactColumns(subject.rows, page.facts.path)
-    score = Column("score", Cell.NUMBER, apart=spread(subject.numbers) or math.inf)
+    score = Column("score", Cell.NUMBER, kept=True, apart=spread(subject.numbers) or math.inf)
     times = subject.times
     columns += [*known.columns, score]
     columns += [] if times.are_one else [Column("history", Cell.SPARKLINE)]
-    columns += [Column("state")] if stale else []
+    columns += [Column("state", kept=True)] if stale else []
     rows = []
     for row, prediction in zip(subject.rows, predictions, strict=True):
         shown: list[Any] = [f"{row['group']} {row['rank']}", str(row["sample_id"])]

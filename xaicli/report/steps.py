@@ -13,6 +13,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
 from xaicli.queries.recorded import counted_on, going_on, start_again
 from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
+from xaicli.report.facts import fact_in_words
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, sample_name, shorts
 from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
@@ -405,7 +406,7 @@ def _gallery(batch: Mapping[str, Any], metric: str, words: str, page: Page) -> l
 
 
 def _fact_words(row: Mapping[str, Any]) -> list[str]:
-    return [f"{name} {cut(str(value))}" for name, value in list((row.get("facts") or {}).items())[:_FACTS]]
+    return [f"{name} {cut(fact_in_words(value))}" for name, value in list((row.get("facts") or {}).items())[:_FACTS]]
 
 
 def _scalar_charts(
