@@ -155,8 +155,8 @@ def test_a_logarithmic_axis_has_no_zero(low: float, high: float) -> None:
 def test_a_name_at_the_end_of_a_line_keeps_within_the_room_that_the_page_leaves(stem: str) -> None:
     names = [stem.format(n) for n in range(4)]
     chart = line_chart(*(Series(name, (1, 2), (1.0, 2.0), Tone.MAX, key=f"k{n}") for n, name in enumerate(names)))
-    (short,) = ([*told.values()] for told in (told_within(names, 17, 9.0),))
     page = end_names(chart)
+    short = [*told_within([*page.values()], 17, 9.0).values()]
     assert len(set(short)) == len(set(page.values())) == 4
     # On a phone 114 pixels for letters of 11 and 14 before them, else at most 196 for letters of 12.
     assert 14 + 11 * ems(short) <= 114
