@@ -442,6 +442,36 @@ def test_no_look_up_is_left_out_beside_one_that_is_explained(name: str, shared: 
     assert "forward(ids, computed)" in said.value.hint
 
 
+class Quantised(nn.Module):
+    """Tokens whose embeddings are replaced by the nearest of some codes, as models of discrete units do."""
+
+    def __init__(self, *, straight: bool) -> None:
+        super().__init__()
+        torch.manual_seed(11)
+        self.words, self.codes, self.head = nn.Embedding(12, 5), nn.Embedding(4, 5), nn.Linear(5, 3)
+        self.straight = straight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.of_rows(self.words(ids))
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        codes: Tensor = self.codes(torch.cdist(rows, self.codes.weight[None]).argmin(-1))
+        return self.head(torch.tanh(rows + (codes - rows).detach() if self.straight else codes).mean(1))
+
+
+def test_codes_that_are_chosen_by_what_tokens_mean_are_no_second_look_up_of_the_tokens() -> None:
+    model = Quantised(straight=True).eval()
+    rows = model.words(IDS).detach().requires_grad_()
+    scores = model.of_rows(rows)
+    gradient = torch.autograd.grad(scores.amax(1).sum(), rows)[0]
+    found = xaicli.saliency(model, IDS, methods="gradient", device="cpu")
+    assert found.predictions.tolist() == scores.argmax(1).tolist()
+    np.testing.assert_allclose(found.attributions["gradient"], gradient, atol=1e-6)
+    with pytest.raises(xaicli.XaiError, match="does not depend on its inputs through autograd") as said:
+        xaicli.saliency(Quantised(straight=False), IDS, methods="gradient", device="cpu")
+    assert "argmax" in said.value.hint
+
+
 def test_a_bag_of_computed_ids_beside_an_embedding_is_not_left_out_either() -> None:
     class Bags(nn.Module):
         def __init__(self, lost: Callable[[Tensor], Tensor]) -> None:

@@ -53,6 +53,39 @@ def same(path: Path, arch: Callable[[], nn.Module], model: nn.Module, x: torch.T
         torch.testing.assert_close(load_checkpoint(path, arch=arch, **options).model(x), model.eval()(x))
 
 
+class Own(nn.Sequential):
+    """Has an `eval()` and a `train()` that are no switches, or that fail."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__(nn.Linear(4, 8), nn.Dropout(0.9), nn.Linear(8, 2))
+        self.fails = fails
+
+    def train(self, *loader: Any, epochs: int = 3) -> Own:
+        if self.fails:
+            raise ValueError("no adapter to merge")
+        raise AssertionError((loader, epochs))
+
+    def eval(self, *loader: Any) -> Own:
+        return self.train(*loader)
+
+
+class Trained(Own):
+    """Its `train(loader)` trains."""
+
+    def train(self, loader: Any, epochs: int = 3) -> Own:  # type: ignore[override]
+        return super().train(loader, epochs=epochs)
+
+
+def test_an_eval_of_its_own_that_is_no_switch_is_not_called_and_one_that_fails_is_named(tmp_path: Path) -> None:
+    model = Trained()
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    with torch.no_grad():
+        expected = model[2](model[0](X))
+        torch.testing.assert_close(load_checkpoint(tmp_path / "a.pt", arch=Trained).model(X), expected)
+    with pytest.raises(XaiError, match=r"eval\(\) of the model's Own fails: ValueError: no adapter to merge"):
+        load_checkpoint(tmp_path / "a.pt", arch=lambda: Own(fails=True))
+
+
 def test_tied_weights_of_safetensors(tmp_path: Path) -> None:
     model = Tied()
     save_model(model, str(tmp_path / "a.safetensors"))

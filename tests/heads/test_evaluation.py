@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import threading
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -233,7 +237,7 @@ def test_a_train_that_trains_is_not_called(door: Callable[[nn.Module, Path], lis
     ("layer", "reason"),
     [(nn.BatchNorm1d(8), "uses statistics of the batch"), (nn.Dropout(0.5), "draws random numbers")],
 )
-def test_what_its_own_eval_leaves_in_training_is_refused(layer: nn.Module, reason: str) -> None:
+def test_what_its_own_eval_leaves_in_training_is_refused_or_told(layer: nn.Module, reason: str, tmp_path: Path) -> None:
     class Keeps(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -248,8 +252,12 @@ def test_what_its_own_eval_leaves_in_training_is_refused(layer: nn.Module, reaso
             found: Tensor = self.last(self.kept(self.first(x)))
             return found
 
+    model = Keeps().eval()
     with pytest.raises(XaiError, match=f"kept {reason}"):
-        xaicli.saliency(Keeps().eval(), X, methods="gradient", device="cpu")
+        xaicli.saliency(model, X, methods="gradient", device="cpu")
+    said = reason if "random" in reason else r"depends on the other samples of its batch \(kept\)"
+    with pytest.warns(UserWarning, match=said):
+        collected(model, tmp_path / "run")
 
 
 def test_a_part_put_into_training_by_hand_is_told() -> None:
@@ -311,7 +319,7 @@ def test_what_forward_writes_in_evaluation_mode_is_put_back(
     assert door(model, tmp_path / "run") == expected
     assert buffers_of(model) == [("bank", []), ("kept", [-1.0, -1.0]), ("part.seen", [0.0, 0.0, 0.0])]
     assert [id(b) for b in model.buffers()] == held
-    assert not model.calls or door is not explained  # the tally of a collection's passes is left to its model
+    assert not model.calls
     model(X)
     assert how in ("counted", "assigned", "resized", "not saved") or model.part.seen.tolist() == [1.0, 1.0, 1.0]
 
@@ -334,12 +342,89 @@ def test_a_model_that_learns_its_quantisation_trains_on_as_if_nothing_had_been(
     if door is collected:
         door(model, tmp_path / "run")
     else:
-        with pytest.raises(XaiError, match="depends on the other samples of its batch"):
+        with pytest.raises(XaiError, match=r"0\.activation_post_process answers otherwise each time") as caught:
             door(model, tmp_path / "run")
+        assert "model.apply(torch.ao.quantization.disable_observer)" in caught.value.hint
     assert buffers_of(model) == before
     now = trained(model)
     assert all(torch.equal(now[name], alone[name]) for name in alone)
     assert buffers_of(model) != before
+    if door is explained:
+        model.apply(quantization.disable_observer)
+        assert door(model.eval(), tmp_path / "run") == model(X).argmax(1).tolist()
+
+
+class Meter:
+    """What people count with."""
+
+    def __init__(self) -> None:
+        self.n, self.sums = 0, [0.0]
+
+
+class Shared(Meter):
+    """Something that another thread works on, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Keeping(nn.Module):
+    """Its forward keeps something of every pass, each way that another's code does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.calls, self.last = nn.Linear(6, 3), 0, [[0.0]]
+        self.seen: list[int] = []
+        self.recent: deque[int] = deque([7], maxlen=2)
+        self.by_size: dict[int, list[float]] = defaultdict(list, {8: [1.0]})
+        self.order = OrderedDict.fromkeys("ab")
+        self.tally, self.sizes = Counter(a=2), {1}
+        self.bank, self.parts, self.array = torch.zeros(3), (torch.zeros(2), {"deep": [[0]]}), np.zeros(2)
+        self.meter, self.plain, self.shared = Meter(), SimpleNamespace(n=0), Shared()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layer(x)
+        self.calls, self.last = self.calls + 1, found.tolist()
+        self.seen.append(len(x))
+        self.recent.append(len(x))
+        self.by_size[len(x)].append(0.0)
+        self.by_size[len(self.by_size)] = []
+        self.order.move_to_end("a")
+        self.tally["a"] += 1
+        self.sizes.add(len(x))
+        self.bank[0] += 1
+        self.parts[0].data.add_(1)
+        self.parts[1]["deep"][0].append(1)  # type: ignore[index]
+        self.array += 1
+        self.meter.n += 1
+        self.meter.sums[0] += 1
+        self.plain.n += 1
+        self.shared.n += 1
+        return found
+
+    def kept(self) -> tuple[Any, ...]:
+        tensors = self.bank.tolist(), self.parts[0].tolist(), self.array.tolist()
+        counts = self.meter.n, self.meter.sums[0], self.plain.n, list(self.order), self.parts[1]["deep"][0]  # type: ignore[index]
+        return copy.deepcopy((self.calls, self.last, self.seen, list(self.recent), dict(self.by_size), self.tally)), (
+            *tensors,
+            *copy.deepcopy(counts),
+            set(self.sizes),
+        )
+
+
+@pytest.mark.parametrize("door", DOORS[:3])
+def test_what_forward_keeps_is_put_back_by_value(door: Callable[[nn.Module, Path], list[int]], tmp_path: Path) -> None:
+    model = Keeping()
+    expected, before = model.layer(X).argmax(1).tolist(), model.kept()
+    held = [id(value) for value in (model.seen, model.by_size, model.bank, model.array, model.meter)]
+    assert door(model, tmp_path / "run") == expected
+    assert model.kept() == before
+    assert [id(value) for value in (model.seen, model.by_size, model.bank, model.array, model.meter)] == held
+    assert model.recent.maxlen == 2
+    assert model.shared.n > 0  # what has a lock is another thread's as well, and left alone
+    model(X)
+    assert model.kept() != before
 
 
 def test_a_gradient_under_way_and_buffers_of_any_layout_are_left_alone() -> None:

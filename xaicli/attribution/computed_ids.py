@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -34,7 +34,8 @@ def computed_from(
 
     Positions, types and what is told from where a padding token stands stay out of it: there another id makes one of
     few answers, as it is such a token or none. What is computed from the ids themselves differs with each id, also
-    where it went through a list or numpy on its way.
+    where it went through a list or numpy on its way. What is computed from what embeddings make of them does not, as
+    these answer as they did: the codes of a quantised layer, which autograd passes by or not.
 
     Args:
         frozen: The frozen copy.
@@ -49,9 +50,14 @@ def computed_from(
     every, device = _by_place(batches[position]), batches[position].device
     ids, shape = _by_place(few[position]), few[position].shape
 
+    followed = {lookup.call for lookup in lookups} - set(flow.unfollowed)
+    with torch.no_grad(), KeptCalls(EMBEDDINGS, followed) as seen:
+        if followed:
+            frozen([x.clone() for x in few])
+
     def looked_up(changed: Tensor) -> Tensor | None:
         given = changed.view(shape).to(device, copy=True)
-        return _looked_up(frozen, [*few[:position], given, *few[position + 1 :]], flow)
+        return _looked_up(frozen, [*few[:position], given, *few[position + 1 :]], flow, seen.found)
 
     clean = looked_up(ids)
     if clean is None:
@@ -114,9 +120,11 @@ def _by_place(ids: Tensor) -> Tensor:
     return ids.reshape(len(ids), -1).cpu()
 
 
-def _looked_up(frozen: FrozenModel, given: Sequence[Tensor], flow: Flow) -> Tensor | None:
+def _looked_up(
+    frozen: FrozenModel, given: Sequence[Tensor], flow: Flow, answers: Mapping[int, Tensor]
+) -> Tensor | None:
     """The ids that were not followed, one behind the other; None where the model does not come so far."""
-    with torch.no_grad(), LookedUp(flow.unfollowed) as seen:
+    with torch.no_grad(), LookedUp(flow.unfollowed, answers) as seen:
         try:
             frozen(given)
         except Exception:  # whatever another's forward raises of ids that are none of its samples

@@ -17,7 +17,7 @@ from xaicli.attribution.inputs import as_input, of_bags
 from xaicli.attribution.twin import private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names, takes_one
-from xaicli.heads.evaluation import evaluating, left_as_it_was
+from xaicli.heads.evaluation import evaluating
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
@@ -28,6 +28,11 @@ _STATIC = re.compile(r"size\(\)\[0\] == (\d+)")
 _DIFFERENTIATES = (
     "forward differentiates by itself, and a clean pass has no gradients: inside forward, with torch.enable_grad(): "
     "and x.requires_grad_() where not x.requires_grad"
+)
+
+_OBSERVERS = (
+    "of quantisation-aware training the observers go on measuring: "
+    "model.apply(torch.ao.quantization.disable_observer) ends that"
 )
 
 Outputs = Callable[[Any], Tensor]
@@ -96,7 +101,7 @@ def _answers(model: nn.Module, inputs: Sequence[Tensor], form: Form) -> bool:
     try:
         place = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         batch = [as_input(x.detach(), dtype_of(model)).to(place) for x in inputs]
-        with torch.no_grad(), left_as_it_was(model), evaluating(model), random_numbers_kept(place):
+        with torch.no_grad(), evaluating(model), random_numbers_kept(place):
             Call(tuple(range(len(batch))), form=form)(model, batch)
     except Exception:  # whatever another's forward raises
         return False
@@ -196,7 +201,7 @@ class GivenModel:
         if model is not None:
             with torch.no_grad():
                 return self.call(model, batch)
-        with torch.no_grad(), left_as_it_was(self.model), evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             return self.call(self.model, batch)
 
     def chunks(self) -> list[list[int]]:
@@ -319,19 +324,23 @@ class GivenModel:
 
     def why_passes_differ(self, outputs: Outputs, answers: Tensor) -> XaiError | None:
         """Whether the model itself does not answer twice alike, and which part of it is the probable cause."""
-        rows = self.chunks()[0]
-        seeded(1, self.place)
-        again = self._rows(outputs, rows)
-        twin = private_copy(self.model)
-        own = min(len(rows), self.n)
-        if self.differ(answers[:own], again[:own]):
+        rows, twin = self.chunks()[0], private_copy(self.model)
+
+        def again(seed: int) -> Tensor:
+            # Of a copy: what a pass leaves in the model itself is put back before the next.
+            seeded(seed, self.place)
+            return self._rows(outputs, rows, model=twin)[: min(len(rows), self.n)]
+
+        first = again(0)
+        if self.differ(first, again(1)):
             part = self._culprit(twin, (rows, [], 0), (rows, [], 1)) or "something in forward"
-            seeded(0, self.place)
-            if self.differ(answers[:own], self._rows(outputs, rows)[:own]):  # with the same random numbers, too
+            if self.differ(first, again(0)):  # with the same random numbers, too
                 return XaiError(
                     f"two passes over the same samples differ: {part} answers otherwise each time, in evaluation mode "
                     "too",
-                    hint="does forward keep something from pass to pass? maps of it would say nothing",
+                    hint=_OBSERVERS
+                    if _observes(twin, part)
+                    else "does forward keep something from pass to pass? maps of it would say nothing",
                 )
             return XaiError(
                 f"two passes over the same samples differ: {part} draws random numbers in evaluation mode too",
@@ -373,8 +382,7 @@ class GivenModel:
             hooks = [module.register_forward_hook(note) for module in watched]
             try:
                 seeded(seed, self.place)
-                with left_as_it_was(twin):
-                    self.run(rows, model=twin, mates=mates)
+                self.run(rows, model=twin, mates=mates)
             except Exception:
                 return ""
             finally:
@@ -387,6 +395,11 @@ class GivenModel:
             if _alike(given, before) and not _alike(result, after):
                 return name
         return ""
+
+
+def _observes(model: nn.Module, part: str) -> bool:
+    """Whether a part measures for quantisation-aware training."""
+    return "ao.quantization" in type(dict(model.named_modules()).get(part)).__module__
 
 
 def _aligned(value: Any, order: list[int]) -> list[Tensor]:

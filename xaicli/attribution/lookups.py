@@ -323,15 +323,16 @@ class LookedUp(TorchFunctionMode):
 
     Args:
         calls: Which calls.
+        answers: {another call: what it answers, whatever it is asked}.
 
     Attributes:
         found: {call: its ids, on the CPU}.
     """
 
-    def __init__(self, calls: Iterable[int]) -> None:
+    def __init__(self, calls: Iterable[int], answers: Mapping[int, Tensor]) -> None:
         super().__init__()
         self.found: dict[int, Tensor] = {}
-        self._wanted, self._calls = frozenset(calls), 0
+        self._wanted, self._answers, self._calls = frozenset(calls), answers, 0
 
     @property
     def complete(self) -> bool:
@@ -346,6 +347,8 @@ class LookedUp(TorchFunctionMode):
                 if self.complete:
                     raise SeenEnoughError
             self._calls += 1
+            if (answer := self._answers.get(self._calls - 1)) is not None:
+                return answer.clone()
         return func(*args, **(kwargs or {}))
 
 

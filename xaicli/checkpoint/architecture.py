@@ -18,6 +18,7 @@ from torch import nn
 
 from xaicli.checkpoint.weights import Chosen, StateDict, listed
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.heads.evaluation import into_evaluation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -179,7 +180,7 @@ def model_with(chosen: Chosen, build: Callable[[], nn.Module], path: Path) -> tu
     missing = [key for key in found.missing_keys if not key.endswith(_EXTRA) and key not in weights]
     if missing or found.unexpected_keys:
         raise _unfit(path, missing, found.unexpected_keys, [], weights)
-    model.eval()  # also of one that is there: what it makes of its weights, it makes of these now
+    into_evaluation(model, anew=True)
     return model, (*notes, *_untied(weights, twins, model))
 
 

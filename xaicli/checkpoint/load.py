@@ -34,6 +34,7 @@ from xaicli.checkpoint.weights import (
     stripped,
 )
 from xaicli.errors import XaiError
+from xaicli.heads.evaluation import into_evaluation
 
 
 def load_checkpoint(
@@ -110,7 +111,7 @@ def _made(
     if arch is not None:
         facts = replace(facts, notes=(*facts.notes, "--arch was not used: the checkpoint holds the model itself"))
     if contents.model is not None:
-        contents.model.to(device).eval()
+        into_evaluation(contents.model.to(device), anew=True)
         return LoadedModel(contents.model, facts)
     if contents.graph is not None:
         check_in_child(contents.graph.rebuilt, facts.path)

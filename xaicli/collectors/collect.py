@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, default_collate
 from xaicli.collectors.collector import METRICS, MetricsCollector, as_collectors
 from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering, Heading, Recipient, moment
 from xaicli.collectors.outputs import TARGETS
-from xaicli.collectors.predictor import Predictor
+from xaicli.collectors.predictor import Predictor, own_randomness
 from xaicli.errors import UsageError, XaiError, leaving
 from xaicli.layout import RunLayout
 from xaicli.recorder.parts import append_table
@@ -138,7 +137,7 @@ def collect_metrics(
                 paths += (append_table(run.layout, run.writer, name, rows.slice(start, _PART_ROWS)),)
     table.log_facts(run)
     doubts = tuple(dict.fromkeys(said for gathering, found in results for said in gathering.collector.doubts(found)))
-    doubts = (*doubts, *head.doubts)
+    doubts = (*filter(None, [passed.doubt]), *doubts, *head.doubts)
     for said in doubts:
         warnings.warn(f"xai: {said}", stacklevel=2)
     aggregates: dict[str, float] = {}
@@ -162,6 +161,7 @@ class _Passed:
     gatherings: list[Gathering]
     unreadable: list[str]
     decided: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 def _pass(
@@ -177,12 +177,13 @@ def _pass(
     taken: dict[str, str] = {}
     passed = _Passed([Gathering(collector) for collector in collectors], [])
     done = 0
-    with predictor.ready(), _own_randomness(seed, predictor.device):
+    with predictor.ready(), own_randomness(seed, predictor.device):
         for number, (alike, unreadable) in enumerate(loader):
             passed.unreadable += unreadable
             if unreadable and strict:
                 raise XaiError(f"cannot be read: {unreadable[0]}", hint="without strict it is left out and named")
             for example_id, samples in alike:
+                passed.doubt = passed.doubt if done else predictor.doubt(samples, len(example_id))
                 rows = BatchOfRows(number, example_id)
                 with nullcontext() if done else predictor.watched():
                     _batch(passed.gatherings, predictor, samples, rows, taken, first=not done)
@@ -346,27 +347,6 @@ def _loader(table: Table, indices: list[int], arguments: Mapping[str, Any], seed
     collate = _Collate(options.pop("collate_fn", None) or table.collate_fn or default_collate)
     view: Any = CollectView(table, indices)
     return DataLoader(view, collate_fn=collate, **options)
-
-
-@contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's generators for the pass, and put them back as they were.
-
-    Of the GPUs only the model's own is touched: to ask another would open a context on it.
-    """
-    python, legacy = random.getstate(), np.random.get_state()
-    index = (device.index if device.index is not None else torch.cuda.current_device()) if device.type == "cuda" else 0
-    with torch.random.fork_rng(devices=[index] if device.type == "cuda" else []):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.default_generators[index].manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
 
 
 @contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -22,6 +24,7 @@ from xaicli.heads.operations import watching
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _MOST_SHOWN = 20
+_FEW = 8
 _INPUTS = ("x", "input", "inputs", "image", "images", "pixel_values", "input_ids", "features", "data")
 
 
@@ -136,6 +139,65 @@ class Predictor:
         output = self._run(args, kwargs)
         return PredictorOutput(widened(output), dict(self._hidden), example_id, self._origin, self.known, self._heads)
 
+    def doubt(self, batch: Any, n: int) -> str:
+        """Whether the model, ready, answers a few samples twice alike: "", or what a reader should know.
+
+        Told by the answers, with other random numbers and beside fewer others: dropout by hand has no flag. What can
+        be neither shared out nor compared (a graph of one batch size, boxes) is not told.
+
+        Args:
+            batch: A batch as a call takes it.
+            n: How many samples it holds.
+        """
+        if self.module is None:
+            return ""
+        few = min(n, _FEW)
+
+        def answers(rows: int, seed: int) -> list[torch.Tensor]:
+            given, named = _first_rows((args, kwargs), n, rows)
+            with own_randomness(seed, self.device):
+                return [t for t in _tensors(self.model(*given, **named)) if t.ndim and len(t) == rows]
+
+        try:
+            args, kwargs = self._arguments(self.to_device(batch))
+            whole, again, less = answers(few, 0), answers(few, 1), answers((few + 1) // 2, 0)
+        except Exception:  # whatever another's forward raises: the pass itself says it
+            return ""
+        if self._differ(whole, again):
+            part = self._still_training("dropout") or "something in forward"
+            return f"{part} draws random numbers in evaluation mode too: another pass would give other values"
+        if self._differ(whole, less):
+            part = self._still_training("norm") or "something in forward"
+            return (
+                f"the model's answer for a sample depends on the other samples of its batch ({part}): "
+                "another batch size would give other values"
+            )
+        return ""
+
+    def _differ(self, ones: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+        """Whether answers are apart by more than rounding, as far as they are of the same samples."""
+        for one, other in zip(ones, others, strict=False):
+            if one.is_floating_point() and one.shape[1:] == other.shape[1:]:
+                a, b = one[: len(other)].double(), other.double()
+                both = a.isfinite() & b.isfinite()
+                half = self.precision != "fp32" or one.dtype in (torch.float16, torch.bfloat16)
+                size = a[both].abs().max() if both.any() else 0.0
+                if bool(((a - b).abs()[both] > (0.05 if half else 5e-3) * size + 1e-12).any()):
+                    return True
+        return False
+
+    def _still_training(self, kind: str) -> str:
+        """The first part of a kind that the model's own `eval()` has left in training mode."""
+        assert self.module is not None
+        return next(
+            (
+                name or type(part).__name__
+                for name, part in self.module.named_modules()
+                if getattr(part, "training", False) and kind in type(part).__name__.lower()
+            ),
+            "",
+        )
+
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         nodes = {node: layer for layer, node in self._layers.items() if isinstance(node, fx.Node)}
         if not nodes or not isinstance(self.module, fx.GraphModule):
@@ -215,6 +277,45 @@ class Predictor:
             return set(inspect.signature(function).parameters)
         except (TypeError, ValueError):
             return set()
+
+
+def _first_rows(value: Any, n: int, rows: int) -> Any:
+    """The first of n samples, wherever tensors and lists hold one entry for each."""
+    if isinstance(value, torch.Tensor):
+        return value[:rows].clone() if value.ndim and len(value) == n else value
+    if isinstance(value, Mapping):
+        return {key: _first_rows(part, n, rows) for key, part in value.items()}
+    if type(value) is list and len(value) == n:
+        return value[:rows]
+    return type(value)(_first_rows(part, n, rows) for part in value) if type(value) in (list, tuple) else value
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        return [output]
+    parts: Any = output.values() if isinstance(output, Mapping) else output if isinstance(output, (list, tuple)) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+@contextmanager
+def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed Python's, numpy's and torch's generators for the pass, and put them back as they were.
+
+    Of the GPUs only the model's own is touched: to ask another would open a context on it.
+    """
+    python, legacy = random.getstate(), np.random.get_state()
+    index = (device.index if device.index is not None else torch.cuda.current_device()) if device.type == "cuda" else 0
+    with torch.random.fork_rng(devices=[index] if device.type == "cuda" else []):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[index].manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
 
 
 def layers_of(module: nn.Module) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
@@ -38,13 +41,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Modules with an `eval()` or `train()` of their own are brought there and back by it: one merges low-rank weights,
     another keeps its batch norm on the batch. What that leaves otherwise - the mode of a single module set by hand,
     the last bits of a weight that was added to and taken from - is put back besides, as are gradients and their flags,
-    and buffers that passes write. Other attributes that forward sets stay (`left_as_it_was`).
+    and what passes write: buffers, attributes and what stands in them (`left_as_it_was`).
 
     Raises:
         XaiError: The model's own `eval()` fails.
     """
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    with gradients_kept(model), buffers_kept(model):
+    with gradients_kept(model), left_as_it_was(model):
         before = _Before(model)
         try:
             into_evaluation(model)
@@ -77,26 +80,101 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """All that forward keeps in a model is undone: beside its buffers, attributes (the last activation) and hooks."""
-    modules = _settled(model)
-    attributes = [(m, dict(vars(m)), dict(m._parameters)) for m in modules]
-    # Hooks too: transformers installs some at the first call, and marks the model, whose mark is undone here.
-    hooks = [(h, dict(h)) for m in modules for n, h in vars(m).items() if "_hooks" in n and isinstance(h, dict)]
+    """All that forward keeps in a model is undone, by value: buffers, attributes, what stands in them, and hooks.
+
+    What stands in them: lists, dictionaries, sets, tensors and arrays, however deep, and objects of nothing else (a
+    meter that counts). Not what other objects hold (a logger, a queue, a file, a random generator), nor what is no
+    attribute of a module: globals, closures, attributes of its class.
+    """
+    contents = _Contents(model)
     with buffers_kept(model):
         try:
             yield
         finally:
-            for module, kept, parameters in attributes:
-                now = vars(module)
-                if now.keys() != kept.keys() or any(now[name] is not value for name, value in kept.items()):
-                    now.clear()
-                    now.update(kept)
-                module._parameters.clear()
-                module._parameters.update(parameters)
-            for held, before in hooks:
-                if held.keys() != before.keys():
-                    held.clear()
-                    held.update(before)
+            contents.put_back()
+
+
+class _Contents:
+    """What the attributes of a model's modules hold, those that torch keeps (parameters, parts, hooks) included."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._held: list[tuple[Any, Any]] = []
+        self._tensors: list[tuple[Tensor, Tensor]] = []
+        self._seen = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        for module in _settled(model):
+            self._note(vars(module), _DEEP)
+
+    def _note(self, value: Any, depth: int) -> None:
+        """Keep what a value holds, where it can change in place, and the same of each thing that it holds."""
+        kind = type(value)
+        if kind in _UNCHANGING or id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        if isinstance(value, Tensor):
+            self._tensors += _values([value])
+        elif kind is np.ndarray:
+            if value.flags.writeable:
+                self._held.append((value, value.copy()))
+        elif kind in _CONTAINERS:
+            self._held.append((value, _copied(value)))
+            parts = value.values() if isinstance(value, dict) else value
+            for part in parts if depth and len(value) <= _MOST else ():
+                if type(part) not in _UNCHANGING:
+                    self._note(part, depth - 1)
+        elif kind is tuple:
+            for part in value if depth else ():
+                self._note(part, depth - 1)
+        elif depth and _is_data(value):
+            self._note(vars(value), depth)
+
+    def put_back(self) -> None:
+        """All of it as it was; what has not changed is not touched."""
+        for value, before in self._held:
+            if isinstance(value, np.ndarray):
+                if not np.array_equal(value, before):
+                    np.copyto(value, before)
+            elif isinstance(value, dict):
+                if list(value) != list(before) or any(value[name] is not part for name, part in before.items()):
+                    value.clear()
+                    value.update(before)
+            elif isinstance(value, set):
+                if value != before:
+                    value.clear()
+                    value.update(before)
+            elif len(value) != len(before) or any(now is not part for now, part in zip(value, before, strict=True)):
+                value.clear()
+                value.extend(before)
+        with torch.no_grad():
+            _put_back(self._tensors)
+
+
+def _copied(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else set(value) if isinstance(value, set) else list(value)
+
+
+_DEEP = 6
+"""How far below a module's attributes things that change are looked for."""
+_MOST = 100_000
+"""A longer list or dictionary is put back with the things it held, not each of those things."""
+_CONTAINERS = frozenset((list, dict, set, deque, OrderedDict, defaultdict, Counter))
+_UNCHANGING = frozenset(
+    (
+        *(bool, int, float, complex, str, bytes, type(None), type, range, slice, torch.dtype, torch.device, torch.Size),
+        *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType),
+    )
+)
+
+
+def _is_data(value: Any) -> bool:
+    """Whether an object is nothing but numbers, texts, tensors and lists of such: no lock, no thread, no other object.
+
+    Another object's attributes may be another thread's: put back, its work would be undone.
+    """
+    held = getattr(value, "__dict__", None)
+    if type(held) is not dict or isinstance(value, nn.Module | type):
+        return False
+    plain = _UNCHANGING | _CONTAINERS | {tuple, np.ndarray, Tensor}
+    return all(type(part) in plain for part in held.values())
 
 
 def _settled(model: nn.Module) -> list[nn.Module]:
@@ -114,14 +192,18 @@ def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers(recurse=False)
 
 
-def into_evaluation(model: nn.Module) -> None:
+def into_evaluation(model: nn.Module, *, anew: bool = False) -> None:
     """Bring a model into evaluation mode by its own `eval()`, unless all of it is there already.
+
+    Args:
+        model: Changed.
+        anew: Also of one that is there: what its own `eval()` makes of its weights is to be made of those it has now.
 
     Raises:
         XaiError: Its own `eval()` fails.
     """
     training = [module for module in model.modules() if _trains(module)]
-    if training and _brings_itself(model) and _brought(model, False):
+    if (training or anew) and _brings_itself(model) and _brought(model, False):
         return
     for module in training:
         module.training = False
