@@ -176,12 +176,31 @@ def test_what_is_cut_off_of_pictures_and_starts_is_told(run: Path, xai: Xai, tmp
 def test_options_that_choose_nothing_are_said_to_be_unused(run: Path, xai: Xai, tmp_path: Path) -> None:
     how = ("--methods", "gradient", "--no-progress", "--json", "--format", "json", "-o", tmp_path / "out")
     named = "the samples are named by --ids"
+    (run / "own.py").write_text(
+        "import numpy\n"
+        f"def pixels(): return numpy.load({str(run / 'pixels.npy')!r})\n"
+        "def by_mode(mode=None): return pixels()\n"
+    )
     for options, expected in (
         (
             ("--ids", "1,0", "--pick", "worst", "--metric", "nonsense"),
             {f"--pick was not used: {named}", "--metric was not used: it is for --pick worst and best"},
         ),
         (("--ids", "1,0", "--samples", "1"), {f"--samples was not used: {named}"}),
+        (
+            ("--ids", "1,0", "--samples", "16", "--pick", "first"),
+            {f"--samples was not used: {named}", f"--pick was not used: {named}"},
+        ),
+        (
+            ("--noise", "0.15", "--baseline", "mid", "--magnitude"),
+            {f"{name} was not used: no method that was asked for takes it" for name in ("noise", "baseline", "signed")},
+        ),
+        (("--arch-args", "{}"), {"--arch-args was not used: they are arguments of --arch"}),
+        (
+            ("--data", "own:pixels", "--pythonpath", run, "--mode", "eval"),
+            {"--mode was not used: the data has no modes, and no logged metric picks its samples"},
+        ),
+        (("--data", "own:by_mode", "--pythonpath", run, "--mode", "eval"), set()),
         (("--metric", "loss"), {"--metric was not used: it is for --pick worst and best"}),
         (
             ("--data", run / "pixels.npy", "--mode", "nonsense"),
@@ -192,6 +211,10 @@ def test_options_that_choose_nothing_are_said_to_be_unused(run: Path, xai: Xai, 
         status, text, error = xai("saliency", run / "run", *options, *how)
         assert status == 0, error
         assert {said for said in json.loads(text)["warnings"] if "was not used" in said} == expected
+    black = ("--methods", "integrated", "--baseline", "black", "--mean", "0.5,0.4", "--std", "1,1")
+    status, _, error = xai("saliency", run / "run", *how[2:], *black)
+    assert status == 2
+    assert "mean and std hold 2 numbers, and the model's input has 3 channels" in " ".join(error.split())
     status, _, error = xai("saliency", run / "run", "--ids", "1", "--pick", "worts", *how)
     assert status == 2
     assert "no pick 'worts'" in error

@@ -720,12 +720,31 @@ def test_a_sample_without_a_prediction_is_counted() -> None:
         ({"noise": 0.3}, "noise"),
         ({"methods": "smoothgrad", "integrating": (5, 2)}, "integrating"),
         ({"methods": "integrated", "smoothing": 3}, "smoothing"),
+        ({"methods": "integrated", "signed": True}, "signed"),
     ],
 )
 def test_what_no_method_takes_is_said(asked: dict[str, Any], unused: str) -> None:
     assert f"{unused} was not used: no method that was asked for takes it" in small(**asked).answer.warnings
     taken = small(**{"evaluations": "auto"} | asked | {"methods": ("smoothgrad", "smint")}).answer.warnings
     assert not [said for said in taken if "was not used" in said]
+
+
+def test_what_goes_with_no_function_of_the_outputs_is_said_or_refused() -> None:
+    def third(outputs: torch.Tensor) -> torch.Tensor:
+        return outputs[:, 2]
+
+    said = small(methods="gradient", target=third, task="regression").answer.warnings
+    assert "task was not used: a function of the model's outputs is explained" in said
+    with pytest.raises(XaiError, match="given all that the model returns, and an output is chosen besides"):
+        small(methods="gradient", target=third, output=0)
+
+
+def test_captum_takes_some_of_the_arguments() -> None:
+    pytest.importorskip("captum")
+    asked = {"methods": "gradient", "noise": 0.3, "baseline": "zero"}
+    for method, left in (("IntegratedGradients", {"noise"}), ("Saliency", {"noise", "baseline"})):
+        said = small(**asked, captum=method).answer.warnings
+        assert {one.split()[0] for one in said if "was not used" in one} == left
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ class Choice:
         ids: These; then `samples` and `pick` do not count.
         pick: Of `PICKS`.
         metric, mode: Of the logged values that `pick` goes by; the run's own defaults when None.
+        typed: Those of these that were asked for in words, also where it is with their default.
     """
 
     samples: int = 16
@@ -35,6 +36,7 @@ class Choice:
     pick: str = "first"
     metric: str | None = None
     mode: str | None = None
+    typed: Collection[str] = ()
 
     def of(self, source: Source, layout: RunLayout | None, seed: int) -> int | list[Any]:
         """What to take of a source: a number of samples, or their ids.
@@ -83,7 +85,9 @@ class Choice:
         own = type(self)()
         said = []
         if self.ids is not None:
-            left = [name for name in ("samples", "pick") if getattr(self, name) != getattr(own, name)]
+            left = [
+                name for name in ("samples", "pick") if name in self.typed or getattr(self, name) != getattr(own, name)
+            ]
             said += [f"--{name} was not used: the samples are named by --ids" for name in left]
         if self.metric is not None and not ranked:
             said.append("--metric was not used: it is for --pick worst and best")

@@ -221,7 +221,7 @@ def explain_run(
         picked = f"the {choice.pick} are picked among the {len(source.sample_ids):,} samples whose inputs the run kept"
         notes = (f"{picked}: --data picks among others", *parts[0][1].skipped)
         parts = [(places, replace(inputs, skipped=notes)) for places, inputs in parts]
-    if left := choice.unused(mode_is_read=opening.reads_mode):
+    if left := choice.unused(mode_is_read=opening.reads_mode and source.reads_mode):
         parts = [(places, replace(inputs, skipped=(*inputs.skipped, *left))) for places, inputs in parts]
     saliency = explain_alike(columns, parts, request, progress=progress)
     run = place.layout.described if place.layout else str(place.checkpoints[0])

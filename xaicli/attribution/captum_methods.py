@@ -81,6 +81,20 @@ def explain(
     return Attributions([torch.cat(values).detach() for values in zip(*parts, strict=True)])
 
 
+def taken_by(methods: Sequence[str]) -> frozenset[str]:
+    """Which of our own methods' arguments some of captum's take, too.
+
+    Args:
+        methods: Names that `named` gave.
+    """
+    if not methods:
+        return frozenset()
+    classes: dict[str, Any] = dict(_classes())
+    takes = {name for method in methods for name in inspect.signature(classes[method].attribute).parameters}
+    steps = ("integrating", "evaluations") if "n_steps" in takes else ()
+    return frozenset((*(("baseline",) if "baselines" in takes else ()), *steps))
+
+
 def _explained(
     method: str, prepared: Prepared, problem: Problem, settings: Settings, units: Tensor, layouts: Sequence[Layout]
 ) -> tuple[Tensor, ...]:

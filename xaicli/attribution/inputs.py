@@ -242,12 +242,14 @@ class InputRange:
         lowest: The least value an input can have.
         mean, std: Per channel, or one for all, what normalised a picture in [0, 1].
         whole: Whether the inputs were given as whole numbers: then bytes are those, and no pixels.
+        said: Whether the caller said mean or std of the one input there is: they are to fit its channels.
     """
 
     lowest: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     whole: bool = False
+    said: bool = False
 
 
 UNKNOWN_RANGE = InputRange()
@@ -309,6 +311,13 @@ def _black(x: Tensor, known: InputRange, layout: Layout) -> Tensor:
     if (known.mean or known.std) and (not sizes or (axis is not None and sizes == {x.shape[axis]})):
         black = -torch.tensor(mean, dtype=x.dtype) / torch.tensor(std, dtype=x.dtype)
         return black.to(x.device).view([-1 if a == axis else 1 for a in range(x.ndim)])
+    if known.said:
+        channels = x.shape[axis] if axis is not None else 0
+        raise UsageError(
+            f"mean and std hold {' and '.join(map(str, sorted(sizes)))} numbers, and the model's input has "
+            f"{channels or 'no'} channels: the black baseline is -mean / std",
+            hint="one number for each channel, or one for all",
+        )
     if known.lowest is not None:
         return torch.full_like(x[:1], known.lowest)
     return per_sample(x, "amin")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from xaicli.attribution.answer import Found, explanations_of, saliency_of, together
-from xaicli.attribution.captum_methods import named
+from xaicli.attribution.captum_methods import named, taken_by
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.explanation import CheckpointColumn, Saliency, SanityStep
 from xaicli.attribution.given import random_numbers_kept
@@ -268,18 +268,24 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
         raise XaiError("there are no samples to explain", hint="choose some with --samples N, --ids or --pick")
     found: list[Found] = []
     columns = list(columns)
+    request = replace(request, captum=named(request.captum))
     notes = {
         f"{name} was not used: no method that was asked for takes it": None
         for name in request.settings.unused
-        if not request.captum
+        if name not in taken_by(request.captum)
     }
+    if callable(request.target):
+        if request.outputs != (None,):
+            raise UsageError(
+                "a function as target is given all that the model returns, and an output is chosen besides",
+                hint="choose it in the function, def target(outputs): return outputs['logits'][:, 3], or leave it out",
+            )
+        notes |= {"task was not used: a function of the model's outputs is explained": None} if request.task else {}
     advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
     used, decided = "", dict[str, None]()
     sanity: tuple[SanityStep, ...] = ()
     target, at = split_place(request.target, request.label_names)
-    request = replace(
-        request, captum=named(request.captum), target=target, place=at if at is not None else request.place
-    )
+    request = replace(request, target=target, place=at if at is not None else request.place)
     for position, output in enumerate(request.outputs):
         frozen_targets: Any = request.target
         for number in reversed(range(len(columns))):
@@ -361,7 +367,7 @@ class _Work:
     def told_of_start(self) -> tuple[str, ...]:
         """What to say of a baseline that is brought to the samples' size."""
         settings, arrays = self.request.settings, list(self.inputs.arrays.values())
-        if len(arrays) != 1 or "baseline" in settings.unused:
+        if len(arrays) != 1 or "baseline" in set(settings.unused) - taken_by(self.request.captum):
             return ()
         return told_of(settings.baseline, arrays[0].shape[1:], self._known)
 
@@ -370,7 +376,8 @@ class _Work:
         """What is known of the model's inputs: what the caller says, else what the checkpoint does."""
         said, asked = self.column.known, self.request
         whole = all(array.dtype.kind in "biu" for array in self.inputs.arrays.values())
-        return replace(said, mean=asked.mean or said.mean, std=asked.std or said.std, whole=whole)
+        own = len(self.inputs.arrays) == 1 and (asked.mean is not None or asked.std is not None)
+        return replace(said, mean=asked.mean or said.mean, std=asked.std or said.std, whole=whole, said=own)
 
     def _prepare(self) -> Prepared:
         loaded = self.column.load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from os import PathLike
@@ -28,6 +28,7 @@ _TAKERS = {
     "tolerance": _PATHS | _DRAWN,
     "baseline": _PATHS,
     "noise": _DRAWN,
+    "signed": _DRAWN,
 }
 """Which methods an argument is for."""
 
@@ -169,6 +170,7 @@ def settle(
     seed: int = 0,
     tolerance: float | None = None,
     evaluations: int | str | None = "auto",
+    typed: Collection[str] = (),
 ) -> Settings:
     """Check the arguments of `xaicli.saliency` that say how maps are made.
 
@@ -179,6 +181,7 @@ def settle(
             disables.
         evaluations: Gradient evaluations for each sample; "auto" is 24, unless smoothing, integrating or the fe
             convention ask for exactly those passes.
+        typed: Those that were asked for in words, also where it is with their default.
 
     Raises:
         UsageError: A value makes no sense, or two contradict each other; names the argument and what it may be.
@@ -215,10 +218,11 @@ def settle(
             kept,
             smoothing=smoothing if draws or SMOOTHGRAD not in names else None,
             integrating=integrating if INTEGRATED not in off or not {INTEGRATED, SMINT} & set(names) else None,
-            evaluations=None if evaluations == "auto" else evaluations,
+            evaluations=None if evaluations == "auto" and "evaluations" not in typed else evaluations,
             tolerance=tolerance,
-            baseline=None if baseline == "mid" else baseline,
-            noise=None if noise == _NOISE else noise,
+            baseline=None if baseline == "mid" and "baseline" not in typed else baseline,
+            noise=None if noise == _NOISE and "noise" not in typed else noise,
+            signed=True if signed or "signed" in typed else None,
         ),
     )
     budget = _budget(evaluations, smoothing, integrating, settings)

@@ -104,6 +104,8 @@ def _made(
     device: str,
 ) -> LoadedModel:
     facts = contents.facts
+    if arch is None and arch_args:
+        facts = replace(facts, notes=(*facts.notes, "--arch-args was not used: they are arguments of --arch"))
     if arch is not None and contents.weights is not None:
         with searching(pythonpath):
             model, notes = model_with(contents.weights, builder(arch, arch_args, pythonpath), facts.path)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xaicli.cli.command import command
+from xaicli.cli.command import command, typed
 from xaicli.cli.loading import Loading
 from xaicli.cli.options import Output, RunDir, split_commas, split_one
 from xaicli.cli.output import REPORT_FORMATS, write
@@ -128,6 +128,7 @@ def collect(
         precision=precision,  # type: ignore[arg-type]
         aggregates=not no_aggregates,
         progress=partial(doing, "samples"),
+        typed=typed(),
     )
     write(result, output, folder=open_run(result.answer.run).layout.reports)
 

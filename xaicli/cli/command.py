@@ -6,8 +6,10 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, get_type_hints
 
+import typer
 from typer.models import OptionInfo
 
 from xaicli.cli.completion import BY_OPTION
@@ -24,6 +26,13 @@ _LONG = {
 }
 """What commands that take their time do first; the others say nothing where they answer at once."""
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_CONTEXT = "command_context"
+_TYPED: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
+
+
+def typed() -> frozenset[str]:
+    """The options of the running command that stand on its line, also with their default, by their names in Python."""
+    return _TYPED.get()
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -44,6 +53,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
+        context = given.pop(_CONTEXT)
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        _TYPED.set(frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE"))
         wanted = dict(given)
         filled = {
             name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
@@ -54,9 +66,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         with status_line(first or "reading", shown=shown, at_once=first is not None):
             function(**given, **filled)
 
-    signature = inspect.Signature([*plain, *expanded])
-    for parameter in signature.parameters.values():
+    for parameter in (*plain, *expanded):
         _complete(parameter)
+    signature = inspect.Signature([*plain, *expanded, inspect.Parameter(_CONTEXT, _KEYWORD, annotation=typer.Context)])
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     del run.__wrapped__

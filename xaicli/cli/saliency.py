@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xaicli.cli.command import command
+from xaicli.cli.command import command, typed
 from xaicli.cli.loading import Loading, integers
 from xaicli.cli.options import FactsOption, Ids, NoFacts, OptionGroup, Output, RunDir, split_commas, split_one
 from xaicli.cli.output import REPORT_FORMATS, chosen_formats, write
@@ -194,12 +194,12 @@ def saliency(
     result = explain_run(
         place,
         Opening(**loading.arguments(), mode=one["mode"], strict=strict),
-        Choice(**{**samples.arguments(), **one}),
+        Choice(**{**samples.arguments(), **one}, typed=typed()),
         target=target,
         output=output_key,
         task=task,
         progress=partial(doing, "maps"),
-        settings=maps.arguments(),
+        settings={**maps.arguments(), "typed": typed()},
         captum=tuple(captum or ()),
         evaluate=evaluate,
         sanity=sanity,

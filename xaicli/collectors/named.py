@@ -147,6 +147,11 @@ class SourceRows:
         sample_id = self._source.sample_ids[index]
         return self._read[sample_id] if sample_id in self._read else Unreadable(self._reason(sample_id))
 
+    @property
+    def reads_mode(self) -> bool:
+        """Whether the mode that was asked for chose among the samples."""
+        return self._source.reads_mode
+
     def told(self) -> tuple[str, ...]:
         """What a user should know of the source, one sentence each."""
         if self._first < 0 and len(self):

@@ -71,6 +71,7 @@ def collect_run(
     precision: Precision = "fp32",
     aggregates: bool = True,
     progress: Progress | bool = True,
+    typed: Collection[str] = (),
 ) -> Result:
     """One inference pass of a checkpoint over data, with collectors, into a run.
 
@@ -83,6 +84,7 @@ def collect_run(
         split: What part of the data this is; with one, means of the columns become scalars (`val/loss`).
         epoch: The epoch the rows belong to; the checkpoint's own when None.
         aggregates: Whether the means become scalars.
+        typed: Options that were asked for in words, also those with their default.
 
     How the run was made stays as it is noted: a pass is no start of the training. What this pass was made with stands
     in `collections/` of the run.
@@ -95,7 +97,7 @@ def collect_run(
         CollectionError: A collector failed; the others' rows are in the run.
     """
     options = options or CollectorOptions()
-    _check_options(options, collectors)
+    _check_options(options, collectors, typed)
     begins = run_dir is not None and not is_url(run_dir) and not Path(run_dir).exists()
     place = find_place(None if begins else run_dir, [model] if model else [])
     if len(place.checkpoints) > 1:
@@ -163,6 +165,8 @@ def collect_run(
             ) from error
         raise
     told = table.rows.told() if isinstance(table.rows, SourceRows) else ()
+    if (fixed := loaded.facts.static_batch) and (batch_size not in (_BATCH, fixed) or "batch_size" in typed):
+        told = (*told, f"--batch-size was not used: the graph was exported for batches of {fixed}")
     collected = replace(collected, doubts=(*loaded.facts.notes, *told, *_other_ids(layout, table), *collected.doubts))
     trace.write(files=[str(path.relative_to(layout.root)) for path in collected.paths], decided=collected.decided)
     if layout.address:
@@ -234,7 +238,7 @@ def _chosen(options: CollectorOptions) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
 
 
-def _check_options(options: CollectorOptions, collectors: Sequence[str]) -> None:
+def _check_options(options: CollectorOptions, collectors: Sequence[str], typed: Collection[str]) -> None:
     """That every option reaches a collector.
 
     Raises:
@@ -242,12 +246,15 @@ def _check_options(options: CollectorOptions, collectors: Sequence[str]) -> None
     """
     plain = CollectorOptions()
     for name, takers in _ONLY_FOR.items():
-        if getattr(options, name) != getattr(plain, name) and not set(takers) & set(collectors):
-            flag = "iou" if name == "iou_threshold" else name
+        flag = "iou" if name == "iou_threshold" else name
+        asked = flag in typed or getattr(options, name) != getattr(plain, name)
+        if asked and not set(takers) & set(collectors):
             raise UsageError(
                 f"--{flag} is an option of --collectors {' or '.join(takers)}",
                 hint="name that collector, or leave it out",
             )
+    if options.reduction is None and ("components" in typed or options.components != plain.components):
+        raise UsageError("--components: --reduction none keeps all dimensions", hint="leave out one of them")
 
 
 def _check_opening(opening: Opening, rows: Any) -> None:
@@ -259,7 +266,7 @@ def _check_opening(opening: Opening, rows: Any) -> None:
     own = not isinstance(rows, SourceRows)
     if own and (said := [n for n in ("mode", "resize", "mean", "std") if getattr(opening, n) is not None]):
         raise UsageError(f"--{said[0]}: a table of your own is taken as it is", hint="prepare the samples in the table")
-    if opening.mode is not None and opening.data is not None and Path(opening.data).exists():
+    if opening.mode is not None and not (opening.reads_mode and (own or rows.reads_mode)):
         raise UsageError(
             f"--mode: the samples of {opening.data} have no mode", hint="it chooses among inputs kept in a run"
         )

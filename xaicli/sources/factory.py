@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from typing import Any
@@ -42,8 +42,10 @@ def open_factory(
         XaiError: There is no such factory, it fails, or what it gives holds no samples.
     """
     made = resolve(spec, pythonpath=pythonpath, option="--data")
+    reads_mode = False
     if isinstance(made, type) or (callable(made) and not hasattr(made, "__getitem__")):
-        arguments = {"mode": mode} if "mode" in _parameters(made) and mode is not None else {}
+        reads_mode = "mode" in _parameters(made)
+        arguments = {"mode": mode} if reads_mode and mode is not None else {}
         with searching(pythonpath):
             try:
                 made = made(**arguments)
@@ -56,7 +58,7 @@ def open_factory(
                 raise XaiError(
                     f"--data {spec} fails: {type(error).__name__}: {error}", hint=f"it is called with {given}"
                 ) from error
-    return from_object(made, f"--data {spec}", preparation, strict=strict)
+    return replace(from_object(made, f"--data {spec}", preparation, strict=strict), reads_mode=reads_mode)
 
 
 def from_object(made: Any, name: str, preparation: Preparation, *, strict: bool) -> IndexedSource:

@@ -60,6 +60,10 @@ class Source(Protocol):
     def label_names(self) -> tuple[str, ...] | None:
         """The names of integer labels, in order, where the source knows them."""
 
+    @property
+    def reads_mode(self) -> bool:
+        """Whether the mode that was asked for chose among samples."""
+
     def told(self) -> tuple[str, ...]:
         """What a user should know of the source, one sentence each, once samples have been read."""
 
@@ -107,6 +111,7 @@ class IndexedSource:
         optional: Those of them that a source need not have.
         late_notes: What is to be said once samples have been read.
         elsewhere: What to try for a sample that this source does not hold, where it is one of few of many.
+        reads_mode: Whether the mode that was asked for chose among samples.
     """
 
     sample_ids: Sequence[Any]
@@ -119,6 +124,7 @@ class IndexedSource:
     optional: frozenset[str] = frozenset()
     late_notes: Callable[[], tuple[str, ...]] = tuple
     elsewhere: str = ""
+    reads_mode: bool = True
 
     def told(self) -> tuple[str, ...]:
         """See `Source.told`."""

@@ -58,7 +58,8 @@ def open_table(path: Path, preparation: Preparation, *, mode: str | None = None,
     Raises:
         XaiError: It is no such table, or holds no input.
     """
-    table = CsvRows(path) if path.suffix.lower() in _SEPARATORS else ParquetRows(_tables(path, mode))
+    tables, reads_mode = ([path], False) if not path.is_dir() else _tables(path, mode)
+    table = CsvRows(path) if path.suffix.lower() in _SEPARATORS else ParquetRows(tables)
     names = table.schema.names
     # What the model calls its inputs is no label and no id; rows of token ids are no ids of samples.
     free = [name for name in names if name not in preparation.names]
@@ -92,26 +93,28 @@ def open_table(path: Path, preparation: Preparation, *, mode: str | None = None,
         notes.append(f"{unnamed:,} {'row' if unnamed == 1 else 'rows'} of {path} without {id_name}: left out")
     if no_numbers:
         notes.append(f"columns of {path} that hold no numbers are no features: {', '.join(no_numbers)}")
-    return IndexedSource(ids, read, str(path), strict, _class_names(table.schema, label_name), tuple(notes))
+    names_of_classes = _class_names(table.schema, label_name)
+    return IndexedSource(ids, read, str(path), strict, names_of_classes, tuple(notes), reads_mode=reads_mode)
 
 
-def _tables(path: Path, mode: str | None) -> list[Path]:
+def _tables(path: Path, mode: str | None) -> tuple[list[Path], bool]:
     """The tables of a folder, of one split where their names tell several, as Hugging Face writes them.
+
+    Returns:
+        The tables, and whether the mode may choose among them.
 
     Raises:
         XaiError: They are of several splits, and the mode says none.
     """
-    if not path.is_dir():
-        return [path]
     tables = sorted(path.glob("*.parquet"))
     splits = {table: table.name.split("-")[0].split(".")[0] for table in tables}
     if not set(splits.values()) <= _SPLITS or len(set(splits.values())) == 1:
-        return tables
+        return tables, False
     wanted = [table for table, split in splits.items() if mode is not None and split in _SPLITS_OF.get(mode, ())]
     if not wanted:
         shown = ", ".join(dict.fromkeys(splits.values()))
         raise XaiError(f"{path} holds tables of several splits: {shown}", hint=f"name a file: --data {tables[0]}")
-    return wanted
+    return wanted, True
 
 
 def _class_names(schema: Any, label: str | None) -> tuple[str, ...] | None:
