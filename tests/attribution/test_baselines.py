@@ -211,10 +211,23 @@ def test_options_that_choose_nothing_are_said_to_be_unused(run: Path, xai: Xai, 
         status, text, error = xai("saliency", run / "run", *options, *how)
         assert status == 0, error
         assert {said for said in json.loads(text)["warnings"] if "was not used" in said} == expected
-    black = ("--methods", "integrated", "--baseline", "black", "--mean", "0.5,0.4", "--std", "1,1")
-    status, _, error = xai("saliency", run / "run", *how[2:], *black)
-    assert status == 2
-    assert "mean and std hold 2 numbers, and the model's input has 3 channels" in " ".join(error.split())
     status, _, error = xai("saliency", run / "run", "--ids", "1", "--pick", "worts", *how)
     assert status == 2
     assert "no pick 'worts'" in error
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((3, 8, 8), "3"), ((5,), "no"), ((6, 7), "no")])
+def test_a_mean_of_another_count_than_the_channels_is_refused(
+    shape: tuple[int, ...], channels: str, xai: Xai, tmp_path: Path
+) -> None:
+    x = torch.rand(2, *shape)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_inputs([0, 1], x)
+        run.save_checkpoint(nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 2)), example_inputs=x)
+    how = ("--methods", "integrated", "--baseline", "black", "--no-progress", "--format", "json", "-o", tmp_path / "out")
+    for option in ("--mean", "--std"):
+        status, _, error = xai("saliency", tmp_path / "run", *how, option, "0.5,0.4")
+        assert status in (1, 2)
+        assert f"{channels} channels" in " ".join(error.split())
+    status, _, error = xai("saliency", tmp_path / "run", *how, "--mean", "0.5")
+    assert status == 0, error
