@@ -224,7 +224,17 @@ def test_a_mean_of_another_count_than_the_channels_is_refused(
     with xaicli.Run(tmp_path / "run") as run:
         run.log_inputs([0, 1], x)
         run.save_checkpoint(nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 2)), example_inputs=x)
-    how = ("--methods", "integrated", "--baseline", "black", "--no-progress", "--format", "json", "-o", tmp_path / "out")
+    how = (
+        "--methods",
+        "integrated",
+        "--baseline",
+        "black",
+        "--no-progress",
+        "--format",
+        "json",
+        "-o",
+        tmp_path / "out",
+    )
     for option in ("--mean", "--std"):
         status, _, error = xai("saliency", tmp_path / "run", *how, option, "0.5,0.4")
         assert status in (1, 2)

@@ -251,18 +251,18 @@ def test_labels_of_one_class_are_no_sets(place: Path, xai: Any) -> None:
 
 def test_options_that_reach_nothing_are_refused_or_told(place: Path, xai: Any) -> None:
     """Also those that are spelled out with their default."""
-    (place / "own.py").write_text(f"import numpy\ndef pixels(): return numpy.load({str(place / 'x.npy')!r})\n")
+    (place / "fed.py").write_text(f"import numpy\ndef pixels(): return numpy.load({str(place / 'x.npy')!r})\n")
     np.save(place / "x.npy", X.numpy())
-    given = ("collect", place / "run", "--model", place / "ckpt.pt", "--data", "own:pixels", "--pythonpath", place)
+    given = ("collect", place / "run", "--model", place / "ckpt.pt", "--data", "fed:pixels", "--pythonpath", place)
     embedded = ("--collectors", "embeddings", "--layers", "0")
     for options, said in (
         (("--iou", "0.5"), "--iou is an option of --collectors boxes or masks"),
         (("--reshape", "mean"), "--reshape is an option of --collectors embeddings"),
-        (("--mode", "eval"), "--mode: the samples of own:pixels have no mode"),
+        (("--mode", "eval"), "--mode: the samples of fed:pixels have no mode"),
         ((*embedded, "--reduction", "none", "--components", "2"), "--reduction none keeps all dimensions"),
     ):
         status, _, err = xai(*given, *options)
-        assert status == 2
+        assert status == 2, err
         assert said in " ".join(err.split())
     status, out, err = xai(*given, "--arch-args", "{}", "--json")
     assert status == 0, err
