@@ -21,7 +21,7 @@ from xaicli import Run, open_run
 from xaicli.dynamics import computed
 from xaicli.dynamics.computed import compute
 from xaicli.dynamics.statistics import dynamics
-from xaicli.errors import DamagedFileError, UsageError
+from xaicli.errors import DamagedFileError, UsageError, XaiError
 from xaicli.queries.resolution import resolve
 from xaicli.reader import Reader, open_reader
 
@@ -219,3 +219,6 @@ def test_numbers_are_neither_right_nor_wrong(tmp_path: Path, engine: str) -> Non
     assert result.data["loss_last"].to_list() == [0.0, 1.0]
     assert result.report.sentence == "eval: 2 samples."
     assert "labels that are numbers have no probability" in " ".join(str(result).split())
+    with pytest.raises(XaiError, match="has no correct, which --stat correctness needs") as raised:
+        open_run(tmp_path / "run").samples(stat="correctness", engine=engine)
+    assert "--stat loss_mean" in str(raised.value.hint)

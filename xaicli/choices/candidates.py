@@ -123,9 +123,11 @@ def ranked(
                 Rule.FORGOTTEN: ("forgetting", "correct"),
             }[choice.rule]
             if column not in frame.columns:
+                hint = "log it with run.log_samples(..., label=..., logits=...)"
+                if reader.dtypes.get(LABEL, pl.Null()).is_float():
+                    hint = "its labels are numbers, which are near or far, not right or wrong: --rule hardest"
                 raise XaiError(
-                    f"{reader.layout.described} has no {needs}, which --rule {choice.rule.value} needs",
-                    hint="log it with run.log_samples(..., label=..., logits=...)",
+                    f"{reader.layout.described} has no {needs}, which --rule {choice.rule.value} needs", hint=hint
                 )
             return _by(frame, column, highest=True, above=0.0)
         case Rule.SUSPECTS | Rule.LABEL_ISSUES:

@@ -147,7 +147,7 @@ def _refuse_unrecorded(reader: Reader, stat: str) -> None:
     """
     for column, names in NEEDS.items():
         if stat in names and column not in reader.dtypes:
-            raise XaiError(
-                f"{reader.described} has no {column}, which --stat {stat} needs",
-                hint="log it with run.log_samples(..., label=..., logits=...)",
-            )
+            hint = "log it with run.log_samples(..., label=..., logits=...)"
+            if reader.dtypes.get(LABEL, pl.Null()).is_float():
+                hint = "its labels are numbers, which are near or far, not right or wrong: --stat loss_mean"
+            raise XaiError(f"{reader.described} has no {column}, which --stat {stat} needs", hint=hint)

@@ -68,6 +68,7 @@ def _reliability(found: Mapping[str, Any], words: str, page: Page) -> Iterator[B
 
 def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator[Table]:
     """How sure the model is of each label it predicts."""
+    is_known = any(row["ece"] is not None for row in found["by_prediction"])
     rows = tuple(
         (
             row["name"],
@@ -75,7 +76,7 @@ def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator
             row["top_prob"],
             row["accuracy"],
             f"{_signed(row['over_confidence'])} ({_signed(row['low'])} to {_signed(row['high'])})",
-            None if row["ece"] is None else _with_interval(row),
+            *([None if row["ece"] is None else _with_interval(row)] if is_known else []),
         )
         for row in found["by_prediction"]
     )
@@ -86,7 +87,7 @@ def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator
             (
                 *(Column("predicted"), Column("samples", Cell.INTEGER), Column("mean probability", Cell.NUMBER)),
                 *(Column("share right", Cell.NUMBER), Column("surer than right by (95 % interval)")),
-                Column("calibration error (95 % interval)"),
+                *([Column("calibration error (95 % interval)")] if is_known else []),
             ),
             rows,
             note=f"of labels predicted at least {FEWEST} times; the calibration error needs {ENOUGH} samples",
