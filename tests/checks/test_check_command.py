@@ -650,6 +650,39 @@ def test_a_calibration_error_says_what_it_leaves_out(tmp_path, capsys):
     _, found = asked(capsys, tmp_path / "run", "--rule", "ece <= 0.5")
     assert (found["rows"][0]["outcome"], found["rows"][0]["value"]) == ("passed", 0)
     assert "10 of 40 samples of eval have no finite top_prob" in found["rows"][0]["reason"]
+    assert [found["rows"][0][key] for key in ("n", "epoch", "pass")] == [30, 1, 0]
+
+
+def test_a_calibration_error_of_several_data_sets_counts_the_samples_of_all(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for ds_id, n, sure in (("a", 20, 0.75), ("b", 30, 0.5)):
+            zeros = np.zeros(n, int)
+            how = {"label": zeros, "prediction": zeros, "top_prob": np.full(n, sure), "mode": "eval", "epoch": 1}
+            run.log_samples(sample_id=np.arange(n), ds_id=ds_id, **how)
+    _, found = asked(capsys, tmp_path / "run", "--rule", "ece <= 0.5")
+    (row,) = found["rows"]
+    assert (row["value"], row["n"], row["epoch"], row["outcome"]) == (0.5, 50, None, "passed")
+    _, found = asked(capsys, tmp_path / "run", "--rule", "ece <= 0.5", "--ds-id", "a")
+    (row,) = found["rows"]
+    assert (row["value"], row["n"], row["epoch"]) == (0.25, 20, 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "said"),
+    [
+        ("multilabel", [[0], [1, 2]], "sets of classes"),
+        ("regression", [0.5, 1.5], "numbers"),
+    ],
+)
+def test_a_calibration_error_of_another_task_says_why_it_cannot_be_asked(tmp_path, capsys, task, label, said):
+    with xaicli.Run(tmp_path / "run", task=task) as run:
+        outputs = {"logits": np.zeros((2, 3))} if task == "multilabel" else {"prediction": [0.0, 1.0]}
+        run.log_samples(sample_id=[0, 1], label=label, **outputs, mode="eval", epoch=1)
+    code, found = asked(capsys, tmp_path / "run", "--rule", "ece <= 0.5")
+    (row,) = found["rows"]
+    assert (code, row["outcome"]) == (2, "not asked")
+    assert f"the labels here are {said}" in row["reason"]
+    assert "was recorded" not in row["reason"]
 
 
 def small(path, ids, label, right, names=("cat", "dog")):

@@ -23,9 +23,9 @@ import xaicli
 from tests.watch import training_things as things
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
-from xaicli.watch.training import Training
+from xaicli.watch.training import Now, Training, Watched
 from xaicli.watch.until import Until
-from xaicli.watch.view import duration, line
+from xaicli.watch.view import Shown, duration, line, screen
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE = 40.0
@@ -94,6 +94,70 @@ def test_it_fits_the_terminal(tmp_path: Path, xai: Any, columns: int, monkeypatc
     assert max(map(len, out.splitlines())) <= columns
     assert "\x1b" not in out
     assert "not finite" in out or columns < 60
+
+
+def crowded(n_labels: int, n_places: int = 2) -> Watched:
+    """More than a small terminal holds: samples, labels and spikes of two data sets."""
+    history = ((1, 0, 2.0), (2, 0, 1.0))
+    numbers = (2, 0, 90, 100, 100, 100, 100, 1.0, 2.0, 0.5, 0, 0)
+    places = tuple(Now("train", f"set {n}", *numbers, history) for n in range(n_places))
+    of = {"mode": "train", "ds_id": "set 0"}
+    worst = tuple({**of, "sample_id": i, "label": 1, "name": "b", "value": 9.0 - i} for i in range(5))
+    labels = tuple(
+        {**of, "label": i, "name": f"label {i}", "n": 10, "mean": 9.0 - i, "change": 0.1, "usual": 1.0}
+        for i in range(n_labels)
+    )
+    spikes = tuple({**of, "epoch": 2, "step": 90 - i, "rank": 0, "loss": 5.0, "height": 9.0} for i in range(5))
+    return Watched("running", "loss", places, worst, labels, spikes, 400, 10.0, 1.0, 0, 5, 60.0, ("a warning",))
+
+
+@pytest.mark.parametrize("height", [10, 16, 20, 24, 30, 60])
+@pytest.mark.parametrize(("n_labels", "n_places"), [(10, 2), (2, 1), (7, 9)])
+@pytest.mark.parametrize("width", [40, 80])
+def test_all_tables_and_the_keys_are_seen_at_any_height(height: int, n_labels: int, n_places: int, width: int) -> None:
+    from rich.console import Console
+
+    watched = crowded(n_labels, n_places)
+    console = Console(width=width, height=height, force_terminal=False)
+    with console.capture() as capture:
+        console.print(screen(watched, Shown(), title="run", width=width, height=height, keys=True))
+    lines = capture.get().rstrip("\n").splitlines()
+    assert len(lines) <= height
+    assert lines[-1].strip() == (
+        "q quit  s sort labels  n next data set  o open the report" if width == 80 else "q s n o"
+    )
+    text = "\n".join(lines)
+    assert "data set" in text
+    if height >= 24:
+        for table in ("worst of", "labels", "spikes"):
+            assert table in text
+        assert len(lines) >= min(height, 4 * 3 + 12 + n_labels + n_places) - 1  # no room is wasted
+    if height == 60 and width == 80:
+        assert " of 5" not in text
+        assert all(f"label {i} " in text for i in range(n_labels))
+    elif height == 24 and width == 80 and n_labels == 10:
+        shown = sum(f"label {i} " in text for i in range(10))
+        assert f"labels of train set 0, worst, {shown} of 10" in text
+        assert "label 0 " in text
+        assert re.search(r"spikes, [1-4] of 5: step", text)
+
+
+def test_the_chosen_data_set_is_seen_where_not_all_are() -> None:
+    from rich.console import Console
+
+    console = Console(width=80, height=24, force_terminal=False)
+    with console.capture() as capture:
+        console.print(screen(crowded(5, 12), Shown(place=11), title="run", width=80, height=24, keys=True))
+    assert "> train set 11" in capture.get()
+
+
+@pytest.mark.parametrize(("means", "usual"), [([1.0, 3.0], 2.0), ([1.0, 3.0, 10.0], 3.0), ([1.0, 2.0, 4.0, 10.0], 3.0)])
+def test_what_is_usual_is_the_median_of_the_labels(tmp_path: Path, xai: Any, means: list[float], usual: float) -> None:
+    n = len(means)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(n), label=range(n), loss=means, mode="eval", epoch=1)
+    _, out, _ = xai("watch", tmp_path / "run", "--once", "--json")
+    assert [row["usual"] for row in json.loads(out)["labels"]] == [usual] * n
 
 
 def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,13 +405,13 @@ def test_a_script_waits_for_a_run_that_is_not_there_yet(tmp_path: Path) -> None:
 class Screen:
     """A command in a terminal of its own, 80 columns wide."""
 
-    def __init__(self, *words: object, term: str = "xterm-256color") -> None:
+    def __init__(self, *words: object, term: str = "xterm-256color", lines: int = 40) -> None:
         self.shown = ""
         environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS")}
         self.process_id, self.terminal = pty.fork()
         if not self.process_id:  # pragma: no cover - the child
             os.environ.clear()
-            os.environ.update(environment | {"TERM": term, "COLUMNS": "80", "LINES": "40"})
+            os.environ.update(environment | {"TERM": term, "COLUMNS": "80", "LINES": str(lines)})
             os.execv(sys.executable, [sys.executable, "-m", "xaicli", *map(str, words)])
 
     def waits_for(self, text: str) -> str:
@@ -404,6 +468,23 @@ def test_a_terminal_shows_a_training_and_its_death(tmp_path: Path) -> None:
         screen.press("q")
         assert screen.status() == 1
     assert "Traceback" not in screen.plain
+
+
+def test_a_terminal_of_24_lines_shows_the_keys(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=[f"label {i}" for i in range(10)]) as run:
+        for epoch in (1, 2):
+            for step in range(60):
+                ids = [10 * step + i for i in range(10)]
+                loss = [1.0 + i / 10 + 50 * (step in (50, 55)) for i in range(10)]
+                where = {"mode": "train", "epoch": epoch, "step": 60 * epoch + step}
+                run.log_samples(sample_id=ids, label=range(10), loss=loss, **where)
+            run.log_samples(sample_id=range(10), label=range(10), loss=np.arange(10.0), mode="eval", epoch=epoch)
+    screen = Screen("watch", tmp_path / "run", "--interval", "0.2", lines=24)
+    screen.waits_for("o open the report")
+    assert "spikes" in screen.plain
+    assert "worst of train" in screen.plain
+    screen.press("q")
+    assert screen.status() == 0
 
 
 @pytest.mark.parametrize("term", ["xterm", "dumb"])

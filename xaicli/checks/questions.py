@@ -249,8 +249,9 @@ def _rows(question: _Question) -> list[dict[str, Any]]:
             found = _calibration_error(question) if rule.count is Count.ECE else _count(question, rule.count)
             modes = ",".join(dict.fromkeys(mode for mode, _ in found.pairs)) or None
             ds_ids = {ds_id for _, ds_id in found.pairs}
-            row = _row(counted(rule, found.value, note=found.note))
-            return [{**row, MODE: modes, DS_ID: next(iter(ds_ids)) if len(ds_ids) == 1 else None}]
+            row = _row(counted(rule, found.value, note=found.note, n=found.n))
+            at = dict(zip((EPOCH, PASS), found.at, strict=True))
+            return [{**row, MODE: modes, DS_ID: next(iter(ds_ids)) if len(ds_ids) == 1 else None, **at}]
         if rule.samples:
             return list(_of_list(question, rule.samples))
         metric = rule.metric
@@ -539,11 +540,15 @@ class _Counted:
         value: None where it cannot be told.
         pairs: Of which (mode, ds_id); none where it is of the whole run.
         note: Of what it is, and what is to be said besides.
+        n: How many samples it is of; 0 for a count that looks at none.
+        at: Epoch and pass, where it is of one place.
     """
 
     value: float | None
     pairs: Sequence[Pair] = ()
     note: str = ""
+    n: int = 0
+    at: tuple[int | None, int | None] = (None, None)
 
 
 def _count(question: _Question, what: Count) -> _Counted:
@@ -592,26 +597,33 @@ def _calibration_error(question: _Question) -> _Counted:
         XaiError: Nothing was recorded that tells.
     """
     reader = question.reader
+    if (kind := reader.dtypes.get(LABEL)) is not None and (kind.is_nested() or kind.is_float()):
+        what = "sets of classes, each sure or not by itself" if kind.is_nested() else "numbers"
+        raise XaiError(f"ece is of one class a sample and how sure the model is of it; the labels here are {what}")
     for name, needs in ((TOP_PROB, "logits or probs"), (CORRECT, "labels and predictions")):
         if name not in reader.dtypes:
             raise XaiError(f"no {name} was recorded: log {needs}")
     selection = resolve(reader, metric=[TOP_PROB], mode=question.mode, ds_id=question.ds_id)
-    found, notes = [], []
+    found: list[float] = []
+    notes: list[str] = []
+    n, places = 0, []
     for pair in selection.pairs:
         rows = next(walk(reader, selection, pair, [SAMPLE_ID, TOP_PROB, CORRECT], backwards=True), None)
         if rows is None:
             continue
+        places.append((rows.place.epoch, rows.place.turn or 0))
         frame = rows.frame.sort(SAMPLE_ID)
         sure, right = (frame[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
         one = calibration(sure, right, resamples=0)
         if one is not None:
             found.append(one.ece)
+            n += one.n
         if lacking := frame.height - (one.n if one is not None else 0):
             where = " ".join(filter(None, pair))
             notes.append(f"{lacking:,} of {frame.height:,} samples of {where} have no finite top_prob, or no correct")
     if not found:
         raise XaiError("; ".join(notes) or "no row is there to judge")
-    return _Counted(max(found), selection.pairs, "; ".join(notes))
+    return _Counted(max(found), selection.pairs, "; ".join(notes), n, places[0] if len(places) == 1 else (None, None))
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

@@ -247,20 +247,21 @@ def _listed(ids: Sequence[Any]) -> str:
     return ", ".join(quoted(str(one), special="") for one in ids[:_SHOWN]) + more
 
 
-def counted(rule: Rule, value: float | None, *, note: str = "") -> Verdict:
+def counted(rule: Rule, value: float | None, *, note: str = "", n: int = 0) -> Verdict:
     """What a rule on a count of the run finds; None where it cannot be counted.
 
     Args:
         rule: The rule.
         value: The count.
         note: What is to be said of it besides.
+        n: How many samples it is of.
     """
     if value is None or rule.most is None:
         return not_asked(rule, "the run does not tell")
     kept = value < rule.most if rule.is_strict else value <= rule.most
     sign = "<" if rule.is_strict else "<="
     outcome = Outcome.PASSED if kept else Outcome.FAILED
-    return Verdict(rule.name, "", outcome, value, f"{sign} {rule.most:.12g}", 0, reason=note)
+    return Verdict(rule.name, "", outcome, value, f"{sign} {rule.most:.12g}", n, reason=note)
 
 
 def _groups(

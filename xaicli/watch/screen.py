@@ -71,10 +71,15 @@ def watch(
     waited = Watched("waiting", "")
     with _keys() as pressed, Live(console=console, auto_refresh=False, transient=False) as live:
         has_keys = pressed is not None
+
+        def draw(watched: Watched, shown: Shown) -> None:
+            size = {"width": console.width, "height": console.height}
+            live.update(screen(watched, shown, title=title, keys=has_keys, **size), refresh=True)
+
         while True:
             watched, training = _look(source, waited)
             status = _end(watched, training, until)
-            live.update(screen(watched, shown, title=title, width=console.width, keys=has_keys), refresh=True)
+            draw(watched, shown)
             if status is not None and (until is not None or not has_keys):
                 return status
             ends = time.monotonic() + pace.pause()
@@ -83,21 +88,12 @@ def watch(
                 if key in ("q", "Q", "\x1b"):
                     return 1 if watched.state == "crashed" else 0
                 if key == "o" and training is not None:
-                    live.update(
-                        screen(
-                            watched,
-                            replace(shown, message="writing the report"),
-                            title=title,
-                            width=console.width,
-                            keys=True,
-                        ),
-                        refresh=True,
-                    )
+                    draw(watched, replace(shown, message="writing the report"))
                     shown = replace(shown, message=open_report())
                 elif key:
                     shown = _after(shown, key)
                 if key:
-                    live.update(screen(watched, shown, title=title, width=console.width, keys=True), refresh=True)
+                    draw(watched, shown)
             if pressed is None:
                 time.sleep(max(0.0, ends - time.monotonic()))
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any
 
 import polars as pl
@@ -96,7 +97,8 @@ class Watched:
         metric: What is told of.
         places: Each data set, train first.
         worst: mode, ds_id, sample_id, label, name, value: the worst at the last places, the worst first.
-        labels: mode, ds_id, label, name, n, mean, change (since the place before), usual (the median label's mean).
+        labels: mode, ds_id, label, name, n, mean, change (since the place before), usual (the median of these
+            means).
         spikes: mode, ds_id, epoch, step, rank, loss, height: the newest first.
         rows: Rows that count.
         rows_per_second: Lately, else since the start; None where that cannot be told.
@@ -390,7 +392,7 @@ class Training:
         if len(last.by_label) < 2:
             return []
         sign = -1 if metric in HIGH_IS_GOOD else 1
-        usual = sorted(mean for _, mean in last.by_label.values())[len(last.by_label) // 2]
+        usual = median(mean for _, mean in last.by_label.values())
         rows = []
         for label, (n, mean) in last.by_label.items():
             before = None if previous is None else previous.by_label.get(label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,9 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def screen(watched: Watched, shown: Shown, *, title: str, width: int, keys: bool) -> RenderableType:
+def screen(
+    watched: Watched, shown: Shown, *, title: str, width: int, keys: bool, height: int | None = None
+) -> RenderableType:
     """The training as a screen.
 
     Args:
@@ -100,32 +102,68 @@ def screen(watched: Watched, shown: Shown, *, title: str, width: int, keys: bool
         title: What the run is called.
         width: Of the terminal, in characters.
         keys: Whether there are any.
+        height: Lines of the terminal: tables are cut so that all of them, and the keys, are seen; None for whole ones.
     """
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = [_head(watched, title, width)]
-    if not watched.places:
-        parts.append(Text("no value yet" if watched.rows else "no row yet", style="dim"))
-    else:
-        parts += [Text(), _places(watched, shown, width)]
-        now = watched.places[shown.place % len(watched.places)]
-        own = [row for row in watched.worst if (row["mode"], row["ds_id"]) == (now.mode, now.ds_id)]
-        labels = [row for row in watched.labels if (row["mode"], row["ds_id"]) == (now.mode, now.ds_id)]
-        if own:
-            parts += [Text(), _worst(own, now, watched.metric, width)]
-        if labels:
-            parts += [Text(), _labels(labels, shown.sort, now, watched.metric, width)]
-        if watched.spikes:
-            parts += [Text(), _spikes(watched.spikes, watched.metric)]
+    head, end = [_head(watched, title, width)], []
     for warning in watched.warnings[:3]:
-        parts.append(Text(printable(shortened(warning, max(width * 2, 80))), style="yellow"))
+        end.append(Text(printable(shortened(warning, max(width * 2, 80))), style="yellow"))
     if shown.message:
-        parts += [Text(), Text(printable(shown.message), style="bold")]
+        end += [Text(), Text(printable(shown.message), style="bold")]
     if keys:
         hint = "q quit  s sort labels  n next data set  o open the report"
-        parts += [Text(), Text(hint if width >= _NARROW else "q s n o", style="dim")]
-    return Group(*parts)
+        end += [Text(), Text(hint if width >= _NARROW else "q s n o", style="dim")]
+    if not watched.places:
+        head.append(Text("no value yet" if watched.rows else "no row yet", style="dim"))
+        return Group(*head, *end)
+    chosen = shown.place % len(watched.places)
+    now = watched.places[chosen]
+    own = [row for row in watched.worst if (row["mode"], row["ds_id"]) == (now.mode, now.ds_id)]
+    labels = [row for row in watched.labels if (row["mode"], row["ds_id"]) == (now.mode, now.ds_id)]
+    tables: list[tuple[int, Callable[[int], Any]]] = [
+        (len(watched.places), lambda most: _places(watched, chosen, width, most)),
+        (len(own), lambda most: _worst(own, now, watched.metric, width, most)),
+        (len(labels), lambda most: _labels(labels, shown.sort, now, watched.metric, width, most)),
+        (len(watched.spikes), lambda most: _spikes(watched.spikes, watched.metric, most)),
+    ]
+    rows = [n for n, _ in tables]
+    if height is not None:
+        rows = _fitting(rows, height - _lines([*head, *end], width))
+    parts = [part for most, (_, table) in zip(rows, tables, strict=True) if most for part in (Text(), table(most))]
+    return Group(*head, *parts, *end)
+
+
+_BESIDE_ROWS = 3
+"""Lines of a table beside its rows: an empty one before it, its head and the rule below."""
+
+
+def _lines(texts: Sequence[Any], width: int) -> int:
+    """How many lines texts take."""
+    from rich.console import Console
+
+    console = Console(width=width)
+    return sum(len(console.render_lines(text, pad=False)) for text in texts)
+
+
+def _fitting(rows: Sequence[int], height: int) -> list[int]:
+    """How many rows of each table fit into so many lines: of the longest table fewer, of each at least one.
+
+    Where not even that fits, the labels are left out, then the worst samples, then the spikes, the data sets last.
+    """
+    kept = list(rows)
+    while any(kept) and sum(n + _BESIDE_ROWS for n in kept if n) > height:
+        longest = max(range(len(kept)), key=lambda place: (kept[place], place))
+        if kept[longest] == 1:
+            longest = next((place for place in (2, 1, 3) if kept[place]), 0)
+        kept[longest] -= 1
+    return kept
+
+
+def _of(most: int, there: int) -> str:
+    """What is said of a table that is cut."""
+    return f", {most} of {there}" if most < there else ""
 
 
 def _head(watched: Watched, title: str, width: int) -> RenderableType:
@@ -158,15 +196,20 @@ def _table(*columns: tuple[str, str]) -> Any:
     return table
 
 
-def _places(watched: Watched, shown: Shown, width: int) -> Any:
+def _places(watched: Watched, chosen: int, width: int, most: int) -> Any:
     wide = width >= _NARROW
-    columns = [("data set", "left"), ("epoch", "right"), (watched.metric, "right"), ("change", "right")]
+    columns = [
+        (f"data set{_of(most, len(watched.places))}", "left"),
+        ("epoch", "right"),
+        (watched.metric, "right"),
+        ("change", "right"),
+    ]
     is_judged = wide and any(now.accuracy is not None for now in watched.places)
     columns += [("right", "right")] if is_judged else []
     columns += [("samples", "right"), ("course", "left")] if wide else []
     table = _table(*columns)
-    chosen = shown.place % len(watched.places)
-    for number, now in enumerate(watched.places):
+    start = min(chosen, len(watched.places) - most)
+    for number, now in list(enumerate(watched.places))[start : start + most]:
         of = f"/{watched.total_epochs}" if watched.total_epochs and now.mode == "train" else ""
         turn = f".{now.turn}" if now.turn else ""
         change = None if now.mean is None or now.before is None else now.mean - now.before
@@ -190,8 +233,10 @@ def _signed(value: float | None) -> str:
     return "" if value is None else ("+" if value > 0 else "") + short(value, 2)
 
 
-def _worst(rows: Sequence[dict[str, Any]], now: Now, metric: str, width: int) -> Any:
-    table = _table((f"worst of {printable(_where(now))}", "left"), ("label", "left"), (metric, "right"))
+def _worst(every: Sequence[dict[str, Any]], now: Now, metric: str, width: int, most: int) -> Any:
+    rows = every[:most]
+    title = f"worst of {printable(_where(now))}{_of(most, len(every))}"
+    table = _table((title, "left"), ("label", "left"), (metric, "right"))
     ids = told_apart([str(row["sample_id"]) for row in rows], max(12, width // 2))
     names = told_apart([row["name"] for row in rows if row["label"] is not None], max(8, width // 4))
     for row, value in zip(rows, shorts([row["value"] for row in rows]), strict=True):
@@ -200,7 +245,7 @@ def _worst(rows: Sequence[dict[str, Any]], now: Now, metric: str, width: int) ->
     return table
 
 
-def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, width: int) -> Any:
+def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, width: int, most: int) -> Any:
     order: dict[Sort, Any] = {
         Sort.WORST: lambda _: 0,
         Sort.CHANGE: lambda row: (1 if metric in HIGH_IS_GOOD else -1) * (row["change"] or 0.0),
@@ -208,10 +253,11 @@ def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, w
     }
     wide = width >= _NARROW
     title = f"labels of {printable(_where(now))}, {sort.value}" if wide else f"labels, {sort.value}"
+    title += _of(most, len(rows))
     beside = [("samples", "right")] if wide else []
     usual = [("usual", "right")] if wide else []
     table = _table((title, "left"), *beside, (metric, "right"), ("change", "right"), *usual)
-    ordered = sorted(rows, key=order[sort])
+    ordered = sorted(rows, key=order[sort])[:most]
     names = told_apart([str(row["name"]) for row in ordered], max(10, width // 3))
     means = shorts([row["mean"] for row in ordered])
     usually = shorts([row["usual"] for row in ordered])
@@ -222,8 +268,14 @@ def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, w
     return table
 
 
-def _spikes(rows: Sequence[dict[str, Any]], metric: str) -> Any:
-    table = _table(("spikes: step", "right"), ("epoch", "right"), (metric, "right"), ("robust deviations", "right"))
+def _spikes(every: Sequence[dict[str, Any]], metric: str, most: int) -> Any:
+    rows = every[:most]
+    table = _table(
+        (f"spikes{_of(most, len(every))}: step", "right"),
+        ("epoch", "right"),
+        (metric, "right"),
+        ("robust deviations", "right"),
+    )
     for row, loss in zip(rows, shorts([row["loss"] for row in rows]), strict=True):
         height = "far out" if row["height"] is None else f"{row['height']:.1f}"
         table.add_row(f"{row['step']:,}", str(row["epoch"]), loss, height)
