@@ -882,3 +882,12 @@ def test_a_page_of_a_check_that_cannot_be_written(runs, tmp_path, capsys):
         assert json.loads(out)["outputs"] == [str(junit)]
         assert f"error: {tmp_path / 'taken'} cannot be written" in err
         assert junit.is_file()
+
+
+def test_a_metric_that_is_spelt_wrong_is_told_with_the_one_that_may_be_meant(runs, capsys):
+    path, _ = runs["new"]
+    code, found = asked(capsys, path, "--rule", "los mean <= 1", "--rule", "correct mean by tine >= 0")
+    assert code == 2
+    reasons = [row["reason"] for row in found["rows"]]
+    assert reasons[0] == f"no metric 'los' in {path}: did you mean loss?"
+    assert reasons[1].endswith("did you mean time?")

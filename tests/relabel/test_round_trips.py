@@ -1051,3 +1051,18 @@ def test_the_suggestion_for_a_set_of_classes_is_that_of_the_export(tmp_path):
     found = opened.relabel_apply(tmp_path / "in.csv", mode="train").answer
     assert found.extra["suspects"][0]["suggestion_right"] == 3
     assert {row["sample_id"]: row["label"] for row in found.data.to_dicts()} == {i: true[i] for i in (4, 20, 41)}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"ids": IDS}, "the model's last answer"),
+        ({"rule": "hardest", "n": 2}, "the model's last answer"),
+        ({"rule": "suspects"}, "the answer most often given"),
+    ],
+)
+def test_the_page_says_what_labels_are_suggested_by(
+    run: xaicli.RunReader, tmp_path: Path, how: dict[str, Any], said: str
+) -> None:
+    page = run.relabel_export(tmp_path / "x.csv", to="csv", mode="train", **how).report
+    assert dict(page.made)["suggested"].startswith(said)

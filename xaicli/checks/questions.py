@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,7 +28,7 @@ from xaicli.checks.verdicts import (
 )
 from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.training import steps
-from xaicli.errors import DamagedFileError, UsageError, XaiError
+from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown
 from xaicli.queries.listed import Listed, listed
 from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
@@ -260,7 +261,13 @@ def _rows(question: _Question) -> list[dict[str, Any]]:
     except DamagedFileError:
         raise  # strict: nothing is said of files that are not what was written
     except XaiError as error:
-        return [_row(not_asked(rule, error.message))]
+        return [_row(not_asked(rule, _why(error)))]
+
+
+def _why(error: XaiError) -> str:
+    """Why a rule cannot be asked, with the name that may be meant."""
+    meant = re.search(r"did you mean [^?]+\?", error.hint)
+    return f"{error.message}: {meant[0]}" if meant else error.message
 
 
 def _of_list(question: _Question, file: str) -> Iterator[dict[str, Any]]:
@@ -320,7 +327,7 @@ def _of_pairs(question: _Question, selection: Selection, metric: str) -> Iterato
             raise
         except XaiError as error:
             errors.append(error)
-            found.append([{**_row(not_asked(question.rule, error.message)), MODE: pair[0], DS_ID: pair[1]}])
+            found.append([{**_row(not_asked(question.rule, _why(error))), MODE: pair[0], DS_ID: pair[1]}])
     if errors and len(errors) == len(found) and len({error.message for error in errors}) == 1:
         raise errors[0]
     yield from (row for rows in found for row in rows)
@@ -439,7 +446,7 @@ def _samples(
     rule = question.rule
     for column in rule.columns:
         if column not in reader.dtypes:
-            raise XaiError(f"no column or fact {column!r}", hint=f"there are: {', '.join(reader.dtypes)}")
+            raise unknown("column or fact", column, list(reader.dtypes), note=reader.facts.left_out)
         if column in reader.metrics and reader.dtypes[column].is_float():
             raise XaiError(
                 f"{column} holds measured numbers: each would be a group", hint='limit them with where = "..."'

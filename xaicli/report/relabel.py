@@ -46,10 +46,22 @@ def export_report(answer: Answer, page: Page | None = None) -> Report:
         run_line=run_line(answer, page.facts),
         sentence=sentence,
         sections=(Section("To look at", "tasks", tuple(blocks)),),
-        made=made(answer, ("read back", "xai relabel apply RUN_DIR FILE")),
+        made=made(
+            answer,
+            ("suggested", _SUGGESTED.get(str(answer.selection["rule"]), _LAST_ANSWER)),
+            ("read back", "xai relabel apply RUN_DIR FILE"),
+        ),
         warnings=answer.warnings,
         tables={"relabel-export": lambda: answer.data},
     )
+
+
+_LAST_ANSWER = "the model's last answer, where it is not the label"
+_SUGGESTED = {
+    "suspects": f"the answer most often given that is not the label (of numbers, the mean); without one {_LAST_ANSWER}",
+    "label_issues": "the most probable class of the kept probabilities",
+}
+"""What a label is suggested by: each rule that doubts labels has its own."""
 
 
 def _objects_report(answer: Answer, page: Page) -> Report:
