@@ -180,7 +180,7 @@ _NOISE = 0.5
 _NOISE_WORDS, _WORSE_WORDS = "mostly noise", "worse than random"
 _SCALE = "its lowest value to its 99th percentile"
 _NOTE = (
-    "Each map is scaled on its own: brightness compares within a map, not between maps. "
+    "Each map is scaled on its own: strength compares within a map, not between maps. "
     "Delta: relative completeness error. Agreement: rank correlation of the maps from two halves of the draws."
 )
 
