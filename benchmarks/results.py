@@ -20,6 +20,7 @@ BENCHMARKS = (
     ("The recorder", "recorder.py", ""),
     ("Saliency: speed, a small net", "saliency.py", "speed --net lenet --images 16 --steps 25 --draws 7 --repeats 5"),
     ("Saliency: speed, larger nets", "saliency.py", "speed --net resnet18 vit_ti --images 4 --steps 8 --draws 4"),
+    ("Saliency: speed, one picture", "saliency.py", "speed --net resnet18 vit_ti --images 1 --steps 16 --draws 1"),
     ("Saliency: memory", "saliency.py", "memory --net resnet18 --images 4 --steps 8 --draws 2"),
     ("Saliency: fidelity", "saliency.py", "fidelity --net lenet resnet vit --images 4"),
     ("Queries", "queries.py", "--size 1M --size 12M --size 115M"),
