@@ -326,3 +326,43 @@ def test_the_criterion_of_the_caller_counts_before_the_model_s_own(tmp_path: Pat
     rows, _ = evaluated(tmp_path, model, loss, classes)
     expected = functional.cross_entropy(answers(model).movedim(2, 1), 2 - classes, reduction="none").mean(1)
     assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("way", ["soft", "mixed"])
+def test_labels_beside_targets_of_parts_are_the_batch_s_own_and_said(tmp_path: Path, way: str) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        truth = inputs.pop("labels")
+        outputs = model(**inputs)
+        if way == "soft":
+            return functional.cross_entropy(outputs.logits, 0.3 * functional.one_hot(2 - truth, 3) + 0.7 / 3), outputs
+        turned = functional.cross_entropy(outputs.logits, truth.flip(0))
+        return 0.7 * turned + 0.3 * functional.cross_entropy(outputs.logits, truth), outputs
+
+    model = model_of(num_labels=3)
+    rows, said = evaluated(tmp_path, model, loss)
+    expected = functional.cross_entropy(answers(model), torch.tensor(KINDS), reduction="none")
+    assert rows["label"].to_list() == list(KINDS)
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    words = "soft labels" if way == "soft" else "the same answers with several labels"
+    assert [words in one for one in said] == [True]
+
+
+def test_pairs_of_texts_are_asked_for_with_the_line_that_records_them(tmp_path: Path) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        chosen, rejected = (
+            model(input_ids=one).logits[:, 0] for one in (inputs["input_ids"], inputs["input_ids"].flip(1))
+        )
+        named = {"rewards_chosen": chosen, "rewards_rejected": rejected}
+        return -functional.logsigmoid(chosen - rejected).mean(), named
+
+    model = model_of(num_labels=3)
+    rows, said = evaluated(tmp_path / "asked", model, loss)
+    assert rows.is_empty()
+    assert xaicli.open_run(tmp_path / "asked" / "run").reader().counts().dropped == N
+    line = next(one for one in said if "compares two texts" in one)
+    samples_fn = eval(line.partition("samples_fn=")[2].partition(") records")[0])  # noqa: S307
+    rows, said = evaluated(tmp_path / "said", model, loss, samples_fn=samples_fn)
+    with torch.no_grad():
+        expected = model(input_ids=TOKENS).logits[:, 0] - model(input_ids=TOKENS.flip(1)).logits[:, 0]
+    assert rows["preferred_by"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert said == []

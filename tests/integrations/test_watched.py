@@ -361,7 +361,12 @@ def test_pictures_with_lists_of_objects_are_asked_for_by_samples_fn() -> None:
     from xaicli.vocabulary import Mode
 
     batch = ([torch.zeros(3, 4, 4)], [{"boxes": torch.zeros(1, 4), "labels": torch.ones(1)}])
-    assert "samples_fn" in _ask(Step(), Mode.EVAL, 1, batch)
+    said = _ask(Step(), Mode.EVAL, 1, batch)
+    written = said.partition("samples_fn=")[2].partition("), where")[0]
+    samples_fn = eval(written)  # noqa: S307
+    found = [{"boxes": torch.zeros(3, 4)}]
+    assert samples_fn(batch, found) == {"n_found": [3]}
+    assert samples_fn(batch, {"loss_box_reg": torch.ones(())}) == {"n_found": [None]}
     assert "samples_fn" not in _ask(Step(), Mode.EVAL, 1, (torch.zeros(1, 4), [{"page": 3}]))
 
 

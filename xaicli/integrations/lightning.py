@@ -31,7 +31,7 @@ from xaicli.integrations.options import settled
 from xaicli.integrations.order import taken
 from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, parts_of, shared_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
-from xaicli.integrations.steps import StepOrders, is_of_batch
+from xaicli.integrations.steps import DISPUTED, StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
 
 _STEPS = {
@@ -57,18 +57,6 @@ _NO_LABEL = (
     "{name} gives no criterion its labels, and none of the batch's entries {entries} is named like labels: rows have "
     "no label and no loss; call it 'label', give it to a criterion in the step, or give samples_fn"
 )
-_DISPUTED = (
-    "gives criteria the answers that it returns with several labels, or some of them with other labels than the batch "
-    "has, and which of them are the samples' is not known: rows have no label and no loss; give one criterion all "
-    "answers with their labels, or give samples_fn"
-)
-_SEVERAL = (
-    "gives criteria the same answers with several labels: rows have the batch's own, and the plain loss of these; "
-    "samples_fn records others"
-)
-_SOFT = (
-    "{name} gives its criterion soft labels, as of mixup or a teacher: rows have {label}, and the plain loss of that"
-)
 _OTHERS = (
     "gives its criterion other labels than the batch has, and nothing shows whether these are the samples' or are only "
     "watched: rows have no label and no loss; return the loss, or give samples_fn"
@@ -82,8 +70,10 @@ _NUMBERS = (
     'and prediction; XaiCallback(..., task="classification") says that they are classes'
 )
 _OBJECTS = (
-    "no samples of it are recorded; XaiCallback(..., samples_fn=lambda batch, output: {'loss': ...}) says what is, a "
-    "number a picture, where output is what the module's forward returned"
+    "{name} answers for pictures with lists of objects: these are no classes, and which figure of a picture counts is "
+    "not known; no samples of it are recorded: give numbers a picture, as XaiCallback(..., samples_fn=lambda batch, "
+    'output: {{"n_found": [len(one["boxes"]) for one in output] if isinstance(output, list) else len(batch[0]) * '
+    "[None]}}), where output is what the module's forward returned"
 )
 _PREDICTED = ("preds", "predictions", "pred", "prediction", "y_pred", "y_hat", "yhat")
 
@@ -314,12 +304,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         judged = self._orders.judged_of(step.named, step.judged, whole.labels, mode)
         if len(judged) == 1:
             result = judged[0]
-        answers = result.answers if isinstance(result, Judged) else _tensor_of(result)
-        is_own = self._orders.is_one_of_several(step, answers, whole.labels, mode) if step.named is None else None
-        if is_own:
-            recording.tell(f"{name} {_SEVERAL}")
-        elif len(judged) > 1 or is_own is False:
-            recording.tell(f"{name} {_DISPUTED}")
+        answers = result if isinstance(result, Judged) or step.named is not None else _tensor_of(result)
+        if len(judged) > 1:
+            recording.tell(DISPUTED.format(name=name))
+        if len(judged) > 1 or self._orders.are_disputed(step, answers, whole.labels, mode, name):
             whole = replace(whole, labels=None)
         if result is None and (chosen := of_chosen_places(step, whole.batch, whole.labels)) is not None:
             return replace(whole, labels=chosen[1]), chosen[0]
@@ -391,9 +379,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             head, values = recording.answers(judged.answers, truth, task=task, origin=step.origin, known=NOTHING)
         elif said is Task.REGRESSION and labels_as(Task.CLASSIFICATION, truth, width) is not None:
             recording.tell(_NUMBERS.format(name=name))
-        elif self._orders.is_soft(judged, mode):
-            label = "the class of the largest part" if part.labels is None else "the batch's own label"
-            recording.tell(_SOFT.format(name=name, label=label))
+        else:
+            self._orders.say_soft(judged, part.labels, mode, name)
         recording.settle(head.task)
         keep, void = recording.keeps_tokens(head.task), recording.void_label
         columns = columns_of(head, values, truth, first=first, keep_tokens=keep, ignored=judged.ignored, void=void)
@@ -530,7 +517,7 @@ def _ask(step: Step, mode: Mode, rows: int, batch: Any) -> str:
     """What to say where the answers cannot be told."""
     name = _name_of(mode)
     if _holds_objects(batch):
-        return f"{name} answers for pictures with lists of objects, which has no logits: {_OBJECTS}"
+        return _OBJECTS.format(name=name)
     if step.is_compiled and len(step.judged) < 2:
         return (
             f"the module is compiled (torch.compile), and what {name} computes inside of it cannot be seen; no samples "

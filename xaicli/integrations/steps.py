@@ -34,6 +34,19 @@ _LESSER = (
 )
 _GREATER = _BOTH + "rows have the labels of the criterion; samples_fn records the model's own"
 
+DISPUTED = (
+    "{name} gives criteria its answers with several labels, or some of them with other labels than the batch has, and "
+    "which of them are the samples' is not known: rows have no label and no loss; give one criterion all answers with "
+    "their labels, or give samples_fn"
+)
+_SEVERAL = (
+    "{name} gives criteria the same answers with several labels: rows have the batch's own, and the plain loss of "
+    "these; samples_fn records others"
+)
+_SOFT = (
+    "{name} gives its criterion soft labels, as of mixup or a teacher: rows have {label}, and the plain loss of that"
+)
+
 _LABEL = "the batch's label"
 """Stands for that among the names of its parts."""
 
@@ -69,8 +82,8 @@ class StepOrders:
         self._trained: tuple[frozenset[bool], bool] | None = None
         """Of the last training step that was looked at: whether the criteria that its loss was made of were the
         model's own, and whether they were given the batch's labels."""
-        self._several: dict[Mode, bool | None] = {}
-        """What `is_one_of_several` found in the last step of a mode that was looked at."""
+        self._disputed: dict[Mode, bool] = {}
+        """What `are_disputed` found in the last step of a mode that was looked at."""
         self._is_own_first: bool | None = None
         """Whether a loss that a model has of its own counts before a criterion of the step's, as its weight said."""
         self._targets: list[tuple[Any, frozenset[Any]]] = []
@@ -155,26 +168,37 @@ class StepOrders:
             self._is_own_first = bool(lesser)
         return [one for one in kept if not any(one is other for other in lesser)]
 
-    def is_one_of_several(self, step: Step, answers: Any, labels: Any, mode: Mode) -> bool | None:
-        """Whether the step's own criteria were given these answers with several labels, among them the batch's.
+    def are_disputed(self, step: Step, answers: Any, labels: Any, mode: Mode, name: str) -> bool:
+        """Whether the step's own criteria were given these answers with several labels, none of which is the batch's.
 
-        Returns:
-            False where none of them is the batch's; None where there are not several.
+        Where one of them is the batch's, it counts, and that is said.
+
+        Args:
+            step: What was seen.
+            answers: The model's, or what a criterion was given.
+            labels: The batch's labels.
+            mode: The mode.
+            name: The step, in words.
         """
+        answers = answers.answers if isinstance(answers, Judged) else answers
         if not isinstance(answers, torch.Tensor):
-            return None
+            return False
         if mode not in self.watched or all(one.truth.is_cpu for one in step.judged):
             of = [one for one in step.judged if not one.is_inner and is_same(one.answers, answers)]
             truths = _truths(of)
             own = isinstance(labels, torch.Tensor) and any(are_labels(truth, labels) for truth in truths)
-            self._several[mode] = own if len(truths) > 1 else None
-        return self._several.get(mode)
+            self._disputed[mode] = len(truths) > 1 and not own
+            if len(truths) > 1:
+                self._tell((_SEVERAL if own else DISPUTED).format(name=name), None)
+        return self._disputed.get(mode, False)
 
-    def is_soft(self, judged: Judged, mode: Mode) -> bool:
-        """Whether a criterion of classes was given parts of them, as far as is looked at."""
+    def say_soft(self, judged: Judged, labels: Any, mode: Mode, name: str) -> None:
+        """Say where a criterion of classes was given parts of them: of the last step that was looked at."""
         if not _is_mixture(judged) or not (judged.truth.is_cpu or mode not in self.watched):
-            return False
-        return labels_as(Task.CLASSIFICATION, judged.truth, judged.answers[:1].numel()) is None
+            return
+        if labels_as(Task.CLASSIFICATION, judged.truth, judged.answers[:1].numel()) is None:
+            label = "the class of the largest part" if labels is None else "the batch's own label"
+            self._tell(_SOFT.format(name=name, label=label), None)
 
     def _note_targets(self, targets: list[tuple[Any, frozenset[Any]]]) -> None:
         """Remember what the training's criteria were given: equal to a part of every batch, not of some by chance."""

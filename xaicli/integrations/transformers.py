@@ -26,7 +26,7 @@ from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import taken
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
-from xaicli.integrations.steps import StepOrders, is_of_batch
+from xaicli.integrations.steps import DISPUTED, StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
 
 _FRAMES = 8
@@ -55,11 +55,6 @@ _SETS_LINE = (
 _PERMUTED = (
     "compute_loss gives the model or its criterion the samples in another order than the batch has, and whose answers "
     "are where is not known; no samples of it are recorded: let it return its outputs in the batch's order"
-)
-_DISPUTED = (
-    "compute_loss gives criteria its answers with several labels, or some of them with other labels than the batch "
-    "has, and which of them are the samples' is not known: rows have no label and no loss; give one criterion all "
-    "answers with their labels, or give samples_fn"
 )
 _SEVERAL = (
     "gives criteria its answers with several labels, and which of them are the samples' is not known; no samples of it "
@@ -388,7 +383,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _log_judged(self, heard: Step, outputs: Any, given: Mapping[str, Any], labels: Any, ids: Any) -> None:
         """Log what a compute_loss answered, under the samples and by the labels that it was seen to be of."""
         if self._orders.leave_out_watched(heard, labels, (self._loop or (Mode.TRAIN, ""))[0]):
-            self._recording.tell(_DISPUTED)
+            self._recording.tell(DISPUTED.format(name="compute_loss"))
             labels = None
         task = _task_of(heard.judged, rows_of(given, None), self._config)
         places, reason = self._order_of(heard, given, labels, outputs)
@@ -456,8 +451,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if not judged or judged[0].is_inner:
             return _labels_of_places(heard, given, labels, scores)
         if len(judged) > 1:
-            self._recording.tell(_DISPUTED)
+            self._recording.tell(DISPUTED.format(name="compute_loss"))
             return None, None
+        if self._orders.are_disputed(heard, judged[0], labels, mode, "compute_loss"):
+            return None, None
+        self._orders.say_soft(judged[0], labels, mode, "compute_loss")
         is_in_order = self._orders.is_kept(mode)  # and so are answers that are returned in that of the model's
         own, stray = self._orders.labels_of(judged[0], labels, mode, is_in_order=is_in_order)
         if stray is not None:
@@ -668,6 +666,9 @@ def _by_hand(outputs: Any, inputs: Mapping[str, Any], labels: Any, config: Any) 
             'ignore_index=n) for n in [output["end_logits"].shape[1]] for side in ("start", "end")) / 2'
         )
         return f"the model answers where a span begins and ends: {_LINE.format(loss)}"
+    chosen, rejected = (next((n for n in names if word in str(n)), None) for word in ("chosen", "rejected"))
+    if chosen is not None and rejected is not None and "logits" not in names:
+        return _of_pairs(outputs, chosen, rejected, rows_of(inputs, None))
     scores = outputs.get("logits") if "logits" in names else None
     if not (isinstance(scores, torch.Tensor) and isinstance(labels, torch.Tensor)):
         return None
@@ -681,6 +682,18 @@ def _by_hand(outputs: Any, inputs: Mapping[str, Any], labels: Any, config: Any) 
     return (
         f"the model's pictures of classes are {tuple(scores.shape[-2:])}, the labels {tuple(labels.shape[-2:])}: "
         + _LINE.format(loss)
+    )
+
+
+def _of_pairs(outputs: Mapping[str, Any], chosen: str, rejected: str, rows: int | None) -> str:
+    """Why answers are not recorded that compare two texts a sample, with the line that does it."""
+    why = "compute_loss compares two texts a sample, one that was chosen and one that was rejected, which is no class"
+    if all(isinstance(outputs[name], torch.Tensor) and outputs[name].shape == (rows,) for name in (chosen, rejected)):
+        line = f'{{"sample_id": batch["sample_id"], "preferred_by": output[{chosen!r}] - output[{rejected!r}]}}'
+        return f"{why}: XaiCallback(..., samples_fn=lambda batch, output: {line}) records by how much each is preferred"
+    return (
+        f"{why}, and what it returns ({', '.join(map(str, outputs))}) has no number a sample: let it return some by "
+        "name, and XaiCallback(..., samples_fn=lambda batch, output: {...}) take them"
     )
 
 
