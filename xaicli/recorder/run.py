@@ -9,6 +9,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -63,6 +64,18 @@ DRAIN_SECONDS = 2.0
 T = TypeVar("T")
 _Given = tuple[Any, Any, Any, Any, Any, Mapping[str, Any]]
 """Ids, labels, predictions, logits, probabilities and metrics as the caller gave them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a call of `log_samples` names of its rows beside their columns; None where it leaves that to the run."""
+
+    mode: str | None
+    ds_id: str | None
+    epoch: int | None
+    step: int | None
+    eval_pass: int | None
+    keep_tokens: bool | None
 
 
 class Loops:
@@ -359,7 +372,7 @@ class Run(Loops, Records):
         lock = calls.lock
         if lock.locked():
             given = (sample_id, label, prediction, logits, probs, metrics)
-            self._put_samples_aside(given, mode, ds_id, epoch, step, eval_pass, keep_tokens)
+            self._put_samples_aside(given, _Named(mode, ds_id, epoch, step, eval_pass, keep_tokens))
             return
         try:
             with lock:
@@ -379,40 +392,26 @@ class Run(Loops, Records):
                             ):
                                 return
                     given = (sample_id, label, prediction, logits, probs, metrics)
-                    self._add_samples(given, mode, ds_id, epoch, step, eval_pass, keep_tokens)
+                    self._add_samples(given, _Named(mode, ds_id, epoch, step, eval_pass, keep_tokens))
                 except Exception as error:
                     self._refuse(error, count(sample_id, label, prediction, logits, probs, *metrics.values()))
         finally:
             if calls.aside or calls.after or process.is_pending():
                 self._leave()
 
-    def _add_samples(
-        self,
-        given: _Given,
-        mode: str | None,
-        ds_id: str | None,
-        epoch: int | None,
-        step: int | None,
-        eval_pass: int | None,
-        keep_tokens: bool | None,
-        walk: Turns | None = None,
-    ) -> None:
+    def _add_samples(self, given: _Given, named: _Named, walk: Turns | None = None) -> None:
         """Record a batch, whatever it is like.
 
         Args:
-            given: As `log_samples` takes them, the metrics last.
-            mode: Likewise.
-            ds_id: Likewise.
-            epoch: Likewise.
-            step: Likewise.
-            eval_pass: Likewise.
-            keep_tokens: Likewise.
+            given: Its columns.
+            named: Where it belongs, as far as the call says so.
             walk: The walk over the dataset that it is of; that of now when None.
         """
         state, (sample_id, label, prediction, logits, probs, metrics) = self.state, given
-        at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
+        mode, epoch = named.mode or state.mode or "train", named.epoch
+        at_mode = MODES.get(mode) or unknown_mode(mode)
         at_epoch = whole_number("epoch", state.epoch_of_rows if epoch is None else epoch)
-        at_step = self._named_step(state.global_step if step is None else step, sample_id)
+        at_step = self._named_step(state.global_step if named.step is None else named.step, sample_id)
         is_named = epoch is not None or bool(at_epoch)
         if at_step is None and not is_named and at_mode == Mode.TRAIN and not self._process.fault:
             at_epoch, _ = self._behind_all()
@@ -420,9 +419,9 @@ class Run(Loops, Records):
             return
         self._need_usable()
         keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
-        tokens = self._keep_tokens if keep_tokens is None else keep_tokens
-        folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
-        told = None if eval_pass is None else self._named_pass(eval_pass, sample_id)
+        tokens = self._keep_tokens if named.keep_tokens is None else named.keep_tokens
+        folder = (at_mode, state.ds_id if named.ds_id is None else named.ds_id, at_epoch)
+        told = None if named.eval_pass is None else self._named_pass(named.eval_pass, sample_id)
         is_first = told is None and folder not in state.begun
         if is_named and at_mode == Mode.TRAIN and (at_step is not None or not told):
             self._note_trained(at_epoch, at_step)
@@ -436,27 +435,19 @@ class Run(Loops, Records):
             place = self._places[folder, turn] = checked_place(*folder, turn)
         self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep, tokens)
 
-    def _put_samples_aside(
-        self,
-        given: _Given,
-        mode: str | None,
-        ds_id: str | None,
-        epoch: int | None,
-        step: int | None,
-        eval_pass: int | None,
-        keep_tokens: bool | None,
-    ) -> None:
+    def _put_samples_aside(self, given: _Given, named: _Named) -> None:
         """Record a batch that comes from within a call when that is done, in the place where it was logged."""
         state = self.state
-        at_mode, at_ds_id = mode or state.mode or "train", state.ds_id if ds_id is None else ds_id
-        walk = state.walk_of(MODES[at_mode], at_ds_id) if at_mode in MODES else None
-        at_epoch = (state.epoch_of_rows or None) if epoch is None else epoch
-        at_step = state.global_step if step is None else step
+        mode, ds_id = named.mode or state.mode or "train", state.ds_id if named.ds_id is None else named.ds_id
+        walk = state.walk_of(MODES[mode], ds_id) if mode in MODES else None
+        epoch = (state.epoch_of_rows or None) if named.epoch is None else named.epoch
+        step = state.global_step if named.step is None else named.step
+        here = replace(named, mode=mode, ds_id=ds_id, epoch=epoch, step=step)
         rows = count(*given[:-1], *given[-1].values())
 
         def add(held: _Given) -> None:
             try:
-                self._add_samples(held, at_mode, at_ds_id, at_epoch, at_step, eval_pass, keep_tokens, walk)
+                self._add_samples(held, here, walk)
             except Exception as error:
                 self._refuse(error, rows)
 
