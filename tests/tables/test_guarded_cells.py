@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import xaicli
 from xaicli.api.lists import write_list
@@ -16,10 +18,10 @@ from xaicli.cli.options import ids_of_text
 from xaicli.dynamics.truth import read_truth
 from xaicli.importers.importing import import_run
 from xaicli.render.machine import csv_parts
+from xaicli.tables.cells import csv_line, guarded, unguarded
 from xaicli.tables.fact_file import read_fact_file
 from xaicli.tables.lists import read_list
 from xaicli.tables.rows import read_file
-from xaicli.words import csv_line
 
 IDS = ("=1+1", "'=1+1", "''=1+1", "-x", "+x", "@x", "\tx", "'x", "'", "-", "-5", "+1.5e3", "-1,5", "-1_0", "-inf", "x")
 GUARDED = {"=1+1", "'=1+1", "''=1+1", "-x", "+x", "@x", "\tx", "-", "-1,5", "-1_0", "-inf"}
@@ -99,3 +101,15 @@ def test_corrections_by_id(tmp_path, text):
     frame = pl.DataFrame({"sample_id": [text], "label": [1 - NAMED.index(text) % 2]})
     result = opened.relabel_apply([write_list(frame, tmp_path / "fixed.csv")])
     assert result.data["sample_id"].to_list() == [text]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.from_regex(r"'*[=+\-@\t\r]?-?[0-9.e]*"))
+def test_any_text_comes_back_from_a_cell(text: str) -> None:
+    assert unguarded(guarded(text)) == text
+    assert guarded(text) in (text, f"'{text}")
+
+
+def test_a_line_of_a_table_tells_empty_text_from_what_is_missing() -> None:
+    assert csv_line(["", None, 0, False, -1.5, "a"]) == '"",,0,False,-1.5,a\r\n'
+    assert csv_line(["=1+1", "-3", 'say "a,b"', "two\nlines"]) == '\'=1+1,-3,"say ""a,b""","two\nlines"\r\n'
+    assert csv_line([None]) == '""\r\n', "a line of nothing is a line"

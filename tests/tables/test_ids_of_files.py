@@ -19,9 +19,9 @@ from xaicli.dynamics.truth import read_truth
 from xaicli.errors import XaiError
 from xaicli.sources.pictures import Preparation
 from xaicli.sources.table import open_table
+from xaicli.tables.cells import read_cells
 from xaicli.tables.fact_file import read_fact_file
 from xaicli.tables.lists import read_list
-from xaicli.tables.rows import read_cells
 
 ODD = [
     "",

@@ -14,7 +14,7 @@ from xaicli.api.opening import Opening, Place
 from xaicli.api.picks import Choice
 from xaicli.api.saliency_result import SaliencyResult
 from xaicli.errors import UsageError
-from xaicli.words import in_order_apart
+from xaicli.tables.labels import in_order_apart
 
 if TYPE_CHECKING:
     from torch import nn

@@ -36,6 +36,7 @@ from xaicli.queries.rows import walk
 from xaicli.queries.runs import state_of
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally, open_reader
+from xaicli.tables.labels import is_same_number
 from xaicli.tables.lists import columns_of_text, id_lines, ids_of_columns, is_of, read_columns, read_text
 from xaicli.vocabulary import (
     CORRECT,
@@ -52,7 +53,6 @@ from xaicli.vocabulary import (
     Duplicates,
     Mode,
 )
-from xaicli.words import is_same_number
 
 
 def check(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,9 +20,9 @@ from xaicli.dynamics.suspects import suspicion
 from xaicli.errors import XaiError, unknown
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
+from xaicli.tables.labels import Classes, Spelt, Written, class_number, in_order_apart, is_same_number, taken_as_names
 from xaicli.tables.lists import is_typed, places_of, read_columns
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Classes, Spelt, class_number, in_order_apart, is_row, is_same_number, taken_as_names
 
 MISLABELLED = "mislabelled"
 _KINDS = "CSV, Parquet, JSON or JSON lines with sample_id and label"
@@ -188,9 +187,10 @@ def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tupl
     names = in_order_apart(reader.manifest.label_names or ())
     classes = Classes({name: number for number, name in enumerate(names)}, range(len(names)))
     if isinstance(dtype, pl.List):
-        sets = [None if value is None else _as_set(value, classes, names, is_typed=is_typed) for value in label]
+        written = [Written.of(value, Spelt.NAME if is_typed else Spelt.EITHER) for value in label.to_list()]
+        sets = [_as_set(one, classes, names) for one in written]
         # In a run of two classes [0, 1] may be both of them, or a place for each.
-        n = 0 if len(names) > 2 else sum(_is_zero_and_one(value) for value in label)
+        n = 0 if len(names) > 2 else sum(one.may_be_row for one in written)
         said = f"{_rows(n)} of the truth with [0, 1] or [1, 0]: taken as both classes, and may be a row of 0 and 1"
         return pl.Series(LABEL, sets, pl.List(pl.Int32)), [f"{said}; write the names of the classes"] if n else []
     if not dtype.is_integer():
@@ -230,44 +230,30 @@ def _as_numbers(label: pl.Series) -> pl.Series:
     return numbers
 
 
-def _as_set(value: Any, classes: Classes[int], names: Sequence[str], *, is_typed: bool) -> list[int] | None:
+def _as_set(written: Written, classes: Classes[int], names: Sequence[str]) -> list[int] | None:
     """The numbers of the classes of one true label, ascending; None for a blank.
 
     Args:
-        value: A list of names or numbers, also as JSON in a text, or surely a row of 0 and 1; else a single class.
+        written: The label as it stands in the file.
         classes: The classes of the run.
         names: What they are called.
-        is_typed: Whether the file tells numbers from names.
 
     Raises:
         XaiError: There is no such class.
     """
-    spelt = Spelt.NAME if is_typed else Spelt.EITHER
-    if isinstance(value, str):
-        if not value.strip():
-            return None
-        try:
-            value = json.loads(value) if value.strip().startswith("[") else [value]
-        except ValueError:
-            value = [value]
-        spelt = spelt if len(value) == 1 and not isinstance(value[0], int) else Spelt.NAME
-    several = list(value) if isinstance(value, Sequence | pl.Series) else [value]
-    if several and is_row(several):
-        return [place for place, there in enumerate(several) if there]
+    if not written.is_list and not any(str(one).strip() for one in written.values):
+        return None
+    if written.row is not None:
+        return written.row
     found = []
-    for one in several:
+    for one in written.values:
         text = str(one)
-        meant = classes.meant(text, spelt if isinstance(one, str) else Spelt.NUMBER)
+        meant = classes.meant(text, written.spelt_as(one))
         number = meant[0] if len(meant) == 1 else class_number(text)
         if number is None:
             raise unknown("label", text, names)
         found.append(number)
     return sorted(set(found))
-
-
-def _is_zero_and_one(value: Any) -> bool:
-    several = value.replace(" ", "").strip("[]").split(",") if isinstance(value, str) else value
-    return isinstance(several, Sequence | pl.Series) and sorted(map(str, several)) == ["0", "1"]
 
 
 def _wrong(frame: pl.DataFrame, truth: pl.DataFrame, path: str) -> pl.Series:

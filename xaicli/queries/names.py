@@ -10,8 +10,8 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.queries.selection import Catalogue, Selection
+from xaicli.tables.labels import in_order_apart, names_apart
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION
-from xaicli.words import in_order_apart, names_apart
 
 
 @dataclass(frozen=True)

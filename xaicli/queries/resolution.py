@@ -11,6 +11,7 @@ import polars as pl
 
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.queries.selection import Catalogue, Pair, Selection, Words, ds_id_words, left_out_by, words
+from xaicli.tables.labels import in_order_apart
 from xaicli.vocabulary import (
     ATTEMPT,
     DS_ID,
@@ -27,7 +28,7 @@ from xaicli.vocabulary import (
     Engine,
     Mode,
 )
-from xaicli.words import in_order_apart, quoted, ranges, split_pair, split_raw
+from xaicli.words import quoted, ranges, split_pair, split_raw
 
 _ALL = "all"
 _NO_GROUPS = frozenset({SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK, PROBS, "pass"})

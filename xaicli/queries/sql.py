@@ -19,9 +19,9 @@ from xaicli.reader import Place, Reader
 from xaicli.reader.dialect import cuts_fractions, for_polars, opaque_blanked
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.reader.rows import name_columns, names_of
+from xaicli.tables.labels import in_order_apart
 from xaicli.vocabulary import Engine
 from xaicli.wal.records import live_records
-from xaicli.words import in_order_apart
 
 SAMPLES = "samples"
 SCALARS = "scalars"

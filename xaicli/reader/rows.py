@@ -13,8 +13,8 @@ import polars as pl
 from xaicli.errors import UsageError, XaiError
 from xaicli.reader.dialect import for_polars
 from xaicli.reader.pieces import Place
+from xaicli.tables.labels import in_order_apart
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP, Duplicates
-from xaicli.words import in_order_apart
 
 
 @dataclass

@@ -33,9 +33,9 @@ from xaicli.relabel.tasks import (
     xml_of,
     xml_text,
 )
+from xaicli.tables.cells import csv_line
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import LABEL, MODE, SAMPLE_ID
-from xaicli.words import csv_line
 
 CORNERS = ("x0", "y0", "x1", "y1")
 RECORDED, PROPOSED = "box", "proposed"

@@ -35,9 +35,9 @@ from xaicli.relabel.marks import (
     who,
 )
 from xaicli.relabel.tasks import CHECKED, CONTROL, Box
+from xaicli.tables.labels import Spelt
 from xaicli.tables.lists import is_typed
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Spelt
 
 MADE_UP = "made_up"
 _NO_BOX = "a shape that is no box stands in the picture"

@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.relabel.tasks import CHECKED, CONTROL, Box
+from xaicli.tables.labels import Spelt, Written
 from xaicli.tables.lists import is_typed, read_columns, read_text, without_our_guards
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Spelt
 
 FORMATS = (
     "Label Studio (JSON, JSON_MIN, CSV), CVAT for images (XML or zip), FiftyOne (labels.json or samples.json), COCO, "
@@ -384,30 +384,13 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     return Marks("Label Studio" if is_studio else "table", tuple(marks))
 
 
-def _labels(value: Any, spelt: Spelt) -> tuple[tuple[str, ...] | None, Spelt]:
-    """The labels of a cell, None for an empty one, and how they are written.
-
-    Args:
-        value: The cell. A list stands for a set of classes, also as JSON in a text, which tells numbers from names.
-        spelt: How a text of this file is.
-    """
-    if isinstance(value, Mapping):  # JSON_MIN has {"choices": [...]} where there are several
-        value = value.get("choices")
-    if isinstance(value, str) and value.strip().startswith(("[", "{")):
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = value
-        value = parsed.get("choices", value) if isinstance(parsed, dict) else parsed
-    given = value if isinstance(value, list) else [value]
-    if given and all(isinstance(one, int | float) and not isinstance(one, bool) for one in given):
-        spelt = Spelt.NUMBER
-    elif isinstance(value, list):
-        spelt = Spelt.NAME
-    if isinstance(value, list):
-        return tuple(str(one) for one in value), spelt
-    text = "" if value is None else str(value)  # with the blanks about it, which a name may have
-    return (text,) if text else None, spelt
+def _labels(value: Any, texts: Spelt) -> tuple[tuple[str, ...] | None, Spelt]:
+    """The labels of a cell, None for an empty one, and how they are spelt: as numbers where all are."""
+    written = Written.of(value, texts)
+    spelt = {written.spelt_as(one) for one in written.values}
+    # With the blanks about it, which a name may have.
+    labels = tuple(map(str, written.values)) if written.is_list or written.values else None
+    return labels, Spelt.NUMBER if spelt == {Spelt.NUMBER} else written.spelt
 
 
 def _of_zip(path: Path) -> str:

@@ -38,9 +38,10 @@ from xaicli.relabel.drawn import MADE_UP, read_boxes
 from xaicli.relabel.marks import Mark, State
 from xaicli.relabel.questions import files_told, notes_of, path_fact
 from xaicli.relabel.tasks import Box
+from xaicli.tables.labels import Classes
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Classes, quoted
+from xaicli.words import quoted
 
 _STILL = 0.006
 """Pixels by which a corner may be off and is still where it was: CVAT writes two decimals."""

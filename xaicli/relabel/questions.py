@@ -23,8 +23,9 @@ from xaicli.reader.facts import Facts
 from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, Samples, corrections
 from xaicli.relabel.marks import Marks, read_marks
 from xaicli.relabel.tasks import FIFTYONE_PICTURES, Batch, Task, Tool
+from xaicli.tables.labels import class_number, in_order_apart, taken_as_names
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
-from xaicli.words import class_number, in_order_apart, quoted, taken_as_names
+from xaicli.words import quoted
 
 _PATHS = ("path", "image", "image_path", "filepath", "file_path", "file_name", "filename", "file", "url", "uri")
 """Facts that are taken for the place of a picture, the first there is."""

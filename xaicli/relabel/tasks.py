@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 from typing import Any, assert_never
 from xml.etree import ElementTree
 
+from xaicli.tables.cells import csv_line
+from xaicli.tables.labels import Spelt
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import Spelt, csv_line
 
 FIFTYONE_PICTURES = 'FiftyOne finds the pictures by their list: Dataset.from_dir(..., data_path="data.json")'
 CONTROL = "label"

@@ -13,8 +13,8 @@ from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
 from xaicli.report.model import Block, Cell, Column, Link, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, short
+from xaicli.tables.labels import names_apart
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, Duplicates
-from xaicli.words import names_apart
 
 if TYPE_CHECKING:
     from xaicli.manifest import Attempt

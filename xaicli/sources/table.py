@@ -23,7 +23,7 @@ from xaicli.layout import PartName, RunLayout
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, Words
 from xaicli.sources.pictures import Preparation
-from xaicli.tables.rows import read_csv_ids, read_typed_csv
+from xaicli.tables.cells import read_csv_ids, read_typed_csv
 
 if TYPE_CHECKING:
     from xaicli.parquet import Contents

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import for_arrow
-from xaicli.tables.rows import Rows, Unreadable, header, read_cells, without_guards
+from xaicli.tables.cells import header, read_cells, unguarded, without_guards
+from xaicli.tables.labels import Classes, Spelt, Written, class_number, is_row
+from xaicli.tables.rows import Rows, Unreadable
 from xaicli.tables.schema import CategoricalLabel, Schema
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
-from xaicli.words import Classes, Spelt, class_number, is_row, quoted, unguarded, unquoted
+from xaicli.words import quoted, unquoted
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
@@ -602,23 +604,36 @@ class Relabelled:
             hint="Table(..., relabel=..., label=KEY), or label=1 for the second of a tuple",
         )
 
-    def _like(self, old: Any, new: Any, called: str) -> Any:
+    @property
+    def _texts(self) -> Spelt:
+        """How a text of the source is spelt that stands alone."""
+        return Spelt.NAME if self.is_typed else Spelt.EITHER
+
+    def _like(self, old: Any, new: Any, called: str, texts: Spelt | None = None) -> Any:
         """A corrected label as the data set spells its own.
+
+        Args:
+            old: A label of the data set.
+            new: The corrected one.
+            called: What its class is called, where the source says so.
+            texts: How a text is spelt; as those of the source that stand alone when None.
 
         Raises:
             XaiError: It cannot be.
         """
         try:
-            if isinstance(new, str) and new.startswith("[") and _flat(old) is not None:
-                new = json.loads(new)
-            if isinstance(new, list | tuple) and (row := _flat(old)) is not None and _are_rows(row, new):
-                return self._row(old, row, new)
-            if isinstance(old, list | tuple) and isinstance(new, list | tuple):
-                return type(old)(self._like(old[0], one, "") if old else one for one in new)
-            if isinstance(old, str) and not isinstance(new, list | tuple):
-                return self._text(old, new, called)
-            if getattr(old, "ndim", 0) == 0 and not isinstance(new, list | tuple):
-                plain = self._number(new, called, whole=isinstance(_plain(old), int))
+            row, texts = _flat(old), self._texts if texts is None else texts
+            if row is not None:
+                written = Written.of(new, texts)
+                if written.is_list and _are_rows(row, written.values):
+                    return self._row(old, row, written)
+                if written.is_list and isinstance(old, list | tuple):
+                    like = (self._like(old[0], one, "", written.spelt) if old else one for one in written.values)
+                    return type(old)(like)
+            elif isinstance(old, str) and not isinstance(new, list | tuple):
+                return self._text(old, new, called, texts)
+            elif getattr(old, "ndim", 0) == 0 and not isinstance(new, list | tuple):
+                plain = self._number(new, called, texts, whole=isinstance(_plain(old), int))
                 if isinstance(old, bool | int | float):
                     return type(old)(plain)
                 if hasattr(old, "new_tensor"):
@@ -632,28 +647,28 @@ class Relabelled:
             hint="labels are numbers, texts, or lists of classes; correct others with Table.map",
         )
 
-    def _row(self, old: Any, row: Sequence[Any], new: Sequence[Any]) -> Any:
+    def _row(self, old: Any, row: Sequence[Any], new: Written) -> Any:
         """A row of 0 and 1 in place of another, from one or from a set of classes.
 
         Raises:
             XaiError: One of the two is a set of classes, or may be.
             ValueError: A class has no place in the row, or is named twice.
         """
-        width = len(row)
-        if is_row(new):
-            if not (is_row(row) or set(row) == {0, 1}) or len(new) != width:
+        width, given = len(row), list(new.values)
+        if new.row is not None:
+            if not (is_row(row) or set(row) == {0, 1}) or len(given) != width:
                 raise XaiError(
-                    f"label {list(new)!r} of {self.source} is a row of 0 and 1, and the data set has {list(row)!r}",
+                    f"label {given!r} of {self.source} is a row of 0 and 1, and the data set has {list(row)!r}",
                     hint="write the classes of each sample, as xai relabel apply does",
                 )
-            told = [int(one) for one in new]
+            told = [int(place in new.row) for place in range(width)]
         else:
-            numbers = [self._number(one, "", whole=True) for one in new]
-            if width == 2 and sorted(numbers) == [0, 1]:
+            if width == 2 and new.may_be_row:
                 raise XaiError(
-                    f"label {list(new)!r} of {self.source} may be two classes, or a row of 0 and 1 as the data set has",
+                    f"label {given!r} of {self.source} may be two classes, or a row of 0 and 1 as the data set has",
                     hint="correct such rows with Table.map",
                 )
+            numbers = [self._number(one, "", new.spelt, whole=True) for one in given]
             if len(set(numbers)) != len(numbers) or not all(0 <= one < width for one in numbers):
                 raise ValueError(new)
             told = [int(place in numbers) for place in range(width)]
@@ -661,15 +676,15 @@ class Relabelled:
             return type(old)(type(one)(there) for one, there in zip(row, told, strict=True))
         return old.new_tensor(told) if hasattr(old, "new_tensor") else np.asarray(told).astype(old.dtype)
 
-    def _text(self, old: str, new: Any, called: str) -> str:
+    def _text(self, old: str, new: Any, called: str, texts: Spelt) -> str:
         """A label as text: by its name, and a number only in place of one.
 
         Raises:
             XaiError: A number is to stand among names.
         """
-        is_text = isinstance(new, str) and self.is_typed
+        is_text = isinstance(new, str) and texts is Spelt.NAME
         is_number = not is_text and _is_number(str(new))
-        if meant := self._meant(new, called):
+        if meant := self._meant(new, called, texts):
             return next(name for name, value in self.names.items() if value == meant[0])
         if is_number and called:
             return called
@@ -680,22 +695,22 @@ class Relabelled:
             )
         return str(new)
 
-    def _number(self, new: Any, called: str, *, whole: bool) -> Any:
-        if isinstance(new, str) and (meant := self._meant(new, called)):
+    def _number(self, new: Any, called: str, texts: Spelt, *, whole: bool) -> Any:
+        if isinstance(new, str) and (meant := self._meant(new, called, texts)):
             return meant[0]
         value = class_number(new) if whole and isinstance(new, str) else float(new)
         if value is None or not math.isfinite(value) or (whole and not float(value).is_integer()):
             raise ValueError(new)
         return int(new) if whole and isinstance(new, int) else int(value) if whole else value
 
-    def _meant(self, new: Any, called: str) -> tuple[Any, ...]:
+    def _meant(self, new: Any, called: str, texts: Spelt) -> tuple[Any, ...]:
         """The class that a label means; none where nothing is known of it.
 
         Raises:
             XaiError: It may be either of several, or the number of another.
         """
         classes, text = Classes(self.names, set(self.names.values())), str(new)
-        spelt = Spelt.NUMBER if not isinstance(new, str) else Spelt.NAME if self.is_typed else Spelt.EITHER
+        spelt = texts if isinstance(new, str) else Spelt.NUMBER
         meant = classes.meant(text, spelt, called)
         names = {str(value): quoted(name) for name, value in self.names.items()}
         if len(meant) > 1:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +13,9 @@ import pyarrow as pa
 
 from xaicli.errors import XaiError
 from xaicli.files import for_arrow
+from xaicli.tables.cells import read_typed_csv
 from xaicli.tables.column import ColumnError, schema_of
 from xaicli.tables.schema import CategoricalLabel, Image, Schema
-from xaicli.words import is_bare, unguarded
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
@@ -169,142 +168,3 @@ def read_file(path: Path) -> ArrowRows:
     except (OSError, pa.ArrowException) as error:
         raise XaiError(f"{path} cannot be read: {error}") from error
     raise XaiError(f"{path} is no table", hint="tables are .parquet or .csv files, or folders of images")
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Comma-separated values, every one as text just as it stands there.
-
-    Attributes:
-        names: Those of the columns.
-        columns: A text a row; null for a cell with nothing in it, and "" for one that holds `""`.
-        short: How many rows have fewer cells than there are names: the others are null.
-        long: How many have more, which are left out.
-    """
-
-    names: tuple[str, ...]
-    columns: tuple[pa.Array, ...]
-    short: int = 0
-    long: int = 0
-
-
-def read_cells(text: str, separator: str) -> Cells:
-    """The cells of a text whose first line names the columns; quoted values may hold line breaks.
-
-    Where blanks follow the separators of the first line, those before a cell are for the eye and no part of it.
-    """
-    from pyarrow import csv
-
-    text = text.lstrip("\r\n")
-    names = header(text, separator)
-    is_spaced = any(name != name.lstrip(" ") for name in names[1:])
-    numbers = [str(at) for at in range(len(names))]
-    if not is_spaced and text:
-        try:
-            table = csv.read_csv(
-                io.BytesIO(text.encode()),
-                read_options=csv.ReadOptions(column_names=numbers),
-                parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-                convert_options=_as_text(numbers),
-            ).slice(1)
-            return Cells(names, tuple(_whole(column) for column in table.columns))
-        except pa.ArrowInvalid:
-            pass  # rows of several lengths
-    rows = list(_rows_of(text, separator, is_spaced=is_spaced))[1:]
-    width = len(names)
-    columns = (pa.array([row[at] if at < len(row) else None for row in rows], pa.string()) for at in range(width))
-    short, long = sum(len(row) < width for row in rows), sum(len(row) > width for row in rows)
-    return Cells(names, tuple(columns), short, long)
-
-
-def header(text: str, separator: str) -> tuple[str, ...]:
-    """The cells of the first line."""
-    return tuple(name or "" for name in next(_rows_of(text.lstrip("\r\n"), separator), []))
-
-
-def _rows_of(text: str, separator: str, *, is_spaced: bool = False) -> Iterator[list[str | None]]:
-    """The cells of each row, by RFC 4180; a quote that never closes is a character like any other."""
-    plain = rf"[^{re.escape(separator)}\r\n]*"
-    blanks = " *" if is_spaced else ""
-    cell = re.compile(rf'{blanks}(?:"([^"]*(?:""[^"]*)*)"({plain})|({plain}))({re.escape(separator)}|\r\n|\r|\n|\Z)')
-    row: list[str | None] = []
-    at = 0
-    while at < len(text) or row:
-        found = cell.match(text, at)
-        assert found is not None  # the plain cell takes whatever there is
-        inside, after, bare, end = found.groups()
-        row.append((bare or None) if inside is None else inside.replace('""', '"') + after)
-        at = found.end()
-        if end != separator:
-            if len(row) > 1 or bare != "":
-                yield row
-            row = []
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def read_typed_csv(path: Path, separator: str) -> pa.Table:
-    """A CSV file with columns of numbers, dates and texts, as Arrow tells them apart.
-
-    Raises:
-        OSError: It cannot be read.
-        ArrowException: It is no table.
-    """
-    from pyarrow import csv
-
-    options = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-    return _unguarded_table(csv.read_csv(path, parse_options=options))
-
-
-def read_csv_ids(path: Path, separator: str, name: str) -> pa.Array:
-    """A column of ids of a CSV file as texts; null where there is none, and "" where it stands as `""`.
-
-    Raises:
-        OSError: It cannot be read.
-        ArrowException: It is no table.
-    """
-    from pyarrow import csv
-
-    table = csv.read_csv(
-        path,
-        parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        convert_options=_as_text([name], include_columns=[name]),
-    )
-    return without_guards(_whole(table.column(0)))
-
-
-def _as_text(names: Sequence[str], **how: Any) -> Any:
-    """Arrow's options that tell a cell with nothing in it from one of an empty text."""
-    from pyarrow import csv
-
-    return csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()),
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-        null_values=[""],
-        **how,
-    )
-
-
-def _unguarded_table(table: pa.Table) -> pa.Table:
-    """A table read from CSV without the apostrophes that keep a spreadsheet from running its texts."""
-    columns = [without_guards(column) for column in table.columns]
-    return pa.table(columns, names=[unguarded(name) for name in table.column_names])
-
-
-def without_guards(column: Any) -> Any:
-    """An array of texts of a CSV file as they were before they were written to it; another as it is.
-
-    A column in which any text stands bare that would have been guarded was written by others: nothing is taken off.
-    """
-    import pyarrow.compute as pc
-
-    if not pa.types.is_string(column.type) or not pc.any(pc.starts_with(column, "'")).as_py():
-        return column
-    texts = column.to_pylist()
-    if any(text and is_bare(text) for text in texts):
-        return column
-    return pa.array([text and unguarded(text) for text in texts], pa.string())
