@@ -12,7 +12,7 @@ EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,tensorboard,test
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.torch
 	$(INSTALL) -e ".[$(EXTRAS)]"

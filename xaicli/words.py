@@ -7,6 +7,7 @@ Python's texts with commas, and the command under every page read and write them
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -78,6 +79,35 @@ def _closing(text: str, opening: int) -> int | None:
             at += 1
         at += 1
     return None
+
+
+FORMULA = r"^'*[=+\-@\t\r]"
+NUMBER = r"^'*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+"""Text is guarded where it is like the first and not like the second; both as Python and polars understand them."""
+_FORMULA, _NUMBER = re.compile(FORMULA), re.compile(NUMBER.removesuffix("$") + r"\Z")
+
+
+def guarded(text: str) -> str:
+    """A text as a cell of comma-separated values: with an apostrophe before what a spreadsheet would run as a formula.
+
+    That is what begins with `=`, `+`, `-`, `@`, a tab or a carriage return and is no number, and what looks like such
+    text guarded already; so `unguarded` gives back every text there is.
+    """
+    return f"'{text}" if _needs_guard(text) else text
+
+
+def unguarded(cell: str) -> str:
+    """The text of a cell that `guarded` made."""
+    return cell[1:] if cell.startswith("'") and _needs_guard(cell) else cell
+
+
+def is_bare(cell: str) -> bool:
+    """Whether a cell stands as `guarded` never leaves it, so that its file is from elsewhere."""
+    return not cell.startswith("'") and _needs_guard(cell)
+
+
+def _needs_guard(text: str) -> bool:
+    return _FORMULA.match(text) is not None and _NUMBER.match(text) is None
 
 
 def spelled(text: str) -> str:

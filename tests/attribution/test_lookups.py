@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,15 +108,14 @@ def test_a_bag_with_a_weight_for_each_id() -> None:
 
 
 @pytest.mark.parametrize("name", ["bag, mean", "table[ids]", "index_select"])
-def test_a_checkpoint_of_such_a_model(name: str, tmp_path: Path) -> None:
+def test_a_checkpoint_of_such_a_model(xai: Any, name: str, tmp_path: Path) -> None:
     model = MODELS[name]().eval()
     with xaicli.Run(tmp_path / "run") as run:
         run.log_inputs(range(3), IDS)
         run.save_checkpoint(model, example_inputs=IDS[:2])
-    command = [sys.executable, "-m", "xaicli", "saliency", str(tmp_path / "run"), "--model", "ckpt.pt", "-q"]
-    command += ["--methods", "gradient", "--format", "json", "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    output = ("--methods", "gradient", "--format", "json", "-o", tmp_path / "out")
+    status, _, err = xai("saliency", tmp_path / "run", "--model", "ckpt.pt", "-q", *output)
+    assert status == 0, err
     own = xaicli.saliency(model, IDS, methods="gradient", device="cpu")
     with np.load(tmp_path / "out" / "maps.npz") as maps:
         np.testing.assert_allclose(maps["attribution/gradient"], own.attributions["gradient"], atol=1e-5)

@@ -13,6 +13,9 @@ import pytest
 import torch
 
 import xaicli
+from tests.integrations.test_watched import MAPPED, Own, Y, is_by
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no distributed package")
 
@@ -21,6 +24,7 @@ import sys, torch, logging, warnings
 import lightning.pytorch as lightning
 from torch.nn import functional
 from torch.utils.data import DataLoader
+from tests.integrations.test_watched import MAPPED, N, OTHER, Own, X, Y
 from xaicli.integrations.lightning import XaiCallback
 warnings.simplefilter("ignore")
 warnings.filterwarnings("always", message="xai")
@@ -60,6 +64,30 @@ trainer.fit(net, DataLoader(data, batch_size=4, shuffle=True), loader)
 trainer.test(net, loader, verbose=False)
 trainer.validate(net, loader, verbose=False)
 trainer.predict(net, loader)
+
+class Watched(lightning.LightningModule):
+    # A criterion that the step calls inside of the wrapper is none of the model's own.
+
+    def __init__(self, way):
+        super().__init__()
+        self.model, self.way = Own(), way
+
+    def training_step(self, batch, batch_idx):
+        out = self.model(x=batch["x"], labels=batch["label"])
+        functional.cross_entropy(out["logits"].detach(), batch["other"])
+        if self.way == "own":
+            return out["loss"]
+        return functional.cross_entropy(out["logits"], batch["mapped"]) + 0.0 * out["loss"]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+data = [{"sample_id": i, "x": X[i], "label": Y[i], "other": OTHER[i], "mapped": MAPPED[i]} for i in range(N)]
+for way in ("own", "both"):
+    lightning.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[XaiCallback(f"{sys.argv[1]}-{way}", save_checkpoint=False)]).fit(
+            Watched(way), DataLoader(data, batch_size=4))
 """
 
 TRANSFORMERS = """
@@ -89,25 +117,47 @@ def free_port() -> int:
         return int(held.getsockname()[1])
 
 
-@pytest.mark.parametrize(
-    ("library", "script"), [("lightning", LIGHTNING), ("transformers", TRANSFORMERS)], ids=["lightning", "transformers"]
-)
-def test_two_processes_record_every_sample(tmp_path: Path, library: str, script: str) -> None:
-    pytest.importorskip(library)
-    (tmp_path / "train.py").write_text(script)
+def trained(folder: Path, script: str) -> tuple[Path, str]:
+    """Where two processes recorded, and what they said."""
+    (folder / "train.py").write_text(script)
     done = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()),
-            tmp_path / "train.py", tmp_path / "run",
+            folder / "train.py", folder / "run",
         ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=240, check=False, cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    reader = xaicli.open_run(tmp_path / "run")
+    return folder / "run", done.stderr
+
+
+@pytest.fixture(scope="module")
+def of_lightning(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """All trainings of Lightning, one after the other in the same two processes, which take long to begin."""
+    pytest.importorskip("lightning")
+    return trained(tmp_path_factory.mktemp("lightning"), LIGHTNING)
+
+
+@pytest.fixture(scope="module")
+def of_transformers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    pytest.importorskip("transformers")
+    return trained(tmp_path_factory.mktemp("transformers"), TRANSFORMERS)
+
+
+@pytest.mark.parametrize("way", ["own", "both"])
+def test_of_several_processes_the_same_criterion_counts(of_lightning: tuple[Path, str], way: str) -> None:
+    """These run a step inside of a wrapper: a criterion that the step calls is none of the model's own."""
+    run, _ = of_lightning
+    found = xaicli.open_run(run.with_name(f"run-{way}")).scan(mode="train").collect()
+    assert set(found["rank"]) == {0, 1}
+    assert is_by(found, Own(), MAPPED if way == "both" else Y)
+
+
+@pytest.mark.parametrize("library", ["lightning", "transformers"])
+def test_two_processes_record_every_sample(request: pytest.FixtureRequest, library: str) -> None:
+    run, said = request.getfixturevalue(f"of_{library}")
+    reader = xaicli.open_run(run)
     for mode in ("train", "eval"):
         frame = reader.scan(mode=mode).collect()
         for epoch in (1, 2):
@@ -115,11 +165,11 @@ def test_two_processes_record_every_sample(tmp_path: Path, library: str, script:
             assert set(ids) == set(range(21)), (mode, epoch)
         assert set(frame["rank"]) == {0, 1}
     # A sampler fills the last batch up with samples it has given already: they are counted, not hidden.
-    raw = pl.read_parquet(tmp_path / "run" / "data").filter(mode="eval", ds_id="")
+    raw = pl.read_parquet(run / "data").filter(mode="eval", ds_id="")
     doubled = raw.height - raw.unique(["epoch", "pass", "sample_id"]).height
     assert doubled > 0
     # Entry points after the first are of the same attempt, with every sample, and without a word of it.
-    whole = pl.read_parquet(tmp_path / "run" / "data")
+    whole = pl.read_parquet(run / "data")
     late = {
         "lightning": [("test", "", 0), ("eval", "", 1), ("infer", "", 0)],
         "transformers": [("eval", "late", 0), ("test", "", 0)],
@@ -129,7 +179,7 @@ def test_two_processes_record_every_sample(tmp_path: Path, library: str, script:
         assert set(last["sample_id"]) == set(range(21)), (mode, ds_id)
         assert set(last["rank"]) == {0, 1}
     assert set(whole["attempt"]) == {0}
-    assert "attempt" not in done.stderr
+    assert "attempt" not in said
     samples = reader.samples(mode="eval", ds_id="", max=21, min=0)
     assert samples.data["sample_id"].n_unique() == 21
     assert samples.answer.counts.duplicates == doubled

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -209,65 +205,6 @@ def test_labels_that_may_be_others_are_not_said_to_be_in_another_order_where_the
     assert sorted(MAPPED[:8].tolist()) == sorted(Y[:8].tolist())
     assert is_by(frames["train"], model, MAPPED)
     assert said == []
-
-
-DISTRIBUTED = """
-import logging, sys, warnings
-import torch
-import lightning.pytorch as lightning
-from torch.nn import functional
-from torch.utils.data import DataLoader
-from tests.integrations.test_watched import MAPPED, N, OTHER, Own, X, Y
-from xaicli.integrations.lightning import XaiCallback
-
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-
-class Net(lightning.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.model = Own()
-
-    def training_step(self, batch, batch_idx):
-        out = self.model(x=batch["x"], labels=batch["label"])
-        functional.cross_entropy(out["logits"].detach(), batch["other"])
-        if sys.argv[2] == "own":
-            return out["loss"]
-        return functional.cross_entropy(out["logits"], batch["mapped"]) + 0.0 * out["loss"]
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-data = [{"sample_id": i, "x": X[i], "label": Y[i], "other": OTHER[i], "mapped": MAPPED[i]} for i in range(N)]
-lightning.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", logger=False,
-    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    callbacks=[XaiCallback(sys.argv[1], save_checkpoint=False)]).fit(Net(), DataLoader(data, batch_size=4))
-"""
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no distributed package")
-@pytest.mark.parametrize("way", ["own", "both"])
-def test_of_several_processes_the_same_criterion_counts(tmp_path: Path, way: str) -> None:
-    """These run a step inside of a wrapper: a criterion that the step calls is none of the model's own."""
-    pytest.importorskip("lightning")
-    (tmp_path / "train.py").write_text(DISTRIBUTED)
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = str(held.getsockname()[1])
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port,
-            tmp_path / "train.py", tmp_path / "run", way,
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)},
-        capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = xaicli.open_run(tmp_path / "run").scan(mode="train").collect()
-    assert set(found["rank"]) == {0, 1}
-    assert is_by(found, Own(), MAPPED if way == "both" else Y)
 
 
 class Figures:

@@ -18,10 +18,11 @@ from xaicli.cli.options import ids_of_text
 from xaicli.dynamics.truth import read_truth
 from xaicli.importers.importing import import_run
 from xaicli.render.machine import csv_parts
-from xaicli.tables.cells import csv_line, guarded, unguarded
+from xaicli.tables.cells import csv_line
 from xaicli.tables.fact_file import read_fact_file
 from xaicli.tables.lists import read_list
 from xaicli.tables.rows import read_file
+from xaicli.words import guarded, unguarded
 
 IDS = ("=1+1", "'=1+1", "''=1+1", "-x", "+x", "@x", "\tx", "'x", "'", "-", "-5", "+1.5e3", "-1,5", "-1_0", "-inf", "x")
 GUARDED = {"=1+1", "'=1+1", "''=1+1", "-x", "+x", "@x", "\tx", "-", "-1,5", "-1_0", "-inf"}

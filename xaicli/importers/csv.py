@@ -13,8 +13,8 @@ from typing import Any
 
 from xaicli.errors import XaiError
 from xaicli.importers.recorded import Recorded, Values, attempted
-from xaicli.tables.cells import unguarded
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP
+from xaicli.words import unguarded
 
 _LOG = "metrics.csv"
 _SETTINGS = "hparams.yaml"

@@ -23,9 +23,8 @@ from xaicli.queries.names import named, names_of_labels
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Rows, Tally
-from xaicli.tables.cells import FORMULA, NUMBER, guarded
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates
-from xaicli.words import spelled
+from xaicli.words import FORMULA, NUMBER, guarded, spelled
 
 _LABEL_NAME = "label_name"
 _BESIDE = (LABEL, PREDICTION, CORRECT)

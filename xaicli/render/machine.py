@@ -13,9 +13,9 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.tables.cells import FORMULA, NUMBER, csv_line, guarded
+from xaicli.tables.cells import csv_line
 from xaicli.vocabulary import SCHEMA_VERSION
-from xaicli.words import spelled
+from xaicli.words import FORMULA, NUMBER, guarded, spelled
 
 _PART_ROWS = 1 << 12
 _FACTS = "facts"

@@ -1,4 +1,4 @@
-"""Cells of comma-separated values: how they are read, and how text is guarded in them against spreadsheets."""
+"""Cells of comma-separated values: how a line of them is written, and how they are read."""
 
 from __future__ import annotations
 
@@ -11,32 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from xaicli.words import spelled
+from xaicli.words import guarded, is_bare, spelled, unguarded
 
-FORMULA = r"^'*[=+\-@\t\r]"
-NUMBER = r"^'*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-"""Text is guarded where it is like the first and not like the second; both as Python and polars understand them."""
 _TO_QUOTE = re.compile(r'[",\r\n]')
-_FORMULA, _NUMBER = re.compile(FORMULA), re.compile(NUMBER.removesuffix("$") + r"\Z")
-
-
-def guarded(text: str) -> str:
-    """A text as a cell of comma-separated values: with an apostrophe before what a spreadsheet would run as a formula.
-
-    That is what begins with `=`, `+`, `-`, `@`, a tab or a carriage return and is no number, and what looks like such
-    text guarded already; so `unguarded` gives back every text there is.
-    """
-    return f"'{text}" if _needs_guard(text) else text
-
-
-def unguarded(cell: str) -> str:
-    """The text of a cell that `guarded` made."""
-    return cell[1:] if cell.startswith("'") and _needs_guard(cell) else cell
-
-
-def is_bare(cell: str) -> bool:
-    """Whether a cell stands as `guarded` never leaves it, so that its file is from elsewhere."""
-    return not cell.startswith("'") and _needs_guard(cell)
 
 
 def csv_line(values: Iterable[object]) -> str:
@@ -53,10 +30,6 @@ def _csv_cell(value: object) -> str:
         return ""
     text = guarded(value) if isinstance(value, str) else str(value)
     return '"' + text.replace('"', '""') + '"' if not text or _TO_QUOTE.search(text) else text
-
-
-def _needs_guard(text: str) -> bool:
-    return _FORMULA.match(text) is not None and _NUMBER.match(text) is None
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 
 from xaicli.errors import XaiError
 from xaicli.files import for_arrow
-from xaicli.tables.cells import header, read_cells, unguarded, without_guards
+from xaicli.tables.cells import header, read_cells, without_guards
 from xaicli.tables.column import WHOLE, whole_numbers, within_64_bits
 from xaicli.vocabulary import SAMPLE_ID
+from xaicli.words import unguarded
 
 KINDS = "CSV (.csv, .tsv), Parquet (.parquet, .pq) or JSON lines (.jsonl, .ndjson)"
 _MISSING = ("NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None", "none")

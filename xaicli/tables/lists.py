@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import for_arrow
-from xaicli.tables.cells import header, read_cells, unguarded, without_guards
+from xaicli.tables.cells import header, read_cells, without_guards
 from xaicli.tables.labels import Classes, Spelt, Written, class_number, is_row
 from xaicli.tables.rows import Rows, Unreadable
 from xaicli.tables.schema import CategoricalLabel, Schema
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
-from xaicli.words import quoted, unquoted
+from xaicli.words import quoted, unguarded, unquoted
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
