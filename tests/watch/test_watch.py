@@ -23,8 +23,8 @@ import xaicli
 from tests.watch import training_things as things
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
+from xaicli.watch.screen import Until
 from xaicli.watch.training import Now, Training, Watched
-from xaicli.watch.until import Until
 from xaicli.watch.view import Shown, duration, line, screen
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ from xaicli.errors import UsageError, XaiError
 
 if TYPE_CHECKING:
     from xaicli.answer import Answer
+    from xaicli.watch.screen import Until
     from xaicli.watch.training import Training, Watched
-    from xaicli.watch.until import Until
 
 
 @command
@@ -201,9 +201,8 @@ def _go_on(
     from xaicli.cli.status import end_status
     from xaicli.location import find_run
     from xaicli.store.objects import is_url
-    from xaicli.watch.screen import watch
+    from xaicli.watch.screen import Until, watch
     from xaicli.watch.training import Training
-    from xaicli.watch.until import Until
 
     place = str(run_dir or os.environ.get("XAI_RUN") or "")
     asked = None if until is None else Until(until, mode=mode[0] if mode and len(mode) == 1 else None)
