@@ -20,7 +20,7 @@ from xaicli.queries.cache import Entry
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Piece, Place, Reader, Tally
-from xaicli.reader.footers import Footer
+from xaicli.reader.pages import Footer
 from xaicli.reader.pieces import relative
 from xaicli.reader.rows import conform, finite
 from xaicli.vocabulary import (

@@ -17,7 +17,7 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.files import for_arrow, move
 from xaicli.layout import PartName, RunLayout, decode_ds_id, decode_epoch
 from xaicli.parquet import FileRecord
-from xaicli.reader.footers import Footer
+from xaicli.reader.pages import Footer
 from xaicli.reader.pieces import foreign_files, foreign_records
 from xaicli.state.folder import faults
 from xaicli.wal import Snapshot, take_snapshot

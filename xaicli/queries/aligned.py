@@ -22,8 +22,7 @@ from xaicli.errors import DamagedFileError
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Piece, Place, Reader, Tally
-from xaicli.reader.footers import Footer
-from xaicli.reader.pages import ColumnChunk, UnlikeOursError, column_chunks, facts_of, values_at
+from xaicli.reader.pages import ColumnChunk, Footer, UnlikeOursError, column_chunks, facts_of, values_at
 from xaicli.reader.pieces import relative
 from xaicli.vocabulary import CORRECT, EPOCH, LABEL, PASS, SAMPLE_ID, STEP
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, RunLayout, decode_ds_id, decode_epoch
-from xaicli.reader.footers import Footer, read_footer, step_range
+from xaicli.reader.pages import Footer, read_footer, step_range
 from xaicli.takeback import Share, TakeBack, TakenBack, shares, take_backs
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP, Attempts, Mode
 from xaicli.wal import take_snapshot

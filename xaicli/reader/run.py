@@ -16,9 +16,9 @@ from xaicli.errors import DamagedFileError, UsageError
 from xaicli.layout import RunLayout
 from xaicli.progress import doing
 from xaicli.reader.facts import Facts
-from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.lazy import scan
+from xaicli.reader.pages import Footer, read_footer, step_range
 from xaicli.reader.pieces import Piece, Place, relative
 from xaicli.reader.rows import (
     PLACED,
