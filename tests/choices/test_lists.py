@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import xaicli
-from xaicli.api.lists import KINDS, write_list
+from xaicli.api.decisions import KINDS, write_list
 from xaicli.errors import UsageError, XaiError
 
 HARD_IDS = [

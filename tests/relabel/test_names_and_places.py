@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 import xaicli
-from xaicli.api.lists import write_list
+from xaicli.api.decisions import write_list
 from xaicli.api.relabel import corrections_of
 from xaicli.errors import XaiError
 from xaicli.tables.schema import CategoricalLabel

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xaicli
-from xaicli.api.lists import write_list
+from xaicli.api.decisions import write_list
 from xaicli.cli.options import ids_of_text
 from xaicli.dynamics.truth import read_truth
 from xaicli.importers.importing import import_run

@@ -174,7 +174,7 @@ def apply(
     Example: xai relabel apply runs/demo looked-at.csv -o corrections.csv
     """
     from xaicli.api import open_run
-    from xaicli.api.lists import write_list
+    from xaicli.api.decisions import write_list
     from xaicli.api.relabel import corrections_of
 
     runs = [word for word in words if is_url(word) or (Path(word) / "xai.json").is_file()]

@@ -139,7 +139,7 @@ def _targets(output: Output, usual: str) -> tuple[Path | None, Output, list[str]
 
 def _writer(result: Result, targets: list[Path]) -> Callable[[], list[Path]]:
     def written() -> list[Path]:
-        from xaicli.api.lists import write_list
+        from xaicli.api.decisions import write_list
 
         drawn = result.answer.extra["random"]
         files = Written()
@@ -154,7 +154,7 @@ def _writer(result: Result, targets: list[Path]) -> Callable[[], list[Path]]:
 
 def _to_stdout(result: Result) -> None:
     """The ids of the chosen to standard output, warnings to standard error."""
-    from xaicli.api.lists import ids_text
+    from xaicli.api.decisions import ids_text
     from xaicli.cli.status import end_status
     from xaicli.render.text import printable
 
