@@ -20,10 +20,9 @@ from xaicli.dynamics.statistics import dynamics
 from xaicli.dynamics.suspects import suspects
 from xaicli.dynamics.truth import score_rankings, suggestions
 from xaicli.errors import XaiError
-from xaicli.queries.facts import FACTS, facts_by_sample, with_facts
 from xaicli.queries.labels import labels, parse_bounds
 from xaicli.queries.media import Thumbnail, picture_file, thumbnails
-from xaicli.queries.names import with_names
+from xaicli.queries.names import FACTS, facts_by_sample, with_facts, with_names
 from xaicli.queries.recorded import LeftOut
 from xaicli.queries.rows import walk
 from xaicli.queries.scalars import run_frame

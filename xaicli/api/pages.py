@@ -58,8 +58,7 @@ def shown(asked: Asked, folder: Path | None = None) -> Result:
         folder: Where its files go unless the user says otherwise; the run's `reports` without it.
     """
     if asked.reader is not None:
-        from xaicli.queries.facts import with_facts
-        from xaicli.queries.names import with_names
+        from xaicli.queries.names import with_facts, with_names
 
         answer = with_facts(asked.answer, asked.reader, asked.selection)
         if asked.selection is not None:

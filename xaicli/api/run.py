@@ -313,7 +313,7 @@ class RunReader(RunDecisions):
         None where rows are chosen, since what chooses rows does not choose objects.
         """
         from xaicli.diagnosis.objects import object_errors, object_tables
-        from xaicli.queries.facts import with_facts
+        from xaicli.queries.names import with_facts
 
         if not self.layout.tables.is_dir() or not (tables := object_tables(reader)):
             return None, ()

@@ -50,7 +50,7 @@ def compare(
     """
     from xaicli.diagnosis.paired import paired, unpaired
     from xaicli.queries.compare import compare
-    from xaicli.queries.facts import with_facts
+    from xaicli.queries.names import with_facts
     from xaicli.queries.scalars import members_of
 
     words: dict[str, Any] = dict(select)

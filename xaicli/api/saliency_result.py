@@ -47,7 +47,7 @@ class SaliencyResult(Result):
         self.saliency = saliency
         answer = _answer(saliency, run, asked or {})
         if known is not None:
-            from xaicli.queries.facts import with_facts
+            from xaicli.queries.names import with_facts
 
             answer = with_facts(answer, known)
 

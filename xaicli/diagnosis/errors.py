@@ -18,8 +18,7 @@ from xaicli.diagnosis.slices import by_quintile, coded
 from xaicli.diagnosis.thresholds import Thresholds
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.heads.head import Task
-from xaicli.queries.facts import facts_by_sample
-from xaicli.queries.names import LabelNames
+from xaicli.queries.names import LabelNames, facts_by_sample
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Reader, Rows, Tally

@@ -12,9 +12,8 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.queries.facts import with_facts
 from xaicli.queries.listed import Ids, listed
-from xaicli.queries.names import with_names
+from xaicli.queries.names import with_facts, with_names
 from xaicli.queries.resolution import resolve
 from xaicli.queries.samples import LAST, Asked, answer, of_source
 from xaicli.queries.scores import SCORE, STALE
