@@ -1,4 +1,7 @@
-"""What people decide about a run: what the next training takes, whose labels are looked at, whether it is accepted."""
+"""What people decide about a run: what the next training takes, whose labels are looked at, whether it is accepted.
+
+Also the lists of samples that are handed on for it, as `tables/lists.py` reads them.
+"""
 
 from __future__ import annotations
 

@@ -51,9 +51,9 @@ COMMANDS = {
     "collect": "collect",
     "embeddings": "collect",
     "checkpoint": "checkpoint",
-    "compact": "upkeep",
-    "doctor": "upkeep",
-    "sync": "upkeep",
+    "compact": "runs",
+    "doctor": "runs",
+    "sync": "runs",
 }
 """The commands in the order of the help, each with the module here that has a function of its name (`import_`)."""
 

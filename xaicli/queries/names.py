@@ -1,4 +1,4 @@
-"""What labels are called."""
+"""What stands beside the samples and labels of an answer: their names and facts."""
 
 from __future__ import annotations
 

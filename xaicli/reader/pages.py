@@ -1,4 +1,4 @@
-"""Single values of a metric, picked out of the pages they lie in; every byte used is verified.
+"""What a file of rows tells without being read: its footer, and single values of a metric out of their pages.
 
 To show ten samples takes ten pages of every epoch. Parsing the whole footer of a file, some thousand column chunks,
 would take as long as decoding these pages, so that the few entries that matter are found in the footer's bytes instead.

@@ -1,4 +1,4 @@
-"""Watching: look, show, wait for a key or for time to pass; at most one hundredth of a core."""
+"""Watching: look, show, wait for a key or for time to pass, until a rule holds; at most one hundredth of a core."""
 
 from __future__ import annotations
 
