@@ -67,3 +67,12 @@ def test_of_csv(tmp_path: Any, text: str) -> None:
     (tmp_path / "new.csv").write_text(f'sample_id,label\n7,"{text}"\n')
     made = xaicli.Table([("x", torch.tensor([1, 0, 0, 0]))], ids=[7], relabel=tmp_path / "new.csv")
     assert made[0][1].tolist() == [0, 1, 0, 1]
+
+
+def test_two_names_are_two_classes_and_no_row() -> None:
+    schema = {"label": xaicli.CategoricalLabel("label", ["cat", "dog"])}
+    for new in (["cat", "dog"], '["cat", "dog"]'):
+        found = xaicli.Table([{"label": [0, 1]}], ids=[7], relabel={7: new}, schema=schema)[0]
+        assert found["label"] == [1, 1]
+    with pytest.raises(XaiError, match="may be two classes"):
+        xaicli.Table([{"label": [0, 1]}], ids=[7], relabel={7: [0, 1]}, schema=schema)
