@@ -72,7 +72,7 @@ def test_of_csv(tmp_path: Any, text: str) -> None:
 def test_two_names_are_two_classes_and_no_row() -> None:
     schema = {"label": xaicli.CategoricalLabel("label", ["cat", "dog"])}
     for new in (["cat", "dog"], '["cat", "dog"]'):
-        found = xaicli.Table([{"label": [0, 1]}], ids=[7], relabel={7: new}, schema=schema)[0]
+        found = xaicli.Table([{"label": [0, 0]}], ids=[7], relabel={7: new}, schema=schema)[0]
         assert found["label"] == [1, 1]
     with pytest.raises(XaiError, match="may be two classes"):
-        xaicli.Table([{"label": [0, 1]}], ids=[7], relabel={7: [0, 1]}, schema=schema)
+        xaicli.Table([{"label": [0, 0]}], ids=[7], relabel={7: [0, 1]}, schema=schema)
