@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,15 @@ class Training:
 
     root: Path
     logged: list[Row]
+    _counted: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
 
     def rows(self, duplicates: str, mode: str) -> list[Row]:
         """The rows of a mode that count, in the order of places, each with the last step of its place."""
+        if (duplicates, mode) not in self._counted:
+            self._counted[duplicates, mode] = self._rows(duplicates, mode)
+        return [dict(row) for row in self._counted[duplicates, mode]]
+
+    def _rows(self, duplicates: str, mode: str) -> list[Row]:
         left = [row for row in oracle.left(self.logged) if row["mode"] == mode]
         kept = oracle.of_duplicates_the_last(left)
         last = {tuple(row[key] for key in oracle.PLACE): row["place_step"] for row in kept}
