@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+
+from xaicli import traceability
 
 # No test depends on how fast the machine is just then.
 hypothesis.settings.register_profile(
@@ -17,7 +21,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("any-machine")
 
-SAMPLE_DATA = Path(__file__).parents[1] / "sample_data"
+ROOT = Path(__file__).parents[1]
+SAMPLE_DATA = ROOT / "sample_data"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -29,6 +34,19 @@ def pytest_collection_finish() -> None:
     """What is there now is no garbage; what the tests make is looked through as always."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checkout_described_once() -> Iterator[None]:
+    """Every run that is opened says of which commit it is: the state of this checkout is asked of git once."""
+    describe, here = traceability.describe_code, functools.cache(traceability.describe_code)
+
+    def described(folder: Path) -> dict[str, Any]:
+        return dict(here(ROOT)) if ROOT in (folder, *folder.parents) else describe(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(traceability, "describe_code", described)
+        yield
 
 
 @pytest.fixture(autouse=True)
