@@ -19,7 +19,6 @@ from xaicli.queries.selection import Pair
 from xaicli.relabel.marks import Mark, Marks, State
 from xaicli.relabel.tasks import coded_id, of_carried, sample_of_picture
 from xaicli.tables.labels import Classes, Spelt, class_number, is_row, is_same_number
-from xaicli.tables.labels import Classes, Spelt, class_number, is_row, is_same_number
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import quoted, unguarded
 
