@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Collection
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xaicli.errors import UsageError
@@ -89,13 +89,13 @@ def cuts_fractions(sql: str, whole: Collection[str]) -> bool:
 
     names = frozenset(name.lower() for name in whole)
     try:
-        found = _read(sql).find_all(exp.IntDiv)
+        found = _read(sql[plan.end() if (plan := _EXPLAIN.match(sql)) else 0 :]).find_all(exp.IntDiv)
     except UsageError:  # not to be read here is not to be asked there
         return False
     return any(not _is_whole(node, names) for node in found)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _read(sql: str, *, condition: bool = False) -> exp.Expr:
     """What a statement or a condition is made of, not to be changed.
 
@@ -111,6 +111,8 @@ def _read(sql: str, *, condition: bool = False) -> exp.Expr:
         said = "{description}, at {highlight!r}".format_map(error.errors[0]) if error.errors else str(error)
     except sqlglot.errors.SqlglotError as error:
         said = str(error).splitlines()[0]
+    except RecursionError:
+        said = "brackets in too many brackets"
     hint = 'a name that is a word of SQL too is quoted: "map"'
     raise UsageError(f"{sql.strip()[:60]!r} cannot be read as SQL: {said}", hint=hint)
 
