@@ -492,7 +492,7 @@ def test_late_observations_count_alike_from_the_tenth_on() -> None:
                 epoch, pl.DataFrame(row, schema_overrides=dict.fromkeys(("loss", "el2n", "margin"), pl.Float32))
             )
         frame = tracker.frame()
-    weights = np.minimum(np.arange(1, 26), 5) * np.minimum(np.arange(1, 26), 10) ** 2
+    weights = np.minimum(np.arange(1, 26), 10) ** 2
     expected = np.average(values.astype(np.float32).astype(float), weights=weights)
     for name in ("loss_recent", "el2n_recent", "aum_recent"):
         assert frame[name][0] == pytest.approx(expected)
@@ -525,9 +525,7 @@ def test_once_labels_are_memorised_only_first_observations_count(tmp_path: Path)
             found = dict(zip(frame["sample_id"], frame[name], strict=True))
             for i, rows in seen.items():
                 known = [(row[0], row[place]) for row in rows if np.isfinite(row[place])]
-                kept = [
-                    (min(k, 5) * min(k, 10) ** 2, x) for k, (at, x) in enumerate(known, 1) if k <= 10 or at <= memorised
-                ]
+                kept = [(min(k, 10) ** 2, x) for k, (at, x) in enumerate(known, 1) if k <= 10 or at <= memorised]
                 expected = sum(w * x for w, x in kept) / sum(w for w, _ in kept)
                 assert found[i] == pytest.approx(expected, rel=1e-6), (engine, name, i)
 
@@ -677,7 +675,7 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
             logits[np.arange(n), label] = 3 + rng.random(n)
             logits[:200] = 0
             logits[np.arange(200), label[:200]] = 0.02 + 0.02 * rng.random(200)
-            if epoch <= 4:
+            if epoch <= 3:
                 logits[np.arange(200, 230), (label[200:230] + 1) % 10] = 6
             run.log_samples(sample_id=np.arange(n), label=label, logits=logits, mode="eval", epoch=epoch)
     return path

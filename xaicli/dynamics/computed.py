@@ -11,7 +11,7 @@ import polars as pl
 
 from xaicli.answer import Counts
 from xaicli.dynamics.arrays import MANY
-from xaicli.dynamics.metrics import FIRST, GROWING, Plan
+from xaicli.dynamics.metrics import GROWING, Plan
 from xaicli.dynamics.regions import on_map
 from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import DamagedFileError, whole_number
@@ -310,7 +310,7 @@ def _track(
         return found.with_columns(**on_map(found.to_dict())), told
     facts = {
         **asdict(plan),
-        "growing": [FIRST, GROWING],
+        "growing": GROWING,
         "available": sorted(plan.available),
         "id_type": str(plan.id_type),
         "told": "judged",

@@ -33,9 +33,9 @@ class Parts:
         extremes: The first, last, smallest and largest value.
         ema: The weight of a new value in the exponential moving average; 0 for none.
         early: Of how many first observations to take a separate mean; 0 for none.
-        recent: The mean in which the k-th value counts min(k, `FIRST`) times min(k, `GROWING`) squared times: the
-            first ones tell little, and the last ones no more than those before them. Once the labels are memorised
-            (`MEMORISED`), only the first `GROWING` values of a sample still count.
+        recent: The mean in which the k-th value counts min(k, `GROWING`) squared times: the first ones tell little, and
+            the last ones no more than those before them. Once the labels are memorised (`MEMORISED`), only the first
+            `GROWING` values of a sample still count.
         mean: The plain mean; spread and trend need it.
     """
 
@@ -62,18 +62,12 @@ class Parts:
 EMA_WEIGHT = 0.1
 """The weight of a new loss in `ema`: slow, for a fast average forgets what the final loss forgets."""
 
-FIRST = 5
-"""Up to so many observations each counts as its cube, so that of a short training the last ones weigh most."""
-
 GROWING = 10
 """From so many observations on each counts as much as the next in `recent`: later ones may be memorised."""
 
 MEMORISED = 0.97
 """After the first epoch in which this share of the labels was predicted, observations of a sample beyond `GROWING` no
 longer count in `recent`: a net that is right on nearly all has learned wrong labels, too, and then says nothing."""
-
-_TIMES = np.array([min(k, FIRST) * k**2 for k in range(GROWING + 1)], np.float64)
-"""How often the k-th observation counts in `recent`; a later one as often as the last of these."""
 
 _EVERYTHING = Parts(spread=True, trend=True, extremes=True)
 
@@ -292,8 +286,9 @@ class MetricSums:
                 settled = np.zeros(len(n), n.dtype)
                 settled[: len(self._settled[block])] = self._settled[block]
                 n = np.minimum(n, np.maximum(settled, GROWING))
-            growing = np.minimum(n, GROWING)
-            state["recent"][block] /= np.cumsum(_TIMES)[growing] + (n - growing) * _TIMES[-1]
+            growing = np.minimum(n, GROWING).astype(np.float64)
+            total = growing * (growing + 1) * (2 * growing + 1) / 6 + (n - growing) * GROWING**2
+            state["recent"][block] /= total
         if self.parts.early:
             state["early"][block] /= state["n_early"][block]
         if self.parts.extremes:
@@ -309,8 +304,8 @@ def _growing(counted: NDArray[np.int32], *, only_first: bool) -> NDArray[np.floa
         only_first: Whether those after the first `GROWING` do not count.
     """
     if counted.strides == (0,) and len(counted):
-        return 0.0 if only_first and counted[0] > GROWING else float(_TIMES[min(counted[0], GROWING)])
-    times = _TIMES[np.minimum(counted, GROWING)]
+        return 0.0 if only_first and counted[0] > GROWING else float(min(counted[0], GROWING)) ** 2
+    times = np.square(np.minimum(counted, GROWING), dtype=np.float64)
     if only_first:
         times[counted > GROWING] = 0.0
     return times

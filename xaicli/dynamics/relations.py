@@ -15,7 +15,7 @@ import narwhals.stable.v2 as nw
 import polars as pl
 
 from xaicli import engines
-from xaicli.dynamics.metrics import EMA_WEIGHT, FIRST, GROWING, MEMORISED, Plan, stale_of
+from xaicli.dynamics.metrics import EMA_WEIGHT, GROWING, MEMORISED, Plan, stale_of
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
 from xaicli.engines import column
 from xaicli.queries.relations import LOGGED, Rows, asked_rows, finite, within_labels, without_duplicates
@@ -100,11 +100,8 @@ def history(numbered: Rows, metric: str, plan: Plan, memorised: int | None, *, f
     )
     early = nw.when(nw.col(_NUMBER) <= plan.early_epochs).then(value)
     newer = (nw.col("_n") - nw.col("_k")).cast(nw.Float64())
-    first, growing = (
-        nw.when(nw.col("_k") < most).then(nw.col("_k").cast(nw.Float64())).otherwise(nw.lit(float(most)))
-        for most in (FIRST, GROWING)
-    )
-    often = first * growing * growing
+    growing = nw.when(nw.col("_k") < GROWING).then(nw.col("_k").cast(nw.Float64())).otherwise(nw.lit(float(GROWING)))
+    often = growing * growing
     if memorised is not None:
         often = nw.when((nw.col("_k") <= GROWING) | (nw.col(EPOCH) <= memorised)).then(often).otherwise(nw.lit(0.0))
     weight = nw.when(nw.col("_k") == 1).then(nw.lit(1.0)).otherwise(nw.lit(EMA_WEIGHT))

@@ -24,9 +24,8 @@ from xaicli.words import distinct, how_often, ordinal
 EVIDENCE: Mapping[str, int] = {"el2n_recent": 1, "loss_recent": 1, "aum_recent": -1}
 """The statistics that count, and which end is suspicious.
 
-All are means over the whole history in which the k-th observation counts min(k, 5) times min(k, 10) squared times:
-before a net has learned, the first epochs say little, and of a short training the last ones say most; once it memorises
-its labels, the last say no more than those before. After the
+All are means over the whole history in which the k-th observation counts min(k, 10) squared times: before a net has
+learned, the first epochs say little; once it memorises its labels, the last say no more than those before. After the
 first epoch with 97 % of the labels right (`MEMORISED`), only the first ten observations of a sample still count.
 
 The error norm (`el2n`) is bounded and knows whether all of the probability went to one other label: where it falls into
