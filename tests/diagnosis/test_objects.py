@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import polars as pl
 import pytest
 
 import xaicli
@@ -359,3 +360,92 @@ def test_a_run_of_other_tables_alone_says_what_tells_of_them(tmp_path, capsys, c
     assert "xai samples --table pictures" in said
     assert main(["samples", str(tmp_path / "run"), "--table", "pictures", "--metric", "mean_iou", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["score"] == 0.7
+
+
+def recorded(folder, truth, said, collector=None):
+    """A run of as many epochs as `said` has lists, each with what is told of the pictures of `truth`."""
+    args = {"batch_size": len(truth), "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+    with xaicli.Run(folder, label_names=["cat", "dog"]) as run:
+        for epoch in run.epochs(len(said)):
+            of_epoch = said[epoch - 1]
+            table = xaicli.Table(list(enumerate(truth)))
+            model = lambda numbers, own=of_epoch: [own[int(i)] for i in numbers]  # noqa: E731
+            one = collector or xaicli.BoundingBoxMetricsCollector(["cat", "dog"])
+            xaicli.collect_metrics(table, one, model, run=run, split="val", dataloader_args=args)
+    return folder
+
+
+def shifted(by, label=0, score=0.9):
+    return {"boxes": [[20 + by, 20, 30 + by, 40]], "labels": [label], "scores": [score]}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (shifted(4), ("badly_placed", 0.9 * (1 - 6 / 14), 5, None)),  # 6 of 14 columns are shared
+        (shifted(8), ("badly_placed", 0.9 * (1 - 2 / 18), 5, None)),
+        (shifted(4, label=1), ("badly_placed", 0.9 * (1 - 6 / 14), 5, None)),
+        (shifted(2, label=1), ("other_class", 1.0, 5, 1)),  # 8 of 12
+        (shifted(4, score=0.4), ("never_found", 1.0, 5, None)),
+        (shifted(12), ("never_found", 1.0, 5, None)),
+        (shifted(2), None),  # found
+    ],
+)
+def test_a_box_beside_an_object_tells_of_it(tmp_path, said, expected):
+    found = recorded(tmp_path / "run", [{"boxes": [[20, 20, 30, 40]], "labels": [0]}], [[said]] * 5)
+    suspects = xaicli.open_run(found).errors().answer.extra["suspects"]
+    own = [one for one in pl.DataFrame(suspects).to_dicts() if one["doubt"] != "made_up"]
+    told = [(one["doubt"], one["score"], one["times"], one.get("suggested")) for one in own]
+    assert told == ([] if expected is None else [(expected[0], pytest.approx(expected[1], abs=1e-6), *expected[2:])])
+    reasons = {
+        0.4: "cat where none of 5 epochs was sure of anything",
+        0.9: "cat where none of 5 epochs found anything",
+    }
+    if expected and expected[0] == "never_found":
+        assert own[0]["reason"] == reasons[said["scores"][0]]
+    if expected and expected[0] == "badly_placed":
+        name = ["cat", "dog"][said["labels"][0]]
+        iou = {4: "0.43", 8: "0.11"}[said["boxes"][0][0] - 20]
+        assert own[0]["reason"] == f"cat that no epoch found; 5 of 5 placed {name} off it, IoU {iou} at most"
+
+
+def test_a_stricter_match_makes_no_other_class_of_the_same(tmp_path):
+    collector = xaicli.BoundingBoxMetricsCollector(["cat", "dog"], iou_threshold=0.75)
+    truth = [{"boxes": [[20, 20, 30, 40]], "labels": [0]}]
+    found = recorded(tmp_path / "run", truth, [[shifted(2)]] * 3, collector)
+    told = xaicli.open_run(found).errors().answer.extra["suspects"].to_dicts()
+    assert [(one["doubt"], one["score"]) for one in told] == [("badly_placed", pytest.approx(0.9 * 4 / 12, abs=1e-6))]
+
+
+def test_what_few_epochs_placed_off_an_object_makes_no_suspect_of_it(tmp_path):
+    nothing = {"boxes": np.zeros((0, 4)), "labels": [], "scores": []}
+    truth = [{"boxes": [[20, 20, 30, 40]], "labels": [0]}]
+    found = recorded(tmp_path / "run", truth, [[shifted(4)], [nothing], [nothing], [nothing]])
+    assert len(xaicli.open_run(found).errors().answer.extra["suspects"]) == 0
+
+
+def test_what_stands_for_another_object_tells_of_that_alone(tmp_path):
+    """The same object recorded twice, and one of another class at the place of one that was found."""
+    here = [[20, 20, 30, 40], [20, 20, 30, 41]]
+    truth = [{"boxes": here, "labels": [0, 0]}, {"boxes": here, "labels": [0, 1]}]
+    found = recorded(tmp_path / "run", truth, [[shifted(0), shifted(0)]] * 3)
+    told = xaicli.open_run(found).errors().answer.extra["suspects"].to_dicts()
+    assert [(one["sample_id"], one["doubt"], one["instance_id"]) for one in told] == [
+        (0, "never_found", 1),
+        (1, "never_found", 1),
+    ]
+    after = "that none of 3 epochs found; what was found there stands for another object"
+    assert [one["reason"] for one in told] == [f"cat {after}", f"dog {after}"]
+
+
+def test_a_badly_placed_box_goes_to_people_and_comes_back_moved(tmp_path):
+    truth = [{"boxes": [[20, 20, 30, 40]], "labels": [0]}, {"boxes": [[20, 20, 30, 40]], "labels": [0]}]
+    run = xaicli.open_run(recorded(tmp_path / "run", truth, [[shifted(4), shifted(4)]] * 2))
+    run.relabel_export(tmp_path / "boxes.csv", to="csv")
+    rows = pl.read_csv(tmp_path / "boxes.csv", infer_schema=False)
+    assert rows["doubt"].to_list() == ["badly_placed", "badly_placed"]
+    moved = pl.when(pl.col("sample_id") == "0")
+    rows = rows.with_columns(moved.then(pl.lit("24")).otherwise("x0").alias("x0"), checked=pl.lit("true"))
+    rows.with_columns(moved.then(pl.lit("34")).otherwise("x1").alias("x1")).write_csv(tmp_path / "back.csv")
+    judged = run.relabel_apply(tmp_path / "back.csv").answer.extra["suspects"]
+    assert [(one["doubt"], one["looked_at"], one["wrong"]) for one in judged] == [("badly_placed", 2, 1)]

@@ -88,8 +88,9 @@ def object_errors(
         by the largest overlap with an object of another class, else the background), `worst` pictures (sample_id, tp,
         fp, fn, mean_iou, `history` over the epochs, `boxes`) and `suspects`: a prediction surer than one half that
         overlaps no true object (`made_up`, a label may be missing; of the 500 surest), and a true object that no epoch
-        found: where none told of anything (`never_found`), or a third or more of another class (`other_class`, which
-        is `suggested`). `n` tells how many suspects and pictures with something wrong there are; `groups`, with `by`,
+        found: where none was sure of anything that is not another object (`never_found`), a third or more told of
+        another class (`other_class`, which is `suggested`), or were sure of something that overlaps it too little
+        (`badly_placed`). `n` tells how many suspects and pictures with something wrong there are; `groups`, with `by`,
         the figures of the pictures of each value of a fact (column, value, n: how many pictures).
 
     Raises:
@@ -484,7 +485,7 @@ def _by_id(item: Any) -> tuple[int, str]:
 
 
 def _never_found(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The true objects that every epoch missed: where nothing was told of, or steadily another class."""
+    """The true objects that every epoch missed, each with what was told of there; what is in no doubt is left out."""
     true = rows.filter(pl.col("source") == "gt")
     keys = [SAMPLE_ID, "instance_id"]
     times = true.group_by(keys).agg(pl.len().alias("n_obs"), (pl.col("outcome") == "fn").sum().alias("times"))
@@ -496,32 +497,55 @@ def _never_found(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) ->
     for row in lost.iter_rows(named=True):
         predicted = by_picture.get(row[SAMPLE_ID], told.clear())
         here = np.array([[row[name] for name in _BOX]], np.float64)
-        near = predicted.filter(pl.Series(overlaps(here, _boxes(predicted))[0] >= _SAME, dtype=pl.Boolean))
-        own = {SAMPLE_ID: row[SAMPLE_ID], "n_obs": row["n_obs"], "instance_id": row["instance_id"], **_box(row, names)}
-        called = _called(int(row[LABEL]), names)
-        if near.is_empty():
-            said = f"{called} where none of {row['n_obs']} epochs found anything"
-            found.append({**own, "doubt": "never_found", "score": 1.0, "times": row["times"], "reason": said})
-            continue
-        votes = (
-            near.group_by(LABEL)
-            .agg(pl.col(EPOCH).n_unique().alias("times"))
-            .sort("times", LABEL, descending=[True, False])
-        )
-        other, n = int(votes[LABEL][0]), int(votes["times"][0])
-        if n * _STEADY >= row["n_obs"]:
-            said = f"{called} that no epoch found; {n} of {row['n_obs']} found {_called(other, names)} there"
-            found.append(
-                {
-                    **own,
-                    "doubt": "other_class",
-                    "score": n / row["n_obs"],
-                    "times": n,
-                    "reason": said,
-                    "suggested": other,
-                }
-            )
+        shared = pl.Series("shared", overlaps(here, _boxes(predicted))[0], dtype=pl.Float64)
+        doubt = _doubt(row, predicted.with_columns(shared).filter(pl.col("shared") > _APART), names)
+        if doubt is not None:
+            own = {SAMPLE_ID: row[SAMPLE_ID], "n_obs": row["n_obs"], "instance_id": row["instance_id"]}
+            found.append({**own, **_box(row, names), **doubt})
     return found
+
+
+def _doubt(row: Mapping[str, Any], near: pl.DataFrame, names: Sequence[str]) -> dict[str, Any] | None:
+    """What is doubted of a true object that every epoch missed; None where what was told there explains it.
+
+    Args:
+        row: The object.
+        near: The predictions that overlap it by more than `_APART`, of all epochs, with how much (`shared`).
+        names: Of the classes.
+    """
+    label, n_obs = int(row[LABEL]), int(row["n_obs"])
+    called = _called(label, names)
+    free = near.filter(pl.col("outcome") == "fp")  # the others stand for another object
+    sure = free.filter(pl.col("confidence") > _SURE)
+    at_it = free.filter(pl.col("shared") >= _SAME)
+    if sure.is_empty() and at_it.is_empty():
+        if free.height:
+            said = f"{called} where none of {n_obs} epochs was sure of anything"
+        elif near.height:
+            said = f"{called} that none of {n_obs} epochs found; what was found there stands for another object"
+        else:
+            said = f"{called} where none of {n_obs} epochs found anything"
+        return {"doubt": "never_found", "score": 1.0, "times": row["times"], "reason": said}
+    other, n_other = _most(at_it.filter(pl.col(LABEL) != label))
+    _, n_own = _most(sure.filter(pl.col(LABEL) == label))
+    if n_other * _STEADY >= n_obs and n_other >= n_own:
+        said = f"{called} that no epoch found; {n_other} of {n_obs} found {_called(other, names)} there"
+        score = n_other / n_obs
+        return {"doubt": "other_class", "score": score, "times": n_other, "reason": said, "suggested": other}
+    placed, n = _most(sure)
+    if n * _STEADY < n_obs:
+        return None
+    best = sure.filter(pl.col(LABEL) == placed).sort("shared").group_by(EPOCH).last()
+    off = (best["confidence"].cast(pl.Float64) * (1 - best["shared"])).sum() / n_obs
+    said = f"{called} that no epoch found; {n} of {n_obs} placed {_called(placed, names)} off it"
+    said += f", IoU {fraction(best['shared'].max())}" + ("" if n == 1 else " at most")
+    return {"doubt": "badly_placed", "score": float(off), "times": n, "reason": said}
+
+
+def _most(near: pl.DataFrame) -> tuple[int, int]:
+    """The class that was told of in most epochs, and in how many; -1 and 0 of none."""
+    epochs = near.group_by(LABEL).agg(pl.col(EPOCH).n_unique().alias("n")).sort("n", LABEL, descending=[True, False])
+    return (int(epochs[LABEL][0]), int(epochs["n"][0])) if epochs.height else (-1, 0)
 
 
 def _made_up(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> list[dict[str, Any]]:

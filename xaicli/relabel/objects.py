@@ -376,7 +376,9 @@ def _schema(ids: pl.DataType) -> dict[str, pl.DataType]:
 
 
 def _judged(taken: Sequence[Correction], doubted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each doubt, how many were looked at and how many of these were wrong: relabelled, removed, or to be added."""
+    """Of each doubt, how many were looked at and how many of these were wrong: relabelled, removed, to be added, or moved
+    where the place was doubted.
+    """
     of_picture = {(one.pair[0], str(one.sample_id)): one.label for one in taken}
     counts: dict[tuple[str, str], list[int]] = {}
     for row in doubted:
@@ -392,8 +394,10 @@ def _judged(taken: Sequence[Correction], doubted: Sequence[Mapping[str, Any]]) -
             ]
             wrong, right = bool(near), label in near
         else:
-            now = next((one.label for one in objects if one.number == row["instance_id"]), None)
-            wrong, right = now != label, suggested is not None and now == suggested
+            stands = next((one for one in objects if one.number == row["instance_id"]), None)
+            now = None if stands is None else stands.label
+            was_moved = row["doubt"] == "badly_placed" and stands is not None and not stands.is_at(corners)
+            wrong, right = now != label or was_moved, suggested is not None and now == suggested
         count = counts.setdefault((row[MODE], row["doubt"]), [0, 0, 0])
         for place, is_so in enumerate((True, wrong, right)):
             count[place] += is_so

@@ -45,7 +45,7 @@ class Box:
         corners: x0, y0, x1, y1 in pixels.
         number: Of a recorded object, its number in the picture; None of one that the model proposes.
         is_crowd: Whether it stands for a group; None where a file that came back cannot tell.
-        doubt: Why it is looked at, in a word: never_found, other_class, made_up; "" where nothing is doubted.
+        doubt: Why it is looked at, in a word: never_found, other_class, badly_placed, made_up; "" where nothing is.
         suggested: The class it might be of instead; "" for none.
         score: How sure the doubt is; None without one.
         reason: The doubt in words.

@@ -45,6 +45,7 @@ _RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("average precision", "101 recalls, the highest precision at that recall or above; the mean over the classes"),
         ("confusion", "a missed and a made-up object of other classes that overlap by half or more, else background"),
         ("made up", "confidence above 0.5, and no true object overlaps by more than 0.1"),
+        ("placed off it", "confidence above 0.5, and an overlap above 0.1 that is too little to match"),
     ),
     "sequence": (
         ("loss", "the mean over all tokens, each counting as much"),
