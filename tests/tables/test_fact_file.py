@@ -1,10 +1,12 @@
 """Files of facts as programs write them: the same values whatever the separator, encoding, kind and types."""
 
 import datetime
+import decimal
 import json
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -119,6 +121,31 @@ def test_whole_numbers_of_parquet_are_ids_as_they_are(tmp_path: Path) -> None:
         ("sample_id,a,a\n1,x,y\n", {"a": ["x"], "a_2": ["y"]}, "several columns a: the next is called a_2"),
         ("sample_id,a\n1,x,over\n2\n", {"a": ["x", None]}, "1 row of f.csv has more than its 2 columns"),
         ("sample_id;a\n1;0,5\n2;3\n", {"a": [0.5, 3.0]}, "numbers with a comma: 0,5 is read as 0.5"),
+        ('sample_id,a\n1,"0,5"\n2,"1,250"\n', {"a": [0.5, 1.25]}, "numbers with a comma: 0,5 is read as 0.5"),
+        ('sample_id,a\n1,"0,125"\n2,"1,250"\n', {"a": [0.125, 1.25]}, "numbers with a comma"),
+        ('sample_id,a\n1,"1234,500"\n2,"1,250"\n', {"a": [1234.5, 1.25]}, "numbers with a comma"),
+        ("sample_id;a\n1;1,250\n2;12,345\n", {"a": [1.25, 12.345]}, "numbers with a comma"),
+        (
+            'sample_id,a\n1,950\n2,"1,200"\n3,"12,345"\n',
+            {"a": ["950", "1,200", "12,345"]},
+            "a of f.csv holds '1,200', which may be 1.200 or 1200: kept as text",
+        ),
+        (
+            'sample_id\ta\n1\t"1,200"\n2\t-12,345\n',
+            {"a": ["1,200", "-12,345"]},
+            "a of f.csv holds '1,200', which may be 1.200 or 1200: kept as text",
+        ),
+        (
+            'sample_id,a\n1,950\n2,"1,200"\n3,"1,234,567"\n',
+            {"a": ["950", "1,200", "1,234,567"]},
+            "a of f.csv holds '1,200', whose commas may stand between thousands: kept as text",
+        ),
+        (
+            'sample_id,a\n1,950.5\n2,"1,200.25"\n',
+            {"a": ["950.5", "1,200.25"]},
+            "a of f.csv holds '1,200.25', whose commas may stand between thousands: kept as text",
+        ),
+        ('sample_id,a\n1,"1,2,3"\n2,"4,5"\n', {"a": ["1,2,3", "4,5"]}, None),
         ("sample_id,a\n1,NA\n2,3\n", {"a": [None, 3]}, "1 value of a in f.csv said NA, null or none: missing"),
         ("sample_id,a\n1,NA\n2,x\n", {"a": ["NA", "x"]}, None),
         (
@@ -208,3 +235,54 @@ def test_bytes_of_parquet_are_their_text(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "facts.parquet")
     found = read_fact_file(tmp_path / "facts.parquet").table.to_pydict()
     assert (found["source"], found["took"]) == (["web", "é"], ["1 day, 0:00:00", None])
+
+
+DECIMALS = ["3.30", "0.10", "0.70", "1.15", "-12345678901234.56", "0.00"]
+
+
+def test_decimals_are_the_nearest_numbers_in_each_way_they_come(tmp_path: Path) -> None:
+    """Of a Parquet file recorded, of one asked with, and as Python's own; found by what people write."""
+    given = [decimal.Decimal(text) for text in DECIMALS]
+    ids = list(range(len(given)))
+    file = tmp_path / "f.parquet"
+    pq.write_table(pa.table({"sample_id": ids, "gain": pa.array(given, pa.decimal128(20, 2))}), file)
+    for name in ("file", "logged", "asked"):
+        with Run(tmp_path / name, facts=file if name == "file" else None) as run:
+            if name == "logged":
+                run.log_facts(ids, gain=given)
+            run.log_samples(sample_id=ids, loss=[1.0] * len(ids), mode="eval", epoch=1)
+        asked = file if name == "asked" else None
+        opened = xaicli.open_run(tmp_path / name)
+        known = opened.samples(ids=ids, max=0, min=0, facts=asked).data
+        assert [row["facts"]["gain"] for row in known.sort("sample_id").to_dicts()] == [float(v) for v in given]
+        for engine in ("polars", "duckdb"):
+            for at, text in enumerate(DECIMALS):
+                found = opened.samples(max=6, min=0, facts=asked, where=f"gain = {text}", engine=engine).data
+                assert found["sample_id"].to_list() == [at], (name, engine, text)
+
+
+def test_numbers_of_single_precision_are_what_people_write(tmp_path: Path) -> None:
+    given = np.array([3.3, 0.1, 16777216, np.nan, -np.inf], np.float32)
+    wanted = [3.3, 0.1, 16777216.0, pytest.approx(np.nan, nan_ok=True), -np.inf]
+    pq.write_table(pa.table({"sample_id": range(5), "gain": given}), tmp_path / "f.parquet")
+    assert read_fact_file(tmp_path / "f.parquet", "int64").table["gain"].to_pylist() == wanted
+    with Run(tmp_path / "run") as run:
+        run.log_facts(range(5), gain=given, each=list(given))
+        run.log_samples(sample_id=range(5), loss=[1.0] * 5, mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    for condition in ("gain = 3.3", "each = 3.3"):
+        assert opened.samples(max=5, min=0, where=condition).data["sample_id"].to_list() == [0]
+    random = np.frombuffer(np.random.default_rng(0).bytes(40_000), np.float32)
+    pq.write_table(pa.table({"sample_id": range(10_000), "gain": random}), tmp_path / "g.parquet")
+    kept = read_fact_file(tmp_path / "g.parquet", "int64").table["gain"].to_numpy()
+    assert np.array_equal(kept.astype(np.float32), random, equal_nan=True)
+
+
+def test_what_was_told_while_recording_is_told_later(tmp_path: Path) -> None:
+    file = written(tmp_path / "f.csv", 'sample_id,price\n1,950\n2,"1,200"\n')
+    with pytest.warns(match="kept as text"):
+        run = Run(tmp_path / "run", facts=file)
+    with run:
+        run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1)
+    said = "2 facts were recorded, but price of f.csv holds '1,200', which may be 1.200 or 1200: kept as text"
+    assert said in xaicli.open_run(tmp_path / "run").info().answer.warnings

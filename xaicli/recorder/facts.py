@@ -130,6 +130,8 @@ def _single(item: Any) -> Any:
     if isinstance(item, np.datetime64):
         return _moment(item)
     if isinstance(item, np.generic) and not isinstance(item, np.timedelta64):  # whose nanoseconds would be numbers
+        if isinstance(item, np.float32):
+            return float(str(item))  # as `plain` reads a column of them
         return float(item) if isinstance(item, np.floating) else item.item()
     if isinstance(item, pa.Scalar):
         return item.as_py()

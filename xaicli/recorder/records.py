@@ -356,8 +356,8 @@ class Records:
             raise ValueError(f"{error}; {error.hint}" if error.hint else str(error)) from error
         for column, reason, rows in found.left_out:
             self._drop_record("facts" if column == SAMPLE_ID else column, reason, rows)
-        for words in found.notices:
-            self._process.ledger.warn(words, f"xai: {words}")
+        for words in found.notices:  # which are no fault, with `strict` neither
+            self._process.ledger.alter("facts", words, found.table.num_rows)
         self._store_facts(found.table)
 
     def _store_facts(self, table: pa.Table) -> None:

@@ -376,8 +376,8 @@ def _schema(ids: pl.DataType) -> dict[str, pl.DataType]:
 
 
 def _judged(taken: Sequence[Correction], doubted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each doubt, how many were looked at and how many of these were wrong: relabelled, removed, to be added, or moved
-    where the place was doubted.
+    """Of each doubt, how many were looked at and how many of these were wrong: relabelled, removed, to be added, or
+    moved where the place was doubted.
     """
     of_picture = {(one.pair[0], str(one.sample_id)): one.label for one in taken}
     counts: dict[tuple[str, str], list[int]] = {}

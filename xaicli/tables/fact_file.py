@@ -36,11 +36,13 @@ class FactFile:
             where it has no value.
         left_out: What is not kept: (the column, in words why, how many values).
         notices: What is kept otherwise than it stands there, in words.
+        separator: What stands between the columns of a CSV; "" of other files.
     """
 
     table: pa.Table
     left_out: list[tuple[str, str, int]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    separator: str = ""
 
 
 def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
@@ -121,6 +123,7 @@ def _of_csv(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
     if not content.strip():
         raise ValueError("it is empty")
     separator = _separator(content, "\t" if path.suffix.lower() == ".tsv" else ",")
+    found.separator = separator
     cells = read_cells(content, separator)
     width = len(cells.names)
     if n := cells.short:
@@ -290,6 +293,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infin
 _LONG = re.compile(r"(?<![0-9.])[0-9]{19,}(?![0-9.eE])")
 """What may be a whole number beyond 64 bits."""
 _COMMA = re.compile(r"[+-]?\d+(,\d+)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+"""Digits in groups of three."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?")
 _ZONED = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)")
@@ -323,6 +328,12 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
         if kind in (pa.int64(), pa.float64()) and _any_match(bare, r"^[+-]?0\d"):
             return column
         if pattern is _COMMA:
+            if found.separator != ";" and (cell := _only_thousands(bare)):
+                found.notices.append(
+                    f"{name} of {path.name} holds '{cell}', which may be {cell.replace(',', '.')} or "
+                    f"{cell.replace(',', '')}: kept as text"
+                )
+                return column
             text = pc.replace_substring(bare, ",", ".")
             found.notices.append(f"{name} of {path.name} holds numbers with a comma: 0,5 is read as 0.5")
         if kind == pa.bool_():
@@ -342,7 +353,21 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
             words = "value" if lost == 1 else "values"
             found.notices.append(f"{lost:,} {words} of {name} in {path.name} said NA, null or none: missing")
         return typed
+    grouped = re.compile(rf"{_THOUSANDS.pattern}(\.\d*)?|[+-]?\d+\.?\d*")
+    if all(grouped.fullmatch(value) for value in some) and _all_match(bare, grouped):
+        said = f"holds '{_with_comma(bare)[0]}', whose commas may stand between thousands: kept as text"
+        found.notices.append(f"{name} of {path.name} {said}")
     return column
+
+
+def _only_thousands(column: pa.Array) -> str:
+    """The first cell with a comma where each such cell may have it between thousands; "" where one cannot."""
+    cells = _with_comma(column)
+    return str(cells[0]) if len(cells) and _all_match(cells, _THOUSANDS) else ""
+
+
+def _with_comma(column: pa.Array) -> pa.Array:
+    return column.filter(pc.fill_null(pc.match_substring(column, ","), fill_value=False))
 
 
 def _all_match(column: pa.Array, pattern: re.Pattern[str]) -> bool:
@@ -370,7 +395,8 @@ def _plain(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Array
 def plain(array: pa.Array) -> pa.Array | None:
     """A column as text, whole number, number, truth value, date or time; None where it is of another kind.
 
-    A whole number beyond 64 bits is null.
+    A whole number beyond 64 bits is null. A decimal is the double nearest to it, a number of single precision the one
+    nearest to its shortest spelling: 3.3 as people ask for it.
     """
     kind = array.type
     if pa.types.is_dictionary(kind):
@@ -381,7 +407,10 @@ def plain(array: pa.Array) -> pa.Array | None:
         return array.cast(pa.string())
     if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
         return within_64_bits(array)
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if pa.types.is_decimal(kind) or pa.types.is_float32(kind):
+        # By their digits: Arrow multiplies a decimal's by a power of ten, and 3.3 would be 3.3000000000000003.
+        return array.cast(pa.string()).cast(pa.float64())
+    if pa.types.is_floating(kind):
         return array.cast(pa.float64())
     if pa.types.is_timestamp(kind) and kind.unit != "us":
         try:  # else a fact of one unit and one of another would be of two kinds
