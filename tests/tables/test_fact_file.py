@@ -146,6 +146,25 @@ def test_whole_numbers_of_parquet_are_ids_as_they_are(tmp_path: Path) -> None:
             "a of f.csv holds '1,200.25', whose commas may stand between thousands: kept as text",
         ),
         ('sample_id,a\n1,"1,2,3"\n2,"4,5"\n', {"a": ["1,2,3", "4,5"]}, None),
+        (
+            "sample_id,a\n1,#DIV/0!\n2,3\n3,#N/A\n",
+            {"a": [None, 3, None]},
+            "2 values of a in f.csv said NA, null, none or an error of a formula: missing",
+        ),
+        ("sep=;\r\nsample_id;a\r\n1;0,5\r\n2;1,250\r\n", {"a": [0.5, 1.25]}, "numbers with a comma"),
+        ("sep=,\r\nsample_id,a\r\n1,0.5\r\n", {"a": [0.5]}, None),
+        ("sample_id,a,\n1,x,\n2,y,\n", {"a": ["x", "y"]}, None),
+        (
+            ",sample_id,a\n0,1,x\n1,2,y\n",
+            {"a": ["x", "y"]},
+            "has a column without a name that numbers its rows: left out",
+        ),
+        (",sample_id,a\n7,1,x\n1,2,y\n", {"": [7, 1], "a": ["x", "y"]}, None),
+        (
+            "sample_id,a\n1,2024-01-31 10:15:30.123456700\n2,2024-01-31T10:15\n",
+            {"a": [datetime.datetime(2024, 1, 31, 10, 15, 30, 123456), datetime.datetime(2024, 1, 31, 10, 15)]},
+            None,
+        ),
         ("sample_id,a\n1,NA\n2,3\n", {"a": [None, 3]}, "1 value of a in f.csv said NA, null or none: missing"),
         ("sample_id,a\n1,NA\n2,x\n", {"a": ["NA", "x"]}, None),
         (
@@ -165,7 +184,12 @@ def test_what_is_read_otherwise_is_told(
     tmp_path: Path, content: str | bytes, values: dict[str, list[object]], told: str | None
 ) -> None:
     found = read_fact_file(written(tmp_path / "f.csv", content), "int64")
-    assert {name: found.table.to_pydict()[name] for name in found.table.column_names[1:]} == values
+    kept = {name: found.table[name] for name in found.table.column_names[1:]}
+    seen = {
+        name: column.cast(pa.timestamp("us"), safe=False) if pa.types.is_timestamp(column.type) else column
+        for name, column in kept.items()
+    }
+    assert {name: column.to_pylist() for name, column in seen.items()} == values
     assert (told in " | ".join(found.notices)) if told else (found.notices == [])
 
 
@@ -286,3 +310,18 @@ def test_what_was_told_while_recording_is_told_later(tmp_path: Path) -> None:
         run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1)
     said = "2 facts were recorded, but price of f.csv holds '1,200', which may be 1.200 or 1200: kept as text"
     assert said in xaicli.open_run(tmp_path / "run").info().answer.warnings
+
+
+def test_objects_of_json_are_their_own_json(tmp_path: Path) -> None:
+    rows = [{"x": 1, "at": [1, 2.5]}, {"y": {"z": None}}, {}]
+    lines = [json.dumps({"sample_id": at, "a": row, "b": [at] * at}) for at, row in enumerate(rows)]
+    found = read_fact_file(written(tmp_path / "f.jsonl", "\n".join(lines)), "int64")
+    assert found.table["a"].to_pylist() == [json.dumps(row) for row in rows]
+    assert found.table["b"].to_pylist() == ["[]", "[1]", "[2, 2]"]
+    assert [said.partition(" ")[0] for said in found.notices] == ["a", "b"]
+
+
+def test_a_name_spelt_otherwise_is_hinted_at(tmp_path: Path) -> None:
+    with pytest.raises(XaiError) as refused:
+        read_fact_file(written(tmp_path / "f.csv", "Sample_ID,a\n1,x\n"))
+    assert refused.value.hint == "its columns: 'Sample_ID', 'a'; call Sample_ID sample_id"

@@ -536,10 +536,11 @@ def _doubt(row: Mapping[str, Any], near: pl.DataFrame, names: Sequence[str]) -> 
     if n * _STEADY < n_obs:
         return None
     best = sure.filter(pl.col(LABEL) == placed).sort("shared").group_by(EPOCH).last()
-    off = (best["confidence"].cast(pl.Float64) * (1 - best["shared"])).sum() / n_obs
+    shared = best["shared"].to_numpy()
+    off = float((best["confidence"].cast(pl.Float64).to_numpy() * (1 - shared)).sum()) / n_obs
     said = f"{called} that no epoch found; {n} of {n_obs} placed {_called(placed, names)} off it"
-    said += f", IoU {fraction(best['shared'].max())}" + ("" if n == 1 else " at most")
-    return {"doubt": "badly_placed", "score": float(off), "times": n, "reason": said}
+    said += f", IoU {fraction(float(shared.max()))}" + ("" if n == 1 else " at most")
+    return {"doubt": "badly_placed", "score": off, "times": n, "reason": said}
 
 
 def _most(near: pl.DataFrame) -> tuple[int, int]:

@@ -23,7 +23,9 @@ from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import unguarded
 
 KINDS = "CSV (.csv, .tsv), Parquet (.parquet, .pq) or JSON lines (.jsonl, .ndjson)"
-_MISSING = ("NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None", "none")
+_ERRORS = ("#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
+"""What a table program writes where a formula has no value."""
+_MISSING = ("NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None", "none", *_ERRORS)
 """What programs write in a column of numbers, dates or truth values where there is none."""
 
 
@@ -71,16 +73,16 @@ def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
         raise XaiError(f"{path} cannot be read: {words[0]}", hint=KINDS) from error
     names = _unique_names([name.strip() or name for name in names], path, found)
     if SAMPLE_ID not in names:
-        raise XaiError(
-            f"{path} has no column sample_id", hint=f"its columns: {', '.join(map(repr, names[:20])) or 'none'}"
-        )
+        alike = next((name for name in names if name.casefold() == SAMPLE_ID), "")
+        hint = f"its columns: {', '.join(map(repr, names[:20])) or 'none'}"
+        raise XaiError(f"{path} has no column sample_id", hint=f"{hint}; call {alike} sample_id" if alike else hint)
     if not len(columns[names.index(SAMPLE_ID)]):
         raise XaiError(f"{path} has no rows", hint="each row names a sample in its column sample_id")
     is_text = path.suffix.lower() in (".csv", ".tsv")
     ids = _ids(columns[names.index(SAMPLE_ID)], id_kind, path, found, is_text=is_text)
     kept: dict[str, pa.Array] = {SAMPLE_ID: ids}
     for name, column in zip(names, columns, strict=True):
-        if name != SAMPLE_ID:
+        if name != SAMPLE_ID and not (is_text and not name and _is_no_fact(column, path, found)):
             kept[name] = _of_text(name, column, path, found) if is_text else _plain(name, column, path, found)
     # A column without any value is of no kind, so that it makes no text of numbers that are known from elsewhere.
     for name in set(kept) - {SAMPLE_ID}:
@@ -110,6 +112,16 @@ def _unique_names(names: Sequence[str], path: Path, found: FactFile) -> list[str
     return taken
 
 
+def _is_no_fact(column: pa.Array, path: Path, found: FactFile) -> bool:
+    """Whether a column without a name holds nothing, as after a last comma, or numbers the rows, which is told."""
+    if column.null_count == len(column):
+        return True
+    if not column.equals(pa.array(range(len(column))).cast(pa.string())):
+        return False
+    found.notices.append(f"{path.name} has a column without a name that numbers its rows: left out")
+    return True
+
+
 def _of_parquet(path: Path) -> tuple[list[str], list[pa.Array]]:
     import pyarrow.parquet as pq
 
@@ -122,7 +134,9 @@ def _of_csv(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
     content = _decoded(path, found)
     if not content.strip():
         raise ValueError("it is empty")
-    separator = _separator(content, "\t" if path.suffix.lower() == ".tsv" else ",")
+    if said := _SEPARATOR.match(content):  # by which Excel goes, too
+        content = content[said.end() :]
+    separator = said[1] if said else _separator(content, "\t" if path.suffix.lower() == ".tsv" else ",")
     found.separator = separator
     cells = read_cells(content, separator)
     width = len(cells.names)
@@ -197,6 +211,9 @@ def _uniform_lines(text: str) -> pa.Table | None:
 
     try:
         table = read()
+        # Arrow gives each object the keys of all, and the numbers of a list one kind.
+        if any(pa.types.is_nested(column.type) for column in table.schema):
+            return None
         # A text that looks like a time is a text: JSON has no times.
         times = [pa.field(column.name, pa.string()) for column in table.schema if pa.types.is_timestamp(column.type)]
         return read(explicit_schema=pa.schema(times)) if times else table
@@ -211,7 +228,9 @@ def _of_values(name: str, values: list[Any], path: Path, found: FactFile) -> pa.
         if beyond := fitting.count(None) - values.count(None):
             found.left_out.append((name, beyond_64_bits(name, beyond, path), beyond))
         values = fitting
-    if kinds <= {int, float} or len(kinds) == 1:
+    if kinds and kinds <= {dict, list}:
+        found.notices.append(f"{name} of {path.name} holds neither texts, numbers nor dates: kept as text")
+    elif kinds <= {int, float} or len(kinds) == 1:
         try:
             if kinds == {int, float}:
                 return pa.array([None if value is None else float(value) for value in values])
@@ -288,6 +307,7 @@ def _whole_numbers(given: pa.Array) -> pa.Array:
     return pc.if_else(is_whole, numbers, None).cast(pa.int64()).cast(pa.string())
 
 
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?[,;\t|]*(?:\r\n|\r|\n)', re.IGNORECASE)
 _INTEGER = re.compile(WHOLE)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _LONG = re.compile(r"(?<![0-9.])[0-9]{19,}(?![0-9.eE])")
@@ -339,6 +359,8 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
         if kind == pa.bool_():
             text = pc.utf8_lower(bare)
         try:
+            if pattern in (_TIME, _ZONED) and _any_match(bare, r"\.\d{7}"):
+                kind = pa.timestamp("ns", kind.tz)
             typed = whole_numbers(text) if pattern is _INTEGER else text.cast(kind)
         except pa.ArrowException:
             found.notices.append(f"{name} of {path.name} holds a day or time that there is not: kept as text")
@@ -348,16 +370,22 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
                 found.notices.append(f"{name} of {path.name} holds whole numbers beyond 64 bits: kept as text")
                 return column
             found.left_out.append((name, beyond_64_bits(name, beyond, path), beyond))
-        lost = int(pc.sum(named).as_py() or 0)
-        if lost:
-            words = "value" if lost == 1 else "values"
-            found.notices.append(f"{lost:,} {words} of {name} in {path.name} said NA, null or none: missing")
+        _tell_missing(name, column, path, found)
         return typed
     grouped = re.compile(rf"{_THOUSANDS.pattern}(\.\d*)?|[+-]?\d+\.?\d*")
     if all(grouped.fullmatch(value) for value in some) and _all_match(bare, grouped):
         said = f"holds '{_with_comma(bare)[0]}', whose commas may stand between thousands: kept as text"
         found.notices.append(f"{name} of {path.name} {said}")
     return column
+
+
+def _tell_missing(name: str, column: pa.Array, path: Path, found: FactFile) -> None:
+    lost = int(pc.sum(pc.is_in(column, pa.array(_MISSING))).as_py() or 0)
+    are_errors = pc.any(pc.is_in(column, pa.array(_ERRORS))).as_py()
+    what = "NA, null, none or an error of a formula" if are_errors else "NA, null or none"
+    if lost:
+        words = "value" if lost == 1 else "values"
+        found.notices.append(f"{lost:,} {words} of {name} in {path.name} said {what}: missing")
 
 
 def _only_thousands(column: pa.Array) -> str:
