@@ -348,3 +348,13 @@ def test_findings_name_single_labels(tmp_path):
     assert first["sample_id"] == 11
     assert first["suggested_label"] == np.flatnonzero(truth[11]).tolist()
     assert first["reason"].startswith("owl is ")
+
+
+def test_without_a_positive_nothing_is_said_of_how_it_is_found(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        for labels, epoch in (([0, 1, 0, 0], 1), ([0, 0, 0, 0], 2)):
+            logits = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [3.0, 0.0]])
+            run.log_samples(sample_id=[1, 2, 3, 4], label=labels, logits=logits, mode="eval", epoch=epoch)
+    page = xaicli.open_run(tmp_path / "run").errors().html()
+    assert "none of 4 samples is 1; how it is found cannot be told" in page
+    assert "best F1: no sample is positive" in page

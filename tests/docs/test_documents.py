@@ -140,7 +140,7 @@ ASKED = {
     "dynamics": [[DEMO, "--metric", "loss"]],
     "findings": [[DEMO]],
     "scalars": [[DEMO]],
-    "confusion": [[DEMO]],
+    "confusion": [[DEMO], [DEMO, "--by", "label"]],
     "steps": [[DEMO, "--mode", "train"], [DEMO, "--mode", "train", "--step", "30"]],
     "slices": [[DEMO, "--by", "label,prediction", "--mode", "train"]],
     "select": [[DEMO, "--rule", "hardest", "--n", "5"]],

@@ -136,11 +136,17 @@ class _Errors:
                     worst = max(fifths, key=lambda row: row["mae"])
                     said += f"; most where the label is {worst['value']} ({_short(worst['mae'])})"
             case "binary":
-                said = (
-                    f"{words}: {cut(str(self.answer.extra['positive']))} is told from the rest with AUROC "
-                    f"{_short(last['auroc'])}, average precision {_short(last['average_precision'])}; the best F1, "
-                    f"{_short(last['best_f1'])}, is at threshold {_short(last['best_threshold'])}"
-                )
+                positive = cut(str(self.answer.extra["positive"]))
+                if not last["positives"]:
+                    said = (
+                        f"{words}: none of {count(last['n'], 'sample')} is {positive}; how it is found cannot be told"
+                    )
+                else:
+                    best = f"{_short(last['best_f1'])}, is at threshold {_short(last['best_threshold'])}"
+                    said = (
+                        f"{words}: {positive} is told from the rest with AUROC {_short(last['auroc'])}, average "
+                        f"precision {_short(last['average_precision'])}; the best F1, {best}"
+                    )
             case "multilabel":
                 said = f"{words}: macro F1 {_short(last['macro_f1'])}, {_percent(last['exact'])} of the sets are exact"
                 if labels := self._labels():
@@ -306,7 +312,9 @@ class _Errors:
                 Figure(_short(last["auroc"]), "AUROC"),
                 Figure(_short(last["average_precision"]), "average precision"),
                 Figure(_percent(last["accuracy"]), "predicted rightly"),
-                Figure(_short(last["best_f1"]), f"best F1, at {_short(last['best_threshold'])}"),
+                Figure(_short(last["best_f1"]), f"best F1, at {_short(last['best_threshold'])}")
+                if last["positives"]
+                else Figure("–", "best F1: no sample is positive"),
                 Figure(f"{last['positives']:,}", f"of {last['n']:,} are {cut(str(self.answer.extra['positive']))}"),
             )
         )
