@@ -233,7 +233,7 @@ class Recording:
         recorded = _RECORDED.get(task, task.value)
         if self._recorded_task is None:
             self._recorded_task = recorded
-        elif self._recorded_task != recorded:
+        elif self._recorded_task != recorded and not {self._recorded_task, recorded} <= {"binary", "classification"}:
             self.tell(
                 f"the run's rows are of {self._recorded_task}, and these answers of {recorded}: what only those have "
                 f'is left out; XaiCallback(..., task="{recorded}") says that all are'
