@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import xaicli
+from xaicli.errors import XaiError
 from xaicli.relabel.tasks import picture_names, sample_of_picture
 
 NAMES = ["cat", "dog", "owl"]
@@ -174,3 +175,10 @@ def test_samples_without_a_picture_come_back_by_what_they_are_called(tmp_path: P
     reader.relabel_export(tmp_path / "x.xml", to="cvat", rule="loss > 0")
     back = reader.relabel_apply(cvat(tmp_path, {name: ["owl"] for name in names}))
     assert set(back.data.select("sample_id", "label").iter_rows()) == {("a/1.png", 2), (" b", 2), ("c", 2)}
+
+
+def test_tasks_that_nobody_has_labelled_are_told_as_such(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """The file to import, given in place of what the tool exports."""
+    run.relabel_export(tmp_path / "tasks.json", to="label-studio", rule="loss >= 0", mode="all")
+    with pytest.raises(XaiError, match="tasks that were not labelled yet"):
+        run.relabel_apply(tmp_path / "tasks.json")

@@ -200,6 +200,10 @@ def read_with(readers: Readers, path: Path, field: str | None) -> Marks:
         return Marks("Label Studio", tuple(readers.tasks(rows, path, field)))
     if not records:
         return Marks("table", ())
+    if all(isinstance(item.get("data"), dict) and SAMPLE_ID not in item for item in records):
+        raise XaiError(
+            f"{path} holds tasks that were not labelled yet", hint="import them into Label Studio, and export as JSON"
+        )
     names = dict.fromkeys(name for item in records for name in item)
     table = readers.table({name: [item.get(name) for item in records] for name in names}, path, field)
     others = [number for number, item in enumerate(rows, 1) if not isinstance(item, dict)]
