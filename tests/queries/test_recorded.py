@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 import xaicli
 from tests import oracle
+from xaicli.answer import Answer
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.queries.scalars import scalars
@@ -129,18 +131,24 @@ def logged_again(root: Path) -> None:
             run.log({"step": step, "lr": step * 2.0})
 
 
+def said_of_others(warnings: Iterable[str]) -> list[str]:
+    """What warnings say of values beside those of another attempt, without what to do."""
+    ends = "; --attempts all counts them"
+    return [said.removesuffix(ends) for said in warnings if "at the same moment" in said and said.endswith(ends)]
+
+
 def test_scalars_that_a_later_attempt_overwrote_are_counted_and_can_be_counted_again(tmp_path: Path) -> None:
     logged_again(tmp_path / "run")
     answer = scalars([tmp_path / "run"])
     assert answer.data["value"].to_list() == [0.125, 0.25, 6.0, 8.0]
-    assert (answer.counts.taken_back, answer.counts.duplicates) == (1, 1), "step 3 is there three times"
-    assert any("1 scalar of an earlier attempt does not count" in warning for warning in answer.warnings)
+    assert (answer.counts.taken_back, answer.counts.duplicates) == (0, 2), "step 3 is there three times"
+    assert said_of_others(answer.warnings) == ["1 value of lr does not count: attempt 1's at the same moment does"]
     everything = scalars([tmp_path / "run"], attempts="all")
     lines = everything.data.select("line", "step", "value").rows()
     first = [("attempt 0", 1, 0.125), ("attempt 0", 2, 0.25), ("attempt 0", 3, 0.375)]
     assert lines == [*first, ("attempt 1", 3, 6.0), ("attempt 1", 4, 8.0)]
     assert (everything.counts.taken_back, everything.counts.duplicates) == (0, 1)
-    assert not any("earlier attempt" in warning for warning in everything.warnings)
+    assert not said_of_others(everything.warnings)
     assert "--attempts all" in everything.command_line()
 
 
@@ -149,10 +157,93 @@ def test_sql_counts_the_scalars_that_it_does_not_see(tmp_path: Path, engine: str
     logged_again(tmp_path / "run")
     run = xaicli.open_run(tmp_path / "run")
     asked = run.query("SELECT sum(value) AS total FROM scalars", engine=engine)
-    assert (asked.data["total"].item(), asked.answer.counts.taken_back) == (14.375, 1)
-    assert any("1 scalar" in warning for warning in asked.answer.warnings)
+    counts = asked.answer.counts
+    assert (asked.data["total"].item(), counts.taken_back, counts.duplicates) == (14.375, 0, 2)
+    assert len(said_of_others(asked.answer.warnings)) == 1
     asked = run.query("SELECT sum(value) AS total FROM scalars", engine=engine, attempts="all")
-    assert (asked.data["total"].item(), asked.answer.counts.taken_back) == (14.75, 0)
+    counts = asked.answer.counts
+    assert (asked.data["total"].item(), counts.taken_back, counts.duplicates) == (14.75, 0, 1)
+
+
+def curve(answer: Answer, key: str) -> dict[int, float]:
+    """{time: value} of one key; each once."""
+    rows = answer.data.filter(pl.col("key") == key).select("step", "value").rows()
+    assert len(rows) == len(dict(rows))
+    return dict(rows)
+
+
+def compacted(root: Path) -> Path:
+    compact(RunLayout(root), grace=0.0)
+    return root
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_scalars_of_an_evaluation_of_a_finished_run_replace_none_of_the_training(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for step in range(6):
+            run.log_samples(sample_id=[0], loss=[0.0], mode="train", epoch=step // 2 + 1, step=step)
+            run.log({"step": step, "loss": float(step)})
+        run.log({"epoch": 3, "acc": 0.25})
+    with Run(tmp_path / "run") as run:
+        for step in range(3, 8):
+            run.log_samples(sample_id=[step], loss=[9.0], mode="test", step=step)
+            run.log({"step": step, "loss": -1.0})
+        run.log({"epoch": 3, "acc": 0.75})
+    for root in (tmp_path / "run", compacted(tmp_path / "run")):
+        answer = scalars([root])
+        assert curve(answer, "loss") == {**{step: float(step) for step in range(6)}, 6: -1.0, 7: -1.0}
+        assert curve(answer, "acc") == {3: 0.25}
+        assert (answer.counts.taken_back, answer.counts.duplicates) == (0, 4)
+        said = ["4 values of acc, loss do not count: attempt 0's at the same moments do"]
+        assert said_of_others(answer.warnings) == said_of_others(xaicli.open_run(root).info().answer.warnings) == said
+        everything = scalars([root], attempts="all")
+        assert (everything.data.height, everything.counts.duplicates, everything.counts.taken_back) == (13, 0, 0)
+        for engine in ("polars", "duckdb"):
+            asked = xaicli.open_run(root).query("SELECT sum(value) AS total FROM scalars WHERE step < 6", engine=engine)
+            assert asked.data["total"].item() == 15.25
+
+
+def test_the_scalars_of_a_rival_are_those_of_one_more_rank(tmp_path: Path) -> None:
+    """Two trainings into one folder at once, and a third when both are over, which takes both back from epoch 3 on."""
+    first = Run(tmp_path / "run")
+    first.log_samples(sample_id=[1], loss=[0.0], mode="train", epoch=1, step=1)
+    second = Run(tmp_path / "run")
+    with pytest.warns(UserWarning, match="one more rank beside it"):
+        second.log_samples(sample_id=[2], loss=[0.0], mode="train", epoch=1, step=1)
+    for epoch in range(1, 5):
+        first.log({"epoch": epoch, "acc": float(epoch)})
+        second.log({"epoch": epoch, "acc": -float(epoch)})
+    second.log({"epoch": 5, "acc": -5.0})
+    first.close()
+    second.close()
+    answer = scalars([tmp_path / "run"])
+    assert curve(answer, "acc") == {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0, 5: -5.0}
+    assert (answer.counts.taken_back, answer.counts.duplicates) == (0, 4)
+    with Run(tmp_path / "run", resume_from=(3, 0)) as third:
+        third.log_samples(sample_id=[1], loss=[0.0], mode="train", epoch=3, step=0)
+        third.log({"epoch": 3, "acc": 30.0})
+    answer = scalars([tmp_path / "run"])
+    assert curve(answer, "acc") == {1: 1.0, 2: 2.0, 3: 30.0}
+    assert (answer.counts.taken_back, answer.counts.duplicates) == (5, 2)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_scalars_without_an_epoch_are_taken_back_by_their_step(tmp_path: Path, goes_on: bool) -> None:
+    """Epochs of four steps, which go on over the epochs or begin anew with each; gone on with from the second."""
+    for attempt, epochs in enumerate(((1, 2, 3), (2,))):
+        with Run(tmp_path / "run") as run:
+            for epoch in epochs:
+                for batch in range(4):
+                    at = 4 * (epoch - 1) * goes_on + batch
+                    run.log_samples(sample_id=[batch], loss=[0.0], mode="train", epoch=epoch, step=at)
+                    run.log({"step": at, "lr": float(attempt)})
+    answer = scalars([tmp_path / "run"])
+    if goes_on:
+        assert curve(answer, "lr") == {step: float(step >= 4) for step in range(8)}
+        assert (answer.counts.taken_back, answer.counts.duplicates) == (8, 0)
+    else:  # which epoch they are of nobody knows: those that were logged again count once
+        assert curve(answer, "lr") == dict.fromkeys(range(4), 1.0)
+        assert (answer.counts.taken_back, answer.counts.duplicates) == (4, 8)
 
 
 def test_the_page_of_a_run_says_which_scalars_do_not_count(tmp_path: Path) -> None:
@@ -160,12 +251,10 @@ def test_the_page_of_a_run_says_which_scalars_do_not_count(tmp_path: Path) -> No
     with Run(tmp_path / "run") as run:
         run.log_samples(sample_id=[1], loss=[0.5], epoch=1, mode="eval")
     report = xaicli.open_run(tmp_path / "run").report()
-    assert sum("1 scalar of an earlier attempt does not count" in said for said in report.answer.warnings) == 1
+    assert len(said_of_others(report.answer.warnings)) == 1
     info = xaicli.open_run(tmp_path / "run").info()
-    assert sum("1 scalar of an earlier attempt does not count" in said for said in info.answer.warnings) == 1
-    assert not any(
-        "scalar" in said for said in xaicli.open_run(tmp_path / "run").report(attempts="all").answer.warnings
-    )
+    assert len(said_of_others(info.answer.warnings)) == 1
+    assert not said_of_others(xaicli.open_run(tmp_path / "run").report(attempts="all").answer.warnings)
 
 
 def test_a_step_that_a_training_log_tells_twice_is_counted(tmp_path: Path) -> None:

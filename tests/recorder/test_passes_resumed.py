@@ -229,3 +229,94 @@ def test_a_process_beside_another_counts_the_same_walks(tmp_path: Path) -> None:
                 next(loop)
     found = open_run(tmp_path).scan(mode="eval", duplicates="all").collect().select("pass", "step").sort("pass")
     assert found.rows() == [(0, 2), (1, 4), (2, 6), (3, 8), (3, 8), (4, 10), (4, 10)]
+
+
+def nameless(run: Run, first: int, last: int, *, counts: bool = False) -> None:
+    """A loop that names steps and no epochs, and evaluates every fifth."""
+    for step in range(first, last + 1):
+        if counts:
+            run.state.update_global_step()
+        at = {} if counts else {"step": step}
+        run.log_samples(sample_id=[step], loss=[0.0], mode="train", **at)
+        if step % 5 == 0:
+            for _ in run.steps([0], mode="eval"):
+                run.log_samples(sample_id=[0], loss=[step * 10.0], **at)
+
+
+def passes_of(run_dir: Path, mode: str) -> list[tuple[int, int, int]]:
+    """(epoch, pass, step) of the rows that count."""
+    return open_run(run_dir).scan(mode=mode).collect().select("epoch", "pass", "step").sort("step").rows()
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+@pytest.mark.parametrize(
+    ("starts", "counts"), [([(1, 17), (11, 25)], False), ([(1, 17)] * 3, False), ([(1, 17)] * 3, True)]
+)
+def test_passes_that_are_taken_back_do_not_count_where_no_epoch_is_named(
+    tmp_path: Path, starts: list[tuple[int, int]], counts: bool
+) -> None:
+    for first, last in starts:
+        with Run(tmp_path / "run") as run:
+            nameless(run, first, last, counts=counts)
+    evaluations = range(5, starts[-1][1] + 1, 5)
+    assert passes_of(tmp_path / "run", "eval") == [(0, number, step) for number, step in enumerate(evaluations)]
+    assert passes_of(tmp_path / "run", "train") == [(0, 0, step) for step in range(1, starts[-1][1] + 1)]
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_passes_of_walks_that_name_neither_epoch_nor_step_begin_anew_with_each_start(tmp_path: Path) -> None:
+    for _ in range(3):
+        with Run(tmp_path / "run") as run:
+            for _ in range(2):
+                for ids in run.steps([[0], [1]], mode="train"):
+                    run.log_samples(sample_id=ids, loss=[1.0])
+                for ids in run.steps([[100]], mode="eval"):
+                    run.log_samples(sample_id=ids, loss=[1.0])
+    assert passes_of(tmp_path / "run", "eval") == [(0, 0, 2), (0, 1, 4)]
+    assert passes_of(tmp_path / "run", "train") == [(0, 0, 1), (0, 0, 2), (0, 1, 3), (0, 1, 4)]
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_a_state_without_a_step_leaves_it_to_the_first_row_of_the_training(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        nameless(run, 1, 10)
+        run.state.save_state()
+        nameless(run, 11, 17)
+    with Run(tmp_path / "run") as run:
+        run.state.load_state()
+        nameless(run, 11, 20)
+    assert passes_of(tmp_path / "run", "eval") == [(0, 0, 5), (0, 1, 10), (0, 2, 15), (0, 3, 20)]
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_a_walk_that_is_begun_again_is_the_same_pass(tmp_path: Path) -> None:
+    """Walks of two steps without epochs; the second start goes on with the third walk, from a checkpoint of its own."""
+    for first, last in ((0, 4), (2, 5)):
+        with Run(tmp_path / "run") as run:
+            for walk in range(first, last):
+                for number in run.steps(range(2), mode="train"):
+                    run.log_samples(sample_id=[number], loss=[1.0], step=2 * walk + number)
+    assert passes_of(tmp_path / "run", "train") == [(0, step // 2, step) for step in range(10)]
+    assert open_run(tmp_path / "run").info().answer.counts.duplicates == 0
+
+
+def test_a_state_of_an_epoch_whose_steps_are_the_callers_takes_back_what_came_after_that_epoch(tmp_path: Path) -> None:
+    """Epochs of four steps that the caller counts; a state at the end of each."""
+
+    def go_on(run: Run, last: int) -> None:
+        for epoch in run.epochs(last):
+            for batch in range(4):
+                at = {"mode": "train", "step": 4 * (epoch - 1) + batch}
+                run.log_samples(sample_id=[batch], loss=[float(run.attempt)], **at)
+                if (run.attempt, epoch, batch) == (0, 3, 1):
+                    return
+            run.state.save_state()
+
+    for last in (3, 4):
+        with Run(tmp_path / "run") as run:
+            if last == 4:
+                run.state.load_state()
+            go_on(run, last)
+    rows = open_run(tmp_path / "run").scan(mode="train").collect().select("epoch", "step", "attempt").sort("step")
+    assert rows.rows() == [(step // 4 + 1, step, int(step >= 8)) for step in range(16)]
+    assert open_run(tmp_path / "run").info().answer.counts.taken_back == 2

@@ -17,7 +17,8 @@ from xaicli.queries.recorded import (
     VALUE,
     counted_on,
     going_on,
-    of_last_attempt,
+    of_preferred_attempt,
+    preferred,
     recorded_scalars,
     start_again,
 )
@@ -38,7 +39,7 @@ class ScalarsBeside:
         of_epochs: Likewise those logged at an epoch alone, which hold for it.
         offsets: Of each key that can stand beside the batches, what to add to the steps of each epoch.
         apart: Keys that cannot, each with the reason.
-        each_attempt: Whether several attempts may have logged one moment.
+        order: How much each attempt counts where several may have logged one moment; None where none may.
         moments: The epoch and step of every batch that was logged.
     """
 
@@ -46,7 +47,7 @@ class ScalarsBeside:
     of_epochs: pl.DataFrame
     offsets: Mapping[str, Mapping[int, int]]
     apart: Mapping[str, str]
-    each_attempt: bool
+    order: Mapping[int, int] | None
     moments: pl.DataFrame
 
     @classmethod
@@ -72,7 +73,8 @@ class ScalarsBeside:
                 offsets[str(key)] = counted_on(pl.concat([moments, own.select(EPOCH, STEP)]))
             else:
                 offsets[str(key)] = {}
-        return cls(rows, of_epochs, offsets, apart, reader.which_attempts is Attempts.ALL, moments)
+        order = preferred(reader) if reader.which_attempts is Attempts.ALL else None
+        return cls(rows, of_epochs, offsets, apart, order, moments)
 
     def at(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Each scalar at a batch, or the last before it, and its median over the steps around.
@@ -83,9 +85,10 @@ class ScalarsBeside:
         not count.
         """
         rows, of_epochs, found = self.rows, self.of_epochs.filter(pl.col(EPOCH) == batch[EPOCH]), []
-        if self.each_attempt:
+        if self.order is not None:
             until_then = pl.col(ATTEMPT) <= batch[ATTEMPT]
-            rows, of_epochs = (of_last_attempt(each.filter(until_then)) for each in (rows, of_epochs))
+            order = {**self.order, batch[ATTEMPT]: len(self.order)}
+            rows, of_epochs = (of_preferred_attempt(each.filter(until_then), order) for each in (rows, of_epochs))
         for (key,), own in rows.group_by(KEY, maintain_order=True):
             if (offsets := self.offsets.get(str(key))) is None:
                 continue

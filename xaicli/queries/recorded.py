@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -38,6 +39,7 @@ TRAINING_AXES = ("step", "iteration")
 _TRIES = 5
 _NAMED = 3
 _OF = "of epoch"
+_BY = "by"
 
 
 @dataclass
@@ -45,8 +47,10 @@ class LeftOut:
     """Values beside those that count.
 
     Attributes:
-        taken_back: Of earlier attempts, where a later one logged that part of the training, or that moment, again.
-        duplicates: Of the same attempt at the same moment, by other ranks or before.
+        taken_back: Of earlier attempts, where a later one trained that part again.
+        duplicates: At a moment of another that counts: of the same attempt, by other ranks or before, or of others
+            that took nothing back there.
+        by_others: Of these, those at a moment of another attempt: {(the key, the attempt that counts): how many}.
         again: Of these, those that their own process logged again at a training step, and no epoch tells apart: {key:
             how many}.
         again_in_epoch: Likewise those that it logged again at an epoch, without a step.
@@ -54,6 +58,7 @@ class LeftOut:
 
     taken_back: int = 0
     duplicates: int = 0
+    by_others: Counter[tuple[str, int]] = field(default_factory=Counter)
     again: Counter[str] = field(default_factory=Counter)
     again_in_epoch: Counter[str] = field(default_factory=Counter)
 
@@ -61,6 +66,7 @@ class LeftOut:
         """Count another's, too."""
         self.taken_back += other.taken_back
         self.duplicates += other.duplicates
+        self.by_others += other.by_others
         self.again += other.again
         self.again_in_epoch += other.again_in_epoch
 
@@ -71,26 +77,36 @@ class LeftOut:
             are = "scalar of an earlier attempt does" if self.taken_back == 1 else "scalars of earlier attempts do"
             why = "a later attempt logged that part of the training again; --attempts all counts them"
             said.append(f"{self.taken_back:,} {are} not count: {why}")
+        if n := self.by_others.total():
+            keys = _some(sorted({key for key, _ in self.by_others}))
+            attempts = sorted({by for _, by in self.by_others})
+            whose = ", ".join(f"attempt {attempt}'s" for attempt in attempts)
+            values, do, moments = ("1 value", "does", "moment") if n == 1 else (f"{n:,} values", "do", "moments")
+            said.append(
+                f"{values} of {keys} {do} not count: {whose} at the same {moments} {do}; --attempts all counts them"
+            )
         for again, where, when in (
             (self.again, "step", "where steps start again with each epoch, "),
             (self.again_in_epoch, "epoch", "where it is logged in every batch, "),
         ):
             if n := again.total():
-                keys = sorted(again)
-                more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
                 were = "1 value was" if n == 1 else f"{n:,} values were"
                 said.append(
-                    f"{were} logged again at the same {where}, of {', '.join(keys[:_NAMED])}{more}; the last counts: "
+                    f"{were} logged again at the same {where}, of {_some(sorted(again))}; the last counts: "
                     f'{when}run.log({{"epoch": ..., "step": ..., ...}}) keeps them apart'
                 )
         return said
 
 
-def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.DataFrame:
-    """Every scalar that counts: of several at one moment the last attempt's, and in it the lowest rank's, the last.
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
+    return ", ".join(keys[:_NAMED]) + more
 
-    With `--attempts all` those of each attempt. A moment is a step of an epoch, as far as the epoch is known: steps may
-    start again with each.
+
+def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.DataFrame:
+    """Every scalar that counts, one a moment, as `preferred` says; with `--attempts all` one of each attempt.
+
+    A moment is a step of an epoch, as far as the epoch is known: steps may start again with each.
 
     A value counts unless a later attempt took it back, as it does with samples: by epoch and step where the time axis
     is the training step, by the count where `load_state` set the recorder's counter back, else by the epoch alone.
@@ -112,12 +128,21 @@ def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.Data
     counted = rows.filter(pl.col(AXIS) == COUNTER, pl.col(ATTEMPT).is_in(list(counters)))
     counters |= dict(counted.group_by(ATTEMPT).agg(pl.col(STEP).min()).iter_rows())
     curves = rows.partition_by(_CURVE, as_dict=True, maintain_order=True)
-    kept = [_not_taken_back(curves[key], reader.take_backs, counters) for key in sorted(curves)]
-    told = [_one_a_moment(curve, each_attempt=True) for curve in kept]
-    counting = told if reader.which_attempts is Attempts.ALL else [_one_a_moment(curve) for curve in told]
+    nameless = rows.filter(pl.col(AXIS).is_in(TRAINING_AXES), pl.col(EPOCH).is_null())
+    by_step = bool(reader.take_backs and nameless.height) and reader.steps_go_on
+    taken = _TakenBack(reader.take_backs, counters, by_step)
+    kept = [taken.left_of(curves[key]) for key in sorted(curves)]
+    order = preferred(reader)
+    told = [_one_a_moment(curve, order, each_attempt=True) for curve in kept]
+    counting = told if reader.which_attempts is Attempts.ALL else [_one_a_moment(curve, order) for curve in told]
     if left_out is not None:
         left_out.duplicates = _height(kept) - _height(told)
-        left_out.taken_back = rows.height - _height(kept) + _height(told) - _height(counting)
+        left_out.taken_back = rows.height - _height(kept)
+        if reader.which_attempts is Attempts.LAST:
+            for key, by, trained in chain.from_iterable(_of_others(curve, order, taken) for curve in told):
+                left_out.taken_back += trained
+                left_out.duplicates += not trained
+                left_out.by_others[key, by] += not trained
         for again, axes in ((left_out.again, TRAINING_AXES), (left_out.again_in_epoch, (EPOCH,))):
             for curve in kept:
                 if curve.height and curve[AXIS][0] in axes and (n := _logged_again(curve)):
@@ -134,10 +159,24 @@ def per_step(reader: Reader) -> pl.DataFrame:
     return recorded_scalars(reader).filter(pl.col(AXIS).is_in(TRAINING_AXES))
 
 
-def of_last_attempt(rows: pl.DataFrame) -> pl.DataFrame:
-    """Of scalars of several attempts, of each moment the last attempt's."""
+def preferred(reader: Reader) -> dict[int, int]:
+    """The attempts by how much they count where several logged the same moment: {attempt: the larger, the more}.
+
+    One that trained counts before one that did not, as of an evaluation script; then the later one, as with samples;
+    but of attempts that were recorded at once, which are ranks of one another, the first.
+    """
+    begun: dict[int, int] = {}
+    for attempt in sorted(reader.attempts, key=lambda facts: facts.attempt):
+        others = [begun[other] for other in attempt.beside if other in begun]
+        begun[attempt.attempt] = min(others, default=attempt.attempt)
+    in_order = sorted(begun, key=lambda attempt: (attempt in reader.trained, begun[attempt], -attempt))
+    return {attempt: place for place, attempt in enumerate(in_order)}
+
+
+def of_preferred_attempt(rows: pl.DataFrame, order: Mapping[int, int]) -> pl.DataFrame:
+    """Of scalars of several attempts, of each moment those of the attempt that counts, as `preferred` says."""
     curves = rows.partition_by(_CURVE, maintain_order=True)
-    return pl.concat([_one_a_moment(curve) for curve in curves]) if curves else rows
+    return pl.concat([_one_a_moment(curve, order) for curve in curves]) if curves else rows
 
 
 def start_again(moments: pl.DataFrame) -> bool:
@@ -174,42 +213,96 @@ def going_on(offsets: Mapping[int, int]) -> pl.Expr:
     return pl.col(STEP) + pl.col(EPOCH).replace_strict(dict(offsets), default=None, return_dtype=pl.Int64)
 
 
-def _not_taken_back(
-    curve: pl.DataFrame, take_backs: Sequence[TakeBack], counters: Mapping[int, int | None]
-) -> pl.DataFrame:
-    """The rows of one curve that no later attempt has taken back; what a row does not say does not count against it.
+@dataclass(frozen=True)
+class _TakenBack:
+    """Which values later attempts took back; what a value does not say does not count against it.
 
-    Args:
+    Attributes:
+        take_backs: From where each attempt takes back.
         counters: {attempt: where its counter began}, of attempts that were told where to go on; None without a counter.
+        by_step: Whether a step without an epoch tells the moment.
     """
-    axis = curve[AXIS][0]
-    for back in take_backs:
+
+    take_backs: Sequence[TakeBack]
+    counters: Mapping[int, int | None]
+    by_step: bool
+
+    def left_of(self, curve: pl.DataFrame) -> pl.DataFrame:
+        """The values of a curve that none has taken back."""
+        axis = curve[AXIS][0]
+        for back in self.take_backs:
+            curve = curve.filter((pl.col(ATTEMPT) >= back.attempt) | self._before(back, axis).fill_null(True))
+        return curve
+
+    def again(self, axis: str, by: pl.Expr) -> pl.Expr:
+        """Whether a value that may have been logged before an attempt went on was logged again since.
+
+        That is so in an epoch within which it went on, or where no epoch is known.
+
+        Args:
+            axis: The value's.
+            by: The attempt that logged its moment, too.
+        """
+        said = pl.lit(False)
+        for back in self.take_backs:
+            surely = pl.col(STEP) < back.epoch if axis == EPOCH else self._before(back, axis).fill_null(False)
+            said = said | ((pl.col(ATTEMPT) < back.attempt) & (by >= back.attempt) & ~surely)
+        return said
+
+    def _before(self, back: TakeBack, axis: str) -> pl.Expr:
+        """Whether a value was logged before the place from which on an attempt takes back; null where nobody knows."""
+        # An epoch's own value may be of its beginning, and the epoch be gone on with; not where it begins anew.
+        last = back.epoch if back.step > 0 else back.epoch - 1
         if axis == EPOCH:
-            before = pl.col(STEP) <= back.epoch
-        elif axis in TRAINING_AXES:
+            return pl.col(STEP) <= last
+        if axis in TRAINING_AXES:
             # Scalars logged outside of epochs have the step alone.
-            epoch = pl.col(EPOCH).fill_null(back.epoch) if back.attempt in counters else pl.col(EPOCH)
-            before = (epoch < back.epoch) | ((epoch == back.epoch) & (pl.col(STEP) < back.step))
-        elif (began := counters.get(back.attempt)) is not None:
-            before = pl.col(STEP) < began
-        else:
-            before = pl.col(EPOCH) <= back.epoch
-        curve = curve.filter((pl.col(ATTEMPT) >= back.attempt) | before.fill_null(True))
-    return curve
+            alone = self.by_step or back.attempt in self.counters
+            epoch = pl.col(EPOCH).fill_null(back.epoch) if alone else pl.col(EPOCH)
+            return (epoch < back.epoch) | ((epoch == back.epoch) & (pl.col(STEP) < back.step))
+        if (began := self.counters.get(back.attempt)) is not None:
+            return pl.col(STEP) < began
+        return pl.col(EPOCH) <= last
 
 
-def _one_a_moment(curve: pl.DataFrame, *, each_attempt: bool = False) -> pl.DataFrame:
-    """The last attempt's value, in it the lowest rank's, in it the last, at each moment; by moment."""
+def _one_a_moment(curve: pl.DataFrame, order: Mapping[int, int], *, each_attempt: bool = False) -> pl.DataFrame:
+    """The value of the attempt that counts, in it the lowest rank's, in it the last, at each moment; by moment."""
     if curve.height < 2 or bool((curve[STEP].diff().drop_nulls() > 0).all()):
         return curve
-    at = [STEP]
-    if curve[AXIS][0] in TRAINING_AXES:
-        # One that says no epoch is at the step of the one that does.
-        curve = curve.with_columns(pl.col(EPOCH).fill_null(pl.col(EPOCH).max().over(STEP)).alias(_OF))
-        at = [_OF, STEP] if start_again(curve) else [STEP, _OF]
+    curve, at = _moments(curve)
     at += [ATTEMPT] if each_attempt else []
-    ordered = curve.sort(ATTEMPT, RANK, descending=[False, True], maintain_order=True)
+    ordered = curve.sort(_by(order), ATTEMPT, RANK, descending=[False, False, True], maintain_order=True)
     return ordered.unique(at, keep="last", maintain_order=True).sort(at, maintain_order=True).drop(_OF, strict=False)
+
+
+def _moments(curve: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """A curve, with the epoch of a moment beside where that is a step; and what tells its moments apart, in order."""
+    if curve[AXIS][0] not in TRAINING_AXES:
+        return curve, [STEP]
+    # One that says no epoch is at the step of the one that does.
+    curve = curve.with_columns(pl.col(EPOCH).fill_null(pl.col(EPOCH).max().over(STEP)).alias(_OF))
+    return curve, [_OF, STEP] if start_again(curve) else [STEP, _OF]
+
+
+def _of_others(curve: pl.DataFrame, order: Mapping[int, int], taken: _TakenBack) -> Iterator[tuple[str, int, bool]]:
+    """The values at whose moment another attempt's counts: the key, that attempt, and whether it went on there.
+
+    Args:
+        curve: One value a moment of each attempt.
+        order: As `preferred` gives it.
+        taken: What later attempts took back.
+    """
+    if curve[ATTEMPT].n_unique() < 2:
+        return
+    moments, at = _moments(curve)
+    that = pl.col(ATTEMPT).sort_by(_by(order), ATTEMPT).last().over(at)
+    beside = moments.with_columns(that.alias(_BY)).filter(pl.col(ATTEMPT) != pl.col(_BY))
+    yield from beside.select(KEY, _BY, taken.again(curve[AXIS][0], pl.col(_BY)).alias(_OF)).iter_rows()
+
+
+def _by(order: Mapping[int, int]) -> pl.Expr:
+    """How much a value's attempt counts."""
+    return pl.col(ATTEMPT).replace_strict(dict(order), default=-1, return_dtype=pl.Int64)
 
 
 def _logged_again(curve: pl.DataFrame) -> int:

@@ -85,7 +85,8 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     if SCALARS in named:
         warnings = (*warnings, *other_scalars.warnings())
         of_samples = counts.taken_back or 0 if SAMPLES in named else 0
-        counts = replace(counts, taken_back=of_samples + other_scalars.taken_back)
+        duplicates = (counts.duplicates or 0) + other_scalars.duplicates
+        counts = replace(counts, taken_back=of_samples + other_scalars.taken_back, duplicates=duplicates)
     return Answer(
         command="query",
         run=reader.layout.described,

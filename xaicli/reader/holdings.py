@@ -133,6 +133,16 @@ class Holdings:
         """From where each attempt takes back the rows of earlier ones, by attempt."""
         return self._listing.take_backs
 
+    @property
+    def trained(self) -> frozenset[int]:
+        """The attempts that have `train` rows, whether these count or not."""
+        return self._listing.trained
+
+    @property
+    def steps_go_on(self) -> bool:
+        """Whether the training steps go on over the epochs, as far as rows say; else each begins anew, or may."""
+        return self._listing.steps_go_on()
+
     @cached_property
     def taken_back(self) -> tuple[TakenBack, ...]:
         """How many rows each attempt took back of each earlier one."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,6 +75,8 @@ class Listing:
         damaged: Files whose footer could not be trusted, that are not this run's, or that are recorded but gone, and
             segments that lost rows, relative to the run; each with what is wrong with it.
         ignored: Labels in live segments that stood for none.
+        trained: The attempts that have `train` rows.
+        steps_go_on: Whether the training steps go on over the epochs, so that a step alone is a moment.
     """
 
     places: Mapping[Place, tuple[Piece, ...]]
@@ -81,6 +84,8 @@ class Listing:
     taken: tuple[tuple[Piece, tuple[Share, ...]], ...] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
     ignored: int = 0
+    trained: frozenset[int] = frozenset()
+    steps_go_on: Callable[[], bool] = lambda: False
 
 
 def list_pieces(
@@ -130,7 +135,16 @@ def list_pieces(
         places.setdefault(piece.place, []).append(piece)
     in_order = {place: tuple(group) for place, group in places.items()}
     ignored = sum(rows.ignored for rows in live)
-    return Listing(in_order, back, tuple(taken), dict(sorted(damaged.items())), ignored)
+    trained = [piece for piece in pieces if piece.place.mode == Mode.TRAIN]
+    return Listing(
+        in_order,
+        back,
+        tuple(taken),
+        dict(sorted(damaged.items())),
+        ignored,
+        frozenset(piece.attempt for piece in trained),
+        lambda: _go_on(trained, steps),
+    )
 
 
 def count_taken_back(
@@ -323,6 +337,17 @@ def _take_backs(layout: RunLayout, pieces: list[Piece], steps: _Steps) -> tuple[
                 first[attempt] = (epoch, min(known))
                 break
     return take_backs(layout.read_attempts(), first)
+
+
+def _go_on(trained: Iterable[Piece], steps: _Steps) -> bool:
+    """Whether each epoch's steps come after those of the epoch before, in all attempts together."""
+    ranges: dict[int, tuple[int, int]] = {}
+    for piece in trained:
+        if found := steps.of(piece):
+            low, high = ranges.get(piece.place.epoch, found)
+            ranges[piece.place.epoch] = min(low, found[0]), max(high, found[1])
+    in_order = [ranges[epoch] for epoch in sorted(ranges)]
+    return all(before[1] < after[0] for before, after in pairwise(in_order))
 
 
 def _divided(piece: Piece, back: tuple[TakeBack, ...], steps: _Steps) -> tuple[Piece | None, tuple[Share, ...]]:

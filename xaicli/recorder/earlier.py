@@ -63,18 +63,22 @@ class Earlier:
     def last_pass(self, folder: Folder, takes_back: tuple[int, int] | None) -> int:
         """The last pass of a (mode, ds_id, epoch) that remains of earlier attempts; -1 without any.
 
+        Of `train` it is the one that the attempt goes on with: where an earlier one began a walk at the very step from
+        which on it is taken back, that walk, which is gone through again as a whole.
+
         Args:
             folder: The mode, dataset and epoch.
             takes_back: (epoch, step) from where on the attempt that asks takes rows back, as far as that is known.
         """
-        back = self._back
-        if takes_back is not None and not self._beside:
-            back += (TakeBack(self._attempt, *takes_back),)
+        own = takes_back if takes_back is not None and not self._beside else None
         last = -1
         for attempt in self._counted:
-            end = min(((by.epoch, by.step) for by in back if by.attempt > attempt), default=None)
+            end = min(((by.epoch, by.step) for by in self._back if by.attempt > attempt), default=None)
             for turn, step in self._of(attempt, folder).items():
-                if end is None or (folder[2], step) < end:
+                at = folder[2], step
+                if end is not None and at >= end:
+                    continue
+                if own is None or at < own or (at == own and folder[0] == Mode.TRAIN):
                     last = max(last, turn)
         return last
 

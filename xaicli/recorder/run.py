@@ -423,7 +423,7 @@ class Run(Loops, Records):
         folder = (at_mode, state.ds_id if named.ds_id is None else named.ds_id, at_epoch)
         told = None if named.eval_pass is None else self._named_pass(named.eval_pass, sample_id)
         is_first = told is None and folder not in state.begun
-        if is_named and at_mode == Mode.TRAIN and (at_step is not None or not told):
+        if at_mode == Mode.TRAIN and (at_step is not None or (is_named and not told)):
             self._note_trained(at_epoch, at_step)
         turn = state.pass_of(folder, walk) if told is None else state.note_pass(folder, told)
         begins = is_named and at_mode == Mode.TRAIN and (is_first or not turn)

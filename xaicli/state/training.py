@@ -345,8 +345,12 @@ class TrainingState(Progress):
         return self._layout.state
 
     def _resumed(self) -> None:
-        if self._on_load is not None and (self.global_step is not None or self.epoch_idx):
+        if self._on_load is None:
+            return
+        if self.global_step is not None:
             self._on_load(self.epoch_idx, (self.steps_done or 0) + 1)
+        elif self.epoch_idx:  # of the end of an epoch, whose steps, if there are any, are the caller's
+            self._on_load(self.epoch_idx + 1, 0)
 
 
 def _matched(state: Mapping[str, Any], belongings: Belongings) -> tuple[list[tuple[Adapter, Any]], dict[str, Any]]:
