@@ -191,6 +191,8 @@ def test_a_shape_that_may_be_two_things_is_told(tmp_path: Path, shape: tuple[int
         ({"rank": "a"}, "rank 'a' is no whole number"),
         ({"rank": True}, "rank True is no whole number"),
         ({"label_names": "abc"}, "is one text"),
+        ({"label_names": 3}, r"label_names=3 is no list of names"),
+        ({"label_names": {"cat", "dog"}}, "has no order"),
         ({"label_names": {1: "a", 2: "b"}}, "does not name the classes 0 to 1"),
         ({"total_epochs": "3"}, "total_epochs '3' is no whole number"),
         ({"total_epochs": -1}, "must be a whole number, 0 or more"),

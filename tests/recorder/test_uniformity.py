@@ -8,6 +8,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from xaicli import locks, open_run
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.maintenance.doctor import examine
-from xaicli.recorder import process
+from xaicli.recorder import process, writer
 from xaicli.recorder.run import Run
 
 BATCHES: list[dict[str, Any]] = [
@@ -95,6 +96,31 @@ def test_info_says_what_other_tools_miss_of_a_killed_run_and_the_way_out(tmp_pat
     assert open_run(layout.root).info().answer.warnings == ()
     rows = pl.read_parquet(layout.data).sort("epoch", "sample_id").select("sample_id", "loss", "late").rows()
     assert rows == [(1, 0.5, None), (2, 1.5, None), *[(1, 0.5, 1.0), (2, 1.5, 2.0)] * 2, (3, 2.5, 3.0)]
+
+
+def test_rows_that_a_close_left_in_wal_are_told_and_are_of_no_killed_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    store_rows = writer.store_rows
+
+    def slow(*args: Any) -> None:
+        goes_on.wait(60)
+        store_rows(*args)
+
+    monkeypatch.setattr(writer, "store_rows", slow)
+    monkeypatch.setattr(process, "_FLUSH_AT_CLOSE", 0.1)
+    monkeypatch.setattr(process, "CLOSE_SECONDS", 0.1)
+    run = Run(tmp_path / "run")
+    run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], epoch=1, step=1)
+    try:
+        with pytest.warns(UserWarning, match=r"closed before all of it was in files: 2 rows stay in wal/"):
+            run.close()
+        assert open_run(tmp_path / "run").scan(mode="train").collect()["loss"].to_list() == [0.5, 1.5]
+        (told,) = open_run(tmp_path / "run").info().answer.warnings
+    finally:
+        goes_on.set()
+    assert told.startswith("rows of a run that was closed before they were in files that lie in wal/ still: 2. Only")
 
 
 @pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")

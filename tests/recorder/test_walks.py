@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -560,3 +561,40 @@ def test_each_thread_has_the_run_that_it_made_the_active_one(tmp_path: Path) -> 
     for name, values in (("a", [1.0, 2.0, 3.0]), ("b", [1.0, 2.0, 3.0]), ("main", [5.0])):
         frame = xaicli.open_run(tmp_path / name).scalars().data
         assert frame.sort("step").select("key", "value").rows() == [(f"of_{name}", value) for value in values]
+
+
+def test_an_epoch_that_was_interrupted_within_its_training_comes_once_more(tmp_path: Path) -> None:
+    """A cell of a notebook, interrupted after one batch of the second epoch and run again."""
+
+    def cell(run: Run, stops_at: tuple[int, int] | None = None) -> list[int]:
+        epochs = []
+        for epoch in run.epochs(3):
+            epochs.append(epoch)
+            for batch in run.steps(range(2), mode="train"):
+                run.log_samples(sample_id=[batch], loss=[float(epoch)])
+                if (epoch, batch) == stops_at:
+                    raise KeyboardInterrupt
+            for _ in run.steps(range(1), mode="eval"):
+                run.log_samples(sample_id=[9], loss=[float(epoch)])
+        return epochs
+
+    with Run(tmp_path / "run") as run:
+        with pytest.raises(KeyboardInterrupt):
+            cell(run, (2, 0))
+        gc.collect()
+        assert cell(run) == [2, 3]
+    trained = xaicli.open_run(tmp_path / "run").scan(mode="train").collect().sort("step")
+    rows_of = [(1, 0), (1, 1), (2, 0), (2, 0), (2, 1), (3, 0), (3, 1)]
+    assert trained.select("epoch", "sample_id").rows() == rows_of
+
+
+def test_an_epoch_whose_training_is_cut_short_is_done_when_it_ends(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        seen = []
+        for epoch in run.epochs(2):
+            for batch in run.steps(range(5), mode="train"):
+                seen.append((epoch, batch))
+                if batch == 1:
+                    break
+        assert list(run.epochs(3)) == [3]
+    assert seen == [(1, 0), (1, 1), (2, 0), (2, 1)]

@@ -210,6 +210,9 @@ class Holdings:
         lines = [f"{_several(n, 'row')} not recorded: {reason}" for reason, n in self.drops.items()]
         for (column, reason), n in self._counted("refused").items():
             noun, of = _RECORDS.get(column, "value"), "" if column in _RECORDS else f" of {column}"
+            if reason.startswith(f"{column} cannot be written"):  # a file
+                lines.append(reason + (f" ({n:,} times)" if n > 1 else ""))
+                continue
             kept = min(n, altered.get((column, reason), 0))
             if kept:
                 lines.append(f"{_several(kept, noun, of)} recorded, but {reason}")

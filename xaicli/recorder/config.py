@@ -10,7 +10,7 @@ import math
 import os
 import re
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from enum import Enum
 from operator import index
 from types import SimpleNamespace
@@ -250,14 +250,19 @@ def names_of_classes(given: Any) -> tuple[Any, ...] | None:
     """`label_names`, in the order of the scores; a mapping may be of class to name, or of name to class.
 
     Raises:
-        ValueError: It is one text, or a mapping whose classes are not 0, 1, 2, ...
+        ValueError: It is one text, no list, without an order, or a mapping whose classes are not 0, 1, 2, ...
     """
     if given is None or (hasattr(given, "__len__") and not len(given)):
         return None
     if isinstance(given, str | bytes):
         raise ValueError(f"label_names={given!r} is one text: a list of names is needed, in the order of the scores")
+    if isinstance(given, Set):
+        raise ValueError(f"label_names={given!r} has no order: a list of names is needed, in the order of the scores")
     if not isinstance(given, Mapping):
-        return tuple(given)
+        try:
+            return tuple(given)
+        except TypeError:
+            raise ValueError(f'label_names={given!r} is no list of names: ["cat", "dog"]') from None
     names = dict(given)
     if all(isinstance(name, str) for name in names) and not all(isinstance(name, str) for name in names.values()):
         names = {place: name for name, place in names.items()}

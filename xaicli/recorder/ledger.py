@@ -120,6 +120,7 @@ class Ledger:
         self.reasons: Counter[str] = Counter()
         self.refused: dict[str, Counter[str]] = {}
         self.altered: dict[str, Counter[str]] = {}
+        self.is_closed = False
         self._wordings: dict[tuple[int, str], _Wording] = {}
         """The wording of each kind of reason, by the identity of its counter and the kind."""
         self.stalls = 0
@@ -253,13 +254,22 @@ class Ledger:
         """Keep the counters in the run; a disk that refuses even that leaves them in `stats()`."""
         if self._find_path is None:
             return
-        text = json.dumps({**self.stats(), "written_at": datetime.now(UTC).isoformat(timespec="seconds")}).encode()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        text = json.dumps({**self.stats(), "closed": self.is_closed, "written_at": now}).encode()
         with contextlib.suppress(OSError), self._lock:
             descriptor = os.open(self._find_path(), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 os.pwrite(descriptor, text.ljust(-(-len(text) // _FILE_BYTES) * _FILE_BYTES), 0)
             finally:
                 os.close(descriptor)
+
+
+def was_closed(path: Path) -> bool:
+    """Whether the process whose counters lie there closed its run; a killed one did not."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("closed") is True
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def add_to_counters(

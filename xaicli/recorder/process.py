@@ -333,11 +333,18 @@ class Process:
         self._note_gone()
         for job in left:
             job.give_up(self._gone() if self._is_gone else "the disk took no more when the run was closed")
+        if self.samples.waiting:
+            self.ledger.warn(
+                "close waiting",
+                f"xai: {self.layout.root} was closed before all of it was in files: {self.samples.waiting:,} rows stay "
+                "in wal/, where xai reads them; xai compact, or opening the run again, puts them into files",
+            )
         self.samples.close()
         if self._claim is not None:
             release(attempts.lock_path(self.layout, self._claim.attempt, self._claim.rank))
             with contextlib.suppress(OSError):
                 self.layout.wal.rmdir()
+        self.ledger.is_closed = True
         self.ledger.write()
         self.layout.let_go()
 

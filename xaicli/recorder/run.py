@@ -86,18 +86,24 @@ class Loops:
     _process: Process
     _environment: Mapping[str, Any]
     _walks_again: set[tuple[str, str]]
+    _left_in: int | None
+    """The epoch of a training walk that has not come to its end, nor its epoch."""
 
     def epochs(self, n: int | None = None) -> Iterator[int]:
         """Count epochs in `state.epoch_idx`: from the one after the last done, to `n` (`state.total_epochs`).
 
         After a state that was saved inside the training loop, first the epoch it was saved in, which `steps` goes on
         with; with `Run(resume_from=(epoch, step))` first that epoch, whose first training step `steps` counts as that.
+        An epoch that was interrupted within its training (a cell of a notebook, run again) comes once more.
         """
         state = self.state
         last = state.total_epochs if n is None else n
         state.total_epochs = max(state.total_epochs, last)
-        if state.is_mid_epoch and not state.stop_training:
+        was_left = state.epoch_idx > 0 and self._left_in == state.epoch_idx
+        self._left_in = None
+        if (state.is_mid_epoch or was_left) and not state.stop_training:
             yield state.epoch_idx
+            self._left_in = None
             self._publish()
         elif state.epochs_done >= last > 0 and not state.stop_training:
             message = f"xai: epochs({last}): {state.epochs_done} epochs are done, so there is none to go through"
@@ -105,6 +111,7 @@ class Loops:
         while state.epochs_done < last and not state.stop_training:
             state.count_epoch()
             yield state.epoch_idx
+            self._left_in = None
             self._publish()
 
     def steps(self, batches: Iterable[T], *, mode: str = "train", ds_id: str = "") -> Iterator[T]:
@@ -125,7 +132,11 @@ class Loops:
             state.begin_turns(at, ds_id)
             if not state.epoch_idx and (at, ds_id, state.epoch_of_rows) in state.begun:
                 self._walks_again.add((at, ds_id))
+        if at == Mode.TRAIN:
+            self._left_in = state.epoch_idx
         yield from state.batches_of(walk, batches)
+        if at == Mode.TRAIN:
+            self._left_in = None
 
     def begin_pass(self, mode: str = "eval", ds_id: str = "", *, epoch: int | None = None) -> int:
         """Begin another walk over a dataset within an epoch, in a loop that does not use `steps`.
@@ -316,6 +327,7 @@ class Run(Loops, Records):
         self._facts_before = False
         self._unnamed = Repeats()
         self._walks_again = set()
+        self._left_in = None
         self._counted = False
         self._unusable: ValueError | None = None
         if self._process.fault:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from xaicli.layout import DataFile, RunLayout, without_superseded
 from xaicli.locks import alone_at, is_held, unread
 from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
-from xaicli.recorder.attempt import lock_path
+from xaicli.recorder.attempt import lock_path, stats_file
+from xaicli.recorder.ledger import was_closed
 from xaicli.vocabulary import EPOCH, PASS
 from xaicli.wal import take_snapshot
 from xaicli.wal.rows import arrow_type
@@ -128,19 +130,23 @@ def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts], foreign: Coll
             f"files that a compaction has replaced, kept for a program that was reading them: {replaced:,}. Other "
             "tools count their rows twice; xai compact removes them once that program has ended"
         )
-    if rows := _left_in_segments(layout):
+    for whose, rows in _left_in_segments(layout).items():
         said.append(
-            f"rows of a killed training that lie in wal/ still: {rows:,}. Only xai reads them there; xai compact, or "
+            f"rows of {whose} that lie in wal/ still: {rows:,}. Only xai reads them there; xai compact, or "
             "opening the run again, puts them into files"
         )
     return said
 
 
-def _left_in_segments(layout: RunLayout) -> int:
-    """Rows that no process will put into files any more."""
-    segments = take_snapshot(layout, closed=[]).segments
-    dead = [segment for segment in segments if not is_held(lock_path(layout, *segment.facts.writer))]
-    return sum(segment.rows for segment in dead)
+def _left_in_segments(layout: RunLayout) -> Counter[str]:
+    """Rows that no process will put into files any more, by how that came."""
+    left = Counter[str]()
+    for segment in take_snapshot(layout, closed=[]).segments:
+        writer = segment.facts.writer
+        if segment.rows and not is_held(lock_path(layout, *writer)):
+            closed = was_closed(stats_file(layout, *writer))
+            left["a run that was closed before they were in files" if closed else "a killed training"] += segment.rows
+    return left
 
 
 @contextlib.contextmanager

@@ -56,6 +56,8 @@ class SampleStream:
         self._is_noted = False
         self.stored_with: set[tuple[ColumnFacts, ...]] = set()
         """The columns that the run had when parts were written."""
+        self.waiting = 0
+        """Rows that this process leaves in `wal/`."""
         self.lock = threading.RLock()
 
     def append(self, place: Place, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
@@ -198,9 +200,12 @@ class SampleStream:
 
     def lose(self, segment: Segment, done: Collection[Folder | str], reason: str, *, reuse: bool) -> None:
         """A segment this process will not write, but for what is `done`: it waits in the segment's file, or is lost."""
-        if reuse or self._pool is None or not self._pool.outlives(segment):
-            left = [f for f in segment.frames() if (f.place.folder if f.place else f.folder) not in done]
-            if rows := sum(frame.rows for frame in left if frame.place):
+        left = [f for f in segment.frames() if (f.place.folder if f.place else f.folder) not in done]
+        rows = sum(frame.rows for frame in left if frame.place)
+        if not reuse and self._pool is not None and self._pool.outlives(segment):
+            self.waiting += rows
+        else:
+            if rows:
                 self._ledger.drop(rows, reason)
             for frame in left:
                 if frame.folder:
