@@ -274,9 +274,9 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
         reduce = answer.selection.get("reduce", "mean")
         said.append(("further rows of a sample", f"{counts.duplicates:,}; of several rows of one sample the {reduce}"))
     elif counts.duplicates is not None and answer.command == "scalars":
-        said.append(
-            ("duplicate values", f"{counts.duplicates:,}; of each moment the last one of the lowest rank counts")
-        )
+        said.append(("duplicate values", f"{counts.duplicates:,}; of each moment one counts, of an attempt's the last"))
+    elif counts.duplicates is not None and answer.command == "query":
+        said.append(("duplicates", f"{counts.duplicates:,}; of samples all rows are there, of scalars one a moment"))
     elif counts.duplicates is not None:
         rule = _DUPLICATES.get(str(answer.selection.get("duplicates")), "of each sample and epoch the last one counts")
         said.append(("duplicate rows", f"{counts.duplicates:,}; {rule}"))
