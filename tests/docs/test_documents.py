@@ -183,14 +183,17 @@ def keys_of(value: object) -> Iterator[str]:
                 yield from keys_of(below)
 
 
-def commands_with(option: str) -> Iterator[str]:
+@functools.cache
+def commands_with(option: str) -> frozenset[str]:
     """The commands that take an option, `relabel export` for one of a group."""
+    found = set()
     for name in (name.replace("_", "-") for name in COMMANDS):
         command = build([name]).commands[name]
         below = getattr(command, "commands", None)
         for title, each in {f"{name} {sub}": one for sub, one in below.items()}.items() if below else [(name, command)]:
             if any(option in parameter.opts for parameter in each.params):
-                yield title
+                found.add(title)
+    return frozenset(found)
 
 
 def documented(text: str) -> set[str]:
@@ -205,7 +208,7 @@ def test_every_key_of_the_json_is_documented_and_every_key_documented_is_there(
     page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     common, *sections = re.split(r"^## xai ", page, flags=re.MULTILINE)
     by_name = {section.partition("\n")[0]: section.partition("\n### ")[0] for section in sections}
-    assert set(by_name) == {*ASKED, "errors"} == set(commands_with("--json"))
+    assert set(by_name) == {*ASKED, "errors"} == commands_with("--json")
     monkeypatch.chdir(tmp_path)  # what names no folder of its own is written here
     copy = tmp_path / "copy"
     if any("COPY" in arguments or "CHECKPOINT" in arguments for arguments in ASKED[name]):
