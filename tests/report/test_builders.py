@@ -316,9 +316,13 @@ def test_runs_side_by_side() -> None:
         "group": None,
         "rank": None,
         "stale": None,
+        "n": None,
+        "epoch": None,
+        "pass": None,
     }
+    counted = {"n": [24, 20], "epoch": [3, 3], "pass": [0, 0]}
     rows = [
-        {"kind": "metric", **base, "values": [1.0, 0.5], "change": -0.5, "correct": None},
+        {"kind": "metric", **base, **counted, "values": [1.0, 0.5], "change": -0.5, "correct": None},
         {
             "kind": "sample",
             **base,
@@ -334,7 +338,11 @@ def test_runs_side_by_side() -> None:
     answer = Answer("compare", "a b", {"runs": ["runs/a", "runs/b"]}, pl.DataFrame(rows, infer_schema_length=None))
     report = compare_report(answer)
     assert report.sentence.startswith("Mean loss (eval): 1 in a, 0.5 in b.")
-    samples = next(b for s in report.sections for b in s.blocks if isinstance(b, Table) and s.title == "Samples")
+    tables = {s.title: b for s in report.sections for b in s.blocks if isinstance(b, Table)}
+    assert [rows for title, table in tables.items() if title != "Samples" for rows in table.rows] == [
+        ("eval", "loss", 1.0, 0.5, -0.5, "24 | 20", "3")
+    ]
+    samples = tables["Samples"]
     assert samples.rows == (("eval", "became wrong", "7", 2.0, None, None, "✓ ✗"),)
 
 
