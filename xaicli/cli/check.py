@@ -91,7 +91,7 @@ def check(
 ) -> None:
     """May this run replace that one: rules on metrics overall, by label and by slice.
 
-    Exit 1 when a rule fails, else 2 when one cannot be asked or a file cannot be written.
+    Exit 1 when a rule fails or a file cannot be written, else 2 when a rule cannot be asked.
 
     Example: xai check runs/demo --rule 'correct mean by label >= 0.6' --rule 'loss p95 < 5'
     """
@@ -115,9 +115,7 @@ def check(
     except XaiError as error:
         failed = int(result.answer.extra["failed"])
         said = f"{failed:,} {'verdict' if failed == 1 else 'verdicts'} failed" if failed else "no rule failed"
-        told = XaiError(f"{error.message}; {said}", hint=error.hint)
-        told.exit_status = code or 2  # 1 says that a rule failed
-        raise told from error
+        raise XaiError(f"{error.message}; {said}", hint=error.hint) from error
     if code:
         raise typer.Exit(code)
 
