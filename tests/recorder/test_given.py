@@ -222,3 +222,17 @@ def test_double_precision_that_cannot_be_had_is_told(tmp_path: Path) -> None:
 
 def _table(folder: Path) -> pa.Table:
     return pa.concat_tables([pq.ParquetFile(path).read() for path in sorted(folder.glob("*.parquet"))])
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+@pytest.mark.filterwarnings("ignore:the checkpoint holds no graph")
+def test_info_says_of_a_file_that_cannot_be_written_just_that(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way of a folder")
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1], loss=[0.5], **WHERE)
+        for _ in range(2):
+            run.save_checkpoint(torch.nn.Linear(1, 1), tmp_path / "file" / "ckpt.pt")
+    said = [line for line in info(open_reader(RunLayout(tmp_path / "run"))).warnings if "cannot be written" in line]
+    assert len(said) == 1
+    assert said[0].startswith("checkpoint ckpt.pt cannot be written: ")
+    assert said[0].endswith(" (2 times)")
