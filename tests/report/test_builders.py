@@ -441,13 +441,15 @@ def test_every_count_is_told() -> None:
     )
     said = dict(made(Answer("samples", "r", {}, pl.DataFrame(), counts)))
     assert said["rows read"] == "5 rows"
-    assert said["non-finite values"].startswith("1,")
+    assert said["non-finite values"] == "1, left out of every statistic"
     assert said["duplicate rows"].startswith("2;")
     assert said["rows dropped while recording"] == "3"
     assert said["rows taken back by a later attempt"].startswith("6;")
     assert said["ignored labels"].startswith("7,")
     assert said["samples without a finite value in the last epoch"] == "4"
     assert said["damaged files left out"] == "data/x.parquet"
+    of_sql = dict(made(Answer("query", "r", {}, pl.DataFrame(), counts)))
+    assert of_sql["non-finite values"] == "1, shown as they are, null in JSON"
 
 
 def test_label_names() -> None:
