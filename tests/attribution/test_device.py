@@ -23,7 +23,7 @@ from xaicli.attribution.prepared import prepare
 from xaicli.attribution.session import in_ieee, in_one_order
 from xaicli.attribution.settings import settle
 from xaicli.checkpoint.exported import cpu_seconds
-from xaicli.collectors.collect import _own_randomness
+from xaicli.collectors.predictor import own_randomness
 
 
 class FakeGraph:
@@ -264,7 +264,7 @@ def test_random_numbers_of_other_gpus_are_not_asked_for(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_, **__: None)
     with random_numbers_kept(torch.device("cpu")):
         seeded(3, torch.device("cpu"))
-    with _own_randomness(0, torch.device("cpu")):
+    with own_randomness(0, torch.device("cpu")):
         pass
     assert asked == []
     with random_numbers_kept(torch.device("cuda", 2), torch.device("cpu")):
