@@ -27,6 +27,7 @@ from xaicli.report.datamap import dynamics_report
 from xaicli.report.embeddings import embedding_blocks
 from xaicli.report.facts import address_of
 from xaicli.report.findings import SUSPECT_SCORE, findings_report
+from xaicli.report.info import system_blocks
 from xaicli.report.labels import few_enough, labels_report
 from xaicli.report.model import Figures, Gallery, Table, Text, Views
 from xaicli.report.numbers import count, cut, listed, short, shortened
@@ -605,3 +606,13 @@ def test_every_column_has_a_heading_and_a_line_that_ends_early_leads_to_its_name
     # The highest, the lowest and the median: each level from its end to where its name begins.
     assert len(crossing) == 3
     assert all(start[1] == pytest.approx(end[1]) for start, end in crossing)
+
+
+def test_models_are_called_by_their_names_where_there_are_several() -> None:
+    one = {"class": "Net", "parameters": 7, "summary": "Net(\n  (0): Linear\n)"}
+    facts = RunFacts("r", environment={"models": {"model": one, "teacher": {"class": "Big"}}})
+    tables = {block.title: block.rows for block in system_blocks(facts) if isinstance(block, Table)}
+    assert tables["Model"] == (
+        ("class", "Net"), ("parameters", "7"), ("layers", "Net("), ("", "  (0): Linear"), ("", ")"),
+    )  # fmt: skip
+    assert tables["Model teacher"] == (("class", "Big"),)
