@@ -126,7 +126,7 @@ def trained(folder: Path, script: str) -> tuple[Path, str]:
             folder / "train.py", folder / "run",
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=240, check=False, cwd=folder,
+        capture_output=True, text=True, timeout=900, check=False, cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run", done.stderr
