@@ -66,7 +66,7 @@ def test_the_types_of_parquet_and_lines_are_theirs(tmp_path: Path) -> None:
         assert found.table.to_pydict() == {
             "sample_id": [1, 2],
             "zip": ["01"] * 2,
-            "day": ["2026-01-31"] * 2,
+            "day": [datetime.date(2026, 1, 31)] * 2,
             "n": [1.0, 2.5],
             "b": [False, True],
         }
@@ -220,6 +220,67 @@ def test_the_recorder_and_questions_read_alike(tmp_path: Path, name: str) -> Non
     asked = xaicli.open_run(tmp_path / "bare").samples(max=2, min=0, facts=tmp_path / name).data.to_dicts()
     wanted = [{"zip": "7", "tags": '["b", "c"]'}, {"zip": "01234", "tags": '["a"]'}]
     assert [row["facts"] for row in kept] == [row["facts"] for row in asked] == wanted
+
+
+TIMES: dict[str, tuple[list[str | None], list[object]]] = {
+    "days": (["2023-10-07", None, "2024-02-29"], [datetime.date(2023, 10, 7), None, datetime.date(2024, 2, 29)]),
+    "times": (
+        ["2023-10-07T08:30:00.000", "2023-10-07 08:31", None],
+        [datetime.datetime(2023, 10, 7, 8, 30), datetime.datetime(2023, 10, 7, 8, 31), None],
+    ),
+    "zones": (
+        ["2023-10-07T08:30:00Z", None, "2023-10-07T08:30:00+05:30"],
+        [
+            datetime.datetime(2023, 10, 7, 8, 30, tzinfo=datetime.UTC),
+            None,
+            datetime.datetime(2023, 10, 7, 3, 0, tzinfo=datetime.UTC),
+        ],
+    ),
+    "said to be missing": (["NA", "2023-10-07", "null"], [None, datetime.date(2023, 10, 7), None]),
+    "texts among them": (["2023-10-07", "unknown", None], ["2023-10-07", "unknown", None]),
+    "no such day": (["2023-10-07", "2023-02-30", None], ["2023-10-07", "2023-02-30", None]),
+    "zeros before": (["0101", "0202", None], ["0101", "0202", None]),
+}
+
+
+@pytest.mark.parametrize("is_odd", [False, True], ids=["of one kind", "with lists"])
+@pytest.mark.parametrize("kind", TIMES)
+def test_days_and_times_are_read_alike_from_lines_and_from_cells(tmp_path: Path, kind: str, is_odd: bool) -> None:
+    """JSON has none but texts; a list elsewhere in the file changes nothing."""
+    given, wanted = TIMES[kind]
+    rows = [{"sample_id": i, "at": value, **({"tags": ["a", i]} if is_odd else {})} for i, value in enumerate(given)]
+    lines = written(tmp_path / "f.jsonl", "\n".join(map(json.dumps, rows)))
+    cells = "".join(f"{i},{value or ''}\n" for i, value in enumerate(given))
+    found = read_fact_file(lines, "int64")
+    same = read_fact_file(written(tmp_path / "f.csv", f"sample_id,at\n{cells}"), "int64")
+    assert found.table["at"].to_pylist() == same.table["at"].to_pylist() == wanted
+    assert found.table["at"].type == same.table["at"].type
+    told = [words.replace("f.jsonl", "f.csv") for words in found.notices if not words.startswith("tags")]
+    assert told == same.notices
+
+
+def test_numbers_written_as_texts_in_lines_are_texts(tmp_path: Path) -> None:
+    """JSON has numbers and truth values of its own."""
+    rows = [{"sample_id": i, "n": str(i), "x": "0,5", "yes": "true", "big": "1,234,567"} for i in range(3)]
+    found = read_fact_file(written(tmp_path / "f.jsonl", "\n".join(map(json.dumps, rows))), "int64")
+    assert found.table.drop_columns("sample_id").to_pylist() == [
+        {"n": str(i), "x": "0,5", "yes": "true", "big": "1,234,567"} for i in range(3)
+    ]
+    assert found.notices == []
+
+
+@pytest.mark.parametrize("way", ["asked", "logged", "opened"])
+def test_days_of_lines_are_days_to_questions(tmp_path: Path, way: str) -> None:
+    rows = [{"sample_id": i, "day": f"2023-{1 + i % 12:02}-0{1 + i % 9}"} for i in range(24)]
+    path = written(tmp_path / "f.jsonl", "\n".join(map(json.dumps, rows)))
+    with Run(tmp_path / "run", **({"facts": path} if way == "opened" else {})) as run:
+        run.log_samples(sample_id=range(24), label=[0] * 24, loss=[0.5] * 24, mode="eval", epoch=1)
+        if way == "logged":
+            run.log_facts(facts=path)
+    opened = xaicli.open_run(tmp_path / "run")
+    facts = {"facts": path} if way == "asked" else {}
+    (row,) = opened.labels(where="day >= DATE '2023-06-01'", **facts).data.to_dicts()
+    assert row["n"] == sum(line["day"] >= "2023-06-01" for line in rows)
 
 
 def test_facts_told_before_the_kind_of_ids_is_known_count(tmp_path: Path) -> None:

@@ -78,12 +78,14 @@ def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
         raise XaiError(f"{path} has no column sample_id", hint=f"{hint}; call {alike} sample_id" if alike else hint)
     if not len(columns[names.index(SAMPLE_ID)]):
         raise XaiError(f"{path} has no rows", hint="each row names a sample in its column sample_id")
-    is_text = path.suffix.lower() in (".csv", ".tsv")
+    is_text, is_json = (path.suffix.lower() in suffixes for suffixes in ((".csv", ".tsv"), (".jsonl", ".ndjson")))
     ids = _ids(columns[names.index(SAMPLE_ID)], id_kind, path, found, is_text=is_text)
     kept: dict[str, pa.Array] = {SAMPLE_ID: ids}
     for name, column in zip(names, columns, strict=True):
         if name != SAMPLE_ID and not (is_text and not name and _is_no_fact(column, path, found)):
             kept[name] = _of_text(name, column, path, found) if is_text else _plain(name, column, path, found)
+            if is_json and _is_string(kept[name].type):  # JSON has no days and times but such texts
+                kept[name] = _of_text(name, kept[name], path, found, _TIMES)
     # A column without any value is of no kind, so that it makes no text of numbers that are known from elsewhere.
     for name in set(kept) - {SAMPLE_ID}:
         kept[name] = pa.nulls(len(ids)) if kept[name].null_count == len(ids) else kept[name]
@@ -214,7 +216,7 @@ def _uniform_lines(text: str) -> pa.Table | None:
         # Arrow gives each object the keys of all, and the numbers of a list one kind.
         if any(pa.types.is_nested(column.type) for column in table.schema):
             return None
-        # A text that looks like a time is a text: JSON has no times.
+        # Arrow takes some texts for times: which are is told later, as of the cells of a CSV.
         times = [pa.field(column.name, pa.string()) for column in table.schema if pa.types.is_timestamp(column.type)]
         return read(explicit_schema=pa.schema(times)) if times else table
     except pa.ArrowException:
@@ -319,12 +321,36 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?")
 _ZONED = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)")
 _TRUTH = re.compile("true|false", re.IGNORECASE)
+_TIMES: tuple[tuple[re.Pattern[str], pa.DataType], ...] = (
+    (_DAY, pa.date32()),
+    (_TIME, pa.timestamp("us")),
+    (_ZONED, pa.timestamp("us", "UTC")),
+)
+"""What days and times are written like."""
+_TYPES = (
+    (_TRUTH, pa.bool_()),
+    (_INTEGER, pa.int64()),
+    (_NUMBER, pa.float64()),
+    (_COMMA, pa.float64()),
+    *_TIMES,
+)
+"""What cells of a CSV are written like."""
 
 
-def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Array:
-    """A column of a CSV as what all of its values are: truth values, whole numbers, numbers, days, times, else text.
+def _of_text(
+    name: str,
+    column: pa.Array,
+    path: Path,
+    found: FactFile,
+    types: Sequence[tuple[re.Pattern[str], pa.DataType]] = _TYPES,
+) -> pa.Array:
+    """A column of texts as what all of its values are: truth values, whole numbers, numbers, days, times, else text.
 
     A number with zeros before it is a name, a postcode say: as a number it would lose them.
+
+    Args:
+        name, column, path, found: The column, and where it is from.
+        types: What it may be; of JSON, which has numbers and truth values of its own, only days and times.
     """
     values = column.drop_null()
     some = [value.as_py().strip() for value in values[:200]]
@@ -333,15 +359,7 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
         return column
     named = pc.is_in(column, pa.array(_MISSING))
     bare = pc.if_else(named, None, pc.utf8_trim_whitespace(column))
-    for pattern, kind in (
-        (_TRUTH, pa.bool_()),
-        (_INTEGER, pa.int64()),
-        (_NUMBER, pa.float64()),
-        (_COMMA, pa.float64()),
-        (_DAY, pa.date32()),
-        (_TIME, pa.timestamp("us")),
-        (_ZONED, pa.timestamp("us", "UTC")),
-    ):
+    for pattern, kind in types:
         if not all(pattern.fullmatch(value) for value in some) or not _all_match(bare, pattern):
             continue
         text = bare
@@ -372,6 +390,8 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
             found.left_out.append((name, beyond_64_bits(name, beyond, path), beyond))
         _tell_missing(name, column, path, found)
         return typed
+    if types is _TIMES:
+        return column
     grouped = re.compile(rf"{_THOUSANDS.pattern}(\.\d*)?|[+-]?\d+\.?\d*")
     if all(grouped.fullmatch(value) for value in some) and _all_match(bare, grouped):
         said = f"holds '{_with_comma(bare)[0]}', whose commas may stand between thousands: kept as text"
