@@ -185,6 +185,74 @@ def test_a_date_is_written_as_one(tmp_path: Path) -> None:
     assert refused.value.hint == "a date is written DATE '2026-01-31'"
 
 
+KINDS = {
+    "taken > DATE '2026-01-20'": (
+        "taken is text, '20 Jan 2026' say, and is compared with a date",
+        "compare it with text, taken > '2026-01-31', or, where each is such a date, DATE(taken)",
+    ),
+    "taken IN (DATE '2026-01-20')": (
+        "taken is text, '20 Jan 2026' say, and is compared with a date",
+        "compare it with text, taken > '2026-01-31', or, where each is such a date, DATE(taken)",
+    ),
+    "label = 1 AND taken <= TIMESTAMP '2026-01-20 00:00:00'": (
+        "taken is text, '20 Jan 2026' say, and is compared with a time",
+        "compare it with text, taken > '2026-01-31', or, where each is such a date, DATE(taken)",
+    ),
+    '"the place" > 5': (
+        "the place is text, 'north' say, and is compared with a number",
+        'a text is written in quotes: "the place" = \'5\'; TRY_CAST("the place" AS DOUBLE) is its number',
+    ),
+    "age = '60'": ("age is a number, and is compared with text", "a number is written without quotes: age = 5"),
+    "age IN ('60', '61')": (
+        "age is a number, and is compared with text",
+        "a number is written without quotes: age = 5",
+    ),
+    "NOT age BETWEEN '1' AND '6'": (
+        "age is a number, and is compared with text",
+        "a number is written without quotes: age = 5",
+    ),
+    "day IN ('2026-01-20')": ("day is a date, and is compared with text", "a date is written DATE '2026-01-31'"),
+    "day = '2026'": ("day is a date, and is compared with text", "a date is written DATE '2026-01-31'"),
+    "day LIKE '2026%'": ("day is a date, and only texts are asked so", "CAST(day AS TEXT) is it as text"),
+    "age NOT ILIKE '6%'": ("age is a number, and only texts are asked so", "CAST(age AS TEXT) is it as text"),
+    "age * 2 = '60'": (
+        "what is made of age is a number, and is compared with text",
+        "a number is written without quotes: age = 5",
+    ),
+}
+
+
+@pytest.mark.parametrize("condition", KINDS)
+def test_what_cannot_be_compared_is_told_by_its_kinds(tmp_path: Path, condition: str) -> None:
+    with xaicli.Run(tmp_path / "run") as recorded:
+        recorded.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1, step=1)
+        facts = {"taken": ["20 Jan 2026", "x"], "the place": ["north", "south"], "age": [59, 60]}
+        recorded.log_facts([1, 2], day=[datetime.date(2026, 1, 20), datetime.date(2026, 1, 21)], **facts)
+    run = open_run(tmp_path / "run")
+    with pytest.raises(XaiError) as refused:
+        run.labels(where=condition)
+    said, hint = KINDS[condition]
+    assert (refused.value.message, refused.value.hint) == (f"--where {condition!r} cannot be asked: {said}", hint)
+    assert refused.value.exit_status == 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_hints_of_kinds_suggest_is_answered(tmp_path: Path, engine: str) -> None:
+    with xaicli.Run(tmp_path / "run") as recorded:
+        recorded.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1, step=1)
+        days = [datetime.date(2026, 1, 20), datetime.date(2025, 1, 21)]
+        recorded.log_facts([1, 2], day=days, taken=["2026-01-20", "2025-01-21"], size=["7", "large"], age=[59, 160])
+    run = open_run(tmp_path / "run")
+    for condition in (
+        "DATE(taken) > DATE '2026-01-19'",
+        "TRY_CAST(size AS DOUBLE) = 7",
+        "CAST(day AS TEXT) LIKE '2026%'",
+        "CAST(age AS TEXT) LIKE '5%'",
+        "taken > '2025-12-31'",
+    ):
+        assert run.labels(where=condition, engine=engine).data["label"].to_list() == [0], condition
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     "condition",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -216,6 +217,68 @@ def _dates_and_numbers(node: pl.Expr, schema: pl.Schema) -> bool:
     return whole == pl.Boolean and any(k.is_temporal() for k in kinds) and any(k.is_numeric() for k in kinds)
 
 
+def _dtype(expr: pl.Expr, schema: pl.Schema) -> pl.DataType | None:
+    """Of what type an expression is; None where polars cannot answer it."""
+    try:
+        return pl.DataFrame(schema=schema).select(expr).dtypes[0]
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def _kind(dtype: pl.DataType) -> str:
+    """What values of a type are, in words."""
+    if isinstance(dtype, pl.List):
+        return _kind(pl.Series(dtype=dtype).explode().dtype)
+    if dtype.is_numeric():
+        return "a number"
+    if isinstance(dtype, pl.Datetime):
+        return "a time" if dtype.time_zone is None else "a time with a zone"
+    return {pl.String: "text", pl.Date: "a date", pl.Boolean: "true or false"}.get(type(dtype), "")
+
+
+def _of_kinds(expr: pl.Expr, schema: pl.Schema, cell: Callable[[str], Any]) -> tuple[str, str] | None:
+    """Why values of two kinds cannot be compared, and what to write instead; None where it is for another reason.
+
+    Args:
+        expr: What polars cannot answer.
+        schema: The columns there are.
+        cell: A value of a column, None where none is known.
+    """
+    for node in _nodes(expr):
+        parts = node.meta.pop()
+        dtypes = {str(part): dtype for part in parts if (dtype := _dtype(part, schema)) is not None}
+        if len(dtypes) < len(parts) or not parts or _dtype(node, schema) is not None:
+            continue
+        kinds = {said: _kind(dtype) for said, dtype in dtypes.items()}
+        columns = [part for part in parts if part.meta.root_names()]
+        if not columns:
+            return None
+        (name, *_), kind = columns[-1].meta.root_names(), kinds[str(columns[-1])]
+        called = name if columns[-1].meta.is_column() else f"what is made of {name}"
+        shown = name if re.fullmatch(r"[A-Za-z_]\w*", name) else f'"{name}"'
+        if ".str." in str(node).removeprefix(str(columns[-1])) and kind != "text":
+            return f"{called} is {kind}, and only texts are asked so", f"CAST({shown} AS TEXT) is it as text"
+        others = [one for said, one in kinds.items() if said != str(columns[-1]) and one != kind]
+        if not others or "" in (kind, *others):
+            return None
+        is_time = others[0].startswith(("a date", "a time"))
+        match kind, others[0]:
+            case "text", _ if is_time:
+                hint = f"compare it with text, {shown} > '2026-01-31', or, where each is such a date, DATE({shown})"
+            case "text", "a number":
+                hint = f"a text is written in quotes: {shown} = '5'; TRY_CAST({shown} AS DOUBLE) is its number"
+            case "a number", "text":
+                hint = f"a number is written without quotes: {shown} = 5"
+            case (("a date" | "a time" | "a time with a zone"), _):
+                hint = _OF_ZONES if "zone" in kind else _OF_DATES
+            case _:
+                return None
+        value = cell(name) if kind == "text" and columns[-1].meta.is_column() else None
+        such = "" if value is None else f", {str(value)[:_SHOWN]!r} say"
+        return f"{called} is {kind}{such}, and is compared with {others[0]}", hint
+    return None
+
+
 @dataclass(frozen=True)
 class Where:
     """A condition that each row meets or not by itself.
@@ -235,13 +298,20 @@ class Where:
     codes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, text: str, dtypes: Mapping[str, pl.DataType], label_names: Sequence[str] = ()) -> Where:
+    def of(
+        cls,
+        text: str,
+        dtypes: Mapping[str, pl.DataType],
+        label_names: Sequence[str] = (),
+        cell: Callable[[str], Any] = lambda _: None,
+    ) -> Where:
         """Read a condition.
 
         Args:
             text: SQL as it follows WHERE.
             dtypes: The columns there are, beside those of `PLACED`.
             label_names: The names of labels 0, 1, 2, ...; with them it can name `label_name` and `prediction_name`.
+            cell: A value of a column, to show what it holds where it is compared with another kind.
 
         Raises:
             UsageError: It is none, names no such column, compares what cannot be compared, or is about several rows.
@@ -255,6 +325,7 @@ class Where:
         columns = f"columns: {', '.join(list(schema)[:_SHOWN])}"
         whole = [name for name, kind in schema.items() if kind.is_integer()]
         single = [name for name in (LABEL, PREDICTION) if schema.get(name) == pl.Float64()]
+        expr = None
         try:
             expr = pl.sql_expr(for_polars(text, whole, condition=True, single=single))
             kind = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
@@ -262,6 +333,8 @@ class Where:
                 raise UsageError(f"--where {text!r} compares a date, or a time, with a number", hint=_OF_TIMES)
             pl.DataFrame(schema=schema).select(expr)
         except pl.exceptions.PolarsError as error:
+            if expr is not None and (why := _of_kinds(expr, schema, cell)) is not None:
+                raise UsageError(f"--where {text!r} cannot be asked: {why[0]}", hint=why[1]) from None
             said = str(error).strip().splitlines()[0]
             hint = _OF_DATES if _DATES in said else _OF_ZONES if said.count("Datetime(") > 1 else columns
             raise UsageError(f"--where {text!r} cannot be asked: {said}", hint=hint) from None

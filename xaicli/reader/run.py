@@ -126,11 +126,16 @@ class Reader(Holdings):
 
     def _condition(self, text: str) -> Where:
         try:
-            return Where.of(text, {**self.dtypes, **STARTS}, self.label_names)
+            return Where.of(text, {**self.dtypes, **STARTS}, self.label_names, self._some_fact)
         except UsageError as error:
             if not (why := self.facts.left_out):
                 raise
             raise UsageError(error.message, hint=f"{why}; {error.hint}") from None
+
+    def _some_fact(self, name: str) -> Any:
+        """A value of a fact; None of what is none, or has none."""
+        known = self.facts.frame[name].drop_nulls() if name in self.facts.dtypes else ()
+        return known[0] if len(known) else None
 
     @cached_property
     def dtypes(self) -> dict[str, pl.DataType]:

@@ -390,13 +390,16 @@ def _of_text(
             found.left_out.append((name, beyond_64_bits(name, beyond, path), beyond))
         _tell_missing(name, column, path, found)
         return typed
-    if types is _TIMES:
-        return column
+    if types is _TYPES:
+        _tell_thousands(name, bare, some, path, found)
+    return column
+
+
+def _tell_thousands(name: str, bare: pa.Array, some: Sequence[str], path: Path, found: FactFile) -> None:
     grouped = re.compile(rf"{_THOUSANDS.pattern}(\.\d*)?|[+-]?\d+\.?\d*")
     if all(grouped.fullmatch(value) for value in some) and _all_match(bare, grouped):
         said = f"holds '{_with_comma(bare)[0]}', whose commas may stand between thousands: kept as text"
         found.notices.append(f"{name} of {path.name} {said}")
-    return column
 
 
 def _tell_missing(name: str, column: pa.Array, path: Path, found: FactFile) -> None:
