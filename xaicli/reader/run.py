@@ -134,7 +134,9 @@ class Reader(Holdings):
 
     def _some_fact(self, name: str) -> Any:
         """A value of a fact; None of what is none, or has none."""
-        known = self.facts.frame[name].drop_nulls() if name in self.facts.dtypes else ()
+        if name not in self.facts.dtypes:
+            return None
+        known = self.facts.frame[name].drop_nulls()
         return known[0] if len(known) else None
 
     @cached_property
