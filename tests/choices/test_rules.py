@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tracemalloc
 from collections import Counter
+from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -460,3 +462,46 @@ def test_a_condition_that_cannot_be_asked_is_told_by_its_own_option(
         assert (status, out) == (2, "")
         assert err.startswith(f"error: {option} ")
         assert ("--where" in err) is (option == "--where")
+
+
+def test_a_condition_on_the_epoch_is_of_the_last_row(run: xaicli.RunReader, xai: Any, tmp_path: Path) -> None:
+    assert ids(run, f"epoch = {EPOCHS - 1}") == [N - 1]  # the one that is absent at the end
+    assert sorted(ids(run, f"epoch = {EPOCHS}")) == list(range(N - 1))
+    both = [i for i in range(N - 1) if -math.log(last(i)) > 1]
+    found = run.select(where=f"loss > 1 AND epoch = {EPOCHS}", mode="train")
+    assert sorted(found.data["sample_id"].to_list()) == both
+    assert any("--epoch asks about another" in one for one in found.answer.warnings)
+    at = run.select(rule="epoch = 2 AND loss > 1", epoch=2, mode="train").data["sample_id"].to_list()
+    assert sorted(at) == [i for i in range(N) if -math.log(probability(i, 2)) > 1]
+    words = ("relabel", "export", run.layout.root, "--mode", "train", "--rule", f"epoch = {EPOCHS - 1}", "--json")
+    status, out, _ = xai(*words, "-o", tmp_path / "t.json")
+    assert status == 0
+    assert [row["sample_id"] for row in json.loads(out)["rows"]] == [N - 1]
+
+
+@pytest.mark.parametrize("kind", ["whole", "date"])
+def test_numbers_and_dates_of_many_values_are_balanced_by_fifth(tmp_path: Path, kind: str) -> None:
+    start = date(2026, 1, 1)
+    values: list[Any] = [i if kind == "whole" else start + timedelta(days=i) for i in range(100)]
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(range(100), of=values, few=[i % 7 for i in range(100)])
+        run.log_samples(sample_id=range(100), label=[0] * 100, loss=[1.0] * 100, mode="train", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    assert Counter(i // 20 for i in ids(opened, "balanced", by="of", n=50)) == dict.fromkeys(range(5), 10)
+    assert Counter(i % 7 for i in ids(opened, "balanced", by="few", n=35)) == dict.fromkeys(range(7), 5)
+
+
+def test_of_more_groups_than_are_chosen_the_seed_draws(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(range(200), site=[f"site {i // 2:03d}" for i in range(200)])
+        run.log_samples(sample_id=range(200), label=[0] * 200, loss=[1.0] * 200, mode="train", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    found = opened.select(rule="balanced", by="site", n=30, mode="train")
+    assert any("30 of the 100 values of site" in one for one in found.answer.warnings)
+    drawn = [{i // 2 for i in ids(opened, "balanced", by="site", n=30, seed=seed)} for seed in range(5)]
+    assert all(len(sites) == 30 for sites in drawn)
+    assert len(set().union(*drawn)) > 60  # 83 are expected; the first 30 each time were 30
+    # Of the odd ones of 110, ten sites have two, and which ones the seed draws, too.
+    odd = [n for n, k in Counter(i // 2 for i in ids(opened, "balanced", by="site", n=110)).items() if k == 2]
+    assert len(odd) == 10
+    assert sorted(odd) != list(range(10))

@@ -18,11 +18,13 @@ from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
-from xaicli.reader.rows import Where
-from xaicli.vocabulary import DS_ID, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, SAMPLE_ID
+from xaicli.reader.rows import PLACED, Where
+from xaicli.vocabulary import DS_ID, EPOCH, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, SAMPLE_ID
 
 _HIGH = frozenset({*HIGH_IS_GOOD, "confidence", "correctness", "aum"})
 _LOW = frozenset({*LOW_IS_GOOD, "forgetting", "variability", "ema", "residual"})
+
+_OF_LAST_EPOCH = "epoch in the condition is that of a sample's last row, as its columns are: --epoch asks about another"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Ranked:
         suggested: What each might be labelled instead; None without.
         unknown: Candidates that the rule cannot judge.
         why_unknown: What these lack.
+        note: What the user should know of what was meant; "" for nothing.
     """
 
     rows: NDArray[np.intp]
@@ -44,12 +47,13 @@ class Ranked:
     suggested: pl.Series | None = None
     unknown: int = 0
     why_unknown: str = ""
+    note: str = ""
 
 
 def with_columns(
     frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, columns: list[str], facts: Facts
 ) -> pl.DataFrame:
-    """The candidates with further columns: recorded ones as of each sample's last row, and facts.
+    """The candidates with further columns: recorded ones, and the epoch, as of each sample's last row, and facts.
 
     Args:
         frame: One row a sample, by id.
@@ -60,7 +64,7 @@ def with_columns(
     """
     wanted = [name for name in dict.fromkeys(columns) if name not in frame.columns]
     for name in wanted:
-        if name not in reader.dtypes and name not in facts.names:
+        if name not in reader.dtypes and name not in facts.names and name != EPOCH:
             offered = [*frame.columns, *(n for n in reader.dtypes if n not in frame.columns), *facts.names]
             raise unknown("column or fact", name, offered, where=reader.layout.described, note=facts.left_out)
     known = [name for name in wanted if name in facts.names]
@@ -79,8 +83,11 @@ def _last_rows(
     """sample_id and columns of each sample's last row."""
     parts: list[pl.DataFrame] = []
     missing = frame.select(SAMPLE_ID)
-    for rows in walk(reader, selection, pair, [SAMPLE_ID, *columns], backwards=True):
+    stored = [name for name in columns if name != EPOCH]
+    for rows in walk(reader, selection, pair, [SAMPLE_ID, *stored], backwards=True):
         part = rows.frame.unique(SAMPLE_ID, keep="last", maintain_order=True).join(missing, on=SAMPLE_ID, how="semi")
+        if EPOCH in columns:
+            part = part.with_columns(pl.lit(rows.place.epoch, PLACED[EPOCH]).alias(EPOCH))
         parts.append(part)
         missing = missing.join(part, on=SAMPLE_ID, how="anti")
         if missing.is_empty():
@@ -212,6 +219,7 @@ def _meeting(
     try:
         condition = Where.of(choice.sql, kinds, reader.label_names)
         columns = [name for name in condition.stored if name not in placed]
+        columns += [EPOCH] if EPOCH in condition.columns else []
         whole = with_columns(known, reader, selection, pair, columns, facts)
         whole = whole.with_columns(pl.lit(value).alias(name) for name, value in placed.items())
         whole = whole.with_columns(codes.alias(name) for name, codes in condition.named.items())
@@ -223,16 +231,20 @@ def _meeting(
         if not choice.is_where:
             hint = hint.replace("--where", "--rule")
         raise UsageError(error.message.replace("--where", choice.option, 1), hint=hint) from None
+    except pl.exceptions.PolarsError as error:
+        said = str(error).strip().splitlines()[0]
+        raise UsageError(f"{choice.option} {choice.sql!r} cannot be asked: {said}") from error
+    note = _OF_LAST_EPOCH if EPOCH in condition.columns else ""
     kept = np.flatnonzero(meets.fill_null(False).to_numpy())
     if not selection.metrics:
-        return Ranked(kept.astype(np.intp))
+        return Ranked(kept.astype(np.intp), note=note)
     metric = selection.metrics[0]
     ordered = _by(frame, score_column(frame, metric, stat), highest=not is_high_good(metric, stat))
     place = {int(row): number for number, row in enumerate(ordered.rows)}
     rows = np.array(sorted(kept.tolist(), key=lambda row: (place.get(row, len(place)), row)), np.intp)
     assert ordered.score is not None
     score = np.array([ordered.score[place[row]] if row in place else np.nan for row in rows.tolist()])
-    return Ranked(rows, score)
+    return Ranked(rows, score, note=note)
 
 
 _BLOCK = 1 << 22

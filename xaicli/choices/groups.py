@@ -19,7 +19,7 @@ from xaicli.vocabulary import NO_CLASS
 Places = NDArray[np.intp]
 
 _FEW_NUMBERS = 10
-"""Numbers of no more distinct values are taken by value."""
+"""Numbers and dates of no more distinct values are taken by value."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,18 @@ def draws_of(*words: object) -> np.random.RandomState:
 
 
 def grouped(values: pl.Series, name: Callable[[Any], str] = str, *, by_value: bool = False) -> Groups:
-    """The rows by value: each class of a set, numbers of more than ten values by fifth.
+    """The rows by value: each class of a set, numbers and dates of more than ten values by fifth.
 
     Args:
         values: (n,) one value a row, null for none.
         name: What a value is called.
-        by_value: Take whole numbers by value, however many there are: classes.
+        by_value: Take whole numbers and dates by value, however many there are: classes.
     """
     if values.dtype.is_float():  # what is no finite number is none, in fifths or not
         values = values.set(~values.is_finite(), None)
     unknown = np.flatnonzero(values.is_null().to_numpy())
-    is_measured = values.dtype.is_float() or (values.dtype.is_numeric() and not by_value)
+    is_ordered = values.dtype.is_numeric() or values.dtype.is_temporal()
+    is_measured = values.dtype.is_float() or (is_ordered and not by_value)
     if is_measured and values.drop_nulls().n_unique() > _FEW_NUMBERS:
         return _fifths(values)
     row = pl.int_range(len(values), dtype=pl.Int64, eager=True).alias("row")
@@ -132,8 +133,8 @@ def draw(rows: Places, n: int, draws: np.random.RandomState) -> Places:
 def evenly(groups: Groups, n: int, draws: np.random.RandomState) -> Places:
     """Rows drawn so that each group has as many as any other, as far as it goes; no row twice.
 
-    One after the other, a row is drawn for the group that has the fewest so far, of equally many the first. A row in
-    several groups counts for each.
+    One after the other, a row is drawn for the group that has the fewest so far, of equally many for the first in an
+    order that is drawn, too. A row in several groups counts for each.
 
     Returns:
         At most n rows, in the order drawn; fewer where all groups are used up.
@@ -144,12 +145,13 @@ def evenly(groups: Groups, n: int, draws: np.random.RandomState) -> Places:
         for row in rows.tolist():
             of_row.setdefault(row, []).append(number)
     has = [0] * len(waiting)
-    heap = [(0, number) for number in range(len(waiting))]
+    turn = draws.permutation(len(waiting)).tolist()
+    heap = sorted((0, turn[number], number) for number in range(len(waiting)))
     taken: dict[int, None] = {}
     while heap and len(taken) < n:
-        n_has, number = heapq.heappop(heap)
+        n_has, _, number = heapq.heappop(heap)
         if n_has < has[number]:
-            heapq.heappush(heap, (has[number], number))
+            heapq.heappush(heap, (has[number], turn[number], number))
             continue
         while waiting[number] and waiting[number][-1] in taken:
             waiting[number].pop()
@@ -159,5 +161,5 @@ def evenly(groups: Groups, n: int, draws: np.random.RandomState) -> Places:
         taken[row] = None
         for other in of_row[row]:
             has[other] += 1
-        heapq.heappush(heap, (has[number], number))
+        heapq.heappush(heap, (has[number], turn[number], number))
     return np.array(list(taken), np.intp)

@@ -170,7 +170,8 @@ class _Pair:
             )
         column = LABEL if is_label else by
         frame = with_columns(self.frame, self.reader, self.selection, self.pair, [column], self.facts)
-        groups = grouped(frame[column], self.names.__getitem__ if is_label else str, by_value=by in self.reader.dtypes)
+        by_value = is_label or by not in self.facts.names
+        groups = grouped(frame[column], self.names.__getitem__ if is_label else str, by_value=by_value)
         if not groups.rows:
             raise XaiError(f"no sample of {self.where} has a {by}", hint="there is nothing to share out by")
         if is_label:
@@ -219,6 +220,13 @@ class _Pair:
             asked = min(sizes) * len(sizes)
         chosen = evenly(self.by, asked, self._draws("rule"))
         short = [name for name, size in zip(self.by.names, sizes, strict=True) if size * len(sizes) < len(chosen)]
+        if asked < len(sizes):
+            inside = sum(n > 0 for n in self.by.counts(chosen))
+            by = self.choice.by or self.selection.label_key
+            self.warnings.append(
+                f"{self.where}: {inside:,} of the {len(sizes):,} values of {by} are among the {len(chosen):,} chosen, "
+                "drawn by the seed"
+            )
         if short:
             told = ", ".join(short[:5]) + (f" and {len(short) - 5:,} more" if len(short) > 5 else "")
             self.warnings.append(f"{self.where}: too few samples to be balanced, so all are taken: {told}")
@@ -283,6 +291,7 @@ class _Pair:
     def _tell(self) -> None:
         """Whatever was asked for and is not there."""
         rule, n = self.choice.rule, len(self.chosen)
+        self.warnings += filter(None, [self.ranked.note])
         if self.ranked.unknown:
             self.warnings.append(
                 f"{_have(self.ranked.unknown, self.where)} {self.ranked.why_unknown}, and cannot be chosen"
