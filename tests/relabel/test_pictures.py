@@ -182,3 +182,57 @@ def test_tasks_that_nobody_has_labelled_are_told_as_such(run: xaicli.RunReader, 
     run.relabel_export(tmp_path / "tasks.json", to="label-studio", rule="loss >= 0", mode="all")
     with pytest.raises(XaiError, match="tasks that were not labelled yet"):
         run.relabel_apply(tmp_path / "tasks.json")
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory: pytest.TempPathFactory) -> xaicli.RunReader:
+    """Ten samples, all answered 1: a path for 0 to 3 (of 4 an empty one), a thumbnail of 4 and 5."""
+    path = tmp_path_factory.mktemp("partly") / "run"
+    with xaicli.Run(path, label_names=NAMES) as run:
+        run.log_facts(range(5), path=[*(f"img/{i}.jpg" for i in range(4)), ""])
+        label = [i % 3 for i in range(10)]
+        run.log_samples(sample_id=range(10), label=label, prediction=[1] * 10, loss=np.arange(10.0), mode="train")
+        run.log_images([4, 5], np.zeros((2, 4, 4, 3), np.uint8))
+    return xaicli.open_run(path)
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+@pytest.mark.parametrize("tool", ["label-studio", "cvat", "fiftyone", "coco", "csv"])
+def test_samples_without_a_picture_are_told_and_no_tool_is_given_them(
+    partly: xaicli.RunReader, tmp_path: Path, tool: str, pictures: bool
+) -> None:
+    name = {"cvat": "x.xml", "fiftyone": "x", "csv": "x.csv"}.get(tool, "x.json")
+    found = partly.relabel_export(tmp_path / name, to=tool, rule="loss >= 0", pictures=pictures, mode="train")
+    having, lacking = (6, 4) if pictures else (4, 6)
+    assert sum(f"{lacking} of 10 samples have no picture" in one for one in found.answer.warnings) == 1
+    text = (tmp_path / ("x/labels.json" if tool == "fiftyone" else name)).read_text()
+    match tool:
+        case "label-studio":
+            pictured = [one["data"]["image"] for one in json.loads(text)]
+        case "cvat":
+            pictured = [one.attrib["name"] for one in ElementTree.fromstring(text).iter("image")]
+        case "coco":
+            pictured = [one["file_name"] for one in json.loads(text)["images"]]
+        case "fiftyone":
+            pictured = list(json.loads((tmp_path / "x/data.json").read_text()).values())
+            assert len(json.loads(text)["labels"]) == having
+        case _:
+            assert len(text.splitlines()) == 11  # a table takes them all
+            return
+    assert len(pictured) == having
+    assert all(one.endswith((".jpg", ".png")) for one in pictured)
+    assert {one for one in pictured if one.endswith(".jpg")} == {f"img/{i}.jpg" for i in range(4)}
+    assert all((tmp_path / one).is_file() for one in pictured if one.endswith(".png"))
+
+
+@pytest.mark.parametrize("rule", ["hardest", "random", "loss >= 0", None])
+def test_what_is_suggested_is_told_as_a_label_too(partly: xaicli.RunReader, tmp_path: Path, rule: str | None) -> None:
+    """The model's last answer, 1 of all, where the label is another."""
+    how: dict[str, Any] = {"ids": range(10)} if rule is None else {"rule": rule}
+    if rule in ("hardest", "random"):
+        how["n"] = 10
+    found = partly.relabel_export(tmp_path / "x.csv", to="csv", mode="train", **how)
+    rows = json.loads(found.to_json())["rows"]
+    assert {row["sample_id"]: (row["suggested_label"], row["suggested"]) for row in rows} == {
+        i: (None, None) if i % 3 == 1 else (1, "dog") for i in range(10)
+    }

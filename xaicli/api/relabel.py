@@ -126,7 +126,7 @@ def export(
     from xaicli.choices import questions, rules
     from xaicli.queries.media import thumbnails
     from xaicli.queries.selection import with_note_of_modes
-    from xaicli.relabel.questions import batch_of
+    from xaicli.relabel.questions import batch_of, path_fact, pictured
 
     given: Any = dict(select)
     if ids is not None and rule is not None:
@@ -150,7 +150,11 @@ def export(
         notes += faults
         if batch.tasks and not wanted:
             notes.append("every sample has a path: --pictures writes none")
-    elif batch.tasks and all(task.path is None for task in batch.tasks) and tool is not Tool.CSV:
+    tasks, lacking = pictured(batch.tasks, tool, "samples", kept)
+    is_told = pictures or path_fact(reader.facts, path, reader.layout.described) is not None
+    if is_told:
+        notes += lacking
+    elif lacking and tool is not Tool.CSV:
         notes.append(
             "no fact says where pictures are: run.log_facts(ids, path=...), --path FACT, or --pictures for thumbnails"
         )
@@ -170,7 +174,8 @@ def export(
         warnings=(*(w for w in chosen.warnings if "relabel export" not in w), *notes),
         extra={"classes": list(batch.classes), "chosen": chosen.extra["chosen"]},
     )
-    return Export(shown(Asked(answer, run.layout, reader, selection)), batch, tool, kept, prefix)
+    written = replace(batch, tasks=tasks)
+    return Export(shown(Asked(answer, run.layout, reader, selection)), written, tool, kept, prefix)
 
 
 def _unused(asked: Choice, *, seed: int, metric: Any) -> list[str]:
@@ -241,8 +246,11 @@ def _with_tasks(data: pl.DataFrame, batch: Batch) -> pl.DataFrame:
 
     chosen = data.filter(pl.col("rank").is_not_null()).drop("weight")
     names = [", ".join(task.suggested) or None for task in batch.tasks]
+    kind = None if chosen.schema["suggested_label"] == pl.Null() else chosen.schema["suggested_label"]
     return chosen.with_columns(
-        pl.Series("suggested", names, pl.String), pl.Series("path", [task.path for task in batch.tasks], pl.String)
+        pl.Series("suggested_label", [task.suggested_label for task in batch.tasks], kind, strict=False),
+        pl.Series("suggested", names, pl.String),
+        pl.Series("path", [task.path for task in batch.tasks], pl.String),
     )
 
 

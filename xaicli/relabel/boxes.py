@@ -18,7 +18,7 @@ import polars as pl
 from xaicli.diagnosis.objects import Places, doubted_objects
 from xaicli.errors import XaiError
 from xaicli.reader import Reader
-from xaicli.relabel.questions import as_tool_names, made_by, path_fact, picture_size
+from xaicli.relabel.questions import as_tool_names, file_told, made_by, path_fact, picture_size, pictured
 from xaicli.relabel.tasks import (
     CHECKED,
     CONTROL,
@@ -88,7 +88,7 @@ def batch_of_objects(
         usable = [box for box in boxes if all(map(math.isfinite, box.corners))]
         unusable += len(boxes) - len(usable)
         facts = {name: value for name, value in known.get(str(key[1]), {}).items() if value is not None}
-        file = None if where is None or where not in facts else str(facts[where])
+        file = file_told(facts, where)
         tasks.append(
             Task(
                 sample_id=key[1],
@@ -103,9 +103,10 @@ def batch_of_objects(
         )
     if unusable:
         notes.append(f"{unusable:,} boxes have corners that are not finite, and are left out")
-    if where is not None and (lacking := sum(task.path is None for task in tasks)):
-        notes.append(f"{lacking:,} of {len(tasks):,} pictures have no {where}")
-    elif tasks and where is None:
+    if where is not None:
+        tasks, told = pictured(tasks, tool, "pictures with doubted objects")
+        notes += told
+    elif tasks:
         notes.append("no fact says where pictures are: run.log_facts(ids, path=...), or --path FACT")
     if table != "boxes":
         notes.append(f"of the outlines in table {table} the boxes around them are written")
@@ -167,7 +168,7 @@ def _rows(doubted: list[dict[str, Any]], tasks: list[Task], names: tuple[str, ..
         suggested = row.get("suggested")
         said = {**row, "suggested": None if suggested is None else called(int(suggested), names)}
         where = {MODE: row[MODE], "ds_id": "", SAMPLE_ID: row[SAMPLE_ID], LABEL: row[LABEL], "name": row["name"]}
-        rows.append({**where, **{name: said[name] for name in columns}, "path": paths[row[MODE], row[SAMPLE_ID]]})
+        rows.append({**where, **{name: said[name] for name in columns}, "path": paths.get((row[MODE], row[SAMPLE_ID]))})
     text, real = pl.String(), pl.Float64()
     kinds = {MODE: text, "ds_id": text, LABEL: pl.Int64(), "name": text, "doubt": text, "score": real}
     kinds |= {"suggested": text, "reason": text, **dict.fromkeys(CORNERS, real), "path": text}

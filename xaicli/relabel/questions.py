@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -72,8 +72,6 @@ def batch_of(
     rows = _with_answers(reader, selection, chosen, known)
     tasks = [_task(row, names, known, where, prefix) for row in rows.iter_rows(named=True)]
     notes = list(known.warnings)
-    if where is not None and (lacking := sum(task.path is None for task in tasks)):
-        notes.append(f"{lacking:,} of {len(tasks):,} samples have no {where}")
     tasks = as_tool_names(tasks, tool, prefix, notes)
     classes = [] if is_number else _classes(reader, selection, rows, names)
     return Batch(tasks, classes, isinstance(dtype, pl.List), made_by(reader)), notes
@@ -118,19 +116,48 @@ def _task(row: Mapping[str, Any], names: LabelNames, facts: Facts, where: str | 
     if suggested is None:
         answer = row.get(PREDICTION)
         suggested, score = (answer if answer is not None and answer != row[LABEL] else None), None
-    path = None if where is None or row.get(where) is None else str(row[where])
+    path = file_told(row, where)
     return Task(
         sample_id=row[SAMPLE_ID],
         mode=row[MODE],
         ds_id=row[DS_ID],
         labels=_named(row[LABEL], names),
         suggested=_named(suggested, names),
+        suggested_label=suggested,
         score=score,
         reason=row.get("reason") or "",
         path=None if path is None else prefix + path,
         size=None if path is None else picture_size(Path(path)),
         facts={name: row[name] for name in facts.names if row.get(name) is not None},
     )
+
+
+def file_told(facts: Mapping[str, Any], where: str | None) -> str | None:
+    """Where the facts of a sample say that its picture is; None where they do not, or say it with an empty text."""
+    return None if where is None or facts.get(where) in (None, "") else str(facts[where])
+
+
+def pictured(tasks: Sequence[Task], tool: Tool, what: str, kept: Collection[Any] = ()) -> tuple[list[Task], list[str]]:
+    """The tasks that a tool can take, and what to know of those without a picture.
+
+    Label Studio and CVAT refuse a whole file for one task without its picture, COCO and FiftyOne list pictures: where
+    some have one, the others are left out. Where none has, all stay, by what they are called.
+
+    Args:
+        tasks: What is to be looked at.
+        tool: Whose format.
+        what: What the tasks are, in the plural.
+        kept: The samples whose thumbnails are written.
+    """
+    having = [task for task in tasks if task.path is not None or task.sample_id in kept]
+    lacking = len(tasks) - len(having)
+    if not lacking:
+        return list(tasks), []
+    said = f"{lacking:,} of {len(tasks):,} {what} {'has' if lacking == 1 else 'have'} no picture"
+    if tool is Tool.CSV or not having:
+        return list(tasks), [said]
+    left = "is left out" if lacking == 1 else "are left out"
+    return having, [f"{said}, and {left} of the file for {tool.value}: --to csv lists all"]
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:

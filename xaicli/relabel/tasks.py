@@ -79,6 +79,7 @@ class Task:
         ds_id: Likewise.
         labels: Its recorded label by name: one, none, or several of a set of classes.
         suggested: What it might be instead, likewise.
+        suggested_label: The same as the run spells labels; None without.
         score: How sure that is; None where it is the model's last answer.
         reason: Why it is shown.
         path: Where its picture is; None where nobody said.
@@ -92,6 +93,7 @@ class Task:
     ds_id: str
     labels: tuple[str, ...]
     suggested: tuple[str, ...] = ()
+    suggested_label: Any = None
     score: float | None = None
     reason: str = ""
     path: str | None = None
