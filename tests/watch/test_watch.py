@@ -654,3 +654,55 @@ def test_what_was_taken_back_and_labels_that_stand_for_none_are_counted(tmp_path
             run.log_samples(sample_id=[0, 1, 2], label=label, loss=[0.5, 0.25, 1.0], mode="train", epoch=1, step=1)
     counts = json.loads(xai("watch", tmp_path / "run", "--once", "--json")[1])["counts"]
     assert (counts["rows"], counts["taken_back"], counts["ignored"]) == (3, 3, 2)
+
+
+def shown_as_text(watched: Watched, width: int = 80) -> str:
+    from rich.console import Console
+
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(screen(watched, Shown(), title="run", width=width, keys=False))
+    return capture.get()
+
+
+def test_where_the_look_for_spikes_begins_is_said(tmp_path: Path, xai: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 epochs of 40 batches with a spike each: the last 24 epochs are looked at, from 7 on."""
+    for last, name in ((24, "whole"), (30, "cut")):
+        with xaicli.Run(tmp_path / name) as run:
+            for step in range(40 * last):
+                value = 50.0 if step % 40 == 20 else 1.0 + 0.01 * (step % 7)
+                where = {"mode": "train", "epoch": 1 + step // 40, "step": step}
+                run.log_samples(sample_id=[2 * (step % 40), 2 * (step % 40) + 1], loss=[value, value], **where)
+    found = {name: json.loads(xai("watch", tmp_path / name, "--once", "--json")[1]) for name in ("whole", "cut")}
+    assert (found["whole"]["n_spikes"], found["whole"]["spikes_since"]) == (24, [])
+    assert found["cut"]["n_spikes"] == 24
+    assert len(found["cut"]["spikes"]) == 5
+    since = {"mode": "train", "ds_id": "", "epoch": 7, "step": 240, "within_epoch": False}
+    assert found["cut"]["spikes_since"] == [since]
+    text = shown_as_text(Training(RunLayout(tmp_path / "cut")).look())
+    assert "spikes, 5 of 24 since epoch 7: step" in text
+    assert "since" not in shown_as_text(Training(RunLayout(tmp_path / "whole")).look())
+    monkeypatch.setattr("xaicli.watch.training._STEPS", 100)
+    watched = Training(RunLayout(tmp_path / "cut")).look()
+    # 100 of 40 in an epoch: the last two epochs, and 20 batches of the one before.
+    assert watched.spikes_since == ({**since, "epoch": 28, "step": 1100, "within_epoch": True},)
+    assert watched.n_spikes == 3
+
+
+def test_no_spike_is_said_of_what_was_looked_at(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 31):
+            run.log_samples(sample_id=[1, 2], loss=[50.0 if epoch == 2 else 1.0] * 2, mode="train", epoch=epoch)
+    watched = Training(RunLayout(tmp_path / "run")).look()
+    assert "no spike since epoch 7" in line(watched)
+    assert "no spike since epoch 7" in shown_as_text(watched)
+
+
+def test_a_table_of_labels_says_of_how_many(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            run.log_samples(
+                sample_id=range(20), label=[i % 10 for i in range(20)], loss=np.arange(20.0), mode="train", epoch=epoch
+            )
+    watched = Training(RunLayout(tmp_path / "run"), top=3).look()
+    assert f"{len(watched.labels)} of 10" in shown_as_text(watched)

@@ -138,8 +138,8 @@ def _answer(
         }
         for now in watched.places
     ]
-    lists = {name: list(getattr(watched, name)) for name in ("worst", "labels", "spikes")}
-    figures = ("state", "rows_per_second", "total_epochs", "seconds_left")
+    lists = {name: list(getattr(watched, name)) for name in ("worst", "labels", "spikes", "spikes_since")}
+    figures = ("state", "n_spikes", "rows_per_second", "total_epochs", "seconds_left")
     return Answer(
         command="watch",
         run=training.layout.described,

@@ -69,6 +69,7 @@ class Now:
         non_finite: Values that are not finite.
         duplicates: Rows that repeat a sample; the last one counts.
         history: (epoch, pass, mean) of the last places, this one last.
+        n_labels: How many labels have a mean there.
     """
 
     mode: str
@@ -86,6 +87,7 @@ class Now:
     non_finite: int
     duplicates: int
     history: tuple[tuple[int, int, float | None], ...]
+    n_labels: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ class Watched:
         total_epochs: For how many epochs it was started; None where it does not say.
         seconds_left: Until then at this speed; None where that cannot be told.
         warnings: What the user should know.
+        n_spikes: How many there are of them in the batches that were looked at.
+        spikes_since: mode, ds_id, epoch, step, within_epoch: of each data set of whose batches the newest alone were
+            looked at the first of these, and whether its epoch has earlier ones.
     """
 
     state: str
@@ -122,6 +127,8 @@ class Watched:
     total_epochs: int | None = None
     seconds_left: float | None = None
     warnings: tuple[str, ...] = ()
+    n_spikes: int = 0
+    spikes_since: tuple[dict[str, Any], ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -210,7 +217,7 @@ class Training:
             return Watched(state, "", rows=rows, dropped=reader.dropped, warnings=(said, *reader.losses))
         selection = resolve(reader, metric=metric, mode=self._mode or "all", ds_id=self._ds_id)
         names = LabelNames.of(reader, selection)
-        places, worst, labels, spikes = [], [], [], []
+        places, worst, labels, spikes, since = [], [], [], [], []
         for pair in sorted(selection.pairs, key=_order):
             now, own = self._place(reader, selection, pair, metric, names)
             if now is not None:
@@ -218,6 +225,7 @@ class Training:
                 worst += own["worst"]
                 labels += own["labels"]
                 spikes += own["spikes"]
+                since += own["since"]
         rows = sum(self._rows_of(reader, selection))
         total = self._total_epochs()
         rate = self._rate(rows, listed)
@@ -241,6 +249,8 @@ class Training:
                 *(f"{name} is damaged, and left out" for name in reader.damaged),
                 *(() if metric in END_IS_KNOWN else (f"which end of {metric} is good is not known: {_GUESSED}",)),
             ),
+            n_spikes=len(spikes),
+            spikes_since=tuple(since),
         )
 
     @property
@@ -279,7 +289,7 @@ class Training:
     def _place(
         self, reader: Reader, selection: Selection, pair: Pair, metric: str, names: LabelNames
     ) -> tuple[Now | None, dict[str, list[dict[str, Any]]]]:
-        """A data set at its last place, with its worst samples, labels and spikes."""
+        """A data set at its last place, with its worst samples, labels and spikes, and since when it looks for these."""
         epochs = reader.epochs(*pair)
         turns: list[tuple[int, int, _Turn]] = []
         batches: list[pl.DataFrame] = []
@@ -288,7 +298,7 @@ class Training:
             turns += [(epoch, turn, known.turns[turn]) for turn in sorted(known.turns)]
             batches += [] if known.batches is None else [known.batches]
         if not turns:
-            return None, {"worst": [], "labels": [], "spikes": []}
+            return None, {"worst": [], "labels": [], "spikes": [], "since": []}
         epoch, turn, last = turns[-1]
         previous = turns[-2][2] if len(turns) > 1 else None
         origin = {"mode": pair[0], "ds_id": pair[1]}
@@ -307,14 +317,15 @@ class Training:
             last.non_finite,
             last.duplicates,
             tuple((e, t, one.mean) for e, t, one in turns[-_HISTORY:]),
+            len(last.by_label),
         )
         worst = [{**origin, **row, "name": names[row[LABEL]]} for row in last.worst]
+        spikes, since = ([], []) if metric in HIGH_IS_GOOD else self._spikes(batches, is_whole=len(epochs) <= _HISTORY)
         return now, {
             "worst": worst,
             "labels": [{**origin, **row} for row in self._labels(last, previous, metric, names)],
-            "spikes": [{**origin, **row} for row in self._spikes(batches)]
-            if pair[0] == Mode.TRAIN and metric not in HIGH_IS_GOOD
-            else [],
+            "spikes": [{**origin, **row} for row in spikes],
+            "since": [{**origin, **row} for row in since],
         }
 
     def _epoch(
@@ -353,7 +364,7 @@ class Training:
         value = pl.col(metric).cast(pl.Float64)
         if pair[0] == Mode.TRAIN:
             placed = every.with_columns(pl.lit(epoch, pl.Int32).alias(EPOCH), value.alias(metric))
-            known.batches = batch_losses(placed, metric).tail(_STEPS)
+            known.batches = batch_losses(placed, metric).tail(_STEPS + 1)  # one more tells that there are
         for (turn,), rows in every.group_by(PASS, maintain_order=True):
             frame = last_rows(rows) if rows[SAMPLE_ID].is_duplicated().any() else rows
             numbers = frame.select(value.alias("value"))["value"]
@@ -402,12 +413,29 @@ class Training:
         behind = sorted(rows, key=lambda row: -sign * (row["change"] or 0.0))[: self._top]
         return [row for place, row in enumerate(rows) if place < self._top or row in behind]
 
-    def _spikes(self, batches: Sequence[pl.DataFrame]) -> list[dict[str, Any]]:
+    @staticmethod
+    def _spikes(
+        batches: Sequence[pl.DataFrame], *, is_whole: bool
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The spikes among the newest batches, the newest last; and the first of these, where there are earlier ones.
+
+        Args:
+            batches: Those of the last epochs, train alone.
+            is_whole: Whether these are all epochs.
+        """
         if not batches:
-            return []
-        marked = with_spikes(pl.concat(batches).tail(_STEPS))
-        found = marked.filter("is_spike").tail(self._top).select(EPOCH, STEP, RANK, "loss", "height")
-        return [{**row, "height": row["height"] if math.isfinite(row["height"]) else None} for row in found.to_dicts()]
+            return [], []
+        every = pl.concat(batches)
+        newest = every.tail(_STEPS)
+        found = with_spikes(newest).filter("is_spike").select(EPOCH, STEP, RANK, "loss", "height")
+        spikes = [
+            {**row, "height": row["height"] if math.isfinite(row["height"]) else None} for row in found.to_dicts()
+        ]
+        if is_whole and newest.height == every.height:
+            return spikes, []
+        first = newest.select(EPOCH, STEP).row(0, named=True)
+        within = newest.height < every.height and every[EPOCH][every.height - newest.height - 1] == first[EPOCH]
+        return spikes, [{**first, "within_epoch": within}]
 
     def _rate(self, rows: int, moment: float) -> float | None:
         """Rows a second over the last half minute; before that as the recorder's own counters say.

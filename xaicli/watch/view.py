@@ -64,6 +64,8 @@ def line(watched: Watched, *, pace: bool = True) -> str:
         parts.append(f"{_where(now)} epoch {now.epoch}: {watched.metric} {_mean(now)} ({now.n:,}{share}{right})")
     if watched.spikes:
         parts.append(f"last spike at step {watched.spikes[0]['step']:,}")
+    elif watched.spikes_since:
+        parts.append(f"no spike{since(watched)}")
     if pace and watched.rows_per_second:
         parts.append(f"{watched.rows_per_second:,.0f} rows/s")
     if pace and watched.seconds_left is not None:
@@ -71,6 +73,14 @@ def line(watched: Watched, *, pace: bool = True) -> str:
     if watched.dropped:
         parts.append(f"{count(watched.dropped, 'row')} dropped")
     return " | ".join(parts)
+
+
+def since(watched: Watched) -> str:
+    """From where on spikes were looked for, as words behind others; "" where that is the start."""
+    if not watched.spikes_since:
+        return ""
+    last = max(watched.spikes_since, key=lambda row: (row["epoch"], row["step"]))
+    return f" since epoch {last['epoch']}" + (f", step {last['step']:,}" if last["within_epoch"] else "")
 
 
 def _state(watched: Watched) -> str:
@@ -122,11 +132,13 @@ def screen(
     now = watched.places[chosen]
     own = [row for row in watched.worst if (row["mode"], row["ds_id"]) == (now.mode, now.ds_id)]
     labels = [row for row in watched.labels if (row["mode"], row["ds_id"]) == (now.mode, now.ds_id)]
+    if watched.spikes_since and not watched.spikes:
+        end.insert(0, Text(f"no spike{since(watched)}", style="dim"))
     tables: list[tuple[int, Callable[[int], Any]]] = [
         (len(watched.places), lambda most: _places(watched, chosen, width, most)),
         (len(own), lambda most: _worst(own, now, watched.metric, width, most)),
         (len(labels), lambda most: _labels(labels, shown.sort, now, watched.metric, width, most)),
-        (len(watched.spikes), lambda most: _spikes(watched.spikes, watched.metric, most)),
+        (len(watched.spikes), lambda most: _spikes(watched, most)),
     ]
     rows = [n for n, _ in tables]
     if height is not None:
@@ -253,7 +265,7 @@ def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, w
     }
     wide = width >= _NARROW
     title = f"labels of {printable(_where(now))}, {sort.value}" if wide else f"labels, {sort.value}"
-    title += _of(most, len(rows))
+    title += _of(most, max(now.n_labels, len(rows)))
     beside = [("samples", "right")] if wide else []
     usual = [("usual", "right")] if wide else []
     table = _table((title, "left"), *beside, (metric, "right"), ("change", "right"), *usual)
@@ -268,12 +280,12 @@ def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, w
     return table
 
 
-def _spikes(every: Sequence[dict[str, Any]], metric: str, most: int) -> Any:
-    rows = every[:most]
+def _spikes(watched: Watched, most: int) -> Any:
+    rows = watched.spikes[:most]
     table = _table(
-        (f"spikes{_of(most, len(every))}: step", "right"),
+        (f"spikes{_of(most, max(watched.n_spikes, len(watched.spikes)))}{since(watched)}: step", "right"),
         ("epoch", "right"),
-        (metric, "right"),
+        (watched.metric, "right"),
         ("robust deviations", "right"),
     )
     for row, loss in zip(rows, shorts([row["loss"] for row in rows]), strict=True):
