@@ -505,3 +505,16 @@ def test_of_more_groups_than_are_chosen_the_seed_draws(tmp_path: Path) -> None:
     odd = [n for n, k in Counter(i // 2 for i in ids(opened, "balanced", by="site", n=110)).items() if k == 2]
     assert len(odd) == 10
     assert sorted(odd) != list(range(10))
+
+
+def test_a_statistic_of_another_metric_is_told_with_its_option(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        for epoch in (1, 2):
+            run.log_samples(
+                sample_id=[1, 2], label=[1.0, 2.0], prediction=[1.5, 9.0], loss=[0.1, 9.0], mode="train", epoch=epoch
+            )
+    opened = xaicli.open_run(tmp_path / "run")
+    with pytest.raises(UsageError) as refused:
+        opened.select(rule="abs_error_mean > 5", mode="train")
+    assert "--metric abs_error has the statistics of abs_error" in str(refused.value.hint)
+    assert ids(opened, "abs_error_mean > 5", metric="abs_error") == [2]

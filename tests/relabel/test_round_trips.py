@@ -507,6 +507,28 @@ def test_whole_numbers_as_ids_and_a_regression(tmp_path: Path) -> None:
     assert applied(reader, tmp_path / "sheet.csv") == {3: 9.0}
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["14,4166", "9,034", "3"], {1: 14.4166, 2: 9.034, 3: 3.0}),
+        (["0,125", "", "-7,5"], {1: 0.125, 3: -7.5}),
+        (["9,034", "1,200", "3"], {3: 3.0}),  # thousands, or a German 9.034: nothing says
+        (["1.5", "2,25", "3"], {1: 1.5, 3: 3.0}),
+    ],
+)
+def test_decimal_commas_are_numbers_where_nothing_else_is_meant(
+    tmp_path: Path, cells: list[str], expected: dict[int, float]
+) -> None:
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_samples(sample_id=[1, 2, 3], label=[0.5, 1.5, 2.5], prediction=[1.0, 2.0, 3.0], mode="train", epoch=1)
+    lines = "".join(f"{number};{cell}\n" for number, cell in enumerate(cells, 1))
+    (tmp_path / "sheet.csv").write_text(f"sample_id;label\n{lines}")
+    reader = xaicli.open_run(tmp_path / "run")
+    assert applied(reader, tmp_path / "sheet.csv") == expected
+    told = any("taken as decimal" in one for one in reader.relabel_apply(tmp_path / "sheet.csv").answer.warnings)
+    assert told is any(value % 1 for value in expected.values() if value != 1.5)
+
+
 def test_sets_of_classes(tmp_path: Path) -> None:
     names = ["red", "green", "blue"]
     with xaicli.Run(tmp_path / "run", task="multilabel", label_names=names) as run:
@@ -522,6 +544,11 @@ def test_sets_of_classes(tmp_path: Path) -> None:
     assert applied(reader, file) == {"p": [0, 2], "q": [1]}
     (tmp_path / "sets.csv").write_text('sample_id,label\np,"[""blue""]"\nq,"[]"\n')
     assert applied(reader, tmp_path / "sets.csv") == {"p": [2], "q": []}
+    (tmp_path / "texts.csv").write_text('sample_id,label\np,"red, blue"\nq,"red, pink"\n')
+    assert left_out(reader, tmp_path / "texts.csv") == {
+        'several classes in one text, which is no set: write ["person", "car"]': 1,
+        "a label that the run does not know": 1,
+    }
     root = ElementTree.parse(tmp_path / "cvat.xml").getroot()
     images = {image.get("name"): image for image in root.iter("image")}
     assert [tag.get("label") for tag in images["p"].findall("tag")] == ["red", "green"]

@@ -706,3 +706,16 @@ def test_a_table_of_labels_says_of_how_many(tmp_path: Path) -> None:
             )
     watched = Training(RunLayout(tmp_path / "run"), top=3).look()
     assert f"{len(watched.labels)} of 10" in shown_as_text(watched)
+
+
+def test_a_sigterm_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    run = xaicli.Run(tmp_path / "run")
+    run.log_samples(sample_id=[1], loss=[2.0], mode="train", epoch=1)
+    screen = Screen("watch", tmp_path / "run", "--interval", "0.2")
+    screen.waits_for("epoch")
+    os.kill(screen.process_id, signal.SIGTERM)
+    assert screen.status() == 143
+    hidden, shown = (screen.shown.rfind(f"\x1b[?25{end}") for end in "lh")
+    assert shown > hidden >= 0
+    assert "Traceback" not in screen.plain
+    run.close()

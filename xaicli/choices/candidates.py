@@ -227,7 +227,11 @@ def _meeting(
             # Beside the columns: by itself, a condition that names none is of one row.
             meets = whole.with_columns(condition.expr.alias("meets"))["meets"]
     except UsageError as error:
-        hint = "; ".join(part for part in (facts.left_out, error.hint) if part)
+        of_metric = ""
+        if "unable to find" in error.message:
+            others = (name for name in reader.askable if f"{name}_" in choice.sql and name not in selection.metrics)
+            of_metric = next((f"--metric {name} has the statistics of {name}" for name in others), "")
+        hint = "; ".join(part for part in (of_metric, facts.left_out, error.hint) if part)
         if not choice.is_where:
             hint = hint.replace("--where", "--rule")
         raise UsageError(error.message.replace("--where", choice.option, 1), hint=hint) from None

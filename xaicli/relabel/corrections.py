@@ -29,6 +29,7 @@ SEVERAL_MODES = "recorded in several splits, and the file does not say which: --
 SEVERAL_SETS = "recorded in several data sets, and the file does not say which: --ds-id"
 SKIPPED = "skipped"
 UNKNOWN_LABEL = "a label that the run does not know"
+SET_IN_A_TEXT = 'several classes in one text, which is no set: write ["person", "car"]'
 NOT_FINITE = "a number that is not finite"
 NO_ROW = "a row of 0 and 1, and the run has another number of classes"
 EITHER_LABEL = "a label that may be either of several names"
@@ -40,6 +41,8 @@ _SAID_AGAIN = "said again by the same person: the last counts"
 _SAID_AGAIN_SOMETIME = "said again by the same person, and a time cannot be read: the last in the file counts"
 _MILLISECONDS = 1e11
 """A larger number is a time in milliseconds: seconds reach it in the year 5138, milliseconds did in 1973."""
+_COMMA = re.compile(r"\s*[+-]?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))(?:[eE][+-]?\d+)?\s*")
+"""A number whose comma is surely a decimal one."""
 _UPLOADED = re.compile(r"[0-9a-f]{6,}-(.+)")
 _OF_TOOLS = frozenset({"", "/", "images", "image", "img", "imgs", "data", "upload", "uploads", "files", "default"})
 """Folders that labelling tools keep pictures in, which say nothing of where they came from."""
@@ -147,6 +150,8 @@ class Labels:
         for text in mark.labels:
             meant = self._meant(text, mark)
             if len(meant) != 1:
+                if self.are_sets and not meant and self._are_several(text, mark):
+                    return SET_IN_A_TEXT
                 # What a cell of blanks says, which is no name, is nothing.
                 return EITHER_LABEL if meant else UNKNOWN_LABEL if text.strip() else SKIPPED
             if self._inner.is_float() and not math.isfinite(meant[0]):
@@ -177,6 +182,18 @@ class Labels:
             replace(mark, labels=(str(_zeros_and_ones(mark).index(1)),)) if self.may_be_row(mark) else mark
             for mark in marks.marks
         )
+        return replace(marks, marks=tuple(own))
+
+    def decimals_told(self, marks: Marks) -> Marks:
+        """The marks of a file, numbers with a decimal comma with a point, where the file surely has such.
+
+        A comma before other than three digits, or after a 0 alone, parts no thousands; and no label of the file has a
+        point then.
+        """
+        texts = [text for mark in marks.marks for text in mark.labels]
+        if not self._inner.is_float() or any("." in text for text in texts) or not any(map(_COMMA.fullmatch, texts)):
+            return marks
+        own = (replace(mark, labels=tuple(text.replace(",", ".", 1) for text in mark.labels)) for mark in marks.marks)
         return replace(marks, marks=tuple(own))
 
     def taken(self, mark: Mark, sample: Sample, left: LeftOut, named: str) -> tuple[Any] | None:
@@ -222,6 +239,11 @@ class Labels:
     @property
     def _inner(self) -> Any:
         return self.dtype.inner if isinstance(self.dtype, pl.List) else self.dtype
+
+    def _are_several(self, text: str, mark: Mark) -> bool:
+        """Whether a text names classes with commas between."""
+        parts = text.split(",")
+        return len(parts) > 1 and all(len(self._meant(part, mark)) == 1 for part in parts)
 
     def _meant(self, text: str, mark: Mark) -> tuple[Any, ...]:
         """The value that a text means; none, or several, where it does not say which."""

@@ -265,8 +265,11 @@ def apply(
     found = compute(reader, selection, jumps=False)
     frames = {pair: found.frames[pair] for pair in selection.pairs}
     paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()
-    marks = [read_marks(Path(file), field=field) for file in files]
-    labels = _labels(reader, selection, frames, label_map or {}).as_wide_as(marks)
+    labels = _labels(reader, selection, frames, label_map or {})
+    read = [read_marks(Path(file), field=field) for file in files]
+    marks = [labels.decimals_told(one) for one in read]
+    commas = [os.fspath(file) for file, one, own in zip(files, read, marks, strict=True) if one is not own]
+    labels = labels.as_wide_as(marks)
     taken, left = corrections(map(labels.rows_told, marks), Samples(frames, paths), labels, by=by)
     shared = _shared(reader, taken)
     n_marks = sum(len(one.marks) for one in marks)
@@ -295,6 +298,7 @@ def apply(
             *known.warnings,
             *_new_classes(reader, selection, frames, label_map or {}),
             *_rows_told(labels),
+            *(f"the commas in the numbers of {file} are taken as decimal ones" for file in commas),
             *_told_as_shared(shared),
             *notes_of(files, marks, left, taken),
         ),

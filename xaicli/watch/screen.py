@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import select
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,7 +81,7 @@ def watch(
 
     shown, pace = Shown(), _Pace(interval)
     waited = Watched("waiting", "")
-    with _keys() as pressed, Live(console=console, auto_refresh=False, transient=False) as live:
+    with _ended_in_order(), _keys() as pressed, Live(console=console, auto_refresh=False, transient=False) as live:
         has_keys = pressed is not None
 
         def draw(watched: Watched, shown: Shown) -> None:
@@ -179,6 +181,19 @@ def _lines(source: Source, console: Console, *, interval: float, until: Until | 
         if status is not None:
             return status
         time.sleep(pace.pause())
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """A SIGTERM ends what is within as an exit does, so that the terminal is left as it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -289,7 +289,7 @@ class Training:
     def _place(
         self, reader: Reader, selection: Selection, pair: Pair, metric: str, names: LabelNames
     ) -> tuple[Now | None, dict[str, list[dict[str, Any]]]]:
-        """A data set at its last place, with its worst samples, labels and spikes, and since when it looks for these."""
+        """A data set at its last place, with its worst samples, labels and spikes, and since when it looks for them."""
         epochs = reader.epochs(*pair)
         turns: list[tuple[int, int, _Turn]] = []
         batches: list[pl.DataFrame] = []
