@@ -205,6 +205,9 @@ def test_samples_without_a_picture_are_told_and_no_tool_is_given_them(
     found = partly.relabel_export(tmp_path / name, to=tool, rule="loss >= 0", pictures=pictures, mode="train")
     having, lacking = (6, 4) if pictures else (4, 6)
     assert sum(f"{lacking} of 10 samples have no picture" in one for one in found.answer.warnings) == 1
+    in_file = 10 if tool == "csv" else having
+    assert found.answer.extra["in_file"] == in_file
+    assert found.report.sentence.startswith("10 samples" if tool == "csv" else f"{having} of 10 samples")
     text = (tmp_path / ("x/labels.json" if tool == "fiftyone" else name)).read_text()
     match tool:
         case "label-studio":

@@ -172,7 +172,7 @@ def export(
         },
         data=_with_tasks(chosen.data, batch),
         warnings=(*(w for w in chosen.warnings if "relabel export" not in w), *notes),
-        extra={"classes": list(batch.classes), "chosen": chosen.extra["chosen"]},
+        extra={"classes": list(batch.classes), "chosen": chosen.extra["chosen"], "in_file": len(tasks)},
     )
     written = replace(batch, tasks=tasks)
     return Export(shown(Asked(answer, run.layout, reader, selection)), written, tool, kept, prefix)

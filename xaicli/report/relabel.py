@@ -30,7 +30,9 @@ def export_report(answer: Answer, page: Page | None = None) -> Report:
     if "pictures" in answer.extra:
         return _objects_report(answer, page)
     rows = list(answer.data.head(_ROWS).iter_rows(named=True))
-    sentence = f"{count(answer.data.height, 'sample')} to look at, for {answer.selection['to']}."
+    in_file = answer.extra.get("in_file", answer.data.height)
+    some = f"{in_file:,} of " if in_file < answer.data.height else ""
+    sentence = f"{some}{count(answer.data.height, 'sample')} to look at, for {answer.selection['to']}."
     blocks: list[Block] = []
     if not rows:
         blocks.append(Text("There is nothing to look at in this selection.", Tone.FAINT))
