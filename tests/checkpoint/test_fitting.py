@@ -17,6 +17,8 @@ from torch import nn
 from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.archive import RefusedError
 from xaicli.checkpoint.load import load_checkpoint
+from xaicli.checkpoint.torch_file import read_torch
+from xaicli.checkpoint.weights import choose_weights
 from xaicli.errors import DamagedFileError, XaiError
 
 
@@ -260,6 +262,29 @@ def test_two_networks_of_usual_names_are_asked_about(tmp_path: Path, model: Digi
     with pytest.raises(XaiError, match="several sets") as raised:
         load_checkpoint(tmp_path / "a.pt", arch=Digits)
     assert "net, model" in raised.value.hint
+
+
+@pytest.mark.parametrize(("key", "name"), [("model", "opt"), ("my_cnn", "adam"), ("net", "optimizer")])
+def test_an_optimizer_that_is_saved_whole_is_no_network(tmp_path: Path, xai: Any, key: str, name: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.rand(4, 2)).sum().backward()
+    optimizer.step()
+    path = tmp_path / "all.pt"
+    torch.save({key: model, name: optimizer, "states": {model[0].weight: {"mean": torch.ones(2)}}}, path)
+    chosen = choose_weights(read_torch(path).value, path)
+    assert chosen.key == key
+    assert chosen.weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(chosen.weights[k], v) for k, v in model.state_dict().items())
+    said = " ".join(chosen.notes)
+    assert len(said) < 100
+    assert "0x" not in said
+    status, out, err = xai("checkpoint", "inspect", path, "--json")
+    assert status == 0, err
+    assert "0x" not in out
+    names = {row["name"] for row in json.loads(out)["rows"]}
+    moments = {f"{name}.state.{k}.{moment}" for k in range(4) for moment in ("step", "exp_avg", "exp_avg_sq")}
+    assert moments <= names
 
 
 def test_states_of_optimizers_and_random_numbers_are_no_networks(

@@ -288,8 +288,9 @@ def test_arguments_of_an_arch_are_json(tmp_path: Path, zoo: Path) -> None:
     for text in ("[7]", "{n_labels"):
         with pytest.raises(UsageError, match="--arch-args"):
             load_checkpoint(tmp_path / "model.pt", arch="zoo:digits", arch_args=text, pythonpath=[zoo])
-    with pytest.raises(XaiError, match="unexpected keyword argument 'n'"):
+    with pytest.raises(XaiError, match="unexpected keyword argument 'n'") as raised:
         load_checkpoint(tmp_path / "model.pt", arch="zoo:digits", arch_args={"n": 7}, pythonpath=[zoo])
+    assert "it takes n_labels" in raised.value.hint
 
 
 def test_an_architecture_whose_train_returns_nothing(tmp_path: Path, model: Digits, zoo: Path) -> None:

@@ -68,6 +68,45 @@ def test_a_checkpoint_over_data_into_a_new_run(place: Path, xai: Any) -> None:
     assert "loss" in out
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_texts_of_a_file_that_are_no_class_are_told(place: Path, xai: Any, workers: int) -> None:
+    texts: list[str | None] = [("no", "yes")[k] for k in Y.tolist()]
+    texts[3], texts[7], texts[9] = "?", "?", None
+    data = pl.DataFrame({"x": X.tolist(), "label": texts})
+    data.write_parquet(place / "data.parquet")
+    run = place / "run"
+    status, out, err = xai(
+        "collect", run, "--model", place / "ckpt.pt", "--data", place / "data.parquet", "--json", "--workers", workers
+    )
+    assert status == 0, err
+    said = "2 of 40 labels are none of the model's classes ('?'): what needs a label is missing for them"
+    assert said in json.loads(out)["warnings"]
+    stored = pl.read_parquet(run / "tables" / "metrics" / "*.parquet").sort("example_id")
+    assert stored["label"].to_list() == [None if i in (3, 7, 9) else k for i, k in enumerate(Y.tolist())]
+    assert stored["loss"].null_count() == 3
+
+
+@pytest.mark.parametrize("labels", [[1.5, 2.5, None, -100.0], [1, 2, None, -100], ["1.5", "2.5", "?", "-100"]])
+def test_a_value_that_is_missing_is_no_value(tmp_path: Path, xai: Any, labels: list[Any]) -> None:
+    net = nn.Linear(6, 1).eval()
+    save_checkpoint(net, tmp_path / "ckpt.pt", example_inputs=X[:2])
+    pl.DataFrame({"x": X[:4].tolist(), "label": labels}).write_parquet(tmp_path / "data.parquet")
+    run = tmp_path / "run"
+    status, out, err = xai(
+        "collect", run, "--model", tmp_path / "ckpt.pt", "--data", tmp_path / "data.parquet", "--task", "regression",
+        "--json",
+    )  # fmt: skip
+    assert status == 0, err
+    stored = pl.read_parquet(run / "tables" / "metrics" / "*.parquet").sort("example_id").fill_nan(None)
+    truth = [None if label in (None, "?") else float(label) for label in labels]
+    assert stored["label"].to_list() == truth
+    predicted = net(X[:4])[:, 0].tolist()
+    want = [None if t is None else pytest.approx((t - p) ** 2, rel=1e-5) for t, p in zip(truth, predicted, strict=True)]
+    assert stored["loss"].to_list() == want
+    told = [text for text in json.loads(out)["warnings"] if "no number ('?')" in text]
+    assert len(told) == ("?" in labels)
+
+
 def test_collectors_by_module_and_layers_with_arch(place: Path, xai: Any) -> None:
     (place / "own.py").write_text(
         "import torch\nfrom torch import nn\n"

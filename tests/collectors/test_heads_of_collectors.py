@@ -148,8 +148,6 @@ def test_labels_as_people_have_them(run: Run) -> None:
     got = collect_metrics(as_texts, classes, Net(3), run=run).tables["metrics"]
     assert got["loss"].to_pylist() == pytest.approx(hard["loss"].to_pylist())
     assert got["label"].to_pylist() == y.tolist()
-    with pytest.raises(CollectionError, match="the label 'dog' is no class"):
-        collect_metrics(Table([(X[0], "dog")]), classes, Net(3), run=run)
     some: list[Any] = [None if i == 4 else int(y[i]) for i in range(12)]
     for table in (Table([(X[i], some[i]) for i in range(12)]), Table([{"x": X[i], "y": some[i]} for i in range(12)])):
         got = collect_metrics(table, ClassificationMetricsCollector(), Net(3), run=run).tables["metrics"]
@@ -167,6 +165,88 @@ def test_labels_that_are_no_class_are_counted(run: Run) -> None:
     with pytest.warns(UserWarning, match=r"4 of 12 labels are none of the model's classes \(-1, 9\)"):
         rows = collected(run, Net(3), labels)
     assert rows["accuracy"].null_count == 6
+
+
+def test_a_text_that_is_no_class_costs_no_other_label(run: Run) -> None:
+    with torch.no_grad():
+        y = Net(3)(X).argmax(1)
+    names = ("ant", "bee", "cat")
+    texts: list[Any] = [names[k] for k in y]
+    texts[3], texts[7], texts[9] = "?", "dog", None
+    expected: list[Any] = [None if i in (3, 7, 9) else int(k) for i, k in enumerate(y)]
+    hard = collected(run, Net(3), y)["loss"].to_pylist()
+    mixed = [names.index(text) if text in names else text for text in texts]
+    for labels in (texts, mixed):
+        got = collect_metrics(
+            Table([(X[i], labels[i]) for i in range(12)]),
+            ClassificationMetricsCollector(names),
+            Net(3),
+            run=run,
+            dataloader_args={"batch_size": 5},
+        )
+        rows = got.tables["metrics"]
+        assert rows["label"].to_pylist() == expected
+        losses = [None if expected[i] is None else pytest.approx(hard[i]) for i in range(12)]
+        assert rows["loss"].to_pylist() == losses
+        assert rows["predicted"].to_pylist() == y.tolist()
+        assert got.doubts == (
+            "2 of 12 labels are none of the model's classes ('?', 'dog'): what needs a label is missing for them",
+        )
+    nameless = collect_metrics(
+        Table([(X[i], texts[i]) for i in range(12)]), ClassificationMetricsCollector(), Net(3), run=run
+    )
+    assert nameless.tables["metrics"]["predicted"].to_pylist() == y.tolist()
+    assert nameless.doubts[0].startswith("11 labels are texts, and the classes have no names")
+
+
+def test_a_set_with_what_is_no_class_costs_no_other_set(run: Run) -> None:
+    sets: list[Any] = [[0, 2], [1], ["bee", "ant"], [0, 7], ["dog"], [], None, [2], [0], [1], [2], [0, 1, 2]]
+    truth = [{0, 2}, {1}, {0, 1}, None, None, set(), None, {2}, {0}, {1}, {2}, {0, 1, 2}]
+    collector = ClassificationMetricsCollector(("ant", "bee", "cat"), task="multilabel")
+    got = collect_metrics(Table([(X[i], sets[i]) for i in range(12)]), collector, Net(3), run=run)
+    rows = got.tables["metrics"]
+    assert [None if row is None else set(row) for row in rows["label"].to_pylist()] == truth
+    with torch.no_grad():
+        z = Net(3)(X)
+    for i, (row, loss) in enumerate(zip(truth, rows["loss"].to_pylist(), strict=True)):
+        one = torch.tensor([float(k in (row or ())) for k in range(3)])
+        want = None if row is None else float(functional.binary_cross_entropy_with_logits(z[i], one))
+        assert loss == (None if want is None else pytest.approx(want, abs=1e-6))
+    assert got.doubts == (
+        "2 of 12 labels are none of the model's classes (7, 'dog'): what needs a label is missing for them",
+    )
+
+
+def test_soft_labels_are_what_the_recorder_makes_of_them(run: Run, tmp_path: Path) -> None:
+    soft = torch.randn(12, 3, generator=torch.Generator().manual_seed(4)).softmax(1)
+    with torch.no_grad():
+        z = Net(3)(X)
+    rows = collected(run, Net(3), soft)
+    expected = {
+        "loss": functional.cross_entropy(z, soft, reduction="none"),
+        "label_prob": (soft * z.softmax(1)).sum(1),
+        "el2n": (z.softmax(1) - soft).norm(dim=1),
+    }
+    for name, values in expected.items():
+        assert rows[name].to_pylist() == pytest.approx(values.tolist(), abs=1e-5), name
+    assert rows["label"].to_pylist() == soft.argmax(1).tolist()
+    with Run(tmp_path / "logged") as logged:
+        logged.log_samples(sample_id=range(12), label=soft, logits=z, mode="eval", epoch=1, step=1)
+    recorded = xaicli.open_run(tmp_path / "logged").scan(mode="eval").collect().sort("sample_id")
+    for name in ("loss", "label_prob"):
+        assert rows[name].to_pylist() == pytest.approx(recorded[name].to_list(), abs=1e-6), name
+    explained = xaicli.saliency(Net(3), X, labels=soft.numpy(), methods="gradient", device="cpu").data
+    assert explained["label_prob"].to_list() == pytest.approx(recorded["label_prob"].to_list(), abs=1e-6)
+    own = ClassificationMetricsCollector(loss_fn=nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1))
+    smooth = functional.cross_entropy(z, soft, reduction="none", label_smoothing=0.1)
+    assert collected(run, Net(3), soft, own)["loss"].to_pylist() == pytest.approx(smooth.tolist(), abs=1e-5)
+    broken = soft.clone()
+    broken[7] = torch.nan
+    broken[8] *= 0.5
+    rows = collected(run, Net(3, lambda y: y.softmax(1)), broken)  # the first batch is sound
+    want = [None if i in (7, 8) else pytest.approx(float(v), abs=1e-5) for i, v in enumerate(expected["loss"])]
+    assert rows["loss"].to_pylist() == want
+    assert rows["label"].to_pylist() == [None if i in (7, 8) else int(k) for i, k in enumerate(soft.argmax(1))]
 
 
 def test_a_last_batch_of_one_that_is_squeezed_away(run: Run) -> None:

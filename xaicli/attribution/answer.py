@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xaicli.attribution.engine import Attribution
 from xaicli.attribution.explanation import (
@@ -81,7 +82,7 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
         label=sorted(label) if isinstance(label, frozenset) else label,
         target=target,
         prediction=prediction,
-        label_prob=_number(p[index]) if index is not None else None,
+        label_prob=_label_prob(p, label, index),
         top_prob=_number(p.max()) if classes else None,
         top=tuple((_name(c, names), float(p[c])) for c in known),
         target_name="" if value_alone else a.function if target < 0 else _name(target, names),
@@ -101,6 +102,14 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
         output=output,
         correct=_correct(a, label, index, prediction),
     )
+
+
+def _label_prob(p: NDArray[Any], label: Any, index: int | None) -> float | None:
+    """The probability of the label; the expected one where it is a row of the classes' probabilities."""
+    if index is None:
+        return None
+    is_row = isinstance(label, list | tuple) and len(label) == len(p) > 1
+    return _number(np.dot(np.asarray(label, np.float64), p) if is_row else p[index])
 
 
 def _prediction(a: Attribution, row: int) -> int | float | None:

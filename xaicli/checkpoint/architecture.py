@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -102,9 +103,7 @@ def builder(
             try:
                 model = factory(**arguments)
             except TypeError as error:
-                raise XaiError(
-                    f"--arch {arch}: {error}", hint="arguments: --arch-args '{\"num_classes\": 10}'"
-                ) from error
+                raise XaiError(f"--arch {arch}: {error}", hint=_arguments_of(factory)) from error
             except Exception as error:  # whatever the caller's own code raises
                 if isinstance(error, XaiError):
                     raise
@@ -116,6 +115,19 @@ def builder(
         return model
 
     return build
+
+
+def _arguments_of(factory: Callable[..., Any]) -> str:
+    """What a factory can be given by --arch-args: its own arguments by name, where Python knows them."""
+    try:
+        taken = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        taken = ()
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = [one.name for one in taken if one.kind in by_name]
+    if not names:
+        return "arguments: --arch-args '{\"num_classes\": 10}'"
+    return f"it takes {', '.join(names)}, by --arch-args '{{\"{names[0]}\": ...}}'"
 
 
 def _arguments(given: Mapping[str, Any] | str | None) -> dict[str, Any]:

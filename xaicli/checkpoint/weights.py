@@ -251,22 +251,34 @@ def _sets(content: object, name: str, depth: int, seen: set[int]) -> Iterator[Fo
         versions = versions if isinstance(versions, Mapping) else None
         yield Found(name, {str(k): v for k, v in content.items()}, versions=versions)
         return
-    if isinstance(content, Mapping) and {"state", "param_groups"} <= content.keys():
-        return  # an optimizer's
-    for key, value in _items(content) if depth < _DEEPEST else ():
+    if _is_optimizer(content):
+        return
+    named = [(k, v) for k, v in content.items() if isinstance(k, str | int)] if isinstance(content, Mapping) else None
+    for key, value in (_items(content) if named is None else named) if depth < _DEEPEST else ():
         if isinstance(value, Mapping | list | tuple | Inert) and not _OTHER_STATE.search(str(key)):
             yield from _sets(value, f"{name}.{key}" if name else str(key), depth + 1, seen)
 
 
 def _items(value: object) -> list[tuple[Any, Any]]:
     if isinstance(value, Mapping):
-        return list(value.items())
+        return _by_name(value)
     if isinstance(value, list | tuple | set):
         return list(enumerate(value))
     if isinstance(value, Inert):
         held = {**value.attributes, **value.entries} if value.attributes or value.entries else {}
-        return list(held.items()) or list(enumerate((*value.arguments, *value.items)))
+        return _by_name(held) or list(enumerate((*value.arguments, *value.items)))
     return []
+
+
+def _by_name(held: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """The entries of a dict; one under what is no name (an optimizer's states stand under tensors) by its position."""
+    return [(key if isinstance(key, str | int) else place, value) for place, (key, value) in enumerate(held.items())]
+
+
+def _is_optimizer(value: object) -> bool:
+    """Whether it is an optimizer that was saved whole, or its state dict."""
+    held = value.attributes if isinstance(value, Inert) else value
+    return isinstance(held, Mapping) and {"state", "param_groups"} <= held.keys()
 
 
 def _module_tensors(value: object) -> Tensors:
@@ -319,7 +331,7 @@ def _loose(content: object) -> list[Found]:
 def _deeper(content: object) -> Iterator[tuple[str, str, AnyTensor]]:
     """The tensors below the entries of a dict that are none themselves: the entry, the name in it, the tensor."""
     for key, value in content.items() if isinstance(content, Mapping) else ():
-        if not _is_tensor(value) and not _OTHER_STATE.search(str(key)):
+        if not (_is_tensor(value) or _is_optimizer(value) or _OTHER_STATE.search(str(key))):
             yield from ((str(key), name, tensor) for name, tensor in tensors_in(value))
 
 
@@ -349,7 +361,7 @@ def _tensor(value: Any) -> StoredTensor | torch.Tensor:
 
 
 def _described(content: object) -> str:
-    if isinstance(content, Mapping) and {"state", "param_groups"} <= content.keys():
+    if _is_optimizer(content):
         return "the state of an optimizer, not of a model"
     if isinstance(content, Mapping):
         parts = [f"{key} ({_kind(value)})" for key, value in content.items()]
@@ -360,7 +372,7 @@ def _described(content: object) -> str:
 def _kind(value: object) -> str:
     if isinstance(value, StoredTensor | OddTensor | torch.Tensor):
         return "tensor"
-    if isinstance(value, Mapping) and {"state", "param_groups"} <= value.keys():
+    if isinstance(value, Mapping) and _is_optimizer(value):
         return "state of an optimizer"
     if isinstance(value, Mapping) and isinstance(value.get("shadow_params"), list):
         return "averaged weights without names: load them where they were made, and save model.state_dict()"

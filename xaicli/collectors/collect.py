@@ -308,9 +308,10 @@ def _is_whole(tensor: torch.Tensor) -> bool:
 
 
 def _with_listed_labels(samples: list[Any]) -> Any:
-    """Samples whose labels are lists of classes, or missing (None), with the labels as a list; None for others.
+    """Samples whose labels are lists of classes, texts or missing (None), with the labels as a list; None for others.
 
-    torch's own collation turns lists of two classes into two columns, and fails on what is missing.
+    torch's own collation turns lists of two classes into two columns, and fails on what is missing, or on a text among
+    numbers.
     """
     first = samples[0]
     if isinstance(first, Mapping):
@@ -329,7 +330,7 @@ def _with_listed_labels(samples: list[Any]) -> Any:
 def _is_listed(label: Any) -> bool:
     if isinstance(label, (list, tuple, set, frozenset)):
         return all(isinstance(part, (int, float)) for part in label)
-    return label is None
+    return label is None or isinstance(label, str)
 
 
 def _loader(table: Table, indices: list[int], arguments: Mapping[str, Any], seed: int) -> DataLoader[Any]:

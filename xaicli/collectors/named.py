@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from xaicli.sources.inputs import Inputs, Source
 
 _TOGETHER = 256
-IGNORED = -100
-"""The label of a sample that has none of the known classes."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +123,8 @@ def _needed(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
 class SourceRows:
     """A source's samples as rows (tuple of inputs, label), read some hundred at a time.
 
+    A missing label is None, NaN among real numbers; a text that is none of the classes' names stays a text.
+
     Args:
         source: Where they come from.
         label_names: The classes' names by number, for labels that are text.
@@ -171,6 +172,8 @@ class SourceRows:
     def _rows_of(self, inputs: Inputs) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         arrays = list(inputs.arrays.values())
         labels = None if inputs.label is None else [self._number(label) for label in inputs.label]
+        if labels is not None and any(isinstance(label, float) for label in labels):
+            labels = [math.nan if label is None else label for label in labels]
         for i, sample_id in enumerate(inputs.sample_id):
             yield sample_id, (tuple(array[i] for array in arrays), *(() if labels is None else (labels[i],)))
 
@@ -180,9 +183,7 @@ class SourceRows:
         return found or named + ("; ".join(self._why[:1]) or "cannot be read")
 
     def _number(self, label: Any) -> Any:
-        if isinstance(label, str):
-            return self._numbers.get(label, IGNORED)
-        return IGNORED if label is None else label
+        return self._numbers.get(label, label) if isinstance(label, str) else label
 
 
 def table_of(

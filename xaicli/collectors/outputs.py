@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -150,3 +151,19 @@ def widened(output: Any) -> Any:
             if wide is not value:
                 output[key] = wide  # type: ignore[index]
     return output
+
+
+def none_of_the_classes(labels: Counter[str], total: int) -> tuple[str, ...]:
+    """The sentence about labels that are none of the classes, in the order in which they are counted; none without.
+
+    Args:
+        labels: Each such label as it is shown, and how many samples have it.
+        total: The samples.
+    """
+    if not labels:
+        return ()
+    shown = ", ".join(list(labels)[:5]) + (", ..." if len(labels) > 5 else "")
+    return (
+        f"{labels.total()} of {total} labels are none of the model's classes ({shown}): "
+        "what needs a label is missing for them",
+    )
