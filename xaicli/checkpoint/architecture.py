@@ -120,9 +120,9 @@ def builder(
 def _arguments_of(factory: Callable[..., Any]) -> str:
     """What a factory can be given by --arch-args: its own arguments by name, where Python knows them."""
     try:
-        taken = inspect.signature(factory).parameters.values()
+        taken = list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):
-        taken = ()
+        taken = []
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     names = [one.name for one in taken if one.kind in by_name]
     if not names:
