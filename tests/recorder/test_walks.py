@@ -598,3 +598,78 @@ def test_an_epoch_whose_training_is_cut_short_is_done_when_it_ends(tmp_path: Pat
                     break
         assert list(run.epochs(3)) == [3]
     assert seen == [(1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def evaluate_at_night(run: Run, **named: int) -> None:
+    for ids in run.steps([[7], [8]], mode="eval", ds_id="night"):
+        run.log_samples(sample_id=ids, loss=[1.0], **named)
+
+
+def places_of_scalars(run_dir: Path) -> set[tuple[str, str, str, int]]:
+    """(key, mode, ds_id, how many) of all scalars."""
+    said = 'select "key", mode, ds_id, count(*) from scalars group by "key", mode, ds_id'
+    return set(xaicli.open_run(run_dir).query(said).data.rows())
+
+
+def test_what_an_own_loop_logs_before_the_next_evaluation_does_not_belong_to_the_last_one(tmp_path: Path) -> None:
+    """An epoch's training scalars have one curve; the accuracy right behind the evaluation is that evaluation's."""
+    with Run(tmp_path, strict=True) as run:
+        step = 0
+        for epoch in run.epochs(3):
+            for _ in range(2):
+                step += 1
+                run.log({"train_loss": 1 / step, "step": step})
+            evaluate_at_night(run)
+            run.log({"acc": 0.5, "epoch": epoch})
+    assert places_of_scalars(tmp_path) == {("train_loss", "", "", 6), ("acc", "eval", "night", 3)}
+
+
+@pytest.mark.parametrize("axis", ["step", "none"])
+def test_scalars_of_a_loop_that_counts_no_epochs_stay_on_one_curve(tmp_path: Path, axis: str) -> None:
+    with Run(tmp_path, strict=True) as run:
+        for epoch in range(1, 4):
+            for step in (1, 2):
+                run.log({"train_loss": 1.0} | ({"step": epoch * 2 + step} if axis == "step" else {}))
+            evaluate_at_night(run, epoch=epoch, step=epoch * 2)
+            run.log({"acc": 0.5, "epoch": epoch})
+    assert places_of_scalars(tmp_path) == {("train_loss", "", "", 6), ("acc", "eval", "night", 3)}
+
+
+def test_evaluations_of_several_data_sets_keep_their_scalars_apart(tmp_path: Path) -> None:
+    with Run(tmp_path, strict=True) as run:
+        for ds_id in ("day", "night"):
+            for ids in run.steps([[7], [8]], mode="test", ds_id=ds_id):
+                run.log_samples(sample_id=ids, loss=[1.0])
+            run.log({"acc": 0.5})
+    assert places_of_scalars(tmp_path) == {("acc", "test", "day", 1), ("acc", "test", "night", 1)}
+
+
+@pytest.mark.parametrize("mode", ["train", None])
+def test_rows_of_an_own_loop_are_not_of_the_evaluation_before(tmp_path: Path, mode: str | None) -> None:
+    with Run(tmp_path, strict=True) as run:
+        for epoch in (1, 2):
+            run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode=mode, epoch=epoch, step=epoch)
+            evaluate_at_night(run, epoch=epoch)
+    found = [(mode, "night" if mode == "eval" else "", epoch) for mode in ("eval", "train") for epoch in (1, 1, 2, 2)]
+    assert stored(tmp_path, "mode", "ds_id", "epoch") == found
+
+
+def test_rows_logged_at_once_behind_an_evaluation_are_its_own(tmp_path: Path) -> None:
+    with Run(tmp_path, strict=True) as run:
+        for epoch in (1, 2):
+            ids = [one for batch in run.steps([[7], [8]], mode="eval", ds_id="night") for one in batch]
+            run.log_samples(sample_id=ids, loss=[1.0, 2.0], epoch=epoch)
+    assert stored(tmp_path, "mode", "ds_id", "epoch") == [("eval", "night", epoch) for epoch in (1, 1, 2, 2)]
+
+
+def test_a_training_that_is_loaded_has_the_scalars_of_one_that_was_not_stopped(tmp_path: Path) -> None:
+    for stop in (2, 4):
+        with Run(tmp_path, strict=True) as run:
+            if stop == 4:
+                run.state.load_state()
+            for epoch in run.epochs(stop):
+                run.log({"lr": 0.1, "epoch": epoch})
+                list(run.steps([1, 2]))
+                evaluate_at_night(run)
+                run.state.save_state()
+    assert places_of_scalars(tmp_path) == {("lr", "", "", 4)}

@@ -110,7 +110,9 @@ class Records:
             ValueError: With `strict`: a value is no number; it is named. Else it alone is left out, and counted.
         """
         state = self.state
-        moment = (state.mode or "", state.ds_id, state.epoch_idx or None, state.global_step)
+        keys, epoch = _named_in(values)
+        mode, ds_id = state.place_of_scalars(keys, epoch)
+        moment = (mode or "", ds_id, state.epoch_idx or None, state.global_step)
         self._make("scalars", lambda: _scalars_in(values), self._log_scalars, values, moment)
 
     def _log_scalars(self, values: Mapping[str, Any], at: tuple[str, str, int | None, int | None]) -> None:
@@ -623,6 +625,16 @@ def _scalars_in(values: Any) -> int:
     if not isinstance(values, Mapping):
         return media.count(values)
     return len([key for key in values if key not in scalars.AXES])
+
+
+def _named_in(values: Any) -> tuple[set[str], int | None]:
+    """The names of the scalars that are given, and the epoch they name, if any."""
+    if not isinstance(values, Mapping):
+        return set(), None
+    epoch = values.get("epoch")
+    return {key for key in values if isinstance(key, str) and key not in scalars.AXES}, (
+        int(epoch) if isinstance(epoch, int | float) and math.isfinite(epoch) else None
+    )
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -395,7 +395,7 @@ class Run(Loops, Records):
                         here = state.here
                         at_epoch = (state.epoch_idx if here.epoch is None else here.epoch) if epoch is None else epoch
                         # An epoch of 0 that no caller names is looked at for samples that come again.
-                        if type(at_epoch) is int and (at_epoch or epoch is not None):
+                        if type(at_epoch) is int and (at_epoch or epoch is not None) and here.ended is None:
                             folder = (mode or here.mode or "train", here.ds_id if ds_id is None else ds_id, at_epoch)
                             place = self._places.get((folder, here.passes.get(folder)))
                             at_step = state.global_step if step is None else step
@@ -420,6 +420,7 @@ class Run(Loops, Records):
             walk: The walk over the dataset that it is of; that of now when None.
         """
         state, (sample_id, label, prediction, logits, probs, metrics) = self.state, given
+        state.note_rows(named.mode and MODES.get(named.mode), named.epoch)
         mode, epoch = named.mode or state.mode or "train", named.epoch
         at_mode = MODES.get(mode) or unknown_mode(mode)
         at_epoch = whole_number("epoch", state.epoch_of_rows if epoch is None else epoch)
@@ -450,6 +451,7 @@ class Run(Loops, Records):
     def _put_samples_aside(self, given: _Given, named: _Named) -> None:
         """Record a batch that comes from within a call when that is done, in the place where it was logged."""
         state = self.state
+        state.note_rows(named.mode and MODES.get(named.mode), named.epoch)
         mode, ds_id = named.mode or state.mode or "train", state.ds_id if named.ds_id is None else named.ds_id
         walk = state.walk_of(MODES[mode], ds_id) if mode in MODES else None
         epoch = (state.epoch_of_rows or None) if named.epoch is None else named.epoch

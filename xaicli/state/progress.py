@@ -6,7 +6,7 @@ import sys
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -135,6 +135,21 @@ class Turns(dict[tuple[str, str, int], int]):
 
 
 @dataclass(eq=False)
+class Ended:
+    """What holds behind a walk that has ended: its mode and dataset, for what is logged of it in the same epoch.
+
+    Attributes:
+        mode: The mode before it, which is given back with the next epoch, or when something else is logged.
+        ds_id: The dataset before it, likewise.
+        epoch: The epoch its rows name; None where none are known.
+    """
+
+    mode: str | None
+    ds_id: str
+    epoch: int | None = None
+
+
+@dataclass(eq=False)
 class Walk:
     """A loop over batches in progress.
 
@@ -144,6 +159,7 @@ class Walk:
         outer: The loop it was begun in; None where there was none.
         epoch: The epoch when it last went on.
         kept_epoch: The epoch it was begun in, where another thread or task than its own counts them; else None.
+        before: The mode and dataset before it and the loops around it.
         turns: The pass that it is in each place.
         here: Where the thread or task is that goes through it.
         batch_idx: Its current batch; None before the first.
@@ -157,6 +173,7 @@ class Walk:
     turns: Turns
     here: Here
     kept_epoch: int | None
+    before: tuple[str | None, str]
     batch_idx: int | None = None
     is_open: bool = True
 
@@ -171,6 +188,7 @@ class Here:
         batch_idx: Its current batch.
         epoch: The epoch of its rows; None where it is the current one.
         walk: The loop whose batch that is; None outside of one.
+        ended: What the last loop has left, until it is given back; None inside of one.
         runner: The thread or task that began the loop.
         turns: {(mode, ds_id): the passes of its current walk}, of each (mode, ds_id, epoch) that it had rows of.
         passes: {(mode, ds_id, epoch): the pass of rows that come now}, of those that were asked for since it changed.
@@ -181,6 +199,7 @@ class Here:
     batch_idx: int | None = None
     epoch: int | None = None
     walk: Walk | None = None
+    ended: Ended | None = None
     runner: object = None
     turns: dict[tuple[str, str], Turns] = field(default_factory=dict)
     passes: dict[tuple[str, str, int], int] = field(default_factory=dict)
@@ -258,6 +277,8 @@ class Progress:
     custom_graphs: dict[str, list[Summary]]
     begun: dict[tuple[str, str, int], int]
     log_count: int
+    _epoch: int = 0
+    _epoch_is_ahead: bool = False
 
     def __init__(
         self,
@@ -287,6 +308,8 @@ class Progress:
         self._own: ContextVar[Here | None] = ContextVar("here", default=None)
         self._maker = _runner()
         self._counter: object = None
+        self._outside: set[str] = set()
+        """The names of scalars that were logged outside of walks."""
         self._entering = threading.RLock()  # a signal's handler may log, too
         self.total_epochs = total_epochs
         self.train_steps_per_epoch = train_steps_per_epoch
@@ -313,6 +336,8 @@ class Progress:
 
     @epoch_idx.setter
     def epoch_idx(self, value: int) -> None:
+        if value != self._epoch:
+            self.give_back()
         self._epoch, self._epoch_is_ahead = value, False
 
     @property
@@ -346,7 +371,7 @@ class Progress:
 
     @mode.setter
     def mode(self, value: str | None) -> None:
-        self.here.mode = value
+        self.here.mode, self.here.ended = value, None
 
     @property
     def ds_id(self) -> str:
@@ -355,7 +380,7 @@ class Progress:
 
     @ds_id.setter
     def ds_id(self, value: str) -> None:
-        self.here.ds_id = value
+        self.here.ds_id, self.here.ended = value, None
 
     @property
     def batch_idx(self) -> int | None:
@@ -417,7 +442,8 @@ class Progress:
             here.runner = runner
             self._own.set(here)
             kept_epoch = None if self._counter in (None, runner) else self.epoch_idx
-            here.walk = Walk(mode, ds_id, here.walk, self.epoch_idx, Turns(), here, kept_epoch)
+            left = self.before or (here.mode, here.ds_id)
+            here.walk, here.ended = Walk(mode, ds_id, here.walk, self.epoch_idx, Turns(), here, kept_epoch, left), None
         here.mode, here.ds_id, here.batch_idx, here.epoch = mode, ds_id, None, kept_epoch
         return here.walk
 
@@ -441,12 +467,78 @@ class Progress:
         while outer is not None and not outer.is_open:
             outer = outer.outer
         walk.here.walk, walk.here.epoch = outer, None
-        if outer is not None:
+        if outer is None:
+            epochs = [epoch for mode, ds_id, epoch in list(walk.turns) if (mode, ds_id) == (walk.mode, walk.ds_id)]
+            walk.here.ended = Ended(*walk.before, max(epochs, default=None))
+        else:
             self._enter(outer)
             if outer.epoch == (
                 self.epoch_idx if outer.kept_epoch is None else outer.kept_epoch
             ):  # else it was left in an earlier epoch, and not closed
                 _take_turns(outer.here, (outer.mode or Mode.TRAIN.value, outer.ds_id), outer.turns)
+
+    def give_back(self) -> None:
+        """Let the mode and the dataset be those from before the walk that has ended, if one has."""
+        here = self.here
+        if here.ended is not None:
+            here.mode, here.ds_id, here.ended = here.ended.mode, here.ended.ds_id, None
+
+    @property
+    def before(self) -> tuple[str | None, str] | None:
+        """The mode and the dataset from before the walk that goes on or has ended; None where those are given back."""
+        here = self.here
+        if here.walk is not None:
+            return here.walk.before
+        return None if here.ended is None else (here.ended.mode, here.ended.ds_id)
+
+    @before.setter
+    def before(self, value: tuple[str | None, str] | None) -> None:
+        if self.here.walk is None:
+            self.here.ended = None if value is None else Ended(*value)
+
+    def note_rows(self, mode: str | None, epoch: int | None) -> None:
+        """Rows come: behind a walk that has ended they belong to it only in its epoch, and if they name no other mode.
+
+        Args:
+            mode: The mode they name, if any.
+            epoch: The epoch they name, if any.
+        """
+        here = self.here
+        if here.ended is None:
+            return
+        if mode not in (None, here.mode) or not self._is_of(here.ended, epoch):
+            self.give_back()
+        elif epoch is not None:
+            here.ended.epoch = epoch
+
+    def place_of_scalars(self, keys: Set[str], epoch: int | None) -> tuple[str | None, str]:
+        """The mode and the dataset of scalars that come now.
+
+        Behind a walk that has ended they are its own, in its epoch. Where nobody counts epochs, so that nothing tells
+        that another has begun, scalars of a name that was logged outside of walks before are so again.
+
+        Args:
+            keys: Their names.
+            epoch: The epoch they name, if any.
+        """
+        here = self.here
+        if here.ended is None:
+            if here.walk is None:
+                self._outside |= keys
+        elif not self._counts_epochs:
+            if not keys.isdisjoint(self._outside):
+                return here.ended.mode, here.ended.ds_id
+            if epoch is not None and here.ended.epoch not in (None, epoch):
+                self.give_back()
+        return here.mode, here.ds_id
+
+    @property
+    def _counts_epochs(self) -> bool:
+        return self._epoch > 0 and not self._epoch_is_ahead
+
+    def _is_of(self, ended: Ended, epoch: int | None) -> bool:
+        """Whether rows may be of the epoch of a walk that has ended; where nobody counts epochs, they must name it."""
+        return self._counts_epochs or ended.epoch in (None, epoch)
 
     def update_global_step(self) -> None:
         """Count one training step."""

@@ -55,9 +55,11 @@ class AttributesAdapter(Adapter):
 
     def capture(self) -> dict[str, Any]:
         graphs = self.thing.custom_graphs
+        before = self.thing.before
         return {
             "values": {name: getattr(self.thing, name) for name in SAVED},
             "ahead": list(self.thing.ahead),
+            "before": None if before is None else list(before),
             "summary": self.thing.summary.to_json(),
             "custom_graphs": {name: [graph.to_json() for graph in several] for name, several in graphs.items()},
             "loop": self.loop.capture(),
@@ -74,6 +76,7 @@ class AttributesAdapter(Adapter):
             EpochLoop.parse(state["loop"], with_random=self.with_random)
             _passes(state)
             _ahead(state)
+            _before(state)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self.fail(f"the saved state is none of a training ({error!r})") from error
 
@@ -82,6 +85,7 @@ class AttributesAdapter(Adapter):
         total_epochs = self.thing.total_epochs
         for name in SAVED:
             setattr(self.thing, name, state["values"][name])
+        self.thing.before = _before(state)
         self.thing.ahead = _ahead(state)
         self.thing.total_epochs = total_epochs or self.thing.total_epochs
         summary = Summary.from_json(state["summary"])
@@ -93,12 +97,21 @@ class AttributesAdapter(Adapter):
     def snapshot(self) -> Any:
         summary = self.thing.summary
         values = {name: getattr(self.thing, name) for name in [*SAVED, "custom_graphs"]}
-        return values, self.thing.ahead, summary.name, summary.history, self.loop.resumed, self.thing.begun
+        return (
+            values,
+            self.thing.before,
+            self.thing.ahead,
+            summary.name,
+            summary.history,
+            self.loop.resumed,
+            self.thing.begun,
+        )
 
     def undo(self, before: Any) -> None:
-        values, ahead, name, history, self.loop.resumed, passes = before
+        values, left, ahead, name, history, self.loop.resumed, passes = before
         for attribute, value in values.items():
             setattr(self.thing, attribute, value)
+        self.thing.before = left
         self.thing.ahead = ahead
         self.thing.set_passes(passes)
         self.thing.summary.name, self.thing.summary.history = name, history
@@ -114,6 +127,20 @@ def _ahead(state: Mapping[str, Any]) -> tuple[bool, bool]:
     if not isinstance(epoch, bool) or not isinstance(step, bool):
         raise TypeError("whether the saved epoch and step are to be counted is not told")
     return epoch, step
+
+
+def _before(state: Mapping[str, Any]) -> tuple[str | None, str] | None:
+    """The mode and dataset before the walk that the saved ones are of; None of no walk, or an older version.
+
+    Raises:
+        TypeError: They are none.
+    """
+    if (found := state.get("before")) is None:
+        return None
+    mode, ds_id = found
+    if not isinstance(mode, str | None) or not isinstance(ds_id, str):
+        raise TypeError("the saved mode and dataset from before the walk are none")
+    return mode, ds_id
 
 
 def _passes(state: Mapping[str, Any]) -> dict[tuple[str, str, int], int]:
