@@ -333,3 +333,50 @@ def test_steps_that_start_again_are_drawn_one_epoch_after_the_other(tmp_path: Pa
     assert chart.series[0].y == tuple(logged.values())
     assert chart.x_label == "step, counted on over the epochs"
     assert "1 at step 0 of epoch 1, 3.25 at step 4 of epoch 3" in chart.alt
+
+
+def trained(root: Path, attempt: int, epochs: range, *, until: tuple[int, int] | None = None, **options: Any) -> None:
+    """Epochs of three steps that go on, and an accuracy of each; stopped behind a step of an epoch."""
+    with Run(root, **options) as run:
+        for epoch in epochs:
+            for step in range(epoch * 3 - 2, epoch * 3 + 1):
+                run.log_samples(sample_id=[1, 2], loss=[0.0, 0.0], mode="train", epoch=epoch, step=step)
+                if (epoch, step) == until:
+                    return
+            run.log({"acc": attempt * 10.0 + epoch, "epoch": epoch})
+
+
+def test_a_value_of_an_epoch_alone_goes_with_the_epoch_that_begins_anew(tmp_path: Path) -> None:
+    """Whether the attempt that begins it anew logs it or not; one that goes on within the epoch leaves it."""
+    for name, until, options, left in (
+        ("scratch", (1, 2), {}, {}),
+        ("an epoch's first step", (2, 4), {}, {1: 1.0}),
+        ("resume_from", (2, 4), {"resume_from": (2, 4)}, {1: 1.0}),
+        ("within the epoch", (2, 5), {"resume_from": (2, 5)}, {1: 1.0, 2: 2.0}),
+    ):
+        root = tmp_path / name
+        trained(root, 0, range(1, 4))
+        if name == "within the epoch":
+            with Run(root, resume_from=(2, 5)) as run:
+                run.log_samples(sample_id=[1, 2], loss=[0.0, 0.0], mode="train", epoch=2, step=5)
+        else:
+            trained(root, 1, range(until[0], 4), until=until, **options)
+        for each in (root, compacted(root)):
+            rows = xaicli.open_run(each).query("SELECT epoch, value FROM scalars").data.rows()
+            assert dict(rows) == left, name
+
+
+def test_a_value_renamed_since_leaves_nothing_of_an_epoch_trained_again(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for epoch in run.epochs(3):
+            for ids in run.steps([[1, 2], [3, 4]]):
+                run.log_samples(sample_id=ids, loss=[0.0, 0.0])
+            run.log({"acc": 0.5, "epoch": epoch})
+    with Run(tmp_path / "run") as run:
+        for epoch in run.epochs(2):
+            for ids in run.steps([[1, 2], [3, 4]]):
+                run.log_samples(sample_id=ids, loss=[0.0, 0.0])
+            run.log({"accuracy": 0.75, "epoch": epoch})
+    answer = scalars([tmp_path / "run"])
+    assert answer.data.select("key", "step", "value").rows() == [("accuracy", 1, 0.75), ("accuracy", 2, 0.75)]
+    assert answer.counts.taken_back == 3

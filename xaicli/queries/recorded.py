@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -130,7 +130,8 @@ def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.Data
     curves = rows.partition_by(_CURVE, as_dict=True, maintain_order=True)
     nameless = rows.filter(pl.col(AXIS).is_in(TRAINING_AXES), pl.col(EPOCH).is_null())
     by_step = bool(reader.take_backs and nameless.height) and reader.steps_go_on
-    taken = _TakenBack(reader.take_backs, counters, by_step)
+    anew = frozenset(back for back in reader.take_backs if reader.begins_anew(back))
+    taken = _TakenBack(reader.take_backs, counters, by_step, anew)
     kept = [taken.left_of(curves[key]) for key in sorted(curves)]
     order = preferred(reader)
     told = [_one_a_moment(curve, order, each_attempt=True) for curve in kept]
@@ -221,11 +222,13 @@ class _TakenBack:
         take_backs: From where each attempt takes back.
         counters: {attempt: where its counter began}, of attempts that were told where to go on; None without a counter.
         by_step: Whether a step without an epoch tells the moment.
+        anew: Those of the places of `take_backs` at which an epoch begins anew.
     """
 
     take_backs: Sequence[TakeBack]
     counters: Mapping[int, int | None]
     by_step: bool
+    anew: Collection[TakeBack]
 
     def left_of(self, curve: pl.DataFrame) -> pl.DataFrame:
         """The values of a curve that none has taken back."""
@@ -252,7 +255,7 @@ class _TakenBack:
     def _before(self, back: TakeBack, axis: str) -> pl.Expr:
         """Whether a value was logged before the place from which on an attempt takes back; null where nobody knows."""
         # An epoch's own value may be of its beginning, and the epoch be gone on with; not where it begins anew.
-        last = back.epoch if back.step > 0 else back.epoch - 1
+        last = back.epoch - 1 if back in self.anew else back.epoch
         if axis == EPOCH:
             return pl.col(STEP) <= last
         if axis in TRAINING_AXES:

@@ -143,6 +143,10 @@ class Holdings:
         """Whether the training steps go on over the epochs, as far as rows say; else each begins anew, or may."""
         return self._listing.steps_go_on()
 
+    def begins_anew(self, by: TakeBack) -> bool:
+        """Whether an attempt trains the epoch from which on it takes back from its first step on."""
+        return self._listing.begins_anew(by)
+
     @cached_property
     def taken_back(self) -> tuple[TakenBack, ...]:
         """How many rows each attempt took back of each earlier one."""

@@ -77,6 +77,7 @@ class Listing:
         ignored: Labels in live segments that stood for none.
         trained: The attempts that have `train` rows.
         steps_go_on: Whether the training steps go on over the epochs, so that a step alone is a moment.
+        begins_anew: Whether an attempt trains the epoch from which on it takes back from its first step on.
     """
 
     places: Mapping[Place, tuple[Piece, ...]]
@@ -86,6 +87,7 @@ class Listing:
     ignored: int = 0
     trained: frozenset[int] = frozenset()
     steps_go_on: Callable[[], bool] = lambda: False
+    begins_anew: Callable[[TakeBack], bool] = lambda _: False
 
 
 def list_pieces(
@@ -144,6 +146,7 @@ def list_pieces(
         ignored,
         frozenset(piece.attempt for piece in trained),
         lambda: _go_on(trained, steps),
+        lambda by: _begins_anew(by, trained, steps),
     )
 
 
@@ -348,6 +351,13 @@ def _go_on(trained: Iterable[Piece], steps: _Steps) -> bool:
             ranges[piece.place.epoch] = min(low, found[0]), max(high, found[1])
     in_order = [ranges[epoch] for epoch in sorted(ranges)]
     return all(before[1] < after[0] for before, after in pairwise(in_order))
+
+
+def _begins_anew(by: TakeBack, trained: Iterable[Piece], steps: _Steps) -> bool:
+    """Whether earlier attempts trained nothing of an epoch before the step from which on it is taken back."""
+    earlier = [piece for piece in trained if piece.attempt < by.attempt and piece.place.epoch == by.epoch]
+    first = [found[0] for piece in earlier if (found := steps.of(piece))]
+    return by.step <= 0 or (bool(first) and min(first) >= by.step)
 
 
 def _divided(piece: Piece, back: tuple[TakeBack, ...], steps: _Steps) -> tuple[Piece | None, tuple[Share, ...]]:
