@@ -5,6 +5,8 @@ import datetime
 import io
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -432,3 +434,79 @@ def test_info_tells_of_recorded_facts_of_no_sample_and_names_types_whole(shrinki
     out = capsys.readouterr()
     assert "3 ids with facts are no samples of the run" in " ".join(out.err.split())
     assert re.search(r"day\s+datetime \(UTC\)\s+13\s+13", out.out)
+
+
+DAYS = [datetime.date(2023, 1, 1) + datetime.timedelta(days=37 * i % 101) for i in range(100)]
+OF_DAYS: dict[str, list[Any]] = {
+    "days": [*DAYS, None],
+    "times": [*(datetime.datetime.combine(day, datetime.time(8, 30, i % 60)) for i, day in enumerate(DAYS)), None],
+    "zones": [*(datetime.datetime.combine(day, datetime.time(8), datetime.UTC) for day in DAYS), None],
+}
+
+
+@pytest.fixture(scope="module", params=OF_DAYS)
+def dated(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, list[Any]]:
+    """A hundred samples of as many dates, and one without."""
+    root = tmp_path_factory.mktemp("dated") / "run"
+    with xaicli.Run(root, label_names=["a", "b"]) as run:
+        run.log_facts(range(101), day=OF_DAYS[request.param], few=[OF_DAYS[request.param][i % 7] for i in range(101)])
+        for epoch in (1, 2):
+            loss = [i * epoch / 10 for i in range(101)]
+            prediction = [i % 3 % 2 for i in range(101)]
+            label = [i % 2 for i in range(101)]
+            run.log_samples(
+                sample_id=range(101), label=label, prediction=prediction, loss=loss, mode="eval", epoch=epoch
+            )
+    return root, OF_DAYS[request.param]
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_labels_that_are_many_dates_go_by_fifths(dated: tuple[Path, list[Any]], engine: str) -> None:
+    root, values = dated
+    place = {value: at for at, value in enumerate(sorted(values[:100]))}
+    result = xaicli.open_run(root).labels(label_key="day", epoch="last", metric="loss", engine=engine)
+    rows = result.data.to_dicts()
+    assert [(row["label"], row["n"]) for row in rows] == [(fifth, 20) for fifth in range(1, 6)]
+    for fifth, row in enumerate(rows):
+        own = [i / 5 for i in range(100) if place[values[i]] // 20 == fifth]
+        assert row["mean"] == pytest.approx(sum(own) / 20, rel=1e-5)
+    first, last = (str(sorted(values[:100])[at]).removesuffix("+00:00") for at in (20, 39))
+    said = rows[1]["name"]
+    assert said.startswith(first)
+    assert f" to {last}" in said
+    (told,) = [words for words in result.answer.warnings if "day" in words]
+    assert told.startswith("1 ")
+
+
+def test_labels_that_are_few_dates_go_by_value(dated: tuple[Path, list[Any]]) -> None:
+    root, values = dated
+    rows = xaicli.open_run(root).labels(label_key="few", epoch="last", metric="loss").data.to_dicts()
+    assert [row["label"] for row in rows] == sorted(values[:7])
+
+
+def test_a_confusion_by_many_dates_is_of_each_fifth(dated: tuple[Path, list[Any]]) -> None:
+    root, values = dated
+    place = {value: at for at, value in enumerate(sorted(values[:100]))}
+    result = xaicli.open_run(root).confusion(by="day", epoch="last")
+    found = {row["value"]: row for row in result.answer.extra["by"]}
+    assert len(found) == 6
+    assert found["(missing)"]["n"] == 1
+    same = xaicli.open_run(root).labels(label_key="day", epoch="last", metric="loss").data["name"].to_list()
+    for fifth, name in enumerate(same):
+        own = [i for i in range(100) if place[values[i]] // 20 == fifth]
+        assert found[name]["n"] == 20
+        assert found[name]["accuracy"] == sum(i % 2 == i % 3 % 2 for i in own) / 20
+    assert f"day {same[1][:10]}" in result.html()
+
+
+def test_samples_without_a_fact_are_called_the_same_everywhere(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=["a", "b"]) as run:
+        run.log_facts(range(6), site=["x", None] * 3, beds=[1, 2, None] * 2)
+        label, prob = [0, 1] * 3, [0.9, 0.2, 0.8, 0.4, 0.7, 0.6]
+        probs = [[1 - p, p] for p in prob]
+        run.log_samples(sample_id=range(6), label=label, probs=np.array(probs), mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    for column, known in (("site", {"x": 3, "(missing)": 3}), ("beds", {1: 2, 2: 2, "(missing)": 2})):
+        confusion, errors = (ask(by=column).answer.extra for ask in (opened.confusion, opened.errors))
+        assert {row["value"]: row["n"] for row in confusion["by"]} == known
+        assert {row["value"]: row["n"] for row in errors["groups"]} == {str(value): n for value, n in known.items()}

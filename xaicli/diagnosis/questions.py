@@ -23,7 +23,7 @@ from xaicli.diagnosis.confusion import (
     overall_figures,
     set_counts,
 )
-from xaicli.diagnosis.slices import by_quintile
+from xaicli.diagnosis.slices import MISSING, by_quintile
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
@@ -66,8 +66,8 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     Args:
         reader: The run.
         selection: Which rows; its label map limits the samples to some labels and names them.
-        by: A column whose every value, of numbers of more than 50 each fifth, gets figures and counts of its own at the
-            last place.
+        by: A column whose every value, of numbers and dates of more than 50 each fifth, gets figures and counts of its
+            own at the last place.
 
     Returns:
         Rows mode, ds_id, epoch, pass, step, label, name, n, n_predicted, n_right, precision, recall, f1 (0 where
@@ -433,7 +433,8 @@ def _add_groups(
 ) -> None:
     """The figures and cells of each value of a column."""
     column, values = rows.frame[by], rows.frame[by].unique().sort()
-    if len(values) > _MOST_GROUPS and column.dtype.is_numeric() and by not in (SAMPLE_ID, LABEL, PREDICTION):
+    is_ordered = column.dtype.is_numeric() or column.dtype.is_temporal()
+    if len(values) > _MOST_GROUPS and is_ordered and by not in (SAMPLE_ID, LABEL, PREDICTION):
         called, codes = by_quintile(column)
         column = pl.Series(by, [called[code] for code in codes], pl.String)
         values = pl.Series(by, [called[code] for code in np.unique(codes)], pl.String)
@@ -445,7 +446,8 @@ def _add_groups(
         part = rows.frame.filter(column.eq_missing(pl.Series([value], dtype=column.dtype)))
         counts, _, overall = counted(part)
         if overall is not None:
-            facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) else value}
+            known = MISSING if value is None else value
+            facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) else known}
             cells = _named_cells(counts, names).to_dicts()
             extra["by"].append({**place, **facts, **_figures(overall), "cells": cells})
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.diagnosis.chance import Draws, benjamini_hochberg, student_975, welch
-from xaicli.queries.fifths import Fifths
+from xaicli.queries.fifths import FEW_VALUES, Fifths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 MIN_N = 30
 _LEVEL = 0.05
-_FEW_NUMBERS = 10
-"""A column of numbers with no more distinct values is taken by value."""
 MOST_VALUES = 50
 """Where a column has more values, the most frequent are taken, and the rest together."""
 _CANDIDATES = 200
@@ -204,8 +202,8 @@ def coded(column: pl.Series) -> Coded:
 def _is_continuous(column: pl.Series) -> bool:
     if not (column.dtype.is_numeric() or _is_date(column.dtype)):
         return False
-    few = column.head(_LOOKED_AT).drop_nulls().n_unique() <= _FEW_NUMBERS
-    return not few or column.drop_nulls().n_unique() > _FEW_NUMBERS
+    few = column.head(_LOOKED_AT).drop_nulls().n_unique() <= FEW_VALUES
+    return not few or column.drop_nulls().n_unique() > FEW_VALUES
 
 
 def _is_date(dtype: pl.DataType) -> bool:

@@ -13,6 +13,8 @@ from xaicli.words import distinct, parts_between
 
 _ENDS = np.array([0.2, 0.4, 0.6, 0.8])
 _EXACT = 2.0**53
+FEW_VALUES = 10
+"""Numbers and dates of no more values are taken one by one where fifths would make groups of them."""
 
 
 @dataclass(frozen=True)

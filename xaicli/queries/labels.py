@@ -12,7 +12,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.cache import cached
-from xaicli.queries.fifths import Fifths
+from xaicli.queries.fifths import FEW_VALUES, Fifths
 from xaicli.queries.names import label_text, names_of_labels
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
@@ -32,7 +32,7 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
     """Statistics of each metric per place and label, over the samples with a finite value.
 
     A label that is a set of classes counts for each of them; one that is a number for the fifth of the labels it is in,
-    1 to 5, by the labels of the last place.
+    1 to 5, by the labels of the last place. So do dates of more than ten values, but where the label map names some.
 
     Args:
         reader: The run.
@@ -291,17 +291,19 @@ def _by_place(
 
 @dataclass(frozen=True)
 class Kinds:
-    """How rows are labelled: by the label key as it is, by each class of a set, or by the fifth a number is in.
+    """How rows are labelled: by the label key as it is, by each class of a set, or by the fifth it is in.
 
     Attributes:
         key: The column.
-        fifths: Of a column of numbers; else None.
+        fifths: Of a column of numbers, or of many dates; else None.
         are_sets: Whether the column holds sets of classes.
+        ends: The upper ends of all fifths but the last, numbers or dates; empty without fifths.
     """
 
     key: str
     fifths: Fifths | None = None
     are_sets: bool = False
+    ends: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, reader: Reader, selection: Selection, pair: Pair) -> Kinds:
@@ -310,10 +312,12 @@ class Kinds:
         dtype = reader.dtypes[key]
         if isinstance(dtype, pl.List):
             return cls(key, are_sets=True)
-        if not dtype.is_float():
+        if not dtype.is_float() and (selection.label_map or not _are_many_dates(reader, key)):
             return cls(key)
         column = reader.frame(Place(*pair, selection.epochs[pair][-1]), [key])[0][key]
-        return cls(key, Fifths.of(column))
+        fifths = Fifths.of(column)
+        ends = pl.Series(fifths.ends).cast(dtype).to_list() if dtype.is_temporal() else fifths.ends
+        return cls(key, fifths, ends=tuple(ends))
 
     def labelled(self, frame: pl.DataFrame, only: Collection[Any] = ()) -> pl.DataFrame:
         """The rows that have a label, with it in the column `label`; metrics and the key stay.
@@ -326,9 +330,10 @@ class Kinds:
             each = frame.with_columns(pl.col(self.key).alias(LABEL)).explode(LABEL).drop_nulls(LABEL)
             return each.filter(pl.col(LABEL).is_in(list(only))) if only else each
         if self.fifths is not None:
-            key = pl.col(self.key)
-            fifth = pl.sum_horizontal(1, *(key > end for end in self.ends)).cast(pl.Int32)
-            return frame.with_columns(pl.when(key.is_finite()).then(fifth).alias(LABEL)).drop_nulls(LABEL)
+            key, dtype = pl.col(self.key), frame.schema[self.key]
+            fifth = pl.sum_horizontal(1, *(key > pl.lit(end, dtype) for end in self.ends)).cast(pl.Int32)
+            is_known = key.is_finite() if dtype.is_float() else key.is_not_null()
+            return frame.with_columns(pl.when(is_known).then(fifth).alias(LABEL)).drop_nulls(LABEL)
         known = frame if not frame[self.key].null_count() else frame.drop_nulls(self.key)
         return known if self.key == LABEL else known.with_columns(pl.col(self.key).alias(LABEL))
 
@@ -336,17 +341,19 @@ class Kinds:
         """How many rows have no label: none, a set of no class, or a number that is not finite."""
         if self.are_sets:
             return int((column.list.len().fill_null(0) == 0).sum())
-        return len(column) - int(column.is_finite().sum()) if self.fifths is not None else column.null_count()
-
-    @property
-    def ends(self) -> tuple[float, ...]:
-        """The upper ends of all fifths but the last; empty of what is no number."""
-        return () if self.fifths is None else self.fifths.ends
+        return len(column) - int(column.is_finite().sum()) if column.dtype.is_float() else column.null_count()
 
     @property
     def names(self) -> dict[Any, str]:
         """What the fifths are called, from 1 on."""
         return {} if self.fifths is None else dict(enumerate(self.fifths.names, 1))
+
+
+def _are_many_dates(reader: Reader, key: str) -> bool:
+    """Whether a label key is a fact of dates or times with more values than are told one by one."""
+    if not reader.dtypes[key].is_temporal() or key not in reader.facts.dtypes:
+        return False
+    return reader.facts.frame[key].drop_nulls().n_unique() > FEW_VALUES
 
 
 def bands(frame: pl.DataFrame, bounds: tuple[Bounds, ...]) -> pl.Series:

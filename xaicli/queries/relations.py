@@ -6,6 +6,7 @@ values are widened to float64 before a mean, and an order is always total.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,23 +98,25 @@ def last_steps(rows: Rows) -> Rows:
     return rows.group_by(EPOCH, PASS).agg(nw.col(STEP).max())
 
 
-def labelled(rows: Rows, key: str, edges: Sequence[float], *, are_sets: bool) -> Rows:
+def labelled(rows: Rows, key: str, edges: Sequence[Any], *, are_sets: bool) -> Rows:
     """The rows that have a label, with it in the column `label`.
 
     Args:
         key: The column of labels.
-        edges: The upper ends of all parts but the last that labels which are numbers fall into; the number of the part,
-            from 1, is the label then.
+        edges: The upper ends of all parts but the last that labels which are numbers or dates fall into; the number of
+            the part, from 1, is the label then.
         are_sets: Whether labels are sets of classes, each of which counts.
     """
     if are_sets:
         told = rows.with_columns(nw.col(key).alias(LABEL)).explode(LABEL)
     elif edges:
-        value = nw.col(key).cast(nw.Float64())
-        finite_value = nw.when(value.is_finite()).then(value)
+        value = nw.col(key)
+        if not isinstance(edges[0], datetime.date):
+            value = value.cast(nw.Float64())
+            value = nw.when(value.is_finite()).then(value)
         part = nw.lit(1, nw.Int32())
         for edge in edges:
-            part = part + (finite_value > edge).cast(nw.Int32())
+            part = part + (value > edge).cast(nw.Int32())
         told = rows.with_columns(part.cast(nw.Int32()).alias(LABEL))
     else:
         told = rows if key == LABEL else rows.with_columns(nw.col(key).alias(LABEL))
@@ -206,7 +209,8 @@ class OfEngine:
         if kinds.are_sets:
             lacks = (key.list.len() == 0) | key.is_null()
         else:
-            lacks = ~key.is_finite() | key.is_null() if kinds.fifths else key.is_null()
+            is_number = self._reader.dtypes[self._selection.label_key].is_float()
+            lacks = ~key.is_finite() | key.is_null() if is_number else key.is_null()
         found = collect(self._asked.rows.select(lacks.cast(nw.Int64()).sum().alias("n")))
         return int(found.item() or 0)
 
