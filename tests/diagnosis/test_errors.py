@@ -236,6 +236,46 @@ def test_sets_of_classes_by_a_fact(tmp_path, capsys):
     assert 0 < by_camera.index("rear") < by_camera.index("front")  # the worse one first
 
 
+def test_sets_of_classes_are_called_by_the_names_of_their_labels(tmp_path, capsys):
+    sets = [[0, 2], [1], [], None, [0, 2]]
+    for name, called in (("named", ["cat", "dog", "cow"]), ("bare", None)):
+        with xaicli.Run(tmp_path / name, task="multilabel", label_names=called) as run:
+            run.log_samples(sample_id=range(5), label=sets, prediction=[[0], [1], [2], [], [2]], mode="eval", epoch=1)
+        found = asked(capsys, tmp_path / name, "--by", "label,prediction")["groups"]
+        of = {column: {row["value"] for row in found if row["column"] == column} for column in ("label", "prediction")}
+        spelled = called or ["0", "1", "2"]
+        assert of["label"] == {
+            f"{spelled[0]}, {spelled[2]}",
+            spelled[1],
+            "(none)",
+        }  # without a label nothing is counted
+        assert of["prediction"] == set(spelled)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_where_the_worst_token_is_counted_is_said(tmp_path, capsys, left):
+    """With padding on the left a token's place in the row of labels is not its place among the tokens with a loss."""
+    texts, padded = [[1, 0, 2, 1], [2, 1], [0, 2, 1]], 6
+    with xaicli.Run(tmp_path / "run", task="sequence") as run:
+        label, logits = np.full((3, padded), -100), np.zeros((3, padded, 3))
+        for row, text in enumerate(texts):
+            first = padded - len(text) if left else 0
+            label[row, first : first + len(text)] = text
+            logits[row, first + 1, text[1]] = -6  # always the second token
+        run.log_facts(range(3), tokens=[" ".join(f"w{c}" for c in text) for text in texts])
+        run.log_samples(sample_id=range(3), label=label, logits=logits, mode="eval", epoch=1, keep_tokens=True)
+    found = asked(capsys, tmp_path / "run")
+    for row in found["worst"]:
+        text = texts[row["sample_id"]]
+        losses = [word["loss"] for word in row["words"]]
+        assert losses.index(max(losses)) == 1
+        assert row["worst_token"] == 1 + (padded - len(text) if left else 0)
+    assert max(found["places"], key=lambda place: place["loss"])["first"] == 1
+    page = xaicli.open_run(tmp_path / "run").errors().html()
+    assert "place of the token among those with a loss" in page
+    assert "the place in the row of labels as it was logged, from 0: ignored and padded ones count, too" in page
+
+
 def test_sequences(tmp_path, capsys):
     rng = np.random.default_rng(3)
     n, length, words = 40, 6, 9

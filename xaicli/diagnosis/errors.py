@@ -14,7 +14,7 @@ from xaicli.diagnosis import residuals, tokens
 from xaicli.diagnosis.confusion import by_class, exact_sets, label_figures, overall_figures, set_counts
 from xaicli.diagnosis.label_sets import doubt_in_words, doubted, swapped
 from xaicli.diagnosis.questions import refuse_other_kinds
-from xaicli.diagnosis.slices import by_quintile, coded
+from xaicli.diagnosis.slices import MISSING, OTHER, by_quintile, coded
 from xaicli.diagnosis.thresholds import Thresholds
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.heads.head import Task
@@ -363,7 +363,10 @@ def _groups(
         for code, value in enumerate(names):
             own = codes == code
             if own.any():
-                yield name, called.get(value, value), frame.filter(pl.Series(own))
+                rows = frame.filter(pl.Series(own))
+                if value not in (MISSING, OTHER) and isinstance(of_set := rows[name][0], pl.Series):
+                    value = asked.names[of_set.to_list()]
+                yield name, called.get(value, value), rows
 
 
 def _sets(asked: _Asked) -> Found:

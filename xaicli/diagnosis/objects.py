@@ -563,7 +563,8 @@ def _made_up(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> lis
         alike = picture.filter(pl.col("source") == "pred", pl.col(LABEL) == row[LABEL])
         same = alike.filter(pl.Series(overlaps(here, _boxes(alike))[0] >= _SAME))
         times = same[EPOCH].n_unique()
-        where, share = f"in {times} of {len(epochs)} epochs", fraction(row["confidence"])
+        said, share = _called(int(row[LABEL]), names), fraction(row["confidence"])
+        where = f"in {times} of {len(epochs)} epochs"
         found.append(
             {
                 SAMPLE_ID: row[SAMPLE_ID],
@@ -572,7 +573,7 @@ def _made_up(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> lis
                 "times": times,
                 "n_obs": len(epochs),
                 **_box(row, names),
-                "reason": f"{_called(int(row[LABEL]), names)} with confidence {share} where no label is, {where}",
+                "reason": f"{said} with confidence {share} where no object is labelled, {where}",
             }
         )
     return found

@@ -46,7 +46,9 @@ def sequence_figures(frame: pl.DataFrame) -> dict[str, float | int | None]:
 
 
 def by_place(losses: pl.Series) -> list[dict[str, Any]]:
-    """The mean loss of the tokens over the text: first, last (places from 0), n, loss; of at most `PLACES` parts.
+    """The mean loss of the tokens over the text, of at most `PLACES` parts: first, last, n, loss.
+
+    Places count the tokens that have a loss, from 0.
 
     Args:
         losses: (N,) lists of the losses of a sequence's tokens.

@@ -51,6 +51,8 @@ _RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("loss", "the mean over all tokens, each counting as much"),
         ("fifths", "of the lengths at the last place"),
         ("worst tokens", "the highest mean loss of those that occur three times or more"),
+        ("place of the token", "among those of its text that have a loss, from 0"),
+        ("worst at", "the place in the row of labels as it was logged, from 0: ignored and padded ones count, too"),
     ),
 }
 _PASSAGES = 12
@@ -432,7 +434,9 @@ class _Errors:
             counts = tuple(row["n"] for row in places)
             course = Series("mean loss", xs, tuple(row["loss"] for row in places), counts=counts, colour=0)
             title = f"Loss over the text: {self.words}"
-            yield LineChart(self._name("places"), title, "place of the token", "loss", (course,), alt=title)
+            yield LineChart(
+                self._name("places"), title, "place of the token among those with a loss", "loss", (course,), alt=title
+            )
         number, whole = Cell.NUMBER, Cell.INTEGER
         columns = {"n": ("sequences", whole), "tokens": ("tokens", whole), "loss": ("loss a token", number)}
         yield from self._groups(columns | {"perplexity": ("perplexity", number), "accuracy": ("right", number)})
