@@ -73,6 +73,7 @@ def test_suspects_and_worst_pictures(run, capsys):
     assert set(suspects) == {(2, "never_found"), (1, "made_up"), (0, "other_class")}
     assert suspects[1, "made_up"]["score"] == pytest.approx(0.95)
     assert suspects[1, "made_up"]["facts"] == {"camera": "right"}
+    assert suspects[1, "made_up"]["reason"] == "dog with confidence 0.95 where no object is labelled, in 2 of 2 epochs"
     assert suspects[0, "other_class"]["times"] == suspects[0, "other_class"]["n_obs"] == 2
     worst = found["worst"]
     assert [(one["sample_id"], one["tp"], one["fp"], one["fn"]) for one in worst] == [
@@ -373,6 +374,18 @@ def recorded(folder, truth, said, collector=None):
             one = collector or xaicli.BoundingBoxMetricsCollector(["cat", "dog"])
             xaicli.collect_metrics(table, one, model, run=run, split="val", dataloader_args=args)
     return folder
+
+
+def test_a_sure_box_in_a_crowd_of_another_class_is_not_said_to_be_where_no_label_is(tmp_path):
+    """A crowd is a label, though no object's."""
+    truth = {"boxes": [[0, 0, 30, 30]], "labels": [0], "iscrowd": [1]}
+    said = {"boxes": [[5, 5, 12, 12]], "labels": [1], "scores": [0.9]}
+    found = recorded(tmp_path / "run", [truth], [[said]] * 2)
+    (row,) = pl.DataFrame(xaicli.open_run(found).errors().answer.extra["suspects"]).to_dicts()
+    assert (row["doubt"], row["reason"]) == (
+        "made_up",
+        "dog with confidence 0.90 where no object is labelled, in 2 of 2 epochs",
+    )
 
 
 def shifted(by, label=0, score=0.9):
