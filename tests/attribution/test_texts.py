@@ -226,3 +226,22 @@ def test_ids_that_encoder_and_decoder_both_look_up_are_explained_by_both(build: 
     assert found.predictions.tolist() == logits.argmax(1).tolist()
     np.testing.assert_allclose(found.attributions["gradient"], expected, atol=1e-6)
     assert np.nanmax(found.delta["integrated"]) < 0.05
+
+
+def test_labels_that_become_ids_of_a_decoder_are_asked_for_as_such() -> None:
+    hf = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 30}
+    model = hf.T5ForConditionalGeneration(hf.T5Config(**sizes, pad_token_id=0, decoder_start_token_id=0)).eval()
+    ids, labels = torch.randint(1, 30, (3, 7)), torch.randint(1, 30, (3, 4))
+    ignored = labels.clone()
+    ignored[1, 2:] = -100
+    for given in (labels, ignored):
+        with pytest.raises(XaiError, match="the model makes its decoder's ids of them") as raised:
+            xaicli.saliency(model, {"input_ids": ids, "labels": given}, **FAST)
+        assert "decoder_input_ids" in raised.value.hint
+    moved = model.prepare_decoder_input_ids_from_labels(labels=labels)
+    found = xaicli.saliency(model, {"input_ids": ids, "decoder_input_ids": moved}, **FAST)
+    with torch.no_grad():
+        expected = model(input_ids=ids, labels=labels).logits[:, -1].argmax(1)
+    assert found.predictions.tolist() == expected.tolist()

@@ -17,7 +17,7 @@ from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel
 from xaicli.attribution.lookups import EMBEDDINGS, KeptCalls, LookingUp, Lookup, lookup_at, side_by_side
 from xaicli.errors import UsageError, XaiError
-from xaicli.heads.calling import parameter_names
+from xaicli.heads.calling import parameter_names, parameters_of
 
 _ROWS = 32
 _FEW = 2
@@ -83,6 +83,8 @@ def entries_of(
     for position, x in enumerate(batches):
         name = given.names[position]
         if position in tokens:
+            if known[position] == "labels" and "decoder_input_ids" in parameters_of(given.model)[0]:
+                raise _shifted()
             if computed_from(frozen, batches, position, flow, tokens[position]):
                 raise _lost(name or known[position])
             lookups, point = _looked_up(frozen, batches, position, name or known[position], tokens[position])
@@ -159,6 +161,15 @@ def _columns(places: Iterable[int], shape: Sequence[int]) -> str:
     found = sorted(places)
     said = ", ".join(str(place) for place in found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
     return f"{'column' if len(shape) == 2 else 'place'}{'s' if len(found) > 1 else ''} {said}"
+
+
+def _shifted() -> UsageError:
+    """The refusal of labels that a model of two texts makes its decoder's ids of."""
+    return UsageError(
+        "labels: the model makes its decoder's ids of them, moved on by one behind the token that starts a text",
+        hint="give decoder_input_ids in their place; of most models in transformers "
+        "model.prepare_decoder_input_ids_from_labels(labels=labels) makes them",
+    )
 
 
 def _left_out(flow: Flow, position: int, name: str, lookups: Sequence[Lookup], shape: Sequence[int]) -> list[str]:
