@@ -68,6 +68,8 @@ _REPEATED = frozenset({"model", "pythonpath", "rule"})
 _UNSAID = {"engine": "polars", "attempts": "last"}
 """Defaults that are not worth a word; not every command has the option."""
 _LEFT_OUT = "ds_ids_left_out"
+_EPOCH_ASKED = "epoch_asked"
+"""The epochs in the words of whoever asked: each run and data set resolves `last` by its own epochs."""
 _TOLD = {"info": frozenset({"task"})}
 """What a question tells of the run under the name that is an option elsewhere."""
 
@@ -133,14 +135,17 @@ class Answer:
             if isinstance(value, bool):
                 words += [flag] if value else []
             else:
-                words += [word for text in _arguments(name, value) for word in (flag, text)]
+                meant = self.selection.get(_EPOCH_ASKED, value) if name == EPOCH else value
+                words += [word for text in _arguments(name, meant) for word in (flag, text)]
         return shlex.join(str(word) for word in words)
 
 
 def _arguments(name: str, value: Any) -> list[str]:
     """What follows an option, once or several times; nothing where there is nothing to say."""
     if name == EPOCH:
-        return [",".join(ranges(_listed(value)))] if _listed(value) else []
+        given = _listed(value)
+        numbers = all(isinstance(epoch, int) for epoch in given)
+        return [",".join(ranges(given) if numbers else map(str, given))] if given else []
     if name == "group":
         return [f"{group}={_typed(members)}" for group, members in value.items()]
     if isinstance(value, Mapping):

@@ -109,6 +109,7 @@ def test_selection_is_plain_json(reader: Reader) -> None:
         "ds_id": ["a"],
         "ds_ids_left_out": ["b"],
         "epoch": [4],
+        "epoch_asked": ["last"],
         "epoch_frequency": 1,
         "label_key": "label",
         "label_map": {"Katze": 0},

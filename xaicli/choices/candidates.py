@@ -15,6 +15,8 @@ from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.rows import walk
+from xaicli.queries.samples import LAST
+from xaicli.queries.scores import SCORE, comparable
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
@@ -22,7 +24,7 @@ from xaicli.reader.rows import PLACED, Where
 from xaicli.vocabulary import DS_ID, EPOCH, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, SAMPLE_ID
 
 _HIGH = frozenset({*HIGH_IS_GOOD, "confidence", "correctness", "aum"})
-_LOW = frozenset({*LOW_IS_GOOD, "forgetting", "variability", "ema", "residual"})
+_LOW = frozenset({*LOW_IS_GOOD, "forgetting", "variability", "std", "ema", "residual"})
 
 _OF_LAST_EPOCH = "epoch in the condition is that of a sample's last row, as its columns are: --epoch asks about another"
 
@@ -123,7 +125,7 @@ def ranked(
         case Rule.HARDEST | Rule.EASY:
             column = score_column(frame, selection.metrics[0], stat)
             highest = (choice.rule is Rule.HARDEST) != is_high_good(selection.metrics[0], stat)
-            return _by(frame, column, highest=highest)
+            return _by(frame, column, highest=highest, computed=stat != LAST)
         case Rule.AMBIGUOUS | Rule.FORGOTTEN:
             column, needs = {
                 Rule.AMBIGUOUS: ("variability", "label_prob"),
@@ -171,7 +173,9 @@ def is_end_known(metric: str, stat: str = "") -> bool:
     return bool({metric, stat} & (_HIGH | _LOW))
 
 
-def _by(frame: pl.DataFrame, column: str, *, highest: bool, above: float | None = None) -> Ranked:
+def _by(
+    frame: pl.DataFrame, column: str, *, highest: bool, above: float | None = None, computed: bool = True
+) -> Ranked:
     """The candidates by a value, of equal ones the smaller id first; those without one are unknown."""
     values = frame[column].cast(pl.Float64)
     known = values.is_not_null() & values.is_finite().fill_null(False)
@@ -180,7 +184,8 @@ def _by(frame: pl.DataFrame, column: str, *, highest: bool, above: float | None 
         known = known & (values > above)
     rows = np.flatnonzero(known.to_numpy())
     score = values.to_numpy()[rows].astype(np.float64)
-    order = np.argsort(-score if highest else score, kind="stable")
+    by = pl.DataFrame({SCORE: score}).select(comparable(pl.col(SCORE)))[SCORE].to_numpy() if computed else score
+    order = np.argsort(-by if highest else by, kind="stable")
     return Ranked(rows[order], score[order], unknown=n_unknown, why_unknown=f"no finite {column}")
 
 

@@ -29,6 +29,8 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
 from xaicli.queries.listed import Ids, listed, refuse_unknown
 from xaicli.queries.names import LabelNames
+from xaicli.queries.samples import LAST
+from xaicli.queries.scores import SCORE, extremes
 from xaicli.queries.selection import Pair, Selection, with_note_of_modes
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
@@ -449,15 +451,12 @@ class _Pair:
         if not self.selection.metrics:
             return []
         metric, stat = self.selection.metrics[0], self.wanted.stat
-        score = pl.col(score_column(self.frame, metric, stat)).cast(pl.Float64).alias("score")
-        rest = self.frame.select(SAMPLE_ID, LABEL, score).filter(pl.Series(self._not_chosen())).with_row_index("row")
-        rest = rest.filter(pl.col("score").is_finite())
-        high, by = is_high_good(metric, stat), pl.col("score")
-        if rest.height > _WORST:  # of a million rows few are sorted
-            least = rest["score"].bottom_k(_WORST).max() if high else rest["score"].top_k(_WORST).min()
-            rest = rest.filter(by <= least if high else by >= least)
-        worst = rest.sort(by, SAMPLE_ID, "row", descending=[not high, False, False])
-        return worst.head(_WORST).select(SAMPLE_ID, LABEL, "score").to_dicts()
+        score = pl.col(score_column(self.frame, metric, stat)).cast(pl.Float64).alias(SCORE)
+        rest = self.frame.select(SAMPLE_ID, LABEL, score).filter(pl.Series(self._not_chosen()))
+        rest = rest.filter(pl.col(SCORE).is_finite())
+        high = is_high_good(metric, stat)
+        worst = extremes(rest, _WORST, highest=not high, computed=stat != LAST)
+        return worst.select(SAMPLE_ID, LABEL, SCORE).to_dicts()
 
 
 def _taken(frame: pl.DataFrame, rows: NDArray[np.intp]) -> pl.DataFrame:

@@ -253,13 +253,13 @@ class Places:
     Attributes:
         epochs: {split: its epochs}, ascending.
         modes_said: Whether splits were chosen.
-        epochs_said: Whether epochs were.
+        epoch_asked: The epochs in the words they were asked for; empty for all.
         left_out: What is said of each split that the epochs asked for leave without any.
     """
 
     epochs: Mapping[str, Sequence[int]]
     modes_said: bool
-    epochs_said: bool
+    epoch_asked: tuple[str, ...]
     left_out: tuple[str, ...] = ()
 
 
@@ -301,14 +301,15 @@ def places(reader: Reader, table: str, mode: list[str] | None, epoch: list[str] 
         for split, epochs in taken.items()
         if not epochs
     )
-    return Places(taken, bool(mode), bool(epoch), left_out)
+    return Places(taken, bool(mode), tuple(epoch or ()), left_out)
 
 
 def told_places(chosen: Places | None) -> dict[str, Any]:
     """The splits and epochs chosen as an answer tells them; empty where all are meant."""
     modes = list(chosen.epochs) if chosen is not None and chosen.modes_said else []
-    epochs = {one for of_split in chosen.epochs.values() for one in of_split} if chosen and chosen.epochs_said else ()
-    return {MODE: modes, EPOCH: sorted(epochs)}
+    asked = chosen.epoch_asked if chosen is not None else ()
+    epochs = {one for of_split in chosen.epochs.values() for one in of_split} if chosen and asked else ()
+    return {MODE: modes, EPOCH: sorted(epochs), "epoch_asked": list(asked)}
 
 
 def _scanned(reader: Reader, table: str) -> pl.LazyFrame:

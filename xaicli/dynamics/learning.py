@@ -128,9 +128,9 @@ class Times:
         found: NDArray[np.int32] = self._each["n"][where]
         return found
 
-    def means(self, block: slice) -> NDArray[np.float64]:
-        """The mean time of some slots."""
-        return np.asarray(self._by_slot("sum", self._sum)[block] / np.maximum(self.n[block], 1), np.float64)
+    def totals(self, block: slice) -> NDArray[np.float64]:
+        """The sum of the times of some slots; exact."""
+        return np.asarray(self._by_slot("sum", self._sum)[block], np.float64)
 
     def squared_distances(self, block: slice) -> NDArray[np.float64]:
         """n times the sum of squared distances to the mean time, of some slots; exact."""

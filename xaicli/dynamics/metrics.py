@@ -265,20 +265,23 @@ class MetricSums:
         state, n = self._state, times.n[block]
         seen = n > 0
         if self.parts.mean:
+            # Exact for whole numbers, so that samples as often right as others are wrong have one spread.
             mean = state["sum"][block]
-            mean /= n
             if self.parts.trend:
-                # cov(t, d) = mean(t d) - mean(t) mean(d), and the slope is cov(t, d) / var(t).
+                # The slope is cov(t, d) / var(t), and n^2 cov(t, d) = n sum(t d) - sum(t) sum(d).
                 slope, spread = state["products"][block], times.squared_distances(block)
-                slope -= times.means(block) * mean * n
                 slope *= n
+                slope -= times.totals(block) * mean
                 slope /= spread
                 slope[seen & (spread == 0)] = 0.0
             if self.parts.spread:
                 variance = state["squares"][block]
-                variance /= n
+                variance *= n
                 variance -= mean * mean
+                variance /= n
+                variance /= n
                 np.maximum(variance, 0.0, out=variance)
+            mean /= n
             if self._shifted:
                 mean += state["first"][block]
         if self.parts.recent:

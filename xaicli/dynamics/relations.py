@@ -27,6 +27,8 @@ HISTORY = LOGGED
 
 _NUMBER = "_number"
 _RIGHT = "_right"
+_NO_TREND = 1e-13
+"""A correlation with the epochs that is smaller is none: what rounding leaves of the symmetric history of a 0 or 1."""
 
 
 def statistics(rows: Rows, plan: Plan, epochs: Sequence[int], memorised: int | None = None) -> list[Rows]:
@@ -144,7 +146,9 @@ def _named(metric: str, *, full: bool) -> list[nw.Expr]:
         LOSS: {"ema": nw.col("_ema"), "loss_mean": mean, "loss_recent": recent},
     }
     several = nw.when(nw.col("_n") > 1)
-    moved = nw.when(nw.col("_spread") > 0)
+    # Less of a trend than rounding makes of none is none.
+    rounding = _NO_TREND**2 * nw.col("_square") * nw.col("_spread")
+    moved = nw.when(nw.col("_product") * nw.col("_product") > rounding)
     summaries = {
         f"{metric}_last": nw.col("_last"),
         f"{metric}_first": nw.col("_first"),

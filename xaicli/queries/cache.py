@@ -11,7 +11,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ class Entry:
         """
         if reader.damaged:
             return None
-        identity: list[Any] = [__version__, selection.as_dict(), pairs, asked, [*reader.take_backs]]
+        # The same epochs are one answer, in whatever words they were asked for.
+        selected = replace(selection, epoch_asked=()).as_dict()
+        identity: list[Any] = [__version__, selected, pairs, asked, [*reader.take_backs]]
         identity.append(reader.facts.identity)
         rows = 0
         for pair in pairs:

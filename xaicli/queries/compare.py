@@ -177,7 +177,8 @@ def compare(
     data = pl.DataFrame(rows, schema=_SCHEMA | kinds, orient="row")
     asked = found.selections[0]
     ignored = [reader.ignored for reader in readers if reader.ignored is not None]
-    compared = replace(asked, pairs=found.pairs, epochs={pair: asked.epochs[pair] for pair in found.pairs})
+    taken = {pair: tuple(epoch for one in found.selections for epoch in one.epochs[pair]) for pair in found.pairs}
+    compared = replace(asked, pairs=found.pairs, epochs=taken)
     return Answer(
         command="compare",
         run=" ".join(reader.layout.described for reader in readers),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -106,6 +107,7 @@ def resolve(
         label_map=named_labels(source, label_key, label_map),
         ds_ids_left_out=tuple(dict.fromkeys(pair[1] for pair in every if pair not in pairs)),
         duplicates=_one_of(Duplicates, "--duplicates", duplicates),
+        epoch_asked=tuple(_meant(given or (), sorted({e for pair in kept for e in source.epochs(*pair)}))),
         epoch_frequency=epoch_frequency,
         engine=chosen_engine,
         spark_remote=spark_remote,
@@ -313,6 +315,14 @@ def epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bo
     if not any(low <= epoch <= high for epoch in known):
         raise XaiError(f"there is no epoch {word}", hint=f"recorded epochs: {', '.join(ranges(known))}")
     return lambda epoch, _: low <= epoch <= high
+
+
+def _meant(given: Iterable[str], known: list[int]) -> Iterator[str]:
+    """The words for epochs that are not only of what is left out: asked of the rest alone, those would be refused."""
+    for word in given:
+        with contextlib.suppress(XaiError):
+            epoch_test(word, known)
+            yield word
 
 
 def named_labels(source: Catalogue, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:

@@ -62,7 +62,7 @@ def samples(
     """
     given = listed(reader, ids)
     wanted = given.ids
-    asked = Asked(max, min, wanted, complete_only, scores)
+    asked = Asked(max, min, wanted, complete_only, scores, computed=scores is not None)
     if left_out := given.not_in(selection.pairs):
         selection = replace(selection, warnings=(*selection.warnings, *left_out))
     tally = Tally()
@@ -110,6 +110,8 @@ class Asked:
     ids: list[Any]
     complete_only: bool = False
     scores: Mapping[tuple[Pair, str], pl.DataFrame] | None = None
+    computed: bool = False
+    """Whether scores are computed from several values, not values as they were recorded."""
 
     def __post_init__(self) -> None:
         for name, n in (("max", self.max), ("min", self.min)):
@@ -190,8 +192,8 @@ def _chosen(scores: pl.DataFrame, asked: Asked) -> pl.DataFrame:
     few = scores.filter(pl.col(SAMPLE_ID).is_in(asked.ids))
     listed = listed.join(few, on=SAMPLE_ID, how="left", maintain_order="left")
     groups = {
-        Group.MAX: extremes(competing, asked.max, highest=True),
-        Group.MIN: extremes(competing, asked.min, highest=False),
+        Group.MAX: extremes(competing, asked.max, highest=True, computed=asked.computed),
+        Group.MIN: extremes(competing, asked.min, highest=False, computed=asked.computed),
         Group.LISTED: listed.with_columns(pl.col(STALE).fill_null(True)),
     }
     return pl.concat(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -17,23 +18,33 @@ SCORE = "score"
 STALE = "stale"
 
 
-def extremes(scores: pl.DataFrame, n: int, *, highest: bool) -> pl.DataFrame:
+_DIGITS = 12
+"""Computed scores that agree to so many digits are equal: engines and orders of summing differ in the last ones."""
+
+
+def comparable(score: pl.Expr) -> pl.Expr:
+    """Computed scores (float64) as they are compared."""
+    return score.round_sig_figs(_DIGITS)
+
+
+def extremes(scores: pl.DataFrame, n: int, *, highest: bool, computed: bool = True) -> pl.DataFrame:
     """The n highest or lowest scores, best first; of equal scores the smaller sample_id first.
 
     Args:
         scores: sample_id, score and more; scores finite.
         n: How many; fewer when there are fewer.
+        computed: Whether they are computed from several values, and equal but for the last digits where equal.
     """
     n = min(n, scores.height)
     if n == 0:
         return scores.clear()
     score = scores[SCORE]
     # The n-th best bounds the candidates, so that only these are sorted.
-    if highest:
-        candidates = scores.filter(pl.col(SCORE) >= score.top_k(n).min())
-    else:
-        candidates = scores.filter(pl.col(SCORE) <= score.bottom_k(n).max())
-    return candidates.sort(SCORE, SAMPLE_ID, descending=[highest, False]).head(n)
+    bound = cast(float, score.top_k(n).min() if highest else score.bottom_k(n).max())
+    slack = abs(bound) * 10.0 ** (2 - _DIGITS) if computed else 0.0
+    candidates = scores.filter(pl.col(SCORE) >= bound - slack if highest else pl.col(SCORE) <= bound + slack)
+    by = comparable(pl.col(SCORE)) if computed else pl.col(SCORE)
+    return candidates.sort(by, SAMPLE_ID, descending=[highest, False]).head(n)
 
 
 _KEPT_ROWS = 2_000_000

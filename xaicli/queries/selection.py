@@ -134,6 +134,7 @@ class Selection:
         label_map: {value: name} of the labels it is limited to; empty for all.
         ds_ids_left_out: Data sets of these modes that are not among the pairs.
         duplicates: Which rows of one sample in one epoch count.
+        epoch_asked: The epochs as they were asked for; empty for all.
         epoch_frequency: Only epochs divisible by this.
         engine: What executes the query.
         spark_remote: A Spark Connect server.
@@ -150,6 +151,7 @@ class Selection:
     label_map: Mapping[Any, str] = field(default_factory=dict)
     ds_ids_left_out: tuple[str, ...] = ()
     duplicates: Duplicates = Duplicates.LAST
+    epoch_asked: tuple[str, ...] = ()
     epoch_frequency: int = 1
     engine: Engine = Engine.POLARS
     spark_remote: str | None = None
@@ -188,6 +190,7 @@ class Selection:
             "ds_id": list(self.ds_ids),
             **({"ds_ids_left_out": list(self.ds_ids_left_out)} if self.ds_ids_left_out else {}),
             "epoch": sorted({epoch for epochs in self.epochs.values() for epoch in epochs}),
+            "epoch_asked": list(self.epoch_asked),
             "epoch_frequency": self.epoch_frequency,
             "label_key": self.label_key,
             "label_map": self._labels_by_name(),
