@@ -423,6 +423,26 @@ def test_query_refuses(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("columns", ["loss, loss", "*, loss"])
+def test_two_columns_of_one_name_are_refused_in_words(xai: Xai, root: Path, columns: str) -> None:
+    status, _, err = xai("query", root, f"SELECT {columns} FROM samples")
+    assert (status, err) == (
+        2,
+        "error: two columns of the answer are called loss\nhint: name one: loss AS loss_2\n",
+    )
+
+
+def test_a_metric_of_another_mode_is_said_to_be_there(xai: Xai, tmp_path: Path) -> None:
+    run = WrittenRun(tmp_path / "run", metrics=("loss", "norm"))
+    for mode in ("train", "eval"):
+        more = {"norm": 2.0} if mode == "train" else {}
+        run.write([{"sample_id": i, "mode": mode, "epoch": 1, "label": 0, "loss": 1.0, **more} for i in range(3)])
+    for command in ("samples", "labels"):
+        answer = asked(xai, command, run.layout.root, "--metric", "loss,norm")
+        assert answer["warnings"] == ["no finite norm in eval: train has it"]
+        assert asked(xai, command, run.layout.root, "--metric", "norm", "--mode", "train")["warnings"] == []
+
+
 @pytest.mark.parametrize("format", ["csv", "parquet", "jsonl", "json"])
 def test_export_long(xai: Xai, root: Path, tmp_path: Path, format: str) -> None:
     path = tmp_path / f"samples.{format}"

@@ -14,7 +14,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.queries.cache import cached
 from xaicli.queries.fifths import FEW_VALUES, Fifths
 from xaicli.queries.names import label_text, names_of_labels
-from xaicli.queries.rows import walk
+from xaicli.queries.rows import recorded_elsewhere, walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, Spreads
 from xaicli.reader import Place, Reader, Tally
@@ -84,6 +84,8 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
     ended: list[dict[str, Any]] = []
     if tally.non_finite or tally.valueless:
         warnings += _without_finite(reader, selection, data, ended)
+    known = set(data["metric"])
+    warnings += recorded_elsewhere(reader, selection, [name for name in selection.metrics if name not in known])
     return Answer(
         command="labels",
         run=reader.layout.described,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Reader, Rows, Tally
+from xaicli.reader import Place, Reader, Rows, Tally
 from xaicli.vocabulary import CORRECT
 
 
@@ -77,3 +77,26 @@ def rows(reader: Reader, selection: Selection) -> pl.LazyFrame:
     if selection.label_map:
         lazy = lazy.filter(_is_within(reader.dtypes, selection))
     return lazy
+
+
+def recorded_elsewhere(reader: Reader, selection: Selection, metrics: Iterable[str]) -> Iterator[str]:
+    """Which other modes and data sets have metrics, by their last epochs, of which what is selected has no value."""
+    pairs = [(mode, ds_id) for mode in reader.modes() for ds_id in reader.ds_ids(mode)]
+    others = [pair for pair in pairs if pair not in selection.pairs]
+    for metric in metrics:
+        if any(_has(reader, Place(*pair, epoch), metric) for pair in selection.pairs for epoch in reader.epochs(*pair)):
+            continue
+        found = [
+            " ".join(filter(None, pair))
+            for pair in others
+            if _has(reader, Place(*pair, reader.epochs(*pair)[-1]), metric)
+        ]
+        if found:
+            selected = ", ".join(" ".join(filter(None, pair)) for pair in selection.pairs)
+            yield f"no finite {metric} in {selected}: {', '.join(found)} {'has' if len(found) == 1 else 'have'} it"
+
+
+def _has(reader: Reader, place: Place, metric: str) -> bool:
+    """Whether a place has a finite value of a metric."""
+    values = reader.frame(place, [metric])[0][metric]
+    return bool(values.cast(pl.Float64).is_finite().any())

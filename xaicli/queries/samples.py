@@ -12,7 +12,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import DamagedFileError, XaiError, whole_number
 from xaicli.queries.aligned import Aligned, NotAlignedError
 from xaicli.queries.listed import Ids, listed, refuse_unknown
-from xaicli.queries.rows import within_labels
+from xaicli.queries.rows import recorded_elsewhere, within_labels
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
@@ -78,11 +78,15 @@ def samples(
     refuse_unknown(reader, selection, meant, known)
     data = pl.concat([part.rows for part in found])
     n_stale = sum(part.n_stale for part in found)
+    if asked.max or asked.min:
+        known_metrics = set(data.filter(pl.col(SCORE).is_not_null())["metric"])
+        said = recorded_elsewhere(reader, selection, [name for name in selection.metrics if name not in known_metrics])
+        selection = replace(selection, warnings=(*selection.warnings, *said))
     counts = reader.counts(tally, stale=n_stale)
     if others := sum(part.n_others for part in found):
         rows = "row of a sample shown has" if others == 1 else "rows of samples shown have"
-        said = f"{others:,} {rows} another {selection.label_key} than --label-map names, at other places: left out"
-        selection = replace(selection, warnings=(*selection.warnings, said))
+        other = f"{others:,} {rows} another {selection.label_key} than --label-map names, at other places: left out"
+        selection = replace(selection, warnings=(*selection.warnings, other))
     return answer(reader, selection, asked, data, counts, {"stat": stat})
 
 

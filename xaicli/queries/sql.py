@@ -448,8 +448,15 @@ def _apart(names: Sequence[str], key: Callable[[str], str] = str) -> Iterator[st
         yield called
 
 
+_TWICE = re.compile(r"duplicate output name '(.+?)'")
+"""How polars begins to say that two columns have one name."""
+
+
 def _refused(error: Exception, tables: dict[str, pl.LazyFrame], damaged: Sequence[str]) -> UsageError:
     known = "; ".join(f"{name}({', '.join(lazy.collect_schema().names())})" for name, lazy in tables.items())
     left_out = f"; left out, see xai doctor: {', '.join(damaged[:_SHOWN])}" if damaged else ""
     said = str(error).strip().splitlines()[0]
+    if isinstance(error, pl.exceptions.DuplicateError) and (twice := _TWICE.search(said)):
+        name = twice[1]
+        return UsageError(f"two columns of the answer are called {name}", hint=f"name one: {name} AS {name}_2")
     return UsageError(f"the query cannot be run: {said}", hint=f"tables: {known}{left_out}")
