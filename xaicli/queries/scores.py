@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import cast
@@ -41,7 +42,7 @@ def extremes(scores: pl.DataFrame, n: int, *, highest: bool, computed: bool = Tr
     score = scores[SCORE]
     # The n-th best bounds the candidates, so that only these are sorted.
     bound = cast(float, score.top_k(n).min() if highest else score.bottom_k(n).max())
-    slack = abs(bound) * 10.0 ** (2 - _DIGITS) if computed else 0.0
+    slack = abs(bound) * 10.0 ** (2 - _DIGITS) if computed and math.isfinite(bound) else 0.0
     candidates = scores.filter(pl.col(SCORE) >= bound - slack if highest else pl.col(SCORE) <= bound + slack)
     by = comparable(pl.col(SCORE)) if computed else pl.col(SCORE)
     return candidates.sort(by, SAMPLE_ID, descending=[highest, False]).head(n)
