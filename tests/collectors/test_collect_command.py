@@ -378,6 +378,10 @@ def test_embeddings_that_are_not_there_are_told(place: Path, xai: Any) -> None:
         status, out, err = xai("embeddings", place / "run", *arguments)
         assert (status, out) == (1, "")
         assert told in err
+    # As where there is no table: the command that makes one, and the hint is not of the Python API alone.
+    _, _, err = xai("embeddings", place / "run")
+    assert "hint: collect them with: xai collect RUN_DIR" in err
+    assert "--collectors embeddings --layers LAYER" in " ".join(err.split())
 
 
 def test_a_pass_is_no_start_of_the_run_and_leaves_a_trace_of_its_own(place: Path, xai: Any) -> None:

@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
+from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import xaicli
@@ -570,6 +571,33 @@ def test_the_rate_of_wrong_labels_is_estimated_by_label(run: Planted) -> None:
         assert row["name"] == planted.NAMES[row["label"]]
 
 
+@pytest.mark.parametrize(("rate", "epochs", "unsure"), [(0.1, 3, True), (0.005, 5, True), (0.5, 8, False)])
+def test_a_network_that_is_not_sure_yet_estimates_no_number(
+    tmp_path: Path, rate: float, epochs: int, unsure: bool
+) -> None:
+    """A tenth of the labels of digits is wrong, and softmax regression learns them by steps of 32."""
+    digits, rng = load_digits(), np.random.default_rng(0)
+    x, label, n = digits.data / 16, digits.target.copy(), len(digits.target)
+    wrong = rng.choice(n, n // 10, replace=False)
+    label[wrong] = (label[wrong] + rng.integers(1, 10, len(wrong))) % 10
+    weights, logits = np.zeros((64, 10)), np.zeros((n, 10))
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, epochs + 1):
+            for batch in np.array_split(rng.permutation(n), n // 32):
+                logits[batch] = x[batch] @ weights
+                probs = special.softmax(logits[batch], axis=1)
+                weights -= rate * x[batch].T @ (probs - np.eye(10)[label[batch]]) / len(batch)
+            run.log_samples(sample_id=np.arange(n), label=label, logits=logits, mode="train", epoch=epoch)
+    result = xaicli.open_run(tmp_path / "run").findings(mode="train")
+    noise = json.loads(result.to_json())["label_noise"]
+    counted = sum(row["contradicted"] for row in noise)
+    assert {row["unsure"] for row in noise} == {unsure}
+    assert counted < 0.75 * len(wrong) if unsure else counted == pytest.approx(len(wrong), rel=0.15)
+    page = " ".join(result.markdown().split())
+    assert (f"about {counted:,} of 1,797 samples may be wrong" in page) == (not unsure)
+    assert ("no estimate yet" in page) == unsure
+
+
 def test_no_rate_is_estimated_of_rows_that_the_model_does_not_train_on(tmp_path: Path) -> None:
     """Every label is right, and the model is wrong of a fifth of the samples all along."""
     rng, n = np.random.default_rng(8), 600
@@ -586,7 +614,7 @@ def test_no_rate_is_estimated_of_rows_that_the_model_does_not_train_on(tmp_path:
         k: (int((label == k).sum()), int(((label == k) & (said != label)).sum())) for k in range(4)
     }
     for row in noise:
-        assert (row["rate"], row["low"], row["high"]) == (None, None, None)
+        assert (row["rate"], row["low"], row["high"], row["unsure"]) == (None, None, None, None)
         assert "its own mistakes look like wrong labels" in row["reason"]
     page = " ".join(result.markdown().split())
     assert "(120 of 600 samples contradicted by the model in the early epochs, its own mistakes among them)" in page

@@ -258,6 +258,22 @@ def test_strict_fails_on_damage_and_lenient_names_it(xai: Xai, root: Path, tmp_p
         assert "part-a000000-r0000-00000007.parquet" in err
 
 
+def test_ls_says_of_which_mode_an_accuracy_is(xai: Xai, tmp_path: Path) -> None:
+    right = {"train": 3, "eval": 1}  # of four
+    for name, modes in (("both", ("train", "eval")), ("train", ("train",)), ("none", ())):
+        with Run(tmp_path / name) as run:
+            for mode in modes:
+                correct = np.arange(4) < right[mode]
+                run.log_samples(sample_id=np.arange(4), correct=correct, loss=np.ones(4), mode=mode, epoch=1, step=1)
+            run.log({"lr": 1.0})
+    rows = {Path(row["run"]).name: row for row in asked(xai, "ls", tmp_path)["rows"]}
+    told = {name: (row["accuracy"], row["accuracy_mode"]) for name, row in rows.items()}
+    assert told == {"both": (0.25, "eval"), "train": (0.75, "train"), "none": (None, None)}
+    _, out, _ = xai("ls", tmp_path)
+    assert "0.25 eval" in out
+    assert "0.75 train" in out
+
+
 def test_ls(xai: Xai, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "runs/good")
     shutil.copytree(root, tmp_path / "runs/new")

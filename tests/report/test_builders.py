@@ -270,13 +270,19 @@ def test_suspects_are_a_ranking_whose_number_is_estimated() -> None:
     frame = pl.DataFrame([{**row, "sample_id": n, "label": 1, "reason": "never learned"} for n in range(2)])
     noise = [
         {"mode": "eval", "ds_id": "", "label": n, "name": str(n), "n": 20, "contradicted": wrong}
-        | {"rate": wrong / 20, "low": 0.0, "high": 0.2}
+        | {"rate": wrong / 20, "low": 0.0, "high": 0.2, "unsure": False}
         for n, wrong in enumerate((2, 1))
     ]
     # 20 labels were contradicted at some time, a few by the model's own mistakes; the early epochs contradict 3.
     report = findings_report(Answer("findings", "r", {}, frame, extra={"label_noise": noise, "found": {"suspect": 20}}))
     assert "suspected labels 2 of 20 (about 3 of 40 samples may be wrong)" in report.sentence
     assert "The first 2 of 20 samples" in {table.title.split(",")[0] for table in report.sections[0].blocks}
+    # Of a network that was not sure yet a count of contradicted labels is no estimate, nor is none of them.
+    for counts, told in (((2, 1), "3 of 40"), ((0, 0), "0 of 40")):
+        unsure = [row | {"unsure": True, "contradicted": n} for row, n in zip(noise, counts, strict=True)]
+        report = findings_report(Answer("findings", "r", {}, frame, extra={"label_noise": unsure}))
+        assert f"({told} samples contradicted in the early epochs, when the network was not sure yet" in report.sentence
+        assert "about" not in report.sentence
 
 
 def test_spikes_are_counted_as_spikes_and_the_scores_meaning_stays_beside_cards() -> None:

@@ -374,7 +374,8 @@ def test_a_run_without_samples_has_rows_of_tables_and_one_of_no_time_took_less_t
 def test_every_run_keeps_what_people_ask_first_at_80_columns() -> None:
     names = [f"runs/experiment-{n}/resnet50-lr0.001-batch256-seed{n}" for n in (1, 2)]
     row = {"name": "", "created_at": "2026-11-20T17:02:00", "modes": ["train", "eval"], "epochs": 90, "rows": 4_500_000}
-    row |= {"accuracy": 0.7613, "state": "finished", "seconds": 7200.0, "metrics": ["loss"], "problem": None}
+    row |= {"accuracy": 0.7613, "accuracy_mode": "eval"}
+    row |= {"state": "finished", "seconds": 7200.0, "metrics": ["loss"], "problem": None}
     broken = dict.fromkeys(row) | {"run": "runs/broken", "problem": "xai.json cannot be read"}
     answer = Answer("ls", "runs", {}, pl.DataFrame([*({"run": name} | row for name in names), broken]))
     report = runs_report(answer)
@@ -384,7 +385,7 @@ def test_every_run_keeps_what_people_ask_first_at_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     for n in (1, 2):
         (line,) = (line for line in lines if f"seed{n}" in line)
-        assert re.search(r"90 +0\.7613 +finished +2\.0 h", line)
+        assert re.search(r"90 +0\.7613 eval +finished +2\.0 h", line)
     assert "xai.json cannot be read" in " ".join(" ".join(lines).split())
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
+from xaicli.vocabulary import DS_ID, MODE
 
 if TYPE_CHECKING:
     from xaicli.sources.inputs import Source
@@ -38,8 +39,10 @@ class Choice:
     mode: str | None = None
     typed: Collection[str] = ()
 
-    def of(self, source: Source, layout: RunLayout | None, seed: int) -> int | list[Any]:
-        """What to take of a source: a number of samples, or their ids.
+    def of(
+        self, source: Source, layout: RunLayout | None, seed: int
+    ) -> tuple[int | list[Any], Mapping[str, Any] | None]:
+        """What to take of a source, a number of samples or their ids; and how they were ranked, where they were.
 
         Args:
             source: Where the samples are.
@@ -54,24 +57,24 @@ class Choice:
         if self.ids is not None:
             if not self.ids:
                 raise UsageError("ids names no sample", hint="leave it out to have some picked")
-            return list(self.ids)
+            return list(self.ids), None
         if self.samples < 1:
             raise UsageError(f"samples is {self.samples}", hint="a whole number from 1")
         match self.pick:
             case "first":
-                return self.samples
+                return self.samples, None
             case "random":
                 import random
 
                 every = list(source.sample_ids)
-                return random.Random(seed).sample(every, min(self.samples, len(every)))
+                return random.Random(seed).sample(every, min(self.samples, len(every))), None
             case "worst" | "best":
                 if layout is None:
                     raise XaiError(
                         f"--pick {self.pick} needs a run that logged a metric",
                         hint="name the run, or use --pick first or random",
                     )
-                return self._ranked(source.sample_ids, layout)
+                return self._ranked(source, layout)
             case _:
                 raise UsageError(f"no pick {self.pick!r}", hint="picks: " + ", ".join(PICKS))
 
@@ -95,24 +98,38 @@ class Choice:
             said.append("--mode was not used: the data has no modes, and no logged metric picks its samples")
         return tuple(said)
 
-    def _ranked(self, available: Iterable[Any], layout: RunLayout) -> list[Any]:
-        """The worst or best samples of the source by their last logged value."""
+    def _ranked(self, source: Source, layout: RunLayout) -> tuple[list[Any], dict[str, Any]]:
+        """The worst or best samples of the source by their last logged value, and how they were ranked.
+
+        Kept inputs are ranked together, each by the value that was logged in its own mode.
+        """
+        import polars as pl
+
         from xaicli.api import RunReader
 
-        chosen: Any = {key: value for key, value in (("metric", self.metric), ("mode", self.mode)) if value}
         run = RunReader(layout)
+        of_modes = self.mode or ("all" if source.modes else None)
+        chosen: Any = {key: value for key, value in (("metric", self.metric), ("mode", of_modes)) if value}
         _, selection = run.selected(**chosen)
         name = selection.metrics[0]
         highest = (self.pick == "worst") != (name in HIGHER_IS_BETTER)
-        held = {str(sample_id) for sample_id in available}
+        held = {str(sample_id) for sample_id in source.sample_ids}
+        own = {str(sample_id): mode for sample_id, mode in source.modes.items() if mode in selection.modes}
         asked = self.samples
         while True:
-            # The extremes of the whole run first; further only while the source holds too few of them.
+            # The extremes of each mode and data set first; further only while the source holds too few of one's.
             sides: Any = {"max": asked, "min": 0} if highest else {"max": 0, "min": asked}
             rows = run.samples(**sides, **{**chosen, "metric": name}).data
-            best = rows.sort("score", "sample_id", descending=[highest, False])["sample_id"].to_list()
-            found = list(dict.fromkeys(sample_id for sample_id in best if str(sample_id) in held))
-            if len(found) >= self.samples or len(best) < asked:
+            best = rows.sort("score", "sample_id", descending=[highest, False])
+            found: dict[Any, str] = {}
+            short: dict[tuple[str, str], int] = {}
+            for sample_id, mode, ds_id in best.select("sample_id", MODE, DS_ID).iter_rows():
+                short.setdefault((mode, ds_id), self.samples)
+                if str(sample_id) in held and own.get(str(sample_id), mode) == mode:
+                    found.setdefault(sample_id, mode)
+                    short[mode, ds_id] -= 1
+            whole = rows.group_by(MODE, DS_ID).len().filter(pl.col("len") < asked).select(MODE, DS_ID).rows()
+            if all(left <= 0 or of in whole for of, left in short.items()):
                 break
             asked *= 8
         if not found:
@@ -120,4 +137,5 @@ class Choice:
                 f"none of the data's samples has a logged {name} in mode {', '.join(selection.modes)}",
                 hint="do the ids of --data equal the logged ones? --mode chooses the rows",
             )
-        return found[: self.samples]
+        modes = [mode for mode in selection.modes if mode in found.values()]
+        return list(found)[: self.samples], {"pick": self.pick, "metric": name, "mode": modes}

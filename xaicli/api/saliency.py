@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xaicli.checkpoint.facts import LoadedModel
     from xaicli.layout import RunLayout
     from xaicli.reader import Reader
+    from xaicli.sources.inputs import Source
 
 
 def saliency(
@@ -215,11 +216,10 @@ def explain_run(
         std=tuple(opening.std) if opening.std is not None else None,
         **asked,
     )
-    which = choice.of(source, place.layout, settled.seed)
+    which, ranked = choice.of(source, place.layout, settled.seed)
     parts = source.take_alike(which)
-    if choice.pick in ("worst", "best") and choice.ids is None and not opening.data:
-        picked = f"the {choice.pick} are picked among the {len(source.sample_ids):,} samples whose inputs the run kept"
-        notes = (f"{picked}: --data picks among others", *parts[0][1].skipped)
+    if ranked and not isinstance(which, int):
+        notes = (*_picked(choice, ranked, len(which), source, kept=not opening.data), *parts[0][1].skipped)
         parts = [(places, replace(inputs, skipped=notes)) for places, inputs in parts]
     if left := choice.unused(mode_is_read=opening.reads_mode and source.reads_mode):
         parts = [(places, replace(inputs, skipped=(*inputs.skipped, *left))) for places, inputs in parts]
@@ -229,8 +229,24 @@ def explain_run(
     more["output_key"] = list(output or ())
     asked_of = {**({} if place.layout else {"runs": []}), **opening.asked(), **{k: v for k, v in more.items() if v}}
     known = _known(place.layout, facts, no_facts)
+    asked_of |= {"picked": ranked} if ranked else {}
     asked_of |= {**({"facts": str(facts)} if facts else {}), **({"no_facts": True} if no_facts else {})}
     return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of, known=known)
+
+
+def _picked(choice: Choice, ranked: Mapping[str, Any], found: int, source: Source, *, kept: bool) -> list[str]:
+    """Among which samples the worst or best were picked, and where they are fewer than were asked for."""
+    said = []
+    if kept:
+        of = f" of mode {choice.mode}" if choice.mode else ""
+        among = f"the {len(source.sample_ids):,} samples{of} whose inputs the run kept"
+        said.append(f"the {choice.pick} are picked among {among}: --data picks among others")
+    if found < min(choice.samples, len(source.sample_ids)):
+        where = f"mode {' and '.join(ranked['mode'])}"
+        others = "" if choice.mode or kept else ": --mode ranks by another's"
+        of = f"{found:,} of {choice.samples:,} were picked"
+        said.append(f"{of}: no more have a logged {ranked['metric']} in {where}{others}")
+    return said
 
 
 def _known(layout: RunLayout | None, facts: str | os.PathLike[str] | None, no_facts: bool) -> Reader | None:

@@ -36,6 +36,8 @@ _CHUNK_VALUES = 1 << 22
 """Probabilities widened to float64 at a time: 32 MB."""
 _FAR = 1.0
 """An error norm beyond which most of the probability went to one other label."""
+_SURE = 0.1
+"""By how much a typical sample's probability must be above that at which a wrong label would be as far as `_FAR`."""
 
 
 def thresholds(probs: Probs, label: Labels) -> NDArray[np.float64]:
@@ -320,8 +322,10 @@ def label_noise(frame: pl.DataFrame, pair: Pair, names: LabelNames) -> list[dict
 
     Returns:
         Rows mode, ds_id, label, name, n, contradicted, rate, low, high (Wilson's 95 % interval: of drawing these
-        samples, not of the method), reason (why there is no rate; null with one), the highest share contradicted first.
-        Of any mode but `train` rate, low and high are null. Empty without error norms, and where labels are no classes.
+        samples, not of the method), reason (why there is no rate; null with one), unsure (whether the net was not sure
+        enough yet for wrong labels to lie that far, so that more may be wrong), the highest share contradicted first.
+        Of any mode but `train` rate, low, high and unsure are null. Empty without error norms, and where labels are no
+        classes.
     """
     kind = frame.schema[LABEL]
     if EL2N not in frame.columns or kind.is_float() or kind.is_nested():
@@ -331,10 +335,24 @@ def label_noise(frame: pl.DataFrame, pair: Pair, names: LabelNames) -> list[dict
     counted = known.group_by(LABEL).agg(pl.len().cast(pl.Int64).alias("n"), far)
     ordered = counted.sort(pl.col("contradicted") / pl.col("n"), LABEL, descending=[True, False])
     trained = pair[0] == Mode.TRAIN
+    unsure = _unsure(known[EL2N], counted.height) if trained else None
     rows = []
     for label, n, contradicted in ordered.iter_rows():
         low, high = wilson(contradicted, n) if trained else (None, None)
         told = {MODE: pair[0], DS_ID: pair[1], LABEL: label, "name": names[label], "n": n, "contradicted": contradicted}
         rate = contradicted / n if trained else None
         rows.append({**told, "rate": rate, "low": low, "high": high, "reason": None if trained else NO_RATE})
+        rows[-1]["unsure"] = unsure
     return rows
+
+
+def _unsure(el2n: pl.Series, classes: int) -> bool:
+    """Whether the typical sample is not predicted surely enough for one like it with a wrong label to be contradicted.
+
+    With the probability c for one of K classes and the rest shared out evenly, a right label's error norm is
+    (1 - c) sqrt(K / (K - 1)), and a wrong label's is 1 where c = 1 / sqrt(K). Measured: docs/statistics.md.
+    """
+    typical = el2n.median()
+    if classes < 2 or not isinstance(typical, float):
+        return False
+    return bool(typical > (1.0 - classes**-0.5 - _SURE) * (classes / (classes - 1)) ** 0.5)

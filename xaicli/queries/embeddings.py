@@ -22,6 +22,7 @@ _IDS = (SAMPLE_ID, "example_id")
 _EPOCH = "epoch"
 _SPLIT = "split"
 _SMALLEST = 2
+_COLLECT = "collect them with: xai collect RUN_DIR --model CKPT --data ... --collectors embeddings --layers LAYER"
 
 
 def embeddings(
@@ -127,7 +128,7 @@ def _table(reader: Reader, table: str) -> pl.LazyFrame:
     if lazy is None and not reader.table_folders():
         raise XaiError(
             f"{reader.described} has no tables",
-            hint="collect one with: xai collect RUN_DIR --data ... --collectors embeddings --layers LAYER",
+            hint=_COLLECT,
         )
     if lazy is None:
         raise unknown("table", table, reader.table_folders(), where=reader.described)
@@ -215,7 +216,7 @@ def _chosen(
     if not found:
         raise XaiError(
             "the table holds no embeddings",
-            hint='collect them with xaicli.EmbeddingsMetricsCollector(["layer"], reduction="pca")',
+            hint=_COLLECT,
         )
     return found
 

@@ -193,6 +193,7 @@ _SCHEMA = {
     "epochs": pl.Int64(),
     "rows": pl.Int64(),
     "accuracy": pl.Float64(),
+    "accuracy_mode": pl.String(),
     "state": pl.String(),
     "seconds": pl.Float64(),
     "metrics": pl.List(pl.String),
@@ -206,9 +207,9 @@ def runs(folder: Path) -> Answer:
     Returns:
         Rows run (its path), name, created_at, modes, epochs (how many), rows (as recorded, not verified), accuracy (the
         share of right predictions in the last epoch of eval, else of train; null without predictions, and with several
-        data sets), state (`running`, `finished`, `crashed`), seconds (that its attempts were recorded for; null where
-        they do not say), metrics, problem (why it cannot be read; null where it can); by path. Damaged files that were
-        met are left out and counted; not every byte is verified.
+        data sets), accuracy_mode (which of the two, null without), state (`running`, `finished`, `crashed`), seconds
+        (that its attempts were recorded for; null where they do not say), metrics, problem (why it cannot be read;
+        null where it can); by path. Damaged files that were met are left out and counted; not every byte is verified.
 
     Raises:
         XaiError: There is no such folder.
@@ -249,7 +250,7 @@ def _row(layout: RunLayout) -> tuple[dict[str, Any], tuple[str, ...]]:
             "modes": modes,
             "epochs": len({place.epoch for place in places}),
             "rows": sum(reader.row_count(place) for place in places),
-            "accuracy": _accuracy(reader),
+            **dict(zip(("accuracy", "accuracy_mode"), _accuracy(reader), strict=True)),
             "state": state_of(layout),
             "seconds": _seconds(layout),
             "metrics": list(reader.metrics),
@@ -261,14 +262,15 @@ def _row(layout: RunLayout) -> tuple[dict[str, Any], tuple[str, ...]]:
         return row | {"problem": spelled(f"{error.strerror or error}: {error.filename or layout.described}")}, ()
 
 
-def _accuracy(reader: Reader) -> float | None:
+def _accuracy(reader: Reader) -> tuple[float | None, str | None]:
+    """The share of right predictions, and the mode they are of."""
     mode = next((mode for mode in (Mode.EVAL, Mode.TRAIN) if mode in reader.modes()), None)
     ds_ids = reader.ds_ids(mode) if mode else []
     if CORRECT not in reader.dtypes or mode is None or len(ds_ids) != 1:
-        return None
+        return None, None
     frame, _ = reader.frame(Place(mode, ds_ids[0], reader.epochs(mode, ds_ids[0])[-1]), [CORRECT])
     mean = frame[CORRECT].cast(pl.Float64).mean()
-    return float(mean) if isinstance(mean, float) else None
+    return (float(mean), str(mode)) if isinstance(mean, float) else (None, None)
 
 
 def state_of(layout: RunLayout) -> str:

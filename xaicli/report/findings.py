@@ -21,7 +21,11 @@ from xaicli.report.samples import saliency_link
 _CARDS = 12
 _PAIRS = 20
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
-_OTHERWISE = "contradicted by the model in the early epochs, its own mistakes among them"
+_ABOUT = "about {} may be wrong"
+_SO_FAR = "{} contradicted in the early epochs, when the network was not sure yet: more may be wrong"
+_OTHERWISE = "{} contradicted by the model in the early epochs, its own mistakes among them"
+"""What is said of the samples whose label was contradicted."""
+_NOT_SURE = "no estimate yet: in these epochs the network was not sure enough to contradict all wrong labels"
 _OF_OBJECTS = ("doubted_object", "worst_picture")
 _TITLES = {
     "suspect": "Suspected labels",
@@ -103,12 +107,19 @@ def _sentence(counted: Sequence[str], answer: Answer) -> str:
 def _estimated(noise: Sequence[Mapping[str, Any]]) -> str:
     """How many labels are probably wrong, where the early epochs tell; else how many the model contradicted."""
     said = []
-    for trained in (True, False):
-        part = [row for row in noise if (row["rate"] is not None) == trained]
-        if contradicted := sum(row["contradicted"] for row in part):
-            of = f"{contradicted:,} of {sum(row['n'] for row in part):,} samples"
-            said.append(f"about {of} may be wrong" if trained else f"{of} {_OTHERWISE}")
+    for words in (_ABOUT, _SO_FAR, _OTHERWISE):
+        part = [row for row in noise if _in_words(row) == words]
+        contradicted = sum(row["contradicted"] for row in part)
+        if contradicted or (part and words == _SO_FAR):
+            said.append(words.format(f"{contradicted:,} of {sum(row['n'] for row in part):,} samples"))
     return f" ({'; '.join(said)})" if said else ""
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    """What a count of contradicted labels says of wrong ones."""
+    if row["rate"] is None:
+        return _OTHERWISE
+    return _SO_FAR if row["unsure"] else _ABOUT
 
 
 def finding_blocks(
@@ -173,7 +184,8 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
     for row in rows:
         parts.setdefault((row["mode"], row["ds_id"]), []).append(row)
     for place, part in parts.items():
-        if not (contradicted := sum(row["contradicted"] for row in part)):
+        contradicted = sum(row["contradicted"] for row in part)
+        if not contradicted and not part[0]["unsure"]:
             continue
         n, where = sum(row["n"] for row in part), words_of(*place)
         share = f"{contradicted:,} of {count(n, 'sample')} ({percent(contradicted / n)})"
@@ -195,7 +207,7 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
             f"Labels contradicted while the model learned: {share}, {where}",
             (*columns, Column("share (95 % interval)")),
             tuple((*own, f"{rate} ({low} to {high})") for own, (rate, low, high) in zip(cells, intervals, strict=True)),
-            note=_ESTIMATE,
+            note=f"{_NOT_SURE}; {_ESTIMATE}" if part[0]["unsure"] else _ESTIMATE,
             terminal_rows=10,
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
-from xaicli.report.numbers import count, in_words, listed
+from xaicli.report.numbers import count, in_words, listed, short
 from xaicli.report.page import RunFacts, made, run_line
 from xaicli.state.best import Checkpoint
 
@@ -245,7 +245,8 @@ def runs_report(answer: Answer) -> Report:
     """The page of `xai ls`.
 
     Args:
-        answer: Rows `{run, name, created_at, modes, epochs, rows, accuracy, state, seconds, metrics, problem}`.
+        answer: Rows `{run, name, created_at, modes, epochs, rows, accuracy, accuracy_mode, state, seconds, metrics,
+            problem}`.
     """
     rows = answer.data.to_dicts()
     unreadable = sum(row["problem"] is not None for row in rows)
@@ -260,7 +261,7 @@ def runs_report(answer: Answer) -> Report:
             Column("modes", aside=True),
             Column("epochs", Cell.INTEGER),
             Column("rows", Cell.INTEGER, aside=True),
-            Column("accuracy", Cell.NUMBER),
+            Column("accuracy"),
             Column("state"),
             Column("took"),
             *([Column("problem")] if unreadable else []),
@@ -272,7 +273,7 @@ def runs_report(answer: Answer) -> Report:
                 ", ".join(row["modes"] or ()),
                 row["epochs"],
                 row["rows"],
-                row["accuracy"],
+                "" if row["accuracy"] is None else f"{short(row['accuracy'])} {row['accuracy_mode']}",
                 row["state"] or "",
                 _duration(row["seconds"]),
                 *([row["problem"] or ""] if unreadable else []),

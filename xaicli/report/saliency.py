@@ -226,7 +226,9 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
 
 def _run_line(answer: Answer, saliency: Saliency, facts: RunFacts | None) -> str:
     names = [c.name + (f" (epoch {c.epoch})" if c.epoch is not None else "") for c in saliency.checkpoints if c.name]
-    parts = [run_line(answer, facts), *([f"checkpoint {listed(names, 4)}"] if names else [])]
+    picked = answer.selection.get("picked")
+    ranked = [f"the {picked['pick']} by {picked['metric']} of mode {listed(picked['mode'])}"] if picked else []
+    parts = [run_line(answer, facts), *ranked, *([f"checkpoint {listed(names, 4)}"] if names else [])]
     return " · ".join(parts)
 
 

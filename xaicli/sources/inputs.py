@@ -64,6 +64,10 @@ class Source(Protocol):
     def reads_mode(self) -> bool:
         """Whether the mode that was asked for chose among samples."""
 
+    @property
+    def modes(self) -> Mapping[Any, str]:
+        """{id: the mode of the sample}, where the source knows modes; else empty."""
+
     def told(self) -> tuple[str, ...]:
         """What a user should know of the source, one sentence each, once samples have been read."""
 
@@ -112,6 +116,7 @@ class IndexedSource:
         late_notes: What is to be said once samples have been read.
         elsewhere: What to try for a sample that this source does not hold, where it is one of few of many.
         reads_mode: Whether the mode that was asked for chose among samples.
+        modes: {id: the mode of the sample}, of inputs kept in a run.
     """
 
     sample_ids: Sequence[Any]
@@ -125,6 +130,7 @@ class IndexedSource:
     late_notes: Callable[[], tuple[str, ...]] = tuple
     elsewhere: str = ""
     reads_mode: bool = True
+    modes: Mapping[Any, str] = field(default_factory=dict)
 
     def told(self) -> tuple[str, ...]:
         """See `Source.told`."""

@@ -357,11 +357,12 @@ def open_kept(
         XaiError: The run kept none.
     """
     rows: dict[Any, dict[str, Place]] = {}
+    mode_of: dict[Any, str] = {}
     modes: set[str] = set()
     problems: list[str] = []
     for path in _parts(layout.inputs):
         try:
-            modes |= _index(ParquetRows([path], contents), mode, rows)
+            modes |= _index(ParquetRows([path], contents), mode, rows, mode_of)
         except XaiError as error:
             if strict:
                 raise XaiError(f"{path}: {error.message}", hint="find damage with: xai doctor") from error
@@ -392,6 +393,7 @@ def open_kept(
         f"the inputs kept in {layout.described}",
         strict,
         elsewhere="the run may have logged it without its inputs: " + _ADVICE,
+        modes=mode_of,
     )
 
 
@@ -402,8 +404,8 @@ def _parts(folder: Path) -> list[Path]:
     return [path for _, path in sorted(named)]
 
 
-def _index(file: ParquetRows, mode: str | None, rows: dict[Any, dict[str, Place]]) -> set[str]:
-    """Note where each sample's newest inputs are: a later row for a sample takes the place of an earlier one.
+def _index(file: ParquetRows, mode: str | None, rows: dict[Any, dict[str, Place]], mode_of: dict[Any, str]) -> set[str]:
+    """Note where each sample's newest inputs are, and their mode: a later row takes the place of an earlier one.
 
     Returns:
         The modes there are inputs of.
@@ -415,6 +417,7 @@ def _index(file: ParquetRows, mode: str | None, rows: dict[Any, dict[str, Place]
         modes.add(row_mode)
         if mode is None or row_mode == mode:
             here.setdefault(sample_id, {})[name] = (file, row)
+            mode_of[sample_id] = row_mode
     for sample_id, places in here.items():
         rows.setdefault(sample_id, {}).update(places)
     return modes
