@@ -622,3 +622,25 @@ def test_models_are_called_by_their_names_where_there_are_several() -> None:
         ("class", "Net"), ("parameters", "7"), ("layers", "Net("), ("", "  (0): Linear"), ("", ")"),
     )  # fmt: skip
     assert tables["Model teacher"] == (("class", "Big"),)
+
+
+def test_scalars_of_one_key_logged_in_a_mode_and_outside_are_told_apart(tmp_path: Path) -> None:
+    """As a training that evaluates does, and an evaluation on its own later."""
+    with xaicli.Run(tmp_path / "run") as run:
+        for step, value in ((1, 0.25), (2, 0.5)):
+            run.state.mode, run.state.global_step = "train", step
+            run.log({"accuracy": value})
+    with xaicli.Run(tmp_path / "run") as run:
+        run.state.mode, run.state.global_step = "", 3
+        run.log({"accuracy": 0.75})
+    result = xaicli.open_run(tmp_path / "run").scalars()
+    assert set(result.data["mode"]) == {"train", ""}
+    text = " ".join(result.markdown().split())
+    assert "accuracy (during train)" in text
+    assert "accuracy (no mode)" in text
+    assert "say when a scalar was logged, not what it is of" in text
+    assert 'mode ""' not in text
+    assert "mode train, and none" in text
+    (chart,) = (block for block in scalar_blocks(result.data, Names()) if isinstance(block, LineChart))
+    assert {line.name: line.y for line in chart.series} == {"during train": (0.25, 0.5), "no mode": (0.75,)}
+    assert "A mode says when a value was logged" in chart.legend

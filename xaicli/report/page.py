@@ -152,6 +152,8 @@ def run_line(answer: Answer, facts: RunFacts | None) -> str:
         given = as_list(answer.selection.get(key))
         # A data set without a name is named where it stands beside others.
         values = [str(value) if value else '""' for value in given if value is not None]
+        if key == "mode" and len(values) > 1 and '""' in values:
+            values = [*(value for value in values if value != '""'), "and none"]  # scalars logged outside of modes
         if values and values != ['""']:
             parts.append(f"{word} {', '.join(values)}")
     if facts and facts.created_at:

@@ -113,6 +113,7 @@ _CHARTS = 6
 _CELLS = 48
 _LINES = 24
 _TABLE_ROWS = 2000
+_WHEN = "(during a mode) and (no mode) say when a scalar was logged, not what it is of"
 _COURSE = 12
 
 
@@ -219,6 +220,8 @@ def _legend(group: Sequence[Curve], drawn: Sequence[Curve], smoothing: float) ->
         said.append(f"Smoothed, weight {smoothing:g}; faint: as recorded.")
     if any(curve.has_band for curve in drawn):
         said.append("Band: the value's error band, or mean ± standard deviation over the runs of a group.")
+    if _when_logged(group[0], group):
+        said.append("A mode says when a value was logged, not what it is of.")
     if any(len(curve.step) > POINTS for curve in drawn):
         said.append("Of long lines the lowest and highest point of each stretch is drawn.")
     if len(group) > len(drawn):
@@ -231,8 +234,21 @@ def _name(curve: Curve, group: Sequence[Curve]) -> str:
     runs = _short_runs(group)
     parts = [LINE, RUN, MODE, DS_ID, SOURCE]
     differing = [part for part in parts if len({other.what[part] for other in group}) > 1]
-    words = [runs[curve.what[RUN]] if part == RUN else curve.what[part] for part in differing if curve.what[part]]
+    told = {part: curve.what[part] for part in differing} | _when_logged(curve, group)
+    words = [runs[curve.what[RUN]] if part == RUN else told[part] for part in differing if told[part]]
     return " · ".join(words) or curve.what[LINE] or curve.what[KEY]
+
+
+def _when_logged(curve: Curve, others: Sequence[Curve]) -> dict[str, str]:
+    """A curve's mode in words where one of the others has none: it says when values were logged, not what they are of.
+
+    What is logged no mode is no curve without a name, and `eval_acc` of mode train no accuracy in training.
+    """
+    modes = {other.what[MODE] for other in others}
+    if "" not in modes or len(modes) == 1:
+        return {}
+    mode = curve.what[MODE]
+    return {MODE: f"during {mode}" if mode else "no mode"}
 
 
 def _key(curve: Curve, found: Sequence[Curve]) -> str:
@@ -262,12 +278,15 @@ def _table(found: Sequence[Curve], names: Names, title: str) -> Table:
         named = (_title(curve, found), runs[curve.what[RUN]]) if several else (_title(curve, found),)
         rows.append((*named, *figures, course))
     left_out = len(found) - len(rows)
+    notes = [f"and {left_out:,} more curves in the CSV and JSON"] if left_out else []
+    if any(_when_logged(curve, [other for other in found if other.what[KEY] == curve.what[KEY]]) for curve in found):
+        notes.append(_WHEN)
     return Table(
         name=names("table", title),
         title=title,
         columns=tuple(columns),
         rows=tuple(rows),
-        note=f"and {left_out:,} more curves in the CSV and JSON" if left_out else "",
+        note="; ".join(notes),
         keys=tuple(_key(curve, found) for curve in found[:_TABLE_ROWS]),
         terminal_rows=60,
     )
@@ -286,7 +305,8 @@ def _title(curve: Curve, found: Sequence[Curve]) -> str:
     alike = [other for other in found if other.what[KEY] == what[KEY]]
     words = [what[part] for part in (GRAPH, LINE) if what[part] not in ("", what[KEY])]
     differing = [part for part in (MODE, DS_ID, AXIS, SOURCE) if len({other.what[part] for other in alike}) > 1]
-    words += [what[part] for part in differing if what[part]]
+    told = {part: what[part] for part in differing} | _when_logged(curve, alike)
+    words += [f"({told[part]})" if told[part] != what[part] else told[part] for part in differing if told[part]]
     return " ".join([what[KEY], *words])
 
 
