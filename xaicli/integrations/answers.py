@@ -162,7 +162,7 @@ def labels_judged(judged: Judged, labels: Any, *, is_in_order: bool = False) -> 
     """
     truth = judged.truth
     if labels is None or not isinstance(labels, torch.Tensor):
-        return labels, _as_places(judged)
+        return labels, None
     if (truth.is_floating_point() and not judged.is_each and judged.values is not Values.VALUE) or (
         labels.numel() != truth.numel()
     ):
@@ -173,7 +173,7 @@ def labels_judged(judged: Judged, labels: Any, *, is_in_order: bool = False) -> 
         return labels, None
     if not is_in_order and are_reordered(truth, labels):
         return labels, _OTHER_LABELS
-    return None, _as_places(judged)
+    return None, None
 
 
 def are_reordered(truth: torch.Tensor, labels: torch.Tensor) -> bool:
@@ -186,14 +186,11 @@ def are_reordered(truth: torch.Tensor, labels: torch.Tensor) -> bool:
     return torch.equal(own.flatten().sort().values, given.flatten().sort().values)
 
 
-def _as_places(judged: Judged) -> str | None:
-    """Whether the truth is each sample's own place in the batch: the samples are compared with one another."""
-    n = len(judged.truth) if judged.truth.ndim == 1 else 0
-    if n < 3 or judged.answers.shape != (n, n) or judged.truth.is_floating_point():
-        return None
-    if not torch.equal(judged.truth, torch.arange(n, device=judged.truth.device)):
-        return None
-    return "compares the samples of a batch with one another: its answers are no classes"
+def are_places(judged: Judged) -> bool:
+    """Whether the truth is each sample's own place in the batch, as a number or as a row of zeros and a one."""
+    n = len(judged.truth)
+    make = torch.arange if judged.truth.ndim == 1 else torch.eye
+    return torch.equal(judged.truth.double(), make(n, device=judged.truth.device, dtype=torch.double))
 
 
 def is_one(output: Any) -> bool:

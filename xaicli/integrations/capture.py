@@ -7,6 +7,7 @@ module's own `forward` are, told by the module's identity: a copy of it, a teach
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,12 @@ CRITERIA = {
 
 _OF_EACH = (functional.binary_cross_entropy, functional.binary_cross_entropy_with_logits)
 _OF_CLASSES = (functional.cross_entropy, functional.nll_loss)
+_PLACES = (torch.arange, torch.eye)
+"""What makes each sample's own place in its batch, whatever the batch holds."""
+_AS_IT_IS = (Tensor.to, Tensor.cuda, Tensor.long, Tensor.float, Tensor.type_as, Tensor.clone, Tensor.contiguous)
+"""What gives a tensor's values on."""
+_MOST_PLACES = 64
+"""So many tensors of places that a step made are remembered, the last."""
 _MOST_GIVEN = 8
 """So many tensors that modules are given are looked at in a step."""
 _IGNORE_INDEX = 4
@@ -101,6 +108,7 @@ class Step:
         losses: What its criteria computed, in their order, and what was made of that.
         own_weight: As `Judged.weight`, of a loss that a model computed by no criterion that is known.
         own_given: Where in memory what such a one was given lies, where the loss that the step returned is made of it.
+        places: The last tensors of places in a batch, as of `torch.arange`, that were made while it ran.
     """
 
     judged: list[Judged] = field(default_factory=list)
@@ -115,6 +123,7 @@ class Step:
     losses: Losses = field(default_factory=Losses)
     own_weight: Tensor | None = None
     own_given: frozenset[int] = frozenset()
+    places: deque[Tensor] = field(default_factory=lambda: deque(maxlen=_MOST_PLACES))
 
     @property
     def loss(self) -> Any:
@@ -149,6 +158,10 @@ class Step:
         """Whether these are what the one module returned, as it is, that the step ran."""
         return len(self.answered) == 1 and any(one.data_ptr() == answers.data_ptr() for one in self.answered[0])
 
+    def makes_places(self, truth: Tensor) -> bool:
+        """Whether these are places in the batch that the step itself made, none of what it was given."""
+        return any(one.data_ptr() == truth.data_ptr() and one.shape == truth.shape for one in self.places)
+
     @property
     def classes(self) -> Tensor | None:
         """The classes the step returned for the model's predictions, where it returned no more than these."""
@@ -170,6 +183,9 @@ class _Criteria(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         self._step.losses.called(args, kwargs, result)
+        places = self._step.places
+        if func in _PLACES or (places and func in _AS_IT_IS and any(one is args[0] for one in places)):
+            places.append(result)
         if func in CRITERIA:
             _note(self._step, func, args, kwargs, result)
         return result

@@ -75,6 +75,10 @@ _OBJECTS = (
     'output: {{"n_found": [len(one["boxes"]) for one in output] if isinstance(output, list) else len(batch[0]) * '
     "[None]}}), where output is what the module's forward returned"
 )
+_COMPARED = (
+    "compares the samples of a batch with one another, as a contrastive loss does: its answers are no classes; "
+    f"no samples of it are recorded: where the model has answers of each sample, {_END} of these, or give samples_fn"
+)
 _PREDICTED = ("preds", "predictions", "pred", "prediction", "y_pred", "y_hat", "yhat")
 
 
@@ -279,6 +283,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=rows or None, found=found)
             recording.note_texts(ids, mode, _texts_of(whole.batch, inputs))
             return
+        ids = None if mode is Mode.INFER else recording.ids_in(batch) if len(parts) == 1 else None
+        compared = [] if mode is Mode.INFER else self._orders.leave_out_compared(step, batch, ids, mode)
+        if compared and not self._answers_beside(step, compared, mode):
+            recording.missed(rows, f"{_name_of(mode)} {_COMPARED}")
+            return
         if len(parts) == 1:
             whole, result = self._answered(parts[0], step, mode)
             if not self._log_part(whole, result, step, mode, _inputs_of(step)):
@@ -293,6 +302,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 f"of the {len(parts)} loaders that make a batch, only those are recorded whose labels a criterion was "
                 f"given: {named}"
             )
+
+    def _answers_beside(self, step: Step, compared: list[Judged], mode: Mode) -> bool:
+        """Whether a step has answers of each sample beside those by which it compares samples with one another."""
+        if any(one.counts is not False for one in step.judged):
+            return True
+        returned = None if step.named is None else _tensor_of(step.named)
+        is_of_each = returned is not None and returned.is_floating_point()
+        return is_of_each and not self._orders.judged_of(step.named, compared, None, mode)
 
     def _answered(self, whole: Part, step: Step, mode: Mode) -> tuple[Part, Any]:
         """What a step answered, and its batch; without labels where it is not known which count."""

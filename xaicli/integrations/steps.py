@@ -8,7 +8,15 @@ from typing import Any
 import torch
 
 from xaicli.heads.head import Task, Values
-from xaicli.integrations.answers import are_labels, is_same, judged_of, labels_as, labels_judged, tensors_of
+from xaicli.integrations.answers import (
+    are_labels,
+    are_places,
+    is_same,
+    judged_of,
+    labels_as,
+    labels_judged,
+    tensors_of,
+)
 from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import rows_said
 from xaicli.integrations.order import Order, rows_in
@@ -84,6 +92,9 @@ class StepOrders:
         model's own, and whether they were given the batch's labels."""
         self._disputed: dict[Mode, bool] = {}
         """What `are_disputed` found in the last step of a mode that was looked at."""
+        self._compares: dict[tuple[Mode, int], bool] = {}
+        """Whether the n-th criterion of a mode's steps compares samples with one another, as the first batch that
+        tells it showed."""
         self._is_own_first: bool | None = None
         """Whether a loss that a model has of its own counts before a criterion of the step's, as its weight said."""
         self._targets: list[tuple[Any, frozenset[Any]]] = []
@@ -92,6 +103,51 @@ class StepOrders:
     def begin(self) -> None:
         """A training begins, which may be of other targets than the one before."""
         self._targets, self._is_own_first = [], None
+
+    def leave_out_compared(self, step: Step, batch: Any, ids: Any, mode: Mode) -> list[Judged]:
+        """Leave out the criteria of a step that compare the samples of its batch with one another, as CLIP's do.
+
+        Such a one is given a row and a column a sample, and each sample's own place in the batch, which the step made.
+
+        Args:
+            step: What was seen.
+            batch: What the step was given.
+            ids: The ids in it, which may be numbers from 0 as well.
+            mode: The mode.
+
+        Returns:
+            Those that were left out.
+        """
+        given = [part for _, part in tensors_of(batch) if part is not ids]
+        found = [one for n, one in enumerate(step.judged) if self._is_compared(one, step, given, (mode, n))]
+        step.judged = [one for one in step.judged if not any(one is other for other in found)]
+        return found
+
+    def _is_compared(self, judged: Judged, step: Step, given: Sequence[torch.Tensor], kind: tuple[Mode, int]) -> bool:
+        """Whether a criterion, the n-th of a mode's steps, compares samples with one another.
+
+        Targets that the step did not make before our eyes, as numbers from 0 to n - 1 kept somewhere, may be labels
+        that it maps and that are these by chance: then more than two samples tell it, of which no label does.
+        """
+        truth, n = judged.truth, len(judged.truth) if judged.truth.ndim else 0
+        of_training = (Mode.TRAIN, kind[1])
+        if not n or judged.answers.shape != (n, n) or truth.shape not in ((n,), (n, n)):
+            if n > 1 and judged.answers.ndim == 2 and not judged.is_each:
+                self._compares.setdefault(kind, False)  # as many classes whatever the batch's size
+            return False
+        if any(part.data_ptr() == truth.data_ptr() for part in given):
+            return False
+        is_made = step.makes_places(truth)
+        if not truth.is_cpu and kind[0] in self.watched:
+            return is_made or self._compares.get(kind, self._compares.get(of_training, False))
+        if not are_places(judged):
+            if n > 1:
+                self._compares.setdefault(kind, False)
+            return False
+        is_told = kind not in self._compares and n > 2 and not any(_may_say(part, truth) for part in given)
+        if is_made or is_told:
+            self._compares[kind] = True
+        return self._compares.get(kind, self._compares.get(of_training, False))
 
     @property
     def is_trained_on_batch(self) -> bool:
@@ -319,6 +375,14 @@ class StepOrders:
             return labels, self._strays[mode]
         is_mixed = judged.truth.is_floating_point() and not judged.is_each
         return (labels if is_mixed else None), None
+
+
+def _may_say(part: torch.Tensor, truth: torch.Tensor) -> bool:
+    """Whether a part of a batch may be the labels of which a step made these targets, each another one."""
+    if part.shape == truth.shape and part.device == truth.device and torch.equal(part.double(), truth.double()):
+        return True
+    is_whole = not (part.is_floating_point() or part.is_complex())
+    return is_whole and part.shape == truth.shape[:1] and len(set(part.tolist())) == len(part)
 
 
 def _target(judged: Judged, labels: Any, batch: Any) -> tuple[Any, frozenset[Any]]:
