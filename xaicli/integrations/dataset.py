@@ -103,9 +103,13 @@ def are_texts(dataset: Any, keys: tuple[str, ...]) -> bool:
 
 
 def numbered_rows(dataset: Any) -> Any:
-    """The dataset with the rows' numbers in a column; None where they cannot be told."""
+    """The dataset with the rows' numbers in a column; None where they cannot be told.
+
+    Those of a `Subset`, as `random_split` makes them, have their numbers in the whole.
+    """
     if hasattr(dataset, "add_column") and not _is_transformed(dataset):
         return dataset.add_column(ROW, list(range(len(dataset))))
     if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
         return None
-    return NumberedRows(dataset, ROW)
+    rows = dataset.indices if isinstance(dataset, torch.utils.data.Subset) else None
+    return NumberedRows(dataset, ROW, None if rows is None else [int(row) for row in rows])

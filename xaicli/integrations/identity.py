@@ -23,6 +23,11 @@ NO_IDS = (
 )
 
 
+def numbered_in(dataset: Any) -> Any:
+    """The dataset that the rows' numbers of this one are of: of a `Subset` the whole."""
+    return dataset.dataset if isinstance(dataset, torch.utils.data.Subset) else dataset
+
+
 def entries_of(batch: Any) -> Mapping[str, Any] | None:
     """The parts of a batch by their names: a dict, a dataclass, a named tuple, an object with attributes or keys.
 

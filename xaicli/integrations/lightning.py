@@ -29,7 +29,7 @@ from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_cho
 from xaicli.integrations.identity import entries_of, may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import taken
-from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, parts_of, shared_out
+from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import DISPUTED, StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
@@ -280,8 +280,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     return
             inputs = _inputs_of(step)
             place = {"mode": mode, "ds_id": whole.ds_id}
+            recording.numbered_by(numbered_of(whole), mode, whole.ds_id)
             recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=rows or None, found=found)
-            recording.note_texts(ids, mode, _texts_of(whole.batch, inputs))
+            recording.note_texts(ids, mode, _texts_of(whole.batch, inputs), whole.ds_id)
             return
         ids = None if mode is Mode.INFER else recording.ids_in(batch) if len(parts) == 1 else None
         compared = [] if mode is Mode.INFER else self._orders.leave_out_compared(step, batch, ids, mode)
@@ -378,8 +379,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if self._is_miscounted(part, ids, columns, mode):
             return True
         place = {"mode": mode, "ds_id": part.ds_id}
+        recording.numbered_by(numbered_of(part), mode, part.ds_id)
         recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=part.rows, found=part.found)
-        recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
+        recording.note_texts(ids, mode, _texts_of(part.batch, inputs), part.ds_id)
         return True
 
     def _judged(

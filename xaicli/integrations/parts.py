@@ -233,6 +233,11 @@ class Rows:
         return [None if place is None else numbers[place] for place in places], None
 
 
+def numbered_of(part: Part) -> Any:
+    """The dataset whose rows' numbers are a part's ids; None where it has others."""
+    return getattr(part.loader, "dataset", None) if part.found == _BY_NUMBER else None
+
+
 def loaders_of(trainer: Any, mode: Mode) -> tuple[Any, bool]:
     """The loaders of a mode as they were given, and whether they make every batch together."""
     combined = getattr(getattr(trainer, "_active_loop", None), "_combined_loader", None)

@@ -18,7 +18,16 @@ from xaicli.collectors.outputs import labels_of
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import Known, OriginOf, decide
 from xaicli.heads.head import Head, Task, named_task
-from xaicli.integrations.identity import NO_IDS, chosen, entries_of, ids_of, may_be_ids, place_of_ids, size_of
+from xaicli.integrations.identity import (
+    NO_IDS,
+    chosen,
+    entries_of,
+    ids_of,
+    may_be_ids,
+    numbered_in,
+    place_of_ids,
+    size_of,
+)
 from xaicli.recorder.attempt import find_world_size
 from xaicli.recorder.config import ignored_forms
 from xaicli.recorder.run import Run
@@ -32,6 +41,15 @@ _TOKENS = ("input_ids", "decoder_input_ids")
 """What transformers call inputs of token ids."""
 _RECORDED = {Task.TOKEN_CLASSIFICATION: "sequence", Task.SEGMENTATION: "sequence"}
 """The task of a run whose rows are of this one, where it is not of the same name."""
+_SHARED = (
+    "the rows of {first} and of {other} have their numbers for ids, and these are data sets of their own: the same "
+    "number names another sample in each; give both sets a column sample_id (in a batch: (id, input, label), or a dict "
+    "with sample_id) of ids that no two samples share"
+)
+_NO_TEXTS = (
+    "the texts of {count} samples of {other} are not kept as facts: their ids, the rows' numbers, are those of other "
+    "samples in {first}; a column sample_id of ids that no two samples share keeps all"
+)
 _OF_SAMPLES = frozenset({Task.CLASSIFICATION, Task.BINARY, Task.MULTILABEL, Task.REGRESSION})
 """The tasks of answers that are of a sample as a whole."""
 
@@ -131,6 +149,10 @@ class Recording:
         self._collected: int | None = None
         self._heads: dict[tuple[str, bool], Head] = {}
         self._noted: dict[str, int] = {}
+        self._numbered: dict[tuple[str, str], Any] = {}
+        """Of each data set whose rows' numbers are its ids, the dataset that they are of."""
+        self._textless: dict[tuple[str, str], set[Hashable]] = {}
+        """Of data sets whose numbers are others' in the first one, the samples whose texts are not kept."""
         self._passes: dict[tuple[str, str, int], int] = {}
         self._first_passes: dict[tuple[str, str, int], int] = {}
         self._recorded_task: str | None = None
@@ -375,13 +397,25 @@ class Recording:
             )  # a class a token is no class of a sample
             self._keep(inputs, sample_id, None if is_of_places else columns.get("label"), mode, ds_id)
 
-    def note_texts(self, sample_id: Any, mode: str, inputs: Any) -> None:
+    def numbered_by(self, dataset: Any, mode: str, ds_id: str) -> None:
+        """The ids of a data set are the numbers of its rows; said once where another has the same for others."""
+        dataset, place = numbered_in(dataset), (mode, ds_id)
+        if dataset is None or place in self._numbered:
+            return
+        self._numbered[place] = dataset
+        first, of_first = next(iter(self._numbered.items()))
+        if dataset is not of_first:
+            self._textless[place] = set()
+            self.tell(_SHARED.format(first=_name_of_set(first), other=_name_of_set(place)))
+
+    def note_texts(self, sample_id: Any, mode: str, inputs: Any, ds_id: str = "") -> None:
         """Keep the samples' texts as facts where that is asked for, in the first epoch of each mode: they stay.
 
         Args:
             sample_id: The ids.
             mode: The mode.
             inputs: A batch or a model's inputs by name, or token ids alone.
+            ds_id: The data set.
         """
         if "text" not in self.facts or sample_id is None or self._noted.setdefault(mode, self.epoch) != self.epoch:
             return
@@ -393,6 +427,8 @@ class Recording:
             )
         elif tokens is None or (isinstance(tokens, torch.Tensor) and (tokens.ndim != 2 or tokens.is_floating_point())):
             self.tell('facts=("text",) needs the ids of tokens in the batch, as input_ids: no texts are kept')
+        elif (textless := self._textless.get((mode, ds_id))) is not None:
+            textless.update(sample_id.tolist() if isinstance(sample_id, torch.Tensor) else sample_id)
         else:
             texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
             self.run.log_facts(sample_id, text=list(texts))
@@ -422,6 +458,11 @@ class Recording:
 
         Processes get here at different times: opened anew, the run would be another attempt for each.
         """
+        for place, textless in self._textless.items():
+            if textless:
+                first = _name_of_set(next(iter(self._numbered)))
+                line = _NO_TEXTS.format(count=len(textless), other=_name_of_set(place), first=first)
+                self.tell(line, (_NO_TEXTS, place))
         if self._run is not None and not self._run.is_closed:
             if isinstance(self._given, Run) or self._is_shared:
                 self.guarded("flushing", self._run.flush)
@@ -542,6 +583,11 @@ class _Ended:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._recording.run if name.startswith(self._RECORDING) else self._ended, name)
+
+
+def _name_of_set(place: tuple[str, str]) -> str:
+    """A mode and a ds_id, in words."""
+    return " ".join(place).strip()
 
 
 def _advice(hint: str | None) -> str:

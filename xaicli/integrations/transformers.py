@@ -36,6 +36,7 @@ _NO_IDS = (
     "no sample ids in the batch, so per-sample metrics are not logged; let the dataset have a column sample_id, and a "
     "loader of your own (get_train_dataloader) a collator that returns it, or give samples_fn"
 )
+_BY_NUMBER = "the rows' numbers in the dataset"
 _UNDER_WAY = (
     "the callback was added to a trainer that was there already, and what that evaluates now is not recorded: call "
     "callback.attach(trainer) after trainer.add_callback(callback)"
@@ -126,6 +127,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._is_permuted = False
         """Whether a compute_loss was seen to give its model the samples in another order."""
         self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
+        self._numbered: dict[bool, Any] = {}
+        """The last dataset whose rows were numbered, for a training or not."""
         self._seen: dict[tuple[int, int], tuple[Any, Any, SeenOrders]] = {}
         """What each collator was seen to do with the order of each set's samples, by the numbers of both."""
         self._keys: tuple[str, ...] = ID_KEYS
@@ -260,7 +263,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _beside_get_dataloader(self, own: Callable[..., Any], dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """Have the collator keep the ids, or number the rows where there are none."""
         trainer, collate = self._trainer, self._trainer.data_collator
-        keys = self._keys
+        keys, given = self._keys, dataset
         _, _, seen = self._seen.setdefault((id(collate), id(dataset)), (collate, dataset, SeenOrders(collate)))
         dataset = with_column(dataset, keys)
         if not has_ids(dataset, keys):
@@ -272,6 +275,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     "no sample ids in the dataset: its rows' numbers are taken; give it a column sample_id to have "
                     "your own"
                 )
+                is_training = kwargs.get("is_training", args[3] if len(args) > 3 else False)
+                self._numbered[bool(is_training)] = given
                 dataset, keys = numbered, (ROW, *keys)
         elif are_texts(dataset, keys):
             self._recording.tell("the sample ids are texts, which a collator drops: they are kept beside it")
@@ -563,8 +568,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 shape = tuple(getattr(labels, "shape", (len(labels),)))
                 line = f", or say {_SETS_LINE}" if head.task is Task.MULTILABEL and len(shape) == 1 else ""
                 recording.tell(_UNFIT_LABELS.format(shape=shape, task=head.task.value) + line)
+        if found == _BY_NUMBER:
+            recording.numbered_by(self._numbered.get(mode is Mode.TRAIN), mode, ds_id)
         recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=kept, rows=rows, found=found)
-        recording.note_texts(ids, mode, inputs)
+        recording.note_texts(ids, mode, inputs, ds_id)
 
     def _without_ids(self, inputs: Any) -> tuple[Any, Any]:
         """The inputs without what the model does not take for an input, and the ids among it."""
@@ -575,7 +582,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if key is not None:
             # Of a loader of the caller's own nothing but the batch is seen.
             here = f"the column {key!r} of the dataset" if self._seen else f"the entry {key!r} of the batches"
-            self._found = "the rows' numbers in the dataset" if key == ROW else here
+            self._found = _BY_NUMBER if key == ROW else here
         ids = None if key is None else inputs[key]
         return {name: value for name, value in inputs.items() if name not in keys}, ids
 
