@@ -380,3 +380,30 @@ def test_a_value_renamed_since_leaves_nothing_of_an_epoch_trained_again(tmp_path
     answer = scalars([tmp_path / "run"])
     assert answer.data.select("key", "step", "value").rows() == [("accuracy", 1, 0.75), ("accuracy", 2, 0.75)]
     assert answer.counts.taken_back == 3
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+@pytest.mark.parametrize("trains", [True, False])
+def test_attempts_that_a_third_alone_lived_beside_are_no_rivals(tmp_path: Path, trains: bool) -> None:
+    """0 ends, 1 lives on beside it and beside 2: of 0 and 2 the later counts, of two that lived at once the first."""
+    root = tmp_path / "run"
+
+    def logged(run: Run, attempt: int, *epochs: int) -> None:
+        if trains and attempt != 1:
+            run.log_samples(sample_id=[attempt], loss=[0.0], mode="train", epoch=1, step=1)
+        for epoch in epochs:
+            run.log({"epoch": epoch, "acc": attempt * 10.0 + epoch})
+
+    first = Run(root)
+    logged(first, 0, 1, 2, 4)
+    beside = Run(root)
+    logged(beside, 1, 2, 3, 4)
+    first.close()
+    last = Run(root)
+    logged(last, 2, 1, 3, 4)
+    beside.close()
+    last.close()
+    expected = {1: 21.0, 2: 2.0, 3: 23.0, 4: 24.0} if trains else {1: 21.0, 2: 2.0, 3: 13.0, 4: 14.0}
+    assert curve(scalars([root]), "acc") == expected
+    everything = scalars([root], attempts="all").data.filter(pl.col("key") == "acc")
+    assert sorted(everything["value"].to_list()) == [1.0, 2.0, 4.0, 12.0, 13.0, 14.0, 21.0, 23.0, 24.0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -15,6 +15,7 @@ from xaicli.queries.recorded import (
     KEY,
     TRAINING_AXES,
     VALUE,
+    Preferred,
     counted_on,
     going_on,
     of_preferred_attempt,
@@ -39,7 +40,7 @@ class ScalarsBeside:
         of_epochs: Likewise those logged at an epoch alone, which hold for it.
         offsets: Of each key that can stand beside the batches, what to add to the steps of each epoch.
         apart: Keys that cannot, each with the reason.
-        order: How much each attempt counts where several may have logged one moment; None where none may.
+        order: Which attempt counts where several may have logged one moment; None where none may.
         moments: The epoch and step of every batch that was logged.
     """
 
@@ -47,7 +48,7 @@ class ScalarsBeside:
     of_epochs: pl.DataFrame
     offsets: Mapping[str, Mapping[int, int]]
     apart: Mapping[str, str]
-    order: Mapping[int, int] | None
+    order: Preferred | None
     moments: pl.DataFrame
 
     @classmethod
@@ -87,7 +88,7 @@ class ScalarsBeside:
         rows, of_epochs, found = self.rows, self.of_epochs.filter(pl.col(EPOCH) == batch[EPOCH]), []
         if self.order is not None:
             until_then = pl.col(ATTEMPT) <= batch[ATTEMPT]
-            order = {**self.order, batch[ATTEMPT]: len(self.order)}
+            order = replace(self.order, first=batch[ATTEMPT])
             rows, of_epochs = (of_preferred_attempt(each.filter(until_then), order) for each in (rows, of_epochs))
         for (key,), own in rows.group_by(KEY, maintain_order=True):
             if (offsets := self.offsets.get(str(key))) is None:

@@ -160,21 +160,50 @@ def per_step(reader: Reader) -> pl.DataFrame:
     return recorded_scalars(reader).filter(pl.col(AXIS).is_in(TRAINING_AXES))
 
 
-def preferred(reader: Reader) -> dict[int, int]:
-    """The attempts by how much they count where several logged the same moment: {attempt: the larger, the more}.
+@dataclass(frozen=True)
+class Preferred:
+    """Whose value counts where several attempts logged the same moment.
 
     One that trained counts before one that did not, as of an evaluation script; then the later one, as with samples;
-    but of attempts that were recorded at once, which are ranks of one another, the first.
+    but of two that were recorded at once, which are ranks of one another, the first.
+
+    Attributes:
+        trained: The attempts that have `train` rows.
+        beside: {attempt: earlier ones that were still being recorded when it began}.
+        first: One that counts before all others; None for none.
     """
-    begun: dict[int, int] = {}
-    for attempt in sorted(reader.attempts, key=lambda facts: facts.attempt):
-        others = [begun[other] for other in attempt.beside if other in begun]
-        begun[attempt.attempt] = min(others, default=attempt.attempt)
-    in_order = sorted(begun, key=lambda attempt: (attempt in reader.trained, begun[attempt], -attempt))
-    return {attempt: place for place, attempt in enumerate(in_order)}
+
+    trained: Collection[int]
+    beside: Mapping[int, Collection[int]]
+    first: int | None = None
+
+    def of(self, attempts: Collection[int]) -> int:
+        """The attempt that counts of those that logged a moment."""
+        if self.first is not None and self.first in attempts:
+            return self.first
+        rivals = [attempt for attempt in attempts if attempt in self.trained] or attempts
+        # One that is followed by another stands behind it, whoever lived beside both.
+        left = [
+            one for one in rivals if not any(later > one and one not in self.beside.get(later, ()) for later in rivals)
+        ]
+        return min(left)
+
+    def counting(self, curve: pl.DataFrame, at: Sequence[str]) -> pl.DataFrame:
+        """A curve with the attempt that counts at the moment of each value beside, as `_BY`; `at` tells the moments."""
+        if curve[ATTEMPT].n_unique() < 2:
+            return curve.with_columns(pl.col(ATTEMPT).alias(_BY))
+        those = pl.col(ATTEMPT).unique().sort().cast(pl.String).str.join(" ").over(at)
+        curve = curve.with_columns(those.alias(_BY))
+        found = {text: self.of(list(map(int, text.split()))) for text in curve[_BY].unique()}
+        return curve.with_columns(pl.col(_BY).replace_strict(found, return_dtype=SCHEMA[ATTEMPT]))
 
 
-def of_preferred_attempt(rows: pl.DataFrame, order: Mapping[int, int]) -> pl.DataFrame:
+def preferred(reader: Reader) -> Preferred:
+    """Whose scalars count in a run."""
+    return Preferred(reader.trained, {facts.attempt: facts.beside for facts in reader.attempts})
+
+
+def of_preferred_attempt(rows: pl.DataFrame, order: Preferred) -> pl.DataFrame:
     """Of scalars of several attempts, of each moment those of the attempt that counts, as `preferred` says."""
     curves = rows.partition_by(_CURVE, maintain_order=True)
     return pl.concat([_one_a_moment(curve, order) for curve in curves]) if curves else rows
@@ -268,13 +297,16 @@ class _TakenBack:
         return pl.col(EPOCH) <= last
 
 
-def _one_a_moment(curve: pl.DataFrame, order: Mapping[int, int], *, each_attempt: bool = False) -> pl.DataFrame:
+def _one_a_moment(curve: pl.DataFrame, order: Preferred, *, each_attempt: bool = False) -> pl.DataFrame:
     """The value of the attempt that counts, in it the lowest rank's, in it the last, at each moment; by moment."""
     if curve.height < 2 or bool((curve[STEP].diff().drop_nulls() > 0).all()):
         return curve
     curve, at = _moments(curve)
-    at += [ATTEMPT] if each_attempt else []
-    ordered = curve.sort(_by(order), ATTEMPT, RANK, descending=[False, False, True], maintain_order=True)
+    if each_attempt:
+        at.append(ATTEMPT)
+    else:
+        curve = order.counting(curve, at).filter(pl.col(ATTEMPT) == pl.col(_BY)).drop(_BY)
+    ordered = curve.sort(RANK, descending=True, maintain_order=True)
     return ordered.unique(at, keep="last", maintain_order=True).sort(at, maintain_order=True).drop(_OF, strict=False)
 
 
@@ -287,7 +319,7 @@ def _moments(curve: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     return curve, [_OF, STEP] if start_again(curve) else [STEP, _OF]
 
 
-def _of_others(curve: pl.DataFrame, order: Mapping[int, int], taken: _TakenBack) -> Iterator[tuple[str, int, bool]]:
+def _of_others(curve: pl.DataFrame, order: Preferred, taken: _TakenBack) -> Iterator[tuple[str, int, bool]]:
     """The values at whose moment another attempt's counts: the key, that attempt, and whether it went on there.
 
     Args:
@@ -298,14 +330,8 @@ def _of_others(curve: pl.DataFrame, order: Mapping[int, int], taken: _TakenBack)
     if curve[ATTEMPT].n_unique() < 2:
         return
     moments, at = _moments(curve)
-    that = pl.col(ATTEMPT).sort_by(_by(order), ATTEMPT).last().over(at)
-    beside = moments.with_columns(that.alias(_BY)).filter(pl.col(ATTEMPT) != pl.col(_BY))
+    beside = order.counting(moments, at).filter(pl.col(ATTEMPT) != pl.col(_BY))
     yield from beside.select(KEY, _BY, taken.again(curve[AXIS][0], pl.col(_BY)).alias(_OF)).iter_rows()
-
-
-def _by(order: Mapping[int, int]) -> pl.Expr:
-    """How much a value's attempt counts."""
-    return pl.col(ATTEMPT).replace_strict(dict(order), default=-1, return_dtype=pl.Int64)
 
 
 def _logged_again(curve: pl.DataFrame) -> int:
