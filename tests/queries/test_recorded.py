@@ -407,3 +407,30 @@ def test_attempts_that_a_third_alone_lived_beside_are_no_rivals(tmp_path: Path, 
     assert curve(scalars([root]), "acc") == expected
     everything = scalars([root], attempts="all").data.filter(pl.col("key") == "acc")
     assert sorted(everything["value"].to_list()) == [1.0, 2.0, 4.0, 12.0, 13.0, 14.0, 21.0, 23.0, 24.0]
+
+
+def batches_of_an_own_loop(_: Run, epoch: int) -> Iterable[int]:
+    yield from range(epoch * 3 - 2, epoch * 3 + 1)
+
+
+def batches_that_are_counted(run: Run, epoch: int) -> Iterable[int]:
+    for step in batches_of_an_own_loop(run, epoch):
+        run.state.update_global_step()
+        yield step
+
+
+@pytest.mark.parametrize("batches", [batches_of_an_own_loop, batches_that_are_counted])
+@pytest.mark.parametrize("named", [True, False])
+def test_scalars_without_a_time_are_all_there_after_resume_from(tmp_path: Path, batches: Any, named: bool) -> None:
+    """The step to go on from is a time only where the loop counts on from it; else the counter goes on."""
+    for first, last, options in ((1, 3, {}), (3, 5, {"resume_from": (3, 7)})):
+        with Run(tmp_path / "run", **options) as run:
+            for epoch in run.epochs(last) if named else range(first, last + 1):
+                for step in batches(run, epoch):
+                    run.log_samples(sample_id=[1], loss=[0.0], mode="train", epoch=epoch, step=step)
+                    run.log({"lr": float(step)})
+    answer = scalars([tmp_path / "run"])
+    again = [7.0, 8.0, 9.0] if not named and batches is batches_of_an_own_loop else []  # of which epoch nobody knows
+    assert answer.data["value"].to_list() == [*range(1, 10), *again, *range(10, 16)][: None if not again else 18]
+    assert answer.counts.duplicates == 0
+    assert set(answer.data["axis"]) == {"counter" if batches is batches_of_an_own_loop else "step"}

@@ -109,7 +109,7 @@ def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.Data
     A moment is a step of an epoch, as far as the epoch is known: steps may start again with each.
 
     A value counts unless a later attempt took it back, as it does with samples: by epoch and step where the time axis
-    is the training step, by the count where `load_state` set the recorder's counter back, else by the epoch alone.
+    is the training step, by the count where `load_state` set the recorder's counter back, and by the epoch alone.
 
     Args:
         reader: The run.
@@ -293,7 +293,7 @@ class _TakenBack:
             epoch = pl.col(EPOCH).fill_null(back.epoch) if alone else pl.col(EPOCH)
             return (epoch < back.epoch) | ((epoch == back.epoch) & (pl.col(STEP) < back.step))
         if (began := self.counters.get(back.attempt)) is not None:
-            return pl.col(STEP) < began
+            return (pl.col(STEP) < began) & (pl.col(EPOCH) <= last).fill_null(True)
         return pl.col(EPOCH) <= last
 
 

@@ -103,7 +103,8 @@ class Records:
 
         Args:
             values: {key: number}. A key `step`, `iteration` or `epoch` gives the time axis; else `state.global_step`
-                where the run has one, else a counter that goes on over restarts. An epoch such as 1.5 beside a finer
+                where the run counts one (that of `resume_from` counts with the first step after it), else a counter
+                that goes on over restarts. An epoch such as 1.5 beside a finer
                 axis says that it is in epoch 1.
 
         Raises:
@@ -112,7 +113,10 @@ class Records:
         state = self.state
         keys, epoch = _named_in(values)
         mode, ds_id = state.place_of_scalars(keys, epoch)
-        moment = (mode or "", ds_id, state.epoch_idx or None, state.global_step)
+        # An epoch and a step to go on from are no time until something counts them: a loop of one's own stays there.
+        no_epoch, no_step = state.ahead
+        at_epoch, at_step = None if no_epoch else state.epoch_idx or None, None if no_step else state.global_step
+        moment = (mode or "", ds_id, at_epoch, at_step)
         self._make("scalars", lambda: _scalars_in(values), self._log_scalars, values, moment)
 
     def _log_scalars(self, values: Mapping[str, Any], at: tuple[str, str, int | None, int | None]) -> None:
