@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
+import xaicli
+from xaicli.cli import main
 from xaicli.diagnosis import confusion
 
 
@@ -96,3 +98,26 @@ def test_classes_far_apart_are_counted_as_those_close_together(dtype: type[pl.Da
     counts = confusion.confusion_counts(both)
     assert counts.rows() == sorted((*pair, n) for pair, n in Counter(pairs).items())
     assert counts.schema == {"label": dtype, "prediction": dtype, "n": pl.Int64}
+
+
+def test_by_a_fact_in_a_spreadsheet(tmp_path, capsys):
+    """50 values and samples without one are 50 values, each with its accuracy, counted by hand, in the CSV too."""
+    n = 1000
+    state = [f"s{i % 50:02}" if i % 100 else None for i in range(n)]
+    right = np.arange(n) % 3 != 0
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(n), label=[0] * n, prediction=np.where(right, 0, 1), mode="eval", epoch=1)
+        known = [i for i in range(n) if state[i] is not None]
+        run.log_facts(known, state=[state[i] for i in known])
+    command = ["confusion", str(tmp_path / "run"), "--by", "state", "--format", "csv", "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    table = pl.read_csv(tmp_path / "out" / "confusion-by.csv")
+    assert table.height == 51
+    found = {row["value"]: (row["n"], row["accuracy"]) for row in table.iter_rows(named=True)}
+    for value in (*sorted({one for one in state if one is not None}), None):
+        of_value = [bool(right[i]) for i in range(n) if state[i] == value]
+        name = "(missing)" if value is None else value
+        assert found[name] == (len(of_value), pytest.approx(sum(of_value) / len(of_value))), name
+    capsys.readouterr()
+    assert main(["confusion", str(tmp_path / "run"), "--format", "csv", "-o", str(tmp_path / "plain")]) == 0
+    assert not (tmp_path / "plain" / "confusion-by.csv").exists()

@@ -219,3 +219,39 @@ def test_stale_samples_of_groups_are_counted_and_told(tmp_path, capsys):
     said = " ".join(api.compare(tmp_path, group=["a=*a-*", "b=*b-*"]).markdown().split())
     assert "4 runs, 20 samples stale in some of them)" in said
     assert "stale: no finite value in the run's last epoch; the last there is counts" in said
+
+
+def test_runs_in_no_group_take_nothing_from_the_groups(tmp_path, capsys):
+    """A smoke test of some samples, one of other samples and one without losses lie beside two groups of seeds."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 3
+    losses: dict[str, list[float]] = {"old": [], "new": []}
+
+    def recorded(name: str, ids: np.ndarray, loss: np.ndarray | None) -> None:
+        with xaicli.Run(tmp_path / "runs" / name) as run:
+            values = {} if loss is None else {"loss": loss}
+            run.log_samples(
+                sample_id=ids, label=labels[ids % 200], prediction=labels[ids % 200], **values, mode="eval", epoch=1
+            )
+
+    for group, level in (("old", 2.0), ("new", 1.0)):
+        for seed in range(3):
+            loss = np.float32(level + rng.normal(scale=0.3, size=200))
+            recorded(f"{group}-{seed}", np.arange(200), loss)
+            losses[group].append(float(loss.astype(np.float64).mean()))
+    command = ["compare", str(tmp_path / "runs"), "--group", "old=old-*", "--group", "new=new-*", "--json"]
+    right = stats.ttest_ind(losses["new"], losses["old"], equal_var=False)
+
+    def of_loss() -> dict[str, object]:
+        assert main(command) == 0
+        (row,) = [row for row in json.loads(capsys.readouterr().out)["paired"] if row["metric"] == "loss"]
+        return row
+
+    alone = of_loss()
+    assert alone["values"] == pytest.approx([np.mean(losses["old"]), np.mean(losses["new"])])
+    assert alone["p"] == pytest.approx(right.pvalue)
+    recorded("smoke-test", np.arange(20), np.full(20, 9.0))
+    recorded("without-loss", np.arange(200), None)
+    assert of_loss() == alone
+    recorded("other-samples", np.arange(1000, 1100), np.full(100, 9.0))
+    assert of_loss() == alone

@@ -242,21 +242,23 @@ def _of_groups(
             f"--group {alone[0]} is one run alone: nothing tells how runs of it differ",
             hint="give each group two runs or more, or compare the runs without --group",
         )
-    found = shared(readers, **select)
-    by_name = {reader.layout.described: number for number, reader in enumerate(readers)}
+    by_name = {reader.layout.described: reader for reader in readers}
     first, *others = groups
     rows = []
-    for pair in found.pairs:
-        for metric, table in _of_all(readers, pair, found.metrics, select).items():
-            for other in others:
-                sides = [[by_name[run] for run in groups[name]] for name in (first, other)]
-                means = [[_mean(table[f"run{at}"]) for at in side] for side in sides]
-                if (difference := run_difference(*means)) is not None:
-                    in_any = pl.any_horizontal(f"{STALE}{at}" for side in sides for at in side)
-                    stale = table.filter(in_any).height
-                    alike = not other_tasks([readers[at] for side in sides for at in side])
+    for other in others:
+        # Of these two groups alone: what another run lacks takes nothing from them.
+        both = [by_name[run] for name in (first, other) for run in groups[name]]
+        n_first, alike = len(groups[first]), not other_tasks(both)
+        found = shared(both, **select)
+        for pair in found.pairs:
+            for metric, table in _of_all(both, pair, found.metrics, select).items():
+                means = [_mean(table[f"run{at}"]) for at in range(len(both))]
+                if (difference := run_difference(means[:n_first], means[n_first:])) is not None:
+                    stale = table.filter(pl.any_horizontal(f"{STALE}{at}" for at in range(len(both)))).height
                     rows.append(_row(pair, metric, (first, other), replace(difference, stale=stale), alike=alike))
-    return rows
+    places = list(dict.fromkeys((row[MODE], row[DS_ID]) for row in rows))
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    return sorted(rows, key=lambda row: (places.index((row[MODE], row[DS_ID])), metrics.index(row["metric"])))
 
 
 def _mean(values: pl.Series) -> float:

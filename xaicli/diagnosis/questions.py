@@ -434,14 +434,14 @@ def _add_groups(
     """The figures and cells of each value of a column."""
     column, values = rows.frame[by], rows.frame[by].unique().sort()
     is_ordered = column.dtype.is_numeric() or column.dtype.is_temporal()
-    if len(values) > _MOST_GROUPS and is_ordered and by not in (SAMPLE_ID, LABEL, PREDICTION):
+    n_values = len(values) - (column.null_count() > 0)
+    if n_values > _MOST_GROUPS and is_ordered and by not in (SAMPLE_ID, LABEL, PREDICTION):
         called, codes = by_quintile(column)
         column = pl.Series(by, [called[code] for code in codes], pl.String)
         values = pl.Series(by, [called[code] for code in np.unique(codes)], pl.String)
-    if len(values) > _MOST_GROUPS:
-        raise UsageError(
-            f"--by {by} has {len(values):,} values", hint=f"a matrix each of at most {_MOST_GROUPS} is shown"
-        )
+        n_values = len(values)
+    if n_values > _MOST_GROUPS:
+        raise UsageError(f"--by {by} has {n_values:,} values", hint=f"a matrix each of at most {_MOST_GROUPS} is shown")
     for value in values:
         part = rows.frame.filter(column.eq_missing(pl.Series([value], dtype=column.dtype)))
         counts, _, overall = counted(part)

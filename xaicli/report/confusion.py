@@ -62,6 +62,7 @@ def confusion_report(answer: Answer, page: Page | None = None) -> Report:
         tables={
             "confusion": lambda: answer.data.with_columns(pl.col("undefined").list.join(" ")),
             "confusion-cells": lambda: _flat_cells(answer),
+            **({"confusion-by": lambda: _flat_groups(answer)} if answer.extra.get("by") else {}),
         },
     )
     return replace(report, sections=(*report.sections, *samples))
@@ -155,6 +156,25 @@ def pictured_samples(answer: Answer) -> Answer:
 def _flat_cells(answer: Answer) -> pl.DataFrame:
     cells: pl.DataFrame = answer.extra["cells"]
     return cells.with_columns(pl.col("sample_ids").cast(pl.List(pl.String)).list.join(" "))
+
+
+def _flat_groups(answer: Answer) -> pl.DataFrame:
+    """The figures of each value of `--by`, a row each; the cells of the values are in the JSON."""
+    rows = []
+    for row in answer.extra["by"]:
+        low, high = row["accuracy_interval"]
+        told = {name: value for name, value in row.items() if name not in ("cells", "accuracy_interval")}
+        undefined = " ".join(map(str, row["undefined"]))
+        rows.append(
+            {
+                **told,
+                "value": in_words(row["value"]),
+                "accuracy_low": low,
+                "accuracy_high": high,
+                "undefined": undefined,
+            }
+        )
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _last_places(answer: Answer) -> list[Mapping[str, Any]]:
