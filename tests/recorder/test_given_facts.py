@@ -13,6 +13,7 @@ import uuid
 import warnings
 from pathlib import Path, PurePosixPath
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -325,3 +326,17 @@ def told(folder: Path) -> list[dict[str, Any]]:
     frame = open_reader(RunLayout(folder)).facts.frame.sort("sample_id")
     assert frame["sample_id"].to_list() == [1, 2]
     return frame.drop("sample_id").to_dicts()
+
+
+def test_times_of_several_zones_in_one_call_are_the_same_moments_in_utc(tmp_path):
+    """Arrow alone would show all of them in the zone of the first; times of one zone keep it."""
+    zones = ("America/New_York", "Europe/Berlin", "Asia/Tokyo", "UTC")
+    taken = [datetime.datetime(2026, 3, 1, 12, tzinfo=ZoneInfo(zone)) for zone in zones]
+    local = [datetime.datetime(2026, month, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")) for month in (1, 3, 7, 9)]
+    with Run(tmp_path / "run") as run:
+        run.log_facts([1, 2, 3, 4], taken=taken, local=local)
+        run.log_samples(sample_id=[1, 2, 3, 4], loss=[1.0] * 4, mode="eval", epoch=1)
+    frame = open_reader(RunLayout(tmp_path / "run")).facts.frame.sort("sample_id")
+    assert (frame["taken"].dtype.time_zone, frame["local"].dtype.time_zone) == ("UTC", "Europe/Berlin")
+    assert frame["taken"].to_list() == taken
+    assert frame["local"].to_list() == local

@@ -155,7 +155,7 @@ def _moment(item: np.datetime64) -> Any:
 
 def _of_one_kind(values: list[Any]) -> list[Any]:
     """Values in which nothing is lost where Arrow would make one kind of two: NaN beside what is no number is a missing
-    value, days beside times are times, and times with a zone beside others are texts.
+    value, days beside times are times, times with a zone beside others are texts, and those of several zones in UTC.
     """
     if not all(value is None or (isinstance(value, _NUMBERS) and not isinstance(value, bool)) for value in values):
         values = [None if isinstance(value, _NUMBERS) and value != value else value for value in values]
@@ -163,6 +163,9 @@ def _of_one_kind(values: list[Any]) -> list[Any]:
     zones = {value.tzinfo is not None for value in values if isinstance(value, datetime)}
     if len(zones) == 2 or (days and True in zones):
         return [value.isoformat(" ") if isinstance(value, datetime) else _day_text(value) for value in values]
+    if len({str(value.tzinfo) for value in values if isinstance(value, datetime)}) > 1:
+        # Arrow would keep all in the zone of the first.
+        return [value.astimezone(UTC) if isinstance(value, datetime) else value for value in values]
     if days and zones:
         return [datetime(value.year, value.month, value.day) if type(value) is date else value for value in values]
     return values
