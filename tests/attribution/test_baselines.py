@@ -176,7 +176,7 @@ def test_what_is_cut_off_of_pictures_and_starts_is_told(run: Path, xai: Xai, tmp
 def test_options_that_choose_nothing_are_said_to_be_unused(run: Path, xai: Xai, tmp_path: Path) -> None:
     how = ("--methods", "gradient", "--no-progress", "--json", "--format", "json", "-o", tmp_path / "out")
     named = "the samples are named by --ids"
-    (run / "own.py").write_text(
+    (run / "unused_options.py").write_text(
         "import numpy\n"
         f"def pixels(): return numpy.load({str(run / 'pixels.npy')!r})\n"
         "def by_mode(mode=None): return pixels()\n"
@@ -197,10 +197,10 @@ def test_options_that_choose_nothing_are_said_to_be_unused(run: Path, xai: Xai, 
         ),
         (("--arch-args", "{}"), {"--arch-args was not used: they are arguments of --arch"}),
         (
-            ("--data", "own:pixels", "--pythonpath", run, "--mode", "eval"),
+            ("--data", "unused_options:pixels", "--pythonpath", run, "--mode", "eval"),
             {"--mode was not used: the data has no modes, and no logged metric picks its samples"},
         ),
-        (("--data", "own:by_mode", "--pythonpath", run, "--mode", "eval"), set()),
+        (("--data", "unused_options:by_mode", "--pythonpath", run, "--mode", "eval"), set()),
         (("--metric", "loss"), {"--metric was not used: it is for --pick worst and best"}),
         (
             ("--data", run / "pixels.npy", "--mode", "nonsense"),

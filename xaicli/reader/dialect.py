@@ -74,7 +74,7 @@ def for_polars(sql: str, whole: Collection[str] = (), *, condition: bool = False
     for tell in (_bounded, lambda node: _told(node, names) or _of_single(node, of_single)):
         for node in reversed(list(root.walk())):  # what is within before what it is in
             if (told := tell(node)) is not None:
-                node.replace(told)
+                node.replace(expression=told)
     return str(root.this.sql(_polars(), comments=False))
 
 
@@ -231,7 +231,7 @@ def _call(node: exp.Anonymous, name: str) -> exp.Expr | None:
     told = node.copy()
     for given in told.expressions:
         for part in given.expressions if isinstance(given, exp.Distinct) else [given]:
-            part.replace(_made(template, x=part))
+            part.replace(expression=_made(template, x=part))
     return told
 
 
