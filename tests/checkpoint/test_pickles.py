@@ -318,6 +318,15 @@ def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path: Path) -> None:
         read_torch(tmp_path / "a.pkl")
 
 
+def test_an_escape_that_no_pickle_writes_is_damage(tmp_path: Path) -> None:
+    """Python's own reader takes it with a DeprecationWarning, which is an error here."""
+    (tmp_path / "sound.pkl").write_bytes(b"(dS'na\\tme'\nI3\ns.")
+    assert read_torch(tmp_path / "sound.pkl").value == {"na\tme": 3}
+    (tmp_path / "a.pkl").write_bytes(b"(dS'na\\ome'\nI3\ns.")
+    with pytest.raises(DamagedFileError, match="invalid escape sequence"):
+        read_torch(tmp_path / "a.pkl")
+
+
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_damage_anywhere_in_a_pickle_is_an_error_or_a_value(data: st.DataObject, tmp_path: Path) -> None:

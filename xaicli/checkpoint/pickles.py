@@ -13,6 +13,7 @@ import datetime
 import pathlib
 import pickletools
 import sys
+import warnings
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -118,10 +119,15 @@ class PickleReader:
         """
         self._stack, self._marks, self._memo = [], [], {}
         try:
-            for opcode, argument, _ in pickletools.genops(self._file):
-                if opcode.name == "STOP":
-                    return self._stack.pop()
-                self._follow(opcode.name, argument)
+            with warnings.catch_warnings():
+                # No pickle writes an escape that Python does not know; Python takes it, with this word to programmers.
+                warnings.filterwarnings("error", message="invalid escape sequence", category=DeprecationWarning)
+                for opcode, argument, _ in pickletools.genops(self._file):
+                    if opcode.name == "STOP":
+                        return self._stack.pop()
+                    self._follow(opcode.name, argument)
+        except DeprecationWarning as error:
+            raise PickleError(str(error)) from error
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError) as error:
             raise PickleError(f"{type(error).__name__}: {error}") from error
         raise PickleError("it does not end")
