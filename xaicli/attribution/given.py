@@ -30,6 +30,11 @@ _DIFFERENTIATES = (
     "and x.requires_grad_() where not x.requires_grad"
 )
 
+
+class ChangingError(XaiError):
+    """A model that something goes on changing from pass to pass; only the part is known, not what."""
+
+
 _OBSERVERS = (
     "of quantisation-aware training the observers go on measuring: "
     "model.apply(torch.ao.quantization.disable_observer) ends that"
@@ -335,12 +340,12 @@ class GivenModel:
         if self.differ(first, again(1)):
             part = self._culprit(twin, (rows, [], 0), (rows, [], 1)) or "something in forward"
             if self.differ(first, again(0)):  # with the same random numbers, too
-                return XaiError(
-                    f"two passes over the same samples differ: {part} answers otherwise each time, in evaluation mode "
-                    "too",
-                    hint=_OBSERVERS
-                    if _observes(twin, part)
-                    else "does forward keep something from pass to pass? maps of it would say nothing",
+                said = f"{part} answers otherwise each time, in evaluation mode too"
+                said = f"two passes over the same samples differ: {said}"
+                if _observes(twin, part):
+                    return XaiError(said, hint=_OBSERVERS)
+                return ChangingError(
+                    said, hint="does forward keep something from pass to pass? maps of it would say nothing"
                 )
             return XaiError(
                 f"two passes over the same samples differ: {part} draws random numbers in evaluation mode too",
