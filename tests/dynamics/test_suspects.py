@@ -596,6 +596,7 @@ def test_a_network_that_is_not_sure_yet_estimates_no_number(
     page = " ".join(result.markdown().split())
     assert (f"about {counted:,} of 1,797 samples may be wrong" in page) == (not unsure)
     assert ("no estimate yet" in page) == unsure
+    assert ("an estimate of the rate of wrong labels" in page) == (not unsure)
 
 
 def test_no_rate_is_estimated_of_rows_that_the_model_does_not_train_on(tmp_path: Path) -> None:

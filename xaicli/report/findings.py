@@ -25,7 +25,6 @@ _ABOUT = "about {} may be wrong"
 _SO_FAR = "{} contradicted in the early epochs, when the network was not sure yet: more may be wrong"
 _OTHERWISE = "{} contradicted by the model in the early epochs, its own mistakes among them"
 """What is said of the samples whose label was contradicted."""
-_NOT_SURE = "no estimate yet: in these epochs the network was not sure enough to contradict all wrong labels"
 _OF_OBJECTS = ("doubted_object", "worst_picture")
 _TITLES = {
     "suspect": "Suspected labels",
@@ -176,6 +175,10 @@ _ESTIMATE = (
     "labels given to what looks like them, too high for those that the model confuses; "
     "the interval is of sampling alone"
 )
+_NO_ESTIMATE = (
+    "by the early epochs; no estimate yet of how many labels are wrong: the network was not sure enough to contradict "
+    "all of those; the interval is of sampling alone"
+)
 
 
 def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block]:
@@ -207,7 +210,7 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
             f"Labels contradicted while the model learned: {share}, {where}",
             (*columns, Column("share (95 % interval)")),
             tuple((*own, f"{rate} ({low} to {high})") for own, (rate, low, high) in zip(cells, intervals, strict=True)),
-            note=f"{_NOT_SURE}; {_ESTIMATE}" if part[0]["unsure"] else _ESTIMATE,
+            note=_NO_ESTIMATE if part[0]["unsure"] else _ESTIMATE,
             terminal_rows=10,
         )
 
