@@ -358,11 +358,6 @@ class Pool:
         path = self._path_of(segment)
         return path is not None and path.exists()
 
-    @property
-    def is_begun(self) -> bool:
-        """Whether there are segments."""
-        return self._made > 0
-
     def make_one(self) -> None:
         """Allocate the next segment; in memory where the disk cannot hold it, said once."""
         segment = None
