@@ -34,6 +34,7 @@ def recorded(folder: Path) -> Path:
                 ids, logits = batch
                 run.log_samples(sample_id=ids, label=[0, 1], logits=logits, confidence=[0.5, 1.0])
             run.log({"lr": 0.1, "epoch": epoch})
+            run.log({"acc": 0.5}, mode="eval", ds_id="day")
         assert_type(run.log_samples(sample_id=np.array([4]), loss=[1.0], mode="test"), None)
         assert_type(run.stats(), dict[str, Any])
         assert_type(run.begin_pass("eval"), int)

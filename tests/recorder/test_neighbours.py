@@ -218,6 +218,25 @@ def test_a_time_that_is_none_leaves_its_scalars(tmp_path: Path) -> None:
     assert set(stats["refused"]) == {"epoch", "step", "a", "scalars"}
 
 
+def test_a_mode_that_is_none_leaves_its_scalars(tmp_path: Path) -> None:
+    def log(run: Run) -> None:
+        run.state.mode = "train"
+        run.log({"a": 1.0}, mode="validation")
+        run.log({"a": 2.0}, mode=["eval"])  # type: ignore[arg-type]
+        run.log({"a": 3.0}, mode="eval", ds_id=4)  # type: ignore[arg-type]
+
+    stats = told(tmp_path / "run", log)
+    found = [(row["value"], row["mode"], row["ds_id"]) for row in stored(tmp_path / "run", "scalars")]
+    assert found == [(1.0, "train", ""), (2.0, "train", ""), (3.0, "eval", "")]
+    kept, modes = "the scalars are kept without it", "none of train, eval, test, infer"
+    assert stats["refused"] == stats["altered"] == {
+        "mode": {f"mode 'validation' is {modes}: {kept}": 1, f"mode ['eval'] is {modes}: {kept}": 1},
+        "ds_id": {f"ds_id must be a text, not int: {kept}": 1},
+    }  # fmt: skip
+    with Run(tmp_path / "strict", strict=True) as run, pytest.raises(ValueError, match="mode 'validation' is none of"):
+        run.log({"a": 1.0}, mode="validation")
+
+
 def test_a_picture_that_is_none_costs_itself(tmp_path: Path) -> None:
     good = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     stats = told(

@@ -644,6 +644,49 @@ def test_evaluations_of_several_data_sets_keep_their_scalars_apart(tmp_path: Pat
     assert places_of_scalars(tmp_path) == {("acc", "test", "day", 1), ("acc", "test", "night", 1)}
 
 
+def test_scalars_that_name_their_mode_are_of_it_whatever_walk_is_near(tmp_path: Path) -> None:
+    """Without a name `lr` behind the evaluation would be the evaluation's; with one nothing is guessed, also later."""
+    with Run(tmp_path, strict=True) as run:
+        for epoch in run.epochs(2):
+            evaluate_at_night(run)
+            run.log({"lr": 0.1}, mode="")
+            run.log({"train_loss": 1.0}, mode="train")
+            run.log({"acc": 0.5})
+            run.log({"acc": 0.5}, ds_id="day")
+            run.log({"f1": 0.5}, mode="eval")
+            run.log({"acc": 0.5}, mode="test", ds_id="street")
+            for _ in run.steps(range(1), mode="train", ds_id="labelled"):
+                run.log({"ema_acc": epoch / 4}, mode="eval")
+                run.log({"own": 1.0}, mode="train")
+    assert places_of_scalars(tmp_path) == {
+        ("lr", "", "", 2),
+        ("train_loss", "train", "", 2),
+        ("acc", "eval", "night", 2),
+        ("acc", "eval", "day", 2),
+        ("f1", "eval", "night", 2),
+        ("acc", "test", "street", 2),
+        ("ema_acc", "eval", "", 2),
+        ("own", "train", "labelled", 2),
+    }
+    found = xaicli.open_run(tmp_path).scalars(key="ema_acc", mode="eval").data
+    assert found.select("epoch", "value").rows() == [(1, 0.25), (2, 0.5)]
+
+
+def test_a_named_scalar_tells_nothing_of_others_of_its_name(tmp_path: Path) -> None:
+    """Where nobody counts epochs, a name that was logged outside of walks is so again; not by one that says its own."""
+    with Run(tmp_path, strict=True) as run:
+        run.log({"acc": 0.1, "step": 1}, mode="")
+        evaluate_at_night(run, epoch=1, step=1)
+        run.log({"acc": 0.5, "step": 1})
+    assert places_of_scalars(tmp_path) == {("acc", "", "", 1), ("acc", "eval", "night", 1)}
+
+
+def test_the_active_run_takes_the_mode_of_scalars(tmp_path: Path) -> None:
+    with xaicli.init(tmp_path):
+        xaicli.log({"acc": 0.5, "epoch": 1}, mode="eval", ds_id="day")
+    assert places_of_scalars(tmp_path) == {("acc", "eval", "day", 1)}
+
+
 @pytest.mark.parametrize("mode", ["train", None])
 def test_rows_of_an_own_loop_are_not_of_the_evaluation_before(tmp_path: Path, mode: str | None) -> None:
     with Run(tmp_path, strict=True) as run:

@@ -18,6 +18,7 @@ from xaicli.heads.head import Task
 from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import Manifest
 from xaicli.recorder import columns, media, scalars
+from xaicli.recorder.config import MODES, checked_place
 from xaicli.recorder.facts import fact_table, kinds_before
 from xaicli.recorder.parts import store_records
 from xaicli.recorder.process import Process
@@ -98,7 +99,7 @@ class Records:
     def _drop_inputs(self, reason: str, records: int) -> None:
         self._drop_record("inputs", reason, records)
 
-    def log(self, values: Mapping[str, Any]) -> None:
+    def log(self, values: Mapping[str, Any], *, mode: str | None = None, ds_id: str | None = None) -> None:
         """Record per-step values of the whole run.
 
         Args:
@@ -106,18 +107,36 @@ class Records:
                 where the run counts one (that of `resume_from` counts with the first step after it), else a counter
                 that goes on over restarts. An epoch such as 1.5 beside a finer
                 axis says that it is in epoch 1.
+            mode: What they are of: train, eval, test or infer, or "" for none of these. When None the walk that goes
+                on says it, or the one that ended last in the epoch.
+            ds_id: The dataset; that of the walk, if it is of this mode, when None.
 
         Raises:
-            ValueError: With `strict`: a value is no number; it is named. Else it alone is left out, and counted.
+            ValueError: With `strict`: a value is no number, or the mode is none; it is named. Else it alone is left
+                out, and counted.
         """
         state = self.state
         keys, epoch = _named_in(values)
-        mode, ds_id = state.place_of_scalars(keys, epoch)
+        named = self._named_place(mode, ds_id)
+        mode, ds_id = state.place_of_scalars(keys, epoch, *named)
         # An epoch and a step to go on from are no time until something counts them: a loop of one's own stays there.
         no_epoch, no_step = state.ahead
         at_epoch, at_step = None if no_epoch else state.epoch_idx or None, None if no_step else state.global_step
         moment = (mode or "", ds_id, at_epoch, at_step)
         self._make("scalars", lambda: _scalars_in(values), self._log_scalars, values, moment)
+
+    def _named_place(self, mode: Any, ds_id: Any) -> tuple[str | None, str | None]:
+        """The mode and the dataset that a caller named for scalars; None, told of, for what is none."""
+        if mode is not None and (not isinstance(mode, str) or (mode and mode not in MODES)):
+            self._alter_record("mode", f"mode {mode!r} is none of {', '.join(MODES)}: the scalars are kept without it")
+            mode = None
+        try:
+            if ds_id is not None:
+                checked_place("", ds_id, 0, 0)
+        except ValueError as error:
+            self._alter_record("ds_id", f"{error}: the scalars are kept without it")
+            ds_id = None
+        return MODES.get(mode, mode), ds_id
 
     def _log_scalars(self, values: Mapping[str, Any], at: tuple[str, str, int | None, int | None]) -> None:
         try:

@@ -511,8 +511,10 @@ class Progress:
         elif epoch is not None:
             here.ended.epoch = epoch
 
-    def place_of_scalars(self, keys: Set[str], epoch: int | None) -> tuple[str | None, str]:
-        """The mode and the dataset of scalars that come now.
+    def place_of_scalars(
+        self, keys: Set[str], epoch: int | None, mode: str | None = None, ds_id: str | None = None
+    ) -> tuple[str | None, str]:
+        """The mode and the dataset of scalars that come now: what they name, else what the walks say.
 
         Behind a walk that has ended they are its own, in its epoch. Where nobody counts epochs, so that nothing tells
         that another has begun, scalars of a name that was logged outside of walks before are so again.
@@ -520,8 +522,15 @@ class Progress:
         Args:
             keys: Their names.
             epoch: The epoch they name, if any.
+            mode: The mode they name, if any.
+            ds_id: The dataset they name, if any.
         """
         here = self.here
+        if mode is not None:  # which says nothing of others of their names
+            own = here.ds_id if mode == here.mode else ""
+            return mode, own if ds_id is None else ds_id
+        if ds_id is not None:
+            return here.mode, ds_id
         if here.ended is None:
             if here.walk is None:
                 self._outside |= keys
