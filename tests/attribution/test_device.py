@@ -16,14 +16,13 @@ import xaicli
 from xaicli.attribution import gradients, paths
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.frozen import RecurrentWithoutCudnn, moved
-from xaicli.attribution.given import random_numbers_kept, seeded
 from xaicli.attribution.gradients import Gradients
 from xaicli.attribution.inputs import device_of, instead_of, using
 from xaicli.attribution.prepared import prepare
 from xaicli.attribution.session import in_ieee, in_one_order
 from xaicli.attribution.settings import settle
 from xaicli.checkpoint.exported import cpu_seconds
-from xaicli.collectors.predictor import own_randomness
+from xaicli.state.randomness import randomness_kept, seeded
 
 
 class FakeGraph:
@@ -262,12 +261,12 @@ def test_random_numbers_of_other_gpus_are_not_asked_for(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device="cuda": asked.append(device) or torch.zeros(1))
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_, **__: None)
-    with random_numbers_kept(torch.device("cpu")):
+    with randomness_kept(torch.device("cpu")):
         seeded(3, torch.device("cpu"))
-    with own_randomness(0, torch.device("cpu")):
+    with randomness_kept(torch.device("cpu"), seed=0):
         pass
     assert asked == []
-    with random_numbers_kept(torch.device("cuda", 2), torch.device("cpu")):
+    with randomness_kept(torch.device("cuda", 2), torch.device("cpu")):
         pass
     assert {getattr(one, "index", one) for one in asked} == {2}
 

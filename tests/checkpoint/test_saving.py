@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -133,6 +135,23 @@ def test_the_callers_model_is_not_changed(tmp_path: Path, images: torch.Tensor) 
     assert [id(parameter) for parameter in model.parameters()] == identities
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_forward_that_draws_leaves_the_trainings_random_numbers(tmp_path: Path) -> None:
+    class Drawing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.drawn = random.random(), float(np.random.rand())
+            return x * self.scale
+
+    random.seed(1), np.random.seed(1)
+    expected = random.random(), float(np.random.rand())
+    random.seed(1), np.random.seed(1)
+    save_checkpoint(Drawing(), tmp_path / "ckpt.pt", example_inputs=torch.ones(2, 3))
+    assert (random.random(), float(np.random.rand())) == expected
 
 
 @pytest.mark.parametrize("batch", [1, 3, 100])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from xaicli.collectors.outputs import PredictorOutput, first_tensor, labels_of
+from xaicli.collectors.outputs import PredictorOutput, first_tensor, labels_of, taken
 from xaicli.collectors.predictor import Predictor
 from xaicli.errors import XaiError
 from xaicli.heads.decision import head_of
@@ -181,6 +181,30 @@ def test_logits_labels_and_tensors_are_found() -> None:
     assert labels_of(X) is labels_of({"x": X}) is None
     with pytest.raises(XaiError, match="without a floating-point tensor"):
         PredictorOutput([1, 2]).head()
+
+
+def test_rows_of_a_batch_are_taken_wherever_a_sample_has_one() -> None:
+    x = torch.arange(16.0).reshape(4, 4)
+    Pair = namedtuple("Pair", ["x", "y"])
+    pictures = [torch.full((3, 2, 2), float(i)) for i in range(4)]
+    batch = {
+        "pair": Pair(x[:4], ["a", "b", "c", "d"]),
+        "pictures": pictures,
+        "scale": torch.ones(2),
+        "of": (x[:4, 0], 3),
+    }
+    found = taken(batch, range(2), 4)
+    assert isinstance(found["pair"], Pair)
+    assert torch.equal(found["pair"].x, x[:2])
+    assert found["pair"].y == ["a", "b"]
+    assert all(one is other for one, other in zip(found["pictures"], pictures[:2], strict=True))
+    assert torch.equal(found["scale"], torch.ones(2))
+    assert torch.equal(found["of"][0], x[:2, 0])
+    assert found["of"][1] == 3
+    turned = taken([x[:2], torch.tensor([5, 6])], [1, 0])
+    assert torch.equal(turned[0], x[[1, 0]])
+    assert turned[1].tolist() == [6, 5]
+    assert taken(["a", "b"], [1, None]) == ["b", None]
 
 
 def test_a_model_elsewhere_is_moved_and_put_back(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:

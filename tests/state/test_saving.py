@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import math
 import random
@@ -20,6 +21,7 @@ from xaicli.layout import RunLayout
 from xaicli.state import TrainingState
 from xaicli.state.encoding import Encoder, decode
 from xaicli.state.folder import saved_states
+from xaicli.state.randomness import randomness_kept, seeded
 from xaicli.summary import Summary
 
 
@@ -135,6 +137,28 @@ def test_generators_go_on_where_they_were(tmp_path: Path, make: object) -> None:
     TrainingState().save_state(tmp_path, objects={"g": one})
     TrainingState().load_state(tmp_path, objects={"g": two})
     assert draw(two) == draw(one)
+
+
+def test_what_is_drawn_inside_is_drawn_again() -> None:
+    def drawn() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), torch.rand(1).item()
+
+    cpu = torch.device("cpu")
+    with randomness_kept():
+        expected = drawn()
+    with contextlib.suppress(ZeroDivisionError), randomness_kept(cpu, seed=7):
+        first = drawn()
+        _ = 1 / 0
+    with randomness_kept(cpu, seed=7):
+        assert drawn() == first != expected
+        seeded(7, cpu)
+        assert drawn() == first
+    assert first == (random.Random(7).random(), np.random.RandomState(7).rand(), _of_torch(7))
+    assert drawn() == expected
+
+
+def _of_torch(seed: int) -> float:
+    return torch.rand(1, generator=torch.Generator().manual_seed(seed)).item()
 
 
 def test_random_states_can_be_left_alone(tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from xaicli.attribution.twin import private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names, takes_one
 from xaicli.heads.evaluation import evaluating
+from xaicli.state.randomness import randomness_kept, seeded
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
@@ -46,31 +45,6 @@ Outputs = Callable[[Any], Tensor]
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The floating-point type a model computes in."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-
-
-@contextmanager
-def random_numbers_kept(*devices: torch.device) -> Iterator[None]:
-    """The caller's random numbers of torch, numpy and Python go on as if nothing had been.
-
-    Args:
-        *devices: Those whose numbers are drawn; no other GPU is touched, which would open a context on it.
-    """
-    numbers, plain = np.random.get_state(), random.getstate()
-    try:
-        with torch.random.fork_rng(devices=sorted({d.index or 0 for d in devices if d.type == "cuda"})):
-            yield
-    finally:
-        np.random.set_state(numbers)
-        random.setstate(plain)
-
-
-def seeded(number: int, device: torch.device) -> None:
-    """Begin all random numbers anew: those of the CPU, and of the one device."""
-    torch.default_generator.manual_seed(number)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(number)
-    np.random.seed(number)
-    random.seed(number)
 
 
 def first_line(error: BaseException) -> str:
@@ -106,7 +80,7 @@ def _answers(model: nn.Module, inputs: Sequence[Tensor], form: Form) -> bool:
     try:
         place = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         batch = [as_input(x.detach(), dtype_of(model)).to(place) for x in inputs]
-        with torch.no_grad(), evaluating(model), random_numbers_kept(place):
+        with torch.no_grad(), evaluating(model), randomness_kept(place):
             Call(tuple(range(len(batch))), form=form)(model, batch)
     except Exception:  # whatever another's forward raises
         return False

@@ -18,7 +18,6 @@ from xaicli.attribution.answer import Found, explanations_of, saliency_of, toget
 from xaicli.attribution.captum_methods import named, taken_by
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.explanation import CheckpointColumn, Saliency, SanityStep
-from xaicli.attribution.given import random_numbers_kept
 from xaicli.attribution.inputs import InputRange, device_of, told_of, using
 from xaicli.attribution.maps import views_of
 from xaicli.attribution.prepared import Prepared, prepare
@@ -28,6 +27,7 @@ from xaicli.attribution.store import Finished, Store, fingerprint, key_of
 from xaicli.attribution.targets import LOSS, split_place
 from xaicli.errors import InterruptedWorkError, UsageError, XaiError
 from xaicli.progress import doing
+from xaicli.state.randomness import randomness_kept
 
 if TYPE_CHECKING:
     from xaicli.checkpoint.facts import CheckpointFacts, LoadedModel
@@ -147,7 +147,7 @@ def _own_modes(place: torch.device) -> Iterator[None]:
             torch.inference_mode(False),
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
-            random_numbers_kept(place),
+            randomness_kept(place),
         ):
             yield
     finally:
@@ -386,7 +386,7 @@ class _Work:
             loaded = loaded.model
         # The given model answers for itself where it is, which may be elsewhere.
         # One at a time: threads may bring the same model, whose state is put back after each of its own passes.
-        with _PREPARING, random_numbers_kept(*{tensor.device for tensor in loaded.parameters()}):
+        with _PREPARING, randomness_kept(*{tensor.device for tensor in loaded.parameters()}):
             return prepare(
                 loaded,
                 self.inputs.arrays,

@@ -20,6 +20,7 @@ from torch import nn
 from xaicli.checkpoint.weights import Chosen, StateDict, listed
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.heads.evaluation import into_evaluation
+from xaicli.state.randomness import randomness_kept
 
 if TYPE_CHECKING:
     from torch import nn
@@ -171,7 +172,7 @@ def model_with(chosen: Chosen, build: Callable[[], nn.Module], path: Path) -> tu
     Raises:
         XaiError: Keys or shapes differ, or several parts of the weights fit; the hint lists them.
     """
-    with torch.random.fork_rng(devices=[]):
+    with randomness_kept():
         model = build()
     own = {key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     given = chosen.weights

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from xaicli.checkpoint.facts import FORMAT, FORMAT_VERSION
 from xaicli.errors import UsageError, XaiError, level_outside
 from xaicli.files import appearing, have_written, write_whole
+from xaicli.state.randomness import randomness_kept
 
 if TYPE_CHECKING:
     import torch
@@ -224,7 +225,7 @@ def _graph(
     try:
         examples = _examples(model, given)
         inputs = examples.tensors
-        with torch.random.fork_rng(devices=[]):
+        with randomness_kept(*{tensor.device for tensor in model.parameters()}):
             copied = _evaluating_copy(model)
             data, fixed_batch = export_graph(copied, inputs, _working(copied, examples), constants=examples.constants)
     except Exception as error:

@@ -19,11 +19,12 @@ from torch.utils.data import DataLoader, default_collate
 from xaicli.collectors.collector import METRICS, MetricsCollector, as_collectors
 from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering, Heading, Recipient, moment
 from xaicli.collectors.outputs import TARGETS
-from xaicli.collectors.predictor import Predictor, own_randomness
+from xaicli.collectors.predictor import Predictor
 from xaicli.errors import UsageError, XaiError, leaving
 from xaicli.layout import RunLayout
 from xaicli.recorder.parts import append_table
 from xaicli.recorder.run import active_run
+from xaicli.state.randomness import randomness_kept
 from xaicli.tables.metrics_table import EXAMPLE_ID, misfit, names_like, stored_columns
 from xaicli.tables.rows import Unreadable
 from xaicli.tables.table import CollectView, Table
@@ -177,7 +178,7 @@ def _pass(
     taken: dict[str, str] = {}
     passed = _Passed([Gathering(collector) for collector in collectors], [])
     done = 0
-    with predictor.ready(), own_randomness(seed, predictor.device):
+    with predictor.ready(), randomness_kept(predictor.device, seed=seed):
         for number, (alike, unreadable) in enumerate(loader):
             passed.unreadable += unreadable
             if unreadable and strict:

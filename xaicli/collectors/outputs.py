@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ Layer = str | int
 
 TARGETS = frozenset({"label", "labels", "label_ids", "target", "targets", "y"})
 """The entries of a dict batch that are taken for labels, never for inputs."""
+
+_PLAIN = (str, bytes, int, float, complex, list, tuple, set, frozenset, torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,51 @@ def labels_of(batch: Any) -> Any:
     if isinstance(batch, Mapping):
         return next((batch[key] for key in batch if key in TARGETS), None)
     return batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
+
+
+def entries_of(batch: Any) -> Mapping[str, Any] | None:
+    """The parts of a batch by their names: a dict, a dataclass, a named tuple, an object with attributes or keys.
+
+    None of what has no names: a tensor, a list, a tuple.
+    """
+    if isinstance(batch, Mapping):
+        return batch
+    names = getattr(batch, "_fields", None)
+    if isinstance(batch, tuple) and names is not None:
+        return dict(zip(names, batch, strict=True))
+    if isinstance(batch, _PLAIN) or batch is None or isinstance(batch, type) or hasattr(batch, "dtype"):
+        return None
+    if is_dataclass(batch):
+        return {one.name: getattr(batch, one.name, None) for one in fields(batch)}
+    try:
+        if callable(getattr(batch, "keys", None)) and hasattr(batch, "__getitem__"):
+            return {str(key): batch[key] for key in batch.keys()}  # noqa: SIM118 - such objects may have no __iter__
+        return {name: part for name, part in vars(batch).items() if not name.startswith("_")} or None
+    except Exception:  # another's object: what it does when it is asked is not known
+        return None
+
+
+def taken(values: Any, places: Sequence[int | None], n: int | None = None) -> Any:
+    """The rows of a batch, or of a part of it, at these places; None where there is none, of what is a list.
+
+    Args:
+        values: Tensors and lists of a row a sample, in whatever holds them.
+        places: Which rows.
+        n: How many samples there are; as many as places where None.
+    """
+    n = len(places) if n is None else n
+    if isinstance(values, torch.Tensor):
+        return values[[place or 0 for place in places]] if values.ndim and len(values) == n else values
+    if (entries := entries_of(values)) is not None:
+        cut = {name: taken(value, places, n) for name, value in entries.items()}
+        return type(values)(*cut.values()) if isinstance(values, tuple) else cut
+    if (
+        type(values) is list
+        and len(values) == n
+        and not any(isinstance(v, torch.Tensor) and v.shape[:1] == (n,) for v in values)
+    ):
+        return [None if place is None else values[place] for place in places]
+    return type(values)(taken(v, places, n) for v in values) if type(values) in (list, tuple) else values
 
 
 _WIDE = ("cpu", "cuda", "meta")

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import fx, nn
 
-from xaicli.collectors.outputs import TARGETS, Layer, PredictorOutput, first_tensor, widened
+from xaicli.collectors.outputs import TARGETS, Layer, PredictorOutput, first_tensor, taken, widened
 from xaicli.errors import XaiError, unknown
 from xaicli.heads.decision import OriginOf, known_of
 from xaicli.heads.evaluation import evaluating
 from xaicli.heads.head import Head
 from xaicli.heads.operations import watching
+from xaicli.state.randomness import randomness_kept
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -154,8 +153,8 @@ class Predictor:
         few = min(n, _FEW)
 
         def answers(rows: int, seed: int) -> list[torch.Tensor]:
-            given, named = _first_rows((args, kwargs), n, rows)
-            with own_randomness(seed, self.device):
+            given, named = taken((args, kwargs), range(rows), n)
+            with randomness_kept(self.device, seed=seed):
                 return [t for t in _tensors(self.model(*given, **named)) if t.ndim and len(t) == rows]
 
         try:
@@ -279,43 +278,11 @@ class Predictor:
             return set()
 
 
-def _first_rows(value: Any, n: int, rows: int) -> Any:
-    """The first of n samples, wherever tensors and lists hold one entry for each."""
-    if isinstance(value, torch.Tensor):
-        return value[:rows].clone() if value.ndim and len(value) == n else value
-    if isinstance(value, Mapping):
-        return {key: _first_rows(part, n, rows) for key, part in value.items()}
-    if type(value) is list and len(value) == n:
-        return value[:rows]
-    return type(value)(_first_rows(part, n, rows) for part in value) if type(value) in (list, tuple) else value
-
-
 def _tensors(output: Any) -> list[torch.Tensor]:
     if isinstance(output, torch.Tensor):
         return [output]
     parts: Any = output.values() if isinstance(output, Mapping) else output if isinstance(output, (list, tuple)) else ()
     return [tensor for part in parts for tensor in _tensors(part)]
-
-
-@contextmanager
-def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's generators for the pass, and put them back as they were.
-
-    Of the GPUs only the model's own is touched: to ask another would open a context on it.
-    """
-    python, legacy = random.getstate(), np.random.get_state()
-    index = (device.index if device.index is not None else torch.cuda.current_device()) if device.type == "cuda" else 0
-    with torch.random.fork_rng(devices=[index] if device.type == "cuda" else []):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.default_generators[index].manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
 
 
 def layers_of(module: nn.Module) -> str:

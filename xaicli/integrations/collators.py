@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from xaicli.integrations.hints import KINDS, LENGTHS, hints
 from xaicli.integrations.identity import ID_KEYS, as_id, is_float, may_be_ids
 from xaicli.integrations.order import Order, order_in, rows_made
+from xaicli.state.randomness import capture, restore
 
 REORDERED = (
     "the collator gives the samples in another order than it was given them, and what stands in a batch does not tell "
@@ -285,29 +284,17 @@ class IdsBesideCollator:
         """What the caller's collator makes of the samples: with the ids where it can, since it may ask for them."""
         are_all = not any(s is not None and (s.get(key) is None or is_float(s[key])) for s in samples)
         if key in ID_KEYS and are_all and not self.refused:  # and not a number of ours
-            drawn = _random_states()
+            drawn = capture([])
             try:
                 return self.collate([None if sample is None else dict(sample) for sample in samples])
             except Exception:  # it never saw them: the columns that the model does not take are removed before
                 self.refused.append(key)
-                _draw_again(drawn)
+                restore(drawn)
         return self.collate(self._without_ids(samples, key))
 
     def _without_ids(self, samples: list[Any], key: str) -> list[dict[str, Any] | None]:
         apart = {key, *self.keys}
         return [s if s is None else {name: value for name, value in s.items() if name not in apart} for s in samples]
-
-
-def _random_states() -> tuple[Any, Any, Any]:
-    """Where the generators stand that a collator may draw from."""
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-
-def _draw_again(states: tuple[Any, Any, Any]) -> None:
-    """Have what was drawn since drawn again."""
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
 
 
 def _is_keeping(collate: Any) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from xaicli.integrations.collators import NumberedRows
+from xaicli.state.randomness import randomness_kept
 
 ROW = "xai_row_number"
 """The column of the rows' numbers."""
@@ -52,7 +52,7 @@ def _sample_of(dataset: Any, keys: tuple[str, ...] = ()) -> Mapping[str, Any] | 
         names = getattr(dataset, "column_names", None)
         return dict.fromkeys(names) if names else None
     first = None
-    with _drawing_nothing():
+    with randomness_kept():
         for place in range(_LOOKED_AT):
             try:
                 row = dataset[place]
@@ -63,22 +63,6 @@ def _sample_of(dataset: Any, keys: tuple[str, ...] = ()) -> Mapping[str, Any] | 
                 if not keys or any(key in row for key in keys):
                     return row
     return first
-
-
-@contextmanager
-def _drawing_nothing() -> Iterator[None]:
-    """Have what is drawn inside drawn again after it."""
-    import random
-
-    import numpy as np
-
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
 
 
 def has_ids(dataset: Any, keys: tuple[str, ...]) -> bool:

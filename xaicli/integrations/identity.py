@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 
-from xaicli.collectors.outputs import TARGETS
+from xaicli.collectors.outputs import TARGETS, entries_of
 from xaicli.errors import XaiError
 
 ID_KEYS = ("sample_id", "sample_ids", "example_id", "id", "ids", "idx", "index", "guid")
 """The entries of a batch that are taken for ids, the first that is there and holds one number or text a sample."""
-
-_PLAIN = (str, bytes, int, float, complex, list, tuple, set, frozenset, torch.nn.Module)
 
 NO_IDS = (
     "no sample ids in the batch, so per-sample metrics are not logged; let the dataset yield (id, input, label), or a "
@@ -26,28 +23,6 @@ NO_IDS = (
 def numbered_in(dataset: Any) -> Any:
     """The dataset that the rows' numbers of this one are of: of a `Subset` the whole."""
     return dataset.dataset if isinstance(dataset, torch.utils.data.Subset) else dataset
-
-
-def entries_of(batch: Any) -> Mapping[str, Any] | None:
-    """The parts of a batch by their names: a dict, a dataclass, a named tuple, an object with attributes or keys.
-
-    None of what has no names: a tensor, a list, a tuple.
-    """
-    if isinstance(batch, Mapping):
-        return batch
-    names = getattr(batch, "_fields", None)
-    if isinstance(batch, tuple) and names is not None:
-        return dict(zip(names, batch, strict=True))
-    if isinstance(batch, _PLAIN) or batch is None or isinstance(batch, type) or hasattr(batch, "dtype"):
-        return None
-    if is_dataclass(batch):
-        return {one.name: getattr(batch, one.name, None) for one in fields(batch)}
-    try:
-        if callable(getattr(batch, "keys", None)) and hasattr(batch, "__getitem__"):
-            return {str(key): batch[key] for key in batch.keys()}  # noqa: SIM118 - such objects may have no __iter__
-        return {name: part for name, part in vars(batch).items() if not name.startswith("_")} or None
-    except Exception:  # another's object: what it does when it is asked is not known
-        return None
 
 
 def nested_ids(batch: Any, depth: int = 3) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from xaicli.collectors.outputs import entries_of, taken
 from xaicli.errors import XaiError
 from xaicli.heads.decision import NOTHING
 from xaicli.heads.head import Head, Task
@@ -26,9 +27,8 @@ from xaicli.integrations.answers import (
 )
 from xaicli.integrations.capture import Forward, Judged, Step, captured
 from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_chosen_places, without_left_out
-from xaicli.integrations.identity import entries_of, may_be_ids, place_of_ids
+from xaicli.integrations.identity import may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
-from xaicli.integrations.order import taken
 from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import DISPUTED, StepOrders, is_of_batch

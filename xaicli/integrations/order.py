@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from xaicli.integrations.identity import entries_of, size_of
+from xaicli.collectors.outputs import entries_of
+from xaicli.integrations.identity import size_of
 
 _MOST = 4096
 """So many values of a sample are compared."""
@@ -146,18 +147,6 @@ def kinds_of(rows: torch.Tensor) -> list[int]:
 
 def _rows_of(columns: Sequence[torch.Tensor]) -> list[list[Any]]:
     return [list(column.detach().cpu()) for column in columns]
-
-
-def taken(values: Any, places: Sequence[int | None]) -> Any:
-    """The rows of a batch, or of a part of it, at these places; None where there is none, of what is a list."""
-    n = len(places)
-    if isinstance(values, torch.Tensor):
-        return values[[place or 0 for place in places]] if values.ndim and len(values) == n else values
-    if (entries := entries_of(values)) is not None:
-        return {name: taken(value, places) for name, value in entries.items()}
-    if isinstance(values, list) and len(values) == n and not any(isinstance(v, torch.Tensor) for v in values):
-        return [None if place is None else values[place] for place in places]
-    return type(values)(taken(v, places) for v in values) if type(values) in (list, tuple) else values
 
 
 @dataclass

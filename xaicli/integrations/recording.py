@@ -14,14 +14,13 @@ import torch
 from torch import nn
 
 from xaicli.collectors.collect import collect_metrics
-from xaicli.collectors.outputs import labels_of
+from xaicli.collectors.outputs import entries_of, labels_of
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import Known, OriginOf, decide
 from xaicli.heads.head import Head, Task, named_task
 from xaicli.integrations.identity import (
     NO_IDS,
     chosen,
-    entries_of,
     ids_of,
     may_be_ids,
     numbered_in,

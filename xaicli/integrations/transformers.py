@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from xaicli.collectors.outputs import taken
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task, Values
@@ -24,7 +25,6 @@ from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_cho
 from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, with_column
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
-from xaicli.integrations.order import taken
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.integrations.steps import DISPUTED, StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
