@@ -18,7 +18,7 @@ from xaicli.attribution.given import ChangingError, GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
 from xaicli.attribution.lookups import Embedded, LookingUp, Lookup
 from xaicli.attribution.settings import Target
-from xaicli.attribution.targets import LOSS, ExplainedPlace, choose, class_of, place_explained
+from xaicli.attribution.targets import LOSS, ExplainedPlace, choose, class_of, of_places, place_explained
 from xaicli.attribution.twin import Hooks, private_copy, set_by_hand
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names
@@ -52,6 +52,7 @@ class Prepared:
         probability: The same -> (row,) the targets' probabilities.
         notes: What a reader should know.
         function: What is explained where it is no target.
+        labels: The samples' labels; of a text explained at one place, that of the place.
         no_numbers: Why noise and paths make nothing of an input; gradients at the samples themselves are what they are.
     """
 
@@ -71,6 +72,7 @@ class Prepared:
     probability: Callable[[Any, Tensor], Tensor]
     notes: tuple[str, ...] = ()
     function: str = "function"
+    labels: Sequence[Any] | None = None
     no_numbers: UsageError | None = None
 
     def only(self, units: Tensor) -> Prepared:
@@ -201,7 +203,7 @@ def prepare(
     batches = [as_input(x, frozen.dtype).to(on) for x in tensors]
     entries, points, flow, notes = entries_of(frozen, given, batches, outputs)
     among = categories_in(given, flow, batches)
-    valid = _valid(head, given, batches, answers)
+    valid = _valid(head, given, batches, answers, labels)
     values = answers.to(on)
     if head is not None:
         head.refuse_no_probabilities(values)
@@ -247,6 +249,7 @@ def prepare(
                 )
                 if n
             ),
+            labels=labels,
             no_numbers=among,
             function=LOSS if at is not None and at.truth is not None else "function",
         ),
@@ -472,10 +475,17 @@ def _changes_itself(given: GivenModel, twin: nn.Module) -> XaiError | None:
     )
 
 
-def _valid(head: Head | None, given: GivenModel, batches: Sequence[Tensor], answers: Tensor) -> Tensor | None:
+def _valid(
+    head: Head | None,
+    given: GivenModel,
+    batches: Sequence[Tensor],
+    answers: Tensor,
+    labels: Sequence[Any] | None,
+) -> Tensor | None:
     """Which places of the output count: those an attention mask of their shape leaves in.
 
-    Where a decoder answers, its own mask counts: that of the encoder is about other tokens.
+    Where a decoder answers, its own mask counts: that of the encoder is about other tokens. Without one its labels say
+    it: a shorter text has no label behind its end, where padding may be read as any other token.
     """
     if head is None or not head.has_places:
         return None
@@ -484,6 +494,8 @@ def _valid(head: Head | None, given: GivenModel, batches: Sequence[Tensor], answ
     mask = named.get("decoder_attention_mask" if decodes else "attention_mask")
     if mask is not None and mask.shape[1:] == answers.shape[2:]:
         return mask.bool()
+    if mask is None and decodes and (said := of_places(labels, answers.shape[-1])) is not None:
+        return (said >= 0).to(answers.device)
     if (
         mask is None
         and head.pad is not None

@@ -344,6 +344,7 @@ class _Work:
         self.notes, self.targets = prepared.notes, prepared.targets.reshape(n, -1).cpu().numpy()
         self.decided = prepared.head.decided if prepared.head else ""
         keys = self._keys(prepared)
+        self.inputs = replace(self.inputs, label=None if prepared.labels is None else list(prepared.labels))
         mine = request.share(n)
         with self.store.alive(key_of(*keys), request.rank, _BEAT_SECONDS):
             done = {row: kept for row in mine if (kept := self.store.read(keys[row])) is not None}

@@ -148,11 +148,7 @@ def _place(valid: Tensor, place: int | None, sample: int) -> int:
 def _truth(head: Head, values: Tensor, valid: Tensor, ids: Tensor | None, labels: Sequence[Any] | None) -> Tensor:
     """(sample, places) int64: the right token at each place; -1 where it is not known."""
     shape = (len(values), values.shape[2])
-    given: Tensor | None = None
-    if labels is not None:
-        rows = [plain(label) for label in labels]
-        if all(isinstance(row, list | tuple) and len(row) == shape[1] for row in rows):
-            given = torch.tensor(rows).long()
+    given = of_places(labels, shape[1])
     ahead = head.text is Text.CAUSAL
     if given is None and head.text in (Text.CAUSAL, Text.DECODER) and ids is not None and tuple(ids.shape) == shape:
         given, ahead = torch.where(valid, ids.long().cpu(), -1), True
@@ -169,6 +165,13 @@ def _truth(head: Head, values: Tensor, valid: Tensor, ids: Tensor | None, labels
             f"sample {without[0]} has no token whose loss is known", hint="leave it out: one token alone says no next"
         )
     return truth
+
+
+def of_places(labels: Sequence[Any] | None, n: int) -> Tensor | None:
+    """(sample, places) int64, the label at each of n places; None where they are none of places."""
+    rows = [plain(label) for label in labels or ()]
+    are = bool(rows) and all(isinstance(row, list | tuple) and len(row) == n for row in rows)
+    return torch.tensor(rows).long() if are else None
 
 
 def _span(numbers: Sequence[int]) -> str:

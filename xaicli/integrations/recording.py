@@ -30,6 +30,7 @@ from xaicli.integrations.identity import (
 from xaicli.recorder.attempt import find_world_size
 from xaicli.recorder.config import ignored_forms
 from xaicli.recorder.run import Run
+from xaicli.sources.table import OF_PLACES
 from xaicli.tables.table import Table
 
 SamplesFn = Callable[[Any, Any], Mapping[str, Any]]
@@ -542,7 +543,8 @@ class Recording:
         """Keep the first inputs of a mode, and an example to export the model with."""
         missing = self._wanted_inputs - self._kept.get(mode, 0)
         if self._example is None:
-            self._example = first_of(inputs, 2)
+            own = {k: v for k, v in inputs.items() if k != OF_PLACES} if isinstance(inputs, Mapping) else inputs
+            self._example = first_of(own, 2)
         if missing > 0:
             ids, state = sample_id[:missing], self.run.state
             before = state.mode, state.ds_id

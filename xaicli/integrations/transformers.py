@@ -27,6 +27,7 @@ from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.integrations.steps import DISPUTED, StepOrders, is_of_batch
+from xaicli.sources.table import OF_PLACES
 from xaicli.vocabulary import Mode
 
 _FRAMES = 8
@@ -522,7 +523,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         recording = self._recording
         mode, ds_id = self._loop or (Mode.TRAIN, "")
         rows, found = rows_of(inputs, None), self._found
-        kept = inputs_of((), inputs)
+        kept = _with_decoder_ids(inputs_of((), inputs), inputs, outputs, _bare(self._trainer.model))
         for _, _, seen in self._seen.values():
             for line, known_by in seen.notes:
                 recording.tell(line, known_by)
@@ -558,6 +559,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             is_shifted = (self._shifted if shifted is None else shifted) and head.task is Task.SEQUENCE
             keep = recording.keeps_tokens(head.task)
             void = recording.void_label
+            if is_shifted == self._shifted and head.task is Task.SEQUENCE:
+                kept = _with_labels(kept, labels)
             columns = columns_of(head, values, labels, shifted=is_shifted, keep_tokens=keep, void=void)
             if head.task is Task.TOKEN_CLASSIFICATION:
                 recording.tell("every sequence is one row: its loss and token_accuracy are of its labelled places")
@@ -592,6 +595,38 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if len(names) == 1 and isinstance(inputs, Mapping) and inputs.get(names[0]) is not None:
             return inputs[names[0]]
         return label_in(inputs)
+
+
+def _with_decoder_ids(kept: Any, inputs: Mapping[str, Any], outputs: Any, model: Any) -> Any:
+    """A model's inputs with the ids that it made of its labels for its decoder, where it was given none.
+
+    Args:
+        kept: The inputs.
+        inputs: They and the labels.
+        outputs: What the model answered; with a loss of its own where it was given the labels.
+        model: The model itself.
+    """
+    labels, given = inputs.get("labels"), isinstance(outputs, Mapping) and outputs.get("loss") is not None
+    if not given or not isinstance(kept, Mapping) or not isinstance(labels, torch.Tensor) or labels.ndim != 2:
+        return kept
+    accepted = inspect.signature(model.forward).parameters
+    if "decoder_input_ids" not in accepted or kept.keys() & {"decoder_input_ids", "decoder_inputs_embeds"}:
+        return kept
+    make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    shift = getattr(sys.modules.get(type(model).__module__), "shift_tokens_right", None)
+    if make is not None:
+        return {**kept, "decoder_input_ids": make(labels=labels)}
+    if shift is not None:
+        config = model.config
+        return {**kept, "decoder_input_ids": shift(labels, config.pad_token_id, config.decoder_start_token_id)}
+    return kept
+
+
+def _with_labels(kept: Any, labels: Any) -> Any:
+    """A model's inputs with the right token at each place of the texts that it answers about, where these are known."""
+    texts = kept.get("decoder_input_ids", kept.get("input_ids")) if isinstance(kept, Mapping) else None
+    are_tokens = isinstance(labels, torch.Tensor) and not labels.is_floating_point()
+    return {**kept, OF_PLACES: labels} if are_tokens and texts is not None and texts.shape == labels.shape else kept
 
 
 def _scores(output: Any) -> torch.Tensor | None:

@@ -339,6 +339,8 @@ Place = tuple[ParquetRows, int]
 
 _COLUMNS = ("label", "dtype", "shape", "data")
 _WORDS = ("tokens", "special")
+OF_PLACES = "labels"
+"""Kept beside a model's inputs under this name is the label of each place of a sample's text, below 0 where none is."""
 
 
 def open_kept(
@@ -385,6 +387,8 @@ def open_kept(
             if (said := _words(facts, arrays[name])) is not None:
                 words[name] = said
             label = frozenset(facts["label"]) if isinstance(facts["label"], list) else facts["label"]
+        if label is None and OF_PLACES in arrays and OF_PLACES not in preparation.names:
+            label = arrays.pop(OF_PLACES).tolist()
         return Sample(arrays, label, preparation.picture(next(iter(arrays.values()))), words)
 
     return IndexedSource(
