@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -367,3 +368,88 @@ def test_a_state_without_a_step_is_gone_on_with_after_its_epoch(tmp_path: Path) 
         ("train", 3, i, 23.0) for i in (1, 2)
     ]
     assert taken_back == 2
+
+
+def log_losses(run: Run, ids: list[int], epoch: int, mode: str = "eval", **metrics: list[float]) -> None:
+    run.log_samples(sample_id=ids, loss=[one / 4 for one in ids], mode=mode, epoch=epoch, step=epoch, **metrics)
+
+
+def test_a_run_that_is_reopened_goes_on_in_its_attempt(tmp_path: Path) -> None:
+    """In between it is as closed as any: whole files, no lock; then it is alive, and counts on."""
+    run = Run(tmp_path)
+    assert not run.reopen()  # it is open
+    for _ in run.steps(range(1), mode="eval"):
+        log_losses(run, [1, 2], 1)
+    for turn in (1, 2):
+        run.close()
+        run.close()
+        assert not locks.is_held(tmp_path / "wal" / "a000000-r0000.lock")
+        assert json.loads((tmp_path / "attempts" / "000000-r0000.stats").read_text())["closed"] is True
+        assert run.reopen()
+        assert not run.is_closed
+        assert locks.is_held(tmp_path / "wal" / "a000000-r0000.lock")
+        for _ in run.steps(range(1), mode="eval"):
+            log_losses(run, [1, 2], 1, "eval", **({} if turn == 1 else {"extra": [0.5, 1.5]}))
+        run.log({"a": float(turn)})
+    assert run.stats()["rows_logged"] == 6
+    run.close()
+    found = open_run(tmp_path).scan(mode="eval").collect().sort("pass", "sample_id")
+    assert found.select("attempt", "pass", "sample_id", "extra").rows() == [
+        (0, 0, 1, None), (0, 0, 2, None), (0, 1, 1, None), (0, 1, 2, None), (0, 2, 1, 0.5), (0, 2, 2, 1.5),
+    ]  # fmt: skip
+    assert open_run(tmp_path).scalars(key="a").data["value"].to_list() == [1.0, 2.0]
+    assert [attempt.attempt for attempt in RunLayout(tmp_path).read_attempts()] == [0]
+    assert json.loads((tmp_path / "attempts" / "000000-r0000.stats").read_text())["rows_stored"] == 6
+    # As of any closed run, nothing of it is left in segments, and every file has every column.
+    assert not (tmp_path / "wal").exists()
+    assert open_run(tmp_path).info().answer.counts.damaged == ()
+
+
+def test_a_run_that_is_reopened_is_closed_with_its_process(tmp_path: Path) -> None:
+    script = """
+import sys
+from xaicli.recorder.run import Run
+run = Run(sys.argv[1])
+run.log_samples(sample_id=[1], loss=[0.5], mode="eval", epoch=1, step=1)
+run.close()
+assert run.reopen()
+run.log_samples(sample_id=[2], loss=[0.25], mode="eval", epoch=1, step=1)
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True, timeout=120)
+    found = open_run(tmp_path).scan(mode="eval").collect().sort("sample_id")
+    assert found.select("sample_id", "loss", "attempt").rows() == [(1, 0.5, 0), (2, 0.25, 0)]
+    assert not (tmp_path / "wal").exists()
+
+
+@pytest.mark.parametrize("why", ["another attempt", "deleted", "another run", "never begun"])
+def test_a_run_is_reopened_only_as_the_last_attempt_of_its_own_directory(tmp_path: Path, why: str) -> None:
+    folder = tmp_path / "run"
+    run = Run(folder)
+    if why != "never begun":
+        log_losses(run, [1, 2], 1)
+    run.close()
+    if why in ("deleted", "another run"):
+        shutil.rmtree(folder)
+    if why == "never begun":
+        shutil.rmtree(folder / "attempts")
+    if why in ("another attempt", "another run"):
+        with Run(folder) as other:
+            log_losses(other, [3], 1)
+    assert not run.reopen()
+    assert run.is_closed
+    with pytest.warns(RecorderWarning, match="is closed"):
+        log_losses(run, [4], 1)
+    if why == "deleted":
+        assert not folder.exists()
+
+
+def test_a_fork_does_not_reopen_its_parents_run(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    log_losses(run, [1], 1)
+    run.close()
+    child = os.fork()
+    if not child:
+        os._exit(int(run.reopen()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert run.reopen()
+    run.close()

@@ -69,6 +69,35 @@ def test_a_run_at_an_address_is_called_by_it(
         xaicli.open_run(f"{folder_store}-gone")
 
 
+def test_a_run_that_is_reopened_at_an_address_goes_on_there_unless_another_machine_did(
+    folder_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def log(run: xaicli.Run, *ids: int) -> None:
+        run.log_samples(sample_id=list(ids), loss=[0.5] * len(ids), mode="eval", epoch=1, step=1)
+
+    def at(home: str) -> list[tuple[int, int]]:
+        monkeypatch.setenv("XAI_HOME", str(tmp_path / home))
+        found = xaicli.open_run(folder_store).scan(mode="eval").collect()
+        return sorted(found.select("attempt", "sample_id").rows())
+
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "here"))
+    run = xaicli.Run(folder_store)
+    log(run, 1, 2)
+    run.close()
+    assert at("reader-1") == [(0, 1), (0, 2)]
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "here"))
+    assert run.reopen()
+    log(run, 3)
+    run.close()
+    assert at("reader-2") == [(0, 1), (0, 2), (0, 3)]
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "there"))
+    with xaicli.Run(folder_store) as other:
+        log(other, 4)
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "here"))
+    assert not run.reopen()
+    assert at("reader-3") == [(0, 1), (0, 2), (0, 3), (1, 4)]
+
+
 def test_what_is_collected_at_an_address_goes_there(
     folder_store: str, sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._loader = 0
         self._rows = Rows(self._recording)
         self._trainer: Any = None
+        self._logged: dict[str, Any] = {}
+        """The trainer's metrics that were logged: it leaves them standing until they come anew."""
+        self._said: dict[str, tuple[int, str]] = {}
+        """The epoch and the value with which each of a training was logged last."""
+        self._before: dict[str, Any] = {}
+        """Its metrics when the last evaluation began."""
 
     @property
     def run(self) -> Any:
@@ -158,13 +164,13 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Go on from what was recorded before, or, resumed from a checkpoint, from where that was."""
-        resumed = trainer.current_epoch > 0 or trainer.global_step > 0
+        goes_back = getattr(trainer, "ckpt_path", None) is not None  # where to is restored after this
+        resumed = goes_back or trainer.current_epoch > 0 or trainer.global_step > 0
         goes_on = self._trainer is not None and self._trainer() is trainer
         if not (resumed and goes_on):  # a trainer that goes on counts on
             self._recording.count_on(is_resumed=resumed)
         self._trainer = weakref.ref(trainer)
         self._orders.begin()
-        goes_back = getattr(trainer, "ckpt_path", None) is not None
         self._recording.begin(max(trainer.max_epochs or 0, 0), is_resumed=goes_back)
         if self._recording.collects_before:
             self._recording.collect(pl_module, 0)
@@ -172,6 +178,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Count the epoch, from 1."""
         del pl_module
+        self._log_scalars(trainer, Mode.TRAIN)  # of the epoch before, which the module's own hook has logged
         self._at(trainer)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -201,23 +208,23 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the epoch's scalars and collect if it is time."""
-        self._log_scalars(trainer)
+        self._log_scalars(trainer, Mode.TRAIN)
         self._recording.epoch_end(pl_module)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Log the scalars of a validation that stands alone."""
+        """Log the validation's scalars."""
         del pl_module
-        if trainer.state.fn == "validate":
-            self._log_scalars(trainer)
+        if not trainer.sanity_checking:
+            self._log_scalars(trainer, Mode.EVAL, trainer.val_dataloaders)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the test's scalars."""
         del pl_module
-        self._log_scalars(trainer)
+        self._log_scalars(trainer, Mode.TEST, trainer.test_dataloaders)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Collect if it is time, save."""
-        del trainer
+        self._log_scalars(trainer, Mode.TRAIN)
         self._restore()
         self._recording.end(pl_module)
 
@@ -465,6 +472,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return
         if trainer.state.fn == "fit":
             self._at(trainer)
+        self._before = dict(trainer.callback_metrics)
         for ds_id, _ in listed(loaders):
             self._recording.begin_pass(mode, ds_id)
         self._loader = 0
@@ -473,14 +481,41 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         # The step that is now computed: the optimizer has not counted it yet.
         self._recording.at(trainer.current_epoch + 1, trainer.global_step + (1 if trainer.training else 0))
 
-    def _log_scalars(self, trainer: Any) -> None:
-        scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.numel(value) == 1}
-        if scalars:
-            self._recording.run.log({"epoch": self._recording.epoch, **scalars})
+    def _log_scalars(self, trainer: Any, mode: Mode, loaders: Any = None) -> None:
+        """Log the metrics that have come since: of an evaluation within a training at its step, others at the epoch.
+
+        Several evaluations of an epoch are so kept apart, also from one that stands alone behind the training.
+        """
+        self._recording.guarded("logging scalars", partial(self._log_new, trainer, mode, listed(loaders)))
+
+    def _log_new(self, trainer: Any, mode: Mode, loaders: list[tuple[str, Any]]) -> None:
+        recording, before = self._recording, self._logged if mode is Mode.TRAIN else self._before
+        new = {name: value for name, value in trainer.callback_metrics.items() if value is not before.get(name)}
+        self._logged |= new
+        time = {"epoch": recording.epoch}
+        if mode is Mode.EVAL and trainer.state.fn == "fit":
+            time["step"] = recording.step
+        of_set: dict[str, dict[str, float]] = {}
+        for name, value in new.items():
+            if isinstance(value, (int, float)) or torch.numel(value) == 1:
+                of_set.setdefault(_set_of(name, loaders), {})[name] = float(value)
+        for ds_id, scalars in of_set.items():
+            if mode is Mode.TRAIN:  # whose means the trainer computes anew when it is asked again
+                said = {name: (recording.epoch, value.hex()) for name, value in scalars.items()}
+                scalars = {name: value for name, value in scalars.items() if said[name] != self._said.get(name)}
+                self._said |= said
+            if scalars:
+                recording.run.log({**scalars, **time}, mode=mode, ds_id=ds_id)
 
     def _restore(self) -> None:
         while self._undo:
             self._undo.pop()()
+
+
+def _set_of(metric: str, loaders: list[tuple[str, Any]]) -> str:
+    """The data set that a metric of an evaluation is of: Lightning says its number where there are several."""
+    number = metric.rpartition("/dataloader_idx_")[2] if len(loaders) > 1 else "0"
+    return loaders[int(number)][0] if number.isdecimal() and int(number) < len(loaders) else ""
 
 
 def _tensor_of(result: Any) -> torch.Tensor | None:

@@ -73,7 +73,8 @@ class Recording:
 
     Args:
         run: An open run, or where to record one; such a one is closed when a training, validation or test is over, and
-            opened again by the next, which goes on with it; of several processes it stays open until they end.
+            opened again by the next, which goes on with it in the same attempt unless another has begun meanwhile; of
+            several processes it stays open until they end.
         samples_fn: (batch, model output) -> the arguments of `Run.log_samples`; by default ids and label are found in
             the batch, and the model's answers where the step computed them.
         ids: Where the ids are in a batch, where they are not found: a key, the number of a part, or a function of the
@@ -161,6 +162,10 @@ class Recording:
         if samples_fn is not None and task is not None:  # it counts for the run: no answers of a model are decided on
             self.settle(Task(task.partition(":")[0]))
         self._has_logged = False
+        self._begins_anew = False
+        """Whether what is recorded next is of a new attempt."""
+        self._mode_before: tuple[str | None, str] | None = None
+        """The run's mode and dataset as the caller left them, while those of a training stand there."""
         self.is_undecided = False
         """Whether what the answers mean could not be decided when that was last tried."""
         self.total_epochs = 0
@@ -181,7 +186,7 @@ class Recording:
         if self._run is None or (self._run.is_closed and not isinstance(self._given, Run)):
             if isinstance(self._given, Run):
                 self._run = self._given
-            else:
+            elif self._run is None or self._begins_anew or self._is_shared or not self._run.reopen():
                 self._run = Run(
                     self._given,
                     label_names=self._label_names,
@@ -190,6 +195,9 @@ class Recording:
                     **{"config": self.config, **self._of_run},
                 )
                 self._of_run.pop("resume", None)  # it has begun, or was gone on with
+            elif self.total_epochs:
+                self._run.state.total_epochs = self.total_epochs
+            self._begins_anew = False
             self._run.state.epoch_idx, self._run.state.global_step = self.epoch, self.step
         return self._run
 
@@ -247,6 +255,7 @@ class Recording:
         if self._run is not None and not self._run.is_closed:
             self._run.state.total_epochs = total_epochs
         elif is_resumed:  # a new attempt counts what it does not take back
+            self._begins_anew = True
             self._passes.clear()
             self._first_passes.clear()
 
@@ -386,6 +395,7 @@ class Recording:
         run = self.run
         self._has_logged = True
         if mode == "train":
+            self._mode_before = self._mode_before or (run.state.mode, run.state.ds_id)
             run.state.mode, run.state.ds_id = mode, ds_id
         place = {"mode": mode, "ds_id": ds_id, "epoch": self.epoch, "step": self.step}
         turn = {"eval_pass": self._pass_of(mode, ds_id)}
@@ -464,6 +474,8 @@ class Recording:
                 line = _NO_TEXTS.format(count=len(textless), other=_name_of_set(place), first=first)
                 self.tell(line, (_NO_TEXTS, place))
         if self._run is not None and not self._run.is_closed:
+            if self._mode_before is not None:
+                (self._run.state.mode, self._run.state.ds_id), self._mode_before = self._mode_before, None
             if isinstance(self._given, Run) or self._is_shared:
                 self.guarded("flushing", self._run.flush)
             else:

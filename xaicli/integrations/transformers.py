@@ -117,6 +117,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """How many walks over the data of this training began."""
         self._is_resumed = False
         self._loop: tuple[Mode, str] | None = None
+        self._evaluated: tuple[Mode, str] | None = None
+        """The place of the evaluation whose scalars are still to come."""
         self._door = ""
         """Whether the trainer's evaluate or its predict runs, the innermost of both."""
         self._ids: Any = None
@@ -181,10 +183,17 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def on_evaluate(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
         """Put an evaluation that stands alone into files, its scalars too."""
         del args, state, control
-        if not getattr(self._trainer, "is_in_train", False):
+        if not self._is_training:
             self._recording.release()
 
-    on_predict = on_evaluate
+    def on_predict(self, args: Any, state: Any, control: Any, *, metrics: Any = None, **others: Any) -> None:
+        """Log the scalars of a prediction, which the trainer logs nowhere, and put it into files."""
+        self._log_scalars(metrics, state)
+        self.on_evaluate(args, state, control, **others)
+
+    @property
+    def _is_training(self) -> bool:
+        return bool(getattr(self._trainer, "is_in_train", False))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
         """Go on from what was recorded before, or, resumed from a checkpoint, from where that was."""
@@ -222,10 +231,23 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, *, logs: Any = None, **_others: Any) -> None:
         """Log the trainer's scalars."""
         del args, control
+        self._log_scalars(logs, state)
+
+    def _log_scalars(self, logs: Any, state: Any) -> None:
+        """Log scalars of the training, or of the evaluation behind which they come.
+
+        Those of one that stands alone are at the epoch: kept apart from the training's last, which is at the same step.
+        """
         scalars = {name: value for name, value in (logs or {}).items() if isinstance(value, (int, float))}
         scalars.pop("epoch", None)
-        if scalars:
-            self._recording.run.log({"step": self._recording.before[1] + state.global_step, **scalars})
+        if not scalars:
+            return
+        recording, is_alone = self._recording, self._evaluated is not None and not self._is_training
+        mode, ds_id = self._evaluated or (Mode.TRAIN if self._is_training else None, None)
+        step = recording.before[1] + state.global_step
+        recording.run.log(
+            {"epoch": recording.epoch, **scalars} if is_alone else {"step": step, **scalars}, mode=mode, ds_id=ds_id
+        )
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
         """Collect if it is time."""
@@ -300,7 +322,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         try:
             return own(*args, **kwargs)
         finally:
-            self._door = before
+            self._door, self._evaluated = before, None
+            if not before and not self._is_training:
+                self._recording.release()
 
     def _beside_evaluation_loop(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """One walk over an evaluation set: a pass of its own."""
@@ -311,13 +335,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if kind not in (("test", "predict") if is_predicted else ("eval", "test")):
             ds_id = str(prefix)
         before, self._loop = self._loop, (mode, ds_id)
-        is_training = bool(getattr(self._trainer, "is_in_train", False))
         self._recording.begin_pass(mode, ds_id)
         try:
             return own(*args, **kwargs)
         finally:
             self._loop = before
-            if not is_training:
+            if self._door:  # its scalars come now
+                self._evaluated = mode, ds_id
+            elif not self._is_training:
                 self._recording.release()
 
     def _beside_prediction_step(

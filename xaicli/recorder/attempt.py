@@ -151,6 +151,20 @@ def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None) -> 
                 return Claim(number, rank, beside)
 
 
+def claim_again(layout: RunLayout, claim: Claim) -> bool:
+    """Hold the lock of an attempt that this process has ended once more; False where another has begun since.
+
+    Raises:
+        OSError: The run directory is gone, or cannot be written.
+    """
+    with locked(layout):
+        is_last = max(_numbers(layout), default=None) == claim.attempt
+        if is_last and stats_file(layout, claim.attempt, claim.rank).exists():
+            hold(lock_path(layout, claim.attempt, claim.rank))
+            return True
+        return False
+
+
 def launch_key() -> str:
     """What the ranks of one start share and other starts do not have."""
     facts = [os.environ.get(name, "") for name in _LAUNCH_VARIABLES]

@@ -348,6 +348,21 @@ class Process:
         self.ledger.write()
         self.layout.let_go()
 
+    def reopen(self) -> bool:
+        """Record again after `close`, as the same attempt; False where that cannot be."""
+        claim = self._claim
+        if claim is None or self.fault or self._is_gone or self.samples.waiting or not self.foreign.is_here:
+            return False
+        with contextlib.suppress(OSError, XaiError):
+            is_same = self.layout.read_manifest().run_id == self.catalogue.manifest.run_id
+            if is_same and self.writer.is_over and attempts.claim_again(self.layout, claim):
+                self.layout.follow()
+                self.ledger.is_closed = False
+                self.ledger.write()
+                self.writer.start()
+                return True
+        return False
+
     def _settle_where_possible(self) -> None:
         if not self.fault:
             with contextlib.suppress(OSError):
@@ -382,6 +397,11 @@ class ForeignCounts:
         self._told = (0, 0)
         self._owner = os.getpid()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the process that opened the run."""
+        return os.getpid() == self._owner
+
     def add(self, rows: int, records: int) -> None:
         """Called in a fork."""
         place = 2 * (os.getpid() % _SLOTS)
@@ -390,7 +410,7 @@ class ForeignCounts:
 
     def since(self) -> tuple[int, int]:
         """Rows and records since the last call, of all forks; nothing in one of these."""
-        if os.getpid() != self._owner:
+        if not self.is_here:
             return 0, 0
         now = (sum(self._counts[0::2]), sum(self._counts[1::2]))
         before, self._told = self._told, now

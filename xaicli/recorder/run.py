@@ -586,6 +586,25 @@ class Run(Loops, Records):
         self._unusable = ValueError(f"the run {self.layout.root} is closed")
         self._ended = True
 
+    def reopen(self) -> bool:
+        """Go on recording after `close`, in the same attempt and as if it had stayed open.
+
+        Returns:
+            False where that cannot be, and a new `Run` goes on with the directory: another attempt has begun since, the
+            directory is gone, its disk refused something, or this is another process.
+        """
+        if not self._ended:
+            return False
+        if self._uploader is not None:  # which fetches the attempts that others have begun
+            self._uploader = _uploader(self._uploader.url)
+        if not self._process.reopen():
+            self._end_uploads()
+            return False
+        self._unusable = None
+        self._closed = self._ended = False
+        process.watch(self)
+        return True
+
     def _end_transfers(self) -> None:
         self._intake.drain(DRAIN_SECONDS)
         self._intake.tell_last()

@@ -213,9 +213,10 @@ class SampleStream:
             self._give(segment)
 
     def close(self) -> None:
-        """Give the segments back."""
+        """Give the segments back; what comes after this makes new ones."""
         if self._pool is not None:
             self._pool.close()
+            self._pool = None
 
 
 class PartJob:
@@ -286,12 +287,21 @@ class Writer:
         self._on_timer = on_timer
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
-        self._closing = False
         self._failed_at = 0.0
         self._pause = 0.0
         self._urgent = False
+        self.start()
+
+    def start(self) -> None:
+        """Begin to store, also after `stop`."""
+        self._closing = False
         self._thread = threading.Thread(target=self._work, name="xai-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `stop` has ended the thread, and nothing is left to do."""
+        return not self._jobs and not self._thread.is_alive()
 
     def submit(self, job: Job) -> None:
         """Hand over a job."""
