@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,6 +206,33 @@ def test_rows_of_a_batch_are_taken_wherever_a_sample_has_one() -> None:
     assert torch.equal(turned[0], x[[1, 0]])
     assert turned[1].tolist() == [6, 5]
     assert taken(["a", "b"], [1, None]) == ["b", None]
+
+
+def test_whether_a_model_answers_twice_alike_costs_six_samples() -> None:
+    rows: list[int] = []
+
+    class Counting(nn.Module):
+        def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+            super().__init__()
+            self.answer = answer
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows.append(len(x))
+            return self.answer(x)
+
+    x = torch.arange(40.0).reshape(10, 4)
+    found = {}
+    for name, answer in {
+        "own": lambda x: x.cos(),
+        "random": lambda x: x + torch.rand_like(x),
+        "mates": lambda x: x - x.mean(0),
+    }.items():
+        rows.clear()
+        with Predictor(Counting(answer)).ready() as predictor:
+            found[name] = predictor.doubt(x, len(x)), sum(rows)
+    assert found["own"] == ("", 6)
+    assert found["random"][0].startswith("something in forward draws random numbers")
+    assert found["mates"][0].startswith("the model's answer for a sample depends on the other samples of its batch")
 
 
 def test_a_model_elsewhere_is_moved_and_put_back(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
