@@ -73,6 +73,20 @@ def test_the_hardest_have_the_highest_loss_and_the_lowest_probability(run: xaicl
     assert N - 1 not in ids(run, "easy", n=N - 1, complete_only=True)
 
 
+@pytest.mark.parametrize("rule", ["hardest", "ambiguous", "forgotten"])
+def test_the_suspects_among_the_chosen_are_counted_and_not_called_wrong(run: xaicli.RunReader, rule: str) -> None:
+    """Most of them are right here: nobody planted a wrong label."""
+    suspects = set(ids(run, "suspects"))
+    found = run.select(rule=rule, n=20, mode="train")
+    n = len(suspects & set(found.data["sample_id"]))
+    assert 0 < n < 20
+    said = next(warning for warning in found.answer.warnings if "relabel" in warning)
+    chosen = found.data.height
+    are = "is" if n == 1 else "are"
+    assert said.startswith(f"{n} of the {chosen} chosen of train {are} suspected of a wrong label, the model's own")
+    assert "probably" not in said
+
+
 def test_of_each_label_the_hardest(run: xaicli.RunReader) -> None:
     label = [i % 3 if i % 10 else 0 for i in range(N)]
     found = run.select(rule="hardest", n=4, per_label=True, mode="train")

@@ -46,6 +46,22 @@ def test_names_that_are_not_as_many_as_the_classes_are_told(run: Run) -> None:
     assert not [said for said in collect_metrics(table, named, nn.Identity(), run=run).doubts if "names" in said]
 
 
+@pytest.mark.parametrize("n", [4, 11])
+def test_scalars_of_named_classes_are_shares_of_the_predictions_there_are(run: Run, n: int) -> None:
+    scores, names = X[:n].clone(), [f"class {i}" for i in range(K)]
+    scores[1] = torch.nan  # predicts nothing
+    table = Table.from_arrays(scores, Y[:n])
+    found = collect_metrics(table, ClassificationMetricsCollector(names), nn.Identity(), run=run, split="val")
+    predicted = [int(k) for i, k in enumerate(scores.argmax(1)) if i != 1]
+    told = {name: value for name, value in found.aggregates.items() if name.startswith("predicted/")}
+    assert told == {f"predicted/class {k}": pytest.approx(predicted.count(k) / (n - 1)) for k in range(K)}
+    labels = [int(k) for k in Y[:n] if k >= 0]
+    assert found.aggregates["label/class 0"] == pytest.approx(labels.count(0) / len(labels))
+    broken = Table.from_arrays(torch.full_like(scores, torch.nan), Y[:n])
+    nothing = collect_metrics(broken, ClassificationMetricsCollector(names), nn.Identity(), run=run)
+    assert not [name for name in nothing.aggregates if name.startswith("predicted/")]
+
+
 def test_every_column_by_its_formula(run: Run) -> None:
     names = [f"class {i}" for i in range(K)]
     rows = collected(run, ClassificationMetricsCollector(names, probs=True))

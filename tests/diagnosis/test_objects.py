@@ -298,7 +298,7 @@ def test_findings_of_samples_have_those_of_objects_beside(both, capsys):
     assert found["found"]["worst_picture"] == 3
     assert {row["mode"] for row in objects} == {"val"}
     page = xaicli.open_run(both).findings().html()
-    assert "Objects whose labels are probably missing or wrong" in page
+    assert "Objects whose labels are in doubt" in page
     assert page.count("boxes</title>") + page.count("with 1 box") + page.count("with 2 boxes") > 0
 
 

@@ -23,7 +23,7 @@ class Rule(StrEnum):
     FORGOTTEN = "forgotten"
     """Those learned and forgotten again, the most often first."""
     SUSPECTS = "suspects"
-    """Probably mislabelled, by how they were learned."""
+    """Suspects of a wrong label, by how they were learned."""
     LABEL_ISSUES = "label_issues"
     """Those whose label the kept probabilities of one epoch contradict."""
     BALANCED = "balanced"

@@ -159,12 +159,13 @@ _CLASSES = frozenset({"label", "labels", "predicted", "prediction", "target", "c
 
 
 def aggregate(table: pa.Table) -> dict[str, float]:
-    """Means of numbers and of booleans, and how often each named class occurs.
+    """Means of numbers and of booleans, and the share of each named class.
 
     Null and non-finite values are left out; a column without a value has no mean, nor has one of class numbers.
 
     Returns:
-        `{column: mean}` and `{column/class: count}`.
+        `{column: mean}` and `{column/class: share}`, of the values that there are, so that splits of different sizes
+        compare.
     """
     found: dict[str, float] = {}
     for field in table.schema:
@@ -173,7 +174,9 @@ def aggregate(table: pa.Table) -> dict[str, float]:
         values, schema = table[field.name], schema_of(field)
         if isinstance(schema, CategoricalLabel):
             counts = {row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()}
-            found |= {f"{field.name}/{name}": float(counts.get(value, 0)) for value, name in schema.names.items()}
+            n = len(values) - values.null_count
+            shares = {name: counts.get(value, 0) / n for value, name in schema.names.items()} if n else {}
+            found |= {f"{field.name}/{name}": share for name, share in shares.items()}
         elif pa.types.is_integer(field.type) and field.name in _CLASSES:
             continue
         elif pa.types.is_boolean(field.type) or pa.types.is_integer(field.type) or pa.types.is_floating(field.type):

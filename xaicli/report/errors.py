@@ -416,7 +416,7 @@ class _Errors:
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("sample"), Column("label"), *facts.columns, Column("score", number), Column("reason"))
         cells = tuple((str(r["sample_id"]), r["name"], *facts.cells(r), r["score"], r["reason"]) for r in rows)
-        title = f"Single labels that are probably wrong: {self.words}"
+        title = f"Single labels in doubt: {self.words}"
         keys = tuple(self._key(row) for row in rows)
         note = self._listed("doubted", facts.note)
         yield Table(self._name("doubted"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL)
@@ -504,7 +504,7 @@ class _Errors:
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("picture"), *facts.columns, Column("score", number), Column("box"), Column("reason"))
         cells = tuple((str(r["sample_id"]), *facts.cells(r), r["score"], _corners(r), r["reason"]) for r in rows)
-        title = f"Labels that are probably missing or wrong: {self.words}"
+        title = f"Labels in doubt, as missing or wrong: {self.words}"
         keys = tuple(self._key(row) for row in rows)
         note = self._listed("suspects", facts.note)
         yield Table(self._name("suspects"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL)

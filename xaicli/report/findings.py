@@ -29,7 +29,7 @@ _OF_OBJECTS = ("doubted_object", "worst_picture")
 _TITLES = {
     "suspect": "Suspected labels",
     "far_out_sequence": "Sequences far above the others",
-    "doubted_label": "Single labels that are probably wrong",
+    "doubted_label": "Single labels in doubt",
     "ambiguous": "Ambiguous",
     "forgotten": "Forgotten",
     "rank_jump": "Sudden rank changes",
@@ -38,7 +38,7 @@ _TITLES = {
     "confused_pair": "Pairs that became confused",
     "over_confident": "Surer than right",
     "spike": "Spikes of the training",
-    "doubted_object": "Objects whose labels are probably missing or wrong",
+    "doubted_object": "Objects whose labels are in doubt",
     "worst_picture": "Pictures with most missed and made up",
 }
 

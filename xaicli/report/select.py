@@ -23,7 +23,7 @@ _MEANT = {
     "easy": "the best end of {score}",
     "ambiguous": "the highest variability of the label's probability",
     "forgotten": "the most often learned and forgotten",
-    "suspects": "probably mislabelled, the most suspicious first",
+    "suspects": "suspected of a wrong label, the most suspicious first",
     "label_issues": "labels that the kept probabilities contradict, the least probable first",
     "balanced": "drawn so that each {by} has as many, as far as they go",
     "diverse": "k-centre greedy: each is the farthest from all chosen before it, the first the nearest to the mean",
