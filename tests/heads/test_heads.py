@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from xaicli.checkpoint.facts import CheckpointFacts
 from xaicli.errors import XaiError
 from xaicli.heads.decision import Known, decide, head_of, known_of
 from xaicli.heads.head import Head, Task, Values
 from xaicli.heads.labels import Kind, kind_of
+from xaicli.heads.operations import Range, watching
 
 CLASSES = torch.tensor([0, 2, 1, 2])
 
@@ -110,6 +112,20 @@ def test_a_logit_stays_one_behind_a_norm_a_scale_and_quantisation(x: Tensor) -> 
         for labels in ([0, 1, 1, 0], ["no", "yes", "yes", "no"]):
             head = head_of(model, x, labels=labels)
             assert (head.task, head.values) == (Task.BINARY, Values.LOGITS), head.decided
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_what_a_criterion_does_with_a_softmax_leaves_it_one(mode: Any, x: Tensor) -> None:
+    """`F.mse_loss` broadcasts its arguments first; in inference mode that gives the very tensors back."""
+    with mode(), watching() as origin:
+        scores = x.softmax(1)
+        functional.mse_loss(scores, torch.zeros_like(scores))
+        wide, other = torch.broadcast_tensors(scores[:1].log(), x)
+    assert (found := origin(scores)) is not None
+    assert (found.range, found.axis) == (Range.DISTRIBUTION, -1)
+    assert (found := origin(wide)) is not None
+    assert (found.range, found.axis) == (Range.LOG_DISTRIBUTION, -1)
+    assert origin(other) is None or origin(other).range is Range.REAL  # type: ignore[union-attr]
 
 
 def test_a_part_of_a_softmax_is_a_probability(x: Tensor) -> None:

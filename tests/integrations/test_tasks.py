@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import xaicli
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 from xaicli.heads.head import Task
 from xaicli.integrations.answers import labels_as
 
@@ -26,9 +27,19 @@ OTHERS = torch.randint(0, K, (N,), generator=torch.Generator().manual_seed(1))
 
 
 def rows_of(
-    folder: Path, train: Any, evaluate: Any, labels: torch.Tensor, width: int = K, **options: Any
+    folder: Path,
+    train: Any,
+    evaluate: Any,
+    labels: torch.Tensor,
+    width: int = K,
+    *,
+    before: bool = False,
+    **options: Any,
 ) -> tuple[nn.Module, dict[str, pl.DataFrame], list[str]]:
-    """A model, its last epoch's rows of train and eval by sample, and what xai said: the model learns nothing."""
+    """A model, its rows of train and eval by sample, and what xai said: the model learns nothing.
+
+    Those of eval are of the epoch 1, or of the one before that, 0, where that is asked for.
+    """
     lightning = pytest.importorskip("lightning.pytorch")
     from xaicli.integrations.lightning import XaiCallback
 
@@ -55,17 +66,16 @@ def rows_of(
 
     data = [{"sample_id": i, "x": X[i], "label": labels[i], "other": OTHERS[i]} for i in range(N)]
     model = Module()
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[XaiCallback(folder / "run", save_checkpoint=False, **options)], accelerator="cpu",
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=folder,
-    )  # fmt: skip
+    trainer = quiet_trainer(XaiCallback(folder / "run", save_checkpoint=False, **options), folder, max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        if before:
+            trainer.validate(model, DataLoader(data, batch_size=8), verbose=False)
         trainer.fit(model, DataLoader(data, batch_size=8), DataLoader(data, batch_size=8))
     run = xaicli.open_run(folder / "run")
     frames = {mode: run.scan(mode=mode).collect().sort("sample_id") for mode in ("train", "eval")}
-    return model, frames, [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    frames["eval"] = frames["eval"].filter(epoch=0 if before else 1)
+    return model, frames, said_by_xai(caught)
 
 
 def of_classes(model: Any, batch: Any) -> Any:
@@ -111,6 +121,75 @@ def test_an_evaluation_of_a_training_of_classes_is_of_classes(tmp_path: Path, ev
         assert frame["prediction"].to_list() == scores_of(model).argmax(1).tolist()
         assert frame["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
     assert "abs_error" not in frames["eval"].columns
+    assert said == []
+
+
+@pytest.mark.parametrize("task", [None, "classification"])
+@pytest.mark.parametrize("evaluate", [brier, brier_alone])
+@pytest.mark.parametrize("train", [of_classes, brier])
+def test_a_brier_score_before_any_training_is_of_classes(
+    tmp_path: Path, train: Any, evaluate: Any, task: str | None
+) -> None:
+    """What makes it one is the softmax beside rows of zeros and a one, whatever the training does after it."""
+    model, frames, said = rows_of(tmp_path, train, evaluate, CLASSES, before=True, **({"task": task} if task else {}))
+    expected = functional.cross_entropy(scores_of(model), CLASSES, reduction="none")
+    for frame in frames.values():
+        assert frame["label"].to_list() == CLASSES.tolist()
+        assert frame["prediction"].to_list() == scores_of(model).argmax(1).tolist()
+        assert frame["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+        probs = scores_of(model).softmax(1)[range(N), CLASSES]
+        assert frame["label_prob"].to_list() == pytest.approx(probs.tolist(), abs=1e-5)
+    assert said == []
+
+
+def test_squared_errors_before_any_training_are_told_with_what_helps(tmp_path: Path) -> None:
+    """Without a softmax these may be numbers; what is advised makes them classes."""
+    _, _, said = rows_of(tmp_path / "told", of_classes, squared, CLASSES, before=True)
+    assert ['XaiCallback(..., task="classification")' in one for one in said] == [True, True]
+    model, frames, said = rows_of(tmp_path / "said", of_classes, squared, CLASSES, before=True, task="classification")
+    expected = functional.cross_entropy(scores_of(model), CLASSES, reduction="none")
+    for frame in frames.values():
+        assert frame["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert said == []
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize("names", [False, True])
+def test_a_teachers_probabilities_are_classes_also_as_their_logarithms(
+    tmp_path: Path, is_log: bool, names: bool
+) -> None:
+    """As KLDivLoss(log_target=True) takes them: their largest is the label, and they are no numbers to be hit."""
+    teacher = torch.randn(N, K, generator=torch.Generator().manual_seed(2)).log_softmax(1)
+
+    def step(model: Any, batch: Any) -> Any:
+        scores = model(batch["x"])
+        criterion = nn.KLDivLoss(reduction="batchmean", log_target=is_log)
+        loss = criterion(scores.log_softmax(1), batch["label"])
+        return {"loss": loss, "logits": scores} if names else loss
+
+    model, frames, said = rows_of(tmp_path, step, step, teacher if is_log else teacher.exp())
+    expected = functional.cross_entropy(scores_of(model), teacher.argmax(1), reduction="none")
+    for frame in frames.values():
+        assert frame["label"].to_list() == teacher.argmax(1).tolist()
+        assert frame["prediction"].to_list() == scores_of(model).argmax(1).tolist()
+        assert frame["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+        assert "abs_error" not in frame.columns
+    assert said == []
+
+
+def test_a_class_of_the_batch_counts_beside_a_teachers_logarithms(tmp_path: Path) -> None:
+    teacher = torch.randn(N, K, generator=torch.Generator().manual_seed(2)).log_softmax(1)
+
+    def step(model: Any, batch: Any) -> Any:
+        return functional.kl_div(
+            model(batch["x"]).log_softmax(1), teacher[batch["sample_id"]], reduction="batchmean", log_target=True
+        )
+
+    model, frames, said = rows_of(tmp_path, step, step, CLASSES)
+    expected = functional.cross_entropy(scores_of(model), CLASSES, reduction="none")
+    for frame in frames.values():
+        assert frame["label"].to_list() == CLASSES.tolist()
+        assert frame["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
     assert said == []
 
 

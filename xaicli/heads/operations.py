@@ -113,9 +113,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before = [self._known(value) for value in inputs]
         parts = [self._known(value) for value in args[0]] if args and isinstance(args[0], (list, tuple)) else None
         result = func(*args, **kwargs)
-        for made in result if isinstance(result, (list, tuple)) else (result,):
+        for place, made in enumerate(result if isinstance(result, (list, tuple)) else (result,)):
             if isinstance(made, torch.Tensor) and made.is_floating_point():
-                origin = self._of(name, made, args, kwargs, before, parts)
+                if name == "broadcast_tensors":  # each is as it was, and may be the very tensor that was given
+                    origin = parts[place] if parts else None
+                else:
+                    origin = self._of(name, made, args, kwargs, before, parts)
                 if origin is not None:
                     self._origins[made] = origin
         return result

@@ -15,6 +15,7 @@ from xaicli.collectors.outputs import entries_of, taken
 from xaicli.errors import XaiError
 from xaicli.heads.decision import NOTHING
 from xaicli.heads.head import Head, Task
+from xaicli.heads.operations import Range
 from xaicli.heads.outputs import NAMED
 from xaicli.integrations.answers import (
     answers_of,
@@ -130,6 +131,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """The trainer's metrics that were logged: it leaves them standing until they come anew."""
         self._said: dict[str, tuple[int, str]] = {}
         """The epoch and the value with which each of a training was logged last."""
+        self._are_of_softmax = False
+        """Whether the last answers that were watched closely beside rows of zeros and a one were a softmax's."""
         self._before: dict[str, Any] = {}
         """Its metrics when the last evaluation began."""
 
@@ -396,8 +399,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """The columns of what a criterion was given, as the run's task has them, which is the training's."""
         recording, name, (head, values, truth) = self._recording, _name_of(mode), meaning
-        said, width = head.task, values.shape[1]
-        task = recording.task_beside(said, judged.answers, mode)
+        width = values.shape[1]
+        is_brier = head.task is Task.REGRESSION and self._is_brier(step, judged, truth, width)
+        said = Task.CLASSIFICATION if is_brier else head.task
+        task = recording.task_beside(said, judged.answers, mode) or (said if is_brier else None)
         if task is not None:
             is_of_batch, own = self._orders.is_trained_on_batch, labels_as(task, truth, width)
             truth = own if is_of_batch or task is not Task.REGRESSION else None
@@ -413,6 +418,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if task is not None and not columns.keys() & {"label", "loss"}:
             recording.tell(_OTHER_TASK.format(name=name, task=task.value, other=said.value))
         return columns
+
+    def _is_brier(self, step: Step, judged: Judged, truth: Any, width: int) -> bool:
+        """Whether numbers beside rows of zeros and a one are the probabilities of classes: those of a softmax."""
+        if self._recording.says_task or width < 2 or labels_as(Task.CLASSIFICATION, truth, width) is None:
+            return False
+        if step.origin is not None:
+            origin = step.origin(judged.answers)
+            self._are_of_softmax = origin is not None and origin.range is Range.DISTRIBUTION
+        return self._are_of_softmax
 
     def _is_miscounted(self, part: Part, ids: Any, columns: Mapping[str, Any], mode: Mode) -> bool:
         """Whether there are more or fewer ids than answers, whose rows are then counted."""

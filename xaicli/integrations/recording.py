@@ -208,6 +208,11 @@ class Recording:
         is_over = run is not None and run.is_closed and not isinstance(self._given, Run)
         return _Ended(run, self) if is_over else self.run
 
+    @property
+    def says_task(self) -> bool:
+        """Whether the caller says what the answers mean."""
+        return self._task is not None
+
     def keeps_tokens(self, task: Task) -> bool:
         """Whether the run keeps the loss of every token of what is of this task."""
         if task not in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION):
@@ -356,7 +361,12 @@ class Recording:
             self.is_undecided = True
             try:
                 self._heads[key] = decide(
-                    result, origin=origin, task=self._task or task, labels=labels, known=known, expected=every
+                    result,
+                    origin=origin,
+                    task=self._task or task,
+                    labels=_without_logarithm(labels),
+                    known=known,
+                    expected=every,
                 )
             except XaiError as error:
                 raise XaiError(str(error), hint=_advice(error.hint)) from error
@@ -659,6 +669,16 @@ def first_of(inputs: Any, n: int) -> Any:
 def _are_tokens(value: Any) -> bool:
     """Whether this may be the ids of tokens, (samples, tokens)."""
     return isinstance(value, torch.Tensor) and value.ndim == 2 and not value.is_floating_point()
+
+
+def _without_logarithm(labels: Any) -> Any:
+    """Labels that are logarithms of probabilities, as a teacher's for KLDivLoss(log_target=True), as these."""
+    if not isinstance(labels, torch.Tensor) or labels.ndim != 2 or labels.shape[1] < 2:
+        return labels
+    if not labels.is_floating_point() or not bool((labels <= 0).all()):
+        return labels
+    sums = labels.double().logsumexp(1)
+    return labels.exp() if torch.allclose(sums, torch.zeros_like(sums), atol=1e-3) else labels
 
 
 def _are_classes(label: Any) -> bool:
