@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import xaicli
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
@@ -52,22 +53,14 @@ def fit(step: Callable[[Any, Any], Any], data: Any, path: Path, *, shuffle: bool
     """The rows of a run, or None of one that holds none, how many it dropped, and what was said."""
     from xaicli.integrations.lightning import XaiCallback
 
-    trainer = lightning.Trainer(
-        max_epochs=EPOCHS,
-        callbacks=[XaiCallback(path / "run", save_checkpoint=False)],
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=path,
-        num_sanity_val_steps=0,
+    trainer = quiet_trainer(
+        XaiCallback(path / "run", save_checkpoint=False), path, max_epochs=EPOCHS, num_sanity_val_steps=0
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.manual_seed(0)
         trainer.fit(Pairs(step), DataLoader(data, size, shuffle=shuffle), DataLoader(data, size))
-    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    said = said_by_xai(caught)
     files = sorted((path / "run" / "data").rglob("*.parquet"))
     found = pl.read_parquet(path / "run" / "data") if files else None
     return found, xaicli.open_run(path / "run").info().answer.counts.dropped, said

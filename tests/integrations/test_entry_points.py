@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import xaicli
+from tests.integrations.trainers import quiet_trainer
 
 N = 16
 X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
@@ -92,14 +93,6 @@ def net(**own: Any) -> Any:
     return Net(**own)
 
 
-def trainer(callback: Any, folder: Path, **more: Any) -> Any:
-    lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return lightning.Trainer(
-        callbacks=[callback], accelerator="cpu", logger=False, default_root_dir=folder, **quiet, **more
-    )
-
-
 def loader(data: Any = DATA) -> Any:
     return DataLoader(data, batch_size=4)
 
@@ -115,7 +108,7 @@ def test_all_that_one_callback_records_is_one_attempt(tmp_path: Path) -> None:
     """Two trainers, one of which evaluates before, between and after; the run is closed whenever none is at work."""
     run = tmp_path / "run"
     callback, module = lightning_callback(run), net()
-    first = trainer(callback, tmp_path, max_epochs=2)
+    first = quiet_trainer(callback, tmp_path, max_epochs=2)
     first.validate(module, loader(), verbose=False)
     assert said_by_info(run)["counts"]["rows"] == N
     first.fit(module, loader(), loader())
@@ -123,7 +116,7 @@ def test_all_that_one_callback_records_is_one_attempt(tmp_path: Path) -> None:
     first.test(module, loader(), verbose=False)
     assert callback.run.is_closed
     first.predict(module, loader())
-    trainer(callback, tmp_path, max_epochs=1).fit(module, loader(), loader())
+    quiet_trainer(callback, tmp_path, max_epochs=1).fit(module, loader(), loader())
     assert rows_by_attempt(run) == {
         (0, "eval", "", 0, 0, N),
         *((0, mode, "", epoch, 0, N) for mode in ("train", "eval") for epoch in (1, 2, 3)),
@@ -143,11 +136,11 @@ def test_a_training_that_resumes_is_an_attempt_of_its_own(tmp_path: Path) -> Non
     """It takes back what was recorded behind its checkpoint, by the same callback too."""
     run = tmp_path / "run"
     callback, module = lightning_callback(run), net()
-    first = trainer(callback, tmp_path, max_epochs=1)
+    first = quiet_trainer(callback, tmp_path, max_epochs=1)
     first.fit(module, loader())
     first.save_checkpoint(tmp_path / "one.ckpt")
-    trainer(callback, tmp_path, max_epochs=1).fit(module, loader())
-    trainer(callback, tmp_path, max_epochs=2).fit(module, loader(), ckpt_path=tmp_path / "one.ckpt")
+    quiet_trainer(callback, tmp_path, max_epochs=1).fit(module, loader())
+    quiet_trainer(callback, tmp_path, max_epochs=2).fit(module, loader(), ckpt_path=tmp_path / "one.ckpt")
     assert rows_by_attempt(run) == {(0, "train", "", 1, 0, N), (0, "train", "", 2, 0, N), (1, "train", "", 2, 0, N)}
     assert said_by_info(run)["counts"]["taken_back"] == N
 
@@ -155,7 +148,7 @@ def test_a_training_that_resumes_is_an_attempt_of_its_own(tmp_path: Path) -> Non
 def test_behind_another_attempt_the_next_is_one_of_its_own(tmp_path: Path) -> None:
     run = tmp_path / "run"
     callback, module = lightning_callback(run), net()
-    first = trainer(callback, tmp_path, max_epochs=1)
+    first = quiet_trainer(callback, tmp_path, max_epochs=1)
     first.fit(module, loader())
     with xaicli.Run(run) as other:
         other.log_samples(sample_id=[1], mode="test", ds_id="own", loss=[1.0], epoch=1, step=4)
@@ -170,7 +163,7 @@ def test_scalars_are_of_the_mode_and_set_that_their_rows_are_of(tmp_path: Path) 
     """Each value is the mean of the losses that the step computed; a value is logged once, where it came."""
     run = tmp_path / "run"
     callback, module = lightning_callback(run), net()
-    whole = trainer(callback, tmp_path, max_epochs=2)
+    whole = quiet_trainer(callback, tmp_path, max_epochs=2)
     whole.validate(module, loader(), verbose=False)
     alone = module.mean("eval", 0)
     module.seen.clear()
@@ -196,20 +189,24 @@ def test_each_validation_of_an_epoch_has_its_scalars_and_none_comes_twice(tmp_pa
     """Lightning leaves a metric standing until it comes anew, in epochs without a validation, too."""
     run, rare = tmp_path / "run", tmp_path / "rare"
     module = net()
-    trainer(lightning_callback(run), tmp_path, max_epochs=1, val_check_interval=0.5).fit(module, loader(), loader())
+    quiet_trainer(lightning_callback(run), tmp_path, max_epochs=1, val_check_interval=0.5).fit(
+        module, loader(), loader()
+    )
     sanity = N // 2
     values = {step: module.seen["eval", step, 0] for step in (2, 4)}
     assert len(module.seen["eval", 0, 0]) == sanity
     assert scalars_of(run, "val_loss") == [("eval", "", step, "step", sum(values[step]) / N) for step in (2, 4)]
     module = net()
-    trainer(lightning_callback(rare), tmp_path, max_epochs=3, check_val_every_n_epoch=2).fit(module, loader(), loader())
+    quiet_trainer(lightning_callback(rare), tmp_path, max_epochs=3, check_val_every_n_epoch=2).fit(
+        module, loader(), loader()
+    )
     assert scalars_of(rare, "val_loss") == [("eval", "", 8, "step", module.mean("eval", 8))]
 
 
 def test_scalars_of_several_sets_have_the_ds_id_of_their_rows(tmp_path: Path) -> None:
     run = tmp_path / "run"
     callback, module = lightning_callback(run), net()
-    one = trainer(callback, tmp_path, max_epochs=1)
+    one = quiet_trainer(callback, tmp_path, max_epochs=1)
     one.validate(module, {"day": loader(DAY), "night": loader(NIGHT)}, verbose=False)
     for number, (ds_id, rows) in enumerate((("day", DAY), ("night", NIGHT))):
         key, value = f"val_loss/dataloader_idx_{number}", module.mean("eval", 0, number)
@@ -229,7 +226,7 @@ def test_a_metric_that_is_no_number_costs_no_training(tmp_path: Path) -> None:
             trainer.callback_metrics["own"] = 0.25
 
     run = tmp_path / "run"
-    made = trainer(Own(), tmp_path, max_epochs=1)
+    made = quiet_trainer(Own(), tmp_path, max_epochs=1)
     made.callbacks.append(lightning_callback(run))
     made.fit(net(), loader())
     assert scalars_of(run, "own") == [("train", "", 1, "epoch", 0.25)]

@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from tests.integrations.trainers import quiet_trainer, said_by_xai
+
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -48,20 +50,11 @@ def fitted(path: Path, data: Any, evaluated: Any = None, **options: Any) -> list
     from xaicli.integrations.lightning import XaiCallback
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = lightning.Trainer(
-        max_epochs=2,
-        callbacks=[XaiCallback(path / "run", save_checkpoint=False, **options)],
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=path,
-    )
+    trainer = quiet_trainer(XaiCallback(path / "run", save_checkpoint=False, **options), path, max_epochs=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(Net(), DataLoader(data, batch_size=4), evaluated)
-    return [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    return said_by_xai(caught)
 
 
 @pytest.mark.parametrize(

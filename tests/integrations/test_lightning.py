@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import xaicli
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 from xaicli.checkpoint.load import load_checkpoint
 from xaicli.recorder.run import Run
 
@@ -58,16 +59,7 @@ class Classifier(lightning.LightningModule):  # type: ignore[misc, name-defined]
 
 def fit(model: Any, callback: Any, path: Path, **options: Any) -> Any:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = lightning.Trainer(
-        **{"max_epochs": EPOCHS, **options},
-        callbacks=[callback],
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=path,
-    )
+    trainer = quiet_trainer(callback, path, **{"max_epochs": EPOCHS, **options})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning|torch")
         trainer.fit(model, DataLoader(DATA, batch_size=8, shuffle=True), DataLoader(DATA, batch_size=8))
@@ -164,10 +156,7 @@ def test_faults_are_warned_about_and_training_goes_on(tmp_path: Path) -> None:
 
 def quiet(path: Path, callback: Any, **options: Any) -> Any:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    return lightning.Trainer(
-        **{"max_epochs": 1, "enable_checkpointing": False, **options}, callbacks=[callback], accelerator="cpu",
-        logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=path,
-    )  # fmt: skip
+    return quiet_trainer(callback, path, **{"max_epochs": 1, **options})
 
 
 def test_without_ids_the_rows_of_the_dataset_are_numbered_and_that_is_said_once(tmp_path: Path) -> None:
@@ -685,15 +674,12 @@ def fit_step(step: Any, path: Path, loader: Any = None, **options: Any) -> tuple
 
     model = Loose(step)
     callback = XaiCallback(path / "run", save_checkpoint=False, **options)
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=path,
-    )  # fmt: skip
+    trainer = quiet_trainer(callback, path, max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(model, loader or DataLoader(DATA, batch_size=8, shuffle=True))
     with torch.no_grad():
-        return model(X), [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+        return model(X), said_by_xai(caught)
 
 
 def dropped(run: Path) -> int:
@@ -816,10 +802,9 @@ def test_one_loader_for_training_and_validation_has_two_walks(workers: int, tmp_
 
     model = Pairs(lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]))
     loader = DataLoader([(X[i], int(Y[i])) for i in range(N)], 4, shuffle=True, num_workers=workers)
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)], accelerator="cpu", logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, val_check_interval=2,
-    )  # fmt: skip
+    trainer = quiet_trainer(
+        XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path, max_epochs=1, val_check_interval=2
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, loader, loader)
@@ -838,10 +823,7 @@ def test_trials_of_the_tuner_are_no_training(tmp_path: Path) -> None:
     from xaicli.integrations.lightning import XaiCallback
 
     model = Loose(lambda model, batch: functional.cross_entropy(model(batch[1]), batch[2]))
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)], accelerator="cpu", logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer(XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path, max_epochs=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         Tuner(trainer).lr_find(model, DataLoader(DATA, batch_size=8), num_training=6)
@@ -950,10 +932,7 @@ def test_what_a_criterion_leaves_out_does_not_count(tmp_path: Path, kept: bool) 
 
     data = [(100 + i, words[i], classes[i]) for i in range(N)]
     callback = XaiCallback(tmp_path / "run", save_checkpoint=False, keep_tokens=kept)
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer(callback, tmp_path, max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(Tagger(), DataLoader(data, batch_size=8), DataLoader(data, batch_size=8))
@@ -1065,16 +1044,12 @@ def test_places_that_a_mask_may_leave_out(tmp_path: Path, name: str, loss: Any, 
     given = {"mask": INSIDE.long(), "key_padding_mask": ~INSIDE, "lengths": LONG, "inside": INSIDE}.get(name)
     data = [{"sample_id": i, "words": WORDS[i], "labels": TAGS[i]} for i in range(N)]
     data = data if given is None else [one | {name: given[i]} for i, one in enumerate(data)]
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)], accelerator="cpu",
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer(XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path, max_epochs=1)
     model = Tagger()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(model, DataLoader(data, batch_size=8))
-    told = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    told = said_by_xai(caught)
     if counts is None:
         assert [said in one and "-100" in one for one in told] == [True]
         assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
@@ -1159,7 +1134,7 @@ def test_pictures_of_several_sizes_have_the_numbers_of_their_rows(tmp_path: Path
         quiet(tmp_path, callback).fit(Detector(), DataLoader(data, batch_size=5, shuffle=True, collate_fn=together))
     found = rows(tmp_path / "run", "train")
     assert dict(found.select("sample_id", "brightness").iter_rows()) == {i: float(i) for i in range(N)}
-    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    said = said_by_xai(caught)
     assert len(said) == 1
     assert "the rows' numbers in the dataset are taken" in said[0]
 

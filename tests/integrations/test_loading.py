@@ -27,6 +27,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+from tests.integrations.trainers import quiet_trainer
+
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
 N = 24
@@ -250,10 +252,7 @@ class Walker(lightning.LightningModule):  # type: ignore[misc, name-defined]
 def walked(loader: Any, callbacks: list[Any], folder: Path, **options: Any) -> Walker:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     model = Walker()
-    trainer = lightning.Trainer(
-        **{"max_epochs": 2, **options}, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, callbacks=callbacks, default_root_dir=folder,
-    )  # fmt: skip
+    trainer = quiet_trainer(callbacks, folder, **{"max_epochs": 2, **options})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, loader)

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, default_collate
 
 import xaicli
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 from xaicli.integrations.collators import WatchedCollator
 from xaicli.integrations.order import kinds_of
 
@@ -56,18 +57,14 @@ def validated(
     from xaicli.integrations.lightning import XaiCallback
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = lightning.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, barebones=False,
-        enable_checkpointing=False, callbacks=[XaiCallback(folder / "run", save_checkpoint=False, **options)],
-        default_root_dir=folder,
-    )  # fmt: skip
+    trainer = quiet_trainer(XaiCallback(folder / "run", save_checkpoint=False, **options), folder)
     data = [(X[i], int(Y[i])) for i in range(N)] if data is None else data
     loader = DataLoader(data, batch_size=8, collate_fn=collate, num_workers=workers)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.validate(Linear(), loader, verbose=False)
     assert loader.collate_fn is collate
-    return [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    return said_by_xai(caught)
 
 
 def losses(net: Any, x: torch.Tensor, y: torch.Tensor) -> list[float]:
@@ -207,10 +204,7 @@ def test_rows_are_those_of_the_batches_a_sampler_of_the_caller_s_makes(tmp_path:
 
     data = [(X[i], int(Y[i])) for i in range(N)]
     callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
-    trainer = lightning.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, callbacks=[callback], default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer(callback, tmp_path)
     sampler = Descending(torch.utils.data.SequentialSampler(data), 5, drop_last=False)
     loader = DataLoader(data, batch_sampler=sampler)
     with warnings.catch_warnings():
@@ -238,11 +232,7 @@ def test_batches_without_a_step_or_with_several_shift_no_numbers(tmp_path: Path)
     """A collator may give None for a batch, and an optimizer compute a step several times."""
     from xaicli.integrations.lightning import XaiCallback
 
-    trainer = lightning.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
-        enable_checkpointing=False, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
-        default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer(XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path, max_epochs=1)
     data = [(X[i], int(Y[i])) for i in range(N)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -381,11 +371,7 @@ def test_a_missing_id_costs_its_row_and_not_its_batch(tmp_path: Path, lacking: s
         ids = torch.tensor(ids) if kind == "tensor" else ids
         return {"sample_id": ids, "x": X[places], "y": Y[places]}
 
-    trainer = lightning.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
-        default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer(XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.validate(Named(), DataLoader(list(range(N)), batch_size=8, collate_fn=together), verbose=False)

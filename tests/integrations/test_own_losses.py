@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 import xaicli
+from tests.integrations.trainers import said_by_xai
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -63,7 +64,7 @@ def evaluated(
         trainer.train() if trains else trainer.evaluate()
     found = folder / "run" / "data"
     rows = pl.read_parquet(found).sort("sample_id") if found.exists() else pl.DataFrame()
-    return rows, [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    return rows, said_by_xai(caught)
 
 
 def answers(model: Any) -> torch.Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import xaicli
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
@@ -52,15 +53,7 @@ def validated(
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     model = Model(step, classes)
-    trainer = lightning.Trainer(
-        callbacks=[XaiCallback(folder / "run", **options)],
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
+    trainer = quiet_trainer(XaiCallback(folder / "run", **options), folder)
     data = [(100 + i, X[i], int(Y[i])) for i in range(N)] if data is None else data
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -68,7 +61,7 @@ def validated(
     found = folder / "run" / "data"
     rows = pl.read_parquet(found).sort("sample_id") if found.exists() else pl.DataFrame()
     with torch.no_grad():
-        said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+        said = said_by_xai(caught)
         return rows, model(X), said
 
 

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from tests.integrations.trainers import quiet_trainer, said_by_xai
+
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -55,16 +57,7 @@ def by_lightning(path: Path, train: Any, held_out: Any, **options: Any) -> None:
     from xaicli.integrations.lightning import XaiCallback
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = lightning.Trainer(
-        max_epochs=2,
-        callbacks=[XaiCallback(path / "run", save_checkpoint=False, **options)],
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=path,
-    )
+    trainer = quiet_trainer(XaiCallback(path / "run", save_checkpoint=False, **options), path, max_epochs=2)
     trainer.fit(Texts(), DataLoader(train, 4, shuffle=True), DataLoader(held_out, 4))
 
 
@@ -96,7 +89,7 @@ def said_of(fit: Any, path: Path, train: Any, held_out: Any, **options: Any) -> 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(path, train, held_out, **options)
-    return [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    return said_by_xai(caught)
 
 
 def texts_in(path: Path) -> dict[int, str]:

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 import xaicli
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 
 torchdata = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
@@ -51,14 +52,11 @@ def fitted(folder: Path, data: list[Any], workers: int, callbacks: list[Any]) ->
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.manual_seed(1)
     loader, model = torchdata.StatefulDataLoader(data, batch_size=4, shuffle=True, num_workers=workers), Net()
-    trainer = lightning.Trainer(
-        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=folder, callbacks=callbacks,
-    )  # fmt: skip
+    trainer = quiet_trainer(callbacks, folder, max_epochs=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(model, loader)
-    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    said = said_by_xai(caught)
     return model.state_dict(), loader.state_dict(), said
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import xaicli
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 from xaicli.integrations.order import rows_in
 
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
@@ -52,15 +53,11 @@ def fitted(folder: Path, model: Any, data: Any, size: int = 8, **options: Any) -
     from xaicli.integrations.lightning import XaiCallback
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = lightning.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=folder,
-        callbacks=[XaiCallback(folder / "run", save_checkpoint=False, **options)],
-    )  # fmt: skip
+    trainer = quiet_trainer(XaiCallback(folder / "run", save_checkpoint=False, **options), folder, max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(model, data if isinstance(data, DataLoader) else DataLoader(data, batch_size=size, shuffle=True))
-    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    said = said_by_xai(caught)
     found = folder / "run" / "data"
     return (pl.read_parquet(found) if found.exists() else pl.DataFrame()), said
 
@@ -302,10 +299,7 @@ def test_a_run_that_is_over_tells_what_it_counted_and_begins_no_other(tmp_path: 
     from xaicli.integrations.lightning import XaiCallback
 
     callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
-    trainer = lightning.Trainer(
-        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[callback],
-    )  # fmt: skip
+    trainer = quiet_trainer(callback, tmp_path, max_epochs=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(Fixed(), DataLoader(WITH_IDS, batch_size=8))

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 import xaicli
+from tests.integrations.trainers import said_by_xai
 from xaicli.checkpoint.load import load_checkpoint
 from xaicli.heads.outputs import tensor_at, where_of
 
@@ -653,7 +654,7 @@ def test_a_callback_added_later_says_that_it_was_not_there(tmp_path: Path) -> No
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.evaluate()
-    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    said = said_by_xai(caught)
     assert len(said) == 1
     assert "callback.attach(trainer)" in said[0]
     assert xaicli.open_run(tmp_path / "run").info().answer.counts.dropped == N
@@ -682,7 +683,7 @@ def test_answers_without_a_meaning_are_asked_for_with_the_line_to_write(tmp_path
             model=transformers.BertForQuestionAnswering(config), args=arguments, train_dataset=spans,
             callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
         ).train()  # fmt: skip
-    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    said = said_by_xai(caught)
     assert len(said) == 1
     assert "where a span begins and ends" in said[0]
     assert "samples_fn=lambda batch, output" in said[0]

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import xaicli
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 
 N = 24
 X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
@@ -125,17 +126,14 @@ def lightning_rows(
 
     data = [{"sample_id": i, "x": X[i], "label": Y[i], "other": OTHER[i], "mapped": MAPPED[i]} for i in range(N)]
     callback = XaiCallback(folder / "run", save_checkpoint=False)
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
-    )  # fmt: skip
+    trainer = quiet_trainer(callback, folder, max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loaders = DataLoader(data, batch_size=8), DataLoader(data, batch_size=8)
         trainer.fit(Module(), *loaders) if entry == "fit" else trainer.validate(Module(), loaders[1], verbose=False)
     run = xaicli.open_run(folder / "run")
     frames = {mode: run.scan(mode=mode).collect() for mode in (["train"] if entry == "fit" else []) + ["eval"]}
-    return frames, [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    return frames, said_by_xai(caught)
 
 
 def is_by(frame: pl.DataFrame, model: Any, labels: torch.Tensor) -> bool:
@@ -274,15 +272,12 @@ def test_the_perplexity_of_whole_texts_leaves_the_places_of_the_loss(tmp_path: P
 
 
 def test_the_same_callback_twice_counts_once(tmp_path: Path) -> None:
-    lightning = pytest.importorskip("lightning.pytorch")
+    pytest.importorskip("lightning.pytorch")
     from tests.integrations.test_lightning import Classifier
     from xaicli.integrations.lightning import XaiCallback
 
     callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[callback, callback], accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer([callback, callback], tmp_path, max_epochs=1)
     data = [(i, X[i], int(Y[i])) for i in range(N)]
     with pytest.warns(UserWarning, match="several times in the trainer's list"):
         trainer.fit(Classifier(), DataLoader(data, batch_size=8), DataLoader(data, batch_size=8))
@@ -371,11 +366,7 @@ def test_an_evaluation_that_returns_nothing_has_the_target_of_the_training(
     later_ones = labels.flip(0).clone()
     later_ones[-1] = 1.0  # the last batch, of one sample, does not tell the one from the other
     data = [{"sample_id": i, "x": X[i], "label": labels[i], "later": later_ones[i]} for i in range(N)]
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False, **task)], accelerator="cpu",
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer(XaiCallback(tmp_path / "run", save_checkpoint=False, **task), tmp_path, max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(Module(), DataLoader(data[:1] + data, batch_size=8), DataLoader(data, batch_size=8))
