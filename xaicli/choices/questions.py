@@ -328,8 +328,8 @@ class _Pair:
             )
         if rule in _PRONE and (wrong := self._suspected()):
             self.warnings.append(
-                f"{wrong:,} of the {n:,} chosen of {self.where} {_are(wrong)} suspected of a wrong label, the model's own "
-                "mistakes among them: xai relabel export"
+                f"{wrong:,} of the {n:,} chosen of {self.where} {_are(wrong)} suspected of a wrong label, the model's "
+                "own mistakes among them: xai relabel export"
             )
 
     def _suspected(self) -> int:
