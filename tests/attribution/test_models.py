@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -683,7 +684,24 @@ def test_one_sample_without_a_label_costs_the_others_nothing(missing: Any) -> No
     result = small(labels=[0, missing, 2, 1], target="label")
     assert result.targets.tolist() == [0, result.predictions[1], 2, 1]
     assert "1 of 4 samples have no label that is a class" in " ".join(result.answer.warnings)
-    assert [p is None for p in result.data["label_prob"]] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "said"),
+    [
+        (["a", "bird", "c", "bird"], ["a", "b", "c"], "2 of 4 labels are none of the model's classes (bird)"),
+        ([0, 7, -100, None], (), "1 of 4 labels are none of the model's classes (7)"),
+        (["0", "1", None, "2"], (), ""),
+        ([0, -100, None, 2], ("a", "b", "c"), ""),
+    ],
+)
+def test_labels_that_are_no_class_are_told_where_they_are_only_shown(labels: Any, names: Any, said: str) -> None:
+    result = small(labels=labels, label_names=names, task="classification")
+    told = " ".join(result.answer.warnings)
+    assert (said in told) if said else ("none of the model's classes" not in told)
+    rows = sorted(json.loads(result.to_json())["rows"], key=lambda row: row["sample_id"])
+    known = [one in (0, 1, 2, "0", "1", "2", *names) for one in labels]
+    assert [row["label_prob"] is not None for row in rows] == known
 
 
 def test_labels_of_probabilities_name_the_likeliest_class() -> None:

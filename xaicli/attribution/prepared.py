@@ -23,8 +23,9 @@ from xaicli.attribution.twin import Hooks, private_copy, set_by_hand
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names
 from xaicli.heads.decision import decide, known_of
-from xaicli.heads.head import Head
+from xaicli.heads.head import Head, Task
 from xaicli.heads.operations import watching
+from xaicli.sources.inputs import plain
 
 _ROWS = 32
 _FEW = 2
@@ -323,6 +324,15 @@ def _notes(
         if without:
             notes.append(
                 f"{without} of {len(labels)} samples have no label that is a class: their prediction is explained"
+            )
+    elif labels is not None and head.has_classes and head.task is not Task.MULTILABEL:
+        said = [one for one in map(plain, labels) if isinstance(one, str) or (isinstance(one, int) and one >= 0)]
+        others = sorted({str(one) for one in said if class_of(one, names, head) is None})
+        if others:
+            count = sum(str(one) in others for one in said)
+            notes.append(
+                f"{count} of {len(labels)} labels are none of the model's classes ({', '.join(others[:3])}"
+                f"{', ...' if len(others) > 3 else ''}): their samples are neither right nor wrong"
             )
     if names and head.has_classes and len(names) != head.classes:
         notes.append(f"{len(names)} label names were given, the model tells {head.classes} classes apart")
