@@ -8,8 +8,10 @@ import math
 import statistics
 import subprocess
 import sys
+from collections import Counter
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -325,6 +327,120 @@ def test_what_is_left_of_a_division(fractions: RunReader, engine: str, by: float
         assert fractions.query(sql, engine=engine).data["sample_id"].to_list() == kept
 
 
+HALVES = [0.25, 0.5, 1.25, 1.5, 2.5, -0.5, -1.5, -2.25, None, 7.0]
+TEXTS = ["abc", "b", "", None, "bb", "cab", None, "x", "a", "abab"]
+PARTS = ["b", None, "a", "b", "", "ab", None, "x", "b", "ba"]
+LENGTHS = [1, 2, 0, None, 1, None, 3, 2, 1, 3]
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> RunReader:
+    root = tmp_path_factory.mktemp("halves") / "run"
+    with Run(root) as recorded:
+        ids = list(range(len(HALVES)))
+        recorded.log_samples(sample_id=ids, loss=HALVES, score=[1.0] * len(ids), mode="eval", epoch=1, step=1)
+        recorded.log_facts(sample_id=ids, text=TEXTS, part=PARTS, k=LENGTHS)
+    return open_run(root)
+
+
+def to_even(x: float | None, places: str = "1") -> float | None:
+    return None if x is None else float(Decimal(str(x)).quantize(Decimal(places), ROUND_HALF_EVEN))
+
+
+def from_zero(x: float | None, places: str = "1") -> float | None:
+    return None if x is None else float(Decimal(str(x)).quantize(Decimal(places), ROUND_HALF_UP))
+
+
+def where(text: str | None, part: str | None) -> int | None:
+    return None if text is None or part is None else text.find(part) + 1
+
+
+class Row(NamedTuple):
+    n: int
+    x: float | None
+    text: str | None
+    part: str | None
+    k: int | None
+
+
+ROUNDED = {
+    # What is typed with a point is a decimal to both engines, and a whole number times it.
+    "round(2.5)": lambda _: 3.0,
+    "round(-2.5) + round(0.5) + round(3.5)": lambda _: 2.0,
+    "round(1.005 * 100) + round(1.005, 2)": lambda _: 101 + 1.01,
+    "round(sample_id * 0.5)": lambda r: from_zero(r.n * 0.5),
+    "round(sample_id + 0.5)": lambda r: r.n + 1.0,
+    "round(-sample_id * 0.25, 1)": lambda r: from_zero(-r.n * 0.25, "0.1"),
+    "round(sum(sample_id) OVER () * 0.1)": lambda _: from_zero(sum(range(len(HALVES))) * 0.1),
+    "round(CASE WHEN sample_id > 3 THEN 2.5 ELSE 1.5 END)": lambda r: 3.0 if r.n > 3 else 2.0,
+    "round(loss)": lambda r: from_zero(r.x),
+    # A cast rounds, doubles to the even neighbour and decimals away from zero.
+    "CAST(loss AS INT)": lambda r: to_even(r.x),
+    "loss::BIGINT + 1": lambda r: r.x if r.x is None else to_even(r.x) + 1,
+    "TRY_CAST(-loss AS SMALLINT)": lambda r: r.x if r.x is None else to_even(-r.x),
+    "CAST(sample_id / 2 AS INT)": lambda r: to_even(r.n / 2),
+    "CAST(sample_id * 0.5 AS INT)": lambda r: from_zero(r.n * 0.5),
+    "CAST(0.5 AS INT)": lambda _: 1.0,
+    "CAST(loss AS DECIMAL(6, 1))": lambda r: from_zero(r.x, "0.1"),
+    "CAST(loss AS DECIMAL(6, 0))": lambda r: from_zero(r.x),
+    "CAST(coalesce(loss, 9.5e0) AS INT)": lambda r: to_even(9.5 if r.x is None else r.x),
+    "CAST(max(loss) OVER () / 2 AS INT)": lambda _: 4.0,
+    "CAST((SELECT avg(sample_id) FROM samples) AS INT)": lambda _: 4.0,
+    # What is no number with a fraction is cast as it is.
+    "CAST(loss > 1 AS INT)": lambda r: None if r.x is None else float(r.x > 1),
+    "CAST(CAST(sample_id AS TEXT) AS INT)": lambda r: float(r.n),
+    "log(2, sample_id + 1)": lambda r: math.log2(r.n + 1),
+    "log(sample_id + 1)": lambda r: math.log10(r.n + 1),
+    # A text that is missing has no place in it.
+    "strpos(text, 'b')": lambda r: where(r.text, "b"),
+    "strpos('abc', part)": lambda r: where("abc", r.part),
+    "position(part IN text)": lambda r: where(r.text, r.part),
+    "length(left('abc', k))": lambda r: r.k,
+    "length(substr('abc', 1, k))": lambda r: r.k,
+    "length(substring('abc' FROM 1 FOR k))": lambda r: r.k,
+    "length(replace(text, 'b', part))": lambda r: (
+        None if None in (r.text, r.part) else len(r.text.replace("b", r.part))
+    ),
+    "length(rtrim('abb', part))": lambda r: None if r.part is None else len("abb".rstrip(r.part)),
+    "length(ltrim('abb', part))": lambda r: None if r.part is None else len("abb".lstrip(r.part)),
+    "length(split_part('a-b', '-', CASE WHEN k > 0 THEN 2 END))": lambda r: 1 if r.k else None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb", "where"])
+@pytest.mark.parametrize("sql", ROUNDED)
+def test_what_is_rounded_cast_or_missing(halves: RunReader, engine: str, sql: str) -> None:
+    """By Python's decimals; `--where` of any engine is answered as both answer the statement."""
+    if engine == "duckdb":
+        pytest.importorskip(engine)
+    expected = [ROUNDED[sql](Row(*row)) for row in zip(range(len(HALVES)), HALVES, TEXTS, PARTS, LENGTHS, strict=True)]
+    if engine == "where":
+        if "SELECT" in sql or "OVER" in sql:
+            return
+        for value in {*expected} - {None}:
+            condition = f"{sql} = {value}" if "log" not in sql else f"abs({sql} - {value}) < 1e-9"
+            kept = [n for n, told in enumerate(expected) if told == value]  # none where it is missing
+            assert sorted(halves.samples(metric="score", where=condition, max=99, min=0).data["sample_id"]) == kept, (
+                condition
+            )
+        return
+    columns = "s.sample_id AS sample_id, loss, f.text, f.part, f.k"
+    rows = f"(SELECT {columns} FROM samples s JOIN facts f ON s.sample_id = f.sample_id) AS r"
+    found = halves.query(f"SELECT {sql} AS q FROM {rows} ORDER BY sample_id", engine=engine).data["q"].to_list()
+    assert found == [value if value is None else pytest.approx(value, rel=1e-12) for value in expected]
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_what_a_statement_calls_by_a_name_is_cast_as_it_is(halves: RunReader, engine: str) -> None:
+    pytest.importorskip(engine)
+    for inner, expected in (("avg(sample_id)", 4), ("CAST(min(sample_id) AS TEXT)", 0), ("max(loss) > 1", 1)):
+        sql = f"WITH a AS (SELECT {inner} AS m FROM samples) SELECT CAST(m AS INT) AS q FROM a"
+        assert halves.query(sql, engine=engine).data["q"].to_list() == [expected], inner
+    sql = "SELECT CAST(loss AS INT) AS q, count(*) AS n FROM samples GROUP BY CAST(loss AS INT) ORDER BY q"
+    expected = sorted(Counter(to_even(x) for x in HALVES).items(), key=lambda pair: (pair[0] is None, pair[0]))
+    assert halves.query(sql, engine=engine).data.rows() == expected
+
+
 @pytest.mark.parametrize(
     "where",
     ["qualify/2 > 1", "loss/2 >", "loss/2 > 1; SELECT 1", "(loss BETWEEN 1 AND 2", "(" * 99 + "loss/2" + ")" * 99],
@@ -333,6 +449,20 @@ def test_what_cannot_be_read_is_shown(fractions: RunReader, where: str) -> None:
     with pytest.raises(xaicli.errors.XaiError) as raised:
         fractions.samples(where=where)
     assert where[:60] in str(raised.value)
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_the_tables_of_a_run_are_listed_alone(halves: RunReader, engine: str) -> None:
+    pytest.importorskip(engine)
+    assert set(halves.query("SHOW TABLES", engine=engine).data["name"]) == {"samples", "facts"}
+
+
+def test_a_function_that_polars_lacks_points_to_duckdb(halves: RunReader) -> None:
+    with pytest.raises(xaicli.errors.UsageError) as raised:
+        halves.query("SELECT md5(text) FROM facts")
+    assert raised.value.hint.startswith("--engine duckdb has more functions; tables: samples(")
+    pytest.importorskip("duckdb")
+    assert halves.query("SELECT md5(text) AS m FROM facts", engine="duckdb").data.height == len(TEXTS)
 
 
 def test_sql_is_read_only_where_it_says_something_else() -> None:

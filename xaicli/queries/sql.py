@@ -28,6 +28,7 @@ SCALARS = "scalars"
 FACTS = "facts"
 
 _READING = re.compile(r"\s*\(*\s*(select|with|from|values|explain|show|describe)\b", re.IGNORECASE)
+_LISTING = re.compile(r"\s*show\s+tables\b", re.IGNORECASE)
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _TEXTS = re.compile(r"'(?:[^']|'')*'")
 _WORDS = re.compile(r'(\bas\s+)?(?:"((?:[^"]|"")*)"|([^\W\d]\w*+)(?!\s*\())', re.IGNORECASE)
@@ -73,7 +74,7 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     elif engine == Engine.DUCKDB:
         called = _Called.of(tables, sql)
         data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.warnings)
-        if "//" in opaque_blanked(sql) and cuts_fractions(sql, _whole_columns(tables)):
+        if "//" in opaque_blanked(sql) and cuts_fractions(sql, _numbers(tables)[0]):
             warnings = (*warnings, "a // b of numbers with fractions is a / b to DuckDB: trunc(a / b) is without them")
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
@@ -231,13 +232,17 @@ def _by_polars(reader: Reader, tables: dict[str, pl.LazyFrame], sql: str) -> tup
 
 def _in_polars(tables: Mapping[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
     with pl.SQLContext(dict(tables), eager=False) as context:
-        return _plain(context.execute(for_polars(sql, _whole_columns(tables))).collect(engine="streaming"))
+        return _plain(context.execute(for_polars(sql, *_numbers(tables))).collect(engine="streaming"))
 
 
-def _whole_columns(tables: Mapping[str, pl.LazyFrame]) -> list[str]:
-    """The columns of whole numbers; one of two tables that has fractions in the other is none."""
-    kinds = [(n.lower(), kind.is_integer()) for lazy in tables.values() for n, kind in lazy.collect_schema().items()]
-    return [name for name, whole in kinds if whole and (name, False) not in kinds]
+def _numbers(tables: Mapping[str, pl.LazyFrame]) -> tuple[list[str], list[str]]:
+    """The columns of whole numbers, and those of fractions; one of two tables is what it is in both."""
+    kinds: dict[str, list[pl.DataType]] = {}
+    for lazy in tables.values():
+        for name, kind in lazy.collect_schema().items():
+            kinds.setdefault(name.lower(), []).append(kind)
+    whole = [name for name, of in kinds.items() if all(kind.is_integer() for kind in of)]
+    return whole, [name for name, of in kinds.items() if name not in whole and all(kind.is_numeric() for kind in of)]
 
 
 def _bits_of(tables: Mapping[str, pl.LazyFrame], sql: str) -> int:
@@ -381,7 +386,9 @@ def _in_duckdb(
             else:
                 frame = lazy.collect(engine="streaming").rename({**called.columns[name]})
                 connection.register(called.tables[name], frame.to_arrow())
-        return _of_duckdb(connection.sql(sql))
+        found = _of_duckdb(connection.sql(sql))
+        # Those that it reads files by are none of the run's.
+        return found.filter(pl.col("name").is_in([*called.tables.values()])) if _LISTING.match(sql) else found
 
 
 def _widened_in(duckdb: Any, column: str, kind: pl.DataType) -> Any:
@@ -450,6 +457,8 @@ def _apart(names: Sequence[str], key: Callable[[str], str] = str) -> Iterator[st
 
 _TWICE = re.compile(r"duplicate output name '(.+?)'")
 """How polars begins to say that two columns have one name."""
+_UNSUPPORTED = "unsupported function"
+"""What polars says of a function that it lacks."""
 
 
 def _refused(error: Exception, tables: dict[str, pl.LazyFrame], damaged: Sequence[str]) -> UsageError:
@@ -459,4 +468,5 @@ def _refused(error: Exception, tables: dict[str, pl.LazyFrame], damaged: Sequenc
     if isinstance(error, pl.exceptions.DuplicateError) and (twice := _TWICE.search(said)):
         name = twice[1]
         return UsageError(f"two columns of the answer are called {name}", hint=f"name one: {name} AS {name}_2")
-    return UsageError(f"the query cannot be run: {said}", hint=f"tables: {known}{left_out}")
+    others = "--engine duckdb has more functions; " if _UNSUPPORTED in said else ""
+    return UsageError(f"the query cannot be run: {said}", hint=f"{others}tables: {known}{left_out}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,9 +23,18 @@ _OF_DOUBLES = re.compile(r"power|pow|sqrt|cbrt|exp|ln|log2|log10", re.IGNORECASE
 """Functions that give numbers of double precision in SQL, whatever they are given."""
 _OF_WHOLE = re.compile(r"sum|min|max|abs|mod|coalesce|greatest|least", re.IGNORECASE)
 """Functions that give whole numbers where they are given such."""
+_OF_FRACTIONS = re.compile(
+    rf"{_SUMMING.pattern}|{_OF_WHOLE.pattern}|{_OF_DOUBLES.pattern}|log|round|floor|ceil|ceiling|trunc|median|"
+    r"quantile_\w+|first|last|nullif|ifnull|if|sin|cos|tan|atan2?|degrees|radians",
+    re.IGNORECASE,
+)
+"""Functions that give a number with a fraction where they are given such."""
+_WITHOUT_MISSING = re.compile(r"strpos|left|substr|ltrim|rtrim|replace|split_part", re.IGNORECASE)
+"""Functions of texts that polars answers although something they are given is missing."""
 _OTHERWISE = re.compile(
-    r"/|\bbetween\b|\bis\s+(?:not\s+)?(?:true|false|unknown|distinct)\b|"
-    rf"\b(?:round|extract|{_SUMMING.pattern}|{_COUNTING.pattern}|{_OF_DOUBLES.pattern})\s*\(",
+    r"/|::|\bbetween\b|\bis\s+(?:not\s+)?(?:true|false|unknown|distinct)\b|"
+    rf"\b(?:round|extract|(?:try_)?cast|log|position|substring|{_WITHOUT_MISSING.pattern}|{_SUMMING.pattern}|"
+    rf"{_COUNTING.pattern}|{_OF_DOUBLES.pattern})\s*\(",
     re.IGNORECASE,
 )
 """What polars answers in another way: only a text with one of these is read, since sqlglot takes 0.1 s to import."""
@@ -37,7 +47,14 @@ def opaque_blanked(sql: str) -> str:
     return _OPAQUE.sub(lambda match: ("_" if match[0][0] in "'\"" else " ") * len(match[0]), sql)
 
 
-def for_polars(sql: str, whole: Collection[str] = (), *, condition: bool = False, single: Collection[str] = ()) -> str:
+def for_polars(
+    sql: str,
+    whole: Collection[str] = (),
+    fractions: Collection[str] = (),
+    *,
+    condition: bool = False,
+    single: Collection[str] = (),
+) -> str:
     """A statement that means to polars what it means to DuckDB.
 
     - Sums, means and spreads are in double precision and integers of 128 bits. Only what is summed is widened: a
@@ -47,6 +64,9 @@ def for_polars(sql: str, whole: Collection[str] = (), *, condition: bool = False
     - Quotients, powers, roots and the like are in double precision. To polars 1.0 is a decimal of one place, whose
       quotients are cut off: 1.0 / 3 * 3 is .9999999. Powers of whole numbers begin again at the other end there.
     - Numbers that lie halfway are rounded away from zero, not to the even neighbour.
+    - What is cast to whole numbers or decimals is rounded, halves of doubles to the even neighbour; polars cuts off.
+    - The base of a logarithm comes first, and is 10 where none is given.
+    - A place in a text that is missing, or a part of it up to a missing end, is missing; to polars it is 0, or all.
     - `a BETWEEN b AND c` is `a >= b AND a <= c`: a number that is compared with a column of single precision is taken
       in that; polars takes bounds in double.
     - What IS [NOT] TRUE, FALSE or DISTINCT FROM something is never null.
@@ -57,6 +77,7 @@ def for_polars(sql: str, whole: Collection[str] = (), *, condition: bool = False
     Args:
         sql: As it was typed.
         whole: The columns of whole numbers; each that is not named may have fractions.
+        fractions: The columns of numbers with fractions.
         condition: Whether it is one, or any expression, and no statement.
         single: The columns of doubles that may hold numbers of single precision.
 
@@ -66,12 +87,13 @@ def for_polars(sql: str, whole: Collection[str] = (), *, condition: bool = False
     if not _OTHERWISE.search(opaque_blanked(sql)) and not (single and _FRACTION.search(sql)):
         return sql
     if plan := _EXPLAIN.match(sql):
-        return f"{plan[0]} {for_polars(sql[plan.end() :], whole)}"
+        return f"{plan[0]} {for_polars(sql[plan.end() :], whole, fractions)}"
     from sqlglot import exp
 
     root = exp.Paren(this=_read(sql, condition=condition).copy())
-    names, of_single = (frozenset(name.lower() for name in some) for some in (whole, single))
-    for tell in (_bounded, lambda node: _told(node, names) or _of_single(node, of_single)):
+    of_whole, of_single = (frozenset(name.lower() for name in some) for some in (whole, single))
+    named = _Named.of(root, fractions)
+    for tell in (_bounded, lambda node: _told(node, of_whole, named) or _of_single(node, of_single)):
         for node in reversed(list(root.walk())):  # what is within before what it is in
             if (told := tell(node)) is not None:
                 node.replace(expression=told)
@@ -194,7 +216,7 @@ def _in_single(node: exp.Expr) -> exp.Expr | None:
     return exp.Literal.number(f"{short:.17e}") if short != float(node.this) else None
 
 
-def _told(node: exp.Expr, whole: frozenset[str]) -> exp.Expr | None:
+def _told(node: exp.Expr, whole: frozenset[str], named: _Named) -> exp.Expr | None:
     """What stands in place of a part of a statement, whose own parts are told already; None where it stays."""
     from sqlglot import exp
 
@@ -207,6 +229,12 @@ def _told(node: exp.Expr, whole: frozenset[str]) -> exp.Expr | None:
             return _quotient(node)
         case exp.IntDiv() if not _is_whole(node, whole):
             return _made("TRUNC(x)", x=_quotient(node))
+        case exp.Cast() if named.has_fractions(node.this):
+            return _cast(node)
+        case exp.StrPosition(this=text, args={"substr": part}):
+            return _call(exp.Anonymous(this="strpos", expressions=[text.copy(), part.copy()]), "strpos")
+        case exp.Substring():
+            return _unless_missing(node, [node.args[key] for key in ("start", "length") if node.args.get(key)])
         case exp.Extract():
             return exp.cast(node.copy(), "BIGINT")
         case exp.Anonymous(this=str(name)):
@@ -218,10 +246,18 @@ def _call(node: exp.Anonymous, name: str) -> exp.Expr | None:
     """What stands in place of a function."""
     from sqlglot import exp
 
+    if _WITHOUT_MISSING.fullmatch(name):
+        text, *others = node.expressions or [None]
+        place = name.lower() == "strpos"
+        call = exp.cast(node.copy(), "BIGINT") if place else node
+        return _unless_missing(call, [text, *others] if place else others) or (call if place else None)
     if _COUNTING.fullmatch(name):
         return exp.cast(node.copy(), "BIGINT")
     if name.lower() == "round":
-        return _rounded(node)
+        return _rounded(*node.expressions)
+    if name.lower() == "log" and len(node.expressions) in (1, 2):
+        *base, x = node.expressions
+        return _made("LOG(CAST(x AS DOUBLE), b)", x=x, b=base[0]) if base else _made("LOG10(CAST(x AS DOUBLE))", x=x)
     if _SUMMING.fullmatch(name):
         template = "(x) + CAST(0 AS HUGEINT)"  # of single precision that is double, of integers 128 bits
     elif _OF_DOUBLES.fullmatch(name):
@@ -247,18 +283,95 @@ def _quotient(node: exp.Binary) -> exp.Expr:
     return _made(template, x=node.this, y=node.expression)
 
 
-def _rounded(node: exp.Anonymous) -> exp.Expr | None:
-    """A number rounded; to polars what lies halfway above an even number is one too small."""
+def _unless_missing(call: exp.Expr, given: list[exp.Expr]) -> exp.Expr | None:
+    """A call that is missing where something it is given is; None where that is all typed in."""
     from sqlglot import exp
 
-    match node.expressions:
+    if not (there := [exp.not_(part.is_(exp.null())) for part in given if not isinstance(part, exp.Literal)]):
+        return None
+    return exp.Paren(this=exp.case().when(exp.and_(*there), call.copy()))
+
+
+def _cast(node: exp.Cast) -> exp.Expr | None:
+    """A number with a fraction as a whole number or a decimal; polars cuts off, or rounds decimals to the even one."""
+    from sqlglot import exp
+
+    told = node.copy()
+    if node.is_type(*exp.DataType.INTEGER_TYPES):
+        told.set("this", exp.func("ROUND", node.this.copy(), dialect=_polars()))
+    elif node.is_type(exp.DataType.Type.DECIMAL):
+        digits = [part.this for part in node.to.expressions[1:]] or [exp.Literal.number(0)]
+        told.set("this", _rounded(node.this, *digits))
+    else:
+        return None
+    return told
+
+
+def _rounded(*given: exp.Expr) -> exp.Expr | None:
+    """A number rounded; to polars what lies halfway above an even number is one too small, unless it is a decimal."""
+    from sqlglot import exp
+
+    match given:
         case [x]:
-            return _made("(CASE WHEN ABS(x) % 2e0 = 5e-1 THEN ROUND(x) + SIGN(x) ELSE ROUND(x) END)", x=x)
+            return _made("(CASE WHEN ABS(x) % 2e0 = 5e-1 THEN TRUNC(x) + SIGN(x) ELSE ROUND(x) END)", x=x)
         case [x, exp.Literal(this=digits)] if digits.isdecimal():
             halfway = f"ABS(x * 1e{digits}) % 2e0 = 5e-1"
-            away = f"(ROUND(x * 1e{digits}) + SIGN(x)) / 1e{digits}"
+            away = f"ROUND((TRUNC(x * 1e{digits}) + SIGN(x)) / 1e{digits}, {digits})"
             return _made(f"(CASE WHEN {halfway} THEN {away} ELSE ROUND(x, {digits}) END)", x=x)
     return None
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What the names of a statement stand for.
+
+    Attributes:
+        fractions: The columns of numbers with fractions.
+        own: What the statement calls by names of its own.
+    """
+
+    fractions: frozenset[str]
+    own: Mapping[str, Sequence[exp.Expr]]
+
+    @classmethod
+    def of(cls, root: exp.Expr, fractions: Collection[str]) -> _Named:
+        """The names, of a statement that is not yet told in another way."""
+        from sqlglot import exp
+
+        own: dict[str, list[exp.Expr]] = {}
+        for alias in root.find_all(exp.Alias):
+            own.setdefault(alias.alias.lower(), []).append(alias.this.copy())
+        return cls(frozenset(name.lower() for name in fractions), own)
+
+    def has_fractions(self, node: exp.Expr | None, seen: frozenset[str] = frozenset()) -> bool:
+        """Whether an expression is known to be of numbers with fractions; never of a text, or of true and false."""
+        from sqlglot import exp
+
+        match node:
+            case exp.Column():
+                name = node.name.lower()
+                own = [] if name in seen else self.own.get(name, [])
+                known = all(self.has_fractions(given, seen | {name}) for given in own)
+                return known and (name in self.fractions or bool(own))
+            case exp.Literal():
+                return not node.is_string and not node.this.isdecimal()
+            case exp.Cast():
+                return node.is_type(*exp.DataType.REAL_TYPES)
+            case exp.Div():
+                return True
+            case exp.Add() | exp.Sub() | exp.Mul() | exp.Mod() | exp.IntDiv():
+                return self.has_fractions(node.this, seen) or self.has_fractions(node.expression, seen)
+            case exp.Anonymous(this=str(name)) if _OF_FRACTIONS.fullmatch(name):
+                always = _OF_DOUBLES.fullmatch(name) or name.lower() in ("avg", "mean", "median", "log")
+                return bool(always) or any(self.has_fractions(part, seen) for part in node.expressions)
+            case exp.Case():
+                results = [part.args["true"] for part in node.args["ifs"]]
+                return any(self.has_fractions(part, seen) for part in (*results, node.args.get("default")))
+            case exp.Subquery(this=exp.Select(expressions=[only])):
+                return self.has_fractions(only.unalias(), seen)
+            case exp.Paren() | exp.Neg() | exp.Filter() | exp.Window() | exp.Distinct():
+                return any(self.has_fractions(part, seen) for part in node.expressions or [node.this])
+        return False
 
 
 def _is_whole(node: exp.Expr, whole: frozenset[str]) -> bool:

@@ -324,10 +324,11 @@ class Where:
         schema = pl.Schema({**dtypes, **PLACED, **dict.fromkeys(named, pl.String())})
         columns = f"columns: {', '.join(list(schema)[:_SHOWN])}"
         whole = [name for name, kind in schema.items() if kind.is_integer()]
+        fractions = [name for name, kind in schema.items() if kind.is_float()]
         single = [name for name in (LABEL, PREDICTION) if schema.get(name) == pl.Float64()]
         expr = None
         try:
-            expr = pl.sql_expr(for_polars(text, whole, condition=True, single=single))
+            expr = pl.sql_expr(for_polars(text, whole, fractions, condition=True, single=single))
             kind = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
             if any(_dates_and_numbers(node, schema) for node in _nodes(expr)):
                 raise UsageError(f"--where {text!r} compares a date, or a time, with a number", hint=_OF_TIMES)
