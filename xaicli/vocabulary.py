@@ -5,6 +5,7 @@ Everything else in the package spells these by importing them. Standard library 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 FORMAT = "xai-run"
@@ -115,6 +116,29 @@ KEY_COLUMNS = (SAMPLE_ID, MODE, DS_ID, EPOCH, PASS, STEP, ATTEMPT, RANK)
 
 RESERVED_COLUMNS = (*KEY_COLUMNS, LABEL, PREDICTION, CORRECT, PROBS)
 """Column names that are no metrics."""
+
+FACT = "fact_"
+"""Goes before the name of a fact where a column that is no fact has its name."""
+
+
+def fact_columns(facts: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """{fact: its column} in a table with other columns: the one rule for facts that are called like one of these.
+
+    Args:
+        facts: The facts of the table.
+        taken: What its other columns are called.
+    """
+    used = {*taken}
+    names = list(facts)
+    columns: dict[str, str] = {}
+    for name in names:
+        new = name
+        while new in used or (new != name and new in names):
+            new = FACT + new
+        used.add(new)
+        columns[name] = new
+    return columns
+
 
 LOSS = "loss"
 LABEL_PROB = "label_prob"

@@ -22,6 +22,8 @@ from xaicli.vocabulary import CORRECT, LABEL, NO_CLASS, PREDICTION, SAMPLE_ID
 from xaicli.words import quoted
 
 _SHOWN = 10
+_VALUE, _OLD = "\0value", "\0old"
+"""The metric in this run and in the baseline; no metric, label or fact beside them is called so."""
 
 
 class Outcome(StrEnum):
@@ -95,8 +97,8 @@ def judged(
         UsageError: Two allowances are for the same group.
     """
     value = pl.col(rule.metric).cast(pl.Float64)
-    every = frame.with_columns(value.alias("value"))
-    known = every.filter(pl.col("value").is_finite())
+    every = frame.with_columns(value.alias(_VALUE))
+    known = every.filter(pl.col(_VALUE).is_finite())
     found: list[Verdict] = []
     others = _Others(rule, every, baseline, names or {})
     unfit = _NotFinite(rule, every, names or {})
@@ -144,12 +146,12 @@ class _NotFinite:
 
     Args:
         rule: The rule.
-        every: A row a sample with `value`.
+        every: A row a sample with `_VALUE`.
         names: What values of the rule's column are called.
     """
 
     def __init__(self, rule: Rule, every: pl.DataFrame, names: Mapping[Any, str]) -> None:
-        unfit = every.filter(~pl.col("value").is_finite())
+        unfit = every.filter(~pl.col(_VALUE).is_finite())
         # Fifths are of the judged alone: what has no value of the metric is in none of them.
         is_measured = any(every.schema[column].is_float() for column in rule.columns)
         self._groups = {} if is_measured or not rule.columns else dict(_groups(rule, unfit, names))
@@ -312,7 +314,7 @@ class _Others:
 
     Args:
         rule: The rule; nothing is said where it limits no drop.
-        frame: The run's samples with `value`.
+        frame: The run's samples with `_VALUE`.
         baseline: The baseline's.
         names: What values of the rule's column are called.
     """
@@ -331,8 +333,8 @@ class _Others:
         if (frame.schema[SAMPLE_ID] == pl.String()) != (baseline.schema[SAMPLE_ID] == pl.String()):
             return
         self._are_known = True
-        base = baseline.with_columns(pl.col(rule.metric).cast(pl.Float64).alias("value"))
-        known, old = (one.filter(pl.col("value").is_finite()) for one in (frame, base))
+        base = baseline.with_columns(pl.col(rule.metric).cast(pl.Float64).alias(_VALUE))
+        known, old = (one.filter(pl.col(_VALUE).is_finite()) for one in (frame, base))
         self._ids = {name: one[SAMPLE_ID] for name, one in (("run", frame), ("base", base))}
         self._judged = {name: one[SAMPLE_ID] for name, one in (("run", known), ("base", old))}
         if any(frame.schema[column].is_float() or column not in base.columns for column in rule.columns):
@@ -391,7 +393,7 @@ def drop_bound(rule: Rule) -> str:
 
 
 def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | None) -> Verdict:
-    value = _statistic(rule.stat, rows["value"])
+    value = _statistic(rule.stat, rows[_VALUE])
     own = (rule.least, rule.most)
     # A metric of 32 bits holds 0.1 as the nearest number it can, and so is 0.1 of the rule.
     rounded = _as_stored(rows.schema[rule.metric] if rule.stat != "n" else pl.Float64())
@@ -418,16 +420,16 @@ def _others_of(own: tuple[float | None, float | None], allowance: Allowance) -> 
 
 def _beyond(rule: Rule, rows: pl.DataFrame) -> tuple[Any, ...]:
     """The samples that break a limit of the largest or smallest value, the furthest first."""
-    value = pl.col("value")
+    value = pl.col(_VALUE)
     rounded = _as_stored(rows.schema[rule.metric])
     least, most = rounded(rule.least), rounded(rule.most)
     share = quantile_of(rule.stat)
     if (rule.stat == "max" or share == 1) and most is not None:
         beyond = rows.filter(value >= most if rule.is_strict else value > most)
-        return tuple(beyond.sort("value", SAMPLE_ID, descending=[True, False])[SAMPLE_ID])
+        return tuple(beyond.sort(_VALUE, SAMPLE_ID, descending=[True, False])[SAMPLE_ID])
     if (rule.stat == "min" or share == 0) and least is not None:
         beyond = rows.filter(value <= least if rule.is_strict else value < least)
-        return tuple(beyond.sort("value", SAMPLE_ID)[SAMPLE_ID])
+        return tuple(beyond.sort(_VALUE, SAMPLE_ID)[SAMPLE_ID])
     return ()
 
 
@@ -499,13 +501,13 @@ def _dropped(
         said = "the sample ids of the baseline are {}, those of this run {}"
         reason = said.format(*("texts" if is_text else "numbers" for is_text in reversed(kinds)))
         return Verdict(rule.name, group, Outcome.NOT_ASKED, None, bound, 0, reason=reason)
-    old = baseline.select(SAMPLE_ID, pl.col(rule.metric).cast(pl.Float64).alias("old"))
-    both = rows.join(old.filter(pl.col("old").is_finite()), on=SAMPLE_ID)
+    old = baseline.select(SAMPLE_ID, pl.col(rule.metric).cast(pl.Float64).alias(_OLD))
+    both = rows.join(old.filter(pl.col(_OLD).is_finite()), on=SAMPLE_ID)
     if both.is_empty():
         return Verdict(
             rule.name, group, Outcome.NOT_ASKED, None, bound, 0, reason="the baseline has none of the samples"
         )
-    change = (both["old"] - both["value"]).to_numpy()
+    change = (both[_OLD] - both[_VALUE]).to_numpy()
     worse = change if rule.better is Better.HIGH else -change
     drop, interval = float(worse.mean()), _interval(worse)
     limit, strict, reason = rule.largest_drop, rule.is_strict, ""

@@ -59,18 +59,19 @@ def with_columns(
 
     Args:
         frame: One row a sample, by id.
-        columns: Which; those the frame has already stay as they are.
+        columns: Which; facts stand in place of what the frame has of their name, all else that it has stays as it is.
 
     Raises:
         XaiError: There is no such column or fact.
     """
+    known = [name for name in dict.fromkeys(columns) if name in facts.names]
+    frame = frame.drop(known, strict=False)
     wanted = [name for name in dict.fromkeys(columns) if name not in frame.columns]
     for name in wanted:
         if name not in reader.dtypes and name not in facts.names and name != EPOCH:
             offered = [*frame.columns, *(n for n in reader.dtypes if n not in frame.columns), *facts.names]
             raise unknown("column or fact", name, offered, where=reader.layout.described, note=facts.left_out)
-    known = [name for name in wanted if name in facts.names]
-    stored = [name for name in wanted if name not in facts.names]
+    stored = [name for name in wanted if name not in known]
     if stored:
         last = _last_rows(frame, reader, selection, pair, stored)
         frame = frame.join(last, on=SAMPLE_ID, how="left", maintain_order="left")
@@ -215,11 +216,7 @@ def _meeting(
     """The candidates that meet a condition, the worst by the metric first, those without a value last."""
     is_label = selection.label_key == LABEL or LABEL not in reader.dtypes
     known = frame if is_label else frame.drop(LABEL)  # which holds what samples are grouped by
-    kinds: Mapping[str, pl.DataType] = {
-        **dict(reader.dtypes),
-        **{name: dtype for name, dtype in facts.frame.schema.items() if name != SAMPLE_ID},
-        **dict(known.schema),
-    }
+    kinds: Mapping[str, pl.DataType] = {**reader.dtypes, **known.schema, **facts.dtypes}
     placed = {MODE: pair[0], DS_ID: pair[1]}
     try:
         condition = Where.of(choice.sql, kinds, reader.label_names)
@@ -243,7 +240,12 @@ def _meeting(
     except pl.exceptions.PolarsError as error:
         said = str(error).strip().splitlines()[0]
         raise UsageError(f"{choice.option} {choice.sql!r} cannot be asked: {said}") from error
-    note = _OF_LAST_EPOCH if EPOCH in condition.columns else ""
+    notes = [
+        f"{name} in the condition is the fact: --no-facts has the statistic of this name"
+        for name in condition.columns
+        if name in facts.names and name in known.columns
+    ]
+    note = "; ".join([_OF_LAST_EPOCH, *notes] if EPOCH in condition.columns else notes)
     kept = np.flatnonzero(meets.fill_null(False).to_numpy())
     if not selection.metrics:
         return Ranked(kept.astype(np.intp), note=note)

@@ -200,7 +200,7 @@ def mix(values: pl.Series, everywhere: pl.DataFrame, total: int | None = None) -
         total: How many rows there are in all; the sum of those when None.
     """
     each = values.list.unique().explode().drop_nulls() if isinstance(values.dtype, pl.List) else values
-    here = dict(each.value_counts().iter_rows())
+    here = dict(each.alias("value").value_counts().iter_rows())
     total = sum(n for _, n in everywhere.iter_rows()) if total is None else total
     found = []
     for value, n in everywhere.iter_rows():

@@ -377,10 +377,10 @@ class _Training:
 
     @cached_property
     def groups(self) -> pl.DataFrame:
-        """Their facts as the names of groups, a row a sample that was in a batch."""
+        """Their facts as the names of groups, a row a sample that was in a batch, in the order of `seen`."""
         names = [name for name in self.facts.columns if name != SAMPLE_ID]
-        joined = self.seen.join(self.facts, on=SAMPLE_ID, how="left")
-        return joined.select(SAMPLE_ID, "n", *(spelled(joined[name]) for name in names))
+        joined = self.seen.select(SAMPLE_ID).join(self.facts, on=SAMPLE_ID, how="left", maintain_order="left")
+        return joined.select(SAMPLE_ID, *(spelled(joined[name]) for name in names))
 
 
 def logged_moments(reader: Reader, selection: Selection, pair: Pair) -> pl.DataFrame:
@@ -531,8 +531,9 @@ class _Contents:
                 found.append({"column": LABEL, LABEL: item.value, "name": names[item.value], **_odds(item)})
         groups = training.groups if training.facts.width > 1 else pl.DataFrame()
         here = rows.select(SAMPLE_ID).join(groups, on=SAMPLE_ID, how="left") if groups.width else groups
-        for column in (name for name in groups.columns if name not in (SAMPLE_ID, "n")):
-            everywhere = groups.group_by(column).agg(pl.col("n").sum())
+        for column in (name for name in groups.columns if name != SAMPLE_ID):
+            value, n = groups[column].alias("value"), training.seen["n"]
+            everywhere = pl.DataFrame([value, n]).group_by("value").agg(pl.col("n").sum())
             for item in mix(here[column], everywhere):
                 found.append({"column": column, LABEL: None, "name": item.value, **_odds(item)})
         q = benjamini_hochberg(np.array([item["p"] for item in found])) if found else ()

@@ -23,7 +23,19 @@ from xaicli.queries.names import named, names_of_labels
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Rows, Tally
-from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates
+from xaicli.vocabulary import (
+    CORRECT,
+    DS_ID,
+    EPOCH,
+    LABEL,
+    MODE,
+    PASS,
+    PREDICTION,
+    SAMPLE_ID,
+    STEP,
+    Duplicates,
+    fact_columns,
+)
 from xaicli.words import FORMULA, NUMBER, guarded, spelled
 
 _LABEL_NAME = "label_name"
@@ -154,11 +166,13 @@ def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
             absent = [pl.lit(None, pl.Float32).alias(name) for name in values if name not in wide.columns]
             told = wide.with_columns(absent).sort(SAMPLE_ID).select(*_origin(pair), SAMPLE_ID, LABEL, *values)
             facts = reader.facts.of(told[SAMPLE_ID]).drop(SAMPLE_ID)
-            yield told.hstack(facts.rename({name: f"fact_{name}" for name in facts.columns if name in told.columns}))
+            yield told.hstack(facts.rename(fact_columns(facts.columns, told.columns)))
     if not there:
         kinds: dict[str, pl.DataType] = {MODE: pl.String(), DS_ID: pl.String(), SAMPLE_ID: reader.dtypes[SAMPLE_ID]}
         kinds[LABEL] = reader.dtypes[key] if labelled else pl.Null()
-        yield pl.DataFrame(schema={**kinds, **dict.fromkeys(values, pl.Float32()), **reader.facts.dtypes})
+        kinds |= dict.fromkeys(values, pl.Float32())
+        called = fact_columns(reader.facts.names, kinds)
+        yield pl.DataFrame(schema={**kinds, **{called[name]: dtype for name, dtype in reader.facts.dtypes.items()}})
 
 
 def _at(metric: str, epoch: int, turn: int | None) -> str:

@@ -12,7 +12,7 @@ from xaicli.answer import Answer
 from xaicli.queries.selection import Catalogue, Selection
 from xaicli.reader import Place, Reader
 from xaicli.tables.labels import in_order_apart, names_apart
-from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, SAMPLE_ID, fact_columns
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,28 @@ def with_facts(answer: Answer, reader: Reader, selection: Selection | None = Non
     if shown and not any(_any_known(part) for part in shown):
         warnings += facts.of_no_sample()
     return replace(answer, data=data, extra=told, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def with_columns_told(answer: Answer) -> Answer:
+    """The answer with a word on facts that are called otherwise where each is a column, since another has its name."""
+    said: list[str] = []
+    for frame in (answer.data, *(one for one in answer.extra.values() if isinstance(one, pl.DataFrame))):
+        kind = frame.schema.get(FACTS)
+        if isinstance(kind, pl.Struct):
+            called = fact_columns((one.name for one in kind.fields), (name for name in frame.columns if name != FACTS))
+            said += told_as(called, "a column of these rows has its name", where=" in CSV")
+    return replace(answer, warnings=tuple(dict.fromkeys((*answer.warnings, *said)))) if said else answer
+
+
+def told_as(called: Mapping[str, str], why: str, *, where: str = "") -> tuple[str, ...]:
+    """What is said of facts that are not called by their own names.
+
+    Args:
+        called: {fact: its column}.
+        why: Why they are not.
+        where: In what they are called so; everywhere without it.
+    """
+    return tuple(f"the fact {name} is called {new}{where}: {why}" for name, new in called.items() if name != new)
 
 
 def _beside(frame: pl.DataFrame, reader: Reader) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.listed import Ids, listed
-from xaicli.queries.names import with_facts, with_names
+from xaicli.queries.names import told_as, with_facts, with_names
 from xaicli.queries.resolution import resolve
 from xaicli.queries.samples import LAST, Asked, answer, of_source
 from xaicli.queries.scores import SCORE, STALE
@@ -22,7 +22,7 @@ from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.rows import Where, finite
 from xaicli.tables.schema import class_names
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates, fact_columns
 
 _IDS = (SAMPLE_ID, "example_id")
 _MODES = (MODE, "split")
@@ -174,13 +174,14 @@ class _Table:
             raise UsageError(
                 f"--facts are known by sample_id, and the rows of {self.described} say example_id", hint="leave it out"
             )
-        known = self.facts.dtypes if self.by_sample else {}
-        if known := {name: dtype for name, dtype in known.items() if name not in present}:
+        placed = _placed(present, self.described)
+        if self.by_sample and self.facts.names:
+            called = fact_columns(self.facts.names, present)
+            self.warnings += told_as(called, f"a column of table {table} has its name")
             own = pl.col(SAMPLE_ID).cast(present[SAMPLE_ID], strict=False)
-            facts = self.facts.frame.select(own, *known).lazy()
+            facts = self.facts.frame.select(own, *(pl.col(name).alias(new) for name, new in called.items())).lazy()
             lazy = lazy.join(facts, on=SAMPLE_ID, how="left", maintain_order="left")
             present = lazy.collect_schema()
-        placed = _placed(present, self.described)
         beside = {name: value for name, value in placed.items() if name not in present}
         named = {**present, **{name: pl.Int64() if name == STEP else pl.String() for name in beside}}
         if SAMPLE_ID in beside:

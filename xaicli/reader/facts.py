@@ -17,17 +17,13 @@ from xaicli.reader.lazy import scan_folder
 from xaicli.reader.pieces import foreign, relative
 from xaicli.reader.rows import dtype_of
 from xaicli.tables.fact_file import read_fact_file
-from xaicli.vocabulary import RESERVED_COLUMNS, SAMPLE_ID
+from xaicli.vocabulary import FACT, RESERVED_COLUMNS, SAMPLE_ID, fact_columns
 from xaicli.wal.records import live_records
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from xaicli.reader.run import Reader
-
-FACT = "fact_"
-"""Goes before the name of a fact that is called like a column of the rows."""
-
 
 _IDENTITIES = (SAMPLE_ID, "example_id")
 """What the rows of a table are about, the first that it has."""
@@ -83,14 +79,7 @@ class Facts:
     @cached_property
     def _called(self) -> dict[str, str]:
         """{fact: its column}: one named like a column of the rows has a word before it."""
-        taken = {*self._reader.stored, *RESERVED_COLUMNS}
-        called: dict[str, str] = {}
-        for name in self._kinds:
-            new = FACT + name if _is_pattern(name) else name
-            while new in taken or (new != name and new in self._kinds):
-                new = FACT + new
-            called[name] = new
-        return called
+        return fact_columns(self._kinds, [*self._reader.stored, *RESERVED_COLUMNS, *filter(_is_pattern, self._kinds)])
 
     @cached_property
     def frame(self) -> pl.DataFrame:

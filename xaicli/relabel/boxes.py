@@ -18,7 +18,7 @@ import polars as pl
 from xaicli.diagnosis.objects import Places, doubted_objects
 from xaicli.errors import XaiError
 from xaicli.reader import Reader
-from xaicli.relabel.questions import as_tool_names, file_told, made_by, path_fact, picture_size, pictured
+from xaicli.relabel.questions import as_tool_names, facts_told, file_told, made_by, path_fact, picture_size, pictured
 from xaicli.relabel.tasks import (
     CHECKED,
     CONTROL,
@@ -29,6 +29,7 @@ from xaicli.relabel.tasks import (
     carried,
     cvat_beginning,
     dumped,
+    facts_called,
     fiftyone_keys,
     xml_of,
     xml_text,
@@ -112,7 +113,9 @@ def batch_of_objects(
         notes.append(f"of the outlines in table {table} the boxes around them are written")
     tasks = as_tool_names(tasks, tool, prefix, notes)
     classes = list(names) or sorted({box.label for task in tasks for box in task.boxes})
-    return Batch(tasks, classes, made_by=made_by(reader), of_boxes=True), _rows(doubted, tasks, names), notes
+    batch = Batch(tasks, classes, made_by=made_by(reader), of_boxes=True)
+    notes += facts_told(batch, tool) if tool is Tool.LABEL_STUDIO else ()  # a table of boxes holds no facts
+    return batch, _rows(doubted, tasks, names), notes
 
 
 def called(label: int, names: tuple[str, ...]) -> str:
@@ -191,7 +194,8 @@ def files_of(batch: Batch, tool: Tool, stem: str) -> dict[str, str]:
     match tool:
         case Tool.LABEL_STUDIO:
             _refuse_unknown_sizes(batch, tool)
-            tasks = [_label_studio(task, batch) for task in batch.tasks]
+            called = facts_called(batch, tool)
+            tasks = [_label_studio(task, batch, called) for task in batch.tasks]
             return {f"{stem}.json": dumped(tasks), f"{stem}.xml": _config(batch)}
         case Tool.CVAT:
             labels = [_cvat_label(name) for name in batch.classes]
@@ -230,12 +234,13 @@ def _sides(box: Box) -> tuple[float, float, float, float]:
     return x0, y0, x1 - x0, y1 - y0
 
 
-def _label_studio(task: Task, batch: Batch) -> dict[str, Any]:
+def _label_studio(task: Task, batch: Batch, called: Mapping[str, str]) -> dict[str, Any]:
     """A task whose prediction holds its boxes, in percent: https://labelstud.io/guide/predictions."""
     assert task.size is not None
     width, height = task.size
     sample_id = carried(task.sample_id, keeps_blanks=True)
-    data = {**task.facts, "image": task.path or "", SAMPLE_ID: sample_id, MODE: task.mode}
+    facts = {called[name]: value for name, value in task.facts.items() if name in called}
+    data = {**facts, "image": task.path or "", SAMPLE_ID: sample_id, MODE: task.mode}
     result = []
     for number, box in enumerate(task.boxes):
         x, y, across, down = _sides(box)

@@ -362,6 +362,17 @@ def is_of_studio(columns: Mapping[str, list[Any]]) -> bool:
     return "annotation_id" in columns
 
 
+def _said_by(row: Mapping[str, Any], *, is_studio: bool, is_ours: bool) -> tuple[str, str]:
+    """Who labelled and when, as a row says it: all else that a table of Label Studio, or of ours, holds are facts."""
+    people, times = ["by", "annotator"], ["when", "updated_at", "created_at"]
+    if is_studio:
+        people, times = people[1:], times[1:]
+    elif is_ours:
+        people, times = people[:1], times[:1]
+    by, when = (next((row[key] for key in keys if row.get(key) not in (None, "")), None) for keys in (people, times))
+    return who(by), str(when or "")
+
+
 def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -> Marks:
     """A table of people's own, or what Label Studio writes as CSV and JSON_MIN: a row an annotation."""
     names = list(columns)
@@ -373,17 +384,17 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
         raise XaiError(f"{path} has no column {column or LABEL}", hint=f"--field NAME; its columns: {', '.join(names)}")
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     rows = [row for row in rows if any(value is not None for value in row.values())]  # a spreadsheet's blank rows
+    is_ours = not is_studio and {"recorded_label", "suggested_label"} <= columns.keys()
     # What labelling tools and the table of `relabel export` show to people is what classes are called.
-    are_names = is_studio or {"recorded_label", "suggested_label"} <= columns.keys() or is_typed(path)
+    are_names = is_studio or is_ours or is_typed(path)
     marks = []
     for row in rows:
         sample_id, picture, mode, ds_id = place_of(row, is_table=not is_studio)
         labels, spelt = _labels(row[column], Spelt.NAME if are_names else Spelt.EITHER)
-        called = row.get("name") if column == LABEL else None
-        by = row.get("by") if row.get("by") not in (None, "") else row.get("annotator")
-        when = row.get("when") or row.get("updated_at") or row.get("created_at")
+        called = row.get("name") if column == LABEL and not (is_studio or is_ours) else None
+        by, when = _said_by(row, is_studio=is_studio, is_ours=is_ours)
         state = State.LABELLED if labels is not None else State.EMPTY if is_studio else State.SKIPPED
-        mark = Mark(sample_id, picture, labels or (), who(by), str(when or ""), state, mode=mode, ds_id=ds_id)
+        mark = Mark(sample_id, picture, labels or (), by, when, state, mode=mode, ds_id=ds_id)
         marks.append(replace(mark, spelt=spelt, called=called if isinstance(called, str) else ""))
     return Marks("Label Studio" if is_studio else "table", tuple(marks))
 

@@ -16,13 +16,13 @@ from xaicli.diagnosis.confusion import wilson
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.queries.names import LabelNames
+from xaicli.queries.names import LabelNames, told_as
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, Samples, corrections
 from xaicli.relabel.marks import Marks, read_marks
-from xaicli.relabel.tasks import FIFTYONE_PICTURES, Batch, Task, Tool
+from xaicli.relabel.tasks import FIFTYONE_PICTURES, Batch, Task, Tool, facts_called
 from xaicli.tables.labels import class_number, in_order_apart, taken_as_names
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
 from xaicli.words import quoted
@@ -70,11 +70,21 @@ def batch_of(
         )
     names = LabelNames.of(reader, selection)
     rows = _with_answers(reader, selection, chosen, known)
-    tasks = [_task(row, names, known, where, prefix) for row in rows.iter_rows(named=True)]
+    about = known.of(rows[SAMPLE_ID]).iter_rows(named=True)
+    tasks = [
+        _task(row, names, facts, where, prefix) for row, facts in zip(rows.iter_rows(named=True), about, strict=True)
+    ]
     notes = list(known.warnings)
     tasks = as_tool_names(tasks, tool, prefix, notes)
     classes = [] if is_number else _classes(reader, selection, rows, names)
-    return Batch(tasks, classes, isinstance(dtype, pl.List), made_by(reader)), notes
+    batch = Batch(tasks, classes, isinstance(dtype, pl.List), made_by(reader))
+    return batch, [*notes, *facts_told(batch, tool)]
+
+
+def facts_told(batch: Batch, tool: Tool) -> tuple[str, ...]:
+    """What is said of facts that a file calls otherwise."""
+    called = facts_called(batch, tool)
+    return told_as(called, "what is no fact has its name there", where=f" in the file for {tool.value}")
 
 
 def made_by(reader: Reader) -> str:
@@ -96,7 +106,7 @@ def path_fact(facts: Facts, path: str | None, where: str) -> str | None:
 
 
 def _with_answers(reader: Reader, selection: Selection, chosen: Answer, facts: Facts) -> pl.DataFrame:
-    """The chosen samples with the model's last answer and their facts."""
+    """The chosen samples with the model's last answer."""
     parts = []
     for pair in selection.pairs:
         own = chosen.data.filter((pl.col(MODE) == pair[0]) & (pl.col(DS_ID) == pair[1]) & pl.col("rank").is_not_null())
@@ -104,19 +114,15 @@ def _with_answers(reader: Reader, selection: Selection, chosen: Answer, facts: F
             continue
         columns = [PREDICTION] if PREDICTION in reader.dtypes else []
         parts.append(with_columns(own, reader, selection, pair, columns, facts))
-    rows = pl.concat(parts, how="diagonal_relaxed") if parts else chosen.data.clear()
-    extra = [name for name in facts.names if name not in rows.columns]
-    if not extra:
-        return rows
-    return rows.join(facts.frame.select(SAMPLE_ID, *extra), on=SAMPLE_ID, how="left", maintain_order="left")
+    return pl.concat(parts, how="diagonal_relaxed") if parts else chosen.data.clear()
 
 
-def _task(row: Mapping[str, Any], names: LabelNames, facts: Facts, where: str | None, prefix: str) -> Task:
+def _task(row: Mapping[str, Any], names: LabelNames, facts: Mapping[str, Any], where: str | None, prefix: str) -> Task:
     suggested, score = row.get("suggested_label"), row["score"]
     if suggested is None:
         answer = row.get(PREDICTION)
         suggested, score = (answer if answer is not None and answer != row[LABEL] else None), None
-    path = file_told(row, where)
+    path = file_told(facts, where)
     return Task(
         sample_id=row[SAMPLE_ID],
         mode=row[MODE],
@@ -128,7 +134,7 @@ def _task(row: Mapping[str, Any], names: LabelNames, facts: Facts, where: str | 
         reason=row.get("reason") or "",
         path=None if path is None else prefix + path,
         size=None if path is None else picture_size(Path(path)),
-        facts={name: row[name] for name in facts.names if row.get(name) is not None},
+        facts={name: value for name, value in facts.items() if value is not None and name != SAMPLE_ID},
     )
 
 

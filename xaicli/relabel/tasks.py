@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from xaicli.tables.cells import csv_line
 from xaicli.tables.labels import Spelt
-from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, fact_columns
 
 FIFTYONE_PICTURES = 'FiftyOne finds the pictures by their list: Dataset.from_dir(..., data_path="data.json")'
 CONTROL = "label"
@@ -131,8 +131,9 @@ def files_of(batch: Batch, tool: Tool, stem: str) -> dict[str, str]:
     """
     match tool:
         case Tool.LABEL_STUDIO:
+            called = facts_called(batch, tool)
             return {
-                f"{stem}.json": dumped([_label_studio(task, batch) for task in batch.tasks]),
+                f"{stem}.json": dumped([_label_studio(task, batch, called) for task in batch.tasks]),
                 f"{stem}.xml": _config(batch),
             }
         case Tool.CVAT:
@@ -148,6 +149,43 @@ def files_of(batch: Batch, tool: Tool, stem: str) -> dict[str, str]:
             return {f"{stem}.csv": _csv(batch)}
         case _:
             assert_never(tool)
+
+
+_OF_STUDIO = (
+    *(SAMPLE_ID, MODE, DS_ID, "image", "recorded_label", "reason", CONTROL, "choice"),
+    *("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"),
+)
+"""What a task says beside the facts, and what Label Studio puts beside them in JSON_MIN and CSV."""
+_OF_TABLE = (
+    *(SAMPLE_ID, "path", "recorded_label", "suggested_label", LABEL, "by", "when", "score", "reason"),
+    *(MODE, DS_ID),
+)
+"""The columns of the table that are no facts."""
+
+
+def facts_called(batch: Batch, tool: Tool) -> dict[str, str]:
+    """{fact: what it is called} in the files of a tool that has a place for facts; none in those of others.
+
+    A fact that repeats where the picture is, is left out.
+    """
+    own: tuple[str, ...]
+    match tool:
+        case Tool.LABEL_STUDIO:
+            own, picture = _OF_STUDIO, "image"
+        case Tool.CSV:
+            # By it a table is known to be of Label Studio.
+            own, picture = (*_OF_TABLE, "annotation_id"), "path"
+        case Tool.CVAT | Tool.FIFTYONE | Tool.COCO:
+            return {}
+        case _:
+            assert_never(tool)
+    names = dict.fromkeys(key for task in batch.tasks for key in task.facts)
+    told = [name for name in names if name != picture or any(_is_apart(task, name) for task in batch.tasks)]
+    return fact_columns(told, own)
+
+
+def _is_apart(task: Task, name: str) -> bool:
+    return name in task.facts and str(task.facts[name]) != task.path
 
 
 def carried(sample_id: Any, *, keeps_blanks: bool = False) -> str:
@@ -242,12 +280,12 @@ def dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n"
 
 
-def _label_studio(task: Task, batch: Batch) -> dict[str, Any]:
+def _label_studio(task: Task, batch: Batch, called: Mapping[str, str]) -> dict[str, Any]:
     """A task with predictions, as Label Studio imports it: https://labelstud.io/guide/predictions."""
     where = {SAMPLE_ID: carried(task.sample_id, keeps_blanks=True), MODE: task.mode, DS_ID: task.ds_id}
     shown = {"recorded_label": ", ".join(task.labels), "reason": task.reason}
     media = {} if task.path is None else {"image": task.path}
-    facts = {str(key): value for key, value in task.facts.items() if key not in (*where, *shown, "image")}
+    facts = {called[name]: value for name, value in task.facts.items() if name in called}
     found: dict[str, Any] = {"data": {**facts, **media, **where, **shown}}
     if task.suggested:
         value = {"choices": list(task.suggested)} if batch.classes else {"number": float(task.suggested[0])}
@@ -413,13 +451,8 @@ def _coco(batch: Batch) -> dict[str, Any]:
 
 def _csv(batch: Batch) -> str:
     """A table for a spreadsheet: the empty column `label` is filled in where the recorded one is wrong, or right."""
-    facts = list(dict.fromkeys(key for task in batch.tasks for key in task.facts))
-    own = [SAMPLE_ID, "path", "recorded_label", "suggested_label", LABEL, "by", "when", "score", "reason", MODE, DS_ID]
-    shown = [
-        key for key in facts if key != "path" or any(str(task.facts.get(key)) != task.path for task in batch.tasks)
-    ]
-    columns = {key: f"fact_{key}" if key in own else key for key in shown}
-    names = [*own, *columns.values()]
+    columns = facts_called(batch, Tool.CSV)
+    names = [*_OF_TABLE, *columns.values()]
     lines = [csv_line(names)]
     for task in batch.tasks:
         row = {

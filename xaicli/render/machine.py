@@ -14,7 +14,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.tables.cells import csv_line
-from xaicli.vocabulary import SCHEMA_VERSION
+from xaicli.vocabulary import SCHEMA_VERSION, fact_columns
 from xaicli.words import FORMULA, NUMBER, guarded, spelled
 
 _PART_ROWS = 1 << 12
@@ -122,8 +122,8 @@ def _side_by_side(rows: pl.DataFrame) -> pl.DataFrame:
     kind = rows.schema[_FACTS]
     if not isinstance(kind, pl.Struct):
         return rows
-    called = [_called(field.name, rows.columns) for field in kind.fields]
-    return rows.with_columns(pl.col(_FACTS).struct.rename_fields(called)).unnest(_FACTS)
+    called = fact_columns((field.name for field in kind.fields), (name for name in rows.columns if name != _FACTS))
+    return rows.with_columns(pl.col(_FACTS).struct.rename_fields(list(called.values()))).unnest(_FACTS)
 
 
 def _side_by_side_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -131,14 +131,8 @@ def _side_by_side_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(facts, Mapping):
         return row
     others = {key: value for key, value in row.items() if key != _FACTS}
-    return {**others, **{_called(name, list(others)): value for name, value in facts.items()}}
-
-
-def _called(fact: str, taken: Sequence[str]) -> str:
-    """The column of a fact: one called like a column of the answer has a word before it."""
-    while fact in taken and fact != _FACTS:
-        fact = f"fact_{fact}"
-    return fact
+    called = fact_columns(facts, others)
+    return {**others, **{called[name]: value for name, value in facts.items()}}
 
 
 def _rows_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> str:

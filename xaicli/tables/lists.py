@@ -162,7 +162,8 @@ def read_list(source: Any, recorded: Recorded | None = None) -> SampleList:
         said = "row of {} names" if repeated == 1 else "rows of {} name"
         warnings.warn(f"{repeated:,} {said.format(name)} a sample again: its last one counts", stacklevel=4)
     places = list(kept.values())
-    is_ours = columns.keys() >= {LABEL, "name", "by", "when"}
+    # In a table of `relabel export` a column `name` is a fact.
+    is_ours = columns.keys() >= {LABEL, "name", "by", "when"} and "recorded_label" not in columns
     weights, labels, called = (
         tuple(_plain(columns[key][place]) for place in places) if key in columns else None
         for key in (WEIGHT, LABEL, "name")

@@ -1,0 +1,151 @@
+"""What a fact is called changes no answer: one that is called like something of ours stays what it is, or is told."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import xaicli
+from xaicli.api.decisions import write_list
+from xaicli.api.relabel import corrections_of
+from xaicli.render.machine import to_csv
+from xaicli.vocabulary import fact_columns
+
+N = 40
+PLACES = ["north", "south", "east", "west"]
+PLACE = [PLACES[i * 7 % 3 if i % 10 else 3] for i in range(N)]
+LOSS = [((13 * i) % N) / 10 for i in range(N)]
+NAMES = [
+    *("region", "confidence", "stale", "variability", "loss_last", "n_obs", "weight", "score", "reason"),
+    *("suggested_label", "recorded_label", "value", "n", "count", "annotation_id", "label_prob_mean"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> xaicli.RunReader:
+    path = tmp_path_factory.mktemp("names") / "run"
+    with xaicli.Run(path, label_names=["a", "b"]) as run:
+        for epoch in (1, 2, 3):
+            p = np.exp(-np.array(LOSS)) * 0.9 + epoch / 100
+            label = np.arange(N) % 2
+            probs = np.where(np.eye(2, dtype=bool)[label], p[:, None], 1 - p[:, None])
+            run.log_samples(sample_id=range(N), label=label, probs=probs, loss=LOSS, mode="train", epoch=epoch, step=1)
+    return xaicli.open_run(path)
+
+
+@pytest.fixture
+def facts(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    pl.DataFrame({"sample_id": range(N), request.param: PLACE}).write_csv(tmp_path / "facts.csv")
+    return tmp_path / "facts.csv"
+
+
+def ids(result: Any) -> list[int]:
+    return result.data["sample_id"].to_list()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("facts", "name"), [(name, name) for name in NAMES], indirect=["facts"])
+def test_a_fact_is_asked_for_by_its_name(run: xaicli.RunReader, facts: Path, name: str) -> None:
+    how: dict[str, Any] = {"mode": "train", "facts": facts}
+    there = {i for i in range(N) if PLACE[i] == "north"}
+    assert set(ids(run.select(rule=f"\"{name}\" = 'north'", **how))) == there
+    assert set(ids(run.select(rule="random", n=N, where=f"\"{name}\" = 'north'", **how))) == there
+    balanced = [PLACE[i] for i in ids(run.select(rule="balanced", by=name, n=12, **how))]
+    assert {place: balanced.count(place) for place in PLACES} == dict.fromkeys(PLACES, 3)
+    mix = run.select(rule="hardest", n=5, **how).answer.extra["mix"]
+    assert {row["value"]: row["n"] for row in mix if row["column"] == name} == {p: PLACE.count(p) for p in PLACES}
+    checked = run.check(rule=[f'loss mean by "{name}" <= 1'], mode="train", facts=facts).data
+    for group, value, n in checked.select("group", "value", "n").iter_rows():
+        own = [LOSS[i] for i in range(N) if PLACE[i] == group]
+        assert (value, n) == (pytest.approx(np.mean(own)), len(own))
+    mixed = run.steps(step=1, mode="train", facts=facts).answer.extra["mix"]
+    assert {item["name"] for item in mixed if item["column"] == name} == set(PLACES)
+
+
+@pytest.mark.parametrize(("facts", "name"), [(name, name) for name in NAMES], indirect=["facts"])
+def test_a_fact_is_in_every_file_that_has_facts(run: xaicli.RunReader, facts: Path, name: str, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"mode": "train", "facts": facts, "rule": "hardest", "n": 6}
+    chosen = run.select(**how)
+    write_list(chosen.data, tmp_path / "chosen.csv")
+    for to, file in (("csv", "t.csv"), ("label-studio", "t.json")):
+        told = run.relabel_export(tmp_path / file, to=to, **how)
+        text = (tmp_path / file).read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text))) if to == "csv" else [one["data"] for one in json.loads(text)]
+        check_column(rows, name, told.answer.warnings)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "chosen.csv").read_text(encoding="utf-8"))))
+    check_column(rows, name, chosen.answer.warnings)
+
+
+def check_column(rows: list[dict[str, Any]], name: str, warnings: tuple[str, ...]) -> None:
+    column = next(key for key, value in rows[0].items() if value in PLACES)
+    assert [row[column] for row in rows] == [PLACE[int(row["sample_id"])] for row in rows]
+    assert column in (name, f"fact_{name}")
+    if column != name:
+        assert name in rows[0] or name == "annotation_id"  # which Label Studio puts there
+        assert any(warning.startswith(f"the fact {name} is called {column} in") for warning in warnings)
+
+
+def test_a_condition_that_could_mean_a_statistic_says_which_it_means(run: xaicli.RunReader, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.csv"
+    pl.DataFrame({"sample_id": range(N), "confidence": [i / 100 for i in range(N)]}).write_csv(facts)
+    asked = run.select(rule="confidence < 0.1", mode="train", facts=facts)
+    assert set(ids(asked)) == set(range(10))
+    assert "confidence in the condition is the fact: --no-facts has the statistic of this name" in asked.answer.warnings
+    without = run.select(rule="confidence < 0.1", mode="train")
+    mean = np.exp(-np.array(LOSS)) * 0.9 + 0.02
+    assert set(ids(without)) == set(np.flatnonzero(mean < 0.1).tolist())
+
+
+def test_facts_never_share_a_column() -> None:
+    assert fact_columns(["score", "fact_score"], ["score"]) == {"score": "fact_fact_score", "fact_score": "fact_score"}
+    both = fact_columns(["a", "fact_a"], ["a", "fact_a"])
+    assert len({*both.values(), "a", "fact_a"}) == 4
+    facts = {"score": "mine", "fact_score": "other"}
+    rows = pl.DataFrame({"score": [1.0], "facts": [facts]})
+    for told in (to_csv(rows), to_csv([{"score": 1.0, "facts": facts}])):
+        assert told.splitlines() == ["score,fact_fact_score,fact_score", "1.0,mine,other"]
+
+
+def test_who_labelled_is_never_a_fact(tmp_path: Path) -> None:
+    names = ("by", "when", "name", "annotator", "updated_at", "created_at", "annotation_id")
+    known: dict[str, Any] = {name: [f"{name} {i}" for i in range(3)] for name in names}
+    with xaicli.Run(tmp_path / "run", label_names=["a", "b"]) as run:
+        run.log_facts(range(3), path=[f"p/{i}.png" for i in range(3)], **known)
+        run.log_samples(
+            sample_id=range(3), label=[0, 1, 1], prediction=[1, 0, 0], loss=[3.0, 2.0, 1.0], mode="train", epoch=1
+        )
+    opened = xaicli.open_run(tmp_path / "run")
+    opened.relabel_export(tmp_path / "t.json", to="label-studio", rule="hardest", n=3, mode="train")
+    when = "2026-03-01T10:00:00Z"
+    own = {"annotation_id": 5, "annotator": 7, "created_at": when, "updated_at": when, "lead_time": 1.0}
+    data = [task["data"] for task in json.loads((tmp_path / "t.json").read_text())]
+    rows = [{**task, "id": k, "label": "ba"[k % 2], **own} for k, task in enumerate(data)]
+    (tmp_path / "min.json").write_text(json.dumps(rows))
+    pl.DataFrame(rows).write_csv(tmp_path / "min.csv")
+    opened.relabel_export(tmp_path / "t.csv", to="csv", rule="hardest", n=3, mode="train")
+    table = pl.read_csv(tmp_path / "t.csv", infer_schema=False)
+    table.with_columns(label=pl.Series(["b", "a", "b"]), by=pl.lit("7"), when=pl.lit(when)).write_csv(
+        tmp_path / "own.csv"
+    )
+    for file in ("min.json", "min.csv", "own.csv"):
+        found = corrections_of(opened.relabel_apply(tmp_path / file))
+        assert found.sort("sample_id").rows() == [(0, 1, "7", when), (1, 0, "7", when), (2, 1, "7", when)]
+    for row in data:
+        for name in names:
+            assert f"{name} {row['sample_id']}" in row.values()
+
+
+def test_facts_of_a_table_of_metrics(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2], iou=["low", "high"], split=["left", "right"])
+        run.add_metrics_data({"sample_id": [1, 2], "iou": [0.2, 0.9]}, name="found")
+    found = xaicli.open_run(tmp_path / "run").samples(table="found", metric="iou", where="fact_iou = 'high'")
+    assert ids(found) == [2, 2]  # highest and lowest
+    assert set(found.data["mode"]) == {""}
+    assert "the fact iou is called fact_iou: a column of table found has its name" in found.answer.warnings
