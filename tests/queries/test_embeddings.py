@@ -80,3 +80,31 @@ def test_a_sample_of_two_labels_has_no_colour_and_a_table_without_ids_none_of_th
     assert rows.embeddings().answer.selection["colour"] is None
     with pytest.raises(XaiError, match="no column 'label'"):
         rows.embeddings(colour="label")
+
+
+def test_a_row_without_a_label_has_the_runs_and_what_no_one_knows_is_counted(tmp_path: Path) -> None:
+    """One pass collected labels, and a later one of another split did not: its pictures had no colour."""
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog", "owl"]) as run:
+        run.log_samples(sample_id=[1, 2, 3, 4], label=[0, 1, 1, 2], mode="eval", epoch=1)
+        run.log_samples(sample_id=[2], label=[0], mode="train", epoch=1)
+        run.add_metrics_data(
+            {"sample_id": IDS, "split": [""] * 3, "vector": VECTORS, "label": [2, 2, 2]}, name="metrics"
+        )
+        later = {"sample_id": [4, 3, 2, 8, 7], "split": ["val"] * 5, "vector": np.arange(10.0).reshape(5, 2)}
+        run.add_metrics_data(later, name="metrics")
+    answer = xaicli.open_run(tmp_path / "run").embeddings().answer
+    told = answer.data.select("split", "sample_id", "colour").rows()
+    # A row's own label counts before the run's: 3 was an owl when it was collected. 2 has two labels in the run.
+    assert told[:3] == [("", 3, "owl"), ("", 1, "owl"), ("", 2, "owl")]
+    assert told[3:] == [("val", 4, "owl"), ("val", 3, "dog"), ("val", 2, None), ("val", 8, None), ("val", 7, None)]
+    assert answer.warnings == (
+        "1 sample has another label in another mode or data set, and no colour",
+        "2 of 8 samples shown have no label, and no colour",
+    )
+
+
+def test_samples_without_the_colour_asked_for_are_counted(tmp_path: Path) -> None:
+    run = collected(tmp_path / "run", {"sample_id": IDS, "vector": VECTORS}, {"sample_id": [1], "loss": [0.5]})
+    answer = run.embeddings(colour="loss").answer
+    assert dict(answer.data.select("sample_id", "colour").iter_rows()) == {3: None, 1: 0.5, 2: None}
+    assert answer.warnings == ("2 of 3 samples shown have no loss, and no colour",)

@@ -42,7 +42,7 @@ def embeddings(
         column: Columns of vectors; when None those that were reduced at collection, else all. Vectors of more than two
             dimensions are projected on the two principal components of what is shown.
         colour: The column that colours the points, of the same samples wherever in the table they have it; the run's
-            own labels for a label that no row has. When None the first of label, predicted, loss that there is.
+            own labels for the samples that have none there. When None the first of label, predicted, loss that there is.
         epoch: That epoch; the last one collected when None.
         split: That split; all when None.
 
@@ -60,8 +60,10 @@ def embeddings(
     places = [name for name in (identity, _EPOCH, _SPLIT) if name in kinds]
     rows = lazy.select(*places, *columns).filter(pl.any_horizontal(pl.col(columns).is_not_null()))
     shown = _at(rows.collect(engine="streaming"), epoch, split)
-    frame, by, said = _coloured(reader, lazy, shown, colour, identity)
-    if by == LABEL and by not in kinds and (names := reader.names_of_classes(LABEL)):
+    found = _coloured(reader, lazy, shown, colour, identity)
+    frame, by = found.frame, found.by
+    names = reader.names_of_classes(LABEL) if found.of_run else ()
+    if names and not isinstance(schemas.get(LABEL), CategoricalLabel):
         schemas = {**schemas, LABEL: CategoricalLabel(classes=names)}
     data = pl.concat(
         [rows for name in columns for rows in _points(frame, name, identity, by, schemas)], how="vertical_relaxed"
@@ -74,7 +76,7 @@ def embeddings(
         data=data,
         extra={"classes": list(schema.names.values())} if isinstance(schema, CategoricalLabel) else {},
         counts=Counts(rows=frame.height, non_finite=int((~data["x"].is_finite()).sum()), damaged=reader.damaged),
-        warnings=said,
+        warnings=found.warnings,
     )
 
 
@@ -221,13 +223,28 @@ def _chosen(
     return found
 
 
-def _coloured(
-    reader: Reader, lazy: pl.LazyFrame, shown: pl.DataFrame, colour: str | None, identity: str
-) -> tuple[pl.DataFrame, str | None, tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Coloured:
+    """The samples shown with the column that colours them.
+
+    Attributes:
+        frame: The samples.
+        by: Which column it is; None for none.
+        of_run: Whether the run told some of its values, and not the table.
+        warnings: What to say of those that have none.
+    """
+
+    frame: pl.DataFrame
+    by: str | None
+    of_run: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def _coloured(reader: Reader, lazy: pl.LazyFrame, shown: pl.DataFrame, colour: str | None, identity: str) -> _Coloured:
     """The samples shown with the column that colours them, which one it is, and what to say of it.
 
     A table is collected in one pass or in several, each with columns of its own: a colour is the sample's, in whichever
-    of the rows it stands.
+    of the rows it stands. A label that no row tells is the one the run recorded.
 
     Raises:
         XaiError: There is no such column, or none of the samples has a value there.
@@ -236,14 +253,21 @@ def _coloured(
     if colour is not None and colour not in kinds and colour != LABEL:
         raise unknown("column", colour, kinds, where="the table")
     for name in _COLOURS if colour is None else (colour,):
-        if name in kinds and (found := _of_table(lazy, shown, name, identity))[name].count():
-            return found, name, ()
-        if name == LABEL and identity == SAMPLE_ID:
-            labels, said = _of_run(reader, shown)
-            if labels is not None and labels[LABEL].count():
-                return labels, LABEL, said
+        told = _of_table(lazy, shown, name, identity) if name in kinds else shown.with_columns(pl.lit(None).alias(name))
+        found, conflicts = told, 0
+        if name == LABEL and identity == SAMPLE_ID and told[LABEL].null_count():
+            found, conflicts = _of_run(reader, told)
+        if n := found[name].count():
+            said = []
+            if conflicts:
+                have = "1 sample has" if conflicts == 1 else f"{conflicts:,} samples have"
+                said.append(f"{have} another label in another mode or data set, and no colour")
+            if (lacking := found.height - n - conflicts) > 0:
+                have = "has" if lacking == 1 else "have"
+                said.append(f"{lacking:,} of {found.height:,} samples shown {have} no {name}, and no colour")
+            return _Coloured(found, name, n > told[name].count(), tuple(said))
     if colour is None or shown.is_empty():
-        return shown if colour is None else shown.with_columns(pl.lit(None).alias(colour)), colour, ()
+        return _Coloured(shown if colour is None else shown.with_columns(pl.lit(None).alias(colour)), colour)
     if colour not in kinds:
         raise unknown("column", colour, kinds, where="the table", note="nor has the run labels of its samples")
     at = f" of epoch {shown[_EPOCH][0]}" if _EPOCH in shown.columns and shown[_EPOCH][0] is not None else ""
@@ -267,14 +291,16 @@ def _of_table(lazy: pl.LazyFrame, shown: pl.DataFrame, colour: str, identity: st
     return shown.join(known, on=keys, how="left", nulls_equal=True, maintain_order="left")
 
 
-def _of_run(reader: Reader, shown: pl.DataFrame) -> tuple[pl.DataFrame | None, tuple[str, ...]]:
-    """The samples shown with the label that the run recorded last of them, and how many have several; None for none."""
-    kind = reader.dtypes.get(LABEL)
+def _of_run(reader: Reader, shown: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The samples shown, those without a label with that which the run recorded last; how many of them have several."""
+    kind, own = reader.dtypes.get(LABEL), shown[LABEL].dtype
     if kind is None or not (kind.is_numeric() or kind in (pl.String, pl.Boolean)):
-        return None, ()
-    wanted = shown[SAMPLE_ID].unique()
+        return shown, 0
+    if own not in (pl.Null, kind) and not (own.is_integer() and kind.is_integer()):
+        return shown, 0
+    wanted = shown.filter(pl.col(LABEL).is_null())[SAMPLE_ID].unique()
     if reader.dtypes[SAMPLE_ID].is_integer() != wanted.dtype.is_integer():
-        return None, ()
+        return shown, 0
     found = []
     for mode in reader.modes():
         for ds_id in reader.ds_ids(mode):
@@ -286,15 +312,13 @@ def _of_run(reader: Reader, shown: pl.DataFrame) -> tuple[pl.DataFrame | None, t
                 left = left.filter(~left.is_in(found[-1][SAMPLE_ID].implode()))
                 if left.is_empty():
                     break
-    labels = pl.concat(found).group_by(SAMPLE_ID).agg(pl.col(LABEL).unique()) if found else None
-    if labels is None:
-        return None, ()
-    several = labels.filter(pl.col(LABEL).list.len() > 1).height
-    one = pl.when(pl.col(LABEL).list.len() == 1).then(pl.col(LABEL).list.first())
-    have = "1 sample has" if several == 1 else f"{several:,} samples have"
-    said = (f"{have} another label in another mode or data set, and no colour",)
-    joined = shown.join(labels.with_columns(one.alias(LABEL)), on=SAMPLE_ID, how="left", maintain_order="left")
-    return joined, said if several else ()
+    if not found:
+        return shown, 0
+    told = pl.concat(found).group_by(SAMPLE_ID).agg(pl.col(LABEL).unique().alias("told"))
+    joined = shown.join(told, on=SAMPLE_ID, how="left", maintain_order="left")
+    alone = pl.when(pl.col("told").list.len() == 1).then(pl.col("told").list.first())
+    several = joined.filter(pl.col(LABEL).is_null() & (pl.col("told").list.len() > 1)).height
+    return joined.with_columns(pl.coalesce(LABEL, alone)).drop("told"), several
 
 
 def _at(frame: pl.DataFrame, epoch: int | None, split: str | None) -> pl.DataFrame:
