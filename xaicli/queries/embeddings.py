@@ -42,7 +42,7 @@ def embeddings(
         column: Columns of vectors; when None those that were reduced at collection, else all. Vectors of more than two
             dimensions are projected on the two principal components of what is shown.
         colour: The column that colours the points, of the same samples wherever in the table they have it; the run's
-            own labels for the samples that have none there. When None the first of label, predicted, loss that there is.
+            own labels for those that have none there. When None the first of label, predicted, loss that there is.
         epoch: That epoch; the last one collected when None.
         split: That split; all when None.
 
