@@ -211,7 +211,8 @@ def test_history_is_linked_where_there_is_a_run() -> None:
 def test_trust_figures_are_a_table_in_the_terminal() -> None:
     text = as_text(result(explanation(wrong=True)).report)
     assert "cat → owl" in text
-    assert re.search(r"smint +0\.01 +0\.9 +0\.3", text)
+    assert re.search(r"smint +0\.01 +0\.9\n", text)
+    assert re.search(r"smint +0\.3", text)
 
 
 def test_checkpoints_are_columns_in_training_order() -> None:
@@ -313,10 +314,16 @@ def test_16_samples_with_4_maps_of_224_pixels_are_under_4_mb() -> None:
         (Trust(0.01, 0.5, False), ""),
         (Trust(0.01, 0.51, False), ""),
         (Trust(None, None, True), "flat"),
-        (Trust(0.01, 0.9, False, {"insertion": 0.4, "insertion_random": 0.5}), "worse than random"),
-        (Trust(0.01, 0.9, False, {"deletion": 0.3, "deletion_random": 0.2}), "worse than random"),
+        (Trust(0.99, 0.9, False), ""),
+        (Trust(1.0, 0.9, False), "does not add up"),
+        (Trust(6.85, 0.2, False), "does not add up, mostly noise"),
+        (Trust(0.01, 0.9, False, {"insertion": 0.4, "insertion_random": 0.5}), "insertion worse than random"),
+        (Trust(0.01, 0.9, False, {"deletion": 0.3, "deletion_random": 0.2}), "deletion worse than random"),
+        (Trust(0.01, 0.9, False, {"insertion": 0.4, "insertion_random": 0.5, "deletion": 0.3, "deletion_random": 0.2}),
+         "worse than random"),
         (Trust(0.01, 0.9, False, {"insertion": 0.5, "insertion_random": 0.4, "deletion": 0.1}), ""),
-        (Trust(0.01, 0.2, False, {"insertion": 0.1, "insertion_random": 0.4}), "mostly noise, worse than random"),
+        (Trust(0.01, 0.2, False, {"insertion": 0.1, "insertion_random": 0.4}),
+         "mostly noise, insertion worse than random"),
     ],
 )  # fmt: skip
 def test_trust_figures_come_with_a_verdict(trust: Trust, words: str) -> None:
@@ -332,10 +339,12 @@ def test_trust_figures_come_with_a_verdict(trust: Trust, words: str) -> None:
         told = " ".join(line[narrow[at - 3].index("doubt") :].strip() for line in narrow[at : at + 2])
         assert words in told, "on two lines at most"
     panel = next(p for p in grid_of(report).rows[0].panels if p.method == "smint")
-    assert ("mostly noise" in " ".join(panel.lines), "worse than random" in " ".join(panel.lines)) == (
-        "noise" in words,
-        "random" in words,
-    )
+    said = [part for line in panel.lines for part in line.split(": ")[-1:] if " " in part and "0." not in part]
+    assert said == [part for part in words.split(", ") if part not in ("", "flat")]
+    names = [name.replace("_", " ") for name in trust.quality]
+    evaluated = [b for s in report.sections for b in s.blocks if isinstance(b, Table) and b.name == "evaluation"]
+    assert [[c.title for c in t.columns] for t in evaluated] == ([["sample", "method", *names]] if names else [])
+    assert not names or evaluated[0].rows[1][2:] == tuple(trust.quality.values())
     assert ("1 of 1 map of it is mostly noise" in report.sentence) is ("noise" in words)
 
 

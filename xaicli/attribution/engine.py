@@ -38,7 +38,7 @@ class Attribution:
         probabilities: (sample, class) float64; one column of NaN where there are none.
         head: What the outputs mean; None when a function of them is explained.
         delta: {method: (unit,)}, relative completeness error; NaN for methods that promise none.
-        agreement: {method: (unit,)}, rank correlation of two halves; NaN where there is one draw.
+        agreement: {method: (unit,)}, rank correlation of two halves of the random draws; NaN without them.
         flat: {method: (unit,) bool}.
         inputs: The names of the inputs that have maps.
         embedded: The names of those that are token ids, explained at their embedding.

@@ -88,7 +88,8 @@ class Trust:
     Attributes:
         delta: Relative completeness error, |sum of attributions - (f(x) - f(baseline))| / |f(x) - f(baseline)|; None
             for methods that promise no completeness.
-        agreement: Rank correlation of the maps from two halves of the draws (or steps); None where there is one draw.
+        agreement: Rank correlation of the maps from two halves of the random draws; None where there are no two, as of
+            methods that draw nothing.
         flat: All of the sample's maps of this method are flat.
         quality: `--evaluate`: insertion and deletion AUC, the same of a random map, infidelity, sensitivity; by name.
     """

@@ -443,7 +443,7 @@ class Attributions:
 
     Attributes:
         total: Per entry (unit, ...).
-        halves: The same from two halves of the draws or steps, per entry (unit, ...); None where there is one draw.
+        halves: The same from two halves of the random draws, per entry (unit, ...); None where there are no two.
         sums: (unit,), the paths' mean sum of attributions over all entries; None without a path.
         differences: (unit,), the paths' mean f(x) - f(baseline), likewise.
     """

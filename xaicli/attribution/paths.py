@@ -57,7 +57,7 @@ class Stream:
 
     @property
     def has_paths(self) -> bool:
-        """Whether any term is a part of a path: its points count less than one, be it a single point of two."""
+        """Whether any term is a path of several points, each of which counts less than one."""
         return bool((self.weight != 1).any())
 
 
@@ -83,10 +83,7 @@ def plan(settings: Settings, n_units: int) -> Stream:
     if wants(SMOOTHGRAD):
         terms += [(Kind.SMOOTH, settings.half(draw), draw, point) for draw in range(1, settings.draws)]
     if wants(INTEGRATED):
-        places, weights = rule(settings.steps)
-        terms += [
-            (Kind.INTEGRATED, half, 0, (places[half::2], weights[half::2])) for half in (0, 1) if len(places) > half
-        ]
+        terms.append((Kind.INTEGRATED, 0, 0, rule(settings.steps)))
     if wants(SMINT):
         first = int(settings.smint_shares_the_clean_path)
         paths = [rule(settings.steps_of(draw)) for draw in range(settings.smint_draws)]
@@ -358,16 +355,16 @@ def _assemble(method: str, done: Accumulator, settings: Settings, ends: dict[str
     if method == GRADIENT:
         return Attributions(half(Kind.CLEAN, 0))
     if method == INTEGRATED:
-        a, b = half(Kind.INTEGRATED, 0), half(Kind.INTEGRATED, 1)
-        halves = (a, b) if settings.steps > 1 else None
-        return Attributions(_added(a, b), halves, done.path_sums[Kind.INTEGRATED], ends[INTEGRATED])
+        # The points of one path are no random draws: half of them is another rule, and says nothing of this one.
+        total, path_sums = half(Kind.INTEGRATED, 0), done.path_sums[Kind.INTEGRATED]
+        return Attributions(total, sums=path_sums, differences=ends[INTEGRATED])
     if method == SMOOTHGRAD:
         n, a, b = settings.draws, _added(half(Kind.SMOOTH, 0), square(half(Kind.CLEAN, 0))), half(Kind.SMOOTH, 1)
         return _mean_of_halves(a, b, settings.halves(n))
     n, a, b = settings.smint_draws, half(Kind.SMINT, 0), half(Kind.SMINT, 1)
     path_sums = done.path_sums[Kind.SMINT]
     if settings.smint_shares_the_clean_path:
-        a = _added(a, square(_added(half(Kind.INTEGRATED, 0), half(Kind.INTEGRATED, 1))))
+        a = _added(a, square(half(Kind.INTEGRATED, 0)))
         path_sums = path_sums + done.path_sums[Kind.INTEGRATED]
     mean = _mean_of_halves(a, b, settings.halves(n))
     return Attributions(mean.total, mean.halves, path_sums / n, ends[SMINT])

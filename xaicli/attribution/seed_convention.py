@@ -87,13 +87,11 @@ def _integrated_with_trust(problem: Problem, settings: Settings) -> Attributions
     """The undivided path sum; its completeness is judged after division by the steps."""
     x, n = problem.inputs, settings.steps
     base = _mid_grey(x)
-    grid = torch.linspace(0, 1, n)
-    halves = [_times_differences(_sum_of_gradients(problem, x, base, grid[which::2]), x, base) for which in (0, 1)]
-    total = [a + b for a, b in zip(*halves, strict=True)]
+    total = _path(problem, x, n)
     units = torch.arange(problem.n_units, device=x[0].device)
     start = problem.forward([b.expand_as(t) for b, t in zip(base, x, strict=True)], units)
     sums = torch.stack([t.reshape(len(t), -1).double().sum(1) for t in total]).sum(0) / n
-    return Attributions(total, (halves[0], halves[1]) if n > 1 else None, sums, problem.clean - start)
+    return Attributions(total, sums=sums, differences=problem.clean - start)
 
 
 def _sum_of_gradients(

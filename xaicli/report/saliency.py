@@ -177,11 +177,14 @@ TITLES = {
 }
 _NOISE = 0.5
 """Half-split agreement below which two halves of the draws have little in common."""
-_NOISE_WORDS, _WORSE_WORDS = "mostly noise", "worse than random"
+_INCOMPLETE = 1.0
+"""Delta from which a map misses what it explains by as much as there is of it."""
+_NOISE_WORDS, _INCOMPLETE_WORDS, _WORSE_WORDS = "mostly noise", "does not add up", "worse than random"
 _SCALE = "its lowest value to its 99th percentile"
 _NOTE = (
     "Each map is scaled on its own: strength compares within a map, not between maps. "
-    "Delta: relative completeness error. Agreement: rank correlation of the maps from two halves of the draws."
+    "Delta: relative completeness error. Agreement: rank correlation of the maps from two halves of the random draws; "
+    "gradient, integrated and Grad-CAM draw nothing and have none."
 )
 
 
@@ -203,7 +206,7 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
     grids = _by_checkpoint(saliency, facts, known) if several else (_grid(saliency, facts, known),)
     sections = [Section("Maps", "maps", grids if saliency.explanations else (Text("No samples.", Tone.FAINT),), True)]
     if saliency.explanations:
-        sections.append(Section("How far to trust them", "trust", (_trust_table(saliency),)))
+        sections.append(Section("How far to trust them", "trust", tuple(_trust_tables(saliency))))
     if saliency.changes:
         sections.append(Section("How the attention moved", "changes", (_changes(saliency),)))
     if saliency.sanity:
@@ -351,57 +354,86 @@ def _tone(e: Explanation, name: str) -> Tone:
 def _trust_lines(trust: Trust | None) -> tuple[str, ...]:
     if trust is None:
         return ()
-    said = [f"delta {short(trust.delta, 2)}"] if trust.delta is not None else []
+    said = []
+    if trust.delta is not None:
+        missed = f": {_INCOMPLETE_WORDS}" if _is_incomplete(trust) else ""
+        said.append(f"delta {short(trust.delta, 2)}{missed}")
     if trust.agreement is not None:
         noise = f": {_NOISE_WORDS}" if trust.agreement < _NOISE else ""
         said.append(f"agreement {fraction(trust.agreement, bounds=(_NOISE,))}{noise}")
-    return (*said, *([_WORSE_WORDS] if _worse_than_random(trust) else []))
+    return (*said, *_worse_than_random(trust))
 
 
-def _worse_than_random(trust: Trust) -> bool:
-    """Whether a random map finds the pixels that matter sooner."""
+def _is_incomplete(trust: Trust) -> bool:
+    return trust.delta is not None and trust.delta >= _INCOMPLETE
+
+
+def _worse_than_random(trust: Trust) -> tuple[str, ...]:
+    """Whether a random map finds the places that matter sooner, as they are put in, are taken out, or both."""
     inserted, by_chance = trust.quality.get("insertion"), trust.quality.get("insertion_random")
     deleted, chance = trust.quality.get("deletion"), trust.quality.get("deletion_random")
-    worse = inserted is not None and by_chance is not None and inserted < by_chance
-    return worse or (deleted is not None and chance is not None and deleted > chance)
+    worse = ["insertion"] if inserted is not None and by_chance is not None and inserted < by_chance else []
+    worse += ["deletion"] if deleted is not None and chance is not None and deleted > chance else []
+    return (" ".join((*worse[: len(worse) % 2], _WORSE_WORDS)),) if worse else ()
 
 
 def _verdict(trust: Trust) -> str:
     """What speaks against a map, in words."""
     said = ["flat"] if trust.flat else []
+    said += [_INCOMPLETE_WORDS] if _is_incomplete(trust) else []
     said += [_NOISE_WORDS] if trust.agreement is not None and trust.agreement < _NOISE else []
-    said += [_WORSE_WORDS] if _worse_than_random(trust) else []
-    return ", ".join(said)
+    return ", ".join((*said, *_worse_than_random(trust)))
 
 
-def _trust_table(saliency: Saliency) -> Table:
+def _trust_tables(saliency: Saliency) -> Iterator[Table]:
+    """The figures that every map has with what speaks against it, and those of `--evaluate` on their own.
+
+    In one table the verdict stood beyond the edge of the page.
+    """
     several = len(saliency.checkpoints) > 1
-    extra = list(dict.fromkeys(name for e in saliency.explanations for t in e.trust.values() for name in t.quality))
+    known = dict.fromkeys(name for e in saliency.explanations for t in e.trust.values() for name in t.quality)
+    beside = {name: f"{name}_random" for name in known}  # a random map's figure stands beside the map's own
+    names = [each for name in known if name not in beside.values() for each in (name, beside[name]) if each in known]
     doubted = any(_verdict(trust) for e in saliency.explanations for trust in e.trust.values())
-    rows = []
+    trusted: list[tuple[object, ...]] = []
+    judged: list[tuple[object, ...]] = []
     keys = []
     for number, e in enumerate(saliency.explanations):
         for method, trust in e.trust.items():
-            head = [str(e.sample_id), *([saliency.checkpoints[e.checkpoint].name] if several else [])]
-            figures = [trust.quality.get(name) for name in extra]
+            head = (str(e.sample_id), *([saliency.checkpoints[e.checkpoint].name] if several else []))
             answered = e.label_name if e.correct else ""
             answer = answered or (f"{e.label_name} → {e.prediction_name}" if e.label is not None else e.prediction_name)
             doubt = [_verdict(trust)] if doubted else []
-            rows.append((*head, answer, method, trust.delta, trust.agreement, *figures, *doubt))
+            trusted.append((*head, answer, method, trust.delta, trust.agreement, *doubt))
+            judged.append((*head, method, *(trust.quality.get(name) for name in names)))
             keys.append("" if several else f"e-{number}")
+    head_columns = (Column("sample"), *([Column("checkpoint")] if several else []))
     columns = (
-        Column("sample"),
-        *([Column("checkpoint")] if several else []),
+        *head_columns,
         Column("label → predicted"),
         Column("method"),
+        # Where there is a doubt it says what this figure means: a terminal leaves it out for it.
         Column("delta", Cell.NUMBER, aside=doubted),
         Column("agreement", Cell.NUMBER),
-        # Where there is a doubt it says what these figures mean: a terminal leaves them out for it.
-        *(Column(name.replace("_", " "), Cell.NUMBER, aside=doubted) for name in extra),
         *([Column("doubt")] if doubted else []),
     )
-    note = f"Below {_NOISE} of agreement a map is {_NOISE_WORDS}."
-    return Table("trust", "Trust figures of each map", columns, tuple(rows), note, keys=tuple(keys), terminal_rows=24)
+    note = (
+        f"Below {_NOISE} of agreement a map is {_NOISE_WORDS}; from a delta of {_INCOMPLETE:.0f} on it misses what it "
+        f"explains by as much as there is of it, and {_INCOMPLETE_WORDS}."
+    )
+    yield Table("trust", "Trust figures of each map", columns, tuple(trusted), note, tuple(keys), terminal_rows=24)
+    if not names:
+        return
+    columns = (*head_columns, Column("method"), *(Column(name.replace("_", " "), Cell.NUMBER) for name in names))
+    note = (
+        "Areas under the target's probability while the strongest places are put in (insertion: high is good) and "
+        f"taken out (deletion: low is good); where a random map does better, a map is {_WORSE_WORDS}. Infidelity: the "
+        "part of the output's variation under noise that the map leaves unexplained. Sensitivity: how far the map "
+        "moves within 2 % of the input's range."
+    )
+    yield Table(
+        "evaluation", "Each map held against the model", columns, tuple(judged), note, tuple(keys), terminal_rows=24
+    )
 
 
 def _changes(saliency: Saliency) -> Table:
