@@ -409,7 +409,7 @@ def _readable(table: pa.Table) -> tuple[pl.DataFrame, dict[str, int]]:
 
 def _of_kinds(frame: pl.DataFrame, kinds: Mapping[str, pl.DataType]) -> tuple[pl.DataFrame, dict[str, int]]:
     """The rows with each fact as what it is in the whole run; of one where that fails its values are missing."""
-    casts = {name: pl.col(name).cast(to) for name, to in kinds.items() if name in frame}
+    casts = {name: _as(to, name, frame.schema[name]) for name, to in kinds.items() if name in frame.columns}
     try:
         return frame.with_columns(**casts), {}
     except _UNREADABLE:
@@ -459,6 +459,12 @@ def _plain_dtype(kind: pa.DataType) -> pl.DataType:
     if pa.types.is_timestamp(kind):
         return pl.Datetime(kind.unit if kind.unit != "s" else "ms", "UTC" if _unknown_zone(kind) else kind.tz)
     return pl.Null() if pa.types.is_null(kind) else dtype_of(str(kind))
+
+
+def _as(kind: pl.DataType, name: str, own: pl.DataType) -> pl.Expr:
+    """A fact as of another kind; NaN beside texts is a missing one."""
+    column = pl.col(name)
+    return (column.fill_nan(None) if kind == pl.String and own.is_float() else column).cast(kind)
 
 
 def _common(kinds: set[pl.DataType]) -> pl.DataType:

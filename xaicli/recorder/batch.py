@@ -20,6 +20,7 @@ from xaicli.recorder.columns import Column, Texts, is_remote
 from xaicli.recorder.config import ignored_forms
 from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import Plan
+from xaicli.tables.containers import is_tensor, read
 from xaicli.wal import derived
 from xaicli.wal.frames import MISSING, NULL_INT, SCORES
 from xaicli.wal.rows import beyond_single, dtypes_of, in_file
@@ -30,8 +31,6 @@ NUMBER_LIKE_ANY = -100
 """The default of the ignored label, which among real numbers is one like any other."""
 EXACT = 2**24
 """Whole numbers beyond this are not all float32."""
-EXACT_WIDE = 2**53
-"""Nor are those beyond this all float64."""
 _KEPT = 64
 _LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "raw logits", "raw probs", "kept logits", "kept probs"
 _ARRAYS = {np.ndarray}
@@ -171,16 +170,12 @@ class Batches:
         if known is not None and _fits(known, given, self.ignored):
             self.usual = None if known.scores or known.watched else Usual(call, known.dtypes, known.plan)
             return known.plan, len(sample_id), given
-        if any(map(is_list_on_device, given)):
+        if any(map(is_list_on_device, given)) or any(map(is_remote, given)):
             return None
-        if columns.has_tensors(given):
-            if any(map(is_remote, given)):
-                return None
-            self._note_waiting(given)
-            given = [columns.plain(value) for value in given]
-            if known is not None and _fits(known, given, self.ignored):
-                return known.plan, len(given[0]), given
-        given = [columns.from_table(value) for value in given]
+        self._note_waiting(given)
+        given = [read(value) for value in given]
+        if known is not None and _fits(known, given, self.ignored):
+            return known.plan, len(given[0]), given
         named = dict(zip(_names(label, prediction, metrics, scores), given, strict=True))
         call_scores = str(call[0]) if scores is not None else ""
         batch = self._checked(named, call_scores, keep_tokens)
@@ -191,7 +186,7 @@ class Batches:
     def _note_waiting(self, given: list[Any]) -> None:
         """Say it where a step waits for its tensors."""
         for value in given:
-            if columns.is_tensor(value) and not value.is_cpu and value.device.type != "meta":
+            if is_tensor(value) and not value.is_cpu and value.device.type != "meta":
                 self._note(
                     f"tensors on {value.device.type} are copied at once, and the step waits for that: only CUDA's are "
                     "copied beside the training"
@@ -313,6 +308,7 @@ class Batches:
             if name == words.CORRECT:
                 return self._correct(array)
             self._widen(name, array)
+            self._tell_rounded(name, value)
             return _typed(array, "float64" if name in self._float64 else "float32")
 
         shown = name.encode("utf-8", "backslashreplace").decode()
@@ -353,15 +349,12 @@ class Batches:
             largest = max(int(array.max()), -int(array.min()))
             if largest > EXACT:
                 self._keep_wide(name, f"{name} has whole numbers beyond 2^24")
-            if largest > EXACT_WIDE:
-                self._tell_rounded(name, array)
-        elif beyond_single(array):
-            self._keep_wide(name, f"{name} has numbers beyond single precision")
+        elif why := beyond_single(array):
+            self._keep_wide(name, f"{name} has {why}")
 
-    def _tell_rounded(self, name: str, array: NDArray[Any]) -> None:
+    def _tell_rounded(self, name: str, value: Any) -> None:
         """Count the whole numbers that double precision does not hold."""
-        rounded = sum(int(value) != float(value) for value in array.ravel().tolist())  # compared exactly
-        if rounded:
+        if rounded := columns.rounded(value):
             self._alter(name, f"{name} has whole numbers beyond 2^53: they are rounded to double precision", rounded)
 
     def _keep_wide(self, name: str, why: str) -> None:
@@ -651,9 +644,10 @@ class Batches:
     def _reals(self, value: Any, n: int, name: str) -> NDArray[np.float64]:
         """(n,) numbers of a regression; what is none is left out alone."""
         numbers = columns.of_length(self._numbers(name, value), n, name)
+        self._tell_rounded(name, value)
         held: NDArray[np.float64] = numbers.astype(np.float64)
-        if numbers.dtype.kind in "iu" and len(numbers) and max(int(numbers.max()), -int(numbers.min())) > EXACT_WIDE:
-            self._tell_rounded(name, numbers)
+        if name == words.LABEL and not (held == held).all():  # as of whole ones, NaN is a missing one
+            held = np.where(np.isnan(held), float(MISSING), held)
         return held
 
     def _regression(self, found: Columns, label: Any, prediction: Any, scores: Any, n: int) -> None:
@@ -760,7 +754,7 @@ class Batches:
                 if name not in self._float64:
                     watched.append((at, EXACT))
                 elif dtype.itemsize > 4:
-                    watched.append((at, EXACT_WIDE))
+                    watched.append((at, columns.EXACT_WIDE))
         return watched
 
 
@@ -777,7 +771,7 @@ class Repeats:
 
     def again(self, place: Any, sample_id: Any) -> Any:
         """The id that comes again; None while none does."""
-        ids = columns.plain(sample_id)
+        ids = read(sample_id)
         if isinstance(ids, np.ndarray):
             if ids.ndim != 1 or not len(ids):
                 return None
@@ -848,7 +842,7 @@ def _is_real(value: Any) -> bool:
 
 
 def _are_shares(label: Any) -> bool:
-    array = columns.plain(label)
+    array = read(label)
     if isinstance(array, list | tuple):
         return bool(array) and all(isinstance(item, int | float) and 0 <= item <= 1 for item in array)
     return isinstance(array, np.ndarray) and bool(((array >= 0) & (array <= 1)).all())

@@ -1,7 +1,8 @@
-"""What a caller hands over, as checked numpy columns: tensors, arrays, lists, single values."""
+"""What a caller hands over, as checked numpy columns; `tables/containers.py` reads what they are held in."""
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli.heads.head import Task
+from xaicli.tables.containers import is_tensor, read, tensor_to_array
 from xaicli.wal.frames import MISSING
 
 Texts = list[str | None]
@@ -24,15 +26,11 @@ _INT32 = np.iinfo(np.int32)
 _MISSING = float(MISSING)
 _BYTES = ("B", "b", "c")
 """How a memoryview says that it is of bytes."""
+EXACT_WIDE = 2**53
+"""Whole numbers beyond this are not all float64."""
 _INT64_MAX = np.iinfo(np.int64).max
 NULL_LABEL = int(_INT32.min)
 """What stands for a missing label among whole ones; no label may be it."""
-
-
-def is_tensor(value: object) -> bool:
-    """Whether a value is a torch tensor; never loads torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def is_remote(value: object) -> bool:
@@ -41,28 +39,19 @@ def is_remote(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor) and value.is_cuda
 
 
-def has_tensors(values: Sequence[Any]) -> bool:
-    """Whether any of the values is a torch tensor."""
-    torch = sys.modules.get("torch")
-    return torch is not None and any(isinstance(value, torch.Tensor) for value in values)
-
-
 def to_array(value: Any, name: str) -> NDArray[Any]:
     """Any array-like as a numpy array, without a copy where there need be none.
 
     Raises:
         ValueError: It is ragged or no array at all.
     """
-    if isinstance(value, np.ndarray):
-        return _unmasked(value) if isinstance(value, np.ma.MaskedArray) else value
+    if type(value) is np.ndarray:
+        return value
     if _is_raw(value):
         raise ValueError(f"{name} is bytes, not one value a sample: {type(value).__name__}")
     try:
-        if is_tensor(value):
-            return tensor_to_array(value)
-        if isinstance(value, list | tuple) and has_tensors(value):
-            value = [tensor_to_array(item).item() if is_tensor(item) and item.numel() == 1 else item for item in value]
-        return np.asarray(value)
+        held = read(value)
+        return tensor_to_array(held) if is_tensor(held) else np.asarray(held)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         lengths = _lengths(value)
         if lengths is not None and len(lengths) > 1:
@@ -80,76 +69,6 @@ def _lengths(value: Any) -> set[int] | None:
     if not isinstance(value, list | tuple) or not all(hasattr(row, "__len__") for row in value):
         return None
     return {len(row) for row in value if not isinstance(row, str)}
-
-
-def _unmasked(array: Any) -> NDArray[Any]:
-    """A masked array as objects, None where it is masked: what lies under a mask is no value."""
-    masked = np.ma.getmaskarray(array)
-    if not masked.any():
-        return np.asarray(array.data)
-    values: NDArray[Any] = array.data.astype(object)
-    values[masked] = None
-    return values
-
-
-def from_table(value: Any) -> Any:
-    """A column of polars, pandas or pyarrow with None in place of what is missing in it, and all else as it is.
-
-    As arrays they would be real numbers with NaN, which is a value. A list of tensors or arrays of several values each
-    is one of arrays.
-    """
-    if isinstance(value, list | tuple):
-        return (
-            [plain(item) if is_tensor(item) and item.ndim else item for item in value] if has_tensors(value) else value
-        )
-    library = type(value).__module__.partition(".")[0]
-    if library == "polars" and hasattr(value, "to_list"):
-        return value.to_list() if value.null_count() else value
-    if library == "pyarrow" and hasattr(value, "to_pylist"):
-        return value.to_pylist() if value.null_count else value
-    if library == "pandas" and hasattr(value, "to_numpy") and hasattr(value, "isna"):
-        if isinstance(getattr(value, "dtype", None), np.dtype):
-            return value.to_numpy()
-        kept = np.asarray(value, object)
-        return [None if gone else item for item, gone in zip(kept.tolist(), np.asarray(value.isna()), strict=True)]
-    return value
-
-
-def plain(value: Any) -> Any:
-    """A tensor as numpy where that is possible, and all else as it is."""
-    if isinstance(value, np.ma.MaskedArray):
-        return _unmasked(value)
-    if not is_tensor(value):
-        return value
-    try:
-        return tensor_to_array(value)
-    except (TypeError, RuntimeError, ValueError):
-        return value  # what cannot be read is left out by name
-
-
-def tensor_to_array(tensor: Any) -> NDArray[Any]:
-    """A tensor as numpy; from a device by a copy that waits, bfloat16 as float32, a sparse or quantized one as what it
-    holds.
-
-    Raises:
-        ValueError: It holds nothing.
-    """
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    try:
-        if not tensor.is_cpu and not tensor.is_meta:
-            tensor = tensor.cpu()
-        return tensor.numpy()  # type: ignore[no-any-return]
-    except (TypeError, RuntimeError):
-        if tensor.is_meta:
-            raise ValueError("the tensor is of the meta device and has no values") from None
-        if tensor.is_quantized:
-            return tensor.dequantize().numpy()  # type: ignore[no-any-return]
-        if tensor.is_sparse or str(tensor.layout) != "torch.strided":
-            tensor = tensor.to_dense()
-        # bfloat16 and float8 have no numpy type; conjugate tensors need resolving.
-        tensor = tensor.resolve_conj().resolve_neg()
-        return (tensor if tensor.is_complex() else tensor.float()).numpy()  # type: ignore[no-any-return]
 
 
 def of_length(column: Any, n: int, name: str) -> Any:
@@ -200,10 +119,11 @@ def ids(value: Any, kind: str | None = None) -> Ids:
     Raises:
         ValueError: None of them is a whole number of 64 bits or a text.
     """
+    value = read(value)
     try:
         return Ids(_every_id(value))
     except ValueError:
-        items = list(plain(value)) if is_real_column(value) else items_of(value)  # those with their precision
+        items = items_of(value)
         if items is None or len(items) < 2:
             raise
         alone, reasons = each_alone(items, _every_id, kind, "sample_id")
@@ -216,15 +136,15 @@ def ids(value: Any, kind: str | None = None) -> Ids:
 
 def is_real_column(value: Any) -> bool:
     """Whether a column is an array of real numbers, (N,)."""
-    array = plain(value)
+    array = read(value)
     return isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind == "f"
 
 
 def items_of(value: Any) -> list[Any] | None:
-    """The values of a batch as single ones where they may be of several kinds; None where all are of one."""
-    value = _unmasked(value) if isinstance(value, np.ma.MaskedArray) else value
+    """The values of a batch as single ones, real numbers with their precision; None where it has no such."""
+    value = read(value)
     if isinstance(value, np.ndarray):
-        return value.tolist() if value.ndim == 1 and (value.dtype.kind == "O" or value.dtype.name == "uint64") else None
+        return None if value.ndim != 1 else list(value) if value.dtype.kind == "f" else value.tolist()
     if isinstance(value, str | bytes) or _is_raw(value):
         return None
     return list(value) if isinstance(value, Sequence) else None
@@ -321,17 +241,13 @@ def without_ignored(column: Column, ignored: int | str) -> tuple[Column, int]:
 def labels_alone(value: Any, name: str, kind: str | None) -> tuple[Column, Mapping[str, int]] | None:
     """`labels` where they are not of one kind: the others missing, and {why: how many}; None where they cannot be told.
 
-    Real numbers among whole ones are another kind of label altogether, and odd ones only where the run's is settled.
-
     Args:
         value: What the caller gave.
         name: `label` or `prediction`.
         kind: The run's kind; None while none is settled.
     """
-    items = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 and kind else items_of(value)
+    items = items_of(value)
     if items is None or len(items) < 2:
-        return None
-    if kind is None and all(item is None or isinstance(item, int | float) for item in items):
         return None
     alone, reasons = each_alone(items, lambda item: labels(item, name), kind, name)
     if all(item is None for item in alone):
@@ -414,13 +330,13 @@ def tokens(value: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
 
 def is_soft(label: Any) -> bool:
     """Whether labels are rows of probabilities, (N, K)."""
-    array = plain(label)
+    array = read(label)
     return isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] > 1
 
 
 def is_one_hot(label: Any) -> bool:
     """Whether labels are rows with a single 1 among zeros, (N, K), which may be classes or sets of one."""
-    array = plain(label)
+    array = read(label)
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "fiub":
         return False
     return bool(len(array) and ((array == 0) | (array == 1)).all() and (array.sum(1) == 1).all())
@@ -537,11 +453,9 @@ def label_sets(
     Raises:
         ValueError: They are neither.
     """
-    given = plain(value)
-    if isinstance(given, np.ndarray) and given.dtype.kind == "O" and given.ndim == 1:
-        given = given.tolist()
+    given = read(value)
     if isinstance(given, list | tuple):
-        given = [plain(item) for item in given]
+        given = [read(item) for item in given]
         matrix = all(isinstance(item, np.ndarray) for item in given) and len({item.shape for item in given}) == 1
         if given and matrix and _may_be_rows(np.stack(given), ignored):
             given = np.stack(given)
@@ -663,9 +577,7 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_log
     """
     if scores is not None and scores.ndim == 3:
         return Task.SEQUENCE
-    label, prediction = plain(label), plain(prediction)
-    if isinstance(label, np.ndarray) and label.dtype.kind == "O" and label.ndim == 1:
-        label = label.tolist()
+    label, prediction = read(label), read(prediction)
     if isinstance(label, list | tuple) and any(map(_is_row, label)):
         rows = [list(item) for item in label if _is_row(item)]
         even = len({len(row) for row in rows}) == 1 and len(rows) == len(label)
@@ -685,7 +597,7 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_log
         return Task.CLASSIFICATION if is_soft_row else Task.MULTILABEL
     for value in (label, prediction):
         try:
-            array = None if value is None or isinstance(value, str) else np.asarray(value)
+            array = None if value is None or isinstance(value, str) else np.asarray(_without_missing(value))
         except (ValueError, TypeError, RuntimeError):
             continue
         if array is not None and array.dtype.kind == "f" and array.size:
@@ -707,6 +619,10 @@ def several_at_once(prediction: Any) -> bool:
     if isinstance(prediction, np.ndarray):
         return prediction.ndim == 2 and prediction.shape[1] > 1
     return isinstance(prediction, list | tuple) and any(map(_is_row, prediction))
+
+
+def _without_missing(values: Any) -> Any:
+    return [value for value in values if value is not None] if isinstance(values, list | tuple) else values
 
 
 def _all_missing(label: Any) -> bool:
@@ -741,6 +657,26 @@ def metric_alone(value: Any, name: str) -> tuple[NDArray[Any], Mapping[str, int]
     return np.array([_MISSING if item is None else item for item in found], np.float64), reasons
 
 
+def rounded(value: Any) -> int:
+    """How many whole numbers of a column double precision does not hold."""
+    held = read(value)
+    if isinstance(held, np.ndarray):
+        if held.dtype.kind not in "iu" or not held.size or max(int(held.max()), -int(held.min())) <= EXACT_WIDE:
+            return 0
+        held = held.ravel().tolist()
+    if not isinstance(held, list | tuple):
+        return 0
+    whole = (int(item) for item in held if isinstance(item, int | np.integer))
+    return sum(abs(item) > EXACT_WIDE and item != _nearest(item) for item in whole)  # compared exactly
+
+
+def _nearest(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
 def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Objects as float64, None as what stands for a missing value."""
     if any(isinstance(item, str | bytes) for item in array.flat):
@@ -755,6 +691,7 @@ def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
 def _integers_or_texts(value: Any, name: str) -> Column:
     if type(value) is np.ndarray and value.ndim == 1 and value.dtype.kind in "iu":
         return value
+    value = read(value)
     if isinstance(value, str):
         return [value]
     if isinstance(value, Sequence) and value and any(isinstance(item, str) for item in value):

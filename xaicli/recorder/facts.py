@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from xaicli.files import for_arrow
 from xaicli.recorder import columns
+from xaicli.tables.containers import is_tensor, read
 from xaicli.tables.fact_file import as_text, plain
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal import arrays
@@ -101,7 +102,8 @@ def _each(name: str, values: Any, n: int) -> Any:
     Raises:
         ValueError: They have several values a sample, or no order that says whose each is.
     """
-    given = columns.plain(values)
+    is_moments = isinstance(values, (pa.Array, pa.ChunkedArray)) and pa.types.is_timestamp(values.type)
+    given = values if is_moments else read(values)  # times of Arrow have more digits than Python's
     shape = getattr(given, "shape", ())
     if isinstance(given, np.ndarray) and given.ndim == 0:
         given = given[()]
@@ -122,7 +124,8 @@ def _each(name: str, values: Any, n: int) -> Any:
 
 def _single(item: Any) -> Any:
     """A value of a list as Python has it; what stands for a missing one in pandas or numpy is None."""
-    item = columns.plain(item)
+    if is_tensor(item) or isinstance(item, np.ma.MaskedArray):
+        item = read(item)
     if isinstance(item, np.ndarray) and item.size == 1:
         item = item.reshape(-1)[0]
     if type(item).__name__ in _ABSENT and type(item).__module__.startswith("pandas."):

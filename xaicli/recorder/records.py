@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from xaicli.errors import XaiError, is_of_the_disk
 from xaicli.heads.head import Task
@@ -24,6 +25,7 @@ from xaicli.recorder.parts import store_records
 from xaicli.recorder.process import Process
 from xaicli.recorder.tokens import words_of_inputs
 from xaicli.recorder.transfer import Intake, copied
+from xaicli.tables.containers import read
 from xaicli.tables.fact_file import in_utc, read_fact_file, zone_words
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.records import common, encode_scalars, encode_table, with_ids
@@ -121,7 +123,7 @@ class Records:
         mode, ds_id = state.place_of_scalars(keys, epoch, *named)
         # An epoch and a step to go on from are no time until something counts them: a loop of one's own stays there.
         no_epoch, no_step = state.ahead
-        at_epoch, at_step = None if no_epoch else state.epoch_idx or None, None if no_step else state.global_step
+        at_epoch, at_step = None if no_epoch else state.epoch_of_rows or None, None if no_step else state.global_step
         moment = (mode or "", ds_id, at_epoch, at_step)
         self._make("scalars", lambda: _scalars_in(values), self._log_scalars, values, moment)
 
@@ -249,12 +251,11 @@ class Records:
         rows = media.count(sample_id)
         try:
             if self.manifest.task == Task.REGRESSION:
-                numbers = columns.of_length(columns.metric(label, "label"), rows, "label")
+                numbers = columns.of_length(self._each_of_inputs(columns.metric, label), rows, "label")
                 return [float(one) if math.isfinite(one) else None for one in numbers]
             checked: Any = self._several_labels(label, rows)
             if checked is None:
-                checked = columns.labels(label, "label")
-                columns.of_length(checked, rows, "label")
+                checked = columns.of_length(self._each_of_inputs(columns.labels, label), rows, "label")
                 kind = "string" if isinstance(checked, list) else "int32"
             else:
                 kind = "list<int32>" if any(isinstance(one, list) for one in checked) else "int32"
@@ -262,10 +263,11 @@ class Records:
                 if all(text is None for text in checked):
                     return None
             elif not isinstance(checked, list):
-                if ((checked > _MOST_INT32) | (checked < -_MOST_INT32 - 1)).any():
-                    raise ValueError("label has a value beyond 32 bits")
-                if (checked == columns.NULL_LABEL).any():
-                    missing = checked == columns.NULL_LABEL
+                beyond = (checked > _MOST_INT32) | (checked < -_MOST_INT32 - 1)
+                if beyond.any():
+                    self._refuse_column("label of inputs", "label has a value beyond 32 bits", int(beyond.sum()))
+                missing = beyond | (checked == columns.NULL_LABEL)
+                if missing.any():
                     checked = [None if gone else int(one) for one, gone in zip(checked, missing, strict=True)]
             known = self._process.catalogue.dtype("label") or self._kinds.setdefault("label", kind)
             if known in ("int32", "string", "list<int32>") and known != kind:
@@ -275,15 +277,29 @@ class Records:
             return None
         return checked
 
+    def _each_of_inputs(self, check: Callable[[Any, str], Any], label: Any) -> Any:
+        """Labels of inputs that pass `columns.metric` or `columns.labels`; one that does not is left out alone."""
+        try:
+            return check(label, "label")
+        except ValueError:
+            if self.strict:
+                raise
+            kind = self._process.catalogue.dtype("label")
+            is_metric = check is columns.metric
+            found = columns.metric_alone(label, "label") if is_metric else columns.labels_alone(label, "label", kind)
+            if found is None:
+                raise
+        for reason, rows in found[1].items():
+            self._refuse_column("label of inputs", reason, rows)
+        return found[0]
+
     def _several_labels(self, label: Any, rows: int) -> list[Any] | None:
         """Sets of classes as lists, of rows of probabilities the most probable class; None where a label is one value.
 
         Raises:
             ValueError: They are none of these.
         """
-        given, task = columns.plain(label), self.manifest.task
-        if isinstance(given, np.ndarray) and given.dtype.kind == "O" and given.ndim == 1:
-            given = given.tolist()
+        given, task = read(label), self.manifest.task
         lists = isinstance(given, list | tuple) and any(
             isinstance(one, list | tuple | set | frozenset) or getattr(one, "ndim", 0) for one in given
         )
@@ -345,7 +361,7 @@ class Records:
             if self._process.settle().attempt:
                 self._fact_kinds |= kinds_before(self.layout.facts)
         for field in table.schema:
-            if field.name == SAMPLE_ID or pa.types.is_null(field.type):
+            if field.name == SAMPLE_ID or pa.types.is_null(field.type) or _is_without_values(table[field.name]):
                 continue
             before = self._fact_kinds.setdefault(field.name, field.type)
             if _kind(before) != _kind(field.type):
@@ -658,6 +674,11 @@ def _named_in(values: Any) -> tuple[set[str], int | None]:
     return {key for key in values if isinstance(key, str) and key not in scalars.AXES}, (
         int(epoch) if isinstance(epoch, int | float) and math.isfinite(epoch) else None
     )
+
+
+def _is_without_values(column: pa.ChunkedArray) -> bool:
+    """Whether all values of a fact are missing, NaN among them: they say nothing of its kind."""
+    return pa.types.is_floating(column.type) and bool(pc.all(pc.is_nan(column)).as_py() is not False)
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -20,6 +20,7 @@ from xaicli.recorder.batch import Batches, is_list_on_device
 from xaicli.recorder.columns import is_remote
 from xaicli.recorder.device import Copy, Driver, Pinned, Slot, derive_on_device, derive_sequences_on_device
 from xaicli.recorder.writer import SampleStream
+from xaicli.tables.containers import is_tensor, read
 from xaicli.wal.frames import Place
 
 if TYPE_CHECKING:
@@ -427,7 +428,7 @@ def _gathered(value: Any) -> Any:
     import torch
 
     on_device = value[0]
-    if not all(columns.is_tensor(one) and one.numel() == 1 for one in value):
+    if not all(is_tensor(one) and one.numel() == 1 for one in value):
         return value  # told of where the batch is checked
     return torch.stack([one.detach().reshape(()).to(on_device, non_blocking=True) for one in value])
 
@@ -475,8 +476,7 @@ def _length(value: Any) -> int:
 
 
 def _own_copy(value: Any) -> Any:
-    if columns.is_tensor(value):
-        value = columns.tensor_to_array(value)
+    value = read(value)
     return np.array(value) if isinstance(value, np.ndarray) else list(value) if isinstance(value, list) else value
 
 

@@ -147,10 +147,10 @@ class SampleStream:
         root = self._layout.root
         columns = self._catalogue.current()
         frames = segment.frames()
-        for name in too_wide(segment.content(), frames, columns):
+        for name, why in too_wide(segment.content(), frames, columns).items():
             self._catalogue.widen(name)
             columns = self._catalogue.current()
-            message = f"{name} has numbers beyond single precision: it is kept in double precision"
+            message = f"{name} has {why}: it is kept in double precision"
             self._ledger.warn(message, f"xai: {message}")
         self.stored_with.add(columns)
         store_rows(

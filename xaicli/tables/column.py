@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xaicli.errors import XaiError
+from xaicli.tables.containers import read
 from xaicli.tables.schema import (
     METADATA_KEY,
     Bool,
@@ -172,32 +173,19 @@ _PALETTE = _palette()
 
 
 def _as_array_or_list(name: str, values: Any) -> Any:
-    if hasattr(values, "detach"):
-        values = _numpy(values)
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values
-    if hasattr(values, "to_numpy") and not isinstance(values, np.ndarray):
-        values = values.to_numpy()
-    if isinstance(values, np.ndarray):
-        if values.ndim == 0:
+    if isinstance(held := read(values), np.ndarray):
+        if held.ndim == 0:
             raise _single_value(name, values)
-        return values.tolist() if values.dtype.kind in "OUS" else values
-    if isinstance(values, (str, bytes, bytearray, memoryview, dict)) or not isinstance(values, Sequence):
+        held = held.astype(np.float64) if held.dtype == np.longdouble else held
+        return held.tolist() if held.dtype.kind in "OUS" else held
+    if isinstance(held, (str, bytes, bytearray, memoryview, dict)) or not isinstance(held, Sequence):
         raise _single_value(name, values)
-    return [_plain(value) for value in values]
-
-
-def _numpy(tensor: Any) -> np.ndarray[Any, Any]:
-    """A tensor's values; bfloat16, which numpy lacks, widened."""
-    tensor = tensor.detach()
-    if str(tensor.dtype) == "torch.bfloat16":
-        tensor = tensor.float()
-    return np.asarray(tensor.cpu().numpy())
+    return [_plain(value) for value in held]
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "detach"):
-        value = _numpy(value)
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
     return value

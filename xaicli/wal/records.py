@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import PartName, RunLayout
@@ -114,6 +115,8 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         # A class among sets of classes is a set of one.
         single = [None if value is None else [value] for value in column.to_pylist()]
         return pa.chunked_array([arrays.column(single, kind)])
+    if pa.types.is_string(kind) and pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)  # beside texts NaN is a missing one, and no text `nan`
     # Whole numbers beyond 2^53 are rounded beside others, or all of the run's facts would be lost for one.
     return column.cast(kind, safe=not (pa.types.is_floating(kind) and pa.types.is_integer(column.type)))
 

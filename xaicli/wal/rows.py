@@ -110,16 +110,26 @@ def in_order(columns: Mapping[str, str]) -> tuple[ColumnFacts, ...]:
     return tuple(facts)
 
 
-def beyond_single(values: NDArray[Any]) -> bool:
-    """Whether there are finite numbers that single precision takes for infinite ones."""
-    if values.dtype != np.float64 or not len(values):
-        return False
-    with np.errstate(invalid="ignore"):
-        return bool((np.isfinite(values) & (np.abs(values) > _LARGEST)).any())
+def beyond_single(values: NDArray[Any]) -> str:
+    """Which numbers there are that single precision does not hold, as it holds others: finite ones that it takes for
+    infinite, or whole ones that it takes for another (beyond 2^53 all numbers are whole, and none is meant so); "".
+    """
+    if values.dtype.kind != "f" or values.dtype.itemsize <= 4 or not len(values):
+        return ""
+    with np.errstate(invalid="ignore", over="ignore"):
+        size = np.abs(values)
+        large = values[size > _ALL_WHOLE]
+        if not len(large):
+            return ""
+        size = size[size > _ALL_WHOLE]
+        if (np.isfinite(large) & (size > _LARGEST)).any():
+            return "numbers beyond single precision"
+        whole = (size <= _NONE_MEANT) & (large == np.floor(large)) & (large != large.astype(np.float32))
+    return "whole numbers beyond 2^24" if whole.any() else ""
 
 
-def too_wide(content: memoryview, frames: Sequence[Frame], columns: Sequence[ColumnFacts]) -> set[str]:
-    """The metrics that single precision does not hold, although the run's columns say so.
+def too_wide(content: memoryview, frames: Sequence[Frame], columns: Sequence[ColumnFacts]) -> dict[str, str]:
+    """The metrics that single precision does not hold, although the run's columns say so, each with its such numbers.
 
     Args:
         content: The segment's bytes after the header.
@@ -127,16 +137,15 @@ def too_wide(content: memoryview, frames: Sequence[Frame], columns: Sequence[Col
         columns: The run's columns.
     """
     single = {column.name for column in columns if column.dtype == "float"}
-    found: set[str] = set()
+    found: dict[str, str] = {}
     for frame in frames:
         if not any(dtype == "float64" and name in single for name, dtype in frame.columns):
             continue  # as most are: what follows takes its time
         at = frame.start
         for name, dtype in frame.columns:
-            if dtype == "float64" and name in single and name not in found:
-                values = np.frombuffer(content, np.float64, frame.rows, at)
-                if beyond_single(values):
-                    found.add(name)
+            if dtype == "float64" and name in single - found.keys():
+                why = beyond_single(np.frombuffer(content, np.float64, frame.rows, at))
+                found |= {name: why} if why else {}
             at += item_size(dtype) * frame.rows
     return found
 
@@ -146,6 +155,7 @@ def widened(columns: Sequence[ColumnFacts], names: Collection[str]) -> tuple[Col
     return tuple(replace(column, dtype="double") if column.name in names else column for column in columns)
 
 
+_ALL_WHOLE, _NONE_MEANT = 2.0**24, 2.0**53
 _LARGEST = float(np.finfo(np.float32).max)
 _LABELS = {words.LABEL, words.PREDICTION}
 BEYOND = "has a value beyond 32 bits"
