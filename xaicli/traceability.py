@@ -53,11 +53,29 @@ _VARIABLES = (
 """The environment variables that are noted: those that change results or speed and never hold a secret."""
 
 _GIT_SECONDS = 1.0
-_SECRET = re.compile(
-    r"(?<![a-z])(pass(word|wd|phrase)?|secret|token|credentials?|auth|(api|access|private)[-_]?key)(?![a-z])",
-    re.IGNORECASE,
-)
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SECRETS = frozenset({"key", "token", "secret", "password", "passwd", "pwd", "pass", "pw", "passphrase"}) | {
+    "credential",
+    "auth",
+    "authorization",
+    "bearer",
+}
+"""Words of a name that say its value is a secret, in the plural too; `tokenizer` and `monkey` are other words."""
+_OF_DATA = frozenset(
+    ("pad", "eos", "bos", "sep", "cls", "unk", "mask", "sos", "stop", "special", "image", "type", "primary", "foreign")
+) | {"sort", "partition", "join", "cache", "label", "column", "metric", "monitor"}
+"""Words beside `token` and `key` that say which they are: those of a tokenizer, of a table, of a mapping."""
+_RUN_TOGETHER = re.compile(r"^(api|access|secret|private|auth|hf|wandb)(key|token|secret|password)s?$")
 _CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_IN_QUERY = re.compile(r"(?<=[?&;])([\w.%-]+)=([^\s&;\"'#]+)")
+_ASSIGNED = re.compile(r"(?<![^\s\"'`])([-+]{0,2}[A-Za-z_][\w.-]*)=([^\s\"'`]+)")
+_OPTION = re.compile(r"(?<![^\s\"'`])(--?[A-Za-z][\w.-]*)(\s+)(?!-)(\S+)")
+_HEADER = re.compile(
+    r"(?i)\b((?:proxy-)?authorization\s*:\s*(?:\w+\s+)?|x-[\w-]*(?:key|token)\s*:\s*|bearer\s+(?=\S{8}))([^\s\"']+)"
+)
+_SIGNED = ("sig", "signature")
+"""How the parameter of an address ends that lets whoever has it in."""
+_NUMBER = re.compile(r"[-+.\d]+(e[-+]?\d+)?")
 _HIDDEN = "***"
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
@@ -163,23 +181,51 @@ def describe_dataset(data: Any) -> dict[str, Any]:
 def without_secrets(arguments: list[str]) -> list[str]:
     """Command-line arguments with the values of those that look like secrets hidden."""
     shown: list[str] = []
-    hide_next = False
+    hide_next = ""
     for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        secret = bool(_SECRET.search(name))
-        if hide_next and not argument.startswith("-"):
+        name, equals, value = argument.partition("=")
+        name = "" if "://" in name or ":" in name.rstrip(":") else name
+        if hide_next and not argument.startswith("-") and _is_hidden(hide_next, argument):
             shown.append(_HIDDEN)
-        elif secret and equals:
+        elif equals and name and _is_hidden(name, value):
             shown.append(f"{name}={_HIDDEN}")
         else:
-            shown.append(_CREDENTIALS_IN_URL.sub(_HIDDEN, argument))
-        hide_next = secret and not equals and name.startswith("-")
+            shown.append(without_credentials(argument))
+        hide_next = name if name.startswith("-") and not equals else ""
     return shown
 
 
+def _is_hidden(name: str, value: str) -> bool:
+    """Whether the value of an option is a secret: a number of `tokens` or `keys` is none."""
+    return is_secret(name) and not (name.endswith("s") and bool(_NUMBER.fullmatch(value)))
+
+
 def without_credentials(text: str) -> str:
-    """A text with the user and password of an address in it hidden."""
-    return _CREDENTIALS_IN_URL.sub(_HIDDEN, text)
+    """A text with what lets somebody in hidden: user and password of an address and its parameters that are secrets,
+    headers of authorization, and options and variables of a command line.
+    """
+    if not _MAY_HOLD.search(text):
+        return text
+    text = _CREDENTIALS_IN_URL.sub(_HIDDEN, text)
+    text = _IN_QUERY.sub(lambda at: f"{at[1]}={_HIDDEN}" if _lets_in(at[1], at[2]) else at[0], text)
+    text = _ASSIGNED.sub(lambda at: f"{at[1]}={_HIDDEN}" if _is_hidden(at[1], at[2]) else at[0], text)
+    text = _OPTION.sub(lambda at: f"{at[1]}{at[2]}{_HIDDEN}" if _is_hidden(at[1], at[3]) else at[0], text)
+    return _HEADER.sub(lambda at: f"{at[1]}{_HIDDEN}", text)
+
+
+_MAY_HOLD = re.compile(r"(?i)[=:?-]|bearer ")
+
+
+def _lets_in(name: str, value: str) -> bool:
+    return name.lower().endswith(_SIGNED) or _is_hidden(name, value)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a name says that its value is a secret: by one of its words, which `_`, `-`, `.` or capitals part."""
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if {word.removesuffix("s") for word in words} & _SECRETS <= {"token", "key"} and not _OF_DATA.isdisjoint(words):
+        return False
+    return any(word.removesuffix("s") in _SECRETS or _RUN_TOGETHER.match(word) for word in words)
 
 
 def _command() -> str:

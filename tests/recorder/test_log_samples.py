@@ -157,6 +157,7 @@ def test_what_cannot_be_stored_is_named_or_dropped(tmp_path: Path, bad: dict[str
         ({"logits": [[], []]}, "logits has shape (2, 0)"),
         ({"logits": [[1.0, 2.0]] * 3}, "logits has 3 rows for 2 sample ids"),
         ({"attempt": [1.0, 2.0]}, "attempt is a column of its own"),
+        ({"ds": [1.0, 2.0]}, "ds is a column of its own"),
     ],
 )
 def test_a_column_that_cannot_be_kept_is_left_out_alone(tmp_path: Path, bad: dict[str, Any], named: str) -> None:

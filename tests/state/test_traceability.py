@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from xaicli import traceability
+from xaicli.recorder.config import plain_config
 from xaicli.traceability import describe_code, describe_dataset, describe_environment, describe_model, without_secrets
 
 
@@ -127,6 +128,45 @@ def test_describing_disturbs_no_random_stream() -> None:
     ],
 )
 def test_arguments_that_look_like_secrets_are_hidden(given: list[str], shown: list[str]) -> None:
+    assert without_secrets(given) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("https://x/?api_key=hush&page=1", "https://x/?api_key=***&page=1"),
+        ("https://me:hush@h/p?token=hush#part", "https://***@h/p?token=***#part"),
+        ("https://x.blob.core.windows.net/c?sv=1&sig=hush", "https://x.blob.core.windows.net/c?sv=1&sig=***"),
+        ("https://s3/x?X-Amz-Signature=hush&X-Amz-Date=1", "https://s3/x?X-Amz-Signature=***&X-Amz-Date=1"),
+        ("--url=https://h/p?token=hush", "--url=https://h/p?token=***"),
+        ("WANDB_API_KEY=hush python train.py --lr 2", "WANDB_API_KEY=*** python train.py --lr 2"),
+        ("train.py --api-key hush --lr 3", "train.py --api-key *** --lr 3"),
+        ("Authorization: Bearer hush", "Authorization: Bearer ***"),
+        ("curl -H 'X-Api-Key: hush'", "curl -H 'X-Api-Key: ***'"),
+        ("lr=0.1, the key points are tokens=3", "lr=0.1, the key points are tokens=3"),
+        ("s3://bucket/run?versionId=3", "s3://bucket/run?versionId=3"),
+    ],
+)
+def test_a_text_of_the_configuration_lets_nobody_in(given: str, shown: str) -> None:
+    assert plain_config({"text": given}) == {"text": shown}
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["wandb.key=hush", "+wandb.key=hush"], ["wandb.key=***", "+wandb.key=***"]),
+        (["--wandb.key", "hush", "--key=hush", "--pw", "hush"], ["--wandb.key", "***", "--key=***", "--pw", "***"]),
+        (
+            ["-H", "Authorization: Bearer hush", "https://h/?token=hush"],
+            ["-H", "Authorization: Bearer ***", "https://h/?token=***"],
+        ),
+        (
+            ["--max-tokens", "512", "--tokens=4", "--sort-key", "loss"],
+            ["--max-tokens", "512", "--tokens=4", "--sort-key", "loss"],
+        ),
+    ],
+)
+def test_a_command_line_lets_nobody_in(given: list[str], shown: list[str]) -> None:
     assert without_secrets(given) == shown
 
 

@@ -36,7 +36,8 @@ _LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "raw logits", "raw probs", "kept lo
 _ARRAYS = {np.ndarray}
 _dtype_of = attrgetter("dtype")
 _shape_of = attrgetter("shape")
-_NO_METRICS = (frozenset(words.RESERVED_COLUMNS) | SCORES.keys()) - {words.CORRECT}
+_NO_METRICS = (frozenset(words.RESERVED_COLUMNS) | SCORES.keys() | {"ds"}) - {words.CORRECT}
+"""`ds` is what readers of the whole `data/` call the folders of a dataset."""
 _BY_CLASS = (Task.CLASSIFICATION, Task.BINARY)
 
 Batch = tuple[Plan, int, list[Any]]

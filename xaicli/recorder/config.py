@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence, Set
 from enum import Enum
@@ -20,7 +19,7 @@ from urllib.parse import quote
 from xaicli.errors import UsageError
 from xaicli.heads.head import Task
 from xaicli.manifest import TakesBack
-from xaicli.traceability import without_credentials, without_secrets
+from xaicli.traceability import is_secret, without_credentials, without_secrets
 from xaicli.vocabulary import Mode
 from xaicli.wal.frames import Place
 
@@ -30,16 +29,6 @@ MASK = "***"
 _LONGEST_NAME = 250
 _LONGEST_ARRAY = 1000
 _DEEPEST = 20
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_SECRETS = frozenset(
-    ("key", "token", "secret", "password", "passwd", "pwd", "passphrase", "credential", "auth", "authorization")
-)
-"""Words of a name that say its value is a secret, in the plural too; `tokenizer` and `monkey` are other words."""
-_OF_DATA = frozenset(
-    ("pad", "eos", "bos", "sep", "cls", "unk", "mask", "sos", "stop", "special", "image", "type", "primary", "foreign")
-) | {"sort", "partition", "join", "cache", "label", "column", "metric", "monitor"}
-"""Words beside `token` and `key` that say which they are: those of a tokenizer, of a table, of a mapping."""
-_RUN_TOGETHER = re.compile(r"^(api|access|secret|private|auth|hf|wandb)(key|token|secret|password)s?$")
 
 
 def plain_config(config: Any) -> dict[str, Any]:
@@ -109,16 +98,8 @@ def _mapping(value: Mapping[Any, Any], inside: tuple[int, ...]) -> dict[str, Any
             item = "???"
         name = key if isinstance(key, str) else str(key)
         plain = _plain(item, inside)
-        found[name] = _masked(plain) if _is_secret(name) else plain
+        found[name] = _masked(plain) if is_secret(name) else plain
     return found
-
-
-def _is_secret(name: str) -> bool:
-    """Whether a name says that its value is a secret: by one of its words, which `_`, `-`, `.` or capitals part."""
-    words = [word.lower() for word in _WORDS.findall(name)]
-    if {word.removesuffix("s") for word in words} & _SECRETS <= {"token", "key"} and not _OF_DATA.isdisjoint(words):
-        return False
-    return any(word.removesuffix("s") in _SECRETS or _RUN_TOGETHER.match(word) for word in words)
 
 
 def _masked(value: Any) -> Any:
