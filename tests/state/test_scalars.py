@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -250,6 +251,17 @@ def test_the_command_averages_groups(tmp_path: Path, xai: Xai) -> None:
     status, _, err = xai("scalars", tmp_path, "--group", "A=zzz")
     assert status == 2
     assert err.startswith("error: --group A=zzz matches no run\nhint: ")
+    for words, said, hint in (
+        ("A=a1,zz*", "--group A=a1,zz*: 'zz*' matches no run", "NAME=PATTERN,...; runs: "),
+        ("A=zz*,a1,y", "--group A=zz*,a1,y: 'zz*', 'y' match no run", "NAME=PATTERN,...; runs: "),
+        ("A=a1,B=a2", "--group A=a1,B=a2: 'B=a2' matches no run", "each group wants an option of its own: "),
+    ):
+        status, out, err = xai("scalars", tmp_path, "--group", words)
+        assert (status, out) == (2, "")
+        assert err.startswith(f"error: {said}\nhint: {hint}")
+    # The hint can be run as it stands.
+    status, out, _ = xai("scalars", tmp_path, *shlex.split(err.partition("own: ")[2]), "--json")
+    assert (status, [row["run"] for row in json.loads(out)["rows"]]) == (0, ["A", "B"])
     status, _, err = xai("scalars", tmp_path / "missing")
     assert status == 1
     assert "missing does not exist" in err

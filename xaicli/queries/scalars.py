@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def members_of(given: Words | Mapping[str, str | Iterable[str]], runs: list[str]
     """{name: the runs in it}.
 
     Raises:
-        UsageError: An item is no NAME=PATTERN, or matches no run.
+        UsageError: An item is no NAME=PATTERN, or one of its patterns matches no run.
     """
     if not given:
         return {}
@@ -61,13 +62,29 @@ def members_of(given: Words | Mapping[str, str | Iterable[str]], runs: list[str]
     groups: dict[str, list[str]] = {}
     for name, patterns in items:
         listed = split(patterns) if isinstance(patterns, str) else list(patterns)
+        idle = [pattern for pattern in listed if not any(_matches(run, pattern) for run in runs)]
+        if not name or not listed or idle:
+            raise _no_group(name, listed, idle, runs)
         members = [run for run in runs if any(_matches(run, pattern) for pattern in listed)]
-        if not name or not members:
-            raise UsageError(
-                f"--group {name}={','.join(listed)} matches no run", hint=f"NAME=PATTERN,...; runs: {', '.join(runs)}"
-            )
         groups[name] = list(dict.fromkeys([*groups.get(name, []), *members]))
     return groups
+
+
+def _no_group(name: str, listed: Sequence[str], idle: Sequence[str], runs: Sequence[str]) -> UsageError:
+    """What of an item of `--group` matches no run; where that looks like a further group, how to write two."""
+    given = f"{name}={','.join(listed)}"
+    what = given if len(idle) == len(listed) else f"{given}: {', '.join(map(repr, idle))}"
+    said = f"--group {what} {'match' if 1 < len(idle) < len(listed) else 'matches'} no run"
+    if not any("=" in pattern for pattern in idle):
+        return UsageError(said, hint=f"NAME=PATTERN,...; runs: {', '.join(runs)}")
+    groups = [f"{name}={listed[0]}"]
+    for pattern in listed[1:]:
+        if "=" in pattern and pattern in idle:
+            groups.append(pattern)
+        else:
+            groups[-1] += f",{pattern}"
+    options = " ".join(f"--group {shlex.quote(group)}" for group in groups)
+    return UsageError(said, hint=f"each group wants an option of its own: {options}")
 
 
 def _matches(run: str, pattern: str) -> bool:
