@@ -125,6 +125,8 @@ class Attempt:
     """{epoch, step, by}: from where on it takes rows back; None where its `train` rows say it."""
     beside: tuple[int, ...] = ()
     """Attempts that were still being recorded when it began: it takes nothing back."""
+    total_epochs: int = 0
+    """For how many epochs the training was meant when its first row came; 0 where nobody had said."""
 
     @classmethod
     def from_json(cls, text: str, *, attempt: int) -> Attempt:
@@ -143,6 +145,7 @@ class Attempt:
                 started_at=facts.get("started_at", ""),
                 takes_back_from=facts.get("takes_back_from"),
                 beside=tuple(int(other) for other in facts.get("beside") or ()),
+                total_epochs=int(facts.get("total_epochs") or 0),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no attempt: {error!r}") from error

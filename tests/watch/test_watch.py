@@ -719,3 +719,54 @@ def test_a_sigterm_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
     assert shown > hidden >= 0
     assert "Traceback" not in screen.plain
     run.close()
+
+
+def test_how_many_epochs_are_meant_is_known_from_the_first_row(tmp_path: Path) -> None:
+    def meant() -> int | None:
+        return Training(RunLayout(tmp_path / "run")).look().total_epochs
+
+    run = xaicli.Run(tmp_path / "run", total_epochs=8)
+    run.log_samples(sample_id=range(4), loss=[1.0] * 4, mode="train", epoch=1, step=1)  # a loop of the user's own
+    assert meant() == 8
+    run.close()
+    run = xaicli.Run(tmp_path / "run", total_epochs=4)
+    for _ in run.epochs():
+        for ids in run.steps([range(4)], mode="train"):
+            run.log_samples(sample_id=ids, loss=[1.0] * 4)
+        run.state.save_state(tmp_path / "state")
+        assert meant() == 4
+    run.close()
+    run = xaicli.Run(tmp_path / "run", total_epochs=10)
+    run.state.load_state(tmp_path / "state")
+    for epoch in run.epochs():
+        for ids in run.steps([range(4)], mode="train"):
+            run.log_samples(sample_id=ids, loss=[1.0] * 4)
+        assert (epoch >= 5, meant()) == (True, 10)
+    run.close()
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(4), loss=[1.0] * 4, mode="train", epoch=20, step=99)
+        assert meant() is None
+
+
+def test_rows_that_a_restart_takes_back_are_no_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from xaicli.watch import training as module
+
+    clock = [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    training, rates = Training(RunLayout(tmp_path / "run")), []
+
+    def log(start: int | None, n: int) -> None:
+        with xaicli.Run(tmp_path / "run", **({} if start is None else {"resume_from": (start, start)})) as run:
+            for epoch in range(start or 1, 5):
+                run.log_samples(sample_id=range(n), loss=[1.0] * n, mode="train", epoch=epoch, step=epoch)
+        clock[0] += 5
+        rates.append((training.look().rows, training.look().rows_per_second))
+
+    log(None, 50)
+    log(3, 10)
+    assert (rates[0][0], rates[1][0]) == (200, 120)
+    assert rates[1][1] is None or rates[1][1] >= 0
+    log(4, 60)
+    assert (rates[2][0], rates[2][1]) == (170, pytest.approx((170 - 120) / 5))

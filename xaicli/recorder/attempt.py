@@ -115,7 +115,7 @@ def check_resume(layout: RunLayout, rank: int | None, resume: str) -> None:
             raise XaiError(f"{layout.root} holds a run already", hint='continue it with resume="allow"')
 
 
-def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None) -> Claim:
+def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None, total_epochs: int = 0) -> Claim:
     """Settle which attempt and rank this process is, and hold its lock.
 
     A process joins the last attempt if the same launch began it and its rank is still unclaimed there; else it begins
@@ -125,6 +125,7 @@ def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None) -> 
         layout: The run.
         rank: The process's rank.
         takes_back: What the attempt takes back, where restored state or the caller says so.
+        total_epochs: For how many epochs the training is meant, as far as is known; 0 where that is open.
 
     Raises:
         OSError: The files cannot be written.
@@ -144,7 +145,7 @@ def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None) -> 
                     return Claim(last, rank)
             number = 0 if last is None else last + 1
             beside = tuple(n for n in _numbers(layout) if is_live(layout, n))
-            if _begin(layout, number, launch, world_size, beside, takes_back) and claim_name(
+            if _begin(layout, number, launch, world_size, beside, takes_back, total_epochs) and claim_name(
                 stats_file(layout, number, rank)
             ):
                 hold(lock_path(layout, number, rank))
@@ -183,6 +184,7 @@ def _begin(
     world_size: int,
     beside: tuple[int, ...],
     takes_back: TakesBack | None,
+    total_epochs: int,
 ) -> bool:
     """Make the attempt's file, in one write; False where another process was first."""
     facts = Attempt(
@@ -193,6 +195,7 @@ def _begin(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         takes_back_from=asdict(takes_back) if takes_back else None,
         beside=beside,
+        total_epochs=total_epochs,
     )
     return claim_name(layout.attempt_file(attempt), json.dumps({**asdict(facts), "launch": launch}).encode())
 

@@ -58,10 +58,12 @@ class Process:
         fault: Why nothing can be recorded for now, or "".
         takes_back: What the attempt takes back, where restored state or the caller says so.
         keep_arrived: Keeps what has come from a device since.
+        total_epochs: For how many epochs the training is meant; 0 where that is open.
         calls: What this thread is in the middle of.
     """
 
     keep_arrived: Callable[[], None] = staticmethod(lambda: None)
+    total_epochs: Callable[[], int] = staticmethod(lambda: 0)
 
     def __init__(
         self,
@@ -174,7 +176,7 @@ class Process:
                     raise OSError(errno.EBUSY, "which attempt this is, the call that is interrupted is finding out")
                 self._is_claiming = True
                 try:
-                    claim = self._claim = attempts.claim(self.layout, rank, self.takes_back)
+                    claim = self._claim = attempts.claim(self.layout, rank, self.takes_back, self.total_epochs())
                 finally:
                     self._is_claiming = False
                 self.writer.submit(SyncClaim(self.layout, claim))

@@ -296,6 +296,8 @@ class Run(Loops, Records):
             on_fault=self._tell,
             earlier_pass=self._earlier_pass,
         )
+        meant_by = weakref.ref(self.state)  # the writer, which has the process, keeps no run alive
+        self._process.total_epochs = lambda: state.total_epochs if (state := meant_by()) else 0
         if takes_back:
             self.state.stand_at(takes_back.epoch, takes_back.step)
         self._environment = fresh.environment

@@ -446,6 +446,8 @@ class Training:
         """
         if self._seen is None or rows != self._seen[0]:
             self._seen = rows, moment
+        if self._rates and rows < self._rates[-1][1]:
+            self._rates.clear()  # a later start took rows back
         self._rates.append((moment, rows))
         while len(self._rates) > 2 and moment - self._rates[0][0] > _RATE_SECONDS:
             self._rates.popleft()
@@ -473,10 +475,14 @@ class Training:
         return logged / seconds if seconds > 0 else None
 
     def _total_epochs(self) -> int | None:
-        starts = read_descriptions(self.layout.state).get("starts", {})
-        last = starts.get(max(starts, key=lambda name: int(name) if name.isdigit() else -1), {}) if starts else {}
-        total = last.get("total_epochs") if isinstance(last, dict) else None
-        return total if isinstance(total, int) and total > 0 else None
+        """What the last start is meant for: as it said within its epochs, else as its first row came."""
+        assert self._reader is not None
+        if not self._reader.attempts:
+            return None
+        last = self._reader.attempts[-1]
+        said = read_descriptions(self.layout.state).get("starts", {}).get(str(last.attempt), {})
+        total = said.get("total_epochs") if isinstance(said, dict) else None
+        return total if isinstance(total, int) and total > 0 else last.total_epochs or None
 
     def _seconds_left(self, places: Sequence[Now], total: int | None) -> float | None:
         """What is left of the epochs, at the speed of those that this start has done."""
