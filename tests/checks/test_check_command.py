@@ -653,15 +653,17 @@ def test_a_calibration_error_says_what_it_leaves_out(tmp_path, capsys):
     assert [found["rows"][0][key] for key in ("n", "epoch", "pass")] == [30, 1, 0]
 
 
-def test_a_calibration_error_of_several_data_sets_counts_the_samples_of_all(tmp_path, capsys):
+def test_a_calibration_error_is_of_each_data_set_by_itself(tmp_path, capsys):
     with xaicli.Run(tmp_path / "run") as run:
         for ds_id, n, sure in (("a", 20, 0.75), ("b", 30, 0.5)):
             zeros = np.zeros(n, int)
             how = {"label": zeros, "prediction": zeros, "top_prob": np.full(n, sure), "mode": "eval", "epoch": 1}
             run.log_samples(sample_id=np.arange(n), ds_id=ds_id, **how)
     _, found = asked(capsys, tmp_path / "run", "--rule", "ece <= 0.5")
-    (row,) = found["rows"]
-    assert (row["value"], row["n"], row["epoch"], row["outcome"]) == (0.5, 50, None, "passed")
+    told = [tuple(row[key] for key in ("ds_id", "value", "n", "epoch", "outcome")) for row in found["rows"]]
+    assert told == [("a", 0.25, 20, 1, "passed"), ("b", 0.5, 30, 1, "passed")]
+    _, found = asked(capsys, tmp_path / "run", "--rule", "ece <= 0.3")
+    assert [row["outcome"] for row in found["rows"]] == ["passed", "failed"]
     _, found = asked(capsys, tmp_path / "run", "--rule", "ece <= 0.5", "--ds-id", "a")
     (row,) = found["rows"]
     assert (row["value"], row["n"], row["epoch"]) == (0.25, 20, 1)
@@ -892,3 +894,23 @@ def test_a_metric_that_is_spelt_wrong_is_told_with_the_one_that_may_be_meant(run
     reasons = [row["reason"] for row in found["rows"]]
     assert reasons[0] == f"no metric 'los' in {path}: did you mean loss?"
     assert reasons[1].endswith("did you mean time?")
+
+
+def test_allowed_wrong_ones_are_no_leave_for_ids_that_no_data_set_has(tmp_path, capsys):
+    (tmp_path / "golden.txt").write_text("1\n2\n11\n12\n99\n")
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nsamples = "golden.txt"\nmost = 1\n')
+    for name, sets in (("both", ("a", "b")), ("one", ("a",))):
+        with xaicli.Run(tmp_path / name) as run:
+            for at, ds_id in enumerate(sets):
+                ids = np.arange(1, 5) + 10 * at if len(sets) > 1 else np.arange(1, 13)
+                right = np.ones(len(ids), int)
+                right[0] = 0
+                how = {"label": np.ones(len(ids), int), "prediction": right, "mode": "eval", "epoch": 1}
+                run.log_samples(sample_id=ids, ds_id=ds_id, **how)
+        code, found = asked(capsys, tmp_path / name, "--rules", str(rules))
+        told = [(row["ds_id"], row["outcome"], row["value"]) for row in found["rows"]]
+        whole = [("a", "passed", 1), ("b", "passed", 1), (None, "failed", 1)]
+        assert (code, told) == (1, whole if len(sets) > 1 else [("a", "failed", 2)])
+    (tmp_path / "golden.txt").write_text("1\n2\n11\n12\n")
+    assert [asked(capsys, tmp_path / name, "--rules", str(rules))[0] for name in ("both", "one")] == [0, 0]

@@ -247,12 +247,9 @@ def _rows(question: _Question) -> list[dict[str, Any]]:
     try:
         question.limit()
         if rule.count is not None:
-            found = _calibration_error(question) if rule.count is Count.ECE else _count(question, rule.count)
-            modes = ",".join(dict.fromkeys(mode for mode, _ in found.pairs)) or None
-            ds_ids = {ds_id for _, ds_id in found.pairs}
-            row = _row(counted(rule, found.value, note=found.note, n=found.n))
-            at = dict(zip((EPOCH, PASS), found.at, strict=True))
-            return [{**row, MODE: modes, DS_ID: next(iter(ds_ids)) if len(ds_ids) == 1 else None, **at}]
+            if rule.count is Count.ECE:
+                return [_of_count(rule, one) for one in _calibration_errors(question)]
+            return [_of_count(rule, _count(question, rule.count))]
         if rule.samples:
             return list(_of_list(question, rule.samples))
         metric = rule.metric
@@ -262,6 +259,14 @@ def _rows(question: _Question) -> list[dict[str, Any]]:
         raise  # strict: nothing is said of files that are not what was written
     except XaiError as error:
         return [_row(not_asked(rule, _why(error)))]
+
+
+def _of_count(rule: Rule, found: _Counted) -> dict[str, Any]:
+    modes = ",".join(dict.fromkeys(mode for mode, _ in found.pairs)) or None
+    ds_ids = {ds_id for _, ds_id in found.pairs}
+    verdict = counted(rule, found.value, note=found.note, n=found.n) if found.is_known else not_asked(rule, found.note)
+    at = dict(zip((EPOCH, PASS), found.at, strict=True))
+    return {**_row(verdict), MODE: modes, DS_ID: next(iter(ds_ids)) if len(ds_ids) == 1 else None, **at}
 
 
 def _why(error: XaiError) -> str:
@@ -549,6 +554,7 @@ class _Counted:
         note: Of what it is, and what is to be said besides.
         n: How many samples it is of; 0 for a count that looks at none.
         at: Epoch and pass, where it is of one place.
+        is_known: Whether there was anything to count; the note says why not.
     """
 
     value: float | None
@@ -556,6 +562,7 @@ class _Counted:
     note: str = ""
     n: int = 0
     at: tuple[int | None, int | None] = (None, None)
+    is_known: bool = True
 
 
 def _count(question: _Question, what: Count) -> _Counted:
@@ -597,8 +604,8 @@ def _count(question: _Question, what: Count) -> _Counted:
     )
 
 
-def _calibration_error(question: _Question) -> _Counted:
-    """The largest expected calibration error of the data sets at their last place, and what is left out of it.
+def _calibration_errors(question: _Question) -> list[_Counted]:
+    """The expected calibration error of each data set at its last place, and what is left out of it.
 
     Raises:
         XaiError: Nothing was recorded that tells.
@@ -611,26 +618,24 @@ def _calibration_error(question: _Question) -> _Counted:
         if name not in reader.dtypes:
             raise XaiError(f"no {name} was recorded: log {needs}")
     selection = resolve(reader, metric=[TOP_PROB], mode=question.mode, ds_id=question.ds_id)
-    found: list[float] = []
-    notes: list[str] = []
-    n, places = 0, []
+    found: list[_Counted] = []
     for pair in selection.pairs:
         rows = next(walk(reader, selection, pair, [SAMPLE_ID, TOP_PROB, CORRECT], backwards=True), None)
         if rows is None:
             continue
-        places.append((rows.place.epoch, rows.place.turn or 0))
         frame = rows.frame.sort(SAMPLE_ID)
         sure, right = (frame[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
         one = calibration(sure, right, resamples=0)
-        if one is not None:
-            found.append(one.ece)
-            n += one.n
+        note = ""
         if lacking := frame.height - (one.n if one is not None else 0):
             where = " ".join(filter(None, pair))
-            notes.append(f"{lacking:,} of {frame.height:,} samples of {where} have no finite top_prob, or no correct")
-    if not found:
-        raise XaiError("; ".join(notes) or "no row is there to judge")
-    return _Counted(max(found), selection.pairs, "; ".join(notes), n, places[0] if len(places) == 1 else (None, None))
+            note = f"{lacking:,} of {frame.height:,} samples of {where} have no finite top_prob, or no correct"
+        at = rows.place.epoch, rows.place.turn or 0
+        value, n = (None, 0) if one is None else (one.ece, one.n)
+        found.append(_Counted(value, [pair], note, n, at, is_known=one is not None))
+    if not any(one.is_known for one in found):
+        raise XaiError("; ".join(filter(None, (one.note for one in found))) or "no row is there to judge")
+    return found
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

@@ -221,6 +221,8 @@ def none_wrong(
 ) -> Verdict:
     """What a rule on listed samples finds: the wrong ones by id, and those that are not there, which cannot be right.
 
+    However many wrong ones are allowed, one that is not there at all fails the rule.
+
     Args:
         rule: The rule.
         frame: A row a sample with sample_id and correct.
@@ -238,7 +240,7 @@ def none_wrong(
         f"{word}: {_listed(some)}" for word, some in (("wrong", wrong), (f"not judged in {where}", unknown)) if some
     ]
     failed, most = len(wrong) + len(unknown), rule.most or 0.0
-    outcome = Outcome.FAILED if failed > most else Outcome.PASSED
+    outcome = Outcome.FAILED if failed > most or any(i not in right for i in wanted) else Outcome.PASSED
     bound, why = f"{'at most ' if most else ''}{most:.12g} wrong", "; ".join(filter(None, (*said, note)))
     return Verdict(rule.name, "", outcome, float(failed), bound, len(wanted), None, why, tuple(wrong + unknown))
 
