@@ -532,3 +532,20 @@ def test_a_statistic_of_another_metric_is_told_with_its_option(tmp_path: Path) -
         opened.select(rule="abs_error_mean > 5", mode="train")
     assert "--metric abs_error has the statistics of abs_error" in str(refused.value.hint)
     assert ids(opened, "abs_error_mean > 5", metric="abs_error") == [2]
+
+
+def test_what_sets_of_classes_cannot_be_asked_names_a_way_that_works(tmp_path: Path) -> None:
+    labels = np.array([[i % 2, i % 3 == 0, 1] for i in range(30)], int)
+    with xaicli.Run(tmp_path / "run", task="multilabel") as run:
+        for epoch in (1, 2):
+            logits = 3.0 * labels - 1 + np.cos(np.arange(90.0) * epoch).reshape(30, 3)
+            run.log_samples(sample_id=range(30), label=labels, logits=logits, mode="train", epoch=epoch)
+    opened = xaicli.open_run(tmp_path / "run")
+    for rule, ways in (("ambiguous", ("hardest", "forgotten")), ("label_issues", ("suspects",))):
+        with pytest.raises(XaiError) as told:
+            opened.select(rule=rule, n=5, mode="train")
+        assert "keep_probs" not in f"{told.value} {told.value.hint}"
+        assert "log it" not in told.value.hint
+        for way in ways:
+            assert way in told.value.hint
+            opened.select(rule=way, n=5, mode="train")

@@ -302,3 +302,30 @@ def test_a_table_that_a_spreadsheet_saved_in_its_own_letters_says_how_to_save_it
         xaicli.Table([(None, "cat")] * 2, ids=range(2), relabel=path)
     with pytest.raises(XaiError, match="CSV UTF-8"):
         run_of(tmp_path / "run", ["cat", "dog", "cow"]).relabel_apply(path)
+
+
+@pytest.mark.parametrize("to", TOOLS)
+def test_another_column_is_looked_at_by_its_own_values(tmp_path: Path, to: str) -> None:
+    """And what the model predicts of labels is no suggestion for it."""
+    cameras = ["front", "rear", "left side"]
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_facts(
+            range(6), path=[f"p/{i}.png" for i in range(6)], camera=[cameras[i % 3] for i in range(6)], lane=[1, 7] * 3
+        )
+        wrong = {"label": [0, 1] * 3, "prediction": [1, 0] * 3, "loss": [1.0 + i for i in range(6)]}
+        run.log_samples(sample_id=range(6), **wrong, mode="train", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    for key, values in (("camera", sorted(cameras)), ("lane", ["1", "7"])):
+        target = tmp_path / FILES[to]
+        told = opened.relabel_export(target, to=to, mode="train", label_key=key, rule="hardest", n=6)
+        assert told.answer.extra["classes"] == values
+        assert told.data["suggested_label"].to_list() == told.data["suggested"].to_list() == [None] * 6
+        if to == "label-studio":
+            assert not any("predictions" in task for task in json.loads(target.read_text()))
+            choices = ElementTree.parse(target.with_suffix(".xml")).getroot().iter("Choice")
+            assert [choice.get("value") for choice in choices] == values
+            continue
+        said = say(target, to, {0: values[1], 1: values[0]})
+        found = corrections_of(opened.relabel_apply(said, label_key=key)).sort("sample_id")
+        kind = str if key == "camera" else int
+        assert dict(found.select("sample_id", "label").iter_rows()) == {0: kind(values[1]), 1: kind(values[0])}

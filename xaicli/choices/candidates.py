@@ -136,6 +136,8 @@ def ranked(
                 hint = "log it with run.log_samples(..., label=..., logits=...)"
                 if reader.dtypes.get(LABEL, pl.Null()).is_float():
                     hint = "its labels are numbers, which are near or far, not right or wrong: --rule hardest"
+                elif reader.dtypes.get(LABEL, pl.Null()).is_nested():
+                    hint = "its labels are sets, which have no probability of their own: --rule hardest, or forgotten"
                 raise XaiError(
                     f"{reader.layout.described} has no {needs}, which --rule {choice.rule.value} needs", hint=hint
                 )
@@ -195,6 +197,11 @@ def _doubted(
 ) -> Ranked:
     if choice.rule is Rule.SUSPECTS:
         answer = suspects(reader, selection, found, top=None)
+    elif reader.dtypes.get(LABEL, pl.Null()).is_nested():
+        raise XaiError(
+            f"--rule {choice.named} is of one class a sample, and the labels of {reader.layout.described} are sets",
+            hint="--rule suspects goes by the whole history; xai errors tells which classes of a set are in doubt",
+        )
     else:
         answer = label_issues(reader, selection)
         if not answer.data.height and (lacks := [w for w in answer.warnings if "were kept" in w]):

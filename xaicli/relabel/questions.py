@@ -70,6 +70,8 @@ def batch_of(
         )
     names = LabelNames.of(reader, selection)
     rows = _with_answers(reader, selection, chosen, known)
+    if selection.label_key != LABEL:  # which the model answers to, and to nothing else
+        rows = rows.drop(PREDICTION, strict=False).with_columns(suggested_label=None)
     about = known.of(rows[SAMPLE_ID]).iter_rows(named=True)
     tasks = [
         _task(row, names, facts, where, prefix) for row, facts in zip(rows.iter_rows(named=True), about, strict=True)
@@ -213,12 +215,13 @@ def _classes(reader: Reader, selection: Selection, rows: pl.DataFrame, names: La
     """The names of all labels: those of the run, else those that occur."""
     if selection.label_map:
         return [names[label] for label in selection.label_map]
-    if reader.label_names:
-        return list(in_order_apart(reader.label_names))
+    if of_classes := reader.names_of_classes(selection.label_key):
+        return list(in_order_apart(of_classes))
     found: set[Any] = set()
     for frame in compute(reader, selection, jumps=False).frames.values():
         found |= set(_values(frame[LABEL]))
-    for column in (name for name in ("suggested_label", PREDICTION) if name in rows.columns):
+    is_label = selection.label_key == LABEL
+    for column in (name for name in ("suggested_label", PREDICTION) if is_label and name in rows.columns):
         found |= set(_values(rows[column]))
     if len(found) > _MOST_CLASSES:
         raise XaiError(f"{len(found):,} labels are too many to choose from", hint="limit them with --label-map")
@@ -312,7 +315,7 @@ def apply(
             "files": files_told(files, marks),
             "left_out": left.rows(),
             **judged,
-            **_numbered(reader, labels),
+            **(_numbered(reader, labels) if selection.label_key == LABEL else {}),
             **({"shared_ids": shared} if shared else {}),
         },
     )
@@ -361,12 +364,13 @@ def _labels(
             f"{reader.layout.described} has no labels to correct", hint="log them: run.log_samples(..., label=...)"
         )
     known = {value for frame in frames.values() for value in _values(frame[LABEL])}
-    known |= _predicted(reader, dtype)
+    known |= _predicted(reader, dtype) if selection.label_key == LABEL else set()
     by_name: dict[str, Any] = {}
     inner = dtype.inner if isinstance(dtype, pl.List) else dtype
     if isinstance(inner, pl.DataType) and inner.is_integer():
-        by_name = {name: number for number, name in enumerate(in_order_apart(reader.label_names))}
-        known |= set(range(len(reader.label_names)))
+        names = reader.names_of_classes(selection.label_key)
+        by_name = {name: number for number, name in enumerate(in_order_apart(names))}
+        known |= set(range(len(names)))
     given = {name: value for value, name in more.items()}
     return Labels(dtype, frozenset({*known, *given.values()}), by_name, given)
 
@@ -448,8 +452,9 @@ def _judged(
             last = with_columns(bare.select(SAMPLE_ID), reader, selection, pair, [PREDICTION], known)
             answers = {sample: said for sample, said in last.iter_rows() if said != recorded[sample]}
         for place, (sample_id, suggested) in enumerate(frame.select(SAMPLE_ID, "suggested_label").iter_rows(), 1):
-            # Where no label is suggested, the export suggests the model's last answer.
-            ranks[pair, sample_id] = place, answers.get(sample_id) if suggested is None else suggested
+            # Where no label is suggested, the export suggests the model's last answer, which is one to the label alone.
+            said = answers.get(sample_id) if suggested is None else suggested
+            ranks[pair, sample_id] = place, said if selection.label_key == LABEL else None
     rows = []
     for one in taken:
         rank, suggested = ranks.get((one.pair, one.sample_id), (None, None))
