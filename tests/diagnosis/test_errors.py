@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn import metrics
 
 import xaicli
 from xaicli.cli import main
+from xaicli.diagnosis.label_sets import doubted
 from xaicli.errors import UsageError, XaiError
 
 
@@ -121,6 +123,18 @@ def test_sets_of_classes(tmp_path, capsys):
     assert truth[i, c] == (doubt["doubt"] == "extra")
     assert said[i, c] != truth[i, c]
     assert doubt["times"] == doubt["n_obs"] == 2
+
+
+@pytest.mark.parametrize("prediction", [[1], None])
+def test_a_sample_without_a_label_at_the_end_has_no_doubtful_one(prediction):
+    """Samples 0 and 1 are taken for one another's class by a model that is right of all others; 1 loses its label."""
+    label, said = [[0], [1], *[[0], [1]] * 9], [[1], [0], *[[0], [1]] * 9]
+    schema = {"sample_id": pl.Int64, "label": pl.List(pl.Int32), "prediction": pl.List(pl.Int32)}
+    frame = pl.DataFrame({"sample_id": range(20), "label": label, "prediction": said}, schema=schema)
+    end = pl.DataFrame({"sample_id": [1], "label": [None], "prediction": [prediction]}, schema=schema)
+    assert set(doubted([frame, frame])["sample_id"]) == {0, 1}
+    assert set(doubted([frame, frame, end])["sample_id"]) == {0}
+    assert set(doubted([frame, frame, end, frame])["sample_id"]) == {0, 1}
 
 
 def test_what_is_cut_is_counted_and_the_option_lists_all(tmp_path, capsys):

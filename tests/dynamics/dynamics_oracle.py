@@ -29,13 +29,12 @@ def dynamics(rows: Iterable[Row], *, early_epochs: int = 10, burn_in: int = 2) -
 
 def of_sample(history: list[Row], last_epoch: int, early_epochs: int) -> dict[str, Any]:
     """The statistics of one sample's rows."""
-    labels = [row["label"] for row in history if row["label"] is not None]
     early = [row["el2n"] for row in history[:early_epochs] if is_finite(row["el2n"])]
     losses = finite(history, "loss")
     probs = [value for _, value in finite(history, "label_prob")]
     margins = [value for _, value in finite(history, "margin")]
     return {
-        "label": labels[-1] if labels else None,
+        "label": history[-1]["label"],
         "n_obs": len(history),
         "stale": not any(row["epoch"] == last_epoch and is_finite(row["loss"]) for row in history),
         **{f"loss_{name}": value for name, value in summary(losses).items()},

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import xaicli
 from tests.dynamics import dynamics_oracle as oracle
 from tests.written_run import WrittenRun
 from xaicli import Run, open_run
@@ -222,3 +224,30 @@ def test_numbers_are_neither_right_nor_wrong(tmp_path: Path, engine: str) -> Non
     with pytest.raises(XaiError, match="has no correct, which --stat correctness needs") as raised:
         open_run(tmp_path / "run").samples(stat="correctness", engine=engine)
     assert "--stat loss_mean" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize("names", [None, ("cat", "dog")])
+def test_a_label_that_is_missing_at_the_end_is_missing(tmp_path: Path, engine: str, names: Any) -> None:
+    """What is shown of a sample is of its last row, in every view: 2 and 3 have no label at epoch 3, 4 is not there."""
+    pytest.importorskip(engine)
+    labels = {1: [0, 1, 1, 1], 2: [1, 1, 1, 0], 3: [1, -100, None]}
+    if names is None:
+        labels = {epoch: [None if n in (None, -100) else f"kind {n}" for n in of] for epoch, of in labels.items()}
+    with Run(tmp_path / "run", label_names=names) as recorded:
+        for epoch, of in labels.items():
+            ids = [1, 2, 3, 4][: len(of)]
+            values = {"loss": [float(n) for n in ids], "prediction": labels[1][: len(of)]}
+            recorded.log_samples(sample_id=ids, label=of, **values, mode="eval", epoch=epoch, step=epoch)
+    run = open_run(tmp_path / "run")
+    expected = {1: labels[3][0], 2: None, 3: None, 4: labels[2][3]}
+    shown = [run.dynamics(engine=engine), run.samples(max=9, min=0, engine=engine)]
+    if engine == "polars":
+        shown += [run.select(rule="hardest", n=4)]
+        run.export(tmp_path / "wide.parquet", shape="wide")
+        assert dict(pl.read_parquet(tmp_path / "wide.parquet").select("sample_id", "label").rows()) == expected
+        compared = xaicli.compare(run.layout.root, run.layout.root, ids=[1, 2, 3, 4]).data
+        listed = compared.filter(pl.col("group") == "listed")
+        assert dict(listed.select("sample_id", "label").rows()) == expected
+    for result in shown:
+        assert dict(result.data.select("sample_id", "label").rows()) == expected, result.answer.command

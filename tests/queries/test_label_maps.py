@@ -314,7 +314,17 @@ def test_a_label_that_begins_with_an_equals_sign(tmp_path):
     assert opened.labels(label_map='A="=a"').data["name"].to_list() == ["A"]
     with pytest.raises(XaiError, match="no label 'a'") as caught:
         opened.labels(label_map="A==a")
-    assert 'a value that begins with = stands in quotes: NAME="=a"' in caught.value.hint
+    assert 'a value with = in it stands in quotes: NAME="=a"' in caught.value.hint
+
+
+def test_a_label_with_an_equals_sign_in_it(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=["key=val", "b"], loss=[1.0, 2.0], mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    assert opened.labels(label_map='B="key=val"').data["name"].to_list() == ["B"]
+    with pytest.raises(XaiError, match="no label 'val'") as caught:
+        opened.labels(label_map="B=key=val")
+    assert caught.value.hint.startswith('a value with = in it stands in quotes: NAME="key=val"')
 
 
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import xaicli
 
 
@@ -37,3 +39,12 @@ def test_a_mode_of_a_table_that_a_condition_empties_is_named_as_one_of_a_run_is(
     assert left_out in both.answer.warnings
     assert both.data.select("mode", "sample_id", "score").rows() == [("val", 2, 0.9), ("val", 1, 0.8)]
     assert "test" in none.html()
+
+
+def test_a_table_has_no_passes_to_draw_over(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.add_metrics_data({"sample_id": [1, 2], "iou": [0.1, 0.2], "epoch": [1, 1]}, name="boxes")
+    opened = xaicli.open_run(tmp_path / "run")
+    assert opened.samples(table="boxes", metric="iou", axis="step").data.height == 4
+    with pytest.raises(xaicli.errors.UsageError, match="has no use for --axis pass"):
+        opened.samples(table="boxes", metric="iou", axis="pass")

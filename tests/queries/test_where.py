@@ -542,3 +542,65 @@ def test_a_condition_on_epochs_is_the_option(run: Path, question: str, where: st
     assert asked.selection["epoch"] == meant.selection["epoch"]
     assert asked.data.equals(meant.data)
     assert asked.counts == meant.counts
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six samples at two epochs; those of the second were logged again in the same pass, with a loss 100 higher."""
+    root = tmp_path_factory.mktemp("repeated") / "run"
+    ids = np.arange(6)
+    with xaicli.Run(root) as recorded:
+        for step, (epoch, more) in enumerate([(1, 1.0), (2, 2.0), (2, 102.0)], start=1):
+            values = {"label": ids % 2, "prediction": ids % 2, "loss": ids + more}
+            recorded.log_samples(sample_id=ids, **values, mode="eval", epoch=epoch, step=step, eval_pass=0)
+    return root
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("where", ["loss < 50", "step < 3", "loss < 50 AND epoch > 0"])
+def test_the_last_epoch_is_of_rows_that_count(repeated: Path, where: str, engine: str) -> None:
+    """What only a superseded row meets is none: the condition leaves epoch 1, of which no sample is stale."""
+    pytest.importorskip(engine)
+    run = open_run(repeated)
+    for complete_only in (False, True):
+        found = run.samples(where=where, max=9, min=0, complete_only=complete_only, engine=engine)
+        assert found.data["stale"].to_list() == [False] * 6
+        assert [[(at["epoch"], at["value"]) for at in history] for history in found.data["history"]] == [
+            [(1, sample + 1.0)] for sample in (5, 4, 3, 2, 1, 0)
+        ]
+        assert (found.answer.counts.stale, found.answer.selection["epoch"]) == (0, [1])
+    assert run.dynamics(where=where, engine=engine).data["stale"].to_list() == [False] * 6
+    every = run.samples(where=where, max=9, min=0, duplicates="all", engine=engine)
+    assert (every.answer.counts.stale, every.answer.selection["epoch"]) == (0, [1, 2])
+
+
+def test_other_questions_of_rows_that_count(repeated: Path) -> None:
+    where = "loss < 50"
+    compared = xaicli.compare(repeated, repeated, where=where)
+    assert (compared.answer.counts.stale, compared.answer.extra["paired"][0]["stale"]) == (0, 0)
+    chosen = open_run(repeated).select(rule="hardest", n=3, complete_only=True, where=where)
+    assert chosen.data["sample_id"].to_list() == [5, 4, 3]
+
+
+def test_labels_of_superseded_rows_are_none(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as recorded:
+        for step, label in ((1, 1), (2, 0)):  # the second counts
+            recorded.log_samples(sample_id=[1, 2], label=[0, label], loss=[1.0, 2.0], mode="eval", epoch=1, step=step)
+    run = open_run(tmp_path / "run")
+    with pytest.raises(XaiError, match="in no row selected"):
+        run.labels(label_map="a=1")
+    assert run.labels(label_map="a=1", duplicates="all").data["n"].to_list() == [1]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_where_attempts_count_that_were_taken_back(tmp_path: Path, engine: str) -> None:
+    """Epoch 2 was trained by both attempts: with all of them the later one's rows count."""
+    pytest.importorskip(engine)
+    for more in (0.0, 10.0):
+        with xaicli.Run(tmp_path / "run", resume_from=(2, 2) if more else None) as recorded:
+            for epoch in (1, 2) if not more else (2,):
+                values = [more + epoch + n for n in range(4)]
+                recorded.log_samples(sample_id=range(4), loss=values, mode="train", epoch=epoch, step=epoch)
+    found = open_run(tmp_path / "run").samples(where="attempt = 0", attempts="all", max=9, min=0, engine=engine)
+    assert found.answer.selection["epoch"] == [1]
+    assert found.data["stale"].to_list() == [False] * 4

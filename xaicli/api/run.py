@@ -14,7 +14,7 @@ from xaicli.api.rows import OPENING, Select, refuse_others, refuse_unhonoured
 from xaicli.errors import UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
-from xaicli.vocabulary import CORRECT
+from xaicli.vocabulary import CORRECT, Axis
 
 _OF_ROWS_ALONE = ("mode", "ds_id", "epoch", "epoch_frequency", "label_map", "where")
 
@@ -92,6 +92,8 @@ class RunReader(RunDecisions):
 
         words: dict[str, Any] = dict(select)
         refuse_others(words)
+        if words.get("axis") == Axis.PASS:
+            raise UsageError("samples --table has no use for --axis pass: a table has none", hint="leave --axis out")
         opening = {name: words.pop(name) for name in ("strict", "attempts", "facts", "no_facts") if name in words}
         answer = table_samples(self.reader(**opening), table, **words, **asked)
         return shown(Asked(answer, self.layout))

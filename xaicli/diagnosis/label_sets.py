@@ -62,20 +62,20 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         predicted), times (how often), n_obs (how often the sample was seen), trusted (how often the model is right when
         it says so of other samples: the class's precision, or its recall, over the history) and score, times / n_obs x
         trusted; contradicted in a third of the observations or more with a score above 0.5, score descending, then by
-        id and class. A class counts by the label a sample has last.
+        id and class. A class counts by the label a sample has last; one that has none then has no doubtful label.
     """
     seen, said = [], []
     last: dict[str, pl.DataFrame] = {}
     for frame in frames:
+        own = frame.select(SAMPLE_ID, LABEL).unique(SAMPLE_ID, keep="last", maintain_order=True)
+        before = last.get(LABEL)
+        last[LABEL] = own if before is None else pl.concat([before, own]).unique(SAMPLE_ID, keep="last")
         known = frame.select(SAMPLE_ID, LABEL, PREDICTION).drop_nulls([LABEL, PREDICTION])
         if known.is_empty():
             continue
         seen.append(known.group_by(SAMPLE_ID).agg(pl.len().cast(pl.Int64).alias("n_obs")))
         one = known.select(SAMPLE_ID, pl.col(PREDICTION).alias("class")).explode("class").drop_nulls("class")
         said.append(one.group_by(_KEYS).agg(pl.len().cast(pl.Int64).alias("n_said")))
-        own = known.select(SAMPLE_ID, LABEL).unique(SAMPLE_ID, keep="last")
-        before = last.get(LABEL)
-        last[LABEL] = own if before is None else pl.concat([before, own]).unique(SAMPLE_ID, keep="last")
     schema: dict[str, Any] = {
         SAMPLE_ID: pl.Int64(),
         "class": pl.Int32(),
@@ -89,11 +89,13 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         return pl.DataFrame(schema=schema)
     n_obs = pl.concat(seen).group_by(SAMPLE_ID).sum()
     n_said = pl.concat(said).group_by(_KEYS).sum()
-    labelled = last[LABEL].explode(LABEL).rename({LABEL: "class"}).drop_nulls("class")
+    with_label = last[LABEL].drop_nulls(LABEL)
+    labelled = with_label.explode(LABEL).rename({LABEL: "class"}).drop_nulls("class")
     every = (
         n_said.join(labelled.with_columns(pl.lit(True).alias("is_label")), on=_KEYS, how="full", coalesce=True)
         .with_columns(pl.col("n_said").fill_null(0), pl.col("is_label").fill_null(False))
         .join(n_obs, on=SAMPLE_ID, how="inner")
+        .join(with_label, on=SAMPLE_ID, how="semi")
     )
     is_label = pl.col("is_label")
     times = pl.when(is_label).then(pl.col("n_obs") - pl.col("n_said")).otherwise(pl.col("n_said"))

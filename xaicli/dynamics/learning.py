@@ -216,7 +216,9 @@ class Learning:
 
 
 class LastLabel:
-    """The last label of each sample that was not null: small whole numbers as they are, all others by a code."""
+    """The label of each sample's last row, missing where it is there: small whole numbers as they are, all others by a
+    code.
+    """
 
     def __init__(self) -> None:
         self._state = GrowingArrays(label=NO_EPOCH)
@@ -229,12 +231,7 @@ class LastLabel:
     def update(self, rows: Rows, label: pl.Series) -> None:
         codes = self._coded(label).to_numpy()
         for block in blocks(rows.n):
-            values = rows.of(codes, block)
-            where = part(rows.where, block)
-            known = values != NO_EPOCH
-            if not known.all():
-                where, values = part(where, known), values[known]
-            self._state["label"][where] = values
+            self._state["label"][part(rows.where, block)] = rows.of(codes, block)
 
     def _coded(self, label: pl.Series) -> pl.Series:
         if label.dtype == pl.Int32 and self._codes is None:

@@ -74,10 +74,9 @@ def observations(rows: Rows, last_epoch: int, metrics: Sequence[str]) -> Rows:
 
 
 def last_label(rows: Rows, label: str) -> Rows:
-    """sample_id, label: the last that was not null."""
-    value = nw.col(column(label))
-    known = rows.filter(~value.is_null()).select(SAMPLE_ID, *HISTORY, value.alias(LABEL))
-    return known.unique([SAMPLE_ID], keep="last", order_by=list(HISTORY)).select(SAMPLE_ID, LABEL)
+    """sample_id, label: that of the last row, null where it is there."""
+    told = rows.select(SAMPLE_ID, *HISTORY, nw.col(column(label)).alias(LABEL))
+    return told.unique([SAMPLE_ID], keep="last", order_by=list(HISTORY)).select(SAMPLE_ID, LABEL)
 
 
 def history(numbered: Rows, metric: str, plan: Plan, memorised: int | None, *, full: bool) -> Rows:

@@ -159,8 +159,11 @@ def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
             if wide is None:
                 wide = one.rename({"_new": LABEL})
             else:
+                one = one.with_columns(pl.lit(True).alias("_there"))
                 joined = wide.join(one, on=SAMPLE_ID, how="full", coalesce=True, maintain_order="left_right")
-                wide = joined.with_columns(pl.coalesce("_new", LABEL).alias(LABEL)).drop("_new")
+                # The label of the last row, missing where it is there.
+                last = pl.when("_there").then("_new").otherwise(LABEL)
+                wide = joined.with_columns(last.alias(LABEL)).drop("_new", "_there")
         if wide is not None:
             there = True
             absent = [pl.lit(None, pl.Float32).alias(name) for name in values if name not in wide.columns]

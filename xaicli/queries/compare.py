@@ -465,7 +465,8 @@ def _at_end(
     end = _end(reader, selection, pair, columns)
     at_end = end.frame if end else pl.DataFrame(schema={name: reader.dtypes.get(name, pl.Null()) for name in columns})
     at_end = at_end.unique(SAMPLE_ID, keep="last", maintain_order=True)
-    joined = at_end.select(SAMPLE_ID, (pl.col(key) if known else pl.lit(None)).alias(LABEL))
+    own = (pl.col(key) if known else pl.lit(None)).alias(LABEL)
+    joined = at_end.select(SAMPLE_ID, own, pl.lit(True).alias("_there"))
     told = {"value": source.last_scores(metric, beside=[key])}
     if CORRECT in reader.dtypes:
         told[CORRECT] = source.last_scores(CORRECT, beside=[key])
@@ -475,7 +476,9 @@ def _at_end(
         )
         joined = joined.join(found, on=SAMPLE_ID, how="full", coalesce=True)
     stale = pl.any_horizontal(pl.col(f"_stale_{name}").fill_null(value=False) for name in told)
-    label = pl.coalesce(LABEL, *(f"_{name}" for name in told)) if known else pl.lit(None)
+    # A label that is missing at the end is not that of an earlier epoch.
+    earlier = pl.coalesce(f"_{name}" for name in told)
+    label = pl.when("_there").then(LABEL).otherwise(earlier) if known else pl.lit(None)
     correct = pl.col(CORRECT).cast(pl.Boolean) if CORRECT in told else pl.lit(None, pl.Boolean).alias(CORRECT)
     of_value = pl.col("_stale_value").alias("value_stale")
     joined = joined.select(SAMPLE_ID, "value", of_value, correct, label.alias(LABEL), stale.alias(STALE))

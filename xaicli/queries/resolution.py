@@ -86,7 +86,8 @@ def resolve(
     given = words(epoch, EPOCH)
     epochs = _epochs(source, pairs, given, epoch_frequency)
     # What a question calls the last epoch is the last that it has rows of.
-    met = {pair: source.epochs_met(pair, e) for pair, e in epochs.items()} if source.where else epochs
+    counting: Duplicates = _one_of(Duplicates, "--duplicates", duplicates)
+    met = {pair: source.epochs_met(pair, e, counting) for pair, e in epochs.items()} if source.where else epochs
     warnings += _left_out(source, epochs, met, given, epoch_frequency)
     # Where a condition leaves nothing at all, each question says so in its own way.
     kept = tuple(pair for pair in pairs if met[pair]) or tuple(pair for pair in pairs if epochs[pair])
@@ -106,7 +107,7 @@ def resolve(
         label_key=label_key,
         label_map=named_labels(source, label_key, label_map),
         ds_ids_left_out=tuple(dict.fromkeys(pair[1] for pair in every if pair not in pairs)),
-        duplicates=_one_of(Duplicates, "--duplicates", duplicates),
+        duplicates=counting,
         epoch_asked=tuple(_meant(given or (), sorted({e for pair in kept for e in source.epochs(*pair)}))),
         epoch_frequency=epoch_frequency,
         engine=chosen_engine,
@@ -134,7 +135,7 @@ def _with_known_labels(source: Catalogue, selection: Selection) -> Selection:
         raise UsageError(
             f"--label-map names labels, and {key} holds numbers", hint=f"--where '{key} < 1.5' limits them"
         )
-    selected = source.values(key, selection.epochs, wanted=wanted)
+    selected = source.values(key, selection.epochs, wanted=wanted, duplicates=selection.duplicates)
     absent = [label for label in wanted if label not in selected]
     if not absent:
         return replace(selection, warnings=(*selection.warnings, *_shared_names(source, selection)))
@@ -142,7 +143,9 @@ def _with_known_labels(source: Catalogue, selection: Selection) -> Selection:
     for label in absent:
         if label not in held:
             known = sorted(source.values(key))
-            note = f'a value that begins with = stands in quotes: NAME="={label}"' if f"={label}" in known else ""
+            # Of several = the last one is that between name and value.
+            meant = next((one for one in map(str, known) if one.endswith(f"={label}")), "")
+            note = f'a value with = in it stands in quotes: NAME="{meant}"' if meant else ""
             raise unknown("label", label, known, where=source.described, note=note)
     limits = left_out_by(source, selection)
     told = f"label{'s' if len(absent) > 1 else ''} {', '.join(str(label) for label in absent)} of --label-map"

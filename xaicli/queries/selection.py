@@ -101,12 +101,19 @@ class Catalogue(Protocol):
         """The epochs with rows, ascending."""
         ...
 
-    def epochs_met(self, pair: Pair, epochs: Sequence[int]) -> tuple[int, ...]:
-        """The epochs of a mode and data set, ascending, that `where` leaves."""
+    def epochs_met(
+        self, pair: Pair, epochs: Sequence[int], duplicates: Duplicates = Duplicates.LAST
+    ) -> tuple[int, ...]:
+        """The epochs of a mode and data set, ascending, that `where` leaves of the rows that count."""
         ...
 
     def values(
-        self, column: str, epochs: Mapping[Pair, Sequence[int]] | None = None, *, wanted: Collection[Any] = ()
+        self,
+        column: str,
+        epochs: Mapping[Pair, Sequence[int]] | None = None,
+        *,
+        wanted: Collection[Any] = (),
+        duplicates: Duplicates = Duplicates.LAST,
     ) -> set[Any]:
         """What a column holds, of sets their items: in the rows selected, or in all rows, whatever `where` leaves out.
 
@@ -114,6 +121,7 @@ class Catalogue(Protocol):
             column: The column.
             epochs: The epochs of each pair that are selected; None for all rows.
             wanted: What is looked for; reading ends where all of it is found. Empty for all values.
+            duplicates: Which rows of one sample count among those selected.
         """
         ...
 
@@ -215,7 +223,8 @@ def left_out_by(source: Catalogue, selection: Selection) -> str:
         said.append(f"--ds-id {','.join(map(quoted, selection.ds_ids))}")
     others = {pair: [epoch for epoch in every if epoch not in selection.epochs[pair]] for pair, every in epochs.items()}
     # Epochs without a row that meets a condition are left out by the condition itself.
-    if any(rest and (not selection.where or source.epochs_met(pair, rest)) for pair, rest in others.items()):
+    counting = selection.duplicates
+    if any(rest and (not selection.where or source.epochs_met(pair, rest, counting)) for pair, rest in others.items()):
         chosen = sorted({epoch for of_pair in selection.epochs.values() for epoch in of_pair})
         said.append(f"--epoch {','.join(ranges(chosen))}")
     return ", ".join(said)

@@ -217,15 +217,23 @@ class _Table:
     def epochs(self, mode: str, ds_id: str) -> list[int]:
         return self._places.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)[EPOCH].to_list()
 
-    def epochs_met(self, pair: Pair, epochs: Sequence[int]) -> tuple[int, ...]:
+    def epochs_met(
+        self, pair: Pair, epochs: Sequence[int], duplicates: Duplicates = Duplicates.LAST
+    ) -> tuple[int, ...]:
+        del duplicates  # a table has none
         met = set(self._at({pair: epochs})[EPOCH])
         return tuple(epoch for epoch in epochs if epoch in met)
 
     def values(
-        self, column: str, epochs: Mapping[Pair, Sequence[int]] | None = None, *, wanted: Collection[Any] = ()
+        self,
+        column: str,
+        epochs: Mapping[Pair, Sequence[int]] | None = None,
+        *,
+        wanted: Collection[Any] = (),
+        duplicates: Duplicates = Duplicates.LAST,
     ) -> set[Any]:
         """What the label key holds: in the rows selected, or in all rows, whatever `where` leaves out."""
-        del column, wanted  # one column groups a table, and all of it is in memory
+        del column, wanted, duplicates  # one column groups a table without such, and all of it is in memory
         rows = self._every_row.select(self._label).collect(engine="streaming") if epochs is None else self._at(epochs)
         labels = rows[LABEL]
         return set((labels.explode() if isinstance(labels.dtype, pl.List) else labels).drop_nulls().unique())

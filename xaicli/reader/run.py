@@ -101,6 +101,11 @@ class Rows(NamedTuple):
         ]
 
 
+def _counting(duplicates: Duplicates) -> Duplicates:
+    """Which rows count while a selection is made: duplicates are refused by the question itself."""
+    return Duplicates.ALL if duplicates is Duplicates.ALL else Duplicates.LAST
+
+
 class Reader(Holdings):
     """One run and its rows.
 
@@ -287,10 +292,13 @@ class Reader(Holdings):
                 self.refresh()
         raise DamagedFileError("files keep vanishing while the ids are read", hint="try again")
 
-    def epochs_met(self, pair: tuple[str, str], epochs: Sequence[int]) -> tuple[int, ...]:
+    def epochs_met(
+        self, pair: tuple[str, str], epochs: Sequence[int], duplicates: Duplicates = Duplicates.LAST
+    ) -> tuple[int, ...]:
         """The epochs of a (mode, ds_id), ascending, that `where` leaves: those it names itself, where it names no more.
 
-        Else those up to the last with a row that meets it, from the first such on where it is about epochs, too.
+        Else those up to the last with a row that counts and meets it, from the first such on where it is about epochs,
+        too.
 
         Raises:
             DamagedFileError: A file is damaged and the reader is strict, or files keep vanishing.
@@ -300,15 +308,15 @@ class Reader(Holdings):
             one = pl.LazyFrame({SAMPLE_ID: [0]})
             return tuple(e for e in epochs if self.where.lazily(one, Place(*pair, e)).collect().height)
         kept = list(epochs)
-        while kept and not self._any_row(Place(*pair, kept[-1])):
+        while kept and not self._any_row(Place(*pair, kept[-1]), duplicates):
             kept.pop()
-        while kept and EPOCH in columns and not self._any_row(Place(*pair, kept[0])):
+        while kept and EPOCH in columns and not self._any_row(Place(*pair, kept[0]), duplicates):
             del kept[0]
         return tuple(kept)
 
-    def _any_row(self, place: Place) -> bool:
-        """Whether an epoch has a row that meets `where`."""
-        return any(rows.frame.height for rows in self.of_epoch(place, [SAMPLE_ID], Duplicates.ALL))
+    def _any_row(self, place: Place, duplicates: Duplicates) -> bool:
+        """Whether an epoch has a row that counts and meets `where`."""
+        return any(rows.frame.height for rows in self.of_epoch(place, [SAMPLE_ID], _counting(duplicates)))
 
     def values(
         self,
@@ -316,6 +324,7 @@ class Reader(Holdings):
         epochs: Mapping[tuple[str, str], Sequence[int]] | None = None,
         *,
         wanted: Collection[Any] = (),
+        duplicates: Duplicates = Duplicates.LAST,
     ) -> set[Any]:
         """What a column holds, of sets their items: in the rows selected, or in all rows, whatever `where` leaves out.
 
@@ -323,10 +332,12 @@ class Reader(Holdings):
             column: The column.
             epochs: The epochs of each (mode, ds_id) that are selected; None for all rows.
             wanted: What is looked for; reading ends where all of it is found. Empty for all values.
+            duplicates: Which rows of one sample count among those selected.
 
         Raises:
             DamagedFileError: A file is damaged and the reader is strict, or files keep vanishing.
         """
+        counting = None if epochs is None else _counting(duplicates)
         if epochs is None:
             places = list(self.folders())
         else:
@@ -334,7 +345,7 @@ class Reader(Holdings):
         found: set[Any] = set()
         # What is wanted is mostly found in the last epoch.
         for place in sorted(places, key=lambda place: -place.epoch):
-            for frame in self._of_column(place, column, where=epochs is not None):
+            for frame in self._of_column(place, column, counting):
                 of_place = frame[column]
                 while isinstance(of_place.dtype, pl.List):
                     of_place = of_place.explode()
@@ -343,10 +354,10 @@ class Reader(Holdings):
                 break
         return found
 
-    def _of_column(self, place: Place, column: str, *, where: bool) -> list[pl.DataFrame]:
-        """A column of an epoch's rows: of those that meet the condition, or of all."""
-        if where and self.where:
-            return [rows.frame for rows in self.of_epoch(place, [column], Duplicates.ALL)]
+    def _of_column(self, place: Place, column: str, counting: Duplicates | None) -> list[pl.DataFrame]:
+        """A column of an epoch's rows: of those that count and meet the condition, or of all."""
+        if counting:
+            return [rows.frame for rows in self.of_epoch(place, [column], counting)]
         for _ in range(_TRIES):
             try:
                 return [self._concatenated(self.pieces(place), [column])]
@@ -430,11 +441,6 @@ class Reader(Holdings):
             elif footer := self._footer(piece):
                 found |= set(footer.passes)
         return tuple(sorted(found))
-
-    def last_place(self, mode: str, ds_id: str, epochs: Sequence[int]) -> Place:
-        """The last pass of the last epoch: where a question that selected these epochs ends."""
-        place = Place(mode, ds_id, epochs[-1])
-        return place._replace(turn=max(self.turns(place), default=0))
 
     def _all_finite(self, place: Place) -> bool:
         """Whether the footers of the files that have been read say that every metric value is finite."""
