@@ -371,6 +371,24 @@ def test_an_error_that_was_smaller_is_named(tmp_path):
     assert f"surer than it is right by {100 * (np.float32(0.95) - right.mean()):.1f} points" in result.report.sentence
 
 
+def test_an_over_confidence_within_its_interval_may_be_chance(tmp_path):
+    """60 samples, 48 right, at a probability of 0.85: by 5 points, of a standard error of 5.2; of 20, no interval."""
+    for n, right in ((60, 48), (20, 16), (600, 480)):
+        with xaicli.Run(tmp_path / f"{n}") as run:
+            correct = np.arange(n) < right
+            taken = np.where(correct, np.arange(n) % 2, 1 - np.arange(n) % 2)
+            sure = np.full(n, 0.85)
+            told = {"label": np.arange(n) % 2, "prediction": taken, "top_prob": sure, "correct": correct}
+            run.log_samples(sample_id=range(n), mode="eval", epoch=1, **told)
+        result = xaicli.open_run(tmp_path / f"{n}").confusion()
+        half = 1.959964 * float((sure - correct).std()) / n**0.5
+        interval = result.answer.extra["calibration"][0]["over_interval"]
+        gap = np.float32(0.85) - 0.8
+        assert interval == ([None, None] if n < 30 else pytest.approx([gap - half, gap + half], abs=1e-6))
+        chance = f"which may be chance: 95 % interval {100 * (gap - half):.1f} to {100 * (gap + half):.1f}; "
+        assert f"surer than it is right by 5.0 points ({chance if n == 60 else ''}calibration" in result.report.sentence
+
+
 def test_probabilities_that_are_never_finite_are_named(tmp_path, capsys):
     with xaicli.Run(tmp_path / "run") as run:
         nothing = np.full(6, np.nan, np.float32)

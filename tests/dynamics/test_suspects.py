@@ -26,7 +26,7 @@ from xaicli.dynamics.findings import Finding, findings, rank_jumps
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.metrics import Plan
 from xaicli.dynamics.statistics import dynamics, scores_by
-from xaicli.dynamics.suspects import deviations, suspects, suspicion, two_groups
+from xaicli.dynamics.suspects import deviations, reason, suspects, suspicion, two_groups
 from xaicli.dynamics.tracker import Tracker
 from xaicli.dynamics.truth import grade, suggestions
 from xaicli.errors import UsageError, XaiError
@@ -756,6 +756,9 @@ def test_suspects_and_their_pairs_are_all_counted_where_not_all_are_listed(tmp_p
     assert "eval: the first 25 of 250 samples" in " ".join(page.markdown().split())
     assert "The first 100 of 250 are in suspects.csv and report.json" in " ".join(page.markdown().split())
     assert "suspected labels 10 of 250 (" in found.report.sentence
+    one = opened.findings(top=1).report
+    titles = [block.title for section in one.sections for block in section.blocks if isinstance(block, Table)]
+    assert "The first of 250 samples, each with its reason" in titles
 
 
 def test_sudden_rank_changes_are_the_same_in_findings_and_on_the_page(tmp_path: Path) -> None:
@@ -779,3 +782,14 @@ def test_sudden_rank_changes_are_the_same_in_findings_and_on_the_page(tmp_path: 
         for b in part.blocks
     )
     assert all(row["score"] >= 6 and abs(row["rank_to"] - row["rank_from"]) >= 0.1 for row in jumps)
+
+
+@pytest.mark.parametrize(("place", "told"), [(1, True), (200, True), (1000, True), (1020, False)])
+def test_a_place_in_the_middle_of_all_is_no_reason(place: int, told: bool) -> None:
+    row = {"n_obs": 6, "correctness": 0, "suggested_label": 2, "suggested_times": 6}
+    said = reason(row, {"confidence": (place, 2000)}, {2: "owl"})  # type: ignore[arg-type]
+    assert said.startswith("never learned; always predicted owl")
+    assert ("lowest confidence of 2,000 samples" in said) is told
+    # Where nothing else is known it stays: a suspect has a reason.
+    alone = reason({"n_obs": 6, "suggested_label": None}, {"confidence": (place, 2000)}, {})  # type: ignore[arg-type]
+    assert "lowest confidence" in alone

@@ -99,7 +99,7 @@ def test_labels_of_a_run_that_diverged_say_of_which_epoch_they_are(tmp_path: Pat
     report = open_run(run_that_diverges(tmp_path / "run")).labels().report
     assert report.sentence == (
         "No label has a finite value after epoch 2, and the last is epoch 4. "
-        "Highest mean at epoch 2: 1 (4 ± 0). Lowest: 0 (3 ± 0)."
+        "Highest mean at epoch 2: 1 (4 for each of 3 samples). Lowest: 0 (3 for each of 3 samples)."
     )
     overview, grid = charts(report)
     assert [line.x for line in overview.series] == [(1, 2, 3, 4)] * 2

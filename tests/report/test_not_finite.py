@@ -58,7 +58,8 @@ def test_labels_without_a_value_at_the_end_are_not_told_of_as_if_they_had_one(tm
     answer = opened.labels(metric="correct", engine=engine)
     assert [(row["epoch"], row["n"], row["mean"]) for row in answer.data.to_dicts()] == [(1, 20, 0.5), (2, 20, 1.0)] * 2
     assert answer.report.sentence.startswith(
-        "No label has a finite value after epoch 2, and the last is epoch 4. Highest mean at epoch 2: 0 (1 ± 0)."
+        "No label has a finite value after epoch 2, and the last is epoch 4. "
+        "Highest mean at epoch 2: 0 (1 for each of 20 samples)."
     )
     assert "ends higher" not in answer.report.sentence
     assert list(answer.answer.warnings) == [

@@ -41,6 +41,7 @@ class Calibration:
         mce: The largest of these differences.
         mce_interval: Its 95 % bootstrap interval, likewise.
         over_confidence: Mean top probability minus the share right: above 0 the model is surer than it should be.
+        over_interval: Its 95 % normal interval; NaN of fewer than 30 samples, where that limit says nothing.
     """
 
     n: int
@@ -50,6 +51,7 @@ class Calibration:
     mce: float
     mce_interval: tuple[float, float]
     over_confidence: float
+    over_interval: tuple[float, float]
 
 
 def calibration(
@@ -83,6 +85,7 @@ def calibration(
     order = _ascending(p, right)
     p, right = p[order], right[order]
     binned = _Binned.of(p, right, bins)
+    gap, half = float(p.mean() - right.mean()), NORMAL_975 * float((p - right).std()) / math.sqrt(len(p))
     exactly = len(p) <= resampled_rows
     eces, mces = binned.resampled(right - p, np.random.default_rng(seed), resamples, exactly=exactly)
     return Calibration(
@@ -92,7 +95,8 @@ def calibration(
         ece_interval=_interval(eces, binned.ece),
         mce=float(binned.gaps.max()),
         mce_interval=_interval(mces, float(binned.gaps.max())),
-        over_confidence=float(p.mean() - right.mean()),
+        over_confidence=gap,
+        over_interval=(gap - half, gap + half) if len(p) >= FEWEST else (math.nan, math.nan),
     )
 
 

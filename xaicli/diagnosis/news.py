@@ -11,13 +11,12 @@ import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.calibration import FEWEST, calibration
+from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.confusion import Overall, confused_pairs
 from xaicli.diagnosis.questions import counted, labelled, refuse_other_kinds
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
 from xaicli.diagnosis.training import steps
 from xaicli.errors import XaiError
-from xaicli.queries.labels import NORMAL_975
 from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
 from xaicli.queries.selection import Pair, Selection
@@ -162,12 +161,7 @@ def _sureness(frame: pl.DataFrame) -> tuple[float | None, tuple[float, float], f
     found = calibration(sure, right, resamples=0)
     if found is None:
         return nothing
-    known = np.isfinite(sure) & np.isfinite(right)
-    spread = float((sure - right)[known].std()) / math.sqrt(found.n)
-    gap = found.over_confidence
-    if found.n < FEWEST:  # of so few the normal limit says nothing, and of one its spread is 0
-        return gap, (math.nan, math.nan), found.ece
-    return gap, (gap - NORMAL_975 * spread, gap + NORMAL_975 * spread), found.ece
+    return found.over_confidence, found.over_interval, found.ece
 
 
 def _n_sure(frame: pl.DataFrame) -> int:

@@ -522,6 +522,7 @@ def _calibration_facts(found: Calibration) -> dict[str, Any]:
         "mce": found.mce,
         "mce_interval": list(found.mce_interval),
         "over_confidence": found.over_confidence,
+        "over_interval": [end if math.isfinite(end) else None for end in found.over_interval],
         "bins": bins,
     }
 

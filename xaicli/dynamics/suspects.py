@@ -356,7 +356,9 @@ def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names:
         best = min(places, key=lambda name: places[name][0])
         place, n = places[best]
         rank = f"{ordinal(place)} " if place > 1 else "the "
-        said.append(f"{rank}{_WORDS[best][1]} of {n:,} samples")
+        # A place in the middle of all is no reason, unless there is no other.
+        if place <= n * _MIDDLE or not said:
+            said.append(f"{rank}{_WORDS[best][1]} of {n:,} samples")
     return "; ".join(said)
 
 

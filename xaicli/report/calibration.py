@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,8 +36,10 @@ def confidence(found: Mapping[str, Any]) -> str:
     if abs(gap) < SURE:
         return f"It is about as sure as it is right (calibration error {percent(found['ece'])})"
     way = "surer than it is right" if gap > 0 else "less sure than it is right"
-    points = f"{100 * abs(gap):.1f} points"
-    return f"It is {way} by {points} (calibration error {percent(found['ece'])})"
+    error = f"calibration error {percent(found['ece'])}"
+    low, high = (math.nan if end is None else 100 * end for end in found["over_interval"])
+    chance = f"which may be chance: 95 % interval {low:.1f} to {high:.1f}; " if low <= 0 <= high else ""
+    return f"It is {way} by {100 * abs(gap):.1f} points ({chance}{error})"
 
 
 def percent(share: float) -> str:

@@ -80,7 +80,7 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
     if wrong:
         said += f"; {_most_often(found.pairs, wrong, overall.undefined)}"
     if found.over_confidence is not None:
-        said += f". {confidence({'over_confidence': found.over_confidence, 'ece': found.ece})}"
+        said += f". {confidence(vars(found))}"
     if found.fell:
         fell = [f"{page.class_name(c.label)} ({fraction(c.before)} to {fraction(c.after)})" for c in found.fell]
         said += f". F1 fell since an earlier epoch: {listed(fell)}"

@@ -243,7 +243,8 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
     )
     # A sample may lead several spikes.
     noun = "spike" if rows and rows[0].get("finding") == "spike" else "sample" if has["sample_id"] else "label"
-    said = count(len(rows), noun) if total <= len(rows) else f"the first {len(rows):,} of {total:,} {noun}s"
+    first = f"the first {len(rows):,}" if len(rows) > 1 else "the first"
+    said = count(len(rows), noun) if total <= len(rows) else f"{first} of {total:,} {noun}s"
     said = f"{said}, each with its reason"
     return Table(
         page.names("table", title),

@@ -386,5 +386,7 @@ def _with_deviation(label: LabelHistory, mean: str, apart: float) -> str:
     # One sample has no spread.
     if last["n"] < 2 or not finite(last["std"]):
         return mean
+    if last["std"] == 0:
+        return f"{mean} for each of {count(last['n'], 'sample')}"
     # To the digits of its deviation: those beyond say nothing.
     return short(last["mean"], 3, apart=min(10 * last["std"], apart) or apart) + f" ± {short(last['std'], 2)}"
