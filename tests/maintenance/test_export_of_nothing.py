@@ -46,3 +46,18 @@ def test_names_of_columns_are_guarded_and_come_back(tmp_path):
         ]
     opened.export(tmp_path / "x.parquet")
     assert {"=m", "-x"} <= set(pl.read_parquet(tmp_path / "x.parquet").columns)
+
+
+@pytest.mark.parametrize("shape", ["long", "wide"])
+def test_kept_probabilities_are_left_out_with_a_word(tmp_path: Path, shape: str) -> None:
+    for keep in (False, True):
+        with xaicli.Run(tmp_path / f"{keep}", keep_probs=keep) as run:
+            run.log_samples(sample_id=[1, 2], label=[0, 1], probs=[[0.75, 0.25], [0.5, 0.5]], mode="eval", epoch=1)
+        reader = xaicli.open_run(tmp_path / f"{keep}")
+        answer = reader.export(tmp_path / "x.parquet", shape=shape)
+        assert not [name for name in pl.read_parquet(tmp_path / "x.parquet").columns if name.startswith("probs")]
+        said = [warning for warning in answer.warnings if "probs" in warning]
+        assert len(said) == keep
+        if keep:
+            sql = said[0].split("'")[1]
+            assert reader.query(sql).data["probs"].to_list() == [[0.75, 0.25], [0.5, 0.5]]

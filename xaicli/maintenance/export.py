@@ -286,8 +286,17 @@ def export_answer(
         selection={**selection.as_dict(), "shape": shape, "format": kind.value},
         data=pl.DataFrame([written]),
         counts=reader.counts(tally),
-        warnings=selection.warnings,
+        warnings=(*selection.warnings, *_left_out(reader, selection)),
     )
+
+
+def _left_out(reader: Reader, selection: Selection) -> Iterator[str]:
+    """The kept probabilities and losses of tokens: no list is a cell of these files."""
+    told = (*_BESIDE, selection.label_key, *selection.metrics)
+    if lists := [name for name, kind in reader.dtypes.items() if kind.is_nested() and name not in told]:
+        columns = ", ".join(f'"{name}"' for name in (SAMPLE_ID, EPOCH, *lists))
+        have = "has it" if len(lists) == 1 else "has them"
+        yield f"left out, as lists: {', '.join(lists)}; xai query 'SELECT {columns} FROM samples' {have}"
 
 
 T = TypeVar("T", bound=StrEnum)
