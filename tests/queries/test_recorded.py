@@ -434,3 +434,23 @@ def test_scalars_without_a_time_are_all_there_after_resume_from(tmp_path: Path, 
     assert answer.data["value"].to_list() == [*range(1, 10), *again, *range(10, 16)][: None if not again else 18]
     assert answer.counts.duplicates == 0
     assert set(answer.data["axis"]) == {"counter" if batches is batches_of_an_own_loop else "step"}
+
+
+def test_values_logged_in_every_batch_of_an_evaluation_are_counted_and_told(tmp_path: Path) -> None:
+    """An evaluation counts no steps; with steps of its own nothing is left out."""
+    for own_steps in (False, True):
+        with Run(tmp_path / f"{own_steps}") as run:
+            for _ in run.epochs(2):
+                for _ in run.steps(range(3)):
+                    run.log({"loss": 1.0})
+                for batch in run.steps(range(4), mode="eval"):
+                    run.log({"vloss": 10.0 + batch, **({"step": batch} if own_steps else {})})
+    answer = scalars([tmp_path / "False"])
+    assert answer.data.filter(key="vloss").select("epoch", "step", "value").rows() == [(1, 3, 13.0), (2, 6, 13.0)]
+    assert answer.counts.duplicates == 6
+    (said,) = answer.warnings
+    assert said.startswith("6 values were logged again at the same step of an epoch, of vloss; the last counts")
+    assert 'run.log({"step": ..., ...}) with the number of the batch keeps them apart' in said
+    apart = scalars([tmp_path / "True"])
+    assert apart.data.filter(key="vloss")["value"].to_list() == [10.0, 11.0, 12.0, 13.0] * 2
+    assert (apart.counts.duplicates, apart.warnings) == (0, ())

@@ -18,6 +18,7 @@ import pytest
 import xaicli
 from tests.recorder.recorded import rows
 from xaicli import parquet
+from xaicli.queries.scalars import scalars
 from xaicli.recorder.run import Run
 
 
@@ -498,6 +499,7 @@ def test_a_walk_beside_the_training_stays_in_the_epoch_it_began_in(tmp_path: Pat
                 halfway.set()
                 assert go_on.wait(10)
             run.log_samples(sample_id=[sample], loss=[float(epoch)])
+            run.log({f"value {sample}": epoch})
 
     threads = []
     for epoch in run.epochs(2):
@@ -518,6 +520,8 @@ def test_a_walk_beside_the_training_stays_in_the_epoch_it_began_in(tmp_path: Pat
     trained = [("train", epoch, 0, sample, 0.0) for epoch in (1, 2) for sample in range(2)]
     found = frame(tmp_path / "run").select("mode", "epoch", "pass", "sample_id", "loss")
     assert sorted(found.rows()) == sorted(evaluated + trained)
+    logged = scalars([tmp_path / "run"]).data.select("key", "mode", "epoch", "value").rows()
+    assert sorted(logged) == [(f"value {sample}", "eval", epoch, epoch) for sample in range(4) for epoch in (1, 2)]
 
 
 def test_an_evaluation_in_a_loop_of_events_within_a_training_step_leaves_the_training_where_it_is(

@@ -54,6 +54,7 @@ class LeftOut:
         again: Of these, those that their own process logged again at a training step, and no epoch tells apart: {key:
             how many}.
         again_in_epoch: Likewise those that it logged again at an epoch, without a step.
+        again_at_step: Likewise those that it logged again at a step of an epoch, as in every batch of an evaluation.
     """
 
     taken_back: int = 0
@@ -61,6 +62,7 @@ class LeftOut:
     by_others: Counter[tuple[str, int]] = field(default_factory=Counter)
     again: Counter[str] = field(default_factory=Counter)
     again_in_epoch: Counter[str] = field(default_factory=Counter)
+    again_at_step: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: LeftOut) -> None:
         """Count another's, too."""
@@ -69,6 +71,7 @@ class LeftOut:
         self.by_others += other.by_others
         self.again += other.again
         self.again_in_epoch += other.again_in_epoch
+        self.again_at_step += other.again_at_step
 
     def warnings(self) -> list[str]:
         """What was taken back or logged again, as warnings; none where nothing was."""
@@ -85,15 +88,21 @@ class LeftOut:
             said.append(
                 f"{values} of {keys} {do} not count: {whose} at the same {moments} {do}; --attempts all counts them"
             )
-        for again, where, when in (
-            (self.again, "step", "where steps start again with each epoch, "),
-            (self.again_in_epoch, "epoch", "where it is logged in every batch, "),
+        apart = 'run.log({"epoch": ..., "step": ..., ...}) keeps them apart'
+        of_batch = 'run.log({"step": ..., ...}) with the number of the batch keeps them apart'
+        for again, where, how in (
+            (self.again, "step", f"where steps start again with each epoch, {apart}"),
+            (self.again_in_epoch, "epoch", f"where it is logged in every batch, {apart}"),
+            (
+                self.again_at_step,
+                "step of an epoch",
+                f"in a loop that counts no steps, as of an evaluation, {of_batch}",
+            ),
         ):
             if n := again.total():
                 were = "1 value was" if n == 1 else f"{n:,} values were"
                 said.append(
-                    f"{were} logged again at the same {where}, of {_some(sorted(again))}; the last counts: "
-                    f'{when}run.log({{"epoch": ..., "step": ..., ...}}) keeps them apart'
+                    f"{were} logged again at the same {where}, of {_some(sorted(again))}; the last counts: {how}"
                 )
         return said
 
@@ -144,9 +153,16 @@ def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.Data
                 left_out.taken_back += trained
                 left_out.duplicates += not trained
                 left_out.by_others[key, by] += not trained
-        for again, axes in ((left_out.again, TRAINING_AXES), (left_out.again_in_epoch, (EPOCH,))):
-            for curve in kept:
-                if curve.height and curve[AXIS][0] in axes and (n := _logged_again(curve)):
+        for curve in kept:
+            axis = curve[AXIS][0] if curve.height else None
+            nameless = curve if axis == EPOCH else curve.filter(pl.col(EPOCH).is_null())
+            rest = curve.clear() if axis == EPOCH else curve.filter(pl.col(EPOCH).is_not_null())
+            for again, some, axes in (
+                (left_out.again, nameless, TRAINING_AXES),
+                (left_out.again_in_epoch, nameless, (EPOCH,)),
+                (left_out.again_at_step, rest, TRAINING_AXES),
+            ):
+                if axis in axes and (n := _logged_again(some)):
                     again[curve[KEY][0]] += n
     return pl.concat(counting) if counting else pl.DataFrame(schema=SCHEMA)
 
@@ -335,9 +351,8 @@ def _of_others(curve: pl.DataFrame, order: Preferred, taken: _TakenBack) -> Iter
 
 
 def _logged_again(curve: pl.DataFrame) -> int:
-    """How many values their own process logged again, where no epoch, or no step of an epoch, tells them apart."""
-    nameless = curve if curve[AXIS][0] == EPOCH else curve.filter(pl.col(EPOCH).is_null())
-    return nameless.height - nameless.select(STEP, ATTEMPT, RANK).n_unique()
+    """How many values their own process logged again at a moment."""
+    return curve.height - curve.select(EPOCH, STEP, ATTEMPT, RANK).n_unique() if curve.height else 0
 
 
 def _rows(reader: Reader) -> pl.DataFrame:
