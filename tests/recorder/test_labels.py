@@ -276,3 +276,26 @@ def test_an_ignored_label_of_another_kind_than_the_labels_is_told(
     with told, Run(tmp_path / "run", ignore_label=ignore_label) as run:
         run.log_samples(sample_id=[0, 1], label=label, mode="train", epoch=1, step=1)
     assert column(tmp_path / "run", "label") == label
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("scored", [False, True])
+def test_the_label_that_stands_for_a_missing_one_is_told_and_counted(
+    tmp_path: Path, dtype: Any, *, scored: bool
+) -> None:
+    """As NaN cast to int32 gives it; in a first batch, and in those like it; a missing one beside is no such."""
+    given = {"logits": np.eye(3)} if scored else {"loss": np.zeros(3)}
+    run = Run(tmp_path / "run")
+
+    def log() -> None:
+        for step, first in enumerate((-(2**31), 0, 0, -(2**31), -(2**31))):
+            label = np.array([first, 1, 2], dtype)
+            run.log_samples(sample_id=np.arange(3), label=label, mode="eval", epoch=1, step=step, **given)
+        run.log_samples(sample_id=[0, 1, 2], label=[None, 1, 2], mode="eval", epoch=1, step=5, **given)
+        run.close()
+
+    with pytest.warns(RecorderWarning, match="-2147483648"):
+        log()
+    told = run.stats()["refused"]["label"]
+    assert column(tmp_path / "run", "label") == [None, 0, 0, None, None, None] + [1] * 6 + [2] * 6
+    assert sum(told.values()) == 3

@@ -22,8 +22,8 @@ from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import Plan
 from xaicli.tables.containers import is_tensor, read
 from xaicli.wal import derived
-from xaicli.wal.frames import MISSING, NULL_INT, SCORES
-from xaicli.wal.rows import beyond_single, dtypes_of, in_file
+from xaicli.wal.frames import MISSING, NULL_INT, SCORES, WITH_GAPS
+from xaicli.wal.rows import LEAST, beyond_single, dtypes_of, in_file
 
 MOST_DEFERRED = 32
 """Scores of so few classes take less room in a segment than what follows from them takes time."""
@@ -437,18 +437,19 @@ class Batches:
         if label is not None:
             if columns.is_soft(label):
                 soft = self._left_out(words.LABEL, n, self._soft, label, scores, n)
-                label = None if soft is None else np.where(np.isnan(soft[:, 0]), columns.NULL_LABEL, soft.argmax(1))
+                label = None if soft is None else np.where(np.isnan(soft[:, 0]), np.nan, soft.argmax(1))
             if label is not None:
                 like = self._catalogue.dtype(words.PREDICTION)
                 label = self._left_out(words.LABEL, n, self._class_column, words.LABEL, label, n, like)
             if label is not None and scores is not None:
-                label = self.known_to(scores.shape[1], label)
+                label = self.known_to(scores.shape[1], label, with_gaps=True)
         if prediction is not None:
             like = self._catalogue.dtype(words.LABEL) if label is None else _kind_of(label)
             prediction = self._left_out(words.PREDICTION, n, self._class_column, words.PREDICTION, prediction, n, like)
         for name, column in ((words.LABEL, label), (words.PREDICTION, prediction)):
             if column is not None:
-                found[name] = _typed(column, "int32")
+                with_gaps = not isinstance(column, list) and bool((column == columns.NULL_LABEL).any())
+                found[name] = _typed(column, WITH_GAPS if with_gaps else "int32")
         if scores is None:
             return
         self._add_scores(found, label, soft, scores, kind, has_loss=has_loss)
@@ -473,11 +474,11 @@ class Batches:
         self.refuse(words.LABEL, reason, sum(odd))
         return [None if is_odd else text for text, is_odd in zip(label, odd, strict=True)]
 
-    def known_to(self, classes: int, label: Column) -> Column:
+    def known_to(self, classes: int, label: Column, *, with_gaps: bool = False) -> Column:
         """The labels without those that are no class of so many scores: neither right nor wrong, and told of."""
         if isinstance(label, list):
             return self._named(label)
-        strange = columns.outside(label, classes, self.ignored)
+        strange = columns.outside(label, classes, self.ignored, with_gaps=with_gaps)
         if not strange.any():
             return label
         first = int(label[strange][0])
@@ -497,6 +498,8 @@ class Batches:
         """
         column = self._without_ignored(name, self._classes(name, value))
         columns.of_length(column, n, name)
+        if name == words.LABEL and (least := columns.n_least(value)):
+            self.refuse(name, f"{name} {LEAST}", least)
         wanted = self._catalogue.dtype(name) or like
         if self._names is not None and wanted in ("string", "int32") and wanted != _kind_of(column):
             column = self._without_ignored(name, self._by_names(name, column, self._names))

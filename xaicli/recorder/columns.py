@@ -214,6 +214,15 @@ def labels(value: Any, name: str) -> Column:
     return array if array.dtype.itemsize >= 4 else array.astype(np.int32)
 
 
+def n_least(value: Any) -> int:
+    """How many labels are given as the number that stands for a missing one."""
+    held = read(value)
+    if isinstance(held, np.ndarray):
+        return int((held == NULL_LABEL).sum()) if held.dtype.kind in "if" and held.dtype.itemsize >= 4 else 0
+    numbers = held if isinstance(held, list | tuple) else ()
+    return sum(isinstance(item, int | float | np.number) and item == NULL_LABEL for item in numbers)
+
+
 def given_at(at: int, value: Any, name: str, column: Column) -> Any:
     """One of whole numbers as the caller gave it: `column`, what became of them, has at most 64 bits."""
     try:
@@ -301,10 +310,10 @@ def scores_alone(value: Any, n: int, name: str) -> tuple[NDArray[Any], dict[str,
     return found, {f"{name} has a row that is not of {classes} numbers as most are": n - most}
 
 
-def outside(labels: NDArray[Any], classes: int, ignored: int | None) -> NDArray[np.bool_]:
-    """(N,) which labels are neither classes of so many scores, nor missing, nor the one that stands for none."""
+def outside(labels: NDArray[Any], classes: int, ignored: int | None, *, with_gaps: bool = False) -> NDArray[np.bool_]:
+    """(N,) which labels are neither classes of so many scores, nor (where some are) missing, nor stand for none."""
     strange = (labels < 0) | (labels >= classes)
-    if labels.dtype.kind == "i":
+    if with_gaps and labels.dtype.kind == "i":
         strange &= labels != NULL_LABEL
     if ignored is not None:
         strange &= labels != ignored

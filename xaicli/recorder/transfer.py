@@ -354,7 +354,7 @@ class Intake:
                     self._batches.tell_strange(label, vocabulary)
                     label = None
                 if classes and label is not None:
-                    label = self._batches.known_to(classes, columns.labels(label, words.LABEL))
+                    label = _masked(self._batches.known_to(classes, columns.labels(label, words.LABEL)))
                 batch = self._batches.make(ids, label, prediction, logits, probs, found, keep, tokens)
                 if batch is not None and batch[1]:
                     self._samples.append(place, step, *batch)
@@ -431,6 +431,11 @@ def _gathered(value: Any) -> Any:
     if not all(is_tensor(one) and one.numel() == 1 for one in value):
         return value  # told of where the batch is checked
     return torch.stack([one.detach().reshape(()).to(on_device, non_blocking=True) for one in value])
+
+
+def _masked(label: columns.Column) -> Any:
+    """Labels with those that are missing, which are told of, masked."""
+    return label if isinstance(label, list) else np.ma.masked_equal(label, columns.NULL_LABEL)
 
 
 class _Brought(NamedTuple):

@@ -46,6 +46,8 @@ SALT = 0x9E3779B1
 """Spreads sequence numbers over 32 bits."""
 
 NULL_INT = -(2**31)
+WITH_GAPS = "intc"
+"""What whole numbers of 32 bits are called of which some are `NULL_INT` for a missing one: of others it was given."""
 """Stands for a missing label or prediction among whole ones."""
 NULL_LENGTH = 0xFFFFFFFF
 """Stands for a missing text among the lengths."""

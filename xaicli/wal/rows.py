@@ -22,6 +22,7 @@ from xaicli.wal.frames import (
     NULL_INT,
     NULL_LENGTH,
     SCORES,
+    WITH_GAPS,
     Folder,
     Frame,
     SegmentFacts,
@@ -31,7 +32,7 @@ from xaicli.wal.frames import (
     storage,
 )
 
-_IN_FILE = {"float32": "float", "float64": "double"}
+_IN_FILE = {"float32": "float", "float64": "double", WITH_GAPS: "int32"}
 
 
 def dtypes_of(plan: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -159,6 +160,7 @@ _ALL_WHOLE, _NONE_MEANT = 2.0**24, 2.0**53
 _LARGEST = float(np.finfo(np.float32).max)
 _LABELS = {words.LABEL, words.PREDICTION}
 BEYOND = "has a value beyond 32 bits"
+LEAST = f"is {NULL_INT}, which stands for a missing one"
 OF_ANOTHER_KIND = "is of another kind than before in this run"
 """Why a label or prediction of a part may be null; the second where two processes begin at once, with a kind each."""
 IGNORED = "is the one that stands for none"
@@ -316,7 +318,8 @@ def _piece(content: memoryview, frames: Sequence[Frame], shared: _Shared) -> pa.
     varied = {name: dtype for name, dtype in frames[0].columns if is_varied(dtype)}
     texts = {name: numbers.pop(name) for name in varied}
     for name in _LABELS & numbers.keys():
-        numbers[name] = _fitting(name, numbers[name], shared)
+        is_given = (name, WITH_GAPS) not in frames[0].columns
+        numbers[name] = _fitting(name, numbers[name], shared, is_given=is_given)
     for name in SCORES.keys() & numbers.keys():
         numbers = _derived(name, numbers.pop(name), numbers) | numbers
     wanted = {column.name: column.dtype for column in shared.columns}
@@ -339,10 +342,12 @@ def _piece(content: memoryview, frames: Sequence[Frame], shared: _Shared) -> pa.
     return shared.complete(arrays, sum(rows))
 
 
-def _fitting(name: str, values: NDArray[Any], shared: _Shared) -> NDArray[Any]:
+def _fitting(name: str, values: NDArray[Any], shared: _Shared, *, is_given: bool) -> NDArray[Any]:
     """Labels or predictions with what stands for a missing one where there is none, or none that 32 bits hold."""
     if values.dtype.kind not in "iu":
         return values
+    if name == words.LABEL and is_given and (least := int((values == NULL_INT).sum())):
+        shared.left_out[name, LEAST] += least
     if values.dtype.itemsize > 4:
         with np.errstate(all="ignore"):
             beyond = values.astype(np.int32) != values
