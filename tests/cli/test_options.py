@@ -341,3 +341,32 @@ def without(words: tuple[str, ...], typed: tuple[str, ...]) -> tuple[str, ...]:
     """A question without the options, of one value each, that are typed anew."""
     again = {at for at, word in enumerate(words) if word.startswith("--") and word in typed}
     return tuple(word for at, word in enumerate(words) if at not in again and at - 1 not in again)
+
+
+def _every_command(command: Any, path: tuple[str, ...] = ()) -> Any:
+    below = getattr(command, "commands", {})
+    for name, one in below.items():
+        yield from _every_command(one, (*path, name))
+    if not below:
+        yield path, command
+
+
+def test_an_option_of_one_value_takes_no_second(xai: Xai) -> None:
+    """Whichever of two conditions or files counts, an answer that leaves out the other is not what was asked."""
+    asked = [
+        (path, option)
+        for path, command in _every_command(build())
+        for option in command.params
+        if option.opts[0].startswith("-") and not (option.multiple or option.is_flag)
+    ]
+    assert len({path for path, _ in asked}) > 20
+    told = {}
+    for path, option in asked:
+        if option.name in ("where", "facts", "output", "label_key", "n"):
+            told[path, option.name] = xai(*path, option.opts[0], "1", "x", option.opts[-1], "2")
+    assert {("samples", "where"), ("relabel", "export", "n")} <= {(*path, name) for path, name in told}
+    hints = {"where": "join the conditions with AND or OR", "facts": "put their columns into one file"}
+    for (path, name), (status, _, said) in told.items():
+        assert status == 2, path
+        assert f"--{name.replace('_', '-')} is given 2 times, and takes one value" in said
+        assert f"hint: {hints.get(name, 'leave out all but one')}" in said

@@ -22,7 +22,7 @@ _NOT_PLAIN = object()
 
 
 def plain_values(command: Any) -> None:
-    """Let a command, and those behind a group, take plain values as they are.
+    """Let a command, and those behind a group, take plain values as they are, and one value of an option once.
 
     Args:
         command: What `typer.main.get_command` gives, or a command of it.
@@ -31,6 +31,8 @@ def plain_values(command: Any) -> None:
         plain_values(below)
     for parameter in command.params:
         _take_plainly(parameter)
+    if not hasattr(command, "commands"):
+        command.make_parser = partial(_counting, command.make_parser)
     if hasattr(command, "get_help_option"):
         # Made only when a command line is read.
         command.get_help_option = partial(_help_option, command.get_help_option)
@@ -40,6 +42,32 @@ def _take_plainly(parameter: Any) -> None:
     if hasattr(parameter, "get_runtime_param") and hasattr(parameter, "type_descriptor"):
         taken = _Taken(parameter.type_descriptor, parameter.get_runtime_param)
         parameter.get_runtime_param = lambda: taken
+
+
+def _counting(typers: Callable[[Any], Any], ctx: Any) -> Any:
+    """A parser that refuses an option of one value which is given several: the last would count, without a word."""
+    parser = typers(ctx)
+    parse = parser.parse_args
+
+    def parsed(args: list[str]) -> Any:
+        found = parse(args=args)
+        for option in () if ctx.resilient_parsing else found[2]:
+            if _is_option(option) and not (option.multiple or option.is_flag or option.count):
+                n = found[2].count(option)
+                if n > 1:
+                    hint = _TOGETHER.get(option.name, "leave out all but one")
+                    raise UsageError(f"{option.opts[0]} is given {n} times, and takes one value", hint=hint)
+        return found
+
+    parser.parse_args = parsed
+    return parser
+
+
+_TOGETHER = {
+    "where": "join the conditions with AND or OR",
+    "facts": "put their columns into one file, or record each with run.log_facts(facts=FILE)",
+}
+"""How several values of an option that takes one are given as one."""
 
 
 def _help_option(typers: Callable[[Any], Any], ctx: Any) -> Any:
