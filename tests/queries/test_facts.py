@@ -4,7 +4,9 @@ import csv
 import datetime
 import io
 import json
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from polars.testing import assert_frame_equal
 
 import xaicli
 from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
 from xaicli.report.facts import address_of, local_path
+from xaicli.results import Result
 
 N = 60
 CAMERAS = ["front", "rear", "<script>window.hit=1</script>"]
@@ -510,3 +514,137 @@ def test_samples_without_a_fact_are_called_the_same_everywhere(tmp_path: Path) -
         confusion, errors = (ask(by=column).answer.extra for ask in (opened.confusion, opened.errors))
         assert {row["value"]: row["n"] for row in confusion["by"]} == known
         assert {row["value"]: row["n"] for row in errors["groups"]} == {str(value): n for value, n in known.items()}
+
+
+INFINITE = {"-inf": 40, "inf": 60, "(missing)": 20}
+"""Values of `snr` that are no finite number; 100 are in fifths. Of `gain` there are few, so each is a group."""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples with a fact of many numbers and one of few, both with infinite ones and with some that are missing."""
+    root = tmp_path_factory.mktemp("measured") / "run"
+    snr = [math.inf] * 60 + [-math.inf] * 40 + [math.nan] * 10 + [None] * 10 + [float(i) + 0.5 for i in range(100)]
+    gain = [math.inf, 0.5, 1.0, math.nan, 0.5, None, 1.0] * 30
+    with xaicli.Run(root, label_names=["a", "b"]) as run:
+        run.log_facts(range(220), snr=snr)
+        run.log_facts(range(210), gain=gain)
+        label, loss = np.arange(220) % 2, np.arange(220) / 10
+        probs = np.stack([0.9 - 0.8 * label, 0.1 + 0.8 * label], axis=1)
+        run.log_samples(sample_id=range(220), label=label, probs=probs, loss=loss, mode="eval", epoch=1)
+    return root
+
+
+def _sizes(name: str) -> dict[str, int]:
+    """How many samples each group of the fact has, by what it is called."""
+    if name == "snr":
+        names = ("up to 20.3", "20.3 to 40.1", "40.1 to 59.9", "59.9 to 79.7", "above 79.7")
+        return dict.fromkeys(names, 20) | INFINITE
+    return {"0.5": 60, "1.0": 60, "inf": 30, "(missing)": 70}
+
+
+@pytest.mark.parametrize("name", ["snr", "gain"])
+def test_infinite_numbers_are_groups_and_only_what_is_no_number_is_missing(
+    measured: Path, name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    opened, sizes = xaicli.open_run(measured), _sizes(name)
+    for ask, key in ((opened.confusion, "by"), (opened.errors, "groups")):
+        told = [row for row in ask(by=name).answer.extra[key] if row["column"] == name]
+        assert {str(row["value"]): row["n"] for row in told} == sizes
+    groups = {label: n for label, n in sizes.items() if label != "(missing)"}
+    of_labels = {}
+    for engine in ("polars", "duckdb"):
+        answer = opened.labels(label_key=name, metric="loss", engine=engine).answer
+        assert dict(answer.data.select("name", "n").iter_rows()) == groups
+        missing = f"{sizes['(missing)']} of 220 samples of eval have no {name}: they are in no group"
+        assert answer.warnings == (missing,)
+        of_labels[engine] = answer.data
+    assert_frame_equal(*(frame.sort("label").select("label", "n", "mean") for frame in of_labels.values()))
+    mix = opened.select(rule="balanced", by=name, n=50).answer
+    assert {row["value"]: row["n"] for row in mix.extra["mix"] if row["column"] == name} == groups
+    assert f"{sizes['(missing)']} samples of eval have no {name}, and are left out" in mix.warnings
+    both = xaicli.compare([measured, measured], label_key=name).data.filter(pl.col("kind") == "label")
+    assert {row["name"]: row["n"] for row in both.iter_rows(named=True)} == {g: [n, n] for g, n in groups.items()}
+    reported = asked(capsys, "track-report", measured, "--label-key", name, "-o", tmp_path)["labels"]
+    assert {row["name"]: row["n"] for row in reported} == groups
+    checked = opened.check(rule=f"loss mean by {name} <= 1000").answer
+    assert {row["group"]: row["n"] for row in checked.data.iter_rows(named=True)} == groups
+
+
+def test_infinite_numbers_are_a_slice(measured: Path) -> None:
+    found = xaicli.open_run(measured).slices(by="snr", min_n=2, metric="loss").data
+    told = {row["facts"][0]["value"]: (row["n"], row["mean"]) for row in found.iter_rows(named=True)}
+    assert told["inf"] == (60, pytest.approx(2.95))
+    assert "(missing)" not in {value for value, (n, _) in told.items() if n != 20}
+
+
+PAGES: dict[str, Callable[[xaicli.RunReader, Path], Result]] = {
+    "samples": lambda run, _: run.samples(epoch="last"),
+    "findings": lambda run, _: run.findings(),
+    "select": lambda run, _: run.select(rule="hardest", n=4),
+    "confusion": lambda run, _: run.confusion(),
+    "a cell": lambda run, _: run.confusion(cell="0,1"),
+    "a step": lambda run, _: run.steps(step=1, mode="eval"),
+    "tasks": lambda run, folder: run.relabel_export(folder / "tasks.csv", rule="hardest", n=4),
+    "corrections": lambda run, folder: run.relabel_apply(folder / "said.csv"),
+}
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictured")
+    ids, wrong = list(range(24)), {2, 3, 7, 11}
+    with xaicli.Run(root / "run", label_names=["a", "b"]) as run:
+        run.log_facts(ids, camera=[f"KAM{i}" for i in ids])
+        run.log_images(ids, np.full((24, 8, 8, 3), 90, np.uint8))
+        label = np.array([i % 2 for i in ids])
+        sure = np.array([0.05 if i in wrong else 0.9 + i / 1000 for i in ids])
+        probs = np.where(np.arange(2) == label[:, None], sure[:, None], 1 - sure[:, None])
+        for epoch in (1, 2, 3):
+            run.log_samples(sample_id=ids, label=label, probs=probs, mode="eval", epoch=epoch, step=epoch)
+    (root / "said.csv").write_text("sample_id,label\n2,b\n7,a\n")
+    return root
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_card_says_what_its_sample_is(pictured: Path, page: str) -> None:
+    html = PAGES[page](xaicli.open_run(pictured / "run"), pictured).html()
+    cards = re.findall(r'<article class="card.*?</article>', html, re.DOTALL)
+    assert cards
+    for card in cards:
+        (sample,) = re.findall(r"<h4>#(\d+)</h4>", card)
+        (facts,) = re.findall(r'<dl class="facts">.*?</dl>', card)
+        assert f"<dt>camera</dt><dd><span>KAM{sample}</span></dd>" in facts
+
+
+def test_runs_side_by_side_tell_the_facts_of_each(tmp_path: Path) -> None:
+    told: dict[str, dict[str, list[Any]]] = {
+        "a": {"camera": ["left", "up", "down", None], "size": [1, 2, 3, 4], "night": ["no", "yes", "no", "yes"]},
+        "b": {"camera": ["right", "up", None, None], "size": ["1", "2", "3", "large"]},
+        "c": {},
+    }
+    for name, facts in told.items():
+        with xaicli.Run(tmp_path / name) as run:
+            if facts:
+                run.log_facts(range(4), **facts)
+            run.log_samples(sample_id=range(4), loss=[1.0, 2.0, 3.0, 4.0], mode="eval", epoch=1)
+
+    def shown(*names: str, **how: Any) -> tuple[dict[int, Any], list[str]]:
+        answer = xaicli.compare([tmp_path / name for name in names], ids=range(4), **how).answer
+        rows = answer.data.filter(pl.col("group") == "listed")
+        said = [words for words in answer.warnings if "differs" in words or "recorded with" in words]
+        return dict(rows.select("sample_id", "facts").iter_rows()), said
+
+    sizes, nights = ["1", "2", "3", "large"], ["no", "yes", "no", "yes"]
+    for names, cameras, size in (
+        ("ab", ["right", "up", "down", None], sizes),
+        ("ba", ["left", "up", "down", None], ["1", "2", "3", "4"]),
+        ("bac", ["left", "up", "down", None], ["1", "2", "3", "4"]),
+    ):
+        facts, said = shown(*names)
+        assert [facts[i]["camera"] for i in range(4)] == cameras
+        assert [facts[i]["night"] for i in range(4)] == nights
+        assert [facts[i]["size"] for i in range(4)] == size
+        ends = "differs between the runs: that of the last is shown"
+        assert said == [f"camera of 1 sample {ends}", f"size of 1 sample {ends}"]
+    assert shown("a", "c") == ({i: {name: told["a"][name][i] for name in told["a"]} for i in range(4)}, [])

@@ -167,13 +167,13 @@ def _confusion(asked: Asked, *, whole: bool = True) -> Report:
     if not whole or asked.reader is None or asked.selection is None:
         return (cell_report if one else confusion_report)(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
+    from xaicli.queries.names import with_facts
     from xaicli.queries.spread import population
 
-    page, warnings = page_of(
-        facts, asked.reader, asked.selection, [asked.answer if one else pictured_samples(asked.answer)]
-    )
+    told = asked.answer if one else with_facts(pictured_samples(asked.answer), asked.reader)
+    page, warnings = page_of(facts, asked.reader, asked.selection, [told])
     if not one:
-        return _warned(confusion_report(asked.answer, page), warnings)
+        return _warned(confusion_report(asked.answer, page, told=told), warnings)
     return _warned(cell_report(asked.answer, page, population=population(asked.reader, asked.selection)), warnings)
 
 

@@ -50,7 +50,7 @@ def compare(
     """
     from xaicli.diagnosis.paired import paired, unpaired
     from xaicli.queries.compare import compare
-    from xaicli.queries.names import with_facts
+    from xaicli.queries.names import with_facts_of_runs
     from xaicli.queries.scalars import members_of
 
     words: dict[str, Any] = dict(select)
@@ -58,11 +58,9 @@ def compare(
     refuse_unhonoured("compare", words)
     opening = {name: words.pop(name) for name in OPENING if name in words}
     readers, left_out = _comparable(_each(runs), opening, words)
-    answer = compare(readers, max=max, min=min, ids=ids, **words)
+    answer = with_facts_of_runs(compare(readers, max=max, min=min, ids=ids, **words), readers)
     groups = members_of(group, list(answer.selection["runs"]))
     differences = paired(readers, groups=groups, **words)
-    if known := [reader for reader in readers if reader.facts.names]:
-        answer = with_facts(answer, known[-1])
     selection = {**answer.selection, "group": {name: list(members) for name, members in groups.items()}}
     warnings = (*answer.warnings, *left_out, *unpaired(answer, groups, differences))
     answer = replace(answer, selection=selection, warnings=warnings, extra={**answer.extra, "paired": differences})

@@ -301,7 +301,7 @@ def _in_no_group(rule: Rule, frame: pl.DataFrame) -> str:
         own, kind = pl.col(column), frame.schema[column]
         lacking |= own.is_null()
         if kind.is_float():
-            lacking |= ~own.is_finite().fill_null(value=False)
+            lacking |= own.is_nan().fill_null(value=False)
         elif isinstance(kind, pl.List):
             lacking |= own.list.drop_nulls().list.len().fill_null(0) == 0
     n = frame.filter(lacking).height if rule.columns else 0

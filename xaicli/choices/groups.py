@@ -13,13 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.queries.fifths import Fifths
+from xaicli.queries.fifths import Fifths, are_many
 from xaicli.vocabulary import NO_CLASS
 
 Places = NDArray[np.intp]
-
-_FEW_NUMBERS = 10
-"""Numbers and dates of no more distinct values are taken by value."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +85,17 @@ def draws_of(*words: object) -> np.random.RandomState:
 
 
 def grouped(values: pl.Series, name: Callable[[Any], str] = str, *, by_value: bool = False) -> Groups:
-    """The rows by value: each class of a set, numbers and dates of more than ten values by fifth.
+    """The rows by value: each class of a set, numbers and dates of more than ten values by fifth, infinite ones apart.
 
     Args:
         values: (n,) one value a row, null for none.
         name: What a value is called.
         by_value: Take whole numbers and dates by value, however many there are: classes.
     """
-    if values.dtype.is_float():  # what is no finite number is none, in fifths or not
-        values = values.set(~values.is_finite(), None)
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
     unknown = np.flatnonzero(values.is_null().to_numpy())
-    is_ordered = values.dtype.is_numeric() or values.dtype.is_temporal()
-    is_measured = values.dtype.is_float() or (is_ordered and not by_value)
-    if is_measured and values.drop_nulls().n_unique() > _FEW_NUMBERS:
+    if (values.dtype.is_float() or not by_value) and are_many(values):
         return _fifths(values)
     row = pl.int_range(len(values), dtype=pl.Int64, eager=True).alias("row")
     frame = pl.DataFrame({"value": values, "row": row}).drop_nulls("value")
@@ -119,10 +114,9 @@ def grouped(values: pl.Series, name: Callable[[Any], str] = str, *, by_value: bo
 
 
 def _fifths(values: pl.Series) -> Groups:
-    fifths = Fifths.of(values)
-    codes = fifths.codes(values)
-    rows = tuple(np.flatnonzero(codes == code) for code in range(len(fifths.names)))
-    return Groups(fifths.names, rows, np.flatnonzero(codes == len(fifths.names)))
+    names, codes = Fifths.of(values).parted(values)
+    rows = tuple(np.flatnonzero(codes == code) for code in range(len(names)))
+    return Groups(names, rows, np.flatnonzero(codes == len(names)))
 
 
 def draw(rows: Places, n: int, draws: np.random.RandomState) -> Places:

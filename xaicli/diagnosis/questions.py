@@ -25,6 +25,7 @@ from xaicli.diagnosis.confusion import (
 )
 from xaicli.diagnosis.slices import MISSING, by_quintile
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
+from xaicli.queries.fifths import are_many
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import samples
@@ -432,10 +433,10 @@ def _add_groups(
     rows: Rows, by: str, place: dict[str, Any], names: LabelNames, extra: dict[str, list[dict[str, Any]]]
 ) -> None:
     """The figures and cells of each value of a column."""
-    column, values = rows.frame[by], rows.frame[by].unique().sort()
-    is_ordered = column.dtype.is_numeric() or column.dtype.is_temporal()
+    column = rows.frame[by].fill_nan(None) if rows.frame.schema[by].is_float() else rows.frame[by]
+    values = column.unique().sort()
     n_values = len(values) - (column.null_count() > 0)
-    if n_values > _MOST_GROUPS and is_ordered and by not in (SAMPLE_ID, LABEL, PREDICTION):
+    if by not in (SAMPLE_ID, LABEL, PREDICTION) and are_many(column, _MOST_GROUPS):
         called, codes = by_quintile(column)
         column = pl.Series(by, [called[code] for code in codes], pl.String)
         values = pl.Series(by, [called[code] for code in np.unique(codes)], pl.String)
@@ -447,6 +448,8 @@ def _add_groups(
         counts, _, overall = counted(part)
         if overall is not None:
             known = MISSING if value is None else value
+            if isinstance(known, float) and math.isinf(known):
+                known = str(known)
             facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) else known}
             cells = _named_cells(counts, names).to_dicts()
             extra["by"].append({**place, **facts, **_figures(overall), "cells": cells})

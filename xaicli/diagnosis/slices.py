@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.diagnosis.chance import Draws, benjamini_hochberg, student_975, welch
-from xaicli.queries.fifths import FEW_VALUES, Fifths
+from xaicli.queries.fifths import Fifths, are_many
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,6 @@ _ROUNDS = 8
 """So often those are looked at again that something explained which is not told of."""
 _CELLS = 1 << 18
 """Columns are counted together while their values, multiplied, are no more: so many sums stay near the core."""
-_LOOKED_AT = 1000
 """So many values tell of most columns whether they have few."""
 OTHER = "(other values)"
 MISSING = "(missing)"
@@ -195,24 +194,15 @@ def _by_weight(row: _Tested) -> tuple[float, tuple[str, ...]]:
 
 def coded(column: pl.Series) -> Coded:
     """The values of a column: many numbers and dates by quintile, of many texts the most frequent apart."""
-    names, codes = by_quintile(column) if _is_continuous(column) else _by_value(column)
+    names, codes = by_quintile(column) if are_many(column) else _by_value(column)
     return Coded(column.name, codes, names)
-
-
-def _is_continuous(column: pl.Series) -> bool:
-    if not (column.dtype.is_numeric() or _is_date(column.dtype)):
-        return False
-    few = column.head(_LOOKED_AT).drop_nulls().n_unique() <= FEW_VALUES
-    return not few or column.drop_nulls().n_unique() > FEW_VALUES
-
-
-def _is_date(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, (pl.Date, pl.Datetime))
 
 
 def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
     if column.dtype.is_nested():
         column = pl.Series([None if value is None else str(value) for value in column.to_list()], dtype=pl.String)
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
     texts = column if column.dtype.is_integer() or column.dtype == pl.Enum else column.cast(pl.String)
     values, counts = _most_frequent(texts.drop_nulls().alias("value"))
     named = dict(zip(values.cast(pl.String).to_list(), counts, strict=True))
@@ -242,8 +232,8 @@ def _most_frequent(values: pl.Series) -> tuple[pl.Series, list[int]]:
 
 def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
     """What the fifths of numbers or dates are called, and the one of each row; missing values are one more."""
-    fifths = Fifths.of(column)
-    return [*fifths.names, MISSING], fifths.codes(column)
+    names, codes = Fifths.of(column).parted(column)
+    return [*names, MISSING], codes
 
 
 def _summed(columns: Sequence[Coded], x: Floats) -> Iterator[_Sums]:

@@ -1,4 +1,7 @@
-"""Fifths: numbers and dates by how large they are, as many in each, called the same by every question."""
+"""Fifths: numbers and dates by how large they are, as many in each, called the same by every question.
+
+An infinite number is a value: it is in a part of its own beside the fifths. NaN is none.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,22 @@ from xaicli.words import distinct, parts_between
 _ENDS = np.array([0.2, 0.4, 0.6, 0.8])
 _EXACT = 2.0**53
 FEW_VALUES = 10
-"""Numbers and dates of no more values are taken one by one where fifths would make groups of them."""
+"""Numbers and dates of no more finite values are taken one by one where fifths would make groups of them."""
+_LOOKED_AT = 1_000
+BELOW, ABOVE = "-inf", "inf"
+"""What the parts of infinite numbers are called."""
+
+
+def are_many(column: pl.Series, most: int = FEW_VALUES) -> bool:
+    """Whether a column holds numbers or dates of more finite values than are told one by one."""
+    if not (column.dtype.is_numeric() or column.dtype.is_temporal()):
+        return False
+    return any(_n_finite(part) > most for part in (column.head(_LOOKED_AT), column))
+
+
+def _n_finite(column: pl.Series) -> int:
+    known = column.filter(column.is_finite()) if column.dtype.is_float() else column.drop_nulls()
+    return known.n_unique()
 
 
 @dataclass(frozen=True)
@@ -34,7 +52,7 @@ class Fifths:
     def of(cls, column: pl.Series) -> Fifths:
         """The fifths of numbers or dates, of those that are finite; as of a single 0 where there is none."""
         numbers, known = _numbers(column)
-        ordered = np.sort(numbers[known])  # sooner than np.quantile
+        ordered = np.sort(numbers[known & np.isfinite(numbers)])  # sooner than np.quantile
         if not len(ordered):
             ordered = np.zeros(1)
         places = _ENDS * (len(ordered) - 1)
@@ -51,23 +69,30 @@ class Fifths:
             names = parts_between(distinct(bounds.tolist(), 4))
         return cls(tuple(ends.tolist()), tuple(names))
 
-    def codes(self, column: pl.Series) -> NDArray[np.uint8]:
-        """(N,) the part that each row is in; as many as there are parts where there is no finite value."""
+    def parted(self, column: pl.Series) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
+        """What the parts of a column are called, those of infinite numbers with them where it has some.
+
+        Returns:
+            The names, and (N,) the part that each row is in: as many as there are names where there is no value.
+        """
         numbers, known = _numbers(column)
+        below, above = (bool((numbers == end).any()) for end in (-np.inf, np.inf))
         codes = np.zeros(len(numbers), np.uint8)
-        for end in self.ends:
+        for end in ((-np.inf,) if below else ()) + self.ends:
             codes += numbers > end
-        codes[~known] = len(self.names)
-        return codes
+        names = ((BELOW,) if below else ()) + self.names + ((ABOVE,) if above else ())
+        codes[numbers == np.inf] = len(names) - 1
+        codes[~known] = len(names)
+        return names, codes
 
 
 def _numbers(column: pl.Series) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Values as numbers, whole ones exactly, and which are finite."""
+    """Values as numbers, whole ones exactly, and which are known: no null and no NaN."""
     if column.dtype.is_temporal() or column.dtype.is_integer():
         whole = column.to_physical().cast(pl.Int64, strict=False)
         return whole.fill_null(0).to_numpy(), whole.is_not_null().to_numpy()
     numbers = column.cast(pl.Float64).to_numpy().astype(np.float64)
-    return numbers, np.isfinite(numbers)
+    return numbers, ~np.isnan(numbers)
 
 
 def _are_steps(dtype: pl.DataType, values: NDArray[Any]) -> bool:

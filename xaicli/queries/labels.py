@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
@@ -12,7 +13,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.cache import cached
-from xaicli.queries.fifths import FEW_VALUES, Fifths
+from xaicli.queries.fifths import ABOVE, BELOW, Fifths, are_many
 from xaicli.queries.names import label_text, names_of_labels
 from xaicli.queries.rows import recorded_elsewhere, walk
 from xaicli.queries.selection import Pair, Selection, words
@@ -32,7 +33,8 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
     """Statistics of each metric per place and label, over the samples with a finite value.
 
     A label that is a set of classes counts for each of them; one that is a number for the fifth of the labels it is in,
-    1 to 5, by the labels of the last place. So do dates of more than ten values, but where the label map names some.
+    1 to 5, by the labels of the last place, or, where it is infinite, for 0 or the number after the last fifth. So do
+    facts that are numbers or dates, where they have more than ten values and no label map names some.
 
     Args:
         reader: The run.
@@ -297,14 +299,17 @@ class Kinds:
 
     Attributes:
         key: The column.
-        fifths: Of a column of numbers, or of many dates; else None.
+        fifths: Of a column of numbers, or of a fact with many of them or many dates; else None.
         are_sets: Whether the column holds sets of classes.
-        ends: The upper ends of all fifths but the last, numbers or dates; empty without fifths.
+        are_numbers: Whether it holds numbers, of which NaN is no label.
+        ends: The upper ends of all parts but the last, numbers or dates; empty without fifths. Infinite numbers are
+            parts of their own, before the fifths and after them.
     """
 
     key: str
     fifths: Fifths | None = None
     are_sets: bool = False
+    are_numbers: bool = False
     ends: tuple[Any, ...] = ()
 
     @classmethod
@@ -314,12 +319,18 @@ class Kinds:
         dtype = reader.dtypes[key]
         if isinstance(dtype, pl.List):
             return cls(key, are_sets=True)
-        if not dtype.is_float() and (selection.label_map or not _are_many_dates(reader, key)):
+        are_numbers = dtype.is_float()
+        is_fact = key in reader.facts.dtypes
+        if not are_numbers and (selection.label_map or not is_fact or not dtype.is_temporal()):
             return cls(key)
+        if is_fact and not are_many(reader.facts.frame[key]):
+            return cls(key, are_numbers=are_numbers)
         column = reader.frame(Place(*pair, selection.epochs[pair][-1]), [key])[0][key]
         fifths = Fifths.of(column)
-        ends = pl.Series(fifths.ends).cast(dtype).to_list() if dtype.is_temporal() else fifths.ends
-        return cls(key, fifths, ends=tuple(ends))
+        if not are_numbers:
+            return cls(key, fifths, ends=tuple(pl.Series(fifths.ends).cast(dtype).to_list()))
+        largest = float(np.finfo(np.float32 if dtype == pl.Float32 else np.float64).max)
+        return cls(key, fifths, are_numbers=True, ends=(-math.inf, *fifths.ends, largest))
 
     def labelled(self, frame: pl.DataFrame, only: Collection[Any] = ()) -> pl.DataFrame:
         """The rows that have a label, with it in the column `label`; metrics and the key stay.
@@ -333,29 +344,32 @@ class Kinds:
             return each.filter(pl.col(LABEL).is_in(list(only))) if only else each
         if self.fifths is not None:
             key, dtype = pl.col(self.key), frame.schema[self.key]
-            fifth = pl.sum_horizontal(1, *(key > pl.lit(end, dtype) for end in self.ends)).cast(pl.Int32)
-            is_known = key.is_finite() if dtype.is_float() else key.is_not_null()
-            return frame.with_columns(pl.when(is_known).then(fifth).alias(LABEL)).drop_nulls(LABEL)
+            part = pl.sum_horizontal(self.first, *(key > pl.lit(end, dtype) for end in self.ends)).cast(pl.Int32)
+            is_known = key.is_not_nan() if self.are_numbers else key.is_not_null()
+            return frame.with_columns(pl.when(is_known).then(part).alias(LABEL)).drop_nulls(LABEL)
         known = frame if not frame[self.key].null_count() else frame.drop_nulls(self.key)
+        if self.are_numbers:
+            known = known.drop_nans(self.key)
         return known if self.key == LABEL else known.with_columns(pl.col(self.key).alias(LABEL))
 
     def n_unlabelled(self, column: pl.Series) -> int:
-        """How many rows have no label: none, a set of no class, or a number that is not finite."""
+        """How many rows have no label: none, a set of no class, or NaN."""
         if self.are_sets:
             return int((column.list.len().fill_null(0) == 0).sum())
-        return len(column) - int(column.is_finite().sum()) if column.dtype.is_float() else column.null_count()
+        return column.null_count() + (int(column.is_nan().sum()) if self.are_numbers else 0)
+
+    @property
+    def first(self) -> int:
+        """The number of the first part: the fifths begin with 1, and of numbers what is below all of them is 0."""
+        return 0 if self.are_numbers else 1
 
     @property
     def names(self) -> dict[Any, str]:
-        """What the fifths are called, from 1 on."""
-        return {} if self.fifths is None else dict(enumerate(self.fifths.names, 1))
-
-
-def _are_many_dates(reader: Reader, key: str) -> bool:
-    """Whether a label key is a fact of dates or times with more values than are told one by one."""
-    if not reader.dtypes[key].is_temporal() or key not in reader.facts.dtypes:
-        return False
-    return reader.facts.frame[key].drop_nulls().n_unique() > FEW_VALUES
+        """What the parts are called."""
+        if self.fifths is None:
+            return {}
+        names = self.fifths.names
+        return dict(enumerate((BELOW, *names, ABOVE) if self.are_numbers else names, self.first))
 
 
 def bands(frame: pl.DataFrame, bounds: tuple[Bounds, ...]) -> pl.Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.queries.selection import Catalogue, Selection
 from xaicli.reader import Place, Reader
+from xaicli.reader.facts import of_runs
 from xaicli.tables.labels import in_order_apart, names_apart
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, SAMPLE_ID, fact_columns
 
@@ -129,11 +130,8 @@ def with_facts(answer: Answer, reader: Reader, selection: Selection | None = Non
     facts = reader.facts
     if not facts.names:
         return answer
-    told = {
-        name: _beside(frame, reader) if isinstance(frame, pl.DataFrame) else frame
-        for name, frame in answer.extra.items()
-    }
-    data = _beside(answer.data, reader)
+    told = {name: _beside(frame, facts.frame) if _are_samples(frame) else frame for name, frame in answer.extra.items()}
+    data = _beside(answer.data, facts.frame) if _are_samples(answer.data) else answer.data
     warnings = [*answer.warnings, *(facts.warnings if facts.are_read else ()), *facts.mismatches()]
     warnings += _without(reader, selection) if selection is not None else ()
     shown = [
@@ -168,16 +166,45 @@ def told_as(called: Mapping[str, str], why: str, *, where: str = "") -> tuple[st
     return tuple(f"the fact {name} is called {new}{where}: {why}" for name, new in called.items() if name != new)
 
 
-def _beside(frame: pl.DataFrame, reader: Reader) -> pl.DataFrame:
-    if SAMPLE_ID not in frame.columns or FACTS in frame.columns:
-        return frame
-    ids = frame[SAMPLE_ID]
-    known = reader.facts.frame.schema[SAMPLE_ID]
+def with_facts_of_runs(answer: Answer, readers: Sequence[Reader]) -> Answer:
+    """An answer about several runs with what its samples are: of each fact what the last run says that knows it.
+
+    Args:
+        answer: What a question gave.
+        readers: The runs, in order.
+    """
+    every = [(reader.layout.described, reader.facts) for reader in readers if reader.facts.names]
+    if not every:
+        return answer
+    known, differing = of_runs([facts for _, facts in every])
+    data = _beside(answer.data, known)
+    said: dict[str, list[str]] = {}
+    for run, facts in every:
+        for words in (*facts.warnings, *facts.mismatches()):
+            said.setdefault(words, []).append(run)
+    warnings = [words if len(runs) == len(readers) else f"{', '.join(runs)}: {words}" for words, runs in said.items()]
+    warnings += [
+        f"{name} of {n:,} {'sample' if n == 1 else 'samples'} differs between the runs: that of the last is shown"
+        for name, n in differing.items()
+    ]
+    if FACTS in data.columns and not _any_known(data[FACTS]):
+        warnings += [words for _, facts in every for words in facts.of_no_sample()]
+    return replace(answer, data=data, warnings=tuple(dict.fromkeys((*answer.warnings, *warnings))))
+
+
+def _are_samples(frame: Any) -> bool:
+    """Whether rows are samples of which nothing is told yet."""
+    return isinstance(frame, pl.DataFrame) and SAMPLE_ID in frame.columns and FACTS not in frame.columns
+
+
+def _beside(frame: pl.DataFrame, facts_of: pl.DataFrame) -> pl.DataFrame:
+    ids, known = frame[SAMPLE_ID], facts_of.schema[SAMPLE_ID]
     if ids.dtype != known and not (known.is_integer() and (ids.dtype.is_integer() or ids.dtype == pl.String)):
         return frame
     # Rows of several runs, and those of a check, have their ids as text.
-    found = reader.facts.of(ids.cast(known, strict=False))
-    facts = pl.struct(reader.facts.names)
+    asked = pl.DataFrame({SAMPLE_ID: ids.cast(known, strict=False)})
+    found = asked.join(facts_of, on=SAMPLE_ID, how="left", maintain_order="left")
+    facts = pl.struct(facts_of.columns[1:])
     return frame.with_columns(found.select(pl.when(pl.col(SAMPLE_ID).is_not_null()).then(facts).alias(FACTS)))
 
 

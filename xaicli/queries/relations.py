@@ -6,7 +6,6 @@ values are widened to float64 before a mean, and an order is always total.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,28 +97,20 @@ def last_steps(rows: Rows) -> Rows:
     return rows.group_by(EPOCH, PASS).agg(nw.col(STEP).max())
 
 
-def labelled(rows: Rows, key: str, edges: Sequence[Any], *, are_sets: bool) -> Rows:
-    """The rows that have a label, with it in the column `label`.
-
-    Args:
-        key: The column of labels.
-        edges: The upper ends of all parts but the last that labels which are numbers or dates fall into; the number of
-            the part, from 1, is the label then.
-        are_sets: Whether labels are sets of classes, each of which counts.
-    """
-    if are_sets:
-        told = rows.with_columns(nw.col(key).alias(LABEL)).explode(LABEL)
-    elif edges:
-        value = nw.col(key)
-        if not isinstance(edges[0], datetime.date):
-            value = value.cast(nw.Float64())
-            value = nw.when(value.is_finite()).then(value)
-        part = nw.lit(1, nw.Int32())
-        for edge in edges:
-            part = part + (value > edge).cast(nw.Int32())
-        told = rows.with_columns(part.cast(nw.Int32()).alias(LABEL))
-    else:
-        told = rows if key == LABEL else rows.with_columns(nw.col(key).alias(LABEL))
+def labelled(rows: Rows, kinds: Kinds) -> Rows:
+    """The rows that have a label, with it in the column `label`, as `Kinds.labelled`."""
+    value = nw.col(kinds.key)
+    if kinds.are_sets:
+        return rows.with_columns(value.alias(LABEL)).explode(LABEL).filter(~nw.col(LABEL).is_null())
+    if kinds.are_numbers:
+        value = nw.when(~value.is_nan()).then(value)
+    if kinds.ends:
+        known = value.cast(nw.Float64()) if kinds.are_numbers else value
+        value = nw.lit(kinds.first, nw.Int32())
+        for end in kinds.ends:
+            value = value + (known > end).cast(nw.Int32())
+        value = value.cast(nw.Int32())
+    told = rows if kinds.key == LABEL and not kinds.ends else rows.with_columns(value.alias(LABEL))
     return told.filter(~nw.col(LABEL).is_null())
 
 
@@ -189,14 +180,14 @@ class OfEngine:
 
     def label_statistics(self, metric: str, bounds: Sequence[Bounds], kinds: Kinds) -> pl.DataFrame:
         """Rows label, epoch, pass, step, n, mean, std, min, max and the quantiles if wanted."""
-        rows = labelled(self._finite, self._label_key, kinds.ends, are_sets=kinds.are_sets)
+        rows = labelled(self._finite, kinds)
         rows = within_labels(rows, LABEL, self._labels)
         found = collect(label_statistics(rows, self._metrics[metric], bounds))
         return found.join(self._steps(), on=[EPOCH, PASS], how="left").with_columns(pl.col("std").fill_null(0.0))
 
     def n_valueless(self, kinds: Kinds) -> int:
         """How many finite values of the metrics rows with a label lack."""
-        rows = labelled(self._finite, self._label_key, kinds.ends, are_sets=kinds.are_sets)
+        rows = labelled(self._finite, kinds)
         rows = within_labels(rows, LABEL, self._labels)
         lacking = [nw.col(name).is_null().cast(nw.Int64()).sum().alias(name) for name in self._metrics.values()]
         return sum(int(n or 0) for n in collect(rows.select(*lacking)).row(0))
@@ -206,11 +197,11 @@ class OfEngine:
         if self._labels:
             return 0
         key = nw.col(self._label_key)
+        lacks = key.is_null()
         if kinds.are_sets:
-            lacks = (key.list.len() == 0) | key.is_null()
-        else:
-            is_number = self._reader.dtypes[self._selection.label_key].is_float()
-            lacks = ~key.is_finite() | key.is_null() if is_number else key.is_null()
+            lacks = (key.list.len() == 0) | lacks
+        elif kinds.are_numbers:
+            lacks = key.is_nan() | lacks
         found = collect(self._asked.rows.select(lacks.cast(nw.Int64()).sum().alias("n")))
         return int(found.item() or 0)
 

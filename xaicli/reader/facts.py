@@ -311,6 +311,25 @@ class Facts:
         return _Joined(both, changed, repeated, replaced, n_unfit, unreadable)
 
 
+def of_runs(every: Sequence[Facts]) -> tuple[pl.DataFrame, Mapping[str, int]]:
+    """What runs know of their samples together: of each fact the value of the last run that has one.
+
+    Args:
+        every: The facts of the runs, in their order.
+
+    Returns:
+        sample_id and a column a fact, one row a sample; and of how many samples the runs say several values.
+    """
+    found: dict[str, set[pl.DataType]] = {}
+    for one in every:
+        for name, dtype in one.dtypes.items():
+            found.setdefault(name, set()).add(dtype)
+    kinds = {name: _common(dtypes - {pl.Null()}) for name, dtypes in found.items()}
+    ids = every[-1].frame.schema[SAMPLE_ID]
+    frames = [_of_kinds(_with_ids(one.frame, ids), kinds)[0] for one in every]
+    return _last(pl.concat(frames, how="diagonal").select(SAMPLE_ID, *kinds))
+
+
 @dataclass(frozen=True)
 class _Joined:
     """A row a sample, and of how many samples each fact has several values."""

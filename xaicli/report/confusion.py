@@ -13,6 +13,7 @@ from xaicli.diagnosis.confusion import block_order, matrix, most_frequent_first
 from xaicli.diagnosis.news import Judgements
 from xaicli.report.calibration import SURE, calibration_blocks, confidence, one_against_rest, percent
 from xaicli.report.charts import LineChart, MatrixChart, Series, Times, Tone
+from xaicli.report.facts import known_facts, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text, Views
 from xaicli.report.numbers import count, cut, cut_apart, in_words, listed, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
@@ -25,6 +26,7 @@ _LONGEST_ID = 28
 _TOLD_APART = 100
 """A sentence names a label so that it is none of those in so many cells."""
 _PICTURED = 6
+_KEY = ("mode", "ds_id", "sample_id")
 _GLANCED = 5
 _VIEWS = 12
 _ENDS = (("label", "name"), ("prediction", "prediction_name"))
@@ -34,19 +36,21 @@ _GREW = 0.05
 """A calibration error grown by so much is worth a word."""
 
 
-def confusion_report(answer: Answer, page: Page | None = None) -> Report:
+def confusion_report(answer: Answer, page: Page | None = None, *, told: Answer | None = None) -> Report:
     """The page of `xai confusion`.
 
     Args:
         answer: A row a label and place, with `overall`, `cells`, `calibration`, `probabilities` and `by` beside.
         page: The run.
+        told: `pictured_samples` with what they are.
     """
     page = page or Page()
+    known = {} if told is None else {tuple(row[key] for key in _KEY): row for row in told.data.iter_rows(named=True)}
     parts, samples = [], []
     for place in _last_places(answer):
         words = words_of(place["mode"], place["ds_id"])
         parts.append(Part(words, _blocks(answer, place, words, page), _sentence(answer, place, words)))
-        inside = tuple(_samples_of_cells(answer, place, words, page))
+        inside = tuple(_samples_of_cells(answer, place, words, page, known))
         samples.append(Section(f"Samples of the cells: {words}", page.names("samples", words), inside, page_only=True))
     report = report_of(
         answer,
@@ -424,8 +428,10 @@ def _ids(cell: Mapping[str, Any]) -> str:
     return ", ".join(ids) + (f" and {cell['n'] - len(ids):,} more" if ids and cell["n"] > len(ids) else "")
 
 
-def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
-    """What the cells of the matrix lead to, with pictures of the most confused."""
+def _samples_of_cells(
+    answer: Answer, place: Mapping[str, Any], words: str, page: Page, known: Mapping[tuple[Any, ...], Mapping[str, Any]]
+) -> Iterator[Block]:
+    """What the cells of the matrix lead to, with pictures and facts of the most confused."""
     rows = answer.data.filter((pl.col("mode") == place["mode"]) & (pl.col("ds_id") == place["ds_id"]))
     last = rows.filter((pl.col("epoch") == place["epoch"]) & (pl.col("pass") == place["pass"]))
     cells = _cells(answer, place)
@@ -434,9 +440,16 @@ def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page
     for cell in told[:_PICTURED]:
         keys = [(place["mode"], place["ds_id"], sample) for sample in cell["sample_ids"] or ()]
         cards = tuple(
-            Card(page.keys(*key), sample_name(key[2]), (), image=page.images[key], links=saliency_link(key[2]))
+            Card(
+                page.keys(*key),
+                sample_name(key[2]),
+                (),
+                image=page.images.get(key),
+                links=saliency_link(key[2]),
+                facts=on_card(known.get(key, {}), page.facts.path),
+            )
             for key in keys
-            if key in page.images
+            if key in page.images or known_facts(known.get(key, {}))
         )
         if cards:
             mistaken = _mistaken(cell, told)

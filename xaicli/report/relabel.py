@@ -8,6 +8,7 @@ from typing import Any
 from xaicli.answer import Answer
 from xaicli.relabel.corrections import NOT_LOOKED_AT, SKIPPED
 from xaicli.report.charts import Tone
+from xaicli.report.facts import FactColumns, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, sample_name
 from xaicli.report.page import Page, made, run_line
@@ -117,6 +118,7 @@ def _asked(row: Mapping[str, Any], page: Page) -> Card:
         image=_image(row, page),
         links=saliency_link(row["sample_id"]),
         deep_link=str(row["sample_id"]),
+        facts=on_card(row, page.facts.path),
     )
 
 
@@ -124,14 +126,16 @@ def _to_look_at(rows: Sequence[Mapping[str, Any]], total: int, page: Page) -> Ta
     has = {key: any(row[key] for row in rows) for key in ("reason", "path")}
     columns = [Column("sample"), Column("label"), Column("suggested")]
     columns += [Column("path")] if has["path"] else []
-    columns += [Column("reason")] if has["reason"] else []
+    facts = FactColumns(rows, page.facts.path)
+    columns += [*facts.columns, *([Column("reason")] if has["reason"] else [])]
     table = []
     for row in rows:
         cells: list[Any] = [str(row["sample_id"]), page.label_cell(row["label"]), row["suggested"] or "–"]
         cells += [row["path"] or "–"] if has["path"] else []
-        cells += [row["reason"] or ""] if has["reason"] else []
+        cells += [*facts.cells(row), *([row["reason"] or ""] if has["reason"] else [])]
         table.append(tuple(cells))
-    more = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
+    left = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
+    more = "; ".join(filter(None, (left, facts.note)))
     keys = tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows)
     return Table("tasks", "Samples, the first to look at first", tuple(columns), tuple(table), more, keys=keys)
 
@@ -284,11 +288,12 @@ def _labels(answer: Answer, page: Page) -> Iterator[Block]:
         terminal_rows=10,
     )
     columns = ("sample", "recorded", "corrected", "by", "when", "votes")
+    facts = FactColumns(rows, page.facts.path)
     more = f"{changed.height - len(rows):,} more in the CSV and JSON" if changed.height > len(rows) else ""
     yield Table(
         "corrections",
         "Corrected labels",
-        (*map(Column, columns), Column("suspect", Cell.INTEGER)),
+        (*map(Column, columns), Column("suspect", Cell.INTEGER), *facts.columns),
         tuple(
             (
                 str(row["sample_id"]),
@@ -298,10 +303,11 @@ def _labels(answer: Answer, page: Page) -> Iterator[Block]:
                 cut(row["when"] or "–", 19),
                 row["votes"],
                 row["suspect_rank"],
+                *facts.cells(row),
             )
             for row in rows
         ),
-        more,
+        "; ".join(filter(None, (more, facts.note))),
         keys=tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows),
         terminal_rows=10,
     )
@@ -321,6 +327,7 @@ def _corrected(row: Mapping[str, Any], page: Page) -> Card:
         image=_image(row, page),
         links=saliency_link(row["sample_id"]),
         deep_link=str(row["sample_id"]),
+        facts=on_card(row, page.facts.path),
     )
 
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
+from xaicli.report.facts import FactColumns, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, cut_apart, sample_name, shorts
 from xaicli.report.page import Page, made, run_line
@@ -136,6 +137,7 @@ def _card(row: Mapping[str, Any], scores: Mapping[float | None, str], page: Page
         image=_image(row, page),
         links=saliency_link(row["sample_id"]),
         deep_link=str(row["sample_id"]),
+        facts=on_card(row, page.facts.path),
     )
 
 
@@ -147,7 +149,8 @@ def _table(rows: Sequence[Mapping[str, Any]], total: int, words: str, page: Page
     columns += [Column("suggested")] if has["suggested_label"] else []
     columns += [Column("score", Cell.NUMBER)] if has["score"] else []
     columns += [Column("weight", Cell.NUMBER)] if weighed else []
-    columns += [Column("reason")] if has["reason"] else []
+    facts = FactColumns(rows, page.facts.path)
+    columns += [*facts.columns, *([Column("reason")] if has["reason"] else [])]
     table = []
     for row in rows:
         cells: list[Any] = [row["rank"], str(row["sample_id"])]
@@ -155,10 +158,11 @@ def _table(rows: Sequence[Mapping[str, Any]], total: int, words: str, page: Page
         cells += [page.label_cell(row["suggested_label"])] if has["suggested_label"] else []
         cells += [row["score"]] if has["score"] else []
         cells += [row["weight"]] if weighed else []
-        cells += [row["reason"] or ""] if has["reason"] else []
+        cells += [*facts.cells(row), *([row["reason"] or ""] if has["reason"] else [])]
         table.append(tuple(cells))
     keys = tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows)
-    more = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
+    left = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
+    more = "; ".join(filter(None, (left, facts.note)))
     name = page.names("chosen", words)
     return Table(name, f"Chosen, in the order of the rule: {words}", tuple(columns), tuple(table), more, keys=keys)
 

@@ -13,7 +13,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
 from xaicli.queries.recorded import counted_on, going_on, start_again
 from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
-from xaicli.report.facts import fact_in_words
+from xaicli.report.facts import fact_in_words, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, sample_name, shorts
 from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
@@ -389,17 +389,17 @@ def _gallery(batch: Mapping[str, Any], metric: str, words: str, page: Page) -> l
             continue
         verdict, right = answer_in_words(row.get("label"), row.get("prediction"), page)
         held = f"{metric} not finite" if row["share"] is None else f"{_percent(row['share'])} of {metric}"
-        lines = [held, *_fact_words(row)]
         cards.append(
             Card(
                 key=page.keys(*key),
                 title=sample_name(row["sample_id"]),
-                lines=(*lines, verdict) if right and verdict else tuple(lines),
+                lines=(held, verdict) if right and verdict else (held,),
                 tone=Tone.MAX,
                 image=image,
                 sparkline=() if times.are_one else times.course(row.get("history")),
                 links=saliency_link(row["sample_id"]),
                 verdict="" if right else verdict,
+                facts=on_card(row, page.facts.path),
             )
         )
     return [Gallery(f"Most of {metric}: {words}", tuple(cards))] if cards else []
