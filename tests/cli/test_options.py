@@ -352,7 +352,7 @@ def _every_command(command: Any, path: tuple[str, ...] = ()) -> Any:
 
 
 def test_an_option_of_one_value_takes_no_second(xai: Xai) -> None:
-    """Whichever of two conditions or files counts, an answer that leaves out the other is not what was asked."""
+    """Whichever of two conditions counts, an answer that leaves out the other is not what was asked."""
     asked = [
         (path, option)
         for path, command in _every_command(build())
@@ -362,10 +362,10 @@ def test_an_option_of_one_value_takes_no_second(xai: Xai) -> None:
     assert len({path for path, _ in asked}) > 20
     told = {}
     for path, option in asked:
-        if option.name in ("where", "facts", "output", "label_key", "n"):
+        if option.name in ("where", "output", "label_key", "n"):
             told[path, option.name] = xai(*path, option.opts[0], "1", "x", option.opts[-1], "2")
     assert {("samples", "where"), ("relabel", "export", "n")} <= {(*path, name) for path, name in told}
-    hints = {"where": "join the conditions with AND or OR", "facts": "put their columns into one file"}
+    hints = {"where": "join the conditions with AND or OR"}
     for (path, name), (status, _, said) in told.items():
         assert status == 2, path
         assert f"--{name.replace('_', '-')} is given 2 times, and takes one value" in said

@@ -648,3 +648,32 @@ def test_runs_side_by_side_tell_the_facts_of_each(tmp_path: Path) -> None:
         ends = "differs between the runs: that of the last is shown"
         assert said == [f"camera of 1 sample {ends}", f"size of 1 sample {ends}"]
     assert shown("a", "c") == ({i: {name: told["a"][name][i] for name in told["a"]} for i in range(4)}, [])
+
+
+def test_several_files_are_all_read_and_the_last_counts(
+    recorded: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first one.csv", tmp_path / "second.csv"
+    first.write_text("sample_id,site,beds\n" + "".join(f"{i},s{i % 2},{i}\n" for i in range(N)))
+    second.write_text("sample_id,beds,ward\n" + "".join(f"{i},{'many' if i == 1 else i},w{i}\n" for i in range(50)))
+    both = ["--facts", first, "--facts", second]
+    answer = asked(capsys, "samples", recorded, *both, "--ids", "1,2,55", "--max", "0", "--min", "0")
+    told = {row["sample_id"]: row["facts"] for row in answer["rows"]}
+    wanted = {1: ("s1", "many", "w1"), 2: ("s0", "2", "w2"), 55: ("s1", "55", None)}
+    assert {i: (facts["site"], facts["beds"], facts["ward"]) for i, facts in told.items()} == wanted
+    assert {facts["camera"] for facts in told.values()} == {CAMERAS[1], CAMERAS[2]}
+    said = "beds of 1 sample has several values in first one.csv, second.csv: the last counts"
+    assert said in answer["warnings"]
+    assert answer["selection"]["facts"] == f"{first}, {second}"
+    assert len(
+        asked(capsys, "samples", recorded, *both, "--where", "site = 's1' AND ward = 'w3'", "--min", "0")["rows"]
+    )
+    checked = asked(
+        capsys, "check", recorded, *both, "--rule", "loss mean by site <= 100", "--rule", "loss n by ward <= 1"
+    )
+    assert {row["group"] for row in checked["rows"]} == {"s0", "s1", *(f"w{i}" for i in range(50))}
+    monkeypatch.setenv("XAI_FACTS", str(first))
+    (row,) = asked(capsys, "samples", recorded, "--ids", "3", "--max", "0", "--min", "0")["rows"]
+    assert row["facts"]["site"] == "s1"
+    sites = xaicli.open_run(recorded).labels(facts=[first, str(second)], label_key="site", metric="loss", epoch="last")
+    assert sites.data["n"].to_list() == [30, 30]

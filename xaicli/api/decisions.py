@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xaicli.queries.listed import Ids
     from xaicli.queries.selection import Words
     from xaicli.reader import Reader
+    from xaicli.reader.facts import FactFiles
 
 
 class RunDecisions(RunRows):
@@ -152,7 +153,7 @@ class RunDecisions(RunRows):
         ds_id: Words = None,
         label_key: str | None = None,
         label_map: Words | Mapping[str, Any] = None,
-        facts: str | os.PathLike[str] | None = None,
+        facts: FactFiles = None,
         path: str | None = None,
         field: str | None = None,
         by: str | None = None,
@@ -167,7 +168,7 @@ class RunDecisions(RunRows):
             ds_id: The data sets; all when None.
             label_key: The column that was looked at; `label` when None.
             label_map: Further labels: `NAME=VALUE` items, or {name: value}.
-            facts: A file of facts, for files that name pictures only.
+            facts: Files of facts, for files that name pictures only.
             path: The fact that holds the place of a sample's picture; a usual name when None.
             field: The control, field or column with the label, where a file has several.
             by: Only what this person said.
@@ -192,7 +193,7 @@ class RunDecisions(RunRows):
         baseline: str | os.PathLike[str] | None = None,
         mode: str | None = None,
         ds_id: Words = None,
-        facts: str | os.PathLike[str] | None = None,
+        facts: FactFiles = None,
         strict_drop: bool = False,
         strict: bool = False,
     ) -> Result:
@@ -204,7 +205,7 @@ class RunDecisions(RunRows):
             baseline: The run that a drop is measured against.
             mode: The mode of rules that name none.
             ds_id: The data sets of rules that name none.
-            facts: A file of facts that rules can group by.
+            facts: Files of facts that rules can group by.
             strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
             strict: Fail on a damaged file instead of leaving it out.
         """

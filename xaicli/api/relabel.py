@@ -216,7 +216,7 @@ def _of_objects(
     answer = Answer(
         command="relabel export",
         run=reader.layout.described,
-        selection={**told_places(chosen), "facts": str(reader.facts.file or "") or None, **options},
+        selection={**told_places(chosen), "facts": reader.facts.given or None, **options},
         data=data,
         counts=reader.counts(),
         warnings=(*reader.warnings, *notes),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xaicli.choices.rules import Choice
     from xaicli.queries.selection import Selection, Words
     from xaicli.reader import Reader
+    from xaicli.reader.facts import FactFiles
 
 
 def refuse_others(select: Mapping[str, Any]) -> None:
@@ -99,7 +100,7 @@ class Select(TypedDict, total=False):
     label_map: Words | Mapping[str, Any]
     duplicates: str
     where: str | None
-    facts: str | os.PathLike[str] | None
+    facts: FactFiles
     no_facts: bool
     attempts: str
     axis: str
@@ -132,7 +133,7 @@ class RunRows:
         strict: bool = False,
         attempts: str = "last",
         where: str | None = None,
-        facts: str | os.PathLike[str] | None = None,
+        facts: FactFiles = None,
         no_facts: bool = False,
     ) -> Reader:
         """The run's files, listed now; of their rows those that count and meet a condition; what samples are."""

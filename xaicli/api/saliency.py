@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from xaicli.checkpoint.facts import LoadedModel
     from xaicli.layout import RunLayout
     from xaicli.reader import Reader
+    from xaicli.reader.facts import FactFiles
     from xaicli.sources.inputs import Source
 
 
@@ -171,7 +171,7 @@ def explain_run(
     output: Sequence[str] | None = None,
     progress: Callable[[float, int], None] | None = None,
     settings: Mapping[str, Any],
-    facts: str | os.PathLike[str] | None = None,
+    facts: FactFiles = None,
     no_facts: bool = False,
     **asked: Any,
 ) -> SaliencyResult:
@@ -184,7 +184,7 @@ def explain_run(
         target, output: As `xai saliency` has them.
         progress: Called with (samples done, samples in all).
         settings: Arguments of `xaicli.attribution.settings.settle`.
-        facts: A file of what the samples are, beside the run's own facts.
+        facts: Files of what the samples are, beside the run's own facts.
         no_facts: Know no facts.
         asked: Further fields of `xaicli.attribution.session.Request`.
 
@@ -230,7 +230,7 @@ def explain_run(
     asked_of = {**({} if place.layout else {"runs": []}), **opening.asked(), **{k: v for k, v in more.items() if v}}
     known = _known(place.layout, facts, no_facts)
     asked_of |= {"picked": ranked} if ranked else {}
-    asked_of |= {**({"facts": str(facts)} if facts else {}), **({"no_facts": True} if no_facts else {})}
+    asked_of |= {**_files_in_words(facts), **({"no_facts": True} if no_facts else {})}
     return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of, known=known)
 
 
@@ -249,7 +249,15 @@ def _picked(choice: Choice, ranked: Mapping[str, Any], found: int, source: Sourc
     return said
 
 
-def _known(layout: RunLayout | None, facts: str | os.PathLike[str] | None, no_facts: bool) -> Reader | None:
+def _files_in_words(facts: FactFiles) -> dict[str, str]:
+    if not facts:
+        return {}
+    from xaicli.reader.facts import each_file
+
+    return {"facts": ", ".join(map(str, each_file(facts)))}
+
+
+def _known(layout: RunLayout | None, facts: FactFiles, no_facts: bool) -> Reader | None:
     """What knows of the samples; None where nothing is known, or nothing is to be.
 
     Raises:
@@ -258,9 +266,9 @@ def _known(layout: RunLayout | None, facts: str | os.PathLike[str] | None, no_fa
     """
     from xaicli.reader import open_reader
 
-    if layout is None and facts is not None:
+    if layout is None and facts:
         raise UsageError("--facts tells of a run's samples, and there is no run", hint="name the run")
-    if layout is None or (no_facts and facts is None):
+    if layout is None or (no_facts and not facts):
         return None
     reader = open_reader(layout, facts=facts, no_facts=no_facts)
     return reader if reader.facts.names else None

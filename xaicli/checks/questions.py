@@ -125,7 +125,7 @@ def check(
             "baseline": baseline.layout.described if isinstance(baseline, Reader) else None,
             "mode": mode,
             "ds_id": ds_id,
-            "facts": str(reader.facts.file or "") or None,
+            "facts": reader.facts.given or None,
             "strict_drop": strict_drop,
         },
         data=data,
@@ -209,7 +209,7 @@ class _Question:
 
 def _unlimited(reader: Reader) -> Reader:
     """The reader without the rule's condition."""
-    return open_reader(reader.layout, strict=reader.strict, facts=reader.facts.file)
+    return open_reader(reader.layout, strict=reader.strict, facts=reader.facts.files)
 
 
 def _parts(reader: Reader, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -239,7 +239,7 @@ def _where(reader: Reader, rule: Rule) -> Reader:
     """The reader, its rows limited as the rule says."""
     if rule.where is None:
         return reader
-    return open_reader(reader.layout, strict=reader.strict, where=rule.where, facts=reader.facts.file)
+    return open_reader(reader.layout, strict=reader.strict, where=rule.where, facts=reader.facts.files)
 
 
 def _rows(question: _Question) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def check(
         ),
     ] = None,
     facts: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="FILE",
             help="Facts of a CSV, Parquet or JSON-lines file with sample_id.",

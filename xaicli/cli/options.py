@@ -195,10 +195,11 @@ SparkRemote = Annotated[
     typer.Option(metavar="URL", help="A Spark Connect server (sc://...).", rich_help_panel=DATA, show_default=False),
 ]
 FactsOption = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
         metavar="FILE",
-        help="Facts of the samples beside those recorded: CSV, Parquet or JSON lines with sample_id.",
+        help="Facts of the samples beside those recorded: CSV, Parquet or JSON lines with sample_id. Several times for "
+        "several files, the last of which counts.",
         rich_help_panel=DATA,
         show_default=False,
     ),

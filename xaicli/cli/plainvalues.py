@@ -52,22 +52,14 @@ def _counting(typers: Callable[[Any], Any], ctx: Any) -> Any:
     def parsed(args: list[str]) -> Any:
         found = parse(args=args)
         for option in () if ctx.resilient_parsing else found[2]:
-            if _is_option(option) and not (option.multiple or option.is_flag or option.count):
-                n = found[2].count(option)
-                if n > 1:
-                    hint = _TOGETHER.get(option.name, "leave out all but one")
-                    raise UsageError(f"{option.opts[0]} is given {n} times, and takes one value", hint=hint)
+            takes_one = _is_option(option) and not (option.multiple or option.is_flag or option.count)
+            if takes_one and (n := found[2].count(option)) > 1:
+                hint = "join the conditions with AND or OR" if option.name == "where" else "leave out all but one"
+                raise UsageError(f"{option.opts[0]} is given {n} times, and takes one value", hint=hint)
         return found
 
     parser.parse_args = parsed
     return parser
-
-
-_TOGETHER = {
-    "where": "join the conditions with AND or OR",
-    "facts": "put their columns into one file, or record each with run.log_facts(facts=FILE)",
-}
-"""How several values of an option that takes one are given as one."""
 
 
 def _help_option(typers: Callable[[Any], Any], ctx: Any) -> Any:

@@ -114,7 +114,7 @@ def resolve(
         spark_remote=spark_remote,
         attempts=source.which_attempts,
         where=source.where.text if source.where else "",
-        facts=str(source.facts.file or ""),
+        facts=source.facts.given,
         no_facts=not source.facts.wanted,
         axis=_one_of(Axis, "--axis", axis),
         warnings=tuple(warnings),

@@ -170,7 +170,7 @@ class _Table:
         self.askable = self.metrics
         self.facts = reader.facts
         self.by_sample = _identity(present) == SAMPLE_ID
-        if self.facts.file is not None and not (self.by_sample or by_picture):
+        if self.facts.files and not (self.by_sample or by_picture):
             raise UsageError(
                 f"--facts are known by sample_id, and the rows of {self.described} say example_id", hint="leave it out"
             )

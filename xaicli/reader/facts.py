@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,16 @@ if TYPE_CHECKING:
 
     from xaicli.reader.run import Reader
 
+FactFiles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
+"""One or several files of facts."""
+
 _IDENTITIES = (SAMPLE_ID, "example_id")
 """What the rows of a table are about, the first that it has."""
+
+
+def each_file(files: FactFiles) -> tuple[Path, ...]:
+    """The files of facts that are given."""
+    return (Path(files),) if isinstance(files, str | os.PathLike) else tuple(map(Path, files or ()))
 
 
 class Facts:
@@ -34,19 +43,30 @@ class Facts:
 
     Args:
         reader: The run; damaged files are left out and noted there.
-        file: CSV, Parquet or JSON lines with a column `sample_id`; its values count before those recorded.
+        files: CSV, Parquet or JSON lines with a column `sample_id`; their values count before those recorded, those of
+            a later file before those of the others.
         wanted: Whether anything is to be known.
 
     Raises:
-        XaiError: The file cannot be read, has no sample ids, or none of the run's kind.
+        XaiError: A file cannot be read, has no sample ids, or none of the run's kind.
     """
 
-    def __init__(self, reader: Reader, file: Path | None = None, *, wanted: bool = True) -> None:
+    def __init__(self, reader: Reader, files: FactFiles = None, *, wanted: bool = True) -> None:
         self._reader = reader
         self.wanted = wanted
-        self.file = file
+        self.files = each_file(files)
         """Where further facts are from."""
-        self._given = None if file is None else _of_file(file, self._id_kind)
+        self._given = _together([_of_file(file, self._id_kind) for file in self.files])
+
+    @property
+    def given(self) -> str:
+        """The files as an answer tells what was asked; "" without any."""
+        return ", ".join(map(str, self.files))
+
+    @property
+    def told_in(self) -> str:
+        """What the files are called."""
+        return ", ".join(file.name for file in self.files)
 
     @property
     def left_out(self) -> str:
@@ -125,13 +145,13 @@ class Facts:
             said.append(
                 f"facts of {n:,} {'id' if n == 1 else 'ids'} are left out: none of the run's kind (whole numbers)"
             )
-        if self.file is not None:
+        if self.files:
             said += [
-                f"{name} of {_many(n)} has several values in {self.file.name}: the last counts"
+                f"{name} of {_many(n)} has several values in {self.told_in}: the last counts"
                 for name, n in self._joined.repeated.items()
             ]
             said += [
-                f"{name} of {_many(n)} is another in {self.file.name} than recorded: the file's counts"
+                f"{name} of {_many(n)} is another in {self.told_in} than recorded: the file's counts"
                 for name, n in self._joined.replaced.items()
             ]
         return tuple(said)
@@ -155,7 +175,7 @@ class Facts:
 
     def mismatches(self) -> tuple[str, ...]:
         """How the ids of the file fit those of the run's samples, of every epoch and selection, where not."""
-        if self._given is None or self.file is None:
+        if self._given is None:
             return ()
         samples, others = self._samples
         told = self._given.frame.select(SAMPLE_ID)
@@ -166,9 +186,9 @@ class Facts:
         without = _apart(samples, told).height
         said = []
         if unknown:
-            said.append(f"{unknown:,} of the {told.height:,} ids in {self.file.name} are no samples of the run")
+            said.append(f"{unknown:,} of the {told.height:,} ids in {self.told_in} are no samples of the run")
         if without:
-            said.append(f"{without:,} of the run's {samples.height:,} samples are not in {self.file.name}")
+            said.append(f"{without:,} of the run's {samples.height:,} samples are not in {self.told_in}")
         return tuple(said)
 
     def n_unknown_ids(self) -> int:
@@ -183,7 +203,7 @@ class Facts:
     def of_no_sample(self) -> tuple[str, ...]:
         """What is to be said where not one of the ids that facts were recorded of is a sample of the run."""
         n = self.frame.height
-        if self.file is not None or not n or self.n_unknown_ids() < n + self._joined.unfit:
+        if self.files or not n or self.n_unknown_ids() < n + self._joined.unfit:
             return ()
         own, other = self.frame[SAMPLE_ID].min(), self._samples[0][SAMPLE_ID].min()
         words = "the 1 id" if n == 1 else f"none of the {n:,} ids"
@@ -218,7 +238,7 @@ class Facts:
     @cached_property
     def identity(self) -> list[Any]:
         """What an answer made from them depends on, as plain JSON types: each file's name, size and time."""
-        paths = [source.path for source in self._sources if source.path] + ([self.file] if self.file else [])
+        paths = [source.path for source in self._sources if source.path] + [*self.files]
         found: list[Any] = []
         for path in paths:
             try:
@@ -507,6 +527,18 @@ class _Given:
 
     frame: pl.DataFrame
     notices: tuple[str, ...]
+
+
+def _together(every: Sequence[_Given]) -> _Given | None:
+    """The rows of several files, those of the last at the end."""
+    if len(every) < 2:
+        return every[0] if every else None
+    dtypes: dict[str, set[pl.DataType]] = {}
+    for name, dtype in (item for one in every for item in one.frame.schema.items()):
+        dtypes.setdefault(name, set()).add(dtype)
+    kinds = {name: _common(found - {pl.Null()}) for name, found in dtypes.items()}
+    frames = [_of_kinds(one.frame, kinds)[0] for one in every]
+    return _Given(pl.concat(frames, how="diagonal"), tuple(words for one in every for words in one.notices))
 
 
 def _of_file(file: Path, kind: pl.DataType) -> _Given:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -15,7 +14,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, UsageError
 from xaicli.layout import RunLayout
 from xaicli.progress import doing
-from xaicli.reader.facts import Facts
+from xaicli.reader.facts import FactFiles, Facts
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.lazy import scan
 from xaicli.reader.pages import Footer, read_footer, step_range
@@ -55,7 +54,7 @@ def open_reader(
     strict: bool = False,
     attempts: str = Attempts.LAST,
     where: str | None = None,
-    facts: str | os.PathLike[str] | None = None,
+    facts: FactFiles = None,
     no_facts: bool = False,
 ) -> Reader:
     """Open a run for reading.
@@ -65,7 +64,7 @@ def open_reader(
         strict: Raise on a damaged file instead of leaving it out.
         attempts: `last` leaves out what later attempts took back of earlier ones, `all` leaves out nothing.
         where: A condition that rows meet, as SQL; other rows are as if they were not there.
-        facts: A file of facts beside those recorded: CSV, Parquet or JSON lines with `sample_id`.
+        facts: Files of facts beside those recorded: CSV, Parquet or JSON lines with `sample_id`.
         no_facts: Know no facts.
 
     Raises:
@@ -119,14 +118,14 @@ class Reader(Holdings):
         strict: bool = False,
         attempts: str = Attempts.LAST,
         where: str | None = None,
-        facts: str | os.PathLike[str] | None = None,
+        facts: FactFiles = None,
         no_facts: bool = False,
     ) -> None:
-        if no_facts and facts is not None:
+        if no_facts and facts:
             raise UsageError("--facts and --no-facts exclude one another", hint="leave one of them out")
         self._footers: dict[Path, Footer] = {}
         super().__init__(layout, strict=strict, attempts=attempts)
-        self.facts = Facts(self, None if facts is None else Path(facts), wanted=not no_facts)
+        self.facts = Facts(self, facts, wanted=not no_facts)
         self.where = None if where is None else self._condition(where)
 
     def _condition(self, text: str) -> Where:

@@ -235,7 +235,7 @@ def apply_to_objects(
             **told_places(chosen),
             "table": table,
             "files": [os.fspath(file) for file in files],
-            "facts": str(reader.facts.file or "") or None,
+            "facts": reader.facts.given or None,
             "path": path,
             "field": field,
             "by": by,
