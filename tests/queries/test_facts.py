@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,17 @@ def test_samples_without_the_fact_that_groups_are_counted(recorded, tmp_path):
     assert "48 of 60 samples of eval have no kind: they are in no group" in " | ".join(result.answer.warnings)
 
 
+def test_ids_whose_accents_are_encoded_in_another_way_are_told(tmp_path: Path) -> None:
+    names = ["café", "naïve", "plain"]
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=names, loss=[1.0, 2.0, 3.0], mode="eval", epoch=1)
+    rows = [unicodedata.normalize("NFD", name) for name in names]
+    (tmp_path / "f.csv").write_text("sample_id,a\n" + "".join(f"{name},x\n" for name in [*rows, "other"]), "utf-8")
+    said = xaicli.open_run(tmp_path / "run").samples(facts=tmp_path / "f.csv").answer.warnings
+    of_them = "2 of them but for how accents are encoded (Unicode's NFC and NFD)"
+    assert f"3 of the 4 ids in f.csv are no samples of the run; {of_them}" in said
+
+
 def test_facts_that_change_are_told_and_the_last_counts(tmp_path):
     with xaicli.Run(tmp_path / "run") as run:
         run.log_facts([1, 2, 3], source=["a", "b", "c"])
@@ -308,6 +320,17 @@ def test_long_texts_are_whole_for_programs_and_short_on_pages(tmp_path):
     result = xaicli.open_run(tmp_path / "run").samples()
     assert {row["sample_id"]: row["facts"]["text"] for row in result.data.to_dicts()}[1] == long
     assert len(result.html()) < 400_000
+
+
+def test_markdown_shows_the_ends_of_long_texts(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2], text=["begin " + "word " * 200_000 + "end", "b"])
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    xaicli.open_run(tmp_path / "run").samples().save(tmp_path / "out", formats=["md"])
+    told = (tmp_path / "out" / "samples.md").read_text("utf-8")
+    assert len(told) < 10_000
+    (cell,) = set(re.findall(r"begin [^|]*end", told))
+    assert len(cell) == 300
 
 
 def test_a_live_run_and_a_table_know_them(tmp_path):

@@ -145,6 +145,19 @@ def test_whole_numbers_of_parquet_are_ids_as_they_are(tmp_path: Path) -> None:
             {"a": ["950.5", "1,200.25"]},
             "a of f.csv holds '1,200.25', whose commas may stand between thousands: kept as text",
         ),
+        (
+            "sample_id;a\n1;1.234,50\n2;0,5\n3;-12.345.678,9\n4;7\n",
+            {"a": [1234.5, 0.5, -12345678.9, 7.0]},
+            "a of f.csv holds numbers with points and a comma: 1.234,50 is read as 1234.50",
+        ),
+        ("sample_id;a\n1;1.234.567\n2;2.0.1\n", {"a": ["1.234.567", "2.0.1"]}, None),
+        ("sample_id;a\n1;1.234.567\n2;0,5\n", {"a": ["1.234.567", "0,5"]}, None),
+        (
+            "sample_id,a\n1,n/a\n2,3\n3,-\n",
+            {"a": [None, 3, None]},
+            "2 values of a in f.csv said NA, null, none or a dash",
+        ),
+        ("sample_id,a\n1,-\n2,x\n", {"a": ["-", "x"]}, None),
         ('sample_id,a\n1,"1,2,3"\n2,"4,5"\n', {"a": ["1,2,3", "4,5"]}, None),
         (
             "sample_id,a\n1,#DIV/0!\n2,3\n3,#N/A\n",
@@ -386,3 +399,13 @@ def test_a_name_spelt_otherwise_is_hinted_at(tmp_path: Path) -> None:
     with pytest.raises(XaiError) as refused:
         read_fact_file(written(tmp_path / "f.csv", "Sample_ID,a\n1,x\n"))
     assert refused.value.hint == "its columns: 'Sample_ID', 'a'; call Sample_ID sample_id"
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_ids_that_pandas_writes_as_a_range_are_read(tmp_path: Path, step: int) -> None:
+    pandas = pytest.importorskip("pandas")
+    index = pandas.RangeIndex(4, 4 + 3 * step, step, name="sample_id")
+    pandas.DataFrame({"a": ["x", "y", "z"]}, index=index).to_parquet(tmp_path / "f.parquet")
+    assert pq.read_schema(tmp_path / "f.parquet").names == ["a"]
+    found = read_fact_file(tmp_path / "f.parquet", "int64").table
+    assert found.to_pydict() == {"sample_id": [4, 4 + step, 4 + 2 * step], "a": ["x", "y", "z"]}

@@ -187,6 +187,8 @@ class Facts:
         said = []
         if unknown:
             said.append(f"{unknown:,} of the {told.height:,} ids in {self.told_in} are no samples of the run")
+            if n := _spelt_otherwise(_apart(told, samples), samples):
+                said[-1] += f"; {n:,} of them but for how accents are encoded (Unicode's NFC and NFD)"
         if without:
             said.append(f"{without:,} of the run's {samples.height:,} samples are not in {self.told_in}")
         return tuple(said)
@@ -389,6 +391,14 @@ def _many(n: int) -> str:
 def _apart(ids: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """The ids that are none of some others; several times sooner found so than by a join."""
     return ids.filter(~pl.col(SAMPLE_ID).is_in(known[SAMPLE_ID].implode()))
+
+
+def _spelt_otherwise(unknown: pl.DataFrame, samples: pl.DataFrame) -> int:
+    """How many ids would be known, were the same letters the same code points: file systems change them."""
+    if unknown.schema[SAMPLE_ID] != pl.String:
+        return 0
+    alike, known = (ids.with_columns(pl.col(SAMPLE_ID).str.normalize("NFC")) for ids in (unknown, samples))
+    return alike.height - _apart(alike, known).height
 
 
 def _with_ids(frame: pl.DataFrame, kind: pl.DataType) -> pl.DataFrame:

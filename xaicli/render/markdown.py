@@ -13,6 +13,7 @@ from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, 
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")
 _ROWS = 200
+_LONGEST = 300
 
 
 def markdown(report: Report) -> str:
@@ -70,7 +71,11 @@ def _block(block: Block) -> Iterator[str]:
             rows = [
                 [
                     escaped(row.title),
-                    escaped(" · ".join((*row.lines, *(f"{name} {value}" for name, value in row.facts)))),
+                    escaped(
+                        " · ".join(
+                            (*row.lines, *(f"{name} {numbers.cut(str(value), _LONGEST)}" for name, value in row.facts))
+                        )
+                    ),
                     escaped(panel.title),
                     escaped(" · ".join(panel.lines)),
                 ]
@@ -102,6 +107,6 @@ def _cells(values: Sequence[Any], column: Column) -> list[str]:
         case Cell.NUMBER | Cell.INTEGER:
             return [escaped(text) for text in numbers.column(values, column.apart)]
         case Cell.TEXT:
-            return [escaped(text) for text in numbers.texts(values)]
+            return [escaped(numbers.cut(text, _LONGEST)) for text in numbers.texts(values)]
         case _:
             assert_never(column.cell)

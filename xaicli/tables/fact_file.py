@@ -25,7 +25,8 @@ from xaicli.words import unguarded
 KINDS = "CSV (.csv, .tsv), Parquet (.parquet, .pq) or JSON lines (.jsonl, .ndjson)"
 _ERRORS = ("#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
 """What a table program writes where a formula has no value."""
-_MISSING = ("NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None", "none", *_ERRORS)
+_DASHES = ("-", "--", "\u2013", "\u2014")
+_MISSING = ("NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None", "none", *_DASHES, *_ERRORS)
 """What programs write in a column of numbers, dates or truth values where there is none."""
 
 
@@ -128,7 +129,14 @@ def _of_parquet(path: Path) -> tuple[list[str], list[pa.Array]]:
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(for_arrow(path)).read()
-    return table.column_names, [_one(column) for column in table.columns]
+    names, columns = table.column_names, [_one(column) for column in table.columns]
+    if SAMPLE_ID not in names:
+        for index in (table.schema.pandas_metadata or {}).get("index_columns", ()):
+            # pandas writes an index of ascending numbers as its ends alone.
+            if isinstance(index, dict) and index.get("kind") == "range" and index.get("name") == SAMPLE_ID:
+                ids = range(index["start"], index["stop"], index["step"])
+                names, columns = [SAMPLE_ID, *names], [pa.array(ids, pa.int64()), *columns]
+    return names, columns
 
 
 def _of_csv(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
@@ -315,6 +323,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infin
 _LONG = re.compile(r"(?<![0-9.])[0-9]{19,}(?![0-9.eE])")
 """What may be a whole number beyond 64 bits."""
 _COMMA = re.compile(r"[+-]?\d+(,\d+)?")
+_POINTS = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?")
+"""Numbers with a comma before decimals, and points between thousands."""
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 """Digits in groups of three."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -332,6 +342,7 @@ _TYPES = (
     (_INTEGER, pa.int64()),
     (_NUMBER, pa.float64()),
     (_COMMA, pa.float64()),
+    (_POINTS, pa.float64()),
     *_TIMES,
 )
 """What cells of a CSV are written like."""
@@ -365,15 +376,11 @@ def _of_text(
         text = bare
         if kind in (pa.int64(), pa.float64()) and _any_match(bare, r"^[+-]?0\d"):
             return column
-        if pattern is _COMMA:
-            if found.separator != ";" and (cell := _only_thousands(bare)):
-                found.notices.append(
-                    f"{name} of {path.name} holds '{cell}', which may be {cell.replace(',', '.')} or "
-                    f"{cell.replace(',', '')}: kept as text"
-                )
+        if pattern in (_COMMA, _POINTS):
+            spelt = _with_point(name, bare, pattern, path, found)
+            if spelt is None:
                 return column
-            text = pc.replace_substring(bare, ",", ".")
-            found.notices.append(f"{name} of {path.name} holds numbers with a comma: 0,5 is read as 0.5")
+            text = spelt
         if kind == pa.bool_():
             text = pc.utf8_lower(bare)
         try:
@@ -395,6 +402,26 @@ def _of_text(
     return column
 
 
+def _with_point(name: str, bare: pa.Array, pattern: re.Pattern[str], path: Path, found: FactFile) -> pa.Array | None:
+    """Numbers with a comma before decimals as a program writes them; None where they may be something else."""
+    if pattern is _COMMA:
+        if found.separator != ";" and (cell := _only_thousands(bare)):
+            found.notices.append(
+                f"{name} of {path.name} holds '{cell}', which may be {cell.replace(',', '.')} or "
+                f"{cell.replace(',', '')}: kept as text"
+            )
+            return None
+        found.notices.append(f"{name} of {path.name} holds numbers with a comma: 0,5 is read as 0.5")
+        return pc.replace_substring(bare, ",", ".")
+    both = bare.filter(pc.fill_null(pc.match_substring_regex(bare, r"\..*,"), fill_value=False))
+    if not len(both):  # points alone may stand in a version or an address
+        return None
+    cell = both[0].as_py()
+    told = cell.replace(".", "").replace(",", ".")
+    found.notices.append(f"{name} of {path.name} holds numbers with points and a comma: {cell} is read as {told}")
+    return pc.replace_substring(pc.replace_substring(bare, ".", ""), ",", ".")
+
+
 def _tell_thousands(name: str, bare: pa.Array, some: Sequence[str], path: Path, found: FactFile) -> None:
     grouped = re.compile(rf"{_THOUSANDS.pattern}(\.\d*)?|[+-]?\d+\.?\d*")
     if all(grouped.fullmatch(value) for value in some) and _all_match(bare, grouped):
@@ -404,11 +431,12 @@ def _tell_thousands(name: str, bare: pa.Array, some: Sequence[str], path: Path, 
 
 def _tell_missing(name: str, column: pa.Array, path: Path, found: FactFile) -> None:
     lost = int(pc.sum(pc.is_in(column, pa.array(_MISSING))).as_py() or 0)
-    are_errors = pc.any(pc.is_in(column, pa.array(_ERRORS))).as_py()
-    what = "NA, null, none or an error of a formula" if are_errors else "NA, null or none"
+    errors, dashes = (pc.any(pc.is_in(column, pa.array(words))).as_py() for words in (_ERRORS, _DASHES))
+    what = ["NA", "null", "none", *(["a dash"] if dashes else []), *(["an error of a formula"] if errors else [])]
+    told = f"{', '.join(what[:-1])} or {what[-1]}"
     if lost:
         words = "value" if lost == 1 else "values"
-        found.notices.append(f"{lost:,} {words} of {name} in {path.name} said {what}: missing")
+        found.notices.append(f"{lost:,} {words} of {name} in {path.name} said {told}: missing")
 
 
 def _only_thousands(column: pa.Array) -> str:
