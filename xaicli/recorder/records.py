@@ -282,9 +282,10 @@ class Records:
         try:
             return check(label, "label")
         except ValueError:
-            if self.strict:
-                raise
             kind = self._process.catalogue.dtype("label")
+            is_open = kind is None and self.manifest.task is None
+            if self.strict or (is_open and columns.task_of(label, None, None) is Task.REGRESSION):
+                raise  # real numbers are not labels of which some are odd
             is_metric = check is columns.metric
             found = columns.metric_alone(label, "label") if is_metric else columns.labels_alone(label, "label", kind)
             if found is None:
