@@ -1,5 +1,6 @@
 """`xai confusion` on recorded runs, against scikit-learn and plain Python."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -145,6 +146,21 @@ def test_by_a_column(recorded, capsys):
         (name, int((label == number).sum())) for number, name in enumerate(NAMES)
     ]
     assert found[0]["accuracy"] == pytest.approx((logits.argmax(1)[label == 0] == 0).mean())
+    right = logits.argmax(1) == label
+    found = asked(capsys, path, "--by", "correct")["by"]
+    assert [(row["value"], row["n"], row["accuracy"]) for row in found] == [
+        (False, int((~right).sum()), 0.0),
+        (True, int(right.sum()), 1.0),
+    ]
+
+
+def test_ids_with_blanks_stay_apart_in_the_csv(tmp_path):
+    ids = ["a b", "c", "d e f"]
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=ids, label=[0] * 3, prediction=[1] * 3, loss=[3.0, 2.0, 1.0], mode="eval", epoch=1)
+    xaicli.open_run(tmp_path / "run").confusion().save(tmp_path / "out", formats=["csv"])
+    with (tmp_path / "out" / "confusion-cells.csv").open(newline="") as file:
+        assert [json.loads(row["sample_ids"]) for row in csv.DictReader(file) if row["n"] == "3"] == [ids]
 
 
 def test_sets_of_classes_count_by_class(tmp_path, capsys):

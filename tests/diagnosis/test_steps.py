@@ -71,8 +71,8 @@ def test_constant_losses_have_no_spike():
 
 
 def test_shares_of_a_step():
-    frame = pl.DataFrame({"sample_id": [1, 2, 3, 4], "loss": [1.0, math.nan, 3.0, 1.0]})
-    found = steps.loss_shares(frame, "loss")
+    frame = pl.DataFrame({"sample_id": [1, 2, 3, 4], "value": [1.0, math.nan, 3.0, 1.0]})
+    found = steps.loss_shares(frame)
     assert found["sample_id"].to_list() == [2, 3, 1, 4]
     assert found["share"][0] is None
     assert found["share"][1:].to_list() == pytest.approx([0.6, 0.2, 0.2])

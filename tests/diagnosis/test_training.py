@@ -114,7 +114,12 @@ def test_pages_and_what_cannot_be_asked(recorded):
     assert "4 spikes of loss" in page
     assert "#7" in page
     assert "Step 41 of epoch 2 jumped to" in run.steps(step=41).html()
-    for words, said in (({"step": 9999}, "9999"), ({"around": 9999}, "9999"), ({"step": 3, "spikes": 2}, "--step")):
+    for words, said in (
+        ({"step": 9999}, "9999"),
+        ({"around": 9999}, "9999"),
+        ({"around": -5}, "--around"),
+        ({"step": 3, "spikes": 2}, "--step"),
+    ):
         with pytest.raises(XaiError) as error:
             run.steps(**words)
         assert said in error.value.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,7 @@ def test_runs_in_a_folder_that_never_logged_a_sample_are_left_out_by_name(tmp_pa
 def test_a_folder_whose_runs_share_nothing_is_refused(tmp_path: Path) -> None:
     for mode in ("eval", "train"):
         with xaicli.Run(tmp_path / "runs" / mode) as run:
-            run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode=mode, epoch=1)
-    with pytest.raises(xaicli.XaiError, match="share no mode and ds_id"):
+            run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode=mode, ds_id=f"{mode} set", epoch=1)
+    with pytest.raises(xaicli.XaiError, match="share no mode and ds_id") as caught:
         xaicli.compare(tmp_path / "runs")
+    assert re.search(r"eval: eval eval set; .*train: train train set$", caught.value.hint)

@@ -108,3 +108,13 @@ def test_samples_without_the_colour_asked_for_are_counted(tmp_path: Path) -> Non
     answer = run.embeddings(colour="loss").answer
     assert dict(answer.data.select("sample_id", "colour").iter_rows()) == {3: None, 1: 0.5, 2: None}
     assert answer.warnings == ("2 of 3 samples shown have no loss, and no colour",)
+
+
+def test_a_colour_may_be_called_like_an_axis(tmp_path: Path) -> None:
+    part = {"sample_id": IDS, "x": [7.0, 8.0, 9.0], "y": [4, 5, 6], "vector": VECTORS}
+    run = collected(tmp_path / "run", part, part | {"split": ["test"] * 3})
+    assert colours(run, colour="x") == {3: 7.0, 1: 8.0, 2: 9.0}
+    assert colours(run, colour="y", split="test") == {3: "4", 1: "5", 2: "6"}
+    assert run.embeddings(colour="x").data.select("x", "y").unique(maintain_order=True).rows() == [
+        tuple(point) for point in VECTORS.tolist()
+    ]

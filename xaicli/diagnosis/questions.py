@@ -434,6 +434,8 @@ def _add_groups(
 ) -> None:
     """The figures and cells of each value of a column."""
     column = rows.frame[by].fill_nan(None) if rows.frame.schema[by].is_float() else rows.frame[by]
+    if by == CORRECT:  # counted as a number, and as a group true or false
+        column = column.cast(pl.Boolean)
     values = column.unique().sort()
     n_values = len(values) - (column.null_count() > 0)
     if by not in (SAMPLE_ID, LABEL, PREDICTION) and are_many(column, _MOST_GROUPS):

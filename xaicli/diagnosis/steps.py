@@ -155,18 +155,17 @@ def before_it(batches: pl.DataFrame, batch: Mapping[str, Any]) -> dict[str, Any]
     return found.row(0, named=True) if found.height else None
 
 
-def loss_shares(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
+def loss_shares(frame: pl.DataFrame) -> pl.DataFrame:
     """The samples of one step by their share of its loss.
 
     Args:
-        frame: The step's rows with sample_id and the metric.
-        metric: The loss.
+        frame: The step's rows with sample_id and value, the loss.
 
     Returns:
         The rows with share (of the sum of the finite losses; null where that is not above 0, or the loss is not
         finite): samples whose loss is not finite first, then by falling share; ties by sample_id.
     """
-    value = pl.col(metric).cast(pl.Float64)
+    value = pl.col("value").cast(pl.Float64)
     finite = value.is_finite().fill_null(False)
     total = pl.when(finite).then(value).sum()
     share = pl.when(finite & (total > 0)).then(value / total).alias("share")

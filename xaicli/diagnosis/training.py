@@ -96,7 +96,7 @@ def steps(
     """
     _refuse_high_is_good(selection)
     spikes = whole_number("--spikes", spikes, least=0)
-    around = None if around is None else whole_number("--around", around)
+    around = None if around is None else whole_number("--around", around, least=0)
     names = LabelNames.of(reader, selection)
     tally, metric = Tally(), selection.metrics[0]
     warnings = [*selection.warnings, *_without_known_end(selection)]
@@ -433,7 +433,8 @@ class _Contents:
 
     Attributes:
         training: Where they are from.
-        rows: Their rows, with epoch, step and rank.
+        rows: Their rows: sample_id, epoch, step, rank, attempt, label and prediction where they are told, and the loss
+            as value, for a metric may be called like any column of ours.
         spiked: Which of the batches are spikes: epoch, step, rank.
         jumped: Those of them that do not merely stand at a training's start.
         scalars: What was logged beside the batches.
@@ -467,7 +468,9 @@ class _Contents:
         parts = []
         epochs = wanted[EPOCH].unique().sort().to_list()
         for found in training.frames(columns, epochs) if epochs else ():
-            frame = found.frame.with_columns(pl.lit(found.place.epoch, pl.Int32).alias(EPOCH))
+            known = [name for name in (SAMPLE_ID, STEP, *_WRITER, LABEL, PREDICTION) if name in found.frame.columns]
+            epoch = pl.lit(found.place.epoch, pl.Int32).alias(EPOCH)
+            frame = found.frame.select(*known, epoch, pl.col(training.metric).alias("value"))
             parts.append(frame.join(wanted, on=_BATCH, how="semi", maintain_order="left"))
         rows = pl.concat(parts) if parts else pl.DataFrame()
         moments = training.moments(logged)
@@ -478,16 +481,16 @@ class _Contents:
     def of_batch(self, batch: Mapping[str, Any]) -> pl.DataFrame:
         """The rows of a batch by their share of its loss."""
         is_it = pl.all_horizontal(pl.col(key) == batch[key] for key in _BATCH)
-        return loss_shares(self.rows.filter(is_it), self.training.metric)
+        return loss_shares(self.rows.filter(is_it))
 
     def described(self, batch: Mapping[str, Any], top: int) -> dict[str, Any]:
         """What a batch held: its samples, its mix and the scalars beside it."""
-        rows, names, metric = self.of_batch(batch), self.training.names, self.training.metric
+        rows, names = self.of_batch(batch), self.training.names
         facts = self._facts_of(rows[SAMPLE_ID].head(top))
         elsewhere = self._spikes_of(rows[SAMPLE_ID].head(top), batch)
         found = []
         for row in rows.head(top).iter_rows(named=True):
-            item = {SAMPLE_ID: row[SAMPLE_ID], "value": row[metric], "share": row["share"]}
+            item = {SAMPLE_ID: row[SAMPLE_ID], "value": row["value"], "share": row["share"]}
             if LABEL in row:
                 item |= {LABEL: row[LABEL], "name": names[row[LABEL]]}
             if PREDICTION in row:
@@ -576,8 +579,8 @@ def _with_histories(
     asked = replace(selection, pairs=(pair,), metrics=(metric,))
     ids = rows[SAMPLE_ID].unique(maintain_order=True).head(_LISTED).to_list()
     told = samples(reader, asked, max=0, min=0, ids=ids).data.select(SAMPLE_ID, "history")
-    joined = rows.join(told, on=SAMPLE_ID, how="left", maintain_order="left")
     place = [pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID), pl.lit(batch[EPOCH], pl.Int32).alias(EPOCH)]
-    own = [name for name in (LABEL, PREDICTION) if name in joined.columns]
-    value = pl.col(metric).cast(pl.Float64).alias("value")
-    return joined.select(*place, STEP, *_WRITER, SAMPLE_ID, *own, value, "share", "history")
+    own = [name for name in (LABEL, PREDICTION) if name in rows.columns]
+    value = pl.col("value").cast(pl.Float64)
+    found = rows.select(*place, STEP, *_WRITER, SAMPLE_ID, *own, value, "share")
+    return found.join(told, on=SAMPLE_ID, how="left", maintain_order="left")

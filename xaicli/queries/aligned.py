@@ -96,10 +96,10 @@ class Aligned:
         Raises:
             NotAlignedError: A file cannot be read as the footer says.
         """
-        shown = self._frame.with_row_index("_place").filter(pl.col(SAMPLE_ID).is_in(ids.implode()))
+        wanted = self._frame[SAMPLE_ID].is_in(ids.implode())
+        shown, places = self._frame.filter(wanted), wanted.arg_true().to_list()
         if shown.height < len(ids.unique()):
             raise NotAlignedError
-        places = shown["_place"].to_list()
         picked = [_picked(epoch, places) for epoch in self._epochs.values()]
         metrics = self._selection.metrics
         passes = [epoch.footer.passes[0] for epoch in self._epochs.values()]

@@ -76,7 +76,8 @@ def shared(readers: Sequence[Reader], **select: Any) -> Shared:
     pairs = tuple(pair for pair in selections[0].pairs if all(pair in other.pairs for other in selections))
     if not pairs:
         shown = "; ".join(
-            f"{r.layout.described}: {', '.join(s.modes)}" for r, s in zip(readers, selections, strict=True)
+            f"{r.layout.described}: {', '.join(' '.join(filter(None, pair)) for pair in s.pairs)}"
+            for r, s in zip(readers, selections, strict=True)
         )
         raise XaiError("the runs share no mode and ds_id", hint=shown)
     held = [{*reader.metrics, *({CORRECT} & set(reader.dtypes))} for reader in readers]
@@ -467,12 +468,12 @@ def _at_end(
     at_end = at_end.unique(SAMPLE_ID, keep="last", maintain_order=True)
     own = (pl.col(key) if known else pl.lit(None)).alias(LABEL)
     joined = at_end.select(SAMPLE_ID, own, pl.lit(True).alias("_there"))
-    told = {"value": source.last_scores(metric, beside=[key])}
+    told = {"value": source.last_scores(metric, with_label=True)}
     if CORRECT in reader.dtypes:
-        told[CORRECT] = source.last_scores(CORRECT, beside=[key])
+        told[CORRECT] = source.last_scores(CORRECT, with_label=True)
     for name, scores in told.items():
         found = scores.select(
-            SAMPLE_ID, pl.col(SCORE).alias(name), pl.col(STALE).alias(f"_stale_{name}"), pl.col(key).alias(f"_{name}")
+            SAMPLE_ID, pl.col(SCORE).alias(name), pl.col(STALE).alias(f"_stale_{name}"), pl.col(LABEL).alias(f"_{name}")
         )
         joined = joined.join(found, on=SAMPLE_ID, how="full", coalesce=True)
     stale = pl.any_horizontal(pl.col(f"_stale_{name}").fill_null(value=False) for name in told)

@@ -22,6 +22,8 @@ _IDS = (SAMPLE_ID, "example_id")
 _EPOCH = "epoch"
 _SPLIT = "split"
 _SMALLEST = 2
+_X, _Y = "\0x", "\0y"
+"""The places of the points; no column that colours them is called so."""
 _COLLECT = "collect them with: xai collect RUN_DIR --model CKPT --data ... --collectors embeddings --layers LAYER"
 
 
@@ -152,19 +154,16 @@ def _points(
     groups = [name for name in (_SPLIT, _EPOCH) if name in frame.columns]
     present = frame.drop_nulls(column)
     plane = _plane(present[column])
-    for key, rows in (
-        present.with_columns(x=plane[:, 0], y=plane[:, 1]).group_by(groups, maintain_order=True)
-        if groups
-        else [((), present.with_columns(x=plane[:, 0], y=plane[:, 1]))]
-    ):
+    placed = present.with_columns(pl.Series(_X, plane[:, 0]), pl.Series(_Y, plane[:, 1]))
+    for key, rows in placed.group_by(groups, maintain_order=True) if groups else [((), placed)]:
         at = dict(zip(groups, key, strict=True))
         yield rows.select(
             column=pl.lit(column),
             split=pl.lit(str(at.get(_SPLIT) or "")),
             epoch=pl.lit(at.get(_EPOCH), pl.Int64),
             sample_id=pl.col(identity),
-            x=pl.col("x"),
-            y=pl.col("y"),
+            x=pl.col(_X),
+            y=pl.col(_Y),
             colour=_named(rows, by, schemas),
         )
 

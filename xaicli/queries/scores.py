@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from typing import cast
 
@@ -66,17 +66,19 @@ class Epochwise:
         self._tallies: dict[int, Tally] = {}
         self._kept: dict[int, list[Rows]] = {}
 
-    def last_scores(self, metric: str, *, beside: Sequence[str] = ()) -> pl.DataFrame:
+    def last_scores(self, metric: str, *, with_label: bool = False) -> pl.DataFrame:
         """Each sample's last finite value of a metric.
 
         Args:
             metric: The metric.
-            beside: Columns of the same rows that are told beside.
+            with_label: Whether the label of the same row is told.
 
         Returns:
-            sample_id, score (float64), stale (whether the value is of an earlier epoch than the last), and what is told
-            beside; one row a sample that has a finite value, in no particular order.
+            sample_id, score (float64), stale (whether the value is of an earlier epoch than the last), and label (the
+            selection's label key) where it is told; one row a sample that has a finite value, in no particular order.
         """
+        key = self._selection.label_key
+        label = [pl.col(key).alias(LABEL)] if with_label else []
         found = []
         seen = SeenIds()
         for place, _, frame, _ in self._walk(backwards=True):
@@ -90,12 +92,12 @@ class Epochwise:
                     rows = rows.unique(SAMPLE_ID, keep="last", maintain_order=True)
                 seen.add(rows[SAMPLE_ID])
                 stale = pl.lit(place.epoch != self._epochs[-1]).alias(STALE)
-                found.append(rows.select(SAMPLE_ID, pl.col(metric).cast(pl.Float64).alias(SCORE), stale, *beside))
+                found.append(rows.select(SAMPLE_ID, pl.col(metric).cast(pl.Float64).alias(SCORE), stale, *label))
         if not found:
             ids = self._reader.dtypes.get(SAMPLE_ID, pl.Int64())
-            told = {name: self._reader.dtypes.get(name, pl.Null()) for name in beside}
+            told = {LABEL: self._reader.dtypes.get(key, pl.Null())} if with_label else {}
             return pl.DataFrame(schema={SAMPLE_ID: ids, SCORE: pl.Float64(), STALE: pl.Boolean(), **told})
-        return pl.concat(found, how="vertical_relaxed" if beside else "vertical")
+        return pl.concat(found, how="vertical_relaxed" if with_label else "vertical")
 
     def histories(self, ids: pl.Series) -> pl.DataFrame:
         """Every row of some samples, place by place.

@@ -65,7 +65,7 @@ def confusion_report(answer: Answer, page: Page | None = None, *, told: Answer |
         ),
         tables={
             "confusion": lambda: answer.data.with_columns(pl.col("undefined").list.join(" ")),
-            "confusion-cells": lambda: _flat_cells(answer),
+            "confusion-cells": lambda: answer.extra["cells"],
             **({"confusion-by": lambda: _flat_groups(answer)} if answer.extra.get("by") else {}),
         },
     )
@@ -155,11 +155,6 @@ def pictured_samples(answer: Answer) -> Answer:
     columns = ["mode", "ds_id", pl.col("sample_ids").alias("sample_id")]
     frame = pl.concat([part.select(columns) for part in parts]).explode("sample_id").drop_nulls("sample_id")
     return replace(answer, data=frame.unique(maintain_order=True))
-
-
-def _flat_cells(answer: Answer) -> pl.DataFrame:
-    cells: pl.DataFrame = answer.extra["cells"]
-    return cells.with_columns(pl.col("sample_ids").cast(pl.List(pl.String)).list.join(" "))
 
 
 def _flat_groups(answer: Answer) -> pl.DataFrame:

@@ -115,4 +115,4 @@ def _columns(data: pl.DataFrame) -> list[pl.Expr]:
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in row.items() if key not in ("facts", "sample_ids")}
-    return {"slice": _named(row), **plain, "sample_ids": " ".join(map(str, row["sample_ids"]))}
+    return {"slice": _named(row), **plain, "sample_ids": row["sample_ids"]}
