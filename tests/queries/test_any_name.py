@@ -116,3 +116,16 @@ def test_no_name_of_a_metric_changes_an_answer(folders):
     called = [name for name in xaicli.open_run(folders / "metrics" / "A").reader().metrics if name != "loss"]
     assert len(called) > 30
     assert [name for name in called if of_metric(folders / "metrics", name) != renamed(expected, name)] == []
+
+
+def test_a_metric_of_a_table_may_be_called_pass(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.add_metrics_data({"sample_id": [1, 2], "pass": [5.0, 7.0], "other": [3.0, 4.0]}, name="metrics")
+    found = xaicli.open_run(tmp_path / "run").samples(table="metrics", metric=["pass", "other"], min=0).data
+    points = found.explode("history").unnest("history").select("metric", "sample_id", "score", "value", "pass").rows()
+    assert points == [
+        ("pass", 2, 7.0, 7.0, 0),
+        ("pass", 1, 5.0, 5.0, 0),
+        ("other", 2, 4.0, 4.0, 0),
+        ("other", 1, 3.0, 3.0, 0),
+    ]

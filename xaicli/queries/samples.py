@@ -16,7 +16,7 @@ from xaicli.queries.rows import recorded_elsewhere, within_labels
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
-from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Engine, Group
+from xaicli.vocabulary import DS_ID, LABEL, MODE, PASS, SAMPLE_ID, Engine, Group
 
 LAST = "last"
 POINT = pl.Struct({"epoch": pl.Int32(), "pass": pl.Int16(), "step": pl.Int64(), "value": pl.Float64()})
@@ -185,7 +185,9 @@ def of_source(source: Source, selection: Selection, pair: Pair, asked: Asked, ta
     known = frozenset(within[SAMPLE_ID])
     others = frozenset(past[SAMPLE_ID]) - known
     n_others = past.filter(pl.col(SAMPLE_ID).is_in(known)).height - within.height
-    rows = pl.concat([_rows(frame, within, pair, metric) for metric, frame in chosen.items()])
+    # Rows of a table alone have a metric called so, and are of one pass.
+    turn = pl.lit(0).alias(PASS) if PASS in selection.metrics else pl.col(PASS)
+    rows = pl.concat([_rows(frame, within, pair, metric, turn) for metric, frame in chosen.items()])
     return Found(rows, known, n_stale, others, n_others)
 
 
@@ -208,10 +210,10 @@ def _chosen(scores: pl.DataFrame, asked: Asked) -> pl.DataFrame:
     )
 
 
-def _rows(chosen: pl.DataFrame, past: pl.DataFrame, pair: Pair, metric: str) -> pl.DataFrame:
+def _rows(chosen: pl.DataFrame, past: pl.DataFrame, pair: Pair, metric: str, turn: pl.Expr) -> pl.DataFrame:
     """The shown samples with label and history."""
     mode, ds_id = pair
-    point = pl.struct("epoch", "pass", "step", pl.col(metric).alias("value")).cast(POINT)
+    point = pl.struct("epoch", turn, "step", pl.col(metric).alias("value")).cast(POINT)
     by_sample = past.group_by(SAMPLE_ID, maintain_order=True).agg(pl.col(LABEL).last(), point.alias("history"))
     return (
         chosen.join(by_sample, on=SAMPLE_ID, how="inner", maintain_order="left")

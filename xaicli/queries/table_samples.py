@@ -276,7 +276,8 @@ class _TableRows:
         """Every row of some samples, epoch by epoch."""
         steps = self._frame.group_by(EPOCH).agg(pl.col(STEP).max())
         rows = self._frame.filter(pl.col(SAMPLE_ID).is_in(ids.implode())).drop(STEP)
-        rows = rows.with_columns(pl.lit(0, pl.Int16).alias(PASS))
+        if PASS not in rows.columns:  # as a metric may be called
+            rows = rows.with_columns(pl.lit(0, pl.Int16).alias(PASS))
         return rows.join(steps, on=EPOCH, how="left", maintain_order="left")
 
     def count(self, tally: Tally) -> None:
