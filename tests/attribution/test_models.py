@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import threading
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -898,6 +900,122 @@ def test_hooks_that_collect_what_forward_reads_stay() -> None:
     result = xaicli.saliency(model, x.detach(), methods=("gradient",))
     assert result.predictions.tolist() == scores.argmax(1).tolist()
     np.testing.assert_allclose(result.attributions["gradient"], wanted, atol=1e-6)
+
+
+class Tapped(nn.Module):
+    """Forward reads what its own hook took from the middle of its body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)), nn.Linear(5, 3)
+        self.taken: Any = {}
+        self.tap(self.body[1])
+
+    def tap(self, part: nn.Module) -> None:
+        raise NotImplementedError
+
+    def read(self) -> Tensor:
+        return self.taken["1"]  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.body(x)
+        scores: Tensor = self.head(self.read())
+        return scores
+
+
+class IntoAList(Tapped):
+    def tap(self, part: nn.Module) -> None:
+        part.register_forward_hook(self.take)
+
+    def take(self, _part: nn.Module, _given: Any, result: Tensor) -> None:
+        self.taken.append(result)
+
+    def read(self) -> Tensor:
+        return self.taken[0]  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.taken = []
+        return super().forward(x)
+
+
+class IntoADictionary(Tapped):
+    def tap(self, part: nn.Module) -> None:
+        taken = self.taken
+
+        def take(_part: nn.Module, _given: Any, result: Tensor) -> None:
+            taken["1"] = result
+
+        part.register_forward_hook(take)
+
+
+class IntoAnAttribute(Tapped):
+    def tap(self, part: nn.Module) -> None:
+        part.register_forward_hook(lambda _part, _given, result: setattr(self, "taken", result))
+
+    def read(self) -> Tensor:
+        return self.taken  # type: ignore[no-any-return]
+
+
+class IntoAClosure(Tapped):
+    """Both ends are functions of their own, and one of them is an attribute."""
+
+    def tap(self, part: nn.Module) -> None:
+        taken = self.taken
+        self.reading = lambda: taken["1"]
+        part.register_forward_hook(lambda _part, _given, result: taken.update({"1": result}))
+
+    def read(self) -> Tensor:
+        return self.reading()  # type: ignore[no-any-return]
+
+
+class IntoAnObject(Tapped):
+    """As the feature extraction of timm: a partial of a method of what is no module."""
+
+    class Features:
+        def __init__(self, part: nn.Module) -> None:
+            self.by_device: Any = defaultdict(OrderedDict)
+            part.register_forward_hook(functools.partial(self.take, "1"))
+
+        def take(self, name: str, *call: Any) -> None:
+            self.by_device[call[-1].device][name] = call[-1]
+
+    def tap(self, part: nn.Module) -> None:
+        self.features = self.Features(part)
+
+    def read(self) -> Tensor:
+        found = self.features.by_device[self.head.weight.device]["1"]
+        self.features.by_device = defaultdict(OrderedDict)
+        return found  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [IntoAList, IntoADictionary, IntoAnAttribute, IntoAClosure, IntoAnObject])
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("called", [False, True])
+def test_what_a_models_own_hooks_hand_on_is_its_copys(kind: type[Tapped], samples: int, called: bool) -> None:
+    torch.manual_seed(0)
+    model, x = kind().eval(), torch.randn(samples, 6)
+    scores = model.head(torch.tanh(model.body[0](z := x.clone().requires_grad_())))
+    wanted = torch.autograd.grad(scores.max(1).values.sum(), z)[0]
+    if called:
+        model(x)
+    before = model.taken if isinstance(model.taken, Tensor) else copy.copy(model.taken)
+    result = xaicli.saliency(model, x, methods=("gradient", "smint"), device="cpu")
+    assert result.predictions.tolist() == scores.argmax(1).tolist()
+    np.testing.assert_allclose(result.attributions["gradient"], wanted, atol=1e-6)
+    assert np.abs(result.attributions["smint"]).max() > 1e-3
+    assert model.taken is before if isinstance(before, Tensor) else model.taken == before
+    assert torch.equal(model(x), scores)
+
+
+def test_an_instrument_that_knows_the_models_parts_knows_the_copys() -> None:
+    model, x, seen = conv_net(), torch.randn(3, 2, 8, 8), []
+    names = {part: name for name, part in model.named_modules()}
+    model[4].register_forward_hook(lambda part, _given, _result: seen.append(names[part]))
+    wanted = attribute(conv_net(), x, methods=("gradient",)).attributions["gradient"][""]
+    found = attribute(model, x, methods=("gradient",)).attributions["gradient"][""]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert set(seen) == {"4"}
+    assert len(seen) <= 4
 
 
 class RunningMean(nn.Module):

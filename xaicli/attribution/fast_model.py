@@ -24,7 +24,7 @@ from torch.nn import functional
 from xaicli.attribution.frozen import FrozenModel, InBf16, wants_bf16
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import GRADCAM, INTEGRATED, SMINT, Convention, Precision, Settings
-from xaicli.attribution.twin import copy_of
+from xaicli.attribution.twin import Hooks, copy_of
 from xaicli.heads.calling import Call
 
 _CONVOLUTIONS = {torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default}
@@ -83,6 +83,8 @@ def traced(model: nn.Module) -> fx.GraphModule:
     """
     if isinstance(model, fx.GraphModule):
         return model
+    if len(Hooks(model)):
+        raise ValueError("what hooks hand on is not in a graph")
     tracer = _Tracer()
     with torch.enable_grad(), _TRACING:
         graph = tracer.trace(model)

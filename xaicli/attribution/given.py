@@ -276,8 +276,11 @@ class GivenModel:
             together = [sorted(set(rows)) for rows in self.chunks()]
             halves = [half for rows in together for half in (rows[1::2], rows[::2]) if half]
             return [(half + [half[-1]] * (size - len(half)), []) for half in halves]
-        mates = [x.flip(-1) if x.ndim > 1 else x.clone() for x in self.inputs]
-        return [([0], [mate.repeat_interleave(size - 1, 0) for mate in mates])]
+        return [([0], self.mates(size - 1))]
+
+    def mates(self, n: int) -> list[Tensor]:
+        """The first sample turned round, n times: one that may be beside any other."""
+        return [(x[:1].flip(-1) if x.ndim > 1 else x[:1]).repeat_interleave(n, 0) for x in self.inputs]
 
     def answers_in_other_company(self, outputs: Outputs, model: nn.Module | None = None) -> Tensor:
         """As `answers`, each sample beside others and with other random numbers."""

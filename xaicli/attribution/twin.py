@@ -1,13 +1,17 @@
 """A private copy of a model: it answers as the caller's own, and nothing done to it reaches the caller's.
 
 Hooks: those that change what passes through them, and torch's own (weight norm, pruning), belong to the model and stay;
-those that only look are the caller's instruments and are left out of every gradient pass.
+those that only look are the caller's instruments and are left out of every gradient pass, unless the model answers
+otherwise without them. What hooks hold of the model, a list that they collect in, is the copy's own in the copy.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
+import types
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +28,10 @@ _Module = TypeVar("_Module", bound=nn.Module)
 _FORWARD = ("_forward_pre_hooks", "_forward_hooks")
 _BACKWARD = ("_backward_pre_hooks", "_backward_hooks")
 _DEEP = 6
-"""How far below a module's attributes things that cannot be copied are looked for."""
+"""How far below a module's attributes things that cannot be copied are looked for; in a hook, what is the model's."""
+_MOST = 10_000
+"""A longer list or dictionary is a caller's data: nothing of the model is looked for in it."""
+_PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None), type, types.ModuleType, types.CodeType))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -57,13 +64,13 @@ def copy_of(model: _Module, *, sharing: bool = False) -> _Module:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its pytrees.
         try:
-            return copy.deepcopy(model, _shared(model, tensors=sharing))
+            return _copied(model, _shared(model, tensors=sharing))
         except Exception:
             memo = _shared(model, tensors=sharing)
             for module in model.modules():
                 _prepare(vars(module), memo, set(), _DEEP)
             try:
-                return copy.deepcopy(model, memo)
+                return _copied(model, memo)
             except Exception as error:
                 raise XaiError(
                     f"the model cannot be copied ({type(error).__name__}: {error}), and the caller's own must stay "
@@ -188,8 +195,119 @@ def _is_torchs(hook: Any) -> bool:
     return str(made).partition(".")[0] == "torch"
 
 
+def _copied(model: _Module, memo: dict[int, Any]) -> _Module:
+    """A deep copy whose hooks and functions hold what is the copy's, where what they held is the model's."""
+    copied = copy.deepcopy(model, memo)
+    of_model = _OfModel(memo)
+    for module in copied.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        own = vars(module)
+        for held in (*(own[kind] for kind in _FORWARD if kind in own), own):
+            for key, value in held.items():
+                if isinstance(value, types.FunctionType) or held is not own:
+                    held[key] = of_model.rebound(value)
+    return copied
+
+
+class _OfModel:
+    """What of a function is a model's own, as the copy's: `copy.deepcopy` leaves functions and all they hold alone.
+
+    Args:
+        memo: Of the deep copy: {id of what is the model's: what is the copy's}.
+    """
+
+    def __init__(self, memo: dict[int, Any]) -> None:
+        self._made: dict[int, Any] = memo
+        self._kept: list[Any] = []
+        self._others: dict[int, int] = {}
+        """{id of what holds nothing of the model: how deep that was looked}."""
+
+    def rebound(self, value: Any, depth: int = _DEEP) -> Any:
+        """The value, or one made anew where something of the model is in it; what else it holds stays the caller's."""
+        if id(value) in self._made:
+            return self._made[id(value)]
+        if depth < self._others.get(id(value), 0) or type(value) in _PLAIN:
+            return value
+        made = self._anew(value, depth)
+        if made is value:
+            self._others[id(value)] = depth + 1
+        else:
+            self._made[id(value)] = made
+        self._kept.append(value)  # so that nothing else gets its id
+        return made
+
+    def _anew(self, value: Any, depth: int) -> Any:
+        made = value
+        if isinstance(value, types.FunctionType):
+            made = self._function(value, depth)
+        elif isinstance(value, types.MethodType):
+            owner = self.rebound(value.__self__, depth - 1)
+            made = value if owner is value.__self__ else types.MethodType(value.__func__, owner)
+        elif isinstance(value, functools.partial):
+            parts = (value.func, value.args, value.keywords)
+            func, args, keywords = (self.rebound(part, depth - 1) for part in parts)
+            if any(one is not other for one, other in zip((func, args, keywords), parts, strict=True)):
+                made = functools.partial(func, *args, **keywords)
+        elif isinstance(value, weakref.ref):
+            if (held := value()) is not None and (other := self.rebound(held, depth - 1)) is not held:
+                made = weakref.ref(other)
+        elif isinstance(value, list | tuple | set | frozenset | dict):
+            made = self._container(value, depth) if len(value) <= _MOST else value
+        elif not isinstance(value, nn.Module | Tensor | type) and type(getattr(value, "__dict__", None)) is dict:
+            attributes = self.rebound(vars(value), depth - 1)
+            if attributes is not vars(value):
+                try:
+                    made = copy.copy(value)
+                    vars(made).update(attributes)
+                except Exception:  # whatever another's class raises: it stays the caller's
+                    made = value
+        return made
+
+    def _container(self, value: Any, depth: int) -> Any:
+        made = value
+        if type(value) in (list, tuple, set, frozenset):
+            items = [self.rebound(part, depth - 1) for part in value]
+            if any(one is not other for one, other in zip(items, value, strict=True)):
+                made = type(value)(items)
+        elif type(value) is dict:
+            pairs = [(self.rebound(k, depth - 1), self.rebound(v, depth - 1)) for k, v in value.items()]
+            if any(k is not a or v is not b for (k, v), (a, b) in zip(pairs, value.items(), strict=True)):
+                made = dict(pairs)
+        return made
+
+    def _function(self, value: types.FunctionType, depth: int) -> types.FunctionType:
+        cells = tuple(self._cell(cell, depth) for cell in value.__closure__ or ())
+        defaults, named = (self.rebound(part, depth - 1) for part in (value.__defaults__, value.__kwdefaults__))
+        parts = (*cells, defaults, named)
+        before = (*(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__)
+        if all(one is other for one, other in zip(parts, before, strict=True)):
+            return value
+        made = types.FunctionType(value.__code__, value.__globals__, value.__name__, defaults, cells)
+        made.__kwdefaults__ = named
+        made.__qualname__, made.__module__ = value.__qualname__, value.__module__
+        vars(made).update(vars(value))
+        return made
+
+    def _cell(self, cell: types.CellType, depth: int) -> types.CellType:
+        """A variable of a closure; functions that share it share its other one."""
+        if id(cell) in self._made:
+            found: types.CellType = self._made[id(cell)]
+            return found
+        try:
+            held = cell.cell_contents
+        except ValueError:  # not yet bound
+            return cell
+        other = self.rebound(held, depth - 1)
+        if other is held:
+            return cell
+        self._kept.append(cell)
+        self._made[id(cell)] = types.CellType(other)
+        return self._cell(cell, depth)
+
+
 def _shared(model: nn.Module, *, tensors: bool) -> dict[int, Any]:
-    """The beginning of a deep copy: hooks stay the functions they are, for what they hold is the caller's."""
+    """The beginning of a deep copy: hooks are no part of it, for what they hold may be the caller's; see `_copied`."""
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())} if tensors else {}
     for module in model.modules():
         for name, hooks in vars(module).items():
