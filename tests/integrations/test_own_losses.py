@@ -209,7 +209,8 @@ def test_a_mask_that_a_batch_does_not_show_is_asked_about(tmp_path: Path, way: s
         if way == "weighed":
             each = functional.cross_entropy(outputs.logits.movedim(2, 1), truth, reduction="none")
             return (each * counts).sum() / counts.sum(), outputs
-        return functional.cross_entropy(outputs.logits[counts], truth[counts]), outputs
+        places = counts.nonzero(as_tuple=True)  # which says nothing of what it is made of
+        return functional.cross_entropy(outputs.logits[places], truth[places]), outputs
 
     filled = TOKENS.clone()
     filled[:, 3:] = 0
@@ -367,3 +368,29 @@ def test_pairs_of_texts_are_asked_for_with_the_line_that_records_them(tmp_path: 
         expected = model(input_ids=TOKENS).logits[:, 0] - model(input_ids=TOKENS.flip(1)).logits[:, 0]
     assert rows["preferred_by"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
     assert said == []
+
+
+@pytest.mark.parametrize("way", ["picked", "weighed"])
+def test_numbers_that_a_loss_leaves_out_do_not_count(tmp_path: Path, way: str) -> None:
+    known = [[True, i % 2 == 0] if i != 3 else [False, False] for i in range(N)]
+    numbers = torch.randn(N, 2, generator=torch.Generator().manual_seed(1))
+    given = numbers.masked_fill(~torch.tensor(known), torch.nan)
+
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target = inputs.pop("labels")
+        outputs = model(**inputs)
+        inside = ~target.isnan()
+        if way == "picked":
+            return functional.mse_loss(outputs.logits[inside], target[inside]), outputs
+        each = functional.mse_loss(outputs.logits, torch.nan_to_num(target), reduction="none")
+        return (each * inside).sum() / inside.sum(), outputs
+
+    model = model_of(num_labels=2, problem_type="regression")
+    rows, said = evaluated(tmp_path, model, loss, labels=given.tolist())
+    each = (answers(model) - numbers).square()
+    expected = [
+        None if not any(inside) else pytest.approx(float(row[torch.tensor(inside)].mean()), abs=1e-5)
+        for row, inside in zip(each, known, strict=True)
+    ]
+    assert rows["loss"].to_list() == expected
+    assert not said

@@ -31,6 +31,8 @@ def answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
         return step.returned if is_one(step.returned) else None
     judged = distinct(outer([one for one in step.judged if rows is None or _fits(one, labels, rows)], rows))
     if len(judged) > 1:
+        judged = [one for one in judged if not is_of_unknown_places(one, labels)] or judged
+    if len(judged) > 1:
         # An auxiliary loss beside: the criterion that was given the batch's labels is meant, and the module's output.
         judged = [one for one in judged if isinstance(labels, torch.Tensor) and same(one.truth, labels)]
         if len(judged) > 1 and len(step.forwards) == 1:
@@ -153,6 +155,74 @@ def _in_parts(returned: torch.Tensor, judged: Sequence[Judged], labels: Any) -> 
     return [replace(first, answers=returned, truth=truth.to(first.truth.device))]
 
 
+def at_all_places(judged: Judged, labels: Any, batch: Any) -> Judged:
+    """What a criterion would be given of all places, where a mask picked those that it was given: the others do not
+    count. As it is where nothing was picked, or not known of what.
+    """
+    answers, truth = judged.picked
+    if answers is None or truth is None or judged.counting is not None:
+        return judged
+    if answers.source is None or answers.mask is None or truth.source is None or truth.mask is None:
+        return judged
+    parts = [labels, *(part for _, part in tensors_of(batch))]
+    own = next((part for part in parts if isinstance(part, torch.Tensor) and _are_rows(truth.source, part)), None)
+    mask, size = truth.mask.reshape(-1), answers.source.numel()
+    if own is None or mask.numel() != own.shape[0] * own.shape[1] or size % mask.numel():
+        return judged
+    if not torch.equal(mask, answers.mask.reshape(-1)):
+        return judged
+    mask = mask.reshape(own.shape[:2])
+    values = answers.source.reshape(*mask.shape, -1).to(judged.answers.dtype)
+    given = truth.source.reshape(*mask.shape, -1).to(judged.truth.dtype)
+    if not (_are_equal(values[mask], judged.answers) and _are_equal(given[mask], judged.truth)):
+        return judged
+    is_of_classes = not judged.is_each and judged.values is not Values.VALUE
+    if given.shape[2] != (1 if is_of_classes else values.shape[2]) or (is_of_classes and given.is_floating_point()):
+        return judged
+    each = None
+    if judged.each is not None:
+        each = judged.each.new_zeros(given.shape)
+        each[mask] = judged.each.reshape(len(judged.answers), -1)
+    if is_of_classes:
+        left_out = LEFT_OUT if judged.ignored is None else judged.ignored
+        found = given[..., 0].masked_fill(~mask, left_out)
+        return replace(judged, answers=values.movedim(2, 1), truth=found, each=each, picked=(None, None))
+    counting = mask[..., None].expand(given.shape).flatten(1)
+    values, given, each = values.flatten(1), given.flatten(1), None if each is None else each.flatten(1)
+    return replace(judged, answers=values, truth=given, each=each, counting=counting, picked=(None, None))
+
+
+def _are_rows(source: torch.Tensor, part: torch.Tensor) -> bool:
+    """Whether a tensor is a part of a batch that has places, in its order: it lies where that lies, or is equal."""
+    if part.ndim < 2 or source.numel() != part.numel() or source.device != part.device:
+        return False
+    if source.data_ptr() == part.data_ptr():
+        return source.is_contiguous() and part.is_contiguous()
+    return _are_equal(source, part)
+
+
+def _are_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether these are the same numbers in the same order; what is no number stands at the same places."""
+    if a.numel() != b.numel():
+        return False
+    a, b = a.reshape(-1).double(), b.reshape(-1).double()
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def is_of_unknown_places(judged: Judged, labels: Any) -> bool:
+    """Whether a mask picked what a criterion was given, and neither the mask nor the labels say whose places these are.
+
+    As many places as samples are no samples.
+    """
+    answers, truth = judged.picked
+    if answers is None and truth is None:
+        return False
+    own = labels if isinstance(labels, torch.Tensor) else None
+    if own is not None and _are(judged.truth, own):
+        return False
+    return truth is not None or own is None or own.shape != judged.truth.shape
+
+
 def labels_judged(judged: Judged, labels: Any, *, is_in_order: bool = False) -> tuple[Any, str | None]:
     """The labels to record beside what a criterion was given, or why there are none.
 
@@ -167,6 +237,8 @@ def labels_judged(judged: Judged, labels: Any, *, is_in_order: bool = False) -> 
         labels.numel() != truth.numel()
     ):
         return labels, None
+    if _is_turned(truth, labels):
+        return labels, _OTHER_LABELS
     if labels.data_ptr() == truth.data_ptr() or labels.device != truth.device:
         return labels, None
     if torch.equal(labels.reshape(-1).double(), truth.reshape(-1).double()):
@@ -174,6 +246,13 @@ def labels_judged(judged: Judged, labels: Any, *, is_in_order: bool = False) -> 
     if not is_in_order and are_reordered(truth, labels):
         return labels, _OTHER_LABELS
     return None, None
+
+
+def _is_turned(truth: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether a criterion was given the batch's labels with rows for columns."""
+    is_there = truth.data_ptr() == labels.data_ptr() and truth.ndim == labels.ndim == 2
+    is_other = truth.shape == labels.T.shape and truth.stride() == labels.T.stride() != labels.stride()
+    return is_there and is_other and min(labels.shape) > 1
 
 
 def are_reordered(truth: torch.Tensor, labels: torch.Tensor) -> bool:
@@ -246,7 +325,11 @@ def _fits(judged: Judged, labels: Any, rows: int) -> bool:
 
 def of_some_places(step: Step, labels: Any, output: Any) -> bool:
     """Whether a criterion was given the classes of some places of the output, laid one below the other."""
-    if not (isinstance(labels, torch.Tensor) and labels.ndim == 2 and not labels.is_floating_point()):
+    if not (isinstance(labels, torch.Tensor) and labels.ndim >= 2):
+        return False
+    if any(one.counts is not False and is_of_unknown_places(one, labels) for one in step.judged):
+        return True
+    if labels.ndim > 2 or labels.is_floating_point():
         return False
     classes = output.shape[-1] if isinstance(output, torch.Tensor) and output.ndim > 2 else None
     chosen = (one for one in step.judged if one.answers.ndim == 2 and one.truth.ndim == 1)
@@ -303,6 +386,48 @@ def meaning_of(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, tor
     return Head(task, judged.values, width), values, given
 
 
+def batch_first(judged: Judged, labels: torch.Tensor) -> Judged | None:
+    """What a criterion was given of a batch whose labels are (places, samples), with the samples first; None where it
+    is not known which it was given first.
+
+    Args:
+        judged: What it was given.
+        labels: The batch's, as they are in it.
+    """
+    truth, (places, samples) = judged.truth, labels.shape[:2]
+    own = [known for known in (labels, labels[1:]) if known.numel() and _are_of(truth, known)]
+    turned = labels.transpose(0, 1)
+    others = [known for known in (turned, turned[:, 1:]) if known.numel() and _are_of(truth, known)]
+    is_flat = truth.ndim < labels.ndim or places == samples
+    if (own and others and is_flat) or (not (own or others) and (is_flat or truth.shape != labels.shape)):
+        return None if min(places, samples) > 1 else judged
+    if not own and others:
+        return judged
+    n = len(own[0]) if own else places
+
+    def turn(given: torch.Tensor | None) -> torch.Tensor | None:
+        return None if given is None else given.reshape(n, samples, *labels.shape[2:]).transpose(0, 1)
+
+    answers = judged.answers
+    if judged.is_each or judged.values is Values.VALUE:
+        answers = answers.reshape(n, samples, -1).transpose(0, 1).flatten(1)
+    elif answers.ndim == 2:
+        answers = answers.reshape(n, samples, -1).permute(1, 2, 0)
+    elif answers.ndim == 3 and len(answers) == n:
+        answers = answers.permute(2, 1, 0)
+    else:
+        return None
+    given = truth.reshape(n, samples, *labels.shape[2:]).transpose(0, 1)
+    return replace(judged, answers=answers, truth=given, each=turn(judged.each), counting=turn(judged.counting))
+
+
+def _are_of(truth: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether a criterion was given these labels, as they are or all one below the other, in their order."""
+    if truth.numel() != labels.numel() or truth.device != labels.device:
+        return False
+    return (truth.ndim < labels.ndim or truth.shape == labels.shape) and _are_equal(truth, labels)
+
+
 def labels_as(task: Task, truth: Any, width: int) -> torch.Tensor | None:
     """The labels of a task in what a criterion of another was given as its target; None where these say none.
 
@@ -320,6 +445,18 @@ def labels_as(task: Task, truth: Any, width: int) -> torch.Tensor | None:
     if task is Task.CLASSIFICATION and bool((truth.sum(1) == 1).all()):
         return truth.argmax(1)
     return truth.long() if task is Task.MULTILABEL else None
+
+
+def are_parts(values: Any, rows: int | None) -> bool:
+    """Whether these are the probabilities of classes for each of some samples, or their logarithms."""
+    if not isinstance(values, torch.Tensor) or values.ndim != 2 or not values.is_floating_point():
+        return False
+    if len(values) != rows or values.shape[1] < 2:
+        return False
+    one = values.new_ones(())
+    return any(
+        bool((given >= 0).all()) and torch.allclose(given.sum(1), one, atol=1e-4) for given in (values, values.exp())
+    )
 
 
 def _are_bits(truth: torch.Tensor) -> bool:

@@ -25,6 +25,7 @@ from xaicli.heads.head import Values
 from xaicli.heads.operations import watching
 from xaicli.heads.outputs import NAMED, items_of, keys_of
 from xaicli.integrations.losses import Losses
+from xaicli.integrations.selections import Picked, Selections
 
 CRITERIA = {
     functional.cross_entropy: Values.LOGITS,
@@ -67,6 +68,11 @@ class Judged:
         counts: Whether the loss that the step returned is made of it; None where that is not known.
         by: The criterion.
         weight: How much of it is in the loss that the step returned; None where that is not known, or nobody asks.
+        each: The losses that it gave a place, where it did.
+        counting: The places that it weighed with more than 0, of numbers and of classes each for itself; None of all.
+        picked: What is known of the answers and of the target where a mask picked their places; None of what it did
+            not pick.
+        is_of_pairs: Whether the answers are one of every two samples; None where that was not watched.
     """
 
     answers: Tensor
@@ -79,6 +85,10 @@ class Judged:
     counts: bool | None = None
     by: Any = None
     weight: Tensor | None = None
+    each: Tensor | None = None
+    counting: Tensor | None = None
+    picked: tuple[Picked | None, Picked | None] = (None, None)
+    is_of_pairs: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,7 @@ class Step:
         own_weight: As `Judged.weight`, of a loss that a model computed by no criterion that is known.
         own_given: Where in memory what such a one was given lies, where the loss that the step returned is made of it.
         places: The last tensors of places in a batch, as of `torch.arange`, that were made while it ran.
+        selections: What it made of masks and of pairs of samples.
     """
 
     judged: list[Judged] = field(default_factory=list)
@@ -124,6 +135,7 @@ class Step:
     own_weight: Tensor | None = None
     own_given: frozenset[int] = frozenset()
     places: deque[Tensor] = field(default_factory=lambda: deque(maxlen=_MOST_PLACES))
+    selections: Selections = field(default_factory=Selections)
 
     @property
     def loss(self) -> Any:
@@ -146,6 +158,7 @@ class Step:
         ]
         self.own_given = frozenset(self.losses.own_given if self.losses.is_of_own(self.loss) else ())
         self.losses.clear()
+        self.selections.clear()
 
     @property
     def named(self) -> Any:
@@ -183,6 +196,7 @@ class _Criteria(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         self._step.losses.called(args, kwargs, result)
+        self._step.selections.called(func, args, kwargs, result)
         places = self._step.places
         if func in _PLACES or (places and func in _AS_IT_IS and any(one is args[0] for one in places)):
             places.append(result)
@@ -202,8 +216,26 @@ def _note(step: Step, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         is_weighed = kwargs.get("reduction") == "none"
         is_inner = any(next(module.parameters(), None) is not None for module in step.running)
         values = CRITERIA[func]
-        given = Judged(answers.detach(), truth.detach(), values, is_each, ignored, is_weighed, is_inner, by=func)
-        step.judged.append(given)
+        weight = kwargs.get("weight", args[2] if len(args) > 2 else None) if is_each else None
+        counting = None
+        if isinstance(weight, Tensor) and weight.shape == answers.shape:
+            counting = weight.detach() != 0
+        step.judged.append(
+            Judged(
+                answers.detach(),
+                truth.detach(),
+                values,
+                is_each,
+                ignored,
+                is_weighed,
+                is_inner,
+                by=func,
+                each=result.detach() if is_weighed and isinstance(result, Tensor) else None,
+                counting=counting,
+                picked=(step.selections.of(answers), step.selections.of(truth)),
+                is_of_pairs=step.selections.is_of_pairs(answers),
+            )
+        )
         step.losses.add(result)
 
 
@@ -280,7 +312,9 @@ class _Modules:
 
 
 @contextmanager
-def captured(module: nn.Module | None, *, closely: bool = False, within: Any = None) -> Iterator[Step]:
+def captured(
+    module: nn.Module | None, *, closely: bool = False, within: Any = None, batch: Any = None
+) -> Iterator[Step]:
     """Take what a step computes.
 
     A compiled module is left alone: what it does cannot be watched without having it compiled anew. Where only a part
@@ -290,6 +324,7 @@ def captured(module: nn.Module | None, *, closely: bool = False, within: Any = N
         module: The module whose own forwards count.
         closely: Also note what made every tensor, which costs some microseconds an operation: once is enough.
         within: The wrapper that runs the step as the module's forward, as of several processes; None without.
+        batch: What the step is given: where it is watched closely, what compares the samples in it is noted.
     """
     step = Step()
     step.is_compiled = module is not None and is_compiled(module)
@@ -309,6 +344,7 @@ def captured(module: nn.Module | None, *, closely: bool = False, within: Any = N
             stack.callback(_forgotten, register_module_forward_hook(modules.after, with_kwargs=True))
         if closely:
             step.origin = stack.enter_context(watching())
+            step.selections.begin(batch)
         stack.enter_context(_Criteria(step))
         yield step
 

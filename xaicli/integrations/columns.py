@@ -11,12 +11,16 @@ from torch import Tensor
 from xaicli.heads.head import Head, Task, Values
 from xaicli.heads.outputs import items_of
 from xaicli.integrations.answers import LEFT_OUT, of_some_places
-from xaicli.integrations.capture import Step
-from xaicli.recorder.device import derive_sequences_on_device
+from xaicli.integrations.capture import Judged, Step
+from xaicli.recorder.device import derive_sequences_on_device, missing_on
 
 WEIGHED = (
     "weighs the losses of the places itself, and which of them count is not known; no samples of it are recorded: give "
     "those that do not count the label -100 (ignore_index), or give samples_fn"
+)
+WEIGHED_NUMBERS = (
+    "weighs the losses of a sample's numbers itself, and which of them count is not known; no samples of it are "
+    "recorded: let the loss be the mean over those that a mask in the batch says, or give samples_fn"
 )
 SOME_PLACES = (
     "gives its criterion some of the places alone, and which they are is not known; no samples of it are recorded: "
@@ -38,6 +42,7 @@ def columns_of(
     keep_tokens: bool = False,
     ignored: int | None = None,
     void: int | None = LEFT_OUT,
+    counting: Tensor | None = None,
 ) -> dict[str, Any]:
     """The arguments of `log_samples` that follow from a batch's answers, without the ids.
 
@@ -50,6 +55,8 @@ def columns_of(
         keep_tokens: Whether the scores of a text's tokens are among them, for a run that keeps the tokens' losses.
         ignored: The class that the criterion leaves out.
         void: The run's label that stands for none.
+        counting: The numbers, or the classes each for itself, that count of each sample; None of all whose label is
+            not missing (NaN).
     """
     values = values.detach()
     truth = _tensor(labels, values)
@@ -61,13 +68,15 @@ def columns_of(
         labels = truth
     if values.dtype not in (torch.float32, torch.float64) and head.task not in _WITH_PLACES:
         values = values.float()  # of places a part at a time: a vocabulary is large
+    if counting is None and truth is not None and truth.is_floating_point() and truth.shape == values.shape:
+        counting = ~truth.isnan() if head.task in (Task.MULTILABEL, Task.REGRESSION) and values.shape[1] > 1 else None
     match head.task:
         case Task.CLASSIFICATION | Task.BINARY:
             return _of_classes(head, values, labels, truth)
         case Task.MULTILABEL:
-            return _of_sets(head, values, truth)
+            return _of_sets(head, values, truth, counting, void)
         case Task.REGRESSION:
-            return _of_numbers(values, truth)
+            return _of_numbers(values, truth, counting)
         case Task.SEQUENCE | Task.TOKEN_CLASSIFICATION | Task.SEGMENTATION:
             are_tokens = head.task is not Task.SEGMENTATION
             return _of_places(head, values, truth, shifted, first, keep_tokens and are_tokens)
@@ -101,7 +110,9 @@ def _of_classes(head: Head, values: Tensor, labels: Any, truth: Tensor | None) -
     return {"label": label, "probs": head.probabilities(values)}
 
 
-def _of_sets(head: Head, values: Tensor, truth: Tensor | None) -> dict[str, Any]:
+def _of_sets(
+    head: Head, values: Tensor, truth: Tensor | None, counting: Tensor | None, void: int | None
+) -> dict[str, Any]:
     scores = "logits" if head.values is Values.LOGITS else "probs"
     columns = {
         scores: values if head.values is Values.LOGITS else head.at_places(values),
@@ -110,17 +121,39 @@ def _of_sets(head: Head, values: Tensor, truth: Tensor | None) -> dict[str, Any]
     if truth is None or truth.shape != values.shape:
         return columns
     # Whole numbers: rows of floats that sum to one would be taken for mixtures of classes.
-    return columns | {"label": (truth > 0.5).long()}
+    label = (truth > 0.5).long()
+    if counting is not None:
+        counting = counting.reshape(values.shape)
+        label, inside = label * counting, head.at_places(values).float()
+        # What is not known of a sample counts neither for its loss nor as right or wrong.
+        each = torch.nn.functional.binary_cross_entropy(inside, label.float(), reduction="none")
+        if head.values is Values.LOGITS:
+            each = torch.nn.functional.binary_cross_entropy_with_logits(
+                values, label.to(values.dtype), reduction="none"
+            )
+        columns |= {"prediction": ((inside > 0.5) & counting).long(), "loss": _mean_of(each, counting)}
+        if void not in (None, 0, 1):
+            label = label.masked_fill(~counting.any(1, keepdim=True), void)
+    return columns | {"label": label}
 
 
-def _of_numbers(values: Tensor, truth: Tensor | None) -> dict[str, Any]:
+def _of_numbers(values: Tensor, truth: Tensor | None, counting: Tensor | None) -> dict[str, Any]:
     columns: dict[str, Any] = {"prediction": values[:, 0].double()} if values.shape[1] == 1 else {}
     if truth is None or truth.numel() != values.numel():
         return columns
+    counting = torch.ones_like(values, dtype=torch.bool) if counting is None else counting.reshape(values.shape)
     residual = truth.reshape(values.shape).to(values.dtype) - values
     if values.shape[1] == 1:
-        columns |= {"label": truth.reshape(-1).double(), "residual": residual[:, 0]}
-    return columns | {"abs_error": residual.abs().mean(1), "loss": residual.square().mean(1)}
+        label = torch.where(counting[:, 0], truth.reshape(-1).double(), torch.nan)
+        columns |= {"label": label, "residual": torch.where(counting[:, 0], residual[:, 0], torch.nan)}
+    return columns | {"abs_error": _mean_of(residual.abs(), counting), "loss": _mean_of(residual.square(), counting)}
+
+
+def _mean_of(each: Tensor, counting: Tensor) -> Tensor:
+    """The mean of each row's numbers that count; missing where none does."""
+    count = counting.sum(1)
+    mean = torch.where(counting, each, 0.0).sum(1) / count.clamp(min=1)
+    return torch.where(count > 0, mean.float(), missing_on(mean.device))
 
 
 def _of_places(
@@ -143,7 +176,7 @@ def _of_places(
 
 def _may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
     """Whether a batch says of some places that they hold nothing, and their labels do not: the step may heed it."""
-    if not isinstance(truth, torch.Tensor) or (truth.is_cpu and ignored in truth):
+    if not isinstance(truth, torch.Tensor) or (truth.is_cpu and ignored is not None and ignored in truth):
         return False
     named = [(str(name), part) for name, part in items_of(batch) if isinstance(part, torch.Tensor)]
     masks = [
@@ -177,6 +210,8 @@ def _masks(batch: Any, truth: torch.Tensor) -> Iterator[torch.Tensor]:
             yield part != 0
             if part.dtype is torch.bool:
                 yield ~part
+            elif part.is_floating_point():
+                yield from (~part.isnan(), part >= 0)
             elif not part.is_floating_point():
                 yield from (part != value for value in {int(part[:, end].mode().values) for end in (0, -1)} - {0})
         elif part.ndim == 1 and len(part) == len(truth) and truth.ndim == 2 and not part.is_floating_point():
@@ -191,26 +226,68 @@ def _distinct_masks(masks: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     return kept
 
 
-def _counting(step: Step, batch: Any, values: torch.Tensor, truth: Any) -> torch.Tensor | None:
+def _loss_of(step: Step) -> torch.Tensor | None:
+    """The loss that a step returned; None where it is on a device, which looking would wait for."""
+    loss = step.returned.get("loss") if isinstance(step.returned, Mapping) else step.returned
+    if not (isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.is_cpu):
+        return None
+    return loss.detach().float().reshape(())
+
+
+def _counting(step: Step, batch: Any, each: torch.Tensor, truth: torch.Tensor) -> torch.Tensor | None:
     """The places of which the loss that a step returned is the mean, by what it may make of its batch.
 
     None where no such places, or several, give that loss.
+
+    Args:
+        step: What was seen of it.
+        batch: What says which these may be.
+        each: The loss of each place.
+        truth: The labels.
     """
-    loss = step.returned.get("loss") if isinstance(step.returned, Mapping) else step.returned
-    if not (isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.is_cpu and isinstance(truth, torch.Tensor)):
+    loss = _loss_of(step)
+    if loss is None:
         return None
-    each = torch.nn.functional.cross_entropy(values.float(), truth.long(), reduction="none")
     found = []
     for mask in _distinct_masks(_masks(batch, truth)):
         inside = mask & (truth != LEFT_OUT)
         counts = inside.sum(1)
         if not bool(counts.sum()) or bool(inside.all()):
             continue
-        of_rows = (each * inside).sum(1)
+        of_rows = torch.where(inside, each, 0.0).sum(1)
         means = (of_rows.sum() / counts.sum(), (of_rows / counts.clamp(min=1))[counts > 0].mean())
-        if any(torch.isclose(loss.detach().float().reshape(()), mean, rtol=1e-4) for mean in means):
+        if any(torch.isclose(loss, mean, rtol=1e-4) for mean in (*means, of_rows.sum() / each.numel())):
             found.append(mask)
     return found[0] if len(found) == 1 else None
+
+
+def numbers_that_count(step: Step, batch: Any, judged: Judged, labels: Any) -> tuple[torch.Tensor | None, bool]:
+    """Which of a sample's numbers, or classes each for itself, count in the loss of a step; None of all.
+
+    Returns:
+        These, and whether it is known.
+    """
+    truth, counting = judged.truth, judged.counting
+    own = labels if isinstance(labels, torch.Tensor) and labels.numel() == truth.numel() else None
+    if own is not None and own.is_floating_point() and (not own.is_cpu or bool(own.isnan().any())):
+        known = ~own.to(truth.device).isnan().reshape(truth.shape) | truth.isnan()  # filled in, they are no labels
+        counting = known if counting is None else counting.reshape(truth.shape) & known
+    if judged.each is None or truth.ndim < 2 or counting is not None:
+        return counting, True
+    n = len(truth)
+    each, flat = judged.each.reshape(n, -1).float(), truth.reshape(n, -1)
+    loss = _loss_of(step)
+    if loss is not None and any(
+        torch.isclose(loss, one, rtol=1e-4) for one in (each.mean(), each.sum(), each.sum(1).mean())
+    ):
+        return None, True
+    inside = _counting(step, batch, each, flat)
+    if inside is not None:
+        return inside, True
+    is_unknown = truth.is_cpu and truth.is_floating_point() and bool(truth.isnan().any())
+    if own is not None and judged.is_each and own.is_cpu:
+        is_unknown = is_unknown or bool((own < 0).any() and (truth >= 0).all())
+    return None, not (is_unknown or _may_leave_out(batch, flat, None))
 
 
 def of_chosen_places(step: Step, batch: Any, labels: Any, output: Any = None) -> tuple[Any, torch.Tensor] | None:
@@ -247,7 +324,8 @@ def without_left_out(step: Step, batch: Any, values: torch.Tensor, truth: Any, i
     """
     if _is_mean_of_all(step, values, truth):
         return truth
-    inside = _counting(step, batch, values, truth)
+    each = torch.nn.functional.cross_entropy(values.float(), truth.long(), reduction="none")
+    inside = _counting(step, batch, each, truth)
     if inside is None:
         return None if _may_leave_out(batch, truth, ignored) else truth
     return truth.masked_fill(~inside, LEFT_OUT)
@@ -255,8 +333,7 @@ def without_left_out(step: Step, batch: Any, values: torch.Tensor, truth: Any, i
 
 def _is_mean_of_all(step: Step, values: torch.Tensor, truth: torch.Tensor) -> bool:
     """Whether the loss that a step returned is the mean over all places: then each counts."""
-    loss = step.returned.get("loss") if isinstance(step.returned, Mapping) else step.returned
-    if not (isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.is_cpu):
+    if (loss := _loss_of(step)) is None:
         return False
     whole = torch.nn.functional.cross_entropy(values.float(), truth.long())
-    return bool(torch.isclose(loss.detach().float().reshape(()), whole, rtol=1e-4))
+    return bool(torch.isclose(loss, whole, rtol=1e-4))

@@ -19,7 +19,10 @@ from xaicli.heads.operations import Range
 from xaicli.heads.outputs import NAMED
 from xaicli.integrations.answers import (
     answers_of,
+    are_parts,
+    at_all_places,
     is_of_some,
+    is_of_unknown_places,
     is_one,
     is_output,
     labels_as,
@@ -27,7 +30,15 @@ from xaicli.integrations.answers import (
     tensors_of,
 )
 from xaicli.integrations.capture import Forward, Judged, Step, captured
-from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_chosen_places, without_left_out
+from xaicli.integrations.columns import (
+    SOME_PLACES,
+    WEIGHED,
+    WEIGHED_NUMBERS,
+    columns_of,
+    numbers_that_count,
+    of_chosen_places,
+    without_left_out,
+)
 from xaicli.integrations.identity import may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
@@ -251,7 +262,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 self._batch_at = batch_at
                 self._at(trainer)  # before a step that calls its optimizers itself has them count
             within = getattr(strategy, "model", None)
-            with captured(pl_module, closely=mode not in self._orders.watched, within=within) as taken:
+            with captured(pl_module, closely=mode not in self._orders.watched, within=within, batch=args[0]) as taken:
                 returned = own(*args, **kwargs)
             self._recording.guarded("telling what the loss is made of", partial(taken.end, returned))
             is_wrapped = within is not None and within is not pl_module
@@ -300,8 +311,17 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.missed(rows, f"{_name_of(mode)} {_COMPARED}")
             return
         if len(parts) == 1:
-            whole, result = self._answered(parts[0], step, mode)
-            if not self._log_part(whole, result, step, mode, _inputs_of(step)):
+            whole = parts[0]
+            step.judged = [at_all_places(one, whole.labels, batch) for one in step.judged]
+            held = whole.rows if ids is None else len(ids)
+            module = trainer.lightning_module
+            turned, labels, reason = self._orders.samples_first(step, batch, whole.labels, held, module)
+            if reason is not None:
+                recording.missed(rows, f"{_name_of(mode)} {reason}")
+                return
+            whole, result = self._answered(replace(whole, batch=turned, labels=labels), step, mode)
+            inputs = None if turned is not batch else _inputs_of(step)
+            if not self._log_part(whole, result, step, mode, inputs):
                 recording.missed(rows, _ask(step, mode, rows, batch))
             return
         logged = [part for part, result in shared_out(step, parts) if self._log_part(part, result, step, mode, None)]
@@ -357,22 +377,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return True
         labels = part.labels
         if isinstance(result, Judged):
-            is_in_order = places is None and self._orders.is_kept(mode) and step.is_answer(result.answers)
-            labels, stray = self._orders.labels_of(result, labels, mode, is_in_order=is_in_order)
-            if stray is not None:
-                recording.missed(
-                    part.rows, f"{_name_of(mode)} {stray}; no samples of it are recorded: {_END} in the batch's order"
-                )
+            found = self._of_criterion(part, step, result, mode, is_turned=places is not None)
+            if isinstance(found, str):
+                recording.missed(part.rows, f"{_name_of(mode)} {found}")
                 return True
-            head, values, truth = meaning_of(result, labels, part.rows)
-            first = int(self._orders.is_next(truth, part.labels, mode))
-            if result.is_weighed and head.task is Task.TOKEN_CLASSIFICATION:
-                truth = without_left_out(step, part.batch, values, truth, result.ignored)
-                if truth is None:
-                    recording.missed(part.rows, f"{_name_of(mode)} {WEIGHED}")
-                    return True
-            columns = self._judged(part, step, result, mode, (head, values, truth), first)
-            columns |= _predicted(step, head.task, len(values)) if places is None else {}
+            columns = found
         elif step.classes is not None and (result is None or result is step.returned):
             columns = {"prediction": step.classes} | ({} if labels is None else {"label": labels})
         else:
@@ -394,8 +403,47 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         recording.note_texts(ids, mode, _texts_of(part.batch, inputs), part.ds_id)
         return True
 
+    def _of_criterion(
+        self, part: Part, step: Step, result: Judged, mode: Mode, *, is_turned: bool
+    ) -> dict[str, Any] | str:
+        """The columns of what a criterion was given, or why they are not known.
+
+        Args:
+            part: What one loader's samples are.
+            step: What was seen.
+            result: What the criterion was given.
+            mode: The mode.
+            is_turned: Whether the answers are in another order than the batch was.
+        """
+        if is_of_unknown_places(result, part.labels):
+            return SOME_PLACES
+        is_in_order = not is_turned and self._orders.is_kept(mode) and step.is_answer(result.answers)
+        labels, stray = self._orders.labels_of(result, part.labels, mode, is_in_order=is_in_order)
+        if stray is not None:
+            return f"{stray}; no samples of it are recorded: {_END} in the batch's order"
+        head, values, truth = meaning_of(result, labels, part.rows)
+        first = int(self._orders.is_next(truth, part.labels, mode))
+        if result.is_weighed and head.task is Task.TOKEN_CLASSIFICATION:
+            truth = without_left_out(step, part.batch, values, truth, result.ignored)
+            if truth is None:
+                return WEIGHED
+        counting = None
+        if result.is_each or head.task is Task.REGRESSION:
+            counting, is_known = numbers_that_count(step, part.batch, result, part.labels)
+            if not is_known:
+                return WEIGHED_NUMBERS
+        columns = self._judged(part, step, result, mode, (head, values, truth), first, counting)
+        return columns | ({} if is_turned else _predicted(step, head.task, len(values)))
+
     def _judged(
-        self, part: Part, step: Step, judged: Judged, mode: Mode, meaning: tuple[Head, torch.Tensor, Any], first: int
+        self,
+        part: Part,
+        step: Step,
+        judged: Judged,
+        mode: Mode,
+        meaning: tuple[Head, torch.Tensor, Any],
+        first: int,
+        counting: torch.Tensor | None,
     ) -> dict[str, Any]:
         """The columns of what a criterion was given, as the run's task has them, which is the training's."""
         recording, name, (head, values, truth) = self._recording, _name_of(mode), meaning
@@ -414,7 +462,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._orders.say_soft(judged, part.labels, mode, name)
         recording.settle(head.task)
         keep, void = recording.keeps_tokens(head.task), recording.void_label
-        columns = columns_of(head, values, truth, first=first, keep_tokens=keep, ignored=judged.ignored, void=void)
+        counting = None if counting is None or counting.numel() != values.numel() else counting
+        columns = columns_of(
+            head, values, truth, first=first, keep_tokens=keep, ignored=judged.ignored, void=void, counting=counting
+        )
         if task is not None and not columns.keys() & {"label", "loss"}:
             recording.tell(_OTHER_TASK.format(name=name, task=task.value, other=said.value))
         return columns
@@ -444,7 +495,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Say of rows without a label which of the batch's entries may be it."""
         entries, place = entries_of(part.batch) or {}, place_of_ids(part.batch)
         found = [key for key, value in entries.items() if key not in (place, self._recording.ids_at)]
-        found = [key for key in found if may_be_ids(entries[key]) and len(entries[key]) == part.rows]
+        found = [
+            key
+            for key in found
+            if (may_be_ids(entries[key]) and len(entries[key]) == part.rows) or are_parts(entries[key], part.rows)
+        ]
         if found and mode is not Mode.INFER and self._recording.label_in(part.batch) is None:
             self._recording.tell(_NO_LABEL.format(name=_name_of(mode), entries=", ".join(map(repr, found))))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from xaicli.heads.head import Task, Values
 from xaicli.integrations.answers import (
     are_labels,
     are_places,
+    batch_first,
     is_same,
     judged_of,
     labels_as,
@@ -55,6 +56,16 @@ _SOFT = (
     "{name} gives its criterion soft labels, as of mixup or a teacher: rows have {label}, and the plain loss of that"
 )
 
+_PLACES_FIRST = (
+    "gives its criterion labels of which the first dimension is not the batch's samples, and whose they are is not "
+    "known; no samples of it are recorded: let the collate_fn put the samples first, or give samples_fn"
+)
+_AS_MANY_PLACES = (
+    "is given as many places as samples, and no batch before has shown which are first; no samples of it are "
+    "recorded: set batch_first=True on the module's recurrent and attention layers where the samples are, or give "
+    "samples_fn"
+)
+
 _LABEL = "the batch's label"
 """Stands for that among the names of its parts."""
 
@@ -97,6 +108,8 @@ class StepOrders:
         tells it showed."""
         self._is_own_first: bool | None = None
         """Whether a loss that a model has of its own counts before a criterion of the step's, as its weight said."""
+        self._is_turned_batch: bool | None = None
+        """Whether the last batch that told it had its samples in the second dimension."""
         self._targets: list[tuple[Any, frozenset[Any]]] = []
         """What the step's own criteria that the training's loss was made of were given, as far as all steps showed."""
 
@@ -137,17 +150,55 @@ class StepOrders:
             return False
         if any(part.data_ptr() == truth.data_ptr() for part in given):
             return False
+        if judged.is_of_pairs and n > 1:
+            self._compares[kind] = True
         is_made = step.makes_places(truth)
         if not truth.is_cpu and kind[0] in self.watched:
             return is_made or self._compares.get(kind, self._compares.get(of_training, False))
         if not are_places(judged):
             if n > 1:
-                self._compares.setdefault(kind, False)
-            return False
+                self._compares.setdefault(kind, self._compares.get(of_training, False) or _is_of_pairs(judged))
+            return self._compares.get(kind, self._compares.get(of_training, False))
         is_told = kind not in self._compares and n > 2 and not any(_may_say(part, truth) for part in given)
         if is_made or is_told:
             self._compares[kind] = True
         return self._compares.get(kind, self._compares.get(of_training, False))
+
+    def samples_first(
+        self, step: Step, batch: Any, labels: Any, rows: int | None, module: Any
+    ) -> tuple[Any, Any, str | None]:
+        """A batch whose second dimension is the samples, as recurrent networks take texts, with these first.
+
+        What the criteria of the step were given is turned with it.
+
+        Args:
+            step: What was seen.
+            batch: What the step was given.
+            labels: The labels in it.
+            rows: How many samples it holds, as its ids say.
+            module: The module: where there are as many places as samples, and no other batch told it, it may.
+
+        Returns:
+            Batch and labels, as they are or turned, and why it is not known whose the labels are.
+        """
+        if not isinstance(labels, torch.Tensor) or labels.ndim < 2 or not rows or labels.shape[1] != rows:
+            self._is_turned_batch = False if labels_are(labels, rows) else self._is_turned_batch
+            return batch, labels, None
+        shape = labels.shape[:2]
+        if shape[0] != rows:
+            beside = [part for _, part in tensors_of(batch) if part.ndim > 1 and part.data_ptr() != labels.data_ptr()]
+            self._is_turned_batch = any(part.shape[:2] == shape for part in beside)
+            if not self._is_turned_batch:
+                return batch, labels, _PLACES_FIRST
+        elif self._is_turned_batch is None and rows > 1 and _takes_places_first(module):
+            return batch, labels, _AS_MANY_PLACES
+        if not self._is_turned_batch:
+            return batch, labels, None
+        found = [batch_first(one, labels) if one.truth.numel() >= labels.numel() - rows else one for one in step.judged]
+        if None in found:
+            return batch, labels, _PLACES_FIRST
+        step.judged = [one for one in found if one is not None]
+        return _turned(batch, shape), labels.transpose(0, 1), None
 
     @property
     def is_trained_on_batch(self) -> bool:
@@ -375,6 +426,33 @@ class StepOrders:
             return labels, self._strays[mode]
         is_mixed = judged.truth.is_floating_point() and not judged.is_each
         return (labels if is_mixed else None), None
+
+
+def labels_are(labels: Any, rows: int | None) -> bool:
+    """Whether labels of places show that the samples are the first dimension."""
+    return isinstance(labels, torch.Tensor) and labels.ndim > 1 and labels.shape[0] == rows != labels.shape[1]
+
+
+def _takes_places_first(module: Any) -> bool:
+    """Whether a part of a module takes its samples in the second dimension, as torch's own do unless told otherwise."""
+    return any(getattr(part, "batch_first", True) is False for part in module.modules())
+
+
+def _turned(batch: Any, shape: Sequence[int]) -> Any:
+    """A batch with the first two dimensions of its parts turned that have these lengths."""
+    if isinstance(batch, torch.Tensor):
+        return batch.transpose(0, 1) if batch.shape[:2] == shape else batch
+    if isinstance(batch, Mapping):
+        return {name: _turned(part, shape) for name, part in batch.items()}
+    return [_turned(part, shape) for part in batch] if type(batch) in (list, tuple) else batch
+
+
+def _is_of_pairs(judged: Judged) -> bool:
+    """Whether targets look like what any two samples have in common, where what made the answers was not watched."""
+    truth, n = judged.truth, len(judged.truth)
+    if judged.is_of_pairs is not None or n < 3 or truth.shape != (n, n):
+        return False
+    return torch.equal(truth, truth.T) and bool((truth.diagonal() == truth.amax(1)).all())
 
 
 def _may_say(part: torch.Tensor, truth: torch.Tensor) -> bool:

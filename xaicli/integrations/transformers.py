@@ -18,10 +18,18 @@ from xaicli.collectors.outputs import taken
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task, Values
-from xaicli.integrations.answers import are_reordered, meaning_of, of_some_places
+from xaicli.integrations.answers import are_reordered, at_all_places, meaning_of, of_some_places
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
-from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_chosen_places, without_left_out
+from xaicli.integrations.columns import (
+    SOME_PLACES,
+    WEIGHED,
+    WEIGHED_NUMBERS,
+    columns_of,
+    numbers_that_count,
+    of_chosen_places,
+    without_left_out,
+)
 from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, with_column
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
@@ -413,6 +421,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _log_judged(self, heard: Step, outputs: Any, given: Mapping[str, Any], labels: Any, ids: Any) -> None:
         """Log what a compute_loss answered, under the samples and by the labels that it was seen to be of."""
+        heard.judged = [at_all_places(one, labels, given) for one in heard.judged]
         if self._orders.leave_out_watched(heard, labels, (self._loop or (Mode.TRAIN, ""))[0]):
             self._recording.tell(DISPUTED.format(name="compute_loss"))
             labels = None
@@ -498,6 +507,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             truth = without_left_out(heard, given, values, truth, ignored)
             if truth is None:
                 return labels, f"compute_loss {WEIGHED}"
+        if isinstance(truth, torch.Tensor) and (judged[0].is_each or head.task is Task.REGRESSION):
+            counting, is_known = numbers_that_count(heard, given, judged[0], labels)
+            if not is_known:
+                return labels, f"compute_loss {WEIGHED_NUMBERS}"
+            if counting is not None and truth.is_floating_point():
+                truth = truth.masked_fill(~counting.reshape(truth.shape), torch.nan)
         return (truth.masked_fill(truth == ignored, _IGNORED) if is_whole and ignored is not None else truth), None
 
     def _labels_of_next(

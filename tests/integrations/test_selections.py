@@ -1,0 +1,332 @@
+"""What a criterion is given stands under its samples: places that a mask picked, places before samples, pairs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+import xaicli
+from tests.integrations.trainers import quiet_trainer, said_by_xai
+
+lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+
+N, T, CLASSES = 8, 5, 3
+SEED = torch.Generator().manual_seed(0)
+X = torch.randn(N, T, 4, generator=SEED)
+TAGS = torch.randint(0, CLASSES, (N, T), generator=SEED)
+TAGS[0], TAGS[1, 2:] = -100, -100
+"""Of forty places thirty-two count: as many as four a sample."""
+NUMBERS = torch.randn(N, 2, generator=SEED)
+KNOWN = torch.ones(N, 2, dtype=torch.bool)
+KNOWN[::2, 1], KNOWN[7], KNOWN[5] = False, False, False
+"""Of sixteen numbers eight count: as many as one a sample."""
+KINDS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
+
+
+class Model(lightning.LightningModule):  # type: ignore[misc, name-defined]
+    def __init__(self, step: Callable[[Any, Any], Any], net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.step = net, step
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        del batch_idx
+        return self.step(self, batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def fit(
+    step: Callable[[Any, Any], Any], net: nn.Module, data: Any, path: Path, size: int = N, **options: Any
+) -> tuple[pl.DataFrame | None, int, list[str]]:
+    """The rows of a training by sample, None without, how many were dropped, and what was said."""
+    from xaicli.integrations.lightning import XaiCallback
+
+    trainer = quiet_trainer(XaiCallback(path / "run", save_checkpoint=False), path, max_epochs=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(Model(step, net), DataLoader(data, batch_size=size, **options))
+    folder = path / "run" / "data"
+    found = pl.read_parquet(folder).sort("sample_id") if any(folder.rglob("*.parquet")) else None
+    return found, xaicli.open_run(path / "run").info().answer.counts.dropped, said_by_xai(caught)
+
+
+def linear(width: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(4, width)
+
+
+def mean_of(each: torch.Tensor, counting: torch.Tensor) -> list[float | None]:
+    """The mean of each sample's own places that count."""
+    rows = zip(each.detach(), counting, strict=True)
+    return [float(row[inside].mean()) if inside.any() else None for row, inside in rows]
+
+
+def approx(values: list[float | None]) -> Any:
+    return [None if one is None else pytest.approx(one, abs=1e-5) for one in values]
+
+
+def by_mask(model: Any, batch: Any) -> torch.Tensor:
+    logits, mask = model.net(batch[1]), batch[2] >= 0
+    return functional.cross_entropy(logits[mask], batch[2][mask])
+
+
+def by_flat_mask(model: Any, batch: Any) -> torch.Tensor:
+    logits, tags = model.net(batch[1]).view(-1, CLASSES), batch[2].view(-1)
+    return functional.cross_entropy(logits[tags >= 0], tags[tags >= 0])
+
+
+@pytest.mark.parametrize("step", [by_mask, by_flat_mask])
+def test_places_that_a_mask_picks_count_for_the_samples_that_they_are_of(tmp_path: Path, step: Any) -> None:
+    net = linear(CLASSES)
+    found, dropped, said = fit(step, net, [(i, X[i], TAGS[i]) for i in range(N)], tmp_path)
+    each = functional.cross_entropy(net(X).transpose(1, 2), TAGS, reduction="none")
+    assert found is not None
+    assert not dropped
+    assert not said
+    assert found["loss"].to_list() == approx(mean_of(each, TAGS >= 0))
+    assert found["n_tokens"].to_list() == (TAGS >= 0).sum(1).tolist()
+
+
+def test_as_many_picked_places_as_samples_are_no_samples(tmp_path: Path) -> None:
+    """By the places of a mask as numbers, which do not say whose they are: the rows are dropped, with a word."""
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        rows, columns = torch.nonzero(batch[2] >= 0, as_tuple=True)
+        logits = model.net(batch[1])
+        return functional.cross_entropy(logits[rows, columns], batch[2][rows, columns])
+
+    found, dropped, said = fit(step, linear(CLASSES), [(i, X[i], TAGS[i]) for i in range(N)], tmp_path)
+    assert (found, dropped) == (None, N)
+    assert ["some of the places alone" in one for one in said] == [True]
+
+
+def picked(values: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, criterion: Any) -> torch.Tensor:
+    return criterion(values[known], truth[known])  # type: ignore[no-any-return]
+
+
+def weighed(values: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, criterion: Any) -> torch.Tensor:
+    each = criterion(values, torch.nan_to_num(truth).clamp(min=-9), reduction="none")
+    return (each * known).sum() / known.sum()
+
+
+@pytest.mark.parametrize("way", [picked, weighed])
+@pytest.mark.parametrize("criterion", [functional.mse_loss, functional.l1_loss, functional.huber_loss])
+def test_numbers_that_a_mask_leaves_out_do_not_count(tmp_path: Path, way: Any, criterion: Any) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        return way(model.net(batch["x"]), batch["labels"], batch["mask"] > 0, criterion)  # type: ignore[no-any-return]
+
+    net, rows = linear(2), range(N)
+    data = [{"sample_id": i, "x": X[i, 0], "labels": NUMBERS[i], "mask": KNOWN[i].long()} for i in rows]
+    found, dropped, said = fit(step, net, data, tmp_path)
+    assert found is not None
+    assert not dropped
+    assert not said
+    assert found["loss"].to_list() == approx(mean_of((net(X[:, 0]) - NUMBERS).square(), KNOWN))
+
+
+def test_numbers_that_are_filled_in_do_not_count(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        values, known = model.net(batch[1]), ~batch[2].isnan()
+        return functional.mse_loss(torch.where(known, values, 0.0), torch.where(known, batch[2], 0.0))
+
+    net, given = linear(2), NUMBERS.masked_fill(~KNOWN, torch.nan)
+    found, _, said = fit(step, net, [(i, X[i, 0], given[i]) for i in range(N)], tmp_path)
+    assert found is not None
+    assert not said
+    assert found["loss"].to_list() == approx(mean_of((net(X[:, 0]) - NUMBERS).square(), KNOWN))
+
+
+def weighted(values: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, criterion: Any) -> torch.Tensor:
+    return criterion(values, truth.clamp(min=0), weight=known.float(), reduction="sum") / known.sum()  # type: ignore[no-any-return]
+
+
+def clamped(values: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, criterion: Any) -> torch.Tensor:
+    return (criterion(values, truth.clamp(min=0), reduction="none") * known).sum() / known.sum()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("way", [picked, weighted, clamped])
+def test_classes_that_are_not_known_of_a_sample_do_not_count(tmp_path: Path, way: Any) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        known = batch[2] >= 0
+        return way(model.net(batch[1]), batch[2], known, functional.binary_cross_entropy_with_logits)  # type: ignore[no-any-return]
+
+    net, truth = linear(2), (NUMBERS > 0).float()
+    given = truth.masked_fill(~KNOWN, -1.0)
+    found, dropped, said = fit(step, net, [(i, X[i, 0], given[i]) for i in range(N)], tmp_path)
+    values = net(X[:, 0])
+    each = functional.binary_cross_entropy_with_logits(values, truth, reduction="none")
+    sets = [
+        ([k for k in range(2) if inside[k] and row[k] > 0] if inside.any() else None)
+        for row, inside in zip(truth, KNOWN, strict=True)
+    ]
+    right = [
+        None if not inside.any() else float(((row > 0) == (of > 0))[inside].all())
+        for row, of, inside in zip(values, truth, KNOWN, strict=True)
+    ]
+    assert found is not None
+    assert not dropped
+    assert not said
+    assert found["loss"].to_list() == approx(mean_of(each, KNOWN))
+    assert found["label"].to_list() == sets
+    assert found["correct"].to_list() == right
+
+
+def test_weights_of_numbers_that_are_no_mask_are_asked_about(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        each = functional.mse_loss(model.net(batch["x"]), batch["labels"], reduction="none")
+        return (each.sqrt() * batch["mask"]).sum()
+
+    data = [{"sample_id": i, "x": X[i, 0], "labels": NUMBERS[i], "mask": KNOWN[i].long()} for i in range(N)]
+    found, dropped, said = fit(step, linear(2), data, tmp_path)
+    assert (found, dropped) == (None, N)
+    assert ["weighs the losses of a sample's numbers" in one for one in said] == [True]
+
+
+class Recurrent(nn.Module):
+    def __init__(self, *, batch_first: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.head = nn.LSTM(4, 6, batch_first=batch_first), nn.Linear(6, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(self.rnn(x)[0])
+
+
+def places_first(samples: Any) -> Any:
+    ids, x, y = zip(*samples, strict=True)
+    return torch.tensor(ids), torch.stack(x, 1), torch.stack(y, 1)
+
+
+def flat(model: Any, batch: Any) -> torch.Tensor:
+    return functional.cross_entropy(model.net(batch[1]).reshape(-1, CLASSES), batch[2].reshape(-1))
+
+
+def classes_second(model: Any, batch: Any) -> torch.Tensor:
+    return functional.cross_entropy(model.net(batch[1]).transpose(1, 2), batch[2])
+
+
+def given_back(model: Any, batch: Any) -> Any:
+    logits = model.net(batch[1])
+    loss = functional.cross_entropy(logits.reshape(-1, CLASSES), batch[2].reshape(-1))
+    return {"loss": loss, "logits": logits.transpose(0, 1)}
+
+
+@pytest.mark.parametrize("step", [flat, classes_second, given_back])
+@pytest.mark.parametrize("size", [4, 8])
+def test_batches_of_places_before_samples_are_told_by_their_ids(tmp_path: Path, step: Any, size: int) -> None:
+    net, data = Recurrent(), [(i, X[i], TAGS[i]) for i in range(N)]
+    found, dropped, said = fit(step, net, data, tmp_path, size, collate_fn=places_first)
+    each = functional.cross_entropy(net(X.transpose(0, 1)).permute(1, 2, 0), TAGS, reduction="none")
+    assert found is not None
+    assert not dropped
+    assert not said
+    assert found["loss"].to_list() == approx(mean_of(each, TAGS >= 0))
+    assert found["n_tokens"].to_list() == (TAGS >= 0).sum(1).tolist()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_as_many_places_as_samples_are_asked_about_where_a_part_of_the_model_takes_places_first(
+    tmp_path: Path, batch_first: bool
+) -> None:
+    net, data = Recurrent(batch_first=batch_first), [(i, X[i], TAGS[i]) for i in range(T)]
+    found, dropped, said = fit(flat, net, data, tmp_path, T, collate_fn=None if batch_first else places_first)
+    if not batch_first:
+        assert (found, dropped) == (None, T)
+        assert ["as many places as samples" in one for one in said] == [True]
+        return
+    each = functional.cross_entropy(net(X[:T]).transpose(1, 2), TAGS[:T], reduction="none")
+    assert found is not None
+    assert found["loss"].to_list() == approx(mean_of(each, TAGS[:T] >= 0))
+
+
+def test_labels_with_rows_for_columns_are_not_taken_for_samples(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        return functional.mse_loss(model.net(batch[1]).T, batch[2].T)
+
+    found, dropped, said = fit(step, linear(2), [(i, X[i, 0], NUMBERS[i]) for i in range(2)], tmp_path, 2)
+    assert (found, dropped, len(said)) == (None, 2, 1)
+
+
+def alike(model: Any, batch: Any) -> torch.Tensor:
+    made, kinds = model.net(batch[1]), batch[2]
+    return functional.binary_cross_entropy_with_logits(made @ made.T, (kinds[:, None] == kinds[None]).float())
+
+
+def alike_in_parts(model: Any, batch: Any) -> torch.Tensor:
+    made, kinds = functional.normalize(model.net(batch[1])), batch[2]
+    same = (kinds[:, None] == kinds[None]).float()
+    return functional.cross_entropy(made @ made.T / 0.1, same / same.sum(1, keepdim=True))
+
+
+def smoothed(model: Any, batch: Any) -> torch.Tensor:
+    made, n = model.net(batch[1]), len(batch[1])
+    return functional.cross_entropy(made @ made.T, torch.eye(n) * 0.9 + 0.1 / n)
+
+
+def taught(model: Any, batch: Any) -> torch.Tensor:
+    made, x = model.net(batch[1]), batch[1]
+    return functional.cross_entropy(-torch.cdist(made, made), (x @ x.T).softmax(1))
+
+
+def by_cosine(model: Any, batch: Any) -> torch.Tensor:
+    made, kinds = model.net(batch[1]), batch[2]
+    scores = functional.cosine_similarity(made[:, None], made[None], dim=-1)
+    return functional.mse_loss(scores, (kinds[:, None] == kinds[None]).float())
+
+
+@pytest.mark.parametrize("step", [alike, alike_in_parts, smoothed, taught, by_cosine])
+def test_numbers_of_every_two_samples_are_no_classes(tmp_path: Path, step: Any) -> None:
+    data = [(i, X[i, 0], int(KINDS[i])) for i in range(N)]
+    found, dropped, said = fit(step, linear(CLASSES), data, tmp_path, 4)
+    assert (found, dropped) == (None, N)
+    assert ["compares the samples of a batch with one another" in one for one in said] == [True]
+
+
+def test_as_many_classes_as_samples_are_classes(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        target = functional.one_hot(batch[2], CLASSES).float() * 0.9 + 0.1 / CLASSES
+        weight = functional.normalize(model.net.weight)
+        return functional.cross_entropy(functional.linear(functional.normalize(batch[1]), weight), target)
+
+    net = linear(CLASSES)
+    found, dropped, _ = fit(step, net, [(i, X[i, 0], int(KINDS[i])) for i in range(6)], tmp_path, CLASSES)
+    scores = functional.normalize(X[:6, 0]) @ functional.normalize(net.weight).T  # type: ignore[arg-type]
+    assert found is not None
+    assert not dropped
+    assert found["label"].to_list() == KINDS[:6].tolist()
+    expected = functional.cross_entropy(scores, KINDS[:6], reduction="none").tolist()
+    assert found["loss"].to_list() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("is_logarithm", [False, True])
+def test_probabilities_of_a_teacher_under_a_name_of_their_own_are_asked_about(
+    tmp_path: Path, is_logarithm: bool
+) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        scores = model(batch["x"]).log_softmax(1)
+        return functional.kl_div(scores, batch["teacher"], log_target=is_logarithm, reduction="batchmean")
+
+    class Student(Model):
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.net(x)
+
+    from xaicli.integrations.lightning import XaiCallback
+
+    teacher = linear(CLASSES)(X[:, 0]).detach().softmax(1)
+    teacher = teacher.log() if is_logarithm else teacher
+    data = [{"sample_id": i, "x": X[i, 0], "teacher": teacher[i]} for i in range(N)]
+    trainer = quiet_trainer(XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path, max_epochs=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(Student(step, linear(CLASSES)), DataLoader(data, batch_size=N))
+    assert ["'teacher'" in one and "call it 'label'" in one for one in said_by_xai(caught)] == [True]
