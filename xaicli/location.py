@@ -10,13 +10,13 @@ from pathlib import Path
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout, find_runs, not_a_run
 from xaicli.store.objects import Store, is_url, mirror_folder, without_credentials
-from xaicli.store.sync import pull
+from xaicli.store.sync import mirror
 
 
 def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
     """The run a question is about.
 
-    A run at an address is mirrored below the user's cache folder: only files that are not there yet travel.
+    A run at an address is mirrored below the user's cache folder: only files that are new or changed there travel.
 
     Args:
         given: A run directory or an address (`s3://bucket/run`); without it `$XAI_RUN`, the current directory if it is
@@ -29,7 +29,7 @@ def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
     if not is_url(place):
         return find_local_run(given)
     layout = RunLayout(mirror_folder(place), address=without_credentials(place))
-    pull(Store(place), layout.root)
+    mirror(Store(place), layout.root)
     if not layout.is_run():
         raise XaiError(
             f"there is no run at {layout.address}", hint=f"one is put there by: xai sync FOLDER {layout.address}"

@@ -7,14 +7,16 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 import xaicli
 from xaicli.cli import main
 from xaicli.errors import XaiError
 from xaicli.store.objects import Entry, Store, local_files, mirror_folder, without_credentials
-from xaicli.store.sync import Uploader, pull, push
+from xaicli.store.sync import Uploader, mirror, pull, push
 
 pytest.importorskip("obstore", reason="the s3 extra is not installed")
 
@@ -149,7 +151,7 @@ def test_a_changed_manifest_travels_again(sample_run: Path, folder_store: str, t
     store = Store(folder_store)
     push(run, store)
     manifest = json.loads((run / "xai.json").read_text())
-    same_size = (run / "xai.json").read_text().replace(manifest["run_id"], manifest["run_id"][::-1])
+    same_size = (run / "xai.json").read_text().replace(manifest["created_at"], manifest["created_at"][::-1])
     (run / "xai.json").write_text(same_size)
     assert push(run, store).sent == ("xai.json",)
 
@@ -316,3 +318,187 @@ def test_a_wait_that_is_no_number_is_told_and_what_is_left_is_said(
     assert told[:-1] == ([f"XAI_UPLOAD_WAIT={text!r} is no number of seconds such as 60: 0.25 is taken"] * is_odd)
     assert "1 files are not yet in" in told[-1]
     assert "the store is dead" in told[-1]
+
+
+def recorded(place: Path | str, epoch: int, loss: float, **options: Any) -> None:
+    """One start of a training: three samples of one loss in an epoch, and that as a scalar."""
+    with xaicli.Run(place, **options) as run:
+        run.log_samples(sample_id=[1, 2, 3], label=[0, 1, 1], loss=[loss] * 3, mode="eval", epoch=epoch, step=epoch)
+        run.log({"lr": loss, "step": epoch})
+
+
+def taken_out(address: str, *keys: str) -> None:
+    """Delete files at an address behind the back of every mirror; all of them when none is named."""
+    store = Store(address)
+    for key in keys or tuple(store.entries()):
+        store._obstore.delete(store._store, key)
+
+
+def answers(address: str) -> tuple[list[Any], list[Any]]:
+    """The history of a sample, and the scalars."""
+    run = xaicli.open_run(address)
+    rows = run.scan(mode="eval").filter(pl.col("sample_id") == 1).select("epoch", "loss").collect()
+    return sorted(rows.rows()), run.scalars().data["value"].to_list()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked of stores: `list`, or the key of a file."""
+    asked: list[str] = []
+
+    def counting(real: Any) -> Any:
+        def counted(self: Store, *given: Any) -> Any:
+            what = given[0] if given else "list"
+            asked.append(what.key if isinstance(what, Entry) else what)
+            return real(self, *given)
+
+        return counted
+
+    for name in ("entries", "fetch", "read"):
+        monkeypatch.setattr(Store, name, counting(getattr(Store, name)))
+    return asked
+
+
+@pytest.mark.parametrize("kind", ["folder_store", "s3_store"])
+def test_another_run_at_an_address_answers_alone_and_a_deleted_one_not_at_all(
+    kind: str, xai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue(kind)
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    recorded(tmp_path / "first", 1, 11.0)
+    recorded(tmp_path / "first", 2, 12.0)
+    recorded(tmp_path / "second", 1, 0.5)
+    push(tmp_path / "first", Store(address))
+    assert answers(address) == ([(1, 11.0), (2, 12.0)], [11.0, 12.0])
+    page = mirror_folder(address) / "reports" / "page.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("somebody's")
+    taken_out(address)
+    push(tmp_path / "second", Store(address))
+    assert answers(address) == ([(1, 0.5)], [0.5])
+    assert contents(mirror_folder(address)) == contents(tmp_path / "second")
+    assert page.read_text() == "somebody's"
+    taken_out(address)
+    status, out, err = xai("samples", address, "--max", 1, "--min", 0)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: there is no run at {address}")
+    assert contents(mirror_folder(address)) == {}
+    assert [path.name for path in mirror_folder(address).parent.iterdir()] == [mirror_folder(address).name]
+
+
+def test_a_question_at_an_address_asks_for_one_list_and_for_what_changed(
+    s3_store: str, tmp_path: Path, asked: list[str]
+) -> None:
+    recorded(tmp_path / "run", 1, 0.5)
+    store, root = Store(s3_store), tmp_path / "mirror"
+    push(tmp_path / "run", store)
+    before = contents(tmp_path / "run")
+    asked.clear()
+    mirror(store, root)
+    assert asked[0] == "list"
+    assert sorted(asked[1:]) == sorted(before)
+    asked.clear()
+    mirror(store, root)
+    assert asked == ["list"]
+    recorded(tmp_path / "run", 2, 0.25)
+    push(tmp_path / "run", store)
+    after = contents(tmp_path / "run")
+    changed = [key for key in after if after[key] != before.get(key)]
+    asked.clear()
+    mirror(store, root)
+    # The manifest twice where it changed: is it the same run?
+    assert sorted(asked) == sorted(["list", *changed, *(["xai.json"] if "xai.json" in changed else [])])
+    assert contents(root) == after
+    assert "attempts/000000.json" not in changed
+
+
+@pytest.mark.parametrize("kind", ["folder_store", "s3_store"])
+def test_other_contents_of_the_same_name_and_size_are_fetched_anew(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store, root = Store(request.getfixturevalue(kind)), tmp_path / "mirror"
+    for name in ("xai.json", "a.parquet", "attempts/000000.json"):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text('{"run_id": "1"}')
+    push(tmp_path / "run", store)
+    mirror(store, root)
+    taken_out(store.url, "a.parquet")
+    for name in ("a.parquet", "attempts/000000.json"):
+        (tmp_path / "run" / name).write_text('{"run_id": "2"}')
+    push(tmp_path / "run", store)
+    mirror(store, root)
+    assert contents(root) == contents(tmp_path / "run")
+
+
+def test_a_file_that_compaction_replaced_leaves_the_mirror_beside_its_readers(
+    tmp_path: Path, xai, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    address = f"file://{tmp_path}/run"
+    for epoch, loss in ((1, 11.0), (1, 12.0), (2, 13.0)):
+        recorded(tmp_path / "run", epoch, loss)
+    reader = xaicli.open_run(address)
+    parts = {key for key in contents(tmp_path / "run") if "/part-" in key and key.startswith("data/")}
+    assert len(parts) == 3
+    here = mirror_folder(address)
+    assert xai("compact", tmp_path / "run", "--grace", "0", "-q")[0] == 0
+    kept = contents(tmp_path / "run")
+    assert parts - set(kept)
+    assert answers(address)[0] == [(1, 11.0), (1, 12.0), (2, 13.0)]
+    assert contents(here) == kept
+    assert sorted(reader.scan(mode="eval").filter(pl.col("sample_id") == 1).collect()["loss"]) == [11.0, 12.0, 13.0]
+    said = [json.loads(xai("info", place, "--json")[1])["warnings"] for place in (tmp_path / "run", address)]
+    assert said[0] == said[1]
+
+
+def test_what_was_recorded_here_goes_with_its_address_but_never_what_is_nowhere_else(
+    folder_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    here = mirror_folder(folder_store)
+    recorded(folder_store, 1, 11.0)
+    taken_out(folder_store)
+    recorded(folder_store, 1, 0.5)  # a run of its own, nothing of the first goes up again
+    assert answers(folder_store) == ([(1, 0.5)], [0.5])
+    assert len(list((tmp_path / "bucket" / "exp1" / "attempts").glob("*.json"))) == 1
+    taken_out(folder_store)
+    with pytest.raises(XaiError, match=f"there is no run at {folder_store}"):
+        xaicli.open_run(folder_store)
+    recorded(folder_store, 1, 1.0)
+    (here / "media").mkdir(exist_ok=True)
+    (here / "media" / "late.parquet").write_text("was never sent")
+    run_id = json.loads((here / "xai.json").read_text())["run_id"]
+    taken_out(folder_store)
+    recorded(tmp_path / "other", 3, 7.0)
+    push(tmp_path / "other", Store(folder_store))
+    with pytest.warns(UserWarning, match=f"does not hold run {run_id} any more; 1 of its files"):
+        assert answers(folder_store) == ([(3, 7.0)], [7.0])
+    aside = here.with_name(f"{here.name}-{run_id}")
+    assert (aside / "media" / "late.parquet").read_text() == "was never sent"
+    assert xaicli.open_run(aside).scan(mode="eval").collect()["loss"].to_list() == [1.0] * 3
+    assert answers(folder_store) == ([(3, 7.0)], [7.0])
+
+
+def test_a_run_that_has_not_yet_reached_its_address_is_read_here(
+    folder_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    recorded(mirror_folder(folder_store), 1, 0.5)
+    assert answers(folder_store) == ([(1, 0.5)], [0.5])
+    assert answers(folder_store) == ([(1, 0.5)], [0.5])
+
+
+def test_two_runs_are_not_mixed_by_sync(folder_store: str, tmp_path: Path, xai) -> None:
+    for name, loss in (("first", 1.0), ("second", 2.0)):
+        recorded(tmp_path / name, 1, loss)
+    assert xai("sync", tmp_path / "first", folder_store, "-q")[0] == 0
+    there, here = contents(tmp_path / "bucket" / "exp1"), contents(tmp_path / "second")
+    for pair, hint in (
+        ((tmp_path / "second", folder_store), "sync to another address"),
+        ((folder_store, tmp_path / "second"), "pull into another folder"),
+    ):
+        status, out, err = xai("sync", *pair)
+        assert (status, out) == (1, "")
+        assert f"hint: {hint}: two runs would be mixed" in err
+    assert contents(tmp_path / "bucket" / "exp1") == there
+    assert contents(tmp_path / "second") == here

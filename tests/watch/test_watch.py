@@ -620,7 +620,7 @@ def test_a_run_that_is_not_yet_in_its_store_is_waited_for(
     pytest.importorskip("obstore", reason="the s3 extra is not installed")
     from xaicli import location
     from xaicli.store.objects import Store
-    from xaicli.store.sync import pull, push
+    from xaicli.store.sync import mirror, push
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     address = f"file://{tmp_path}/bucket/later"
@@ -636,9 +636,10 @@ def test_a_run_that_is_not_yet_in_its_store_is_waited_for(
         if len(calls) == 5:
             things.train(str(tmp_path / "run"), 2, 0)
             push(tmp_path / "run", Store(address))
-        return pull(store, root)
+        mirror(store, root)
+        return None
 
-    monkeypatch.setattr(location, "pull", sometimes)
+    monkeypatch.setattr(location, "mirror", sometimes)
     status, out, _ = xai("watch", address, "--until", f"loss mean < {mean(2) + 0.1}", "--interval", "0.1")
     assert status == 0
     assert len(calls) >= 5

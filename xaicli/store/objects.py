@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from xaicli.errors import XaiError, missing_extra
 from xaicli.files import appearing
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
-_LOCAL_ONLY = ("wal/", "cache/", "reports/")
+_MADE_HERE = ("cache/", "reports/")
+_LOCAL_ONLY = ("wal/", *_MADE_HERE)
 _TEMPORARY = re.compile(r"(^|/)\.|\.tmp|\.lock$")
 _TIMEOUT = timedelta(seconds=20)
 _RETRY_FOR = timedelta(seconds=40)
@@ -41,10 +42,17 @@ def without_credentials(url: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a run: its path relative to the run directory, with `/`, and its size in bytes."""
+    """A file of a run.
+
+    Attributes:
+        key: Its path relative to the run directory, with `/`.
+        size: Its bytes.
+        mark: What a store calls these contents: other contents under the name have another; "" of a local file.
+    """
 
     key: str
     size: int
+    mark: str = field(default="", compare=False)
 
     @property
     def immutable(self) -> bool:
@@ -104,7 +112,7 @@ class Store:
         """
         try:
             pages = self._obstore.list(self._store)
-            return {meta["path"]: Entry(meta["path"], meta["size"]) for page in pages for meta in page}
+            return {meta["path"]: _entry(meta) for page in pages for meta in page}
         except Exception as error:
             raise self._fault("cannot be listed", error) from error
 
@@ -158,7 +166,18 @@ class Store:
 
     def differs(self, root: Path, entry: Entry) -> bool:
         """Whether a file that may change has other bytes in the store than here."""
-        return bytes(self._obstore.get(self._store, entry.key).bytes()) != (root / entry.key).read_bytes()
+        return self.read(entry.key) != (root / entry.key).read_bytes()
+
+    def read(self, key: str) -> bytes:
+        """The contents of a small file.
+
+        Raises:
+            XaiError: The store cannot be reached, or holds no such file.
+        """
+        try:
+            return bytes(self._obstore.get(self._store, key).bytes())
+        except Exception as error:
+            raise self._fault(f"did not give {key}", error) from error
 
     def _fault(self, what: str, error: Exception) -> XaiError:
         reason = str(error).strip().splitlines()
@@ -176,9 +195,18 @@ def mirror_folder(url: str) -> Path:
     return base / "mirrors" / f"{name}-{hashlib.sha256(url.rstrip('/').encode()).hexdigest()[:12]}"
 
 
+def travels(key: str) -> bool:
+    """Whether a question about a run at an address needs a file: no caches, reports, locks or temporary files."""
+    return not key.startswith(_MADE_HERE) and not _TEMPORARY.search(key)
+
+
 def missing_in(there: dict[str, Entry], here: Iterable[Entry]) -> list[Entry]:
     """The files of `here` that are not `there`, or are there with another size."""
     return [entry for entry in here if entry.key not in there or there[entry.key].size != entry.size]
+
+
+def _entry(meta: Any) -> Entry:
+    return Entry(meta["path"], meta["size"], str(meta["e_tag"] or meta["last_modified"]))
 
 
 def _plain_http() -> bool:
