@@ -168,6 +168,12 @@ def test_a_key_that_would_leave_the_run_is_refused(folder_store: str, tmp_path: 
     with pytest.raises(XaiError, match="leave the run directory"):
         Store(folder_store).fetch(Entry("../../evil.parquet", 1), tmp_path / "copy")
     assert not (tmp_path.parent / "evil.parquet").exists()
+    (tmp_path / "mine.parquet").write_text("mine")
+    notes = tmp_path / "mirror" / "cache" / "address.json"
+    notes.parent.mkdir(parents=True)
+    notes.write_text('{"../mine.parquet": "x"}')
+    mirror(Store(folder_store), tmp_path / "mirror")
+    assert (tmp_path / "mine.parquet").read_text() == "mine"
 
 
 def test_the_uploader_sends_everything_and_the_next_attempt_continues(

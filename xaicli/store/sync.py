@@ -204,8 +204,8 @@ def _drop(root: Path, known: Mapping[str, str], there: Mapping[str, Entry]) -> l
     """Remove from a mirror what its address held and holds no more; which files."""
     gone = [key for key in known if key not in there]
     for key in gone:
-        with contextlib.suppress(FileNotFoundError):
-            (root / key).unlink()
+        if (root / key).resolve().is_relative_to(root.resolve()):  # a key may be any text
+            (root / key).unlink(missing_ok=True)
     return gone
 
 
