@@ -1209,3 +1209,46 @@ def test_samples_without_a_batch_are_asked_for_with_the_line_to_type() -> None:
         with pytest.raises(XaiError) as said:
             xaicli.saliency(OneTensor(), one, methods="gradient", device="cpu")
         assert "x[None] for x" in said.value.hint
+
+
+class Bounded(nn.Module):
+    """As a model with a cache of so many rows."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+        self.rows: Tensor
+        self.register_buffer("rows", torch.zeros(most, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows[: len(x)] = x.detach()
+        scores: Tensor = self.net(x)
+        return scores
+
+
+@pytest.mark.parametrize("most", [2, 3, 4, 16])
+@pytest.mark.parametrize("samples", [3, 40])
+def test_a_model_with_a_largest_batch_is_given_no_larger_one(most: int, samples: int) -> None:
+    model, x = Bounded(most).eval(), torch.randn(samples, 6, requires_grad=True)
+    scores = model.net(x)
+    wanted = torch.autograd.grad(scores.max(1).values.sum(), x)[0]
+    methods: dict[str, Any] = {"methods": ("gradient", "smoothgrad", "smint"), "device": "cpu"}
+    found = xaicli.saliency(model, x.detach(), **methods)
+    whole = xaicli.saliency(model.net, x.detach(), **methods)
+    assert found.predictions.tolist() == scores.argmax(1).tolist()
+    np.testing.assert_allclose(found.attributions["gradient"], wanted, atol=1e-6)
+    for method in ("smoothgrad", "smint"):
+        np.testing.assert_allclose(found.attributions[method], whole.attributions[method], atol=1e-5)
+    assert model.rows.eq(0).all()
+
+
+def test_what_fails_however_few_there_are_says_so_of_the_first_failure() -> None:
+    def of_the_range(linear: nn.Linear, x: Tensor) -> Tensor:
+        assert not x.isnan().any(), "not a number"
+        return linear(x)
+
+    x = torch.randn(20, 4)
+    x[13] = torch.nan
+    with pytest.raises(XaiError, match=r"fails on inputs of shape \(20, 4\) float32: not a number"):
+        xaicli.saliency(Calling(of_the_range), x, methods="gradient", device="cpu")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import xaicli
+from tests.attribution.attributing import attribute
 from xaicli.errors import UsageError, XaiError
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
@@ -187,3 +190,54 @@ def test_a_target_function_that_fails_is_told_with_its_own_error(
     with pytest.raises(XaiError) as told:
         xaicli.saliency(linear, torch.rand(2, linear.in_features), target=function, methods="gradient")
     assert told.value.message == f"--target {__name__}:{said}"
+
+
+def test_labels_in_lists_of_one_are_labels() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval(), torch.randn(4, 1, 2, 2)
+    p = model(x).softmax(1).detach()
+    for labels in ([[0], [1], [2], [1]], [(0,), (1,), (2,), (1,)], torch.tensor([[0], [1], [2], [1]])):
+        found = xaicli.saliency(model, x, labels=labels, target="label", methods=("gradient",), device="cpu")
+        assert found.targets.tolist() == [0, 1, 2, 1]
+        assert found.data["label"].to_list() == [0, 1, 2, 1]
+        np.testing.assert_allclose(found.data["label_prob"], p[torch.arange(4), [0, 1, 2, 1]], atol=1e-6)
+    with_another = attribute(model, x, labels=[[0], [1], [5], [2]], methods=("gradient",))
+    assert any("1 of 4 labels are none of the model's classes (5)" in line for line in with_another.notes)
+
+
+def test_sets_of_one_class_each_stay_sets() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.Sigmoid()).eval(), torch.randn(3, 4)
+    found = xaicli.saliency(model, x, labels=[[0], [2], []], task="multilabel", methods=("gradient",), device="cpu")
+    assert found.data["label"].to_list() == [[0], [2], []]
+
+
+@pytest.mark.parametrize("of", [torch.as_tensor, np.asarray, lambda mask: mask.tolist()])
+def test_masks_as_labels_are_kept_with_the_result_and_name_no_one_output(of: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)).eval(), torch.randn(2, 3, 6, 6)
+    masks = of(torch.randint(0, 4, (2, 6, 6)))
+    given: dict[str, Any] = {"labels": masks, "task": "segmentation", "methods": ("gradient",), "device": "cpu"}
+    found = xaicli.saliency(model, x, **given)
+    assert np.array_equal(np.asarray(found.data["label"].to_list()), np.asarray(masks))
+    found.save(tmp_path)
+    assert {"saliency.json", "saliency.html", "maps.npz"} <= {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(XaiError, match="a class at each of 6 x 6 places") as raised:
+        xaicli.saliency(model, x, target="label", **given)
+    assert "--target N or a name explains one class" in raised.value.hint
+    assert "@" not in raised.value.hint
+
+
+def test_a_label_at_every_token_is_asked_for_with_its_place() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3).eval(), torch.randn(2, 5, 4)
+    labels = torch.randint(0, 3, (2, 5))
+    given: dict[str, Any] = {"labels": labels, "task": "token_classification", "methods": "gradient", "device": "cpu"}
+    with pytest.raises(XaiError, match="a class at each of 5 places") as raised:
+        xaicli.saliency(model, x, target="label", **given)
+    assert "--target label@PLACE" in raised.value.hint
+    found = xaicli.saliency(model, x, target="label@1", **given)
+    assert found.targets.tolist() == labels[:, 1].tolist()
+    expected = torch.zeros(2, 5, 4)
+    expected[:, 1] = model.weight.detach()[labels[:, 1]]
+    np.testing.assert_allclose(found.attributions["gradient"], expected, atol=1e-6)

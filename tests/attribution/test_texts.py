@@ -245,3 +245,90 @@ def test_labels_that_become_ids_of_a_decoder_are_asked_for_as_such() -> None:
     with torch.no_grad():
         expected = model(input_ids=ids, labels=labels).logits[:, -1].argmax(1)
     assert found.predictions.tolist() == expected.tolist()
+
+
+_WORDS = {"vocab_size": 30, "pad_token_id": 0}
+_BERT = {**_WORDS, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def _decoder_of_bert(hf: Any) -> Any:
+    return hf.BertConfig(**_BERT, max_position_embeddings=16, is_decoder=True, add_cross_attention=True)
+
+
+def _marian(hf: Any) -> Any:
+    layers = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes = {"d_model": 8, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 16}
+    return hf.MarianMTModel(hf.MarianConfig(**_WORDS, **layers, **sizes, eos_token_id=1, decoder_start_token_id=0))
+
+
+def _two_berts(hf: Any) -> Any:
+    encoder = hf.BertConfig(**_BERT, max_position_embeddings=16)
+    config = hf.EncoderDecoderConfig.from_encoder_decoder_configs(encoder, _decoder_of_bert(hf))
+    config.decoder_start_token_id, config.pad_token_id = 2, 0
+    return hf.EncoderDecoderModel(config=config)
+
+
+def _read_pictures(hf: Any) -> Any:
+    sizes = {"image_size": 8, "patch_size": 4, "num_channels": 1}
+    encoder = hf.ViTConfig(**sizes, **{key: value for key, value in _BERT.items() if key not in _WORDS})
+    config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, _decoder_of_bert(hf))
+    config.decoder_start_token_id, config.pad_token_id = 2, 0
+    return hf.VisionEncoderDecoderModel(config=config)
+
+
+@pytest.mark.parametrize("task", [None, "sequence"])
+@pytest.mark.parametrize("build", [_marian, _two_berts, _read_pictures])
+def test_what_continues_texts_by_another_name_is_explained_by_its_next_token(
+    build: Callable[[Any], Any], task: str | None
+) -> None:
+    torch.manual_seed(0)
+    model = build(pytest.importorskip("transformers")).eval()
+    given: dict[str, Tensor] = {"input_ids": torch.randint(3, 30, (3, 6))}
+    if build is _read_pictures:
+        given = {"pixel_values": torch.randn(3, 1, 8, 8)}
+    labels = torch.randint(3, 30, (3, 4))
+    labels[1, 2:] = -100
+    moved = model.prepare_decoder_input_ids_from_labels(labels=labels)
+    batch, last = {**given, "decoder_input_ids": moved}, torch.tensor([3, 1, 3])
+
+    kept: list[Tensor] = []
+    table = model.get_decoder().get_input_embeddings()
+    hook = table.register_forward_hook(lambda _, ids, rows: kept.append(rows) if ids[0].shape == moved.shape else None)
+    logits = model(**batch).logits
+    hook.remove()
+    answers = logits[torch.arange(3), last]
+    known = labels >= 0
+    logs = logits.log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
+    losses = -(logs * known).sum(1) / known.sum(1)
+    right = labels[torch.arange(3), last]
+    for target, explained in (
+        ("predicted", answers.amax(1)),
+        ("label", answers[torch.arange(3), right]),
+        ("loss", losses),
+    ):
+        expected = torch.autograd.grad(explained.sum(), kept, retain_graph=True)[0]
+        found = xaicli.saliency(
+            model, batch, labels=labels, target=target, task=task, methods=("gradient",), device="cpu"
+        )
+        assert found.predictions.tolist() == answers.argmax(1).tolist()
+        assert found.data["label"].to_list() == right.tolist()
+        np.testing.assert_allclose(found.attributions["gradient"]["decoder_input_ids"], expected, atol=1e-6)
+
+
+def test_a_conditional_model_without_a_decoder_continues_what_it_reads() -> None:
+    hf = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text = hf.LlamaConfig(**sizes, **_WORDS, num_key_value_heads=2, max_position_embeddings=16)
+    seen = hf.CLIPVisionConfig(**sizes, image_size=8, patch_size=4)
+    model = hf.LlavaForConditionalGeneration(hf.LlavaConfig(text_config=text, vision_config=seen)).eval()
+    ids, labels = torch.randint(3, 30, (3, 6)), torch.randint(3, 30, (3, 6))
+    labels[:, :2] = -100
+    kept: list[Tensor] = []
+    hook = model.get_input_embeddings().register_forward_hook(lambda _, __, rows: kept.append(rows))
+    logits = model(input_ids=ids).logits
+    hook.remove()
+    losses = nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none").sum(1) / 4
+    expected = torch.autograd.grad(losses.sum(), kept)[0]
+    found = xaicli.saliency(model, {"input_ids": ids}, labels=labels, target="loss", methods="gradient", device="cpu")
+    np.testing.assert_allclose(found.attributions["gradient"], expected, atol=1e-6)

@@ -894,6 +894,29 @@ def test_an_evaluation_that_generates_has_the_losses_of_its_labels(tmp_path: Pat
         assert got["n_tokens"].to_list() == [6, 6, 6, 4, 6, 6, 6, 6]
 
 
+def test_a_conditional_model_without_a_decoder_has_the_losses_of_the_next_tokens(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text = transformers.LlamaConfig(**sizes, vocab_size=30, num_key_value_heads=2, max_position_embeddings=16)
+    seen = transformers.CLIPVisionConfig(**sizes, image_size=8, patch_size=4)
+    model = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(text_config=text, vision_config=seen))
+    tokens = torch.randint(1, 30, (4, 6), generator=torch.Generator().manual_seed(1))
+    trainer = transformers.Trainer(
+        model=model,
+        args=transformers.TrainingArguments(str(tmp_path / "out"), report_to=[], use_cpu=True, disable_tqdm=True),
+        eval_dataset=[{"sample_id": i, "input_ids": tokens[i], "labels": tokens[i]} for i in range(4)],
+        callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False, keep_inputs=0)],
+    )  # fmt: skip
+    trainer.evaluate()
+    with torch.no_grad():
+        expected = [float(model.eval()(input_ids=one[None], labels=one[None]).loss) for one in tokens]
+    got = rows(tmp_path / "run", "eval").sort("sample_id")
+    assert got["loss"].to_list() == pytest.approx(expected, abs=1e-4)
+    assert got["n_tokens"].to_list() == [5] * 4
+
+
 def by_text(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Texts become ids of tokens in the collator, which puts them in an order of its own."""
     return as_texts(sorted(samples, key=lambda one: str(one["text"])))

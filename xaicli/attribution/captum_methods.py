@@ -64,7 +64,7 @@ def explain(
     Raises:
         XaiError: Captum cannot explain this model with it; its own words, in one line.
     """
-    rows = 1 if method in _ONE_BY_ONE else prepared.model.batch or _ROWS
+    rows = 1 if method in _ONE_BY_ONE else prepared.model.at_once(_ROWS)
     parts: list[tuple[Tensor, ...]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

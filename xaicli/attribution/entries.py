@@ -269,7 +269,7 @@ def _looked_up(
     Where some places of a sample get fewer numbers than others, zeros fill them up.
     """
     shape = batches[position].shape
-    n, step, per = len(batches[0]), frozen.batch or _ROWS, math.prod(shape[1:])
+    n, step, per = len(batches[0]), frozen.at_once(_ROWS), math.prod(shape[1:])
     found: dict[int, list[Tensor]] = {lookup.call: [] for lookup in lookups}
     places: dict[int, list[Tensor]] = {lookup.call: [] for lookup in lookups}
     for first in range(0, n, step):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -35,6 +35,13 @@ _LEAST_WORK = 1e9
 """Floating-point operations of one forward pass, below which overheads, not products, take the time."""
 
 
+_Found = TypeVar("_Found")
+
+
+class BatchError(XaiError):
+    """The model fails on a batch, of which it may take fewer rows."""
+
+
 class FrozenModel:
     """A copy of a model, called with a batch of each input.
 
@@ -43,11 +50,14 @@ class FrozenModel:
         call: How it takes its inputs.
         device: Where to.
         batch: The one batch size it accepts, or None.
+        most: The largest batch that is known to be too large, halved; None where none is.
     """
 
-    def __init__(self, model: nn.Module, call: Call, *, device: torch.device, batch: int | None) -> None:
+    def __init__(
+        self, model: nn.Module, call: Call, *, device: torch.device, batch: int | None, most: int | None = None
+    ) -> None:
         self.model: Any = moved(model, device)
-        self.call, self.device, self.batch = call, device, batch
+        self.call, self.device, self.batch, self.most = call, device, batch, most
         self.channels_last = False
         self._recurrent = device.type == "cuda" and _is_recurrent(model)
         dtypes = {t.dtype for t in model.parameters() if t.is_floating_point()}
@@ -68,6 +78,37 @@ class FrozenModel:
             with Embeddings(embedded):
                 return self.call(self.model, inputs)
 
+    def at_once(self, rows: int) -> int:
+        """How many rows a pass takes where so many are wished for."""
+        return self.batch or min(rows, self.most or rows)
+
+    def takes_fewer(self, rows: int) -> bool:
+        """After a failure of so many rows: half of them next, as some models have room for a largest batch."""
+        if self.batch is not None or rows <= _LEAST:
+            return False
+        self.most = rows // 2
+        return True
+
+    def in_steps(self, total: int, rows: int, work: Callable[[int, int], _Found]) -> list[_Found]:
+        """What `work(first, last)` gives for all rows, so many at a time, or as many as the model takes.
+
+        Raises:
+            BatchError: The model fails on two rows, too; the first failure.
+        """
+        found: list[_Found] = []
+        first, failed = 0, None
+        while first < total:
+            last = min(total, first + self.at_once(rows))
+            try:
+                found.append(work(first, last))
+            except BatchError as error:
+                failed = failed or error
+                if not self.takes_fewer(last - first):
+                    raise failed from failed.__cause__
+                continue
+            first = last
+        return found
+
     def forward(self, inputs: Sequence[Tensor], embedded: Embedded = _NONE, *, made: bool = False) -> Any:
         """As a call; what the model cannot take becomes an error in one line.
 
@@ -76,7 +117,7 @@ class FrozenModel:
             made: Whether the inputs are those of a method, which the samples may not be.
 
         Raises:
-            XaiError: The model fails on these inputs.
+            BatchError: The model fails on these inputs.
         """
         try:
             return self(inputs, embedded)
@@ -87,13 +128,13 @@ class FrozenModel:
                 raise
             shapes = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for x in inputs)
             if made:
-                raise XaiError(
+                raise BatchError(
                     "the model answers the samples and fails on what the methods make of them, inputs with noise and "
                     f"between a sample and its baseline: {first_line(error)}",
                     hint="numbers that stand for something, a category say, are an input of their own of whole "
                     "numbers; --methods gradient needs the samples alone",
                 ) from error
-            raise XaiError(
+            raise BatchError(
                 f"the model fails on inputs of shape {shapes}: {first_line(error)}",
                 hint=IN_PLACE
                 if "modified inplace" in str(error)

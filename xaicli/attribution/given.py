@@ -22,6 +22,7 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
 _TF32 = 5e-3
 _ROWS = 32
+_FEW = 2
 _STATIC = re.compile(r"size\(\)\[0\] == (\d+)")
 
 _DIFFERENTIATES = (
@@ -98,12 +99,14 @@ class GivenModel:
 
     Attributes:
         place: The device it is on.
+        most: Half of the smallest batch that it failed on; None where it failed on none.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str], inputs: Sequence[Tensor], batch: int | None) -> None:
         self.model = unwrapped(model)
         self.names = tuple(names)
         self.batch = batch
+        self.most: int | None = None
         place = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
         if unknown := [name for name, p in self.model.named_parameters() if isinstance(p, UninitializedParameter)]:
             raise UsageError(
@@ -125,9 +128,10 @@ class GivenModel:
 
     def _working(self, calls: Sequence[Call]) -> Call:
         """The first way to call the model that it takes, where its signature leaves that open."""
-        for self.call in calls if len(calls) > 1 else ():
+        rows = self.chunks()[0]
+        for self.call, some in ((call, some) for call in calls for some in (rows, rows[:2]) if len(calls) > 1):
             try:
-                self.run(self.chunks()[0])
+                self.run(some)
             except Exception:  # whatever another's forward raises: the next way, or the first one's error later on
                 continue
             return self.call
@@ -185,7 +189,7 @@ class GivenModel:
 
     def chunks(self) -> list[list[int]]:
         """The samples as they are run: a few at a time, never one alone, since some models squeeze it away."""
-        size = self.batch or max(2, min(_ROWS, self.n))
+        size = self.batch or max(2, min(self.most or _ROWS, self.n))
         parts = [list(range(first, min(self.n, first + size))) for first in range(0, self.n, size)]
         return [part + [part[-1]] * ((self.batch or 2) - len(part)) for part in parts]
 
@@ -195,13 +199,21 @@ class GivenModel:
         Raises:
             XaiError: The model fails on these inputs.
         """
-        found, done = [], 0
-        for rows in self.chunks():
-            seeded(0, self.place)
-            values = self._rows(outputs, rows)
-            found.append(values[: min(len(rows), self.n - done)])
-            done += len(rows)
-        return torch.cat(found)
+        failed = None
+        while True:
+            found, done = [], 0
+            try:
+                for rows in self.chunks():
+                    seeded(0, self.place)
+                    values = self._rows(outputs, rows)
+                    found.append(values[: min(len(rows), self.n - done)])
+                    done += len(rows)
+                return torch.cat(found)
+            except XaiError as error:  # Of too many at once, or of some that it never takes.
+                failed, size = failed or error, len(self.chunks()[0])
+                if self.batch is not None or size <= _FEW:
+                    raise failed from failed.__cause__
+                self.most = size // 2
 
     def _rows(self, outputs: Outputs, rows: list[int], **how: Any) -> Tensor:
         result = self.explained_run(rows, **how)

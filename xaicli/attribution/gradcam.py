@@ -41,7 +41,7 @@ def explain(prepared: Prepared, layouts: Sequence[Layout]) -> Attributions:
             "gradcam needs a convolutional model: no activation of this one has places and channels",
             hint="choose other --methods: gradient, smoothgrad, integrated, smint",
         )
-    n, step = len(prepared.units), prepared.model.batch or _ROWS
+    n, step = len(prepared.units), prepared.model.at_once(_ROWS)
     parts: list[list[Tensor]] = [[] for _ in places]
     for first in range(0, n, step):
         rows = torch.arange(first, min(n, first + step), device=prepared.units.device)

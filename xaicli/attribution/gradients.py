@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xaicli.attribution.frozen import IN_PLACE, FrozenModel, Reduce, is_memory_error
+from xaicli.attribution.frozen import IN_PLACE, BatchError, FrozenModel, Reduce, is_memory_error
 from xaicli.attribution.given import first_line
 from xaicli.attribution.lookups import Embedded
 from xaicli.errors import XaiError
@@ -248,7 +248,7 @@ class Gradients:
     @property
     def rows(self) -> int:
         """How many rows the next chunk takes: a few until it is known what a row needs."""
-        return self._rows or _FIRST_ROWS
+        return self.model.at_once(self._rows or _FIRST_ROWS)
 
     def halve(self) -> None:
         """Memory ran out.
@@ -360,13 +360,19 @@ def run(
         take: (first, last, gradients) -> None: accumulates.
         progress: Told how many rows are done after each chunk.
     """
-    first = 0
+    first, failed = 0, None
     while first < total:
         # Every stream starts alike, whether the size is known by now or not: equal calls take equal chunks.
         is_full = bool(first or gradients.model.batch or gradients.is_known)
         size = gradients.rows if is_full else min(_FIRST_ROWS, gradients.rows)
         last = min(total, first + size)
-        grads = _chunk(gradients, make, first, last)
+        try:
+            grads = _chunk(gradients, make, first, last)
+        except BatchError as error:
+            failed = failed or error
+            if not gradients.model.takes_fewer(last - first):
+                raise failed from failed.__cause__
+            continue
         if grads is None:
             # Not where the error was caught: it holds what the chunk allocated.
             gradients.halve()

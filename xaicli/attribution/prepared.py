@@ -18,14 +18,13 @@ from xaicli.attribution.given import ChangingError, GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
 from xaicli.attribution.lookups import Embedded, LookingUp, Lookup
 from xaicli.attribution.settings import Target
-from xaicli.attribution.targets import LOSS, ExplainedPlace, choose, class_of, of_places, place_explained
+from xaicli.attribution.targets import LOSS, ExplainedPlace, choose, class_of, of_places, place_explained, set_of
 from xaicli.attribution.twin import Hooks, private_copy, set_by_hand
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names
 from xaicli.heads.decision import decide, known_of
 from xaicli.heads.head import Head, Task
 from xaicli.heads.operations import watching
-from xaicli.sources.inputs import plain
 
 _ROWS = 32
 _FEW = 2
@@ -130,15 +129,15 @@ class Prepared:
 
     def scalars(self, points: Sequence[Tensor], units: Tensor, *, of_probability: bool = False) -> Tensor:
         """The explained scalars, or the targets' probabilities, at some points, without gradients, (row,) float64."""
-        found = []
-        step = self.model.batch or _ROWS
         reduce = self.probability if of_probability else self.reduce
+
+        def found(first: int, last: int) -> Tensor:
+            part = units[first:last]
+            rows, embedded = self.arrange(self.model, [p[first:last].clone() for p in points], part)
+            return reduce(self.model.forward(rows, embedded, made=True), part).double()
+
         with torch.no_grad():
-            for first in range(0, len(units), step):
-                part = units[first : first + step]
-                rows, embedded = self.arrange(self.model, [p[first : first + step].clone() for p in points], part)
-                found.append(reduce(self.model.forward(rows, embedded, made=True), part).double())
-        return torch.cat(found)
+            return torch.cat(self.model.in_steps(len(units), _ROWS, found))
 
 
 def prepare(
@@ -326,7 +325,11 @@ def _notes(
                 f"{without} of {len(labels)} samples have no label that is a class: their prediction is explained"
             )
     elif labels is not None and head.has_classes and head.task is not Task.MULTILABEL:
-        said = [one for one in map(plain, labels) if isinstance(one, str) or (isinstance(one, int) and one >= 0)]
+        said = [
+            one
+            for one in (set_of(label, head) for label in labels)
+            if isinstance(one, str) or (isinstance(one, int) and one >= 0)
+        ]
         others = sorted({str(one) for one in said if class_of(one, names, head) is None})
         if others:
             count = sum(str(one) in others for one in said)
@@ -456,7 +459,7 @@ def _held_against(
             )
     kept = hooks.kept()
     note = f"the model's own forward hooks run in every pass: {', '.join(kept)}" if kept else ""
-    return FrozenModel(twin, given.call, device=place, batch=given.batch), (note,)
+    return FrozenModel(twin, given.call, device=place, batch=given.batch, most=given.most), (note,)
 
 
 def _answers_alike(

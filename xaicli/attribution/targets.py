@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -263,15 +264,33 @@ def _of_labels(
             hint="--target N or a name explains one of them, top3 the most probable ones",
         )
     if all(index is None for index in found):
-        first = next(label for label in labels if label is not None)
+        first = set_of(next(label for label in labels if label is not None), head)
+        if shape := np.shape(first):
+            raise _of_several(shape, head)
         return _within(torch.tensor([[index_of(first, names)]]), head.classes)
     predicted = head.targets(values, valid).tolist()
     return torch.tensor([[p if index is None else index] for index, p in zip(found, predicted, strict=True)])
 
 
+def _of_several(shape: tuple[int, ...], head: Head) -> XaiError:
+    """Labels of many numbers a sample name no one output."""
+    size = " x ".join(map(str, shape))
+    if not head.has_places:
+        return XaiError(
+            f"the labels are {size} numbers a sample and name none of the model's {head.classes} classes",
+            hint="--target N or a name explains one of them",
+        )
+    hint = "--target N or a name explains one class, over all places"
+    if head.task is Task.TOKEN_CLASSIFICATION:
+        hint = "--target label@PLACE explains the label at one place, 0 the first, -1 the last; " + hint[9:]
+    return XaiError(f"the labels are a class at each of {size} places, and one output a sample is explained", hint=hint)
+
+
 def set_of(label: Any, head: Head | None) -> Any:
     """A label as a plain value; that of several classes, a row of 0 and 1 or a list of classes, as their set."""
     label = plain(label)
+    if isinstance(label, list | tuple) and len(label) == 1 and (head is None or head.task is not Task.MULTILABEL):
+        label = plain(label[0])
     if head is None or head.task is not Task.MULTILABEL or not isinstance(label, list | tuple):
         return label
     if len(label) == head.classes and set(label) <= {0, 1}:

@@ -39,10 +39,8 @@ _TEXTS = {
     "ForCausalLM": Text.CAUSAL,
     "LMHeadModel": Text.CAUSAL,
     "ForMaskedLM": Text.MASKED,
-    "ForConditionalGeneration": Text.DECODER,
-    "ForSeq2SeqLM": Text.DECODER,
 }
-"""How those of texts answer."""
+"""How those of texts answer whose name says it; of the others the configuration does."""
 
 _FAMILIES = {
     "torchvision.models.segmentation._utils._SimpleSegmentationModel": Task.SEGMENTATION,
@@ -198,7 +196,7 @@ def _configured(model: Any) -> Known | None:
     if not hasattr(config, "model_type") or not hasattr(config, "to_dict"):
         return None
     name = type(model).__name__
-    task = _by_name(name)
+    task = _by_name(name) or (Task.SEQUENCE if _generates(model) else None)
     if task is None:
         return (
             Known(source=f"the configuration of {name}", spans=True) if name.endswith("ForQuestionAnswering") else None
@@ -209,12 +207,33 @@ def _configured(model: Any) -> Known | None:
         if problem is None and size == 1:
             return Known(Task.REGRESSION, 1, f"the configuration of {name} (num_labels=1)", True)
         task = _PROBLEMS.get(str(problem), task)
+    text, pad = None, getattr(config, "pad_token_id", None)
     if task is Task.SEQUENCE:
-        size = getattr(config, "vocab_size", None)
+        size, pad = (_of_words(config, "vocab_size"), _of_words(config, "pad_token_id"))
+        text = _text_of(name, config)
     said = f"the configuration of {name}"
-    text = next((text for end, text in _TEXTS.items() if name.endswith(end)), None)
-    pad = getattr(config, "pad_token_id", None)
     return Known(task, size if isinstance(size, int) else None, said, True, text, pad if isinstance(pad, int) else None)
+
+
+def _generates(model: Any) -> bool:
+    """Whether a transformers model continues texts, whatever it is called (MarianMTModel, EncoderDecoderModel)."""
+    asked = getattr(model, "can_generate", None)
+    return callable(asked) and asked() is True
+
+
+def _text_of(name: str, config: Any) -> Text:
+    """How a model of texts answers: a conditional one without a decoder of its own (Llava) continues what it reads."""
+    if (text := next((text for end, text in _TEXTS.items() if name.endswith(end)), None)) is not None:
+        return text
+    if getattr(config, "is_encoder_decoder", False):
+        return Text.DECODER
+    return Text.CAUSAL if getattr(config, "causal", True) else Text.MASKED
+
+
+def _of_words(config: Any, name: str) -> Any:
+    """What a configuration, or that of the part that writes, says of its words."""
+    parts = (config, getattr(config, "decoder", None), getattr(config, "text_config", None))
+    return next((found for part in parts if isinstance(found := getattr(part, name, None), int)), None)
 
 
 def _by_name(name: str) -> Task | None:

@@ -17,7 +17,7 @@ import torch
 from xaicli.collectors.outputs import taken
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
-from xaicli.heads.head import Task, Values
+from xaicli.heads.head import Task, Text, Values
 from xaicli.integrations.answers import are_reordered, at_all_places, meaning_of, of_some_places
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
@@ -76,7 +76,7 @@ _NO_LABELS = (
 )
 _OTHER_PLACES = "the labels do not fit the model's answers: give samples_fn"
 _SHIFTED = ("ForCausalLM", "LMHeadModel")
-"""Ends of the names of the classes whose answer at a place is about the next one."""
+"""Ends of the names of the classes whose answer at a place is about the next one; of others the configuration says."""
 
 
 def _callback_class() -> Any:
@@ -157,7 +157,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return self
         self._trainer = trainer
         self._known = None
-        self._shifted = type(_bare(trainer.model)).__name__.endswith(_SHIFTED)
+        bare = _bare(trainer.model)
+        self._shifted = type(bare).__name__.endswith(_SHIFTED) or known_of(bare).text is Text.CAUSAL
         self._config = getattr(_bare(trainer.model), "config", None)
         names = getattr(self._config, "id2label", None) or {}
         named = [str(names[key]) for key in sorted(names)] if names and not _is_default(names) else None

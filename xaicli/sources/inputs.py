@@ -261,13 +261,13 @@ class IndexedSource:
 def plain(value: Any) -> Any:
     """An id or label as a Python int, float, str or None, whatever array or tensor scalar it came as.
 
-    Several in a row are a list; a mask of more than one axis stays an array.
+    Several in a row are a list; a mask of more than one axis is an array.
     """
     if getattr(value, "ndim", 0) == 0:
         return value.item() if hasattr(value, "item") else value
     if value.ndim == 1 and hasattr(value, "tolist"):
         return value.item() if value.shape == (1,) else value.tolist()
-    return value
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
