@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import xaicli
+
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 
 COMMANDS = Path(sys.executable).parent
@@ -31,7 +33,11 @@ done
 
 def test_names_of_the_run_and_words_are_completed(tmp_path: Path) -> None:
     shutil.copytree(SAMPLE_RUN, tmp_path / "runs" / "demo")
+    with xaicli.Run(tmp_path / "sets") as run:
+        for ds_id in ("day", "d,1"):
+            run.log_samples(sample_id=[1], loss=[1.0], mode="eval", ds_id=ds_id, epoch=1, step=1)
     expected = {
+        "xai samples sets --ds-id ": "day !day",  # `d,1` would be taken for two
         "xai sa": "samples saliency",
         "xai samples --me": "--metric",
         "xai samples runs/demo --metric ": "loss label_prob top_prob margin el2n entropy",

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xaicli
-from xaicli.api import open_run, scalars
+from xaicli.api import compare, open_run, scalars
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.scalars import custom_graphs, smooth
 from xaicli.report.scalars import thinned
@@ -162,6 +162,19 @@ def test_a_group_is_the_mean_and_spread_of_its_runs(tmp_path: Path) -> None:
     assert rows[2] == (3, 7.0, None, None, 1)
     assert values(data.filter(pl.col("run") != "A"), "loss") == {1: 6.0, 2: 7.0}
     assert result.answer.warnings == ()
+
+
+def test_a_group_takes_runs_by_the_names_they_were_recorded_under(tmp_path: Path) -> None:
+    named = (("r1", "seed-1", 1.0), ("r2", "seed-2", 3.0), ("r3", "old-1", 9.0), ("r4", "old-2", 7.0))
+    for folder, name, value in named:
+        with xaicli.Run(tmp_path / folder, name=name) as run:
+            run.log_samples(sample_id=[1, 2], loss=[value, value + 1], mode="eval", epoch=1, step=1)
+            run.log({"step": 1, "lr": value})
+    members = {"g": [str(tmp_path / "r1"), str(tmp_path / "r2")], "h": [str(tmp_path / "r3"), str(tmp_path / "r4")]}
+    result = scalars(tmp_path, group=["g=seed-[12]", "h=old-1,old-2"])
+    assert result.answer.selection["group"] == members
+    assert result.data.filter(pl.col("run") == "g")["value"].to_list() == [2.0]
+    assert compare(tmp_path, group=["g=seed-[12]", "h=old-1,old-2"]).answer.selection["group"] == members
 
 
 def test_groups_whose_runs_share_no_step_are_told(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def compare(
     opening = {name: words.pop(name) for name in OPENING if name in words}
     readers, left_out = _comparable(_each(runs), opening, words)
     answer = with_facts_of_runs(compare(readers, max=max, min=min, ids=ids, **words), readers)
-    groups = members_of(group, list(answer.selection["runs"]))
+    groups = members_of(group, {reader.layout.described: reader.manifest.name or "" for reader in readers})
     differences = paired(readers, groups=groups, **words)
     selection = {**answer.selection, "group": {name: list(members) for name, members in groups.items()}}
     warnings = (*answer.warnings, *left_out, *unpaired(answer, groups, differences))

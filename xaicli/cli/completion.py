@@ -10,6 +10,7 @@ import typer
 
 from xaicli.errors import XaiError
 from xaicli.vocabulary import PROBS, Attempts, Axis, Bounds, Duplicates, Engine, Format, Mode, Role
+from xaicli.words import quoted
 
 if TYPE_CHECKING:
     from xaicli.layout import RunLayout
@@ -60,8 +61,10 @@ def _modes(run: RunLayout) -> list[str]:
 def _ds_ids(run: RunLayout) -> list[str]:
     from xaicli.layout import decode_ds_id
 
-    named = {decode_ds_id(folder.name.removeprefix("ds=")) for folder in run.data.glob("mode=*/ds=*")} - {""}
-    return [*sorted(named), *(f"!{ds_id}" for ds_id in sorted(named))]
+    every = {decode_ds_id(folder.name.removeprefix("ds=")) for folder in run.data.glob("mode=*/ds=*")} - {""}
+    # One with a comma needs quotes within quotes, which shells add or take away each in their own way.
+    named = sorted(name for name in every if quoted(name) == name)
+    return [*named, *(f"!{ds_id}" for ds_id in named)]
 
 
 def _epochs(run: RunLayout) -> list[str]:

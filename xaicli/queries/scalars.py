@@ -46,8 +46,12 @@ CURVE = (RUN, SOURCE, GRAPH, LINE, KEY, MODE, DS_ID, AXIS)
 """What rows of one curve share."""
 
 
-def members_of(given: Words | Mapping[str, str | Iterable[str]], runs: list[str]) -> dict[str, list[str]]:
+def members_of(given: Words | Mapping[str, str | Iterable[str]], runs: Mapping[str, str]) -> dict[str, list[str]]:
     """{name: the runs in it}.
+
+    Args:
+        given: The option, or {name: patterns}.
+        runs: {run: the name it was recorded under, "" without one}.
 
     Raises:
         UsageError: An item is no NAME=PATTERN, or one of its patterns matches no run.
@@ -62,10 +66,10 @@ def members_of(given: Words | Mapping[str, str | Iterable[str]], runs: list[str]
     groups: dict[str, list[str]] = {}
     for name, patterns in items:
         listed = split(patterns) if isinstance(patterns, str) else list(patterns)
-        idle = [pattern for pattern in listed if not any(_matches(run, pattern) for run in runs)]
+        idle = [pattern for pattern in listed if not any(_matches(run, pattern) for run in runs.items())]
         if not name or not listed or idle:
-            raise _no_group(name, listed, idle, runs)
-        members = [run for run in runs if any(_matches(run, pattern) for pattern in listed)]
+            raise _no_group(name, listed, idle, list(runs))
+        members = [run for run, called in runs.items() if any(_matches((run, called), pattern) for pattern in listed)]
         groups[name] = list(dict.fromkeys([*groups.get(name, []), *members]))
     return groups
 
@@ -87,9 +91,9 @@ def _no_group(name: str, listed: Sequence[str], idle: Sequence[str], runs: Seque
     return UsageError(said, hint=f"each group wants an option of its own: {options}")
 
 
-def _matches(run: str, pattern: str) -> bool:
-    path = Path(run)
-    names = (run, path.name, path.stem)
+def _matches(run: tuple[str, str], pattern: str) -> bool:
+    path = Path(run[0])
+    names = (*run, path.name, path.stem)
     return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in names)
 
 
@@ -183,10 +187,13 @@ def scalars(
     damaged: list[str] = []
     left_out = LeftOut()
     frames: dict[str, pl.DataFrame] = {}
+    called: dict[str, str] = {}
     for place in expanded(runs):
         if isinstance(place, RunLayout):
+            called[place.described] = place.read_manifest().name or ""
             frames[place.described] = _of_run(place, strict, attempts, damaged, left_out)
         else:
+            called[str(place)] = ""
             frames[str(place)] = _of_log(place, left_out)
     rows = pl.concat(frames.values())
     where = ", ".join(frames)
@@ -199,7 +206,7 @@ def scalars(
     rows = _only(rows, KEY, key, "scalar", where, patterns=True)
     rows = _only(rows, MODE, mode, "mode", where)
     rows = _only(rows, DS_ID, ds_id_words(ds_id), "ds_id", where)
-    groups = members_of(group, list(frames))
+    groups = members_of(group, called)
     rows = averaged(rows, groups, warnings)
     non_finite = int((~rows[VALUE].is_finite()).sum())
     if smoothing:

@@ -153,7 +153,7 @@ def label_sentence(labels: Sequence[LabelHistory], limits: str = "") -> str:
     top, low = known[0], known[-1]
     spreads, names = _spreads(known), cut_apart([label.name for label in labels])
     if len(known) == 1:
-        n = count(top.last["n"], "sample")
+        n = count(top.last["n"], "value")
         return f"{before}One label at {when}, {names[top.name]}: {spreads[0]} there, over {n}.{absent}"
     said = (
         f"{before}Highest mean at {when}: {names[top.name]} ({spreads[0]}). Lowest: {names[low.name]} ({spreads[-1]})."
