@@ -325,7 +325,7 @@ class SampleChoice(OptionGroup):
         bool,
         typer.Option(
             "--complete-only",
-            help="Leave samples without a finite value in the last epoch out of the highest and lowest; listed ones stay.",
+            help="Leave samples without a finite value in the last epoch out of the top and bottom; listed ones stay.",
             rich_help_panel=SAMPLES,
         ),
     ] = False
