@@ -387,6 +387,19 @@ def test_an_error_that_was_smaller_is_named(tmp_path):
     assert f"surer than it is right by {100 * (np.float32(0.95) - right.mean()):.1f} points" in result.report.sentence
 
 
+def test_a_cell_of_all_duplicates_says_that_its_samples_have_other_rows(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        for prediction, loss in (([1, 1, 1], [1.0, 2.0, 0.1]), ([1, 0, 1], [0.5, 0.2, 0.1])):
+            told = {"label": [0, 0, 1], "prediction": prediction, "loss": loss}
+            run.log_samples(sample_id=[1, 2, 3], mode="eval", epoch=1, step=1, eval_pass=0, **told)
+    opened = xaicli.open_run(tmp_path / "run")
+    cells = opened.confusion(duplicates="all").answer.extra["cells"]
+    assert cells.filter(label=0, prediction=1)["n"].to_list() == [3]
+    said = opened.confusion(duplicates="all", cell="0,1").answer.warnings
+    assert any("the cell counts 3 rows of 2 samples; each is listed once" in words for words in said)
+    assert not any("counts" in words for words in opened.confusion(cell="0,1").answer.warnings)
+
+
 def test_an_over_confidence_within_its_interval_may_be_chance(tmp_path):
     """60 samples, 48 right, at a probability of 0.85: by 5 points, of a standard error of 5.2; of 20, no interval."""
     for n, right in ((60, 48), (20, 16), (600, 480)):
@@ -402,7 +415,9 @@ def test_an_over_confidence_within_its_interval_may_be_chance(tmp_path):
         gap = np.float32(0.85) - 0.8
         assert interval == ([None, None] if n < 30 else pytest.approx([gap - half, gap + half], abs=1e-6))
         chance = f"which may be chance: 95 % interval {100 * (gap - half):.1f} to {100 * (gap + half):.1f}; "
-        assert f"surer than it is right by 5.0 points ({chance if n == 60 else ''}calibration" in result.report.sentence
+        surer = f"surer than it is right by 5.0 points ({chance if n == 60 else ''}calibration"
+        said = "So few samples do not tell whether it is surer than it is right (calib" if n < 30 else surer
+        assert said in result.report.sentence
 
 
 def test_probabilities_that_are_never_finite_are_named(tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,17 @@ def test_a_departing_label_is_found(tmp_path: Path) -> None:
     assert "mean loss 3" in data["reason"][0]
 
 
+def test_a_departing_label_of_several_passes_is_told_once(tmp_path: Path) -> None:
+    label = np.arange(60) % 6
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch, eval_pass in product((1, 2, 3), (0, 1)):
+            loss = np.where(label == 5, 5.0, 0.5) + 0.01 * label + 0.1 * eval_pass
+            run.log_samples(sample_id=range(60), label=label, loss=loss, mode="eval", epoch=epoch, eval_pass=eval_pass)
+    data = xaicli.open_run(tmp_path / "run").findings().answer.data.filter(finding="departing_label")
+    assert data.select("label", "epoch").rows() == [(5, 3)]
+    assert "mean loss 5.15 at epoch 3, the median label's is 0.625" in data["reason"][0]
+
+
 def test_jumps_are_the_largest(tmp_path: Path) -> None:
     """All ranks move a little at every epoch; every tenth sample once rises far, the lowest ones the farthest."""
     rng, n = np.random.default_rng(6), 400
@@ -444,6 +456,22 @@ def test_outliers_of_a_regression(tmp_path: Path) -> None:
             findings(reader, selection, compute(reader, selection)).data.filter(finding="suspect").height == data.height
         )
     assert label_issues(reader, selection).data.is_empty()
+
+
+def test_a_target_is_held_against_the_fifth_that_errors_puts_it_in(tmp_path: Path) -> None:
+    """Sample 33 is the lowest target of the highest fifth, all of which are hard; the fifth below is easy."""
+    target = np.arange(42.0)
+    off = np.where(target > 33, 3.0, 0.3) + 0.01 * (target % 7)
+    off[27], off[33] = 2.0, 1.0
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        for epoch in (1, 2, 3):
+            run.log_samples(sample_id=range(42), label=target, prediction=target - off, mode="eval", epoch=epoch)
+    groups = {group["value"]: group["n"] for group in xaicli.open_run(tmp_path / "run").errors().answer.extra["groups"]}
+    assert groups == {"up to 8": 9, "9 to 16": 8, "17 to 24": 8, "25 to 32": 8, "above 32": 9}
+    data = suspected(tmp_path / "run")
+    assert data["sample_id"].to_list() == [27]
+    usual = float(np.median(off[25:33]))
+    assert f"above {usual:.3g}, the median of its fifth of the labels (25 to 32); predicted" in data["reason"][0]
 
 
 def test_sets_of_labels(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from xaicli.vocabulary import (
     SAMPLE_ID,
     STEP,
     TOP_PROB,
+    Duplicates,
 )
 from xaicli.words import quoted, split
 
@@ -265,7 +266,8 @@ def _in_cell(
     """The samples of a cell at the last place of a (mode, ds_id), the worse end of the metric first.
 
     Args:
-        both: Told where an end is the name of one label and the number of another.
+        both: Told where an end is the name of one label and the number of another, and where samples have other rows
+            than those in the cell.
     """
     metric = selection.metrics[0]
     columns = [SAMPLE_ID, PREDICTION, metric]
@@ -295,6 +297,14 @@ def _in_cell(
         for name, end in zip((LABEL, PREDICTION), ends, strict=True)
     ]
     chosen = pairs.filter(is_one)
+    ids = chosen[SAMPLE_ID].unique()
+    if selection.duplicates == Duplicates.ALL and frame.filter(pl.col(SAMPLE_ID).is_in(ids.implode())).height > len(
+        ids
+    ):
+        both[
+            f"with --duplicates all the cell counts {chosen.height:,} rows of {len(ids):,} samples; each is listed "
+            "once, with its last prediction and value, which may be those of a row in another cell"
+        ] = None
     ordered = chosen.sort("worst", SAMPLE_ID, descending=[True, False], nulls_last=True)
     return ordered[SAMPLE_ID].unique(maintain_order=True).to_list()
 

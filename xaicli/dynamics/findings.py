@@ -25,7 +25,7 @@ from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID
 from xaicli.words import distinct, fraction, how_often, ordinal
 
 
@@ -439,7 +439,7 @@ def departures(reader: Reader, selection: Selection) -> pl.DataFrame:
 def _departing(means: pl.DataFrame, metric: str) -> Iterator[dict[str, object]]:
     """Each label that stands out, once, for whichever is odder: its mean or its trend."""
     last = int(means[EPOCH].to_numpy().max())
-    at_last = means.filter(pl.col(EPOCH) == last).sort(LABEL)
+    at_last = means.filter(pl.col(EPOCH) == last).sort(PASS).unique(LABEL, keep="last", maintain_order=True).sort(LABEL)
     if at_last.height < _FEWEST:
         return
     level, usual = at_last["mean"].to_numpy(), float(np.median(at_last["mean"].to_numpy()))

@@ -15,6 +15,7 @@ from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.ranks import ODD, mid_ranks, robust_scale
 from xaicli.errors import whole_number
+from xaicli.queries.fifths import Fifths
 from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
@@ -365,7 +366,8 @@ def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names:
 def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame) -> pl.DataFrame:
     """The samples of a regression whose mean absolute residual stands far out among similar targets.
 
-    Targets are similar that share a quintile of the label. A second pass reads labels and predictions only.
+    Targets are similar that share a fifth of the labels, cut as by every question. A second pass reads labels and
+    predictions only.
 
     Returns:
         The columns of `COLUMNS` but the reason, and what that tells; score is the normalised rank of the deviation,
@@ -386,14 +388,15 @@ def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.
         SAMPLE_ID, residual=pl.col("off") / pl.col("n"), suggested_label=pl.col("said") / pl.col("n"), n="n"
     )
     joined = frame.select(SAMPLE_ID, LABEL).join(means, on=SAMPLE_ID, how="left", maintain_order="left")
-    rank = joined[LABEL].fill_nan(None).rank("average")
-    quintile = ((rank - 0.5) * 5 / max(len(rank) - rank.null_count(), 1)).floor()
-    far = deviations(joined["residual"], quintile)
-    usual = joined["residual"].to_frame().with_columns(quintile.alias("quintile"))
+    names, codes = Fifths.of(joined[LABEL]).parted(joined[LABEL])
+    fifth = pl.Series("fifth", [*names, None])[codes]
+    far = deviations(joined["residual"], fifth)
+    usual = joined["residual"].to_frame().with_columns(fifth)
     joined = joined.with_columns(
         far,
         (far.rank("average") / far.len()).alias("score"),
-        usual.select(pl.col("residual").median().over("quintile")).to_series().alias("usual"),
+        fifth,
+        usual.select(pl.col("residual").median().over("fifth")).to_series().alias("usual"),
     )
     out = joined.filter(pl.col("deviation") > _FAR).sort("deviation", SAMPLE_ID, descending=[True, False])
     return out.with_columns(pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
@@ -405,6 +408,6 @@ def _why_far(row: Mapping[str, Any]) -> str:
     predicted, labelled = distinct((row["suggested_label"], row[LABEL]), 4)
     return (
         f"mean absolute residual {residual} over {row['n']} observations, {how_often(row['deviation'])} robust "
-        f"deviations above {usual}, the median of the fifth of the samples with the nearest labels; "
+        f"deviations above {usual}, the median of its fifth of the labels ({row['fifth']}); "
         f"predicted {predicted} on average, labelled {labelled}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,11 +32,14 @@ def calibration_blocks(found: Mapping[str, Any], words: str, page: Page) -> Iter
 def confidence(found: Mapping[str, Any]) -> str:
     """How sure the model is against how often it is right, in a sentence without its full stop."""
     gap = found["over_confidence"]
+    if None in found["over_interval"]:
+        so_few = "So few samples do not tell whether it is surer than it is right"
+        return f"{so_few} (calibration error {percent(found['ece'])})"
     if abs(gap) < SURE:
         return f"It is about as sure as it is right (calibration error {percent(found['ece'])})"
     way = "surer than it is right" if gap > 0 else "less sure than it is right"
     error = f"calibration error {percent(found['ece'])}"
-    low, high = (math.nan if end is None else 100 * end for end in found["over_interval"])
+    low, high = (100 * end for end in found["over_interval"])
     chance = f"which may be chance: 95 % interval {low:.1f} to {high:.1f}; " if low <= 0 <= high else ""
     return f"It is {way} by {100 * abs(gap):.1f} points ({chance}{error})"
 
