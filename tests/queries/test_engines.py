@@ -92,3 +92,22 @@ def test_facts_are_a_table_of_sql(tmp_path: Path, engine: str) -> None:
     sql = "SELECT camera, avg(loss) AS mean FROM samples JOIN facts USING (sample_id) GROUP BY camera ORDER BY camera"
     found = xaicli.open_run(tmp_path / "run").query(sql, engine=engine).data.rows()
     assert found == [("left", 2.5), ("right", 2.0)]
+
+
+@pytest.mark.parametrize("name", ["Camera", "light level", "a.b", "日本", "LOSS", "_order", "select", 'a"b'])
+@pytest.mark.parametrize("numbers", [False, True])
+def test_duckdb_groups_by_a_fact_whatever_it_is_called(tmp_path: Path, name: str, numbers: bool) -> None:
+    values: list[object] = [0.5, 1.5, 0.5, 1.5] if numbers else ["x", "y", "x", "y"]
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([0, 1, 2, 3], **{name: values})
+        run.log_samples(sample_id=[0, 1, 2, 3], label=[0, 1, 0, 1], loss=[1.0, 2.0, 3.0, 5.0], mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    found = opened.labels(label_key=name, engine="duckdb").data
+    assert sorted(found["n"].to_list()) == [2, 2]
+    assert sorted(found["mean"].to_list()) == [2.0, 3.5]
+    assert found.drop("label").equals(opened.labels(label_key=name).data.drop("label"))
+    assert found["label"].to_list() == opened.labels(label_key=name).data["label"].to_list()
+    one = opened.labels(
+        label_key=name, where=f'"{name.replace(chr(34), chr(34) * 2)}" = {values[0]!r}', engine="duckdb"
+    )
+    assert one.data["mean"].to_list() == [2.0]

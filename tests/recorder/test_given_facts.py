@@ -340,3 +340,51 @@ def test_times_of_several_zones_in_one_call_are_the_same_moments_in_utc(tmp_path
     assert (frame["taken"].dtype.time_zone, frame["local"].dtype.time_zone) == ("UTC", "Europe/Berlin")
     assert frame["taken"].to_list() == taken
     assert frame["local"].to_list() == local
+
+
+def test_lists_and_objects_keep_their_own_json_whatever_lies_beside_them(tmp_path: Path) -> None:
+    given: dict[str, list[Any]] = {
+        "att": [{"weather": "rain"}, {"lane": 3}, {}],
+        "changing": [{"a": 1}, {"a": "x"}, {"a": [1, None]}],
+        "deep": [{"p": {"q": 1}}, {"p": {"r": 2}}, {"p": None}],
+        "objects": [[{"x": 1}], [{"y": 2}], []],
+        "order": [{"b": 1, "a": 2}, {"a": 2, "b": 1}, {"b": 1}],
+        "mixed": [[1, "a"], [2.5], [None]],
+        "numbers": [[1], [2.5], [2**70]],
+        "truth": [[True, 1], [0], [False]],
+        "beside": [{"a": 1}, 3, "front"],
+    }
+    others: dict[str, tuple[list[Any], list[Any]]] = {
+        "tuple": ([(1, 2), [3, 4], {6, 5}], [[1, 2], [3, 4], [5, 6]]),
+        "set": ([{"b", "a"}, {3, 20, 100}, set()], [["a", "b"], [3, 20, 100], []]),
+        "array": ([np.array([1, 2]), np.array([0.5, 1.5]), np.array(["a", "b"])], [[1, 2], [0.5, 1.5], ["a", "b"]]),
+        "within": (
+            [{"a": np.float64(0.5)}, {"a": np.arange(2)}, {"a": DAY}],
+            [{"a": 0.5}, {"a": [0, 1]}, {"a": "2026-05-17"}],
+        ),
+    }
+    with Run(tmp_path / "run") as run:
+        run.log_facts([1, 2, 3], **given, **{name: values for name, (values, _) in others.items()})
+        run.log_samples(sample_id=[1, 2, 3], loss=[1.0] * 3, mode="eval", epoch=1)
+    assert run.stats()["refused"] == {}
+    frame = open_reader(RunLayout(tmp_path / "run")).facts.frame.sort("sample_id")
+    assert frame["beside"].to_list() == ['{"a": 1}', "3", "front"]
+    del given["beside"]
+    for name, values in {**given, **{name: values for name, (_, values) in others.items()}}.items():
+        assert frame[name].to_list() == [json.dumps(value) for value in values], name
+
+
+def test_an_object_that_has_no_json_is_left_out_alone(tmp_path: Path) -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with Run(tmp_path / "run") as run, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.log_facts([1, 2, 3, 4], att=[{"a": 1}, {(1, 2): 3}, circle, deep], camera="left")
+        run.log_samples(sample_id=[1, 2, 3, 4], loss=[1.0] * 4, mode="eval", epoch=1)
+    assert sum(run.stats()["refused"]["att"].values()) == 3
+    frame = open_reader(RunLayout(tmp_path / "run")).facts.frame.sort("sample_id")
+    assert frame["att"].to_list() == ['{"a": 1}', None, None, None]
+    assert frame["camera"].to_list() == ["left"] * 4

@@ -99,7 +99,8 @@ def last_steps(rows: Rows) -> Rows:
 
 def labelled(rows: Rows, kinds: Kinds) -> Rows:
     """The rows that have a label, with it in the column `label`, as `Kinds.labelled`."""
-    value = nw.col(kinds.key)
+    key = column(kinds.key)
+    value = nw.col(key)
     if kinds.are_sets:
         return rows.with_columns(value.alias(LABEL)).explode(LABEL).filter(~nw.col(LABEL).is_null())
     if kinds.are_numbers:
@@ -110,7 +111,7 @@ def labelled(rows: Rows, kinds: Kinds) -> Rows:
         for end in kinds.ends:
             value = value + (known > end).cast(nw.Int32())
         value = value.cast(nw.Int32())
-    told = rows if kinds.key == LABEL and not kinds.ends else rows.with_columns(value.alias(LABEL))
+    told = rows if key == LABEL and not kinds.ends else rows.with_columns(value.alias(LABEL))
     return told.filter(~nw.col(LABEL).is_null())
 
 

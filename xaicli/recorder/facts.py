@@ -19,7 +19,7 @@ import pyarrow as pa
 from xaicli.files import for_arrow
 from xaicli.recorder import columns
 from xaicli.tables.containers import is_tensor, read
-from xaicli.tables.fact_file import as_text, plain
+from xaicli.tables.fact_file import as_json, as_text, plain
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal import arrays
 
@@ -72,7 +72,7 @@ def _column(name: str, values: Any, n: int, refuse: Callable[[str, str, int], No
             return _within_64_bits(name, arrays.column(given), refuse)
         except (ValueError, TypeError, OverflowError, pa.ArrowException):
             pass  # some of its values may be facts
-    items = _of_one_kind([_single(item) for item in given])
+    items = _of_one_kind([_json_of(_single(item)) for item in given])
     try:
         return _within_64_bits(name, arrays.column(items), refuse)
     except (ValueError, TypeError, OverflowError, pa.ArrowException):
@@ -146,6 +146,16 @@ def _single(item: Any) -> Any:
     return os.fspath(item) if isinstance(item, os.PathLike) else item
 
 
+def _json_of(item: Any) -> Any:
+    """A list or an object as its own JSON, whatever those beside it hold, or why it has none; all else as it is."""
+    if not isinstance(item, (list, tuple, dict, set, frozenset)) and not (isinstance(item, np.ndarray) and item.ndim):
+        return item
+    try:
+        return as_json(item)
+    except (ValueError, TypeError, RecursionError) as error:  # it holds itself, a key is no text, it is too deep
+        return error  # which no column holds, and Arrow would follow the deepest until the process dies
+
+
 def _moment(item: np.datetime64) -> Any:
     """A date of numpy as one of Python's; as it is where that cannot hold it."""
     if np.isnat(item):
@@ -208,12 +218,14 @@ def _of_fact(name: str, value: Any) -> Any:
     Raises:
         ValueError: It is of a kind that no fact is of.
     """
-    if not isinstance(value, (*_KINDS, Decimal, list, tuple, dict)):
+    if isinstance(value, Exception):
+        raise ValueError(str(value))
+    if not isinstance(value, (*_KINDS, Decimal)):
         raise ValueError(f"{name} must be texts, numbers or dates, not {type(value).__name__}")
     whole = isinstance(value, int) or (isinstance(value, Decimal) and value.as_tuple().exponent == 0)
     if whole and not -(2**63) <= value < 2**63:  # type: ignore[operator]
         raise ValueError(f"{name} holds whole numbers beyond 64 bits")
-    return list(value) if isinstance(value, tuple) else value
+    return value
 
 
 def _named(name: str, error: Exception) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -255,7 +256,21 @@ def as_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, (bool, int, float, list, tuple, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return as_json(value)
+    return str(value)
+
+
+def as_json(value: Any) -> str:
+    """A value's JSON: numbers and arrays of numpy as those of Python, sets as sorted lists, what it has not as text."""
+    return json.dumps(value, ensure_ascii=False, default=_known_to_json)
+
+
+def _known_to_json(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufUO":
+        return value.tolist()
+    if isinstance(value, (set, frozenset)):
+        numbers = all(isinstance(item, (int, float)) for item in value)
+        return sorted(value) if numbers else sorted(value, key=str)
     return str(value)
 
 
