@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from xaicli.render.figure import Pictures
-    from xaicli.report.model import Report
+    from xaicli.report.model import Report, Rows
 
 _HINT = "name another folder with -o DIR"
 
@@ -160,7 +160,9 @@ class Result:
             from xaicli.render.machine import csv_parts
 
             for stem, rows in self.report.tables.items():
-                parts = csv_parts(rows())
+                table = rows()
+                self.tell_renamed(table, f"{stem}.csv")
+                parts = csv_parts(table)
                 files.add(target / f"{stem}.csv", partial(_write_parts, parts=parts))
         if Format.JSON in wanted:
             path = target / f"{self.report.json_name or self.report.name}.json"
@@ -276,6 +278,18 @@ class Result:
 
             for said in what_is_not_drawn(drawn.boxes, is_mirrored=drawn.is_mirrored):
                 self._warn(said)
+
+    def tell_renamed(self, rows: Rows, file: str) -> None:
+        """Warn of facts that a CSV calls otherwise than they are called, since a column of its rows has their name.
+
+        Args:
+            rows: What is written.
+            file: What the CSV is called.
+        """
+        from xaicli.render.machine import facts_renamed
+
+        for fact, column in facts_renamed(rows).items():
+            self._warn(f"the fact {fact} is called {column} in {file}: a column of these rows has its name")
 
     def _warn(self, said: str) -> None:
         """Warn of the files, now and in the JSON."""

@@ -132,6 +132,28 @@ def test_flag_beats_variable_beats_file_beats_default(xai, sample_run: Path, tmp
     assert highest("--max", 1) == 1
 
 
+def test_lists_in_variables_keep_blanks_within_their_values(
+    xai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Run(tmp_path / "run") as run:
+        columns = {"label": [0, 2, 2, 2], "prediction": [0, 2, 2, 0], "loss": [1.0, 2.0, 3.0, 4.0]}
+        run.log_samples(sample_id=[1, 2, 3, 4], mode="eval", epoch=1, **columns)
+    monkeypatch.setenv("XAI_RULE", "correct mean >= 0.5")
+    status, out, err = xai("check", tmp_path / "run", "--json")
+    assert status == 0, err
+    assert [(row["rule"], row["value"]) for row in json.loads(out)["rows"]] == [("correct mean >= 0.5", 0.75)]
+    monkeypatch.setenv("XAI_LABEL_MAP", "hot dog=2,a cat=0")
+    monkeypatch.setenv("XAI_METRIC", "loss,correct")
+    status, out, err = xai("labels", tmp_path / "run", "--json")
+    assert status == 0, err
+    assert {(row["name"], row["metric"]): row["mean"] for row in json.loads(out)["rows"]} == {
+        ("hot dog", "loss"): 3.0,
+        ("a cat", "loss"): 1.0,
+        ("hot dog", "correct"): pytest.approx(2 / 3),
+        ("a cat", "correct"): 1.0,
+    }
+
+
 def test_a_setting_of_a_command_must_be_an_option_of_it() -> None:
     assert defaults_of("samples", {"max": False, "metric": True}, {"metric": "loss", "samples": {"max": 2}}) == {
         "metric": ["loss"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import xaicli
 from xaicli.api.decisions import write_list
 from xaicli.api.relabel import corrections_of
+from xaicli.cli import main
 from xaicli.render.machine import to_csv
 from xaicli.vocabulary import fact_columns
 
@@ -72,14 +74,17 @@ def test_a_fact_is_asked_for_by_its_name(run: xaicli.RunReader, facts: Path, nam
 def test_a_fact_is_in_every_file_that_has_facts(run: xaicli.RunReader, facts: Path, name: str, tmp_path: Path) -> None:
     how: dict[str, Any] = {"mode": "train", "facts": facts, "rule": "hardest", "n": 6}
     chosen = run.select(**how)
-    write_list(chosen.data, tmp_path / "chosen.csv")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        write_list(chosen.data, tmp_path / "chosen.csv")
+        chosen.tell_renamed(chosen.data, "chosen.csv")
     for to, file in (("csv", "t.csv"), ("label-studio", "t.json")):
         told = run.relabel_export(tmp_path / file, to=to, **how)
         text = (tmp_path / file).read_text(encoding="utf-8")
         rows = list(csv.DictReader(io.StringIO(text))) if to == "csv" else [one["data"] for one in json.loads(text)]
         check_column(rows, name, told.answer.warnings)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "chosen.csv").read_text(encoding="utf-8"))))
-    check_column(rows, name, chosen.answer.warnings)
+    check_column(rows, name, tuple(str(one.message) for one in caught))
 
 
 def check_column(rows: list[dict[str, Any]], name: str, warnings: tuple[str, ...]) -> None:
@@ -89,6 +94,36 @@ def check_column(rows: list[dict[str, Any]], name: str, warnings: tuple[str, ...
     if column != name:
         assert name in rows[0] or name == "annotation_id"  # which Label Studio puts there
         assert any(warning.startswith(f"the fact {name} is called {column} in") for warning in warnings)
+
+
+@pytest.mark.parametrize("to", ["csv", "label-studio", "cvat", "coco", "fiftyone"])
+def test_a_fact_is_told_as_another_only_of_the_file_that_calls_it_so(
+    run: xaicli.RunReader, tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pl.DataFrame({"sample_id": range(N), "path": [f"im/{i}.png" for i in range(N)]}).write_csv(tmp_path / "facts.csv")
+    how = [str(run.layout.root), "--facts", str(tmp_path / "facts.csv"), "--mode", "train", "--no-progress", "--json"]
+    how += ["--rule", "hardest", "--n", "3", "--to", to]
+    file = tmp_path / {"csv": "t.csv", "cvat": "t.xml", "fiftyone": "t"}.get(to, "t.json")
+    assert main(["relabel", "export", *how, "-o", str(file)]) == 0
+    assert not [said for said in json.loads(capsys.readouterr().out)["warnings"] if "fact_path" in said]
+    assert main(["relabel", "export", *how, "--format", "csv", "-o", str(tmp_path / "beside")]) == 0
+    told = "the fact path is called fact_path in relabel-export.csv: a column of these rows has its name"
+    assert told in json.loads(capsys.readouterr().out)["warnings"]
+    [page] = (tmp_path / "beside").rglob("relabel-export.csv")
+    assert {"path", "fact_path"} <= set(page.read_text(encoding="utf-8").splitlines()[0].split(","))
+
+
+def test_a_list_of_select_tells_which_facts_it_calls_otherwise(
+    run: xaicli.RunReader, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pl.DataFrame({"sample_id": range(N), "score": PLACE}).write_csv(tmp_path / "facts.csv")
+    how = ["select", str(run.layout.root), "--facts", str(tmp_path / "facts.csv"), "--mode", "train", "--rule"]
+    how += ["hardest", "--n", "3", "--no-progress", "--json"]
+    for file, is_told in (("a.csv", True), ("a.parquet", False)):
+        assert main([*how, "-o", str(tmp_path / file)]) == 0
+        said = json.loads(capsys.readouterr().out)["warnings"]
+        told = f"the fact score is called fact_score in {file}: a column of these rows has its name"
+        assert (told in said, any("fact_score" in one for one in said)) == (is_told, is_told)
 
 
 def test_a_condition_that_could_mean_a_statistic_says_which_it_means(run: xaicli.RunReader, tmp_path: Path) -> None:

@@ -57,14 +57,13 @@ def shown(asked: Asked, folder: Path | None = None) -> Result:
         asked: The question.
         folder: Where its files go unless the user says otherwise; the run's `reports` without it.
     """
-    from xaicli.queries.names import with_columns_told, with_facts, with_names
+    from xaicli.queries.names import with_facts, with_names
 
     if asked.reader is not None:
         answer = with_facts(asked.answer, asked.reader, asked.selection)
         if asked.selection is not None:
             answer = with_names(answer, asked.reader, asked.selection)
         asked = replace(asked, answer=answer)
-    asked = replace(asked, answer=with_columns_told(asked.answer))
     command = asked.answer.command
     brief = partial(BRIEF[command], asked) if command in BRIEF else None
     where = folder or (asked.layout.reports if asked.layout else None)

@@ -47,9 +47,9 @@ class SaliencyResult(Result):
         self.saliency = saliency
         answer = _answer(saliency, run, asked or {})
         if known is not None:
-            from xaicli.queries.names import with_columns_told, with_facts
+            from xaicli.queries.names import with_facts
 
-            answer = with_columns_told(with_facts(answer, known))
+            answer = with_facts(answer, known)
 
         def build() -> Report:
             from xaicli.report.saliency import saliency_report

@@ -162,11 +162,19 @@ def _set_defaults(name: str, command: Any, settings: dict[str, Any]) -> None:
     for parameter in command.params:
         if parameter.param_type_name == "option" and not parameter.envvar:
             parameter.envvar = f"XAI_{parameter.name.upper()}"
+        if getattr(parameter, "multiple", False):
+            # The parser would split at blanks, which rules, names of labels and of data sets have inside.
+            parameter.split_envvar_value = _whole
     lists = {p.name: bool(getattr(p, "multiple", False)) for p in command.params}
     flags = {p.name for p in command.params if getattr(p, "is_flag", False)}
     commands = {known.replace("_", "-") for known in COMMANDS}
     defaults = defaults_of(name, lists, settings, commands=commands, flags=flags)
     command.context_settings = {**command.context_settings, "default_map": defaults}
+
+
+def _whole(value: str) -> list[str]:
+    """A list in a variable as if it was typed once; the option itself splits it at commas, where it does."""
+    return [value]
 
 
 def _show_version(wanted: bool) -> None:

@@ -144,6 +144,8 @@ def _writer(result: Result, targets: list[Path]) -> Callable[[], list[Path]]:
         drawn = result.answer.extra["random"]
         files = Written()
         for path in targets:
+            if path.suffix.lower() == ".csv":
+                result.tell_renamed(result.data, path.name)
             files.add(path, partial(write_list, result.data))
             files.add(path.with_name(f"{path.stem}-random{path.suffix}"), partial(write_list, drawn))
         files.check("name another file with -o")

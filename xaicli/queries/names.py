@@ -13,7 +13,7 @@ from xaicli.queries.selection import Catalogue, Selection
 from xaicli.reader import Place, Reader
 from xaicli.reader.facts import of_runs
 from xaicli.tables.labels import in_order_apart, names_apart
-from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, SAMPLE_ID, fact_columns
+from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, SAMPLE_ID
 
 
 @dataclass(frozen=True)
@@ -142,17 +142,6 @@ def with_facts(answer: Answer, reader: Reader, selection: Selection | None = Non
     if shown and not any(_any_known(part) for part in shown):
         warnings += facts.of_no_sample()
     return replace(answer, data=data, extra=told, warnings=tuple(dict.fromkeys(warnings)))
-
-
-def with_columns_told(answer: Answer) -> Answer:
-    """The answer with a word on facts that are called otherwise where each is a column, since another has its name."""
-    said: list[str] = []
-    for frame in (answer.data, *(one for one in answer.extra.values() if isinstance(one, pl.DataFrame))):
-        kind = frame.schema.get(FACTS)
-        if isinstance(kind, pl.Struct):
-            called = fact_columns((one.name for one in kind.fields), (name for name in frame.columns if name != FACTS))
-            said += told_as(called, "a column of these rows has its name", where=" in CSV")
-    return replace(answer, warnings=tuple(dict.fromkeys((*answer.warnings, *said)))) if said else answer
 
 
 def told_as(called: Mapping[str, str], why: str, *, where: str = "") -> tuple[str, ...]:

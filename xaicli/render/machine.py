@@ -117,13 +117,28 @@ def csv_parts(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Iterator[str]
             yield _rows_csv(rows.columns, part.iter_rows(named=True), header=not at)
 
 
+def facts_renamed(rows: Any) -> dict[str, str]:
+    """{fact: its column} of those that `csv_parts` calls otherwise, since a column of the rows has their name."""
+    if isinstance(rows, pl.DataFrame):
+        called = _called(rows)
+    else:
+        first: Mapping[str, Any] = next(iter(rows), {}) if isinstance(rows, list) else {}
+        called = fact_columns(first.get(_FACTS) or {}, (name for name in first if name != _FACTS))
+    return {fact: column for fact, column in called.items() if fact != column}
+
+
+def _called(rows: pl.DataFrame) -> dict[str, str]:
+    """{fact: its column} of rows; none where they have no facts."""
+    kind = rows.schema.get(_FACTS)
+    facts = [field.name for field in kind.fields] if isinstance(kind, pl.Struct) else []
+    return fact_columns(facts, (name for name in rows.columns if name != _FACTS))
+
+
 def _side_by_side(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows with a column a fact in place of one of all facts."""
-    kind = rows.schema[_FACTS]
-    if not isinstance(kind, pl.Struct):
+    if not isinstance(rows.schema[_FACTS], pl.Struct):
         return rows
-    called = fact_columns((field.name for field in kind.fields), (name for name in rows.columns if name != _FACTS))
-    return rows.with_columns(pl.col(_FACTS).struct.rename_fields(list(called.values()))).unnest(_FACTS)
+    return rows.with_columns(pl.col(_FACTS).struct.rename_fields(list(_called(rows).values()))).unnest(_FACTS)
 
 
 def _side_by_side_row(row: Mapping[str, Any]) -> Mapping[str, Any]:

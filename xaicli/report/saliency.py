@@ -223,7 +223,7 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
             if what != "command" or any(checkpoint.path for checkpoint in saliency.checkpoints)
         ),
         warnings=answer.warnings,
-        tables={"saliency": lambda: _flat_rows(answer)},
+        tables={"saliency": lambda: list(_flat_rows(answer))},
     )
 
 
