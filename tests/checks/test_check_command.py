@@ -914,3 +914,17 @@ def test_allowed_wrong_ones_are_no_leave_for_ids_that_no_data_set_has(tmp_path, 
         assert (code, told) == (1, whole if len(sets) > 1 else [("a", "failed", 2)])
     (tmp_path / "golden.txt").write_text("1\n2\n11\n12\n")
     assert [asked(capsys, tmp_path / name, "--rules", str(rules))[0] for name in ("both", "one")] == [0, 0]
+
+
+def test_a_run_without_eval_says_what_is_judged(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        known = {"label": [0, 1, 1, 0], "prediction": [0, 1, 1, 1], "loss": [1.0, 2.0, 3.0, 4.0]}
+        run.log_samples(sample_id=range(4), mode="train", epoch=1, **known)
+    told = "the run has no eval rows: judging train"
+    rules = ["--rule", "correct mean >= 0.5", "--rule", "loss max <= 4"]
+    code, found = asked(capsys, tmp_path / "run", *rules)
+    assert (code, [(row["mode"], row["value"]) for row in found["rows"]]) == (0, [("train", 0.75), ("train", 4.0)])
+    assert found["warnings"].count(told) == 1
+    for how in ([*rules, "--mode", "train"], ["--rule", "dropped <= 0"], ["--rule", "duplicates <= 0"]):
+        code, found = asked(capsys, tmp_path / "run", *how)
+        assert (code, told in found["warnings"]) == (0, False)

@@ -357,6 +357,28 @@ def test_an_allowance_is_of_what_the_rule_limits_and_leaves_the_other_limit(tmp_
         assert (found.outcome, found.bound) == (outcome, ">= 0.1 and <= 0.6")
 
 
+@pytest.mark.parametrize(
+    ("limits", "allowed", "stricter"),
+    [
+        ("least = 0.5", "least = 0.6", True),
+        ("least = 0.5", "least = 0.5", False),
+        ("most = 9", "most = 0.01", True),
+        ("most = 9", "most = 9.5", False),
+        ("largest_drop = 0.02", "largest_drop = 0.01", True),
+        ("largest_drop = 0.02", "largest_drop = 0.03", False),
+        ("least = 0.5\nmost = 0.9", "least = 0.4, most = 0.8", True),
+    ],
+)
+def test_an_allowance_stricter_than_its_rule_is_refused(tmp_path, limits, allowed, stricter):
+    item = f'{{ value = "a", {allowed}, reason = "x" }}'
+    if not stricter:
+        assert list(_allowing(tmp_path, limits, item).allow) == ["a"]
+        return
+    with pytest.raises(UsageError, match=r"the allowance of a is stricter than the rule") as error:
+        _allowing(tmp_path, limits, item)
+    assert error.value.hint
+
+
 def test_a_line_about_a_metric_whose_end_is_not_known_says_where_it_can_be_said():
     with pytest.raises(UsageError) as caught:
         parse_rule("own mean drop <= 0")

@@ -104,8 +104,12 @@ def check(
     rows: list[dict[str, Any]] = []
     for one in wanted:
         question = _Question(reader, baseline, one, mode, ds_id, strict_drop, where)
-        rows += _rows(question)
+        found = _rows(question)
+        rows += found
         warnings += question.warnings
+        if question.mode is None and one.count in (None, Count.ECE) and Mode.EVAL not in reader.modes():
+            judged_modes = dict.fromkeys(row[MODE] for row in found if row[MODE])
+            warnings += [f"the run has no eval rows: judging {name}" for name in judged_modes]
     warnings += _parts(reader, rows)
     if isinstance(baseline, Reader) and any(one.largest_drop is not None for one in wanted):
         pairs = {(row[MODE], row[DS_ID]) for row in rows}

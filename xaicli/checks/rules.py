@@ -224,7 +224,7 @@ def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
         at=at,
         better=better,
         count=_member(Count, "count", facts.pop("count", None), place),
-        allow=_allowances(facts.pop("allow", ()), bounds, place),
+        allow=_allowances(facts.pop("allow", ()), {key: facts[key] for key in bounds}, place),
         is_strict=facts.pop("strict", False),
         **facts,
     )
@@ -263,11 +263,14 @@ def _member(enum: type[Any], key: str, value: Any, place: str) -> Any:
         ) from None
 
 
-def _allowances(items: Sequence[Any], bounds: Sequence[str], place: str) -> dict[str | tuple[str, ...], Allowance]:
+def _allowances(
+    items: Sequence[Any], bounds: Mapping[str, float], place: str
+) -> dict[str | tuple[str, ...], Allowance]:
     """The allowances by what they are for.
 
     Raises:
-        UsageError: One makes no sense or is of what the rule does not limit, or there are two for the same.
+        UsageError: One makes no sense, is of what the rule does not limit or stricter than it, or there are two for
+            the same.
     """
     found: dict[str | tuple[str, ...], Allowance] = {}
     for item in (_allowance(item, place) for item in items):
@@ -279,6 +282,13 @@ def _allowances(items: Sequence[Any], bounds: Sequence[str], place: str) -> dict
                 raise UsageError(
                     f"{place}: the allowance of {name} gives {key}, and the rule limits {' and '.join(bounds)}",
                     hint=f"an allowance takes the place of {' or '.join(bounds)}",
+                )
+            limit = getattr(item, key)
+            if limit is not None and (limit > bounds[key] if key == "least" else limit < bounds[key]):
+                raise UsageError(
+                    f"{place}: the allowance of {name} is stricter than the rule: {key} = {limit:.12g}, and the rule "
+                    f"says {bounds[key]:.12g}",
+                    hint="an allowance lets a group fall short; what demands more is a [[rule]] of its own, with where",
                 )
         found[item.value] = item
     return found
