@@ -549,3 +549,21 @@ def test_what_sets_of_classes_cannot_be_asked_names_a_way_that_works(tmp_path: P
         for way in ways:
             assert way in told.value.hint
             opened.select(rule=way, n=5, mode="train")
+
+
+def test_the_mix_counts_the_samples_without_a_fact(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([0, 1, 2], camera=["front", "rear", "rear"])
+        run.log_samples(sample_id=range(8), label=[0, 1] * 4, loss=[float(i) for i in range(8)], mode="eval", epoch=1)
+    found = xaicli.open_run(tmp_path / "run").select(rule="hardest", n=6)
+    drawn = set(found.answer.extra["random"]["sample_id"])
+    mix = {row["value"]: row for row in found.answer.extra["mix"] if row["column"] == "camera"}
+    own = {"front": {0}, "rear": {1, 2}, None: {3, 4, 5, 6, 7}}
+    assert {value: (row["n"], row["chosen"], row["random"]) for value, row in mix.items()} == {
+        value: (len(ids), len(ids & {2, 3, 4, 5, 6, 7}), len(ids & drawn)) for value, ids in own.items()
+    }
+    assert None not in {row["value"] for row in found.answer.extra["mix"] if row["column"] == "label"}
+    (table,) = (
+        block for block in found.report.sections[0].blocks if getattr(block, "title", "").startswith("Mix by camera")
+    )
+    assert [row[:3] for row in table.rows] == [("front", 1, 0), ("rear", 2, 1), ("(missing)", 5, 5)]

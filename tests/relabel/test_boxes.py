@@ -11,6 +11,7 @@ from PIL import Image
 
 import xaicli
 from xaicli.cli import main
+from xaicli.errors import XaiError
 from xaicli.relabel.tasks import of_carried
 
 WIDTH, HEIGHT = 64, 40
@@ -54,6 +55,33 @@ def exported(run, tmp_path, tool, name, *more):
     target = tmp_path / name
     assert main(["relabel", "export", str(run), "--to", tool, "-o", str(target), "-q", *more]) == 0
     return target
+
+
+def test_how_many_objects_the_file_holds_is_told(run, tmp_path, capsys):
+    for n, in_file in ((None, 3), (2, 2)):
+        more = [] if n is None else ["--n", str(n)]
+        target = tmp_path / "told.csv"
+        assert main(["relabel", "export", str(run), "--to", "csv", "-o", str(target), "--json", *more]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["in_file"], len(told["rows"])) == (in_file, in_file)
+        with target.open(encoding="utf-8", newline="") as file:
+            assert sum(bool(row["doubt"]) for row in csv.DictReader(file)) == in_file
+
+
+def test_that_mode_leaves_the_pictures_of_a_file_out_is_said(tmp_path):
+    with xaicli.Run(tmp_path / "run", label_names=NAMES) as recorder:
+        for split, ids in (("val", ["a"]), ("test", ["b"])):
+            table = xaicli.Table(list(enumerate(RECORDED[:1])), ids=ids)
+            args = {"collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+            model = lambda numbers: [FOUND[int(i)] for i in numbers]  # noqa: E731
+            collector = xaicli.BoundingBoxMetricsCollector(NAMES)
+            xaicli.collect_metrics(table, collector, model, run=recorder, split=split, dataloader_args=args)
+    (tmp_path / "b.csv").write_text("sample_id,label,x0,y0,x1,y1\na,0,0,0,5,5\n")
+    opened = xaicli.open_run(tmp_path / "run")
+    with pytest.raises(XaiError, match="is about a picture of test of") as error:
+        opened.relabel_apply(tmp_path / "b.csv", mode="test")
+    assert error.value.hint.startswith("--mode test leaves the others out; they name")
+    assert opened.relabel_apply(tmp_path / "b.csv", mode="val").data["sample_id"].unique().to_list() == ["a"]
 
 
 def test_coco_is_what_was_recorded_and_the_proposals_are_results(run, tmp_path):

@@ -488,6 +488,22 @@ def test_what_is_no_such_file_is_said(run: xaicli.RunReader, tmp_path: Path) -> 
     assert applied(run, tmp_path / "empty.csv") == {}
 
 
+def test_that_mode_leaves_the_samples_of_a_file_out_is_said(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        for mode, ids in (("train", [1, 2]), ("eval", [8, 9])):
+            run.log_samples(sample_id=ids, label=[0, 1], prediction=[0, 1], loss=[1.0, 2.0], mode=mode, epoch=1)
+    (tmp_path / "t.csv").write_text("sample_id,label\n1,1\n")
+    reader = xaicli.open_run(tmp_path / "run")
+    with pytest.raises(XaiError, match="is about a sample of eval of") as error:
+        reader.relabel_apply(tmp_path / "t.csv", mode="eval")
+    assert error.value.hint.startswith("--mode eval leaves the others out; they name 1")
+    assert applied(reader, tmp_path / "t.csv") == {1: 1}
+    (tmp_path / "none.csv").write_text("sample_id,label\n7,1\n")
+    with pytest.raises(XaiError, match="is about a sample of ") as error:
+        reader.relabel_apply(tmp_path / "none.csv")
+    assert "leaves" not in error.value.hint
+
+
 def test_whole_numbers_as_ids_and_a_regression(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path / "run", task="regression") as run:
         run.log_samples(sample_id=[1, 2, 3], label=[0.5, 1.5, 2.5], prediction=[1.0, 2.0, 3.0], mode="train", epoch=1)

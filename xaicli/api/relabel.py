@@ -220,7 +220,11 @@ def _of_objects(
         data=data,
         counts=reader.counts(),
         warnings=(*reader.warnings, *notes),
-        extra={"classes": list(batch.classes), "pictures": len(batch.tasks)},
+        extra={
+            "classes": list(batch.classes),
+            "pictures": len(batch.tasks),
+            "in_file": sum(bool(box.doubt) for task in batch.tasks for box in task.boxes),
+        },
     )
     return Export(shown(Asked(answer, run.layout, reader)), batch, tool, {}, prefix)
 

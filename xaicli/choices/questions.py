@@ -433,18 +433,16 @@ class _Pair:
             groups = known or grouped(frame[name], self.names.__getitem__ if is_label else str, by_value=is_label)
             if not groups.rows or (len(groups.rows) > _MOST_VALUES and not is_label):
                 continue
+            column = self.selection.label_key if is_label else name
             found += [
-                {
-                    "column": self.selection.label_key if is_label else name,
-                    "value": value,
-                    "n": len(rows),
-                    "chosen": chosen,
-                    "random": drawn,
-                }
+                {"column": column, "value": value, "n": len(rows), "chosen": chosen, "random": drawn}
                 for value, rows, chosen, drawn in zip(
                     groups.names, groups.rows, groups.counts(self.rows_chosen), groups.counts(self.drawn), strict=True
                 )
             ]
+            if n := len(groups.unknown):
+                chosen, drawn = (int(np.isin(groups.unknown, rows).sum()) for rows in (self.rows_chosen, self.drawn))
+                found.append({"column": column, "value": None, "n": n, "chosen": chosen, "random": drawn})
         return found
 
     def _left_out(self) -> list[dict[str, Any]]:

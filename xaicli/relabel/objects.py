@@ -222,9 +222,12 @@ def apply_to_objects(
     taken, left = corrections(marks, _Pictures(frames, paths), objects, by=by)
     n_marks = sum(len(one.marks) for one in marks)
     if n_marks and left.counts[NO_SAMPLE] == n_marks:
+        modes = list(chosen.epochs) if chosen is not None and chosen.modes_said else []
+        within = f" of {' and '.join(modes)}" if modes else ""
         raise XaiError(
-            f"nothing in {', '.join(map(str, files))} is about a picture of {reader.layout.described}",
-            hint=f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
+            f"nothing in {', '.join(map(str, files))} is about a picture{within} of {reader.layout.described}",
+            hint=(f"--mode {','.join(modes)} leaves the others out; " if modes else "")
+            + f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
         )
     doubts = {(row[MODE], str(row[SAMPLE_ID]), row.get("instance_id")): row["doubt"] for row in doubted}
     rows = [row for one in taken for row in _rows(one, names, doubts)]

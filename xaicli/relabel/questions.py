@@ -17,7 +17,7 @@ from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.names import LabelNames, told_as
-from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.selection import Pair, Selection, left_out_by
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, Samples, corrections
@@ -283,9 +283,12 @@ def apply(
     shared = _shared(reader, taken)
     n_marks = sum(len(one.marks) for one in marks)
     if n_marks and left.counts[NO_SAMPLE] == n_marks:
+        limits = left_out_by(reader, selection)
+        within = f" of {' and '.join(' '.join(filter(None, pair)) for pair in selection.pairs)}" if limits else ""
         raise XaiError(
-            f"nothing in {', '.join(map(str, files))} is about a sample of {reader.layout.described}",
-            hint=f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
+            f"nothing in {', '.join(map(str, files))} is about a sample{within} of {reader.layout.described}",
+            hint=(f"{limits} leaves the others out; " if limits else "")
+            + f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
         )
     data, judged = _judged(reader, selection, found, taken, labels, known)
     return Answer(

@@ -171,10 +171,13 @@ def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str,
     def share(n: int, of: int) -> str:
         return percent(n / of if of else None, 1)
 
+    def called(row: Mapping[str, Any]) -> str:
+        return "(missing)" if row["value"] is None else str(row["value"])
+
     shown = values[:_VALUES]
     rows = tuple(
         (
-            str(row["value"]),
+            called(row),
             row["n"],
             row["chosen"],
             share(row["chosen"], row["n"]),
@@ -189,7 +192,7 @@ def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str,
         Column("at random", Cell.INTEGER),
     )
     columns = (Column(column), Column("samples", Cell.INTEGER), Column("chosen", Cell.INTEGER), *titles)
-    absent = [str(row["value"]) for row in values if not row["chosen"]]
+    absent = [called(row) for row in values if not row["chosen"]]
     none = list(map(cut_apart(absent, 20).__getitem__, absent))
     note = (
         f"none chosen of: {', '.join(none[:10])}" + (f" and {len(none) - 10:,} more" if len(none) > 10 else "")
