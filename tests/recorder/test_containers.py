@@ -34,6 +34,7 @@ CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
         mask=[v is None for v in values],
         dtype=np.uint64 if _is_large(values) else None,
     ),
+    "byte order": lambda values: swapped(CONTAINERS["masked"](values)),
     "list with NA": lambda values: [pd.NA if v is None else v for v in values],
     "pandas objects": lambda values: pd.Series(values, dtype=object),
     "pandas index": lambda values: pd.Index(values, dtype=object),
@@ -46,6 +47,11 @@ CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
     "Arrow chunks": lambda values: pa.chunked_array([_arrow(values)[:1], _arrow(values)[1:]]),
     "Arrow dictionary": lambda values: _arrow(values).dictionary_encode(),
 }
+
+
+def swapped(array: Any) -> Any:
+    """An array in the byte order of other machines, as files of FITS, HDF5 and netCDF have it."""
+    return array.astype(array.dtype.newbyteorder("S"))
 
 
 def _pandas_type(values: list[Any]) -> str:
@@ -186,7 +192,18 @@ def test_real_numbers_that_are_whole_ones_single_precision_lacks_are_doubles(tmp
     assert column(tmp_path / "run", "size")[:2] == [5.0, 2.0**24 + 1]
 
 
-@pytest.mark.parametrize("values", [[2**53 + 1, None, 3], ["a", None, "c"], [0.1, None, 0.3], [True, None, False]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [2**53 + 1, None, 3],
+        ["a", None, "c"],
+        [0.1, None, 0.3],
+        [True, None, False],
+        [2**53 + 1, 2, 3],
+        ["a", "b", "c"],
+        [0.1, 0.2, 0.3],
+    ],
+)
 def test_facts_and_tables_keep_each_value(tmp_path: Path, held: Callable[[list[Any]], Any], values: list[Any]) -> None:
     run_dir = tmp_path / "run"
     with Run(run_dir) as run:
@@ -213,6 +230,12 @@ def test_frames_are_rows_of_their_columns(tmp_path: Path) -> None:
         pa.array(probs.tolist(), pa.list_(pa.float64(), 3)),
         pd.Series(list(probs)),
         [torch.tensor(row) for row in probs],
+        swapped(probs),
+        [swapped(row) for row in probs],
+        probs.astype(object),
+        pd.DataFrame({"name": names, "p": probs[:, 0], "q": probs[:, 1], "r": probs[:, 2]}).to_numpy()[:, 1:],
+        pd.DataFrame(probs).astype(object),
+        np.array([[0.75, 0.25, 0], [0.25, 0.5, 0.25], [0.125, 0.25, np.float32(0.625)]], object),
     ]
     for at, frame in enumerate(frames):
         label = pd.DataFrame({"y": [0, 1, 1]})
@@ -232,12 +255,87 @@ def test_sets_of_classes_are_the_same_as_rows_and_as_lists(tmp_path: Path) -> No
     sets = [[1, 2], [0], []]
     marks = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0]])
     given = [sets, marks, pd.DataFrame(marks), pl.DataFrame(marks), pl.Series(sets), pa.array(sets), pd.Series(sets)]
+    given += [swapped(marks), marks.astype(object), pd.DataFrame(marks).astype(object)]
     for at, label in enumerate(given):
         with Run(tmp_path / f"{at}", task="multilabel") as run:
             run.log_samples(sample_id=[1, 2, 3], label=label, loss=[0, 1, 2], **WHERE)
             run.log_inputs([1, 2, 3], np.ones((3, 2)), label=label)
             assert not run.stats()["refused"], at
         assert column(tmp_path / f"{at}", "label") == kept(tmp_path / f"{at}" / "inputs", "label") == sets, at
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [[0.0, 1.0, 2.0], [3.0, None, 4.0], [6.0, 5.0, 0.0]],
+        np.array([[0.0, 1.0, 2.0], [3.0, None, 4.0], [6.0, 5.0, 0.0]], object),
+        np.array([[0.0, 1.0, 2.0], [3.0, "x", 4.0], [6.0, 5.0, 0.0]], object),
+        pd.DataFrame([[0.0, 1.0, 2.0], [3.0, pd.NA, 4.0], [6.0, 5.0, 0.0]], dtype="Float64"),
+    ],
+)
+def test_a_row_with_what_is_no_number_costs_itself(tmp_path: Path, scores: Any) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2, 3], label=[0, 1, 2], logits=scores, **WHERE)
+        run.log_inputs([1, 2, 3], scores)
+        told = run.stats()["refused"]
+    assert column(tmp_path / "run", "prediction") == [2, None, 0]
+    assert kept(tmp_path / "run" / "inputs", "sample_id") == [1, 3]
+    assert [sum(told[name].values()) for name in ("logits", "inputs")] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i2", "i8", "u2", "?"])
+def test_inputs_and_pictures_are_the_same_in_each_container(tmp_path: Path, kind: str) -> None:
+    values = np.array([[[0, 1], [1, 0]], [[1, 1], [0, 1]]], kind)
+    parts = [values, swapped(values), list(map(swapped, values)), torch.tensor(values.tolist()).numpy().astype(kind)]
+    parts += [swapped(values)[::-1].copy()[::-1], {"": swapped(values)}, np.ma.array(swapped(values))]
+    for at, given in enumerate(parts):
+        with Run(tmp_path / f"{at}") as run:
+            run.log_inputs([1, 2], given)
+            run.log_images([1, 2], next(iter(given.values())) if isinstance(given, dict) else given)
+            assert not run.stats()["refused"], at
+        assert kept(tmp_path / f"{at}" / "inputs", "dtype") == [values.dtype.name] * 2, at
+        assert kept(tmp_path / f"{at}" / "inputs", "data") == [one.tobytes() for one in values], at
+        assert kept(tmp_path / f"{at}" / "media", "pixels") == kept(tmp_path / "0" / "media", "pixels"), at
+    with Run(tmp_path / "objects") as run:
+        run.log_inputs([1, 2], values.astype(object))
+        assert not run.stats()["refused"]
+    data, kinds = (kept(tmp_path / "objects" / "inputs", name) for name in ("data", "dtype"))
+    found = [np.frombuffer(one, dtype).tolist() for one, dtype in zip(data, kinds, strict=True)]
+    assert found == [[0, 1, 1, 0], [1, 1, 0, 1]]
+
+
+def test_a_fact_in_single_precision_is_the_number_that_is_written(tmp_path: Path) -> None:
+    values = np.array([0.1, 0.2, 3.3], np.float32)
+    tensor = torch.tensor(values)
+    given = [values, swapped(values), tensor, list(values), list(tensor), tuple(map(swapped, values)), pa.array(values)]
+    given += [[torch.tensor(0.1), 0.2, np.float32(3.3)], [swapped(np.asarray(value)) for value in values]]
+    for at, facts in enumerate(given):
+        with Run(tmp_path / f"{at}") as run:
+            run.log_facts([1, 2, 3], fact=facts)
+        assert kept(tmp_path / f"{at}" / "facts", "fact") == [0.1, 0.2, 3.3], at
+    with Run(tmp_path / "alone") as run:
+        for sample, value in zip([1, 2, 3], tensor, strict=True):
+            run.log_facts([sample], fact=[value])
+    assert kept(tmp_path / "alone" / "facts", "fact") == [0.1, 0.2, 3.3]
+
+
+def test_a_column_of_objects_keeps_each_kind() -> None:
+    numbers = np.array([[2**53 + 1], [0.5]], object)
+    assert read(numbers).tolist() == [[2**53 + 1], [0.5]]
+    texts = np.array([["a", 1], ["b", 2]], object)
+    assert read(texts) is texts
+
+
+def test_nothing_is_said_of_an_empty_batch(tmp_path: Path) -> None:
+    empty = [np.array([]), swapped(np.array([])), torch.tensor([]), pd.Series([], dtype=float), pl.Series([]), []]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Run(tmp_path / "run") as run:
+            for none in empty:
+                run.log_samples(sample_id=none, label=none, loss=none, **WHERE)
+                run.log_facts(none, fact=none)
+            run.log_samples(sample_id=["a"], loss=[1.0], **WHERE)
+    assert column(tmp_path / "run", "sample_id") == ["a"]
 
 
 @pytest.mark.parametrize(

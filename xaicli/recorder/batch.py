@@ -841,14 +841,14 @@ def _doubt(task: Task, label: Any, prediction: Any, scores: Any) -> str | None:
 
 def _is_real(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(item, float) for item in value)
+        return bool(value) and all(isinstance(item, float | np.floating) for item in value)
     return columns.is_real_column(value)
 
 
 def _are_shares(label: Any) -> bool:
     array = read(label)
     if isinstance(array, list | tuple):
-        return bool(array) and all(isinstance(item, int | float) and 0 <= item <= 1 for item in array)
+        return bool(array) and all(isinstance(item, int | float | np.number) and 0 <= item <= 1 for item in array)
     return isinstance(array, np.ndarray) and bool(((array >= 0) & (array <= 1)).all())
 
 

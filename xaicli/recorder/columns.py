@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli.heads.head import Task
-from xaicli.tables.containers import is_tensor, read, tensor_to_array
+from xaicli.tables.containers import is_tensor, native, read, tensor_to_array
 from xaicli.wal.frames import MISSING
 
 Texts = list[str | None]
@@ -40,18 +40,18 @@ def is_remote(value: object) -> bool:
 
 
 def to_array(value: Any, name: str) -> NDArray[Any]:
-    """Any array-like as a numpy array, without a copy where there need be none.
+    """Any array-like as a numpy array of this machine's byte order, without a copy where there need be none.
 
     Raises:
         ValueError: It is ragged or no array at all.
     """
-    if type(value) is np.ndarray:
-        return value
+    if type(value) is np.ndarray and value.dtype.kind != "O":
+        return native(value)
     if _is_raw(value):
         raise ValueError(f"{name} is bytes, not one value a sample: {type(value).__name__}")
     try:
         held = read(value)
-        return tensor_to_array(held) if is_tensor(held) else np.asarray(held)
+        return tensor_to_array(held) if is_tensor(held) else native(np.asarray(held))
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         lengths = _lengths(value)
         if lengths is not None and len(lengths) > 1:
@@ -135,9 +135,9 @@ def ids(value: Any, kind: str | None = None) -> Ids:
 
 
 def is_real_column(value: Any) -> bool:
-    """Whether a column is an array of real numbers, (N,)."""
+    """Whether a column is an array of real numbers, (N,), of which there are any."""
     array = read(value)
-    return isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind == "f"
+    return isinstance(array, np.ndarray) and array.ndim == 1 and bool(array.size) and array.dtype.kind == "f"
 
 
 def items_of(value: Any) -> list[Any] | None:
@@ -282,11 +282,18 @@ def scores(value: Any, n: int, name: str) -> NDArray[Any]:
     return array
 
 
+def each_row(value: Any) -> Any:
+    """The rows of an array or a frame of objects, some of which may be numbers; all else as it is."""
+    held = read(value)
+    return list(held) if isinstance(held, np.ndarray) and held.ndim > 1 and held.dtype.kind == "O" else value
+
+
 def scores_alone(value: Any, n: int, name: str) -> tuple[NDArray[Any], dict[str, int]] | None:
     """(n, K) scores of a list of rows where K is how many most rows have; the other rows NaN, and {why: how many}.
 
     None where that is not told: rows of several values a token, or no length that most have.
     """
+    value = each_row(value)
     if not isinstance(value, list | tuple) or len(value) != n:
         return None
     rows: list[NDArray[Any] | None] = []
@@ -644,9 +651,7 @@ def metric(value: Any, name: str) -> NDArray[Any]:
     Raises:
         ValueError: They are no numbers.
     """
-    array = value if type(value) is np.ndarray else to_array(value, name)
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name} is not numeric: {type(value).__name__}")
+    array = to_array(value, name)
     kind = array.dtype.kind
     if kind == "O":
         array = _numbers(array, name)
@@ -699,7 +704,7 @@ def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
 
 def _integers_or_texts(value: Any, name: str) -> Column:
     if type(value) is np.ndarray and value.ndim == 1 and value.dtype.kind in "iu":
-        return value
+        return native(value)
     value = read(value)
     if isinstance(value, str):
         return [value]

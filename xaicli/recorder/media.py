@@ -255,6 +255,7 @@ def _input_of_each(value: Any, name: str, n: int, refuse: Refuse) -> list[NDArra
             raise ValueError(f"{name} has shape {array.shape} for {n} ids")
         return [np.asarray(one) for one in array]
     except ValueError:
+        value = columns.each_row(value)
         if not isinstance(value, list | tuple) or len(value) != n:
             raise
         found: list[NDArray[Any] | None] = []

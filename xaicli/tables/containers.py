@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NUMBERS = "fiub"
+_NUMERIC = (bool, int, float, complex, np.number, np.bool_)
 _ABSENT = ("NAType", "NaTType", "MaskedConstant")
 """Types of what stands for a missing value in pandas and numpy."""
 
@@ -23,12 +24,13 @@ def read(value: Any) -> Any:
 
     What a library tells from a value is missing (null, NA, masked); NaN is a value. Numbers beside a missing one stay
     what they were: as an array they would be real ones, and large whole ones rounded. A frame or a list-like column of
-    as many numbers each is an array of rows. A list of tensors or arrays is one of arrays, or of numbers.
+    as many numbers each is an array of rows, and so are objects that are numbers. A list of tensors or arrays is one of
+    arrays, or of numbers. Arrays are of this machine's byte order.
     """
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
             return read(_unmasked(value))
-        return _items(value.tolist()) if value.dtype.kind == "O" and value.ndim == 1 else value
+        return _of_objects(value) if value.dtype.kind == "O" else native(value)
     if isinstance(value, list | tuple):
         return _items(value)
     if is_tensor(value):
@@ -38,6 +40,11 @@ def read(value: Any) -> Any:
             return value  # what cannot be read is left out by name
     reader = _READERS.get(type(value).__module__.partition(".")[0])
     return value if reader is None else reader(value)
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """An array in this machine's byte order, in which its bytes are kept and Arrow and torch read them."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def is_tensor(value: object) -> bool:
@@ -89,14 +96,32 @@ def _items(values: Sequence[Any]) -> Sequence[Any]:
 
 def _item(tensor: Any) -> Any:
     held = read(tensor)
-    return held.item() if isinstance(held, np.ndarray) and not held.ndim else held
+    if not isinstance(held, np.ndarray) or held.ndim:
+        return held
+    return held[()] if _is_narrow(held) else held.item()
+
+
+def _is_narrow(values: NDArray[Any]) -> bool:
+    """Whether values are real numbers of fewer digits than Python's: as numpy's they are written as they are."""
+    return values.dtype.kind == "f" and values.dtype.itemsize < 8
+
+
+def _of_objects(values: NDArray[Any]) -> Any:
+    """An array of objects as a list, or as one of numbers where each of its rows is several of them."""
+    if values.ndim == 1:
+        return _items(values.tolist())
+    kinds = set(map(type, values.flat))
+    if not all(issubclass(kind, _NUMERIC) for kind in kinds) or (len(kinds) > 1 and values[:1].size == 1):
+        return values  # one value a row is a column, in which each keeps its kind
+    numbers = np.array(values.tolist())
+    return numbers if numbers.shape == values.shape and numbers.dtype.kind != "O" else values
 
 
 def _with_gaps(values: NDArray[Any], missing: NDArray[np.bool_]) -> Any:
     """Values with None where they are missing; narrow real numbers as numpy's, which are written as they are."""
     if not missing.any():
         return values
-    items = list(values) if values.dtype.kind == "f" and values.dtype.itemsize < 8 else values.tolist()
+    items = list(values) if _is_narrow(values) else values.tolist()
     return [None if gone else one for one, gone in zip(items, missing.tolist(), strict=True)]
 
 
@@ -122,7 +147,7 @@ def _of_pandas(value: Any) -> Any:
         return _of_categories(getattr(value, "array", value))
     missing, base = np.asarray(value.isna()), getattr(kind, "numpy_dtype", None)
     if hasattr(kind, "fill_value"):  # sparse
-        return np.asarray(value)
+        return native(np.asarray(value))
     if isinstance(base, np.dtype) and base.kind in _NUMBERS:
         filled = {"na_value": base.type(0)} if missing.any() else {}
         return _with_gaps(value.to_numpy(base, **filled), missing)
@@ -172,7 +197,7 @@ def _rows(frame: Any, columns: Sequence[Any]) -> Any:
     kinds = [one.dtype.kind if isinstance(one, np.ndarray) else "O" for one in found]
     if all(kind in _NUMBERS for kind in kinds):
         return np.column_stack(found)
-    return np.column_stack([np.fromiter(one, object, len(one)) for one in found])
+    return _of_objects(np.column_stack([np.fromiter(one, object, len(one)) for one in found]))
 
 
 def _even(rows: list[Any]) -> Any:
