@@ -700,3 +700,42 @@ def test_several_files_are_all_read_and_the_last_counts(
     assert row["facts"]["site"] == "s1"
     sites = xaicli.open_run(recorded).labels(facts=[first, str(second)], label_key="site", metric="loss", epoch="last")
     assert sites.data["n"].to_list() == [30, 30]
+
+
+@pytest.mark.parametrize("setting", ["variable", "file"])
+def test_a_flag_about_facts_counts_before_a_variable_and_that_before_the_settings_file(
+    tmp_path, monkeypatch, capsys, setting
+):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([0, 1], camera=["front", "rear"])
+        run.log_samples(sample_id=[0, 1], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1)
+    (tmp_path / "facts.csv").write_text("sample_id,site\n0,north\n1,south\n")
+    monkeypatch.chdir(tmp_path)
+
+    def facts(*options):
+        found = asked(capsys, "samples", "run", "--ids", "1", "--max", "0", "--min", "0", *options)
+        return found["rows"][0].get("facts")
+
+    def let(**settings):
+        if setting == "variable":
+            for name, value in settings.items():
+                monkeypatch.setenv(f"XAI_{name.upper()}", str(value))
+        else:
+            lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+            (tmp_path / "xai.toml").write_text("\n".join(lines))
+
+    let(facts="facts.csv")
+    assert facts() == {"camera": "rear", "site": "south"}
+    assert facts("--no-facts") is None
+    if setting == "file":
+        monkeypatch.setenv("XAI_NO_FACTS", "1")
+        assert facts() is None
+        assert facts("--facts", "facts.csv") == {"camera": "rear", "site": "south"}
+    monkeypatch.delenv("XAI_FACTS", raising=False)
+    monkeypatch.delenv("XAI_NO_FACTS", raising=False)
+    (tmp_path / "xai.toml").unlink(missing_ok=True)
+    let(no_facts=True)
+    assert facts() is None
+    assert facts("--facts", "facts.csv") == {"camera": "rear", "site": "south"}
+    assert main(["samples", "run", "--facts", "facts.csv", "--no-facts"]) == 2
+    assert "exclude one another" in capsys.readouterr().err

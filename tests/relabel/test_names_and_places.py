@@ -329,3 +329,20 @@ def test_another_column_is_looked_at_by_its_own_values(tmp_path: Path, to: str) 
         found = corrections_of(opened.relabel_apply(said, label_key=key)).sort("sample_id")
         kind = str if key == "camera" else int
         assert dict(found.select("sample_id", "label").iter_rows()) == {0: kind(values[1]), 1: kind(values[0])}
+
+
+def test_corrections_without_facts_tell_of_none(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_facts([0, 1], camera=["front", "rear"], path=["a.png", "b.png"])
+        run.log_samples(sample_id=[0, 1], label=[0, 1], prediction=[1, 1], loss=[1.0, 2.0], mode="eval", epoch=1)
+    (tmp_path / "done.csv").write_text("sample_id,label\n0,dog\n")
+    opened = xaicli.open_run(tmp_path / "run")
+    assert json.loads(opened.relabel_apply(tmp_path / "done.csv").to_json())["rows"][0]["facts"]["camera"] == "front"
+    found = opened.relabel_apply(tmp_path / "done.csv", no_facts=True)
+    (row,) = json.loads(found.to_json())["rows"]
+    assert (row["sample_id"], row["label"]) == (0, 1)
+    assert "camera" not in found.to_json()
+    assert "front" not in found.html()
+    with pytest.raises(XaiError, match="path") as raised:
+        opened.relabel_apply(tmp_path / "done.csv", no_facts=True, path="path")
+    assert "--no-facts leaves out every fact" in raised.value.hint

@@ -154,6 +154,7 @@ class RunDecisions(RunRows):
         label_key: str | None = None,
         label_map: Words | Mapping[str, Any] = None,
         facts: FactFiles = None,
+        no_facts: bool = False,
         path: str | None = None,
         field: str | None = None,
         by: str | None = None,
@@ -169,6 +170,7 @@ class RunDecisions(RunRows):
             label_key: The column that was looked at; `label` when None.
             label_map: Further labels: `NAME=VALUE` items, or {name: value}.
             facts: Files of facts, for files that name pictures only.
+            no_facts: Know no facts.
             path: The fact that holds the place of a sample's picture; a usual name when None.
             field: The control, field or column with the label, where a file has several.
             by: Only what this person said.
@@ -183,6 +185,7 @@ class RunDecisions(RunRows):
 
         listed = [files] if isinstance(files, str | os.PathLike) else list(files)
         select = {"mode": mode, "ds_id": ds_id, "label_key": label_key, "facts": facts, "strict": strict}
+        select["no_facts"] = no_facts
         return apply(self, listed, path=path, field=field, by=by, label_map=label_map, table=table, select=select)
 
     def check(
@@ -194,6 +197,7 @@ class RunDecisions(RunRows):
         mode: str | None = None,
         ds_id: Words = None,
         facts: FactFiles = None,
+        no_facts: bool = False,
         strict_drop: bool = False,
         strict: bool = False,
     ) -> Result:
@@ -206,6 +210,7 @@ class RunDecisions(RunRows):
             mode: The mode of rules that name none.
             ds_id: The data sets of rules that name none.
             facts: Files of facts that rules can group by.
+            no_facts: Know no facts.
             strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
             strict: Fail on a damaged file instead of leaving it out.
         """
@@ -216,14 +221,15 @@ class RunDecisions(RunRows):
         if rules is not None and not isinstance(rules, str | os.PathLike):
             raise UsageError("rules is a file of rules", hint="rule=['loss mean < 0.5', ...] takes rules of one line")
         ds_id_words(ds_id)  # a list of none is refused before a rule is asked
+        opening: Any = {"strict": strict, "facts": facts, "no_facts": no_facts}
         other: Reader | XaiError | None
         try:
-            other = None if baseline is None else open_reader(find_run(baseline), strict=strict, facts=facts)
+            other = None if baseline is None else open_reader(find_run(baseline), **opening)
         except DamagedFileError:
             raise
         except XaiError as error:
             other = error  # rules that are not about a drop are asked all the same
-        reader = self.reader(strict=strict, facts=facts)
+        reader = self.reader(**opening)
         answer = check(
             reader,
             rules=rules,

@@ -130,6 +130,7 @@ def check(
             "mode": mode,
             "ds_id": ds_id,
             "facts": reader.facts.given or None,
+            **({} if reader.facts.wanted else {"no_facts": True}),
             "strict_drop": strict_drop,
         },
         data=data,
@@ -213,7 +214,7 @@ class _Question:
 
 def _unlimited(reader: Reader) -> Reader:
     """The reader without the rule's condition."""
-    return open_reader(reader.layout, strict=reader.strict, facts=reader.facts.files)
+    return _reopened(reader)
 
 
 def _parts(reader: Reader, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -243,7 +244,12 @@ def _where(reader: Reader, rule: Rule) -> Reader:
     """The reader, its rows limited as the rule says."""
     if rule.where is None:
         return reader
-    return open_reader(reader.layout, strict=reader.strict, where=rule.where, facts=reader.facts.files)
+    return _reopened(reader, rule.where)
+
+
+def _reopened(reader: Reader, where: str | None = None) -> Reader:
+    facts = reader.facts
+    return open_reader(reader.layout, strict=reader.strict, where=where, facts=facts.files, no_facts=not facts.wanted)
 
 
 def _rows(question: _Question) -> list[dict[str, Any]]:

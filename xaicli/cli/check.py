@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import DATA, OUTPUT, Output, RunDir, Strict, local_path, split_commas, split_ds_ids
+from xaicli.cli.options import (
+    DATA,
+    OUTPUT,
+    FactsOption,
+    NoFacts,
+    Output,
+    RunDir,
+    Strict,
+    local_path,
+    split_commas,
+    split_ds_ids,
+)
 from xaicli.cli.output import write
 from xaicli.errors import UsageError, XaiError
 
@@ -61,15 +72,8 @@ def check(
             rich_help_panel=DATA,
         ),
     ] = None,
-    facts: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Facts of a CSV, Parquet or JSON-lines file with sample_id.",
-            show_default=False,
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    facts: FactsOption = None,
+    no_facts: NoFacts = False,
     strict_drop: Annotated[
         bool,
         typer.Option(
@@ -104,6 +108,7 @@ def check(
         mode=",".join(mode) if mode else None,
         ds_id=ds_id,
         facts=facts,
+        no_facts=no_facts,
         strict_drop=strict_drop,
         strict=strict,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, get_type_hints
 
@@ -27,6 +27,8 @@ _LONG = {
 """What commands that take their time do first; the others say nothing where they answer at once."""
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _CONTEXT = "command_context"
+_NEARNESS = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+"""Where an option is said: a flag counts before a variable, and that before the settings file."""
 _TYPED: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
 
 
@@ -56,6 +58,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         context = given.pop(_CONTEXT)
         sources = {name: context.get_parameter_source(name) for name in context.params}
         _TYPED.set(frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE"))
+        _keep_nearer(given, sources)
         wanted = dict(given)
         filled = {
             name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
@@ -73,6 +76,16 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     del run.__wrapped__
     return run
+
+
+def _keep_nearer(given: dict[str, Any], sources: Mapping[str, Any]) -> None:
+    """Of `facts` and `no_facts`, which exclude one another, leave the one that is said nearer to the question."""
+    if given.get("facts") and given.get("no_facts"):
+        facts, none = (_NEARNESS.index(sources[name].name) for name in ("facts", "no_facts"))
+        if facts < none:
+            given["no_facts"] = False
+        elif none < facts:
+            given["facts"] = None
 
 
 def _complete(parameter: inspect.Parameter) -> None:

@@ -15,6 +15,7 @@ from xaicli.cli.options import (
     Amount,
     FactsOption,
     Ids,
+    NoFacts,
     Output,
     RunDir,
     Selection,
@@ -162,6 +163,7 @@ def apply(
     ] = None,
     path: _PathFact = None,
     facts: FactsOption = None,
+    no_facts: NoFacts = False,
     strict: Strict = False,
     output: Output,
 ) -> None:
@@ -193,6 +195,7 @@ def apply(
         label_key=label_key,
         label_map=label_map,
         facts=facts,
+        no_facts=no_facts,
         path=path,
         field=field,
         by=by,

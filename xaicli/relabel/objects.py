@@ -239,6 +239,7 @@ def apply_to_objects(
             "table": table,
             "files": [os.fspath(file) for file in files],
             "facts": reader.facts.given or None,
+            **({} if reader.facts.wanted else {"no_facts": True}),
             "path": path,
             "field": field,
             "by": by,

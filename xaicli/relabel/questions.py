@@ -102,7 +102,7 @@ def path_fact(facts: Facts, path: str | None, where: str) -> str | None:
     """
     if path is not None:
         if path not in facts.names:
-            raise unknown("fact", path, facts.names, where=where)
+            raise unknown("fact", path, facts.names, where=where, note=facts.left_out)
         return path
     return next((name for name in _PATHS if name in facts.names), None)
 
@@ -298,6 +298,7 @@ def apply(
             **{key: selection.as_dict()[key] for key in (MODE, DS_ID, "label_key")},
             "files": [os.fspath(file) for file in files],
             "facts": selection.facts or None,
+            **({"no_facts": True} if selection.no_facts else {}),
             "path": path,
             "field": field,
             "by": by,
