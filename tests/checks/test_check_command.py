@@ -916,7 +916,6 @@ def test_allowed_wrong_ones_are_no_leave_for_ids_that_no_data_set_has(tmp_path, 
     assert [asked(capsys, tmp_path / name, "--rules", str(rules))[0] for name in ("both", "one")] == [0, 0]
 
 
-<<<<<<< HEAD
 def test_a_run_without_eval_says_what_is_judged(tmp_path, capsys):
     with xaicli.Run(tmp_path / "run") as run:
         known = {"label": [0, 1, 1, 0], "prediction": [0, 1, 1, 1], "loss": [1.0, 2.0, 3.0, 4.0]}
@@ -929,7 +928,8 @@ def test_a_run_without_eval_says_what_is_judged(tmp_path, capsys):
     for how in ([*rules, "--mode", "train"], ["--rule", "dropped <= 0"], ["--rule", "duplicates <= 0"]):
         code, found = asked(capsys, tmp_path / "run", *how)
         assert (code, told in found["warnings"]) == (0, False)
-=======
+
+
 @pytest.mark.parametrize("private", ["flag", "variable", "file"])
 def test_without_facts_no_file_tells_of_them(tmp_path, monkeypatch, capsys, private):
     with xaicli.Run(tmp_path / "run") as run:
@@ -955,4 +955,3 @@ def test_without_facts_no_file_tells_of_them(tmp_path, monkeypatch, capsys, priv
     (tmp_path / "rules.toml").write_text('[[rule]]\nmetric = "loss"\nmost = 1.5\nwhere = "loss > 1.2"\n')
     assert main(["check", "run", "--rules", "rules.toml", "--json", *flag]) == 1
     assert "camera" not in capsys.readouterr().out
->>>>>>> 076e7a2 (A flag about facts counts before a variable and that before the settings file; check and relabel apply have --no-facts)

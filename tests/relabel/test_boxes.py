@@ -178,6 +178,23 @@ def test_a_table_has_a_row_a_box(run, tmp_path):
     assert math.isclose(float(first["score"]), 1.0)
 
 
+def test_an_object_added_without_path_and_mode_is_one_of_its_picture(run, tmp_path, capsys):
+    table = exported(run, tmp_path, "csv", "out.csv")
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    own = sum(row["sample_id"] == IDS[2] and bool(row["label"]) for row in rows)
+    added = {"sample_id": IDS[2], "label": NAMES[0], "x0": "1.5", "y0": "2.25", "x1": "11.5", "y1": "9.75"}
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), restval="")
+        writer.writeheader()
+        writer.writerows([*rows, added])
+    capsys.readouterr()
+    assert main(["relabel", "apply", str(run), str(table), "-o", str(tmp_path / "new.csv"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    changes = [row["change"] for row in found["rows"] if row["sample_id"] == IDS[2]]
+    assert (changes.count("added"), changes.count("removed"), len(changes)) == (1, 0, own + 1)
+
+
 def test_what_says_nothing_of_objects_is_refused(run, tmp_path, capsys):
     for more, said in (
         (("--rule", "hardest"), "--rule says nothing of the objects"),

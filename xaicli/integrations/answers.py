@@ -250,9 +250,10 @@ def labels_judged(judged: Judged, labels: Any, *, is_in_order: bool = False) -> 
 
 def _is_turned(truth: torch.Tensor, labels: torch.Tensor) -> bool:
     """Whether a criterion was given the batch's labels with rows for columns."""
-    is_there = truth.data_ptr() == labels.data_ptr() and truth.ndim == labels.ndim == 2
+    if truth.ndim != 2 or labels.ndim != 2 or truth.data_ptr() != labels.data_ptr():
+        return False
     is_other = truth.shape == labels.T.shape and truth.stride() == labels.T.stride() != labels.stride()
-    return is_there and is_other and min(labels.shape) > 1
+    return is_other and min(labels.shape) > 1
 
 
 def are_reordered(truth: torch.Tensor, labels: torch.Tensor) -> bool:

@@ -299,6 +299,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
         raise XaiError(f"{path} has no column {lacking}", hint=f"its columns: {', '.join(names)}; {FORMATS}")
     texts = Spelt.NAME if is_typed(path) else Spelt.EITHER
     pictures: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    _complete(rows)
     for row in rows:
         key = tuple(str(row.get(name) or "") for name in (SAMPLE_ID, "path", MODE, DS_ID, "by"))
         pictures.setdefault((row.get(SAMPLE_ID) is None, *key), []).append(row)
@@ -318,6 +319,20 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
         )
 
     return Marks("table", tuple(each(pictures.values(), of_picture)))
+
+
+def _complete(rows: list[dict[str, Any]]) -> None:
+    """Give a row that a person added without its picture's path, mode or data set what the picture's other rows say."""
+    said: dict[tuple[str, str], set[Any]] = {}
+    for row in rows:
+        for name in ("path", MODE, DS_ID):
+            if row.get(SAMPLE_ID) is not None and row.get(name):
+                said.setdefault((str(row[SAMPLE_ID]), name), set()).add(row[name])
+    for row in rows:
+        for name in ("path", MODE, DS_ID):
+            known = said.get((str(row.get(SAMPLE_ID)), name), ())
+            if not row.get(name) and len(known) == 1:
+                row[name] = next(iter(known))
 
 
 def _is_bare(row: Mapping[str, Any]) -> bool:
