@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import operator
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -79,11 +80,35 @@ def leaving(left: Callable[[], str]) -> Iterator[None]:
     Raises:
         InterruptedWorkError: Ctrl-C.
     """
+    _leaves.append(left)
     try:
         yield
-    except KeyboardInterrupt as stopped:
+    except BaseException as stopped:
+        if not is_interruption(stopped):
+            raise
         within = [stopped.left] if isinstance(stopped, InterruptedWorkError) else []
         raise InterruptedWorkError("; ".join([left(), *within])) from None
+    finally:
+        _leaves.remove(left)
+
+
+def leaves_work() -> bool:
+    """Whether there is something to say, by `leaving`, where Ctrl-C comes now."""
+    return bool(_leaves)
+
+
+def note_interruption(*, is_over: bool = False) -> None:
+    """Ctrl-C was pressed: native code that is called back may make another error of it."""
+    (_noted.clear if is_over else _noted.set)()
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether an error is Ctrl-C, or comes of it."""
+    return isinstance(error, KeyboardInterrupt) or _noted.is_set()
+
+
+_leaves: list[Callable[[], str]] = []
+_noted = threading.Event()
 
 
 class DamagedFileError(XaiError):

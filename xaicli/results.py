@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
-from xaicli.errors import InterruptedWorkError, leaving
+from xaicli.errors import InterruptedWorkError, is_interruption, leaving
 from xaicli.files import Written, appearing, local, write_whole
 from xaicli.progress import doing
 from xaicli.vocabulary import Format
@@ -263,7 +263,9 @@ class Result:
         if Format.HTML in wanted:
             try:
                 page = self._page(drawn, no_images=no_images)
-            except KeyboardInterrupt:
+            except BaseException as stopped:
+                if not is_interruption(stopped):
+                    raise
                 # Tables, and the pictures drawn so far, are finished.
                 drawn.stop()
                 yield f"{report.name}.html", self._page(drawn, no_images=no_images).encode()

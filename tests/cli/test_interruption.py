@@ -72,6 +72,28 @@ from xaicli.__main__ import entry
 entry()
 """
 
+DRAWING = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == MODULE:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["xai", "labels", RUN, "-o", OUT]
+from xaicli.__main__ import entry
+entry()
+"""
+PRINTING = """
+import os, signal, sys, time
+from xaicli.results import Result
+Result.show_terminal = lambda *_: (os.kill(os.getpid(), signal.SIGINT), time.sleep(30))
+sys.argv = ["xai", "labels", RUN, "-o", OUT]
+from xaicli.__main__ import entry
+entry()
+"""
+SAMPLE_RUN = Path(__file__).parents[2] / "sample_data" / "run"
+
 
 def run(code: str) -> tuple[int, str]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
@@ -128,3 +150,19 @@ def test_what_else_python_drops_is_told_as_ever() -> None:
 @pytest.mark.parametrize("module", ["gc", "pathlib", "xaicli.cli", "typer"])
 def test_ctrl_c_while_the_command_is_loaded_is_quiet(module: str) -> None:
     assert run(AT_ONCE.replace("MODULE", repr(module))) == (130, "")
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "matplotlib.ticker", "matplotlib.figure", "matplotlib.lines"])
+def test_ctrl_c_while_what_draws_is_loaded_leaves_the_page(tmp_path: Path, module: str) -> None:
+    code = DRAWING.replace("MODULE", repr(module)).replace("RUN", repr(str(SAMPLE_RUN)))
+    status, said = run(code.replace("OUT", repr(str(tmp_path / "out"))))
+    assert status == 130
+    assert "warning: interrupted: labels.html is in" in said
+    assert "<table" in (tmp_path / "out" / "labels.html").read_text(encoding="utf-8")
+
+
+def test_ctrl_c_while_the_answer_is_printed_says_that_every_file_is_there(tmp_path: Path) -> None:
+    code = PRINTING.replace("RUN", repr(str(SAMPLE_RUN))).replace("OUT", repr(str(tmp_path / "out")))
+    page = tmp_path / "out" / "labels.html"
+    assert run(code) == (130, f"warning: interrupted: every file is written, {page} the first\n")
+    assert {path.suffix for path in page.parent.iterdir()} == {".html", ".png", ".csv", ".json"}

@@ -23,7 +23,15 @@ from xaicli.cli.output import any_encoding, plain_warnings
 from xaicli.cli.plainvalues import plain_values
 from xaicli.cli.settings import defaults_of, is_on, read_settings, unknown_names, unknown_setting
 from xaicli.cli.status import end_status
-from xaicli.errors import EXTRAS, InterruptedWorkError, UsageError, XaiError, missing_extra
+from xaicli.errors import (
+    EXTRAS,
+    InterruptedWorkError,
+    UsageError,
+    XaiError,
+    leaves_work,
+    missing_extra,
+    note_interruption,
+)
 
 COMMANDS = {
     "demo": "demo",
@@ -257,6 +265,7 @@ class _Interruptions:
             sys.unraisablehook = self._again
 
     def __exit__(self, *_: object) -> None:
+        note_interruption(is_over=True)
         if self._is_mine:
             sys.unraisablehook = self._lost
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -279,12 +288,16 @@ class _Interruptions:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.seen = True
+        note_interruption()
         if self._is_dropping:
             # What is raised here would be dropped as well.
             self._later()
             return
         if self._is_alone and _is_importing(frame):
             # A library that catches this goes on with half of what it imports, and fails later for another reason.
+            if leaves_work():
+                self._later()  # half a library writes nothing of what is finished
+                return
             end_status()
             os._exit(_INTERRUPTED)
         signal.default_int_handler(number, frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from xaicli.cli.options import Output
 from xaicli.cli.status import end_status, erase_status
-from xaicli.errors import UnwrittenError, UsageError, XaiError
+from xaicli.errors import UnwrittenError, UsageError, XaiError, leaving
 from xaicli.vocabulary import Format
 
 if TYPE_CHECKING:
@@ -109,14 +110,15 @@ def write(
     end_status()
     if not unwritten and Format.PNG in (output.format or ()) and not any(path.suffix == ".png" for path in paths):
         warnings.warn("nothing of this answer is drawn: there is no png to write", UserWarning, stacklevel=2)
-    if output.json:
-        with json_output() as stream:
-            stream.writelines(result.json_parts(outputs=[str(path) for path in paths]))
-            stream.write("\n")
-    elif output.quiet:
-        print("\n".join(str(path) for path in paths), end="\n" if paths else "")
-    else:
-        result.show_terminal(paths)
+    with leaving(lambda: f"every file is written, {paths[0]} the first") if paths else contextlib.nullcontext():
+        if output.json:
+            with json_output() as stream:
+                stream.writelines(result.json_parts(outputs=[str(path) for path in paths]))
+                stream.write("\n")
+        elif output.quiet:
+            print("\n".join(str(path) for path in paths), end="\n" if paths else "")
+        else:
+            result.show_terminal(paths)
     if unwritten:
         sys.stdout.flush()
         if len(unwritten) == 1:
