@@ -84,8 +84,8 @@ def test_fewer_than_were_asked_for_are_told(xai, tmp_path: Path) -> None:
     run = tmp_path / "run"
     _kept_in_two_modes(run)
     np.savez(tmp_path / "own.npz", x=np.ones((6, 3), np.float32), sample_id=[0, 1, 2, 100, 101, 102])
-    asked = ("--pick", "worst", "--samples", "4", "--data", tmp_path / "own.npz")
-    ids, _, said = _picked(xai, run, tmp_path, *asked)
+    asked = ("--pick", "worst", "--data", tmp_path / "own.npz")
+    ids, _, said = _picked(xai, run, tmp_path, *asked, "--samples", "4")
     assert ids == [102, 101, 100]
     assert "3 of 4 were picked: no more have a logged loss in mode eval: --mode ranks by another's" in said
     ids, _, said = _picked(xai, run, tmp_path, *asked, "--metric", "loss", "--samples", "3")

@@ -584,7 +584,8 @@ def test_infinite_numbers_are_groups_and_only_what_is_no_number_is_missing(
         of_labels[engine] = answer.data
     assert_frame_equal(*(frame.sort("label").select("label", "n", "mean") for frame in of_labels.values()))
     mix = opened.select(rule="balanced", by=name, n=50).answer
-    assert {row["value"]: row["n"] for row in mix.extra["mix"] if row["column"] == name} == groups
+    mixed = {row["value"]: row["n"] for row in mix.extra["mix"] if row["column"] == name}
+    assert mixed == {**groups, None: sizes["(missing)"]}
     assert f"{sizes['(missing)']} samples of eval have no {name}, and are left out" in mix.warnings
     both = xaicli.compare([measured, measured], label_key=name).data.filter(pl.col("kind") == "label")
     assert {row["name"]: row["n"] for row in both.iter_rows(named=True)} == {g: [n, n] for g, n in groups.items()}

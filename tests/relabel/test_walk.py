@@ -90,6 +90,7 @@ APPLY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "by": (("--by", "bob"), ("--label-map", "horse=7", "--mode", "train")),
     "path": (("--path", "other"), ("PICTURES", "--mode", "train")),
     "facts": (("--facts", "FACTS"), ("PICTURES", "--mode", "train")),
+    "no_facts": (("--no-facts",), ("--mode", "train")),
     "strict": (("--strict",), ()),
     "table": (("--table", "boxes"), ()),  # there is none: boxes are in test_drawn.py
 }

@@ -169,7 +169,7 @@ def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
             absent = [pl.lit(None, pl.Float32).alias(name) for name in values if name not in wide.columns]
             told = wide.with_columns(absent).sort(SAMPLE_ID).select(*_origin(pair), SAMPLE_ID, LABEL, *values)
             facts = reader.facts.of(told[SAMPLE_ID]).drop(SAMPLE_ID)
-            yield told.hstack(facts.rename(fact_columns(facts.columns, told.columns)))
+            yield told.hstack(facts.rename({**fact_columns(facts.columns, told.columns)}))
     if not there:
         kinds: dict[str, pl.DataType] = {MODE: pl.String(), DS_ID: pl.String(), SAMPLE_ID: reader.dtypes[SAMPLE_ID]}
         kinds[LABEL] = reader.dtypes[key] if labelled else pl.Null()

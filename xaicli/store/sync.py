@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xaicli.errors import XaiError, leaving
-from xaicli.files import write_whole
+from xaicli.files import move, write_whole
 from xaicli.locks import is_held
 from xaicli.store.objects import Entry, Store, local_files, mirror_folder, missing_in, travels, without_credentials
 
@@ -176,7 +176,7 @@ def _make_way(root: Path, known: Mapping[str, str], url: str, run_id: str) -> No
     own = [key for key in own if key not in known]
     aside = _free(root.with_name(f"{root.name}-{run_id or 'gone'}"))
     try:
-        root.rename(aside)
+        move(root, aside)
     except FileNotFoundError:  # somebody else has
         return
     if own:
@@ -188,7 +188,7 @@ def _make_way(root: Path, known: Mapping[str, str], url: str, run_id: str) -> No
         return
     with contextlib.suppress(OSError):
         root.mkdir()
-        (aside / "reports").rename(root / "reports")
+        move(aside / "reports", root / "reports")
     shutil.rmtree(aside, ignore_errors=True)
 
 
