@@ -176,7 +176,6 @@ def test_parts_that_criteria_were_given_are_put_together(tmp_path: Path) -> None
     assert rows["loss"].to_list() == losses(z, MAPPED[Y])
 
 
-@pytest.mark.xfail(strict=True, reason="labels mapped and then picked by a mask are not put back at their samples")
 def test_answers_that_no_criterion_was_given_have_no_label_of_another_kind(tmp_path: Path) -> None:
     """Samples left out of the loss: the batch's label is no class that the model is trained on."""
 

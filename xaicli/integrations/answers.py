@@ -220,6 +220,9 @@ def is_of_unknown_places(judged: Judged, labels: Any) -> bool:
     own = labels if isinstance(labels, torch.Tensor) else None
     if own is not None and _are(judged.truth, own):
         return False
+    masks = [None if one is None else one.mask for one in judged.picked]
+    if own is not None and all(mask is not None and mask.shape == own.shape[:1] for mask in masks):
+        return False  # whole samples were picked: as many as there are only where all were
     return truth is not None or own is None or own.shape != judged.truth.shape
 
 
