@@ -156,7 +156,8 @@ def is_held(lock: Path) -> bool:
     """Whether the process that made a lock lives, on this host or another one.
 
     A process of this host is known by its lock, or by its number where the file system has no locks. One of another
-    host is known by its lock where that is seen here, or else by having touched it lately.
+    host is known by its lock where that is seen here, or else by having touched it lately. One that is gone may have
+    ended in order just now: whoever says that it died looks at what it left once it is known to be gone.
     """
     if _mine(lock) is not None:
         return True

@@ -19,6 +19,7 @@ import pytest
 from tests.written_run import WrittenRun
 from xaicli.api import list_runs, open_run
 from xaicli.api.run import RunReader
+from xaicli.queries import runs
 from xaicli.queries.compare import over_epochs
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
@@ -660,6 +661,73 @@ def test_the_state_of_a_run(tmp_path: Path) -> None:
     assert {name: row["state"] for name, row in rows.items()} == {name: name for name in rows}
     assert {name: row["accuracy"] for name, row in rows.items()} == {"crashed": 0.75, "finished": 0.75, "running": None}
     assert all(0 <= row["seconds"] < 60 for row in rows.values())
+
+
+_KILLED = """
+import os, sys, xaicli
+xaicli.Run(sys.argv[1]).log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1, step=1)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize(
+    ("is_killed", "meanwhile", "state"),
+    [
+        (False, "nothing", "running"),
+        (False, "ends", "finished"),
+        (True, "nothing", "crashed"),
+        (True, "begins", "running"),
+        (True, "begins and ends", "finished"),
+    ],
+)
+def test_a_process_that_ends_or_begins_while_it_is_asked_for_is_not_told_as_one_that_died(
+    tmp_path: Path, xai: Any, monkeypatch: pytest.MonkeyPatch, is_killed: bool, meanwhile: str, state: str
+) -> None:
+    if is_killed:
+        subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "run")], check=False)
+
+    def begun() -> Run:
+        run = Run(tmp_path / "run")
+        run.log_samples(sample_id=[1], loss=[1.0], mode="eval", epoch=2, step=2)
+        run.flush()
+        return run
+
+    recording = [] if is_killed else [begun()]
+    known = runs.is_held
+
+    def probed(lock: Path) -> bool:
+        """The answer of a moment after which what the test says has happened."""
+        if "begins" in meanwhile and not recording:
+            answer = known(lock)
+            recording.append(begun())
+        elif "ends" in meanwhile:
+            recording[0].close()
+            answer = known(lock)
+        else:
+            answer = known(lock)
+        return answer
+
+    monkeypatch.setattr(runs, "is_held", probed)
+    try:
+        answer = json.loads(xai("watch", tmp_path / "run", "--once", "--json")[1])
+    finally:
+        for run in recording:
+            run.close()
+    assert answer["state"] == state
+
+
+def test_a_run_before_its_first_row_has_not_finished(tmp_path: Path, xai: Any) -> None:
+    run = Run(tmp_path / "run")
+    try:
+        assert json.loads(xai("ls", tmp_path, "--json")[1])["rows"][0]["state"] == "waiting"
+        run.log_samples(sample_id=[1], loss=[1.0], mode="eval", epoch=1, step=1)
+        assert json.loads(xai("ls", tmp_path, "--json")[1])["rows"][0]["state"] == "running"
+    finally:
+        run.close()
+    assert json.loads(xai("ls", tmp_path, "--json")[1])["rows"][0]["state"] == "finished"
+    with Run(tmp_path / "empty"):
+        pass
+    assert json.loads(xai("ls", tmp_path / "empty", "--json")[1])["rows"][0]["state"] == "finished"
 
 
 def test_custom_graphs_are_in_the_json_of_the_report(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from xaicli import locks, open_run
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.maintenance.doctor import examine
-from xaicli.recorder import process, writer
+from xaicli.recorder import process, uniformity, writer
+from xaicli.recorder.ledger import was_closed
 from xaicli.recorder.run import Run
 
 BATCHES: list[dict[str, Any]] = [
@@ -121,6 +122,41 @@ def test_rows_that_a_close_left_in_wal_are_told_and_are_of_no_killed_training(
     finally:
         goes_on.set()
     assert told.startswith("rows of a run that was closed before they were in files that lie in wal/ still: 2. Only")
+
+
+def test_rows_of_a_run_that_closes_while_it_is_asked_for_are_not_told_as_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run")
+    run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], epoch=1, step=1)
+    known = uniformity.is_held
+
+    def asked(lock: Path) -> bool:
+        run.close()
+        return known(lock)
+
+    monkeypatch.setattr(uniformity, "is_held", asked)
+    try:
+        assert open_run(tmp_path / "run").info().answer.warnings == ()
+    finally:
+        run.close()
+
+
+def test_a_run_has_said_that_it_is_closed_by_the_time_its_lock_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[bool] = []
+    given_back = process.release
+
+    def release(lock: Path) -> None:
+        said.append(was_closed(tmp_path / "run" / "attempts" / "000000-r0000.stats"))
+        given_back(lock)
+
+    monkeypatch.setattr(process, "release", release)
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], epoch=1, step=1)
+        run.flush()
+    assert said == [True]
 
 
 @pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")

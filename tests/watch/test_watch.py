@@ -361,6 +361,19 @@ def test_a_killed_and_restarted_training_is_told_row_by_row(tmp_path: Path) -> N
         assert {now.mode for now in again.places} == {"train", "eval"}
 
 
+def test_a_script_waits_for_the_first_row_of_a_run(tmp_path: Path) -> None:
+    run = xaicli.Run(tmp_path / "run")
+    words = [sys.executable, "-m", "xaicli", "watch", str(tmp_path / "run"), "--until", "loss mean < 1"]
+    with subprocess.Popen([*words, "--interval", "0.1"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == "waiting: there is no row yet\n"
+        run.log_samples(sample_id=[1, 2], loss=[0.25, 0.5], mode="train", epoch=1, step=1)
+        run.close()
+        out, _ = watching.communicate(timeout=_PATIENCE)
+        assert watching.returncode == 0
+    assert "train epoch 1: loss 0.375" in out
+
+
 def test_a_script_waits_for_a_run_that_is_not_there_yet(tmp_path: Path) -> None:
     words = [
         sys.executable,

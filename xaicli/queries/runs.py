@@ -207,9 +207,10 @@ def runs(folder: Path) -> Answer:
     Returns:
         Rows run (its path), name, created_at, modes, epochs (how many), rows (as recorded, not verified), accuracy (the
         share of right predictions in the last epoch of eval, else of train; null without predictions, and with several
-        data sets), accuracy_mode (which of the two, null without), state (`running`, `finished`, `crashed`), seconds
-        (that its attempts were recorded for; null where they do not say), metrics, problem (why it cannot be read;
-        null where it can); by path. Damaged files that were met are left out and counted; not every byte is verified.
+        data sets), accuracy_mode (which of the two, null without), state (`running`, `finished`, `crashed`, or
+        `waiting` before the first row), seconds (that its attempts were recorded for; null where they do not say),
+        metrics, problem (why it cannot be read; null where it can); by path. Damaged files that were met are left out
+        and counted; not every byte is verified.
 
     Raises:
         XaiError: There is no such folder.
@@ -274,12 +275,25 @@ def _accuracy(reader: Reader) -> tuple[float | None, str | None]:
 
 
 def state_of(layout: RunLayout) -> str:
-    """`running` where a process holds a lock of the run, `crashed` where the last start left one behind."""
-    locks = list(layout.wal.glob("a*-r*.lock"))
+    """`running` where a process holds a lock of the run, `crashed` where the last start left one behind.
+
+    `waiting` where none has recorded anything yet: the first row is what makes the first lock.
+    """
+    locks, last = _left(layout)
     if any(is_held(lock) for lock in locks):
         return "running"
-    last = max((attempt.attempt for attempt in layout.read_attempts()), default=0)
-    return "crashed" if any(lock.name.startswith(f"a{last:06d}-") for lock in locks) else "finished"
+    # A process that ended in order while it was asked for has taken its lock away, and another may have begun.
+    if _left(layout) != (locks, last):
+        return state_of(layout)
+    if last is None and not layout.data.is_dir():
+        return "waiting"
+    return "crashed" if any(lock.name.startswith(f"a{last or 0:06d}-") for lock in locks) else "finished"
+
+
+def _left(layout: RunLayout) -> tuple[set[Path], int | None]:
+    """The locks of a run, and its last start; None where none is told of."""
+    last = max((attempt.attempt for attempt in layout.read_attempts()), default=None)
+    return set(layout.wal.glob("a*-r*.lock")), last
 
 
 def _seconds(layout: RunLayout) -> float | None:

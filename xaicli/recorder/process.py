@@ -342,12 +342,12 @@ class Process:
                 "in wal/, where xai reads them; xai compact, or opening the run again, puts them into files",
             )
         self.samples.close()
+        self.ledger.is_closed = True
+        self.ledger.write()  # first, since a process whose lock is gone and that has not said so was killed
         if self._claim is not None:
             release(attempts.lock_path(self.layout, self._claim.attempt, self._claim.rank))
             with contextlib.suppress(OSError):
                 self.layout.wal.rmdir()
-        self.ledger.is_closed = True
-        self.ledger.write()
         self.layout.let_go()
 
     def reopen(self) -> bool:

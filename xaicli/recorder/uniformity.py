@@ -140,10 +140,12 @@ def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts], foreign: Coll
 
 def _left_in_segments(layout: RunLayout) -> Counter[str]:
     """Rows that no process will put into files any more, by how that came."""
+    writers = {segment.facts.writer for segment in take_snapshot(layout, closed=[]).segments}
+    ended = {writer for writer in writers if not is_held(lock_path(layout, *writer))}
     left = Counter[str]()
-    for segment in take_snapshot(layout, closed=[]).segments:
-        writer = segment.facts.writer
-        if segment.rows and not is_held(lock_path(layout, *writer)):
+    # One that ended in order meanwhile has put its rows into files: what is left is what is there still.
+    for segment in take_snapshot(layout, closed=[]).segments if ended else ():
+        if segment.rows and (writer := segment.facts.writer) in ended:
             closed = was_closed(stats_file(layout, *writer))
             left["a run that was closed before they were in files" if closed else "a killed training"] += segment.rows
     return left

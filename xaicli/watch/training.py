@@ -46,6 +46,7 @@ _STEPS = 4_000
 _RATE_SECONDS = 30.0
 _GUESSED = "the highest count as the worst, and a rise as a spike"
 _RUNNING = "running"
+_WAITING = "waiting"
 FINISHED = "finished"
 """The state of a run that was closed."""
 REMOTE = "remote"
@@ -95,7 +96,8 @@ class Watched:
     """A training at one moment.
 
     Attributes:
-        state: running, finished or crashed; remote for a run in an object store, of which it cannot be told.
+        state: running, finished or crashed, waiting before the first row; remote for a run in an object store, of which
+            it cannot be told.
         metric: What is told of.
         places: Each data set, train first.
         worst: mode, ds_id, sample_id, label, name, value: the worst at the last places, the worst first.
@@ -133,7 +135,7 @@ class Watched:
     @property
     def is_over(self) -> bool:
         """Whether nothing writes into the run any more."""
-        return self.state not in (_RUNNING, REMOTE)
+        return self.state not in (_RUNNING, _WAITING, REMOTE)
 
 
 @dataclass

@@ -57,7 +57,7 @@ def line(watched: Watched, *, pace: bool = True) -> str:
         watched: The training.
         pace: Whether to say how fast it goes and what is left, which is another thing at every look.
     """
-    parts = [_state(watched)]
+    parts = [_state(watched) + (": there is no row yet" if watched.state == "waiting" else "")]
     for now in watched.places:
         share = f" of {now.n_before:,}" if now.n_before and now.n < now.n_before else ""
         right = "" if now.accuracy is None else f", {percent(now.accuracy, 1)} right"
