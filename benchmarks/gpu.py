@@ -240,7 +240,8 @@ def tests() -> int:
         print("pytest is not installed: the tests of tests/gpu are not run", flush=True)
         return 0
     # Not the configuration of the other tests, which wants packages that these do without.
-    options = ["-q", "-rs", "-p", "no:cacheprovider", "--confcutdir", "tests/gpu"]
+    # Another torch than the one that is pinned warns of other things.
+    options = ["-q", "-rs", "-p", "no:cacheprovider", "-W", "default", "--confcutdir", "tests/gpu"]
     command = [sys.executable, "-m", "pytest", *options, "tests/gpu"]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

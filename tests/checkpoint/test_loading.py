@@ -282,6 +282,27 @@ def test_a_graph_whose_axes_all_vary(tmp_path: Path) -> None:
     torch.testing.assert_close(gradient(loaded.model, x), gradient(model, x))
 
 
+class Turned(nn.Module):
+    """Makes contiguous what is contiguous already where it is exported, and looks at it as a row."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.transpose(0, 1).permute(1, 0, 2).contiguous().view(len(x), -1) ** 2).cumsum(1)
+
+
+def test_a_graph_takes_what_lies_in_another_order_of_memory(tmp_path: Path) -> None:
+    """As attention's answers do on another device than the one that the graph was made on."""
+    x = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0))
+    torch.export.save(torch.export.export(Turned(), (x,)), tmp_path / "turned.pt2")
+    model = load_checkpoint(tmp_path / "turned.pt2").model
+    assert "contiguous" not in model.code, "else nothing is tested"
+    turned = x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
+    assert not turned.is_contiguous()
+    found = model(turned)
+    assert torch.equal(found, (x.reshape(6, -1) ** 2).cumsum(1))
+    found[:, -1].sum().backward()
+    assert torch.equal(turned.grad, 2 * x)
+
+
 def test_arguments_of_an_arch_are_json(tmp_path: Path, zoo: Path) -> None:
     torch.save(Digits(7).state_dict(), tmp_path / "model.pt")
     load_checkpoint(tmp_path / "model.pt", arch="zoo:digits", arch_args='{"n_labels": 7}', pythonpath=[zoo])

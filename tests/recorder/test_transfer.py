@@ -423,6 +423,20 @@ def test_deriving_allocates_little_by_few_kernels(dtype: torch.dtype) -> None:
     assert one < counted.peak <= 3 * one, "log-probabilities and probabilities, in float32, and one at work"
 
 
+@pytest.mark.parametrize("are_logits", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("classes", [2, 7, 1000])
+def test_of_equal_scores_the_first_class_is_predicted(classes: int, dtype: torch.dtype, are_logits: bool) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    scores = torch.randint(1, 4, (500, classes), generator=generator)  # three values: nearly every row has a tie
+    label = torch.randint(0, classes, (500,), generator=generator)
+    found = derive_on_device(scores.to(dtype), label, are_logits=are_logits, with_loss=True)
+    rows = scores.tolist()
+    assert found["prediction"].tolist() == [row.index(max(row)) for row in rows]
+    others = [max(row[:y] + row[y + 1 :]) for row, y in zip(rows, label.tolist(), strict=True)]
+    assert found["margin"].tolist() == [row[y] - o for row, y, o in zip(rows, label.tolist(), others, strict=True)]
+
+
 def test_deriving_looks_at_few_rows_of_a_large_vocabulary_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(32, 5000), torch.randint(0, 5000, (32,))

@@ -202,6 +202,8 @@ def moved(model: nn.Module, device: torch.device) -> nn.Module:
     """
     model = model.to(device)
     for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()  # a copy's weights lie apart, and cuDNN would gather them at every call
         if not isinstance(module, fx.GraphModule):
             continue
         changed = False

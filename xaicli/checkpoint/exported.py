@@ -69,12 +69,31 @@ def load_graph(package: Package, path: Path | str, *, device: str = "cpu") -> fx
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        return evaluating(program.module(check_guards=False))
+        return evaluating(_of_any_layout(program.module(check_guards=False)))
     except Exception as error:
         raise XaiError(
             f"{path}: torch {torch.__version__} cannot read the graph: {first_line(error)}",
             hint="save it again with the torch that reads it, or load the weights with --arch module:factory",
         ) from error
+
+
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+
+
+def _of_any_layout(graph: fx.GraphModule) -> fx.GraphModule:
+    """A graph whose views are reshapes, which are the same where a view is possible.
+
+    What is contiguous where the graph was made need not be where it runs: attention answers in another order of memory
+    on another device, and the `contiguous` before the view is left out of a graph where it did nothing.
+    """
+    for part in graph.modules():
+        if isinstance(part, fx.GraphModule):
+            views = [node for node in part.graph.nodes if node.op == "call_function" and node.target in _VIEWS]
+            for node in views:
+                node.target = torch.ops.aten.reshape.default
+            if views:
+                part.recompile()
+    return graph
 
 
 def export_graph(

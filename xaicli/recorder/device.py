@@ -376,36 +376,43 @@ def _derived_rows(
     import torch
 
     classes = z.shape[1]
-    top, order = z.topk(min(2, classes), 1)
+    z = z if z.is_floating_point() else z.float()
+    # `max` gives the first of equal scores on every device, `topk` any of them; of bf16 scores many are equal.
+    largest, first = z.max(1, keepdim=True)
+    second = z.scatter(1, first, -torch.inf).amax(1, keepdim=True)
     log_p = torch.log_softmax(z, 1, dtype=torch.float32) if are_logits else z.float().log()
     p = log_p.exp() if are_logits else z.float()
-    first = order[:, :1]
     # What says nothing predicts nothing, as in `xaicli.wal.derived.predictions`: the two largest, of which NaN is one,
     # have no difference.
-    silent = (top[:, 0] - top[:, 1] if classes > 1 else top[:, 0]).isnan()
+    silent = (largest - second).isnan() if classes > 1 else largest.isnan()
     if not are_logits and classes > 1:
-        silent = silent | (top == 0).all(1)
-    chosen = torch.where(silent, NULL_INT, first[:, 0]).int()
-    found = {words.PREDICTION: chosen, words.TOP_PROB: p.gather(1, first)[:, 0]}
-    if y is not None:
-        at = y.clamp(0, classes - 1)
-        known = at == y
-        if ignored is not None and 0 <= ignored < classes:
-            known = known & (y != ignored)
-        at = at[:, None]
-        of_label = {words.LABEL_PROB: p.gather(1, at)[:, 0]}
-        if with_loss:
-            of_label[words.LOSS] = -log_p.gather(1, at)[:, 0]
-        second = top[:, 1] if classes > 1 else torch.full_like(top[:, 0], -torch.inf)
-        other = torch.where(first == at, second[:, None], top[:, :1])
-        of_label[words.MARGIN] = (z.gather(1, at).float() - other.float())[:, 0]
-    # -p log p without another (N, K): where p is 0 the logarithm counts for nothing.
-    found[words.ENTROPY] = -log_p.clamp_(min=_LEAST).mul_(p).sum(1)
+        silent = silent | (largest == 0)
+    found = {words.PREDICTION: torch.where(silent, NULL_INT, first.int())[:, 0]}
     if y is None:
+        found[words.TOP_PROB] = p.gather(1, first)[:, 0]
+        found[words.ENTROPY] = _entropy(p, log_p)
         return found
+    at = y.clamp(0, classes - 1)
+    known = at == y
+    if ignored is not None and 0 <= ignored < classes:
+        known = known & (y != ignored)
+    at = at[:, None]
+    of_both = p.gather(1, torch.cat((first, at), 1))
+    found[words.TOP_PROB] = of_both[:, 0]
+    of_label = {words.LABEL_PROB: of_both[:, 1]}
+    if with_loss:
+        of_label[words.LOSS] = -log_p.gather(1, at)[:, 0]
+    of_label[words.MARGIN] = (z.gather(1, at).float() - torch.where(first == at, second, largest).float())[:, 0]
+    found[words.ENTROPY] = _entropy(p, log_p)
     # 1 - p_y is the sum of the others, which does not cancel where p_y is near 1.
     others = p.scatter_(1, at, 0.0) if are_logits or p is not z else p.scatter(1, at, 0.0)
     rest = others.sum(1) if are_logits else 1 - of_label[words.LABEL_PROB]
     of_label[words.EL2N] = torch.hypot(torch.linalg.vector_norm(others, dim=1), rest)
-    none = missing_on(z.device)
-    return found | {name: torch.where(known, value, none) for name, value in of_label.items()}
+    # What stands for no value is told by its bits: a device makes another NaN of one it converts.
+    bits = torch.where(known, torch.stack(list(of_label.values())).view(torch.int32), int(MISSING.view(np.int32)))
+    return found | dict(zip(of_label, bits.view(torch.float32).unbind(), strict=True))
+
+
+def _entropy(p: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
+    """(N,) -p log p summed, without another (N, K): where p is 0 the logarithm counts for nothing; changes `log_p`."""
+    return log_p.clamp_(min=_LEAST).mul_(p).sum(1).neg_()
