@@ -4,6 +4,7 @@
     python benchmarks/findings.py --seeds 5 --all          # every statistic, not only the best and the combination
     python benchmarks/findings.py --recording FILE.npz     # logits (n, epochs, classes), given and clean labels (n,)
     python benchmarks/findings.py --pictures FILE.npz      # images (n, h, w, 3), labels, human_labels; trains a CNN
+    python benchmarks/findings.py --longer 3               # each training so many times as long
 
 Noise of the digits: `uniform` to any other class, `pair` to the next class, `hard` to the class whose mean picture is
 nearest, the nearest first. A `slow` net hardly memorises, a `fast` one does, `held` rows are predicted without being
@@ -11,7 +12,7 @@ trained on. AUROC, average precision and the share of wrong labels among the fir
 best single statistic is chosen afterwards, for each measure; its interval is that of 100 resamples of the samples, and
 the combination is BEHIND where it lies below. `noise` is the estimated rate of wrong labels, the true one and the mean
 difference of the two over the labels; `suggested` how often the suggested label is the true one, of the wrong labels
-among the first 100.
+among the first 100; `suspects` how many there are, the share of the wrong labels among them and of them that is wrong.
 
 Measured with three seeds: on the digits the combination lies within or above the interval in 120 of 126 figures, on a
 recording of CIFAR-10 with labels by people (4,000 pictures) in all 12; before error norms were weighed by whether they
@@ -34,13 +35,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.dynamics.label_issues import label_noise
-from xaicli.dynamics.metrics import Plan
-from xaicli.dynamics.suspects import suspicion
+from xaicli.dynamics.metrics import GROWING, MEMORISED, Plan
+from xaicli.dynamics.suspects import contradicted, most_suspicious, suspicion
 from xaicli.dynamics.tracker import Tracker
 from xaicli.dynamics.truth import RANKINGS, grade
 from xaicli.queries.names import LabelNames
 
-EPOCHS = (3, 5, 10, 20, 40)
+EPOCHS = (3, 5, 10, 20, 40, 60, 80, 120)
 RATE = 0.1
 RESAMPLES = 100
 COMBINATION = "suspects"
@@ -92,6 +93,20 @@ def suggestion(score: NDArray[np.float64], history: History, epochs: int) -> flo
     return float(np.mean(right)) if right else float("nan")
 
 
+def listed(frame: pl.DataFrame, history: History, epochs: int) -> tuple[float, float, float]:
+    """How many suspects there are, the share of the wrong labels among them and the share of them that is wrong."""
+    taken = history.logits[:, :epochs].argmax(axis=2)
+    right = taken == history.given[:, None]
+    memorised = np.flatnonzero(right.mean(axis=0) >= MEMORISED)
+    n = min(epochs, max(GROWING, int(memorised[0]) + 1)) if len(memorised) else epochs
+    others = (taken[:, :n, None] == np.arange(history.logits.shape[2])) & ~right[:, :n, None]
+    times = pl.Series("steady_times", others.sum(axis=1).max(axis=1))
+    scored = frame.with_columns(suspicion(frame), times, n_counted=n, suggested_label=0)
+    chosen = most_suspicious(scored)
+    wrong = (history.given != history.clean)[chosen.filter(contradicted(chosen, frame))["sample_id"].to_numpy()]
+    return len(wrong), float(wrong.sum() / (history.given != history.clean).sum()), float(wrong.mean())
+
+
 def _rows(logits: Logits, label: Labels) -> pl.DataFrame:
     n = len(label)
     own = np.arange(n), label
@@ -118,12 +133,13 @@ def compare(histories: list[History], *, everything: bool) -> Iterator[tuple[str
     for epochs in (e for e in EPOCHS if e <= histories[0].logits.shape[1]):
         graded: list[dict[str, dict[str, float | None]]] = []
         resampled: list[list[dict[str, dict[str, float | None]]]] = []
-        accuracies, rates, suggested = [], [], []
+        accuracies, rates, suggested, suspects = [], [], [], []
         for number, history in enumerate(histories):
             found, accuracy, frame = scores(history, epochs)
             accuracies.append(accuracy)
             rates.append(noise(frame, history))
             suggested.append(suggestion(found[COMBINATION], history, epochs))
+            suspects.append(listed(frame, history, epochs))
             wrong = history.given != history.clean
             graded.append({name: grade(values, wrong) for name, values in found.items()})
             draw = np.random.default_rng(number)
@@ -145,6 +161,8 @@ def compare(histories: list[History], *, everything: bool) -> Iterator[tuple[str
         lines.append(
             f"{'':23s} noise {estimate:.3f}, true {truth:.3f}, off by label {off:.3f}  suggested {_mean(suggested):.2f}"
         )
+        n, recall, precision = (_mean(one[part] for one in suspects) for part in range(3))
+        lines.append(f"{'':23s} suspects {n:.0f}, {recall:.2f} of the wrong labels, {precision:.2f} of them wrong")
         if everything:
             lines += [f"    {name:12s} " + "  ".join(f"{means[name][m]:.3f}" for m in MEASURES) for name in means]
         yield "\n".join(lines), behind
@@ -227,7 +245,7 @@ def trained(
     return found
 
 
-def digits(seeds: int) -> Iterator[list[History]]:
+def digits(seeds: int, longer: int) -> Iterator[list[History]]:
     """The sample digits: three kinds of noise, three ways to be recorded."""
     from xaicli.demo import load_digits
 
@@ -240,13 +258,13 @@ def digits(seeds: int) -> Iterator[list[History]]:
             for seed in range(seeds):
                 label = noisy(images, clean, kind, seed)
                 held = (np.arange(len(label)) % 3 == 0) & (net == "held")
-                logits = trained(images, label, seed=seed, epochs=epochs, rate=rate, held=held)
+                logits = trained(images, label, seed=seed, epochs=longer * epochs, rate=rate, held=held)
                 shown = held if held.any() else ~held
                 histories.append(History(f"{kind} {net}", logits[shown], label[shown], clean[shown]))
             yield histories
 
 
-def pictures(path: Path, seeds: int) -> Iterator[list[History]]:
+def pictures(path: Path, seeds: int, longer: int) -> Iterator[list[History]]:
     """Pictures with labels by people, trained on with and without random flips."""
     given = np.load(path)
     images = ((given["images"].transpose(0, 3, 1, 2) / 255 - 0.45) / 0.25).astype(np.float32)
@@ -256,7 +274,7 @@ def pictures(path: Path, seeds: int) -> Iterator[list[History]]:
         yield [
             History(
                 "people, flips" if augment else "people",
-                trained(images, label, seed=seed, epochs=20, rate=0.02, held=nobody, augment=augment),
+                trained(images, label, seed=seed, epochs=longer * 20, rate=0.02, held=nobody, augment=augment),
                 label,
                 clean,
             )
@@ -267,17 +285,19 @@ def pictures(path: Path, seeds: int) -> Iterator[list[History]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--longer", type=int, default=1, help="how many times as many epochs")
     parser.add_argument("--all", action="store_true", help="every statistic")
     parser.add_argument("--recording", type=Path)
     parser.add_argument("--pictures", type=Path)
     given = parser.parse_args()
     groups: Iterator[list[History]]
+    how = given.seeds, given.longer
     if given.recording:
         known = np.load(given.recording)
         labels = (known[name].astype(np.int64) for name in ("given", "clean"))
         groups = iter([[History("recording", known["logits"], *labels)]])
     else:
-        groups = pictures(given.pictures, given.seeds) if given.pictures else digits(given.seeds)
+        groups = pictures(given.pictures, *how) if given.pictures else digits(*how)
     behind, n = 0, 0
     for histories in groups:
         for line, fell in compare(histories, everything=given.all):

@@ -27,7 +27,7 @@ from xaicli.dynamics.findings import Finding, findings, rank_jumps
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.metrics import Plan
 from xaicli.dynamics.statistics import dynamics, scores_by
-from xaicli.dynamics.suspects import deviations, reason, suspects, suspicion, two_groups
+from xaicli.dynamics.suspects import deviations, predictions, reason, suspects, suspicion, two_groups
 from xaicli.dynamics.tracker import Tracker
 from xaicli.dynamics.truth import grade, suggestions
 from xaicli.errors import UsageError, XaiError
@@ -814,10 +814,81 @@ def test_sudden_rank_changes_are_the_same_in_findings_and_on_the_page(tmp_path: 
 
 @pytest.mark.parametrize(("place", "told"), [(1, True), (200, True), (1000, True), (1020, False)])
 def test_a_place_in_the_middle_of_all_is_no_reason(place: int, told: bool) -> None:
-    row = {"n_obs": 6, "correctness": 0, "suggested_label": 2, "suggested_times": 6}
+    row = {"n_obs": 6, "n_counted": 6, "correctness": 0, "suggested_label": 2, "suggested_times": 6}
     said = reason(row, {"confidence": (place, 2000)}, {2: "owl"})  # type: ignore[arg-type]
     assert said.startswith("never learned; always predicted owl")
     assert ("lowest confidence of 2,000 samples" in said) is told
     # Where nothing else is known it stays: a suspect has a reason.
     alone = reason({"n_obs": 6, "suggested_label": None}, {"confidence": (place, 2000)}, {})  # type: ignore[arg-type]
     assert "lowest confidence" in alone
+
+
+@pytest.fixture(scope="module")
+def slowly_memorised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 of 400 labels are contradicted in epochs 7 to 11, others by another class each time; then all are right."""
+    n = 400
+    rng, label, wrong = np.random.default_rng(8), np.arange(n) % 10, np.arange(n) < 40
+    learned = rng.integers(0, 8, n)
+    path = tmp_path_factory.mktemp("slowly") / "run"
+    with xaicli.Run(path) as run:
+        for epoch in range(1, 41):
+            off = np.where(wrong, 3 * (7 <= epoch <= 11), np.where(epoch <= learned, 1 + (epoch + np.arange(n)) % 9, 0))
+            logits = rng.normal(0, 0.1, (n, 10))
+            logits[np.arange(n), (label + off) % 10] += np.where(wrong, 9, 2)
+            run.log_samples(sample_id=np.arange(n), label=label, logits=logits, mode="train", epoch=epoch)
+    return path
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_suspects_stay_suspects_however_long_a_training_goes_on(slowly_memorised: Path, engine: str) -> None:
+    """97 % of the labels are right from epoch 12 on: what is predicted after it neither adds to a third nor takes."""
+    if engine == "duckdb":
+        pytest.importorskip("duckdb")
+    opened = xaicli.open_run(slowly_memorised)
+    for last in (12, 16, 40):
+        rows = opened.findings(mode="train", epoch=f"1-{last}", top=400, engine=engine).data
+        found = rows.filter(pl.col("finding") == "suspect")
+        assert set(found["sample_id"]) == set(range(40)), last
+        early = ", 5 of the first 12" if last > 12 else ""
+        assert all(
+            f"5 times predicted {(key + 3) % 10}{early}; " in said + "; "
+            for key, said in found["sample_id", "reason"].rows()
+        )
+
+
+@pytest.mark.parametrize("memorised", [None, 4, 12])
+@pytest.mark.parametrize("duplicates", ["last", "all"])
+def test_what_counts_of_the_predictions_is_what_counts_for_the_score(
+    tmp_path: Path, duplicates: str, memorised: int | None
+) -> None:
+    """Samples that miss epochs, two passes of some epochs, rows logged twice, against counts in plain Python."""
+    rng = np.random.default_rng(9)
+    told: list[dict[str, Any]] = []
+    for epoch, turn in product(range(1, 21), (0, 1)):
+        if turn == 0 or epoch % 5 == 0:
+            for key in np.flatnonzero(rng.random(30) < 0.8).tolist():
+                for step in range(2 if epoch == 9 and key % 3 == 0 else 1):
+                    said = int(rng.integers(0, 3)) if rng.random() < 0.9 else None
+                    row = {"epoch": epoch, "pass": turn, "step": 10 * epoch + 2 * turn + step, "sample_id": key}
+                    told.append({**row, "mode": "train", "label": 0, "prediction": said, "loss": 1.0})
+    run = WrittenRun(tmp_path / "run")
+    run.write(told)
+    reader = open_reader(run.layout)
+    selection = resolve(reader, duplicates=duplicates)
+    chosen = pl.DataFrame({"sample_id": range(30), "label": pl.Series([0] * 30, dtype=pl.Int32)})
+    found = predictions(reader, selection, ("train", ""), chosen, memorised).rows_by_key("sample_id", named=True)
+    twice = duplicates == "all"
+    for key in range(30):
+        own = [row for row in told if row["sample_id"] == key]
+        rows = list({(row["epoch"], row["pass"], twice and row["step"]): row for row in own}.values())
+        counting = [row for k, row in enumerate(rows) if memorised is None or row["epoch"] <= memorised or k < 10]
+        every, early = (Counter(r["prediction"] for r in part if r["prediction"]) for part in (rows, counting))
+        suggested = min(every, key=lambda label: (-every[label], label))
+        (row,) = found[key]
+        assert row == {
+            "n_counted": len(counting),
+            "suggested_label": suggested,
+            "suggested_times": every[suggested],
+            "suggested_counted": early[suggested],
+            "steady_times": max(early.values()),
+        }

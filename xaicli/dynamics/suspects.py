@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from xaicli.answer import Answer
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
+from xaicli.dynamics.metrics import GROWING, MEMORISED
 from xaicli.dynamics.ranks import ODD, mid_ranks, robust_scale
 from xaicli.errors import whole_number
 from xaicli.queries.fifths import Fifths
 from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
-from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID, Duplicates
 from xaicli.words import distinct, how_often, ordinal
 
 EVIDENCE: Mapping[str, int] = {"el2n_recent": 1, "loss_recent": 1, "aum_recent": -1}
@@ -198,7 +199,9 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics
         scored = scored.with_columns(far_out(frame)).filter(pl.col("deviation") > _FAR)
     # One sample alone is the most and the least suspicious.
     chosen = most_suspicious(scored if frame.height > 1 else scored.clear())
-    votes = predictions(reader, selection, pair, chosen if judged else chosen.clear())
+    nearly_all = (epoch for epoch, share in sorted(found.accuracy[pair].items()) if share >= MEMORISED)
+    memorised = next(nearly_all, None)
+    votes = predictions(reader, selection, pair, chosen if judged else chosen.clear(), memorised)
     rows = chosen.join(votes, on=SAMPLE_ID, how="left", maintain_order="left")
     if judged:
         rows = rows.filter(contradicted(rows, frame))
@@ -271,14 +274,16 @@ def deviations(values: pl.Series, group: pl.Series) -> pl.Series:
 def contradicted(chosen: pl.DataFrame, everyone: pl.DataFrame) -> pl.Series:
     """Which of some samples had their label contradicted: a third of their predictions name one and the same other.
 
-    Or they were predicted wrongly far more often than usual (`ODD` robust deviations above the median): a net that
-    memorises fast contradicts a wrong label only for a few epochs, but all others for fewer still.
+    That is a third of those that count for the score: a training that goes on after it has memorised its labels only
+    adds predictions that are right. Or they were predicted wrongly far more often than usual (`ODD` robust deviations
+    above the median): a net that memorises fast contradicts a wrong label only for a few epochs, but all others for
+    fewer still.
 
     Args:
         chosen: Some samples, with what `predictions` tells of them.
         everyone: All samples of their (mode, ds_id).
     """
-    steady = chosen["suggested_times"].fill_null(0) * _STEADY >= chosen["n_obs"]
+    steady = (chosen["steady_times"] * _STEADY >= chosen["n_counted"]).fill_null(False)
     if "correctness" not in everyone.columns:
         return steady
     wrong = (everyone["n_obs"] - everyone["correctness"]).drop_nulls().cast(pl.Float64).to_numpy()
@@ -295,24 +300,40 @@ def _place(all_values: pl.Series, sign: int, values: pl.Series) -> NDArray[np.in
     return np.searchsorted(ascending, chosen, side="left") + 1
 
 
-def predictions(reader: Reader, selection: Selection, pair: Pair, chosen: pl.DataFrame) -> pl.DataFrame:
+def predictions(
+    reader: Reader, selection: Selection, pair: Pair, chosen: pl.DataFrame, memorised: int | None
+) -> pl.DataFrame:
     """What was predicted for some samples instead of their label, in a second pass over ids and predictions only.
 
     Args:
         chosen: The samples: sample_id, label.
+        memorised: The first epoch with nearly all labels right (`MEMORISED`): after it only the first `GROWING`
+            observations of a sample count, here as in the score; None without one.
 
     Returns:
         sample_id, suggested_label (the most frequent prediction that is not the label; of equally frequent ones the
-        smaller; null for none), suggested_times, other_times (all predictions that are not the label).
+        smaller; null for none), suggested_times, suggested_counted (how many of them count), n_counted (how many
+        observations count: the first ones), steady_times (how many of these name one and the same other label).
     """
     kinds = {SAMPLE_ID: chosen[SAMPLE_ID].dtype, PREDICTION: reader.dtypes.get(PREDICTION, pl.Null())}
     label = pl.col(LABEL).cast(kinds[PREDICTION], strict=False)
-    wanted = chosen.select(SAMPLE_ID, label)
-    counted = [pl.DataFrame(schema={**kinds, "times": pl.UInt32()})]
+    wanted = chosen.select(SAMPLE_ID, label).with_row_index("_slot")
+    counted = [pl.DataFrame(schema={**kinds, "times": pl.UInt32(), "counted": pl.UInt32()})]
+    n_counted = np.zeros(chosen.height, np.int64)
     if PREDICTION in reader.dtypes and chosen.height:
         for rows in reader.place_frames(*pair, list(kinds), selection.epochs[pair], duplicates=selection.duplicates):
-            others = rows.frame.join(wanted, on=SAMPLE_ID).filter(pl.col(PREDICTION) != pl.col(LABEL))
-            counted.append(others.group_by(SAMPLE_ID, PREDICTION).agg(pl.len().cast(pl.UInt32).alias("times")))
+            known = rows.frame.join(wanted, on=SAMPLE_ID)
+            slots = known["_slot"].to_numpy()
+            counts = np.ones(known.height, np.bool_)
+            if memorised is not None and rows.place.epoch > memorised:
+                counts = n_counted[slots] < GROWING
+                if selection.duplicates is Duplicates.ALL and counts.any():
+                    again = known.select(pl.int_range(pl.len()).over("_slot")).to_series().to_numpy()
+                    counts &= n_counted[slots] + again < GROWING
+            n_counted += np.bincount(slots[counts], minlength=len(n_counted))
+            others = known.with_columns(pl.Series("counted", counts)).filter(pl.col(PREDICTION) != pl.col(LABEL))
+            times = (pl.len().cast(pl.UInt32).alias("times"), pl.col("counted").sum().cast(pl.UInt32))
+            counted.append(others.group_by(SAMPLE_ID, PREDICTION).agg(*times))
             if len(counted) > _PLACES_TOGETHER:
                 counted = [_summed(counted)]
     told = (
@@ -322,15 +343,18 @@ def predictions(reader: Reader, selection: Selection, pair: Pair, chosen: pl.Dat
         .agg(
             pl.col(PREDICTION).first().alias("suggested_label"),
             pl.col("times").first().alias("suggested_times"),
-            pl.col("times").sum().alias("other_times"),
+            pl.col("counted").first().alias("suggested_counted"),
+            pl.col("counted").max().alias("steady_times"),
         )
     )
-    return chosen.select(SAMPLE_ID).join(told, on=SAMPLE_ID, how="left", maintain_order="left")
+    ids = chosen.select(SAMPLE_ID, n_counted=pl.Series(n_counted))
+    return ids.join(told, on=SAMPLE_ID, how="left", maintain_order="left")
 
 
 def _summed(counted: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """How often each sample got each prediction, over some places."""
-    return pl.concat(counted, how="vertical_relaxed").group_by(SAMPLE_ID, PREDICTION).agg(pl.col("times").sum())
+    together = pl.concat(counted, how="vertical_relaxed")
+    return together.group_by(SAMPLE_ID, PREDICTION).agg(pl.col("times", "counted").sum())
 
 
 def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names: LabelNames) -> str:
@@ -350,7 +374,11 @@ def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names:
     if (suggested := row["suggested_label"]) is not None:
         n_times = row["suggested_times"]
         times = "always " if n_times == row["n_obs"] else "once " if n_times == 1 else f"{n_times} times "
-        said.append(f"{'' if row['n_obs'] == 1 else times}predicted {names[suggested]}")
+        # Those after memorisation do not count; always is always.
+        early = (
+            f", {row['suggested_counted']} of the first {n}" if n_times < row["n_obs"] > (n := row["n_counted"]) else ""
+        )
+        said.append(f"{'' if row['n_obs'] == 1 else times}predicted {names[suggested]}{early}")
     if (far := row.get("deviation")) is not None:
         said.append(f"{how_often(far)} robust deviations beyond the median of its label")
     if places:
