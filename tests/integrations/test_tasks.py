@@ -145,7 +145,8 @@ def test_a_brier_score_before_any_training_is_of_classes(
 def test_squared_errors_before_any_training_are_told_with_what_helps(tmp_path: Path) -> None:
     """Without a softmax these may be numbers; what is advised makes them classes."""
     _, _, said = rows_of(tmp_path / "told", of_classes, squared, CLASSES, before=True)
-    assert ['XaiCallback(..., task="classification")' in one for one in said] == [True, True]
+    assert ['XaiCallback(..., task="classification")' in one for one in said] == [True, True, False]
+    assert "logits of a regression are its predictions, one a sample: they have shape (" in said[2]
     model, frames, said = rows_of(tmp_path / "said", of_classes, squared, CLASSES, before=True, task="classification")
     expected = functional.cross_entropy(scores_of(model), CLASSES, reduction="none")
     for frame in frames.values():

@@ -207,6 +207,105 @@ def test_a_regression(tmp_path: Path, way: str) -> None:
     assert "correct" not in found[0]
 
 
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+@pytest.mark.parametrize("make", [torch.tensor, np.array, list])
+@pytest.mark.parametrize("task", [None, "regression"])
+def test_several_scores_a_sample_are_no_prediction_of_a_regression(
+    tmp_path: Path, kind: str, make: Any, task: str | None
+) -> None:
+    batch: dict[str, Any] = {"sample_id": [1, 2], "label": torch.tensor([1.5, 2.0]), "loss": [0.5, 1.5]}
+    batch[kind] = make([[0.25, 0.75], [0.5, 0.5]])
+    said = f"{kind} of a regression are its predictions, one a sample: they have shape (2, 2)"
+    with warnings.catch_warnings(record=True) as told, Run(tmp_path / "run", task=task) as run:
+        warnings.simplefilter("always")
+        for epoch in (1, 2):
+            run.log_samples(**batch, mode="eval", epoch=epoch, step=epoch)
+    assert [str(one.message) for one in told] == [f"xai: {said}; it is left out of 2 rows, which are kept"]
+    assert run.stats()["refused"] == {kind: {said: 4}}
+    assert [(row["label"], row["loss"]) for row in rows(tmp_path / "run").to_pylist()] == [(1.5, 0.5), (2.0, 1.5)] * 2
+    with Run(tmp_path / "strict", task=task, strict=True) as run, pytest.raises(ValueError, match="one a sample"):
+        run.log_samples(**batch)
+
+
+TOKENS: dict[str, Any] = {
+    "label": torch.tensor([[0, 1], [1, 1]]),
+    "prediction": torch.tensor([[0, 0], [1, 1]]),
+    "logits": torch.zeros(2, 2, 2),
+    "probs": torch.full((2, 2, 2), 0.5),
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "left_out"),
+    [
+        (["label"], ["label"]),
+        (["prediction"], ["prediction"]),
+        (["label", "prediction"], ["label", "prediction"]),
+        (["logits"], ["logits"]),
+        (["probs"], ["probs"]),
+        (["label", "logits", "prediction"], ["prediction"]),
+        (["label", "probs"], []),
+    ],
+)
+def test_what_a_sequence_has_no_column_for_is_told(tmp_path: Path, given: list[str], left_out: list[str]) -> None:
+    batch = {"sample_id": [1, 2], "loss": [0.5, 1.5], **{name: TOKENS[name] for name in given}}
+    with warnings.catch_warnings(record=True) as told, Run(tmp_path / "run", task="sequence") as run:
+        warnings.simplefilter("always")
+        for epoch in (1, 2):
+            run.log_samples(**batch, mode="eval", epoch=epoch, step=epoch)
+    assert {name: sum(why.values()) for name, why in run.stats()["refused"].items()} == dict.fromkeys(left_out, 4)
+    assert len(told) == len(left_out)
+    found = rows(tmp_path / "run").to_pylist()
+    assert [row["loss"] for row in found] == [0.5, 1.5] * 2
+    assert [row.get("token_accuracy") for row in found] == (
+        [0.5, 0.0] * 2 if len(given) > len(left_out) else [None] * 4
+    )
+    for name in left_out:
+        with (
+            Run(tmp_path / name, task="sequence", strict=True) as run,
+            pytest.raises(ValueError, match="of a sequence"),
+        ):
+            run.log_samples(**batch)
+
+
+def test_a_sequence_without_values_has_nothing_left_out(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {"label": [None, None], "prediction": [None, None]}
+    assert [
+        row["loss"] for row in recorded(tmp_path, {"sample_id": [1, 2], "loss": [0.5, 1.5], **nothing}, task="sequence")
+    ] == [0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("task", "batch", "expected"),
+    [
+        (
+            "regression",
+            {"label": [1.5, 2.0], "prediction": [1.0, 2.5], "logits": [[8.0], [9.0]]},
+            [{"prediction": 1.0, "residual": 0.5}, {"prediction": 2.5, "residual": -0.5}],
+        ),
+        (
+            "multilabel",
+            {"prediction": [{1}, {0, 1}], "probs": [[0.75, 0.25], [0.25, 0.25]]},
+            [{"prediction": [1]}, {"prediction": [0, 1]}],
+        ),
+    ],
+)
+def test_a_prediction_counts_before_scores_and_that_is_told(
+    tmp_path: Path, task: str, batch: dict[str, Any], expected: list[dict[str, Any]]
+) -> None:
+    with pytest.warns(RecorderWarning, match="(logits|probs) beside prediction are not looked at") as told:
+        found = recorded(tmp_path / "run", {"sample_id": [1, 2], **batch}, task=task)
+    assert len(told) == 1
+    assert [{name: row[name] for name in one} for row, one in zip(found, expected, strict=True)] == expected
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_only_sequences_have_tokens_to_keep(tmp_path: Path, task: str) -> None:
+    with pytest.warns(RecorderWarning, match=f"keep_tokens .* of a {task} task there are none") as told:
+        recorded(tmp_path / "run", {"sample_id": [1, 2], "loss": [0.5, 1.5]}, task=task, keep_tokens=True)
+    assert len(told) == 1
+
+
 def test_a_sequence(tmp_path: Path) -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(3, 4, 5), torch.tensor([[0, 1, 2, 3], [4, 4, -100, -100], [-100] * 4])

@@ -333,6 +333,18 @@ def test_a_vocabulary_does_not_travel(on_host: bool, tmp_path: Path, device: Fak
             assert row["token_accuracy"] == pytest.approx(float(right.float().mean()))
 
 
+def test_a_prediction_of_a_sequence_is_told_of(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run")
+    label = torch.tensor([[0, 1, -100], [2, 0, 1]])
+    batch = {"label": on_device(label), "prediction": on_device(label), "logits": on_device(torch.zeros(2, 3, 5))}
+    run.log_samples(sample_id=[1, 2], **batch, step=1, epoch=1)
+    with pytest.warns(UserWarning, match="prediction of a sequence is not kept") as told:
+        run.close()
+    assert len(told) == 1
+    assert {name: sum(why.values()) for name, why in run.stats()["refused"].items()} == {"prediction": 2}
+    assert column(tmp_path / "run", "n_tokens") == [2.0, 3.0]
+
+
 def test_a_token_that_is_no_class_is_told_of(tmp_path: Path, device: FakeCuda) -> None:
     run = run_on(device, tmp_path / "run")
     label = torch.tensor([[0, 1, -100], [2, 70, 1]])

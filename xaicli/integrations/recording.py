@@ -216,7 +216,7 @@ class Recording:
     def keeps_tokens(self, task: Task) -> bool:
         """Whether the run keeps the loss of every token of what is of this task."""
         if task not in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION):
-            if self.run.keeps_tokens:
+            if self.run.keeps_tokens and task is Task.SEGMENTATION:  # of others the run says it
                 self.tell(f"keep_tokens keeps the losses of a text's tokens: of answers that are {task} there are none")
             return False
         return self.run.keeps_tokens

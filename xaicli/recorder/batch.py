@@ -227,10 +227,10 @@ class Batches:
         if scores is not None and task in _BY_CLASS and scores.ndim == 3:
             self.refuse(name, f"{name} has shape {scores.shape}; (samples, classes) is needed", n)
             scores = None
-        if scores is not None and task is Task.CLASSIFICATION and not SCORES[kind][0] and scores.shape[1] > 1:
-            self._look_at_probs(scores)
         if scores is not None:
-            self._tell_single(given)
+            self._look_at_scores(scores, kind, task, given)
+        if keep_tokens and self.task not in (None, Task.SEQUENCE):
+            self._note(f"keep_tokens keeps the losses of a sequence's tokens: of a {task} task there are none")
         checked = {name: self._metric(name, value, n) for name, value in given.items()}
         metrics = {name: column for name, column in checked.items() if column is not None}
         if task in _BY_CLASS:
@@ -277,6 +277,12 @@ class Batches:
         self._asked_wide -= set(words.DERIVED_METRICS)
         for name in self._float64 & set(words.DERIVED_METRICS) - set(given):
             self._note(f"float64 names {name}, which follows from logits in single precision: give {name}= yourself")
+
+    def _look_at_scores(self, scores: NDArray[Any], kind: str, task: Task, given: Collection[str]) -> None:
+        """Say once of scores from which something else follows than may be meant."""
+        if task is Task.CLASSIFICATION and not SCORES[kind][0] and scores.shape[1] > 1:
+            self._look_at_probs(scores)
+        self._tell_single(given)
 
     def _look_at_probs(self, probs: NDArray[Any]) -> None:
         """Say once of what are no probabilities of one class each: what follows from them is kept as it comes out."""
@@ -414,17 +420,40 @@ class Batches:
         n: int,
         keep_tokens: bool,
     ) -> None:
+        named = "logits" if not kind or SCORES[kind][0] else "probs"
         if scores is not None and scores.ndim != (3 if task is Task.SEQUENCE else 2):
-            self.refuse("logits", f"logits of a {task} task cannot have shape {scores.shape}", n)
+            self.refuse(named, f"{named} of a {task} task cannot have shape {scores.shape}", n)
             scores = None
         if scores is not None and kind in (_KEPT_LOGITS, _KEPT_PROBS):
             self._note(f"keep_probs keeps probabilities of one class of several; those of a {task} task are not kept")
+        label, prediction = (
+            None if columns.all_missing(value) and len(value) == n else value for value in (label, prediction)
+        )
         if task is Task.MULTILABEL:
+            if scores is not None and prediction is not None and label is None:
+                self._note(f"{named} beside prediction are not looked at where there is no label: nothing follows")
             self._multilabel(found, label, prediction, scores, kind, n)
         elif task is Task.REGRESSION:
-            self._regression(found, label, prediction, scores, n)
+            if scores is not None and prediction is not None:
+                self._note(f"{named} beside prediction are not looked at: of a regression they are the predictions")
+            elif scores is not None and scores.shape[1] != 1:
+                reason = f"{named} of a regression are its predictions, one a sample: they have shape {scores.shape}"
+                self.refuse(named, reason, n)
+            elif scores is not None:
+                prediction = scores[:, 0]
+            self._regression(found, label, prediction, n)
         else:
-            self._sequence(found, label, scores, kind, n, keep_tokens)
+            if prediction is not None:
+                reason = "prediction of a sequence is not kept: what follows from logits or probs and label is"
+                self.refuse(words.PREDICTION, reason, n)
+            if scores is None and label is not None:
+                self.refuse(
+                    words.LABEL, "label of a sequence is kept as what follows from logits or probs beside it", n
+                )
+            elif scores is not None and label is None:
+                self.refuse(named, f"{named} of a sequence tell nothing without the label of every token", n)
+            elif scores is not None:
+                self._sequence(found, label, scores, kind, n, keep_tokens)
 
     def _by_class(
         self, found: Columns, label: Any, prediction: Any, scores: Any, kind: str, n: int, *, has_loss: bool
@@ -654,9 +683,7 @@ class Batches:
             held = np.where(np.isnan(held), float(MISSING), held)
         return held
 
-    def _regression(self, found: Columns, label: Any, prediction: Any, scores: Any, n: int) -> None:
-        if prediction is None and scores is not None and scores.ndim == 2 and scores.shape[1] == 1:
-            prediction = scores[:, 0]
+    def _regression(self, found: Columns, label: Any, prediction: Any, n: int) -> None:
         held = {}
         for name, value in ((words.LABEL, label), (words.PREDICTION, prediction)):
             if value is not None:
@@ -672,8 +699,6 @@ class Batches:
             self._add_metrics(found, derived.regression(held[words.LABEL], held[words.PREDICTION]))
 
     def _sequence(self, found: Columns, label: Any, scores: Any, kind: str, n: int, keep_tokens: bool) -> None:
-        if scores is None or label is None:
-            return
         tokens = self._left_out(words.LABEL, n, columns.tokens, label, scores.shape[:2])
         if tokens is None:
             return

@@ -620,7 +620,7 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_log
             finite = array[np.isfinite(array)]
             if (finite != np.floor(finite)).any():
                 return Task.REGRESSION
-    if label is None or (hasattr(label, "__len__") and not isinstance(label, str) and _all_missing(label)):
+    if label is None or (hasattr(label, "__len__") and not isinstance(label, str) and all_missing(label)):
         return None
     return Task.BINARY if scores is not None and scores.shape[1] == 1 else Task.CLASSIFICATION
 
@@ -641,8 +641,9 @@ def _without_missing(values: Any) -> Any:
     return [value for value in values if value is not None] if isinstance(values, list | tuple) else values
 
 
-def _all_missing(label: Any) -> bool:
-    return isinstance(label, list | tuple) and all(item is None for item in label)
+def all_missing(values: Any) -> bool:
+    """Whether values are a list that holds None alone."""
+    return isinstance(values, list | tuple) and all(item is None for item in values)
 
 
 def metric(value: Any, name: str) -> NDArray[Any]:
