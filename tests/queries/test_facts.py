@@ -669,9 +669,83 @@ def test_runs_side_by_side_tell_the_facts_of_each(tmp_path: Path) -> None:
         assert [facts[i]["camera"] for i in range(4)] == cameras
         assert [facts[i]["night"] for i in range(4)] == nights
         assert [facts[i]["size"] for i in range(4)] == size
-        ends = "differs between the runs: that of the last is shown"
+        ends = "differs between the runs: that of the last counts for all"
         assert said == [f"camera of 1 sample {ends}", f"size of 1 sample {ends}"]
     assert shown("a", "c") == ({i: {name: told["a"][name][i] for name in told["a"]} for i in range(4)}, [])
+
+
+def test_runs_side_by_side_are_grouped_and_picked_by_the_facts_that_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sample is in one group in all runs, whichever of them knows the fact; of those that differ the last counts."""
+    told: dict[str, dict[str, list[Any]]] = {
+        "a": {"camera": ["left", "left", "right", "right", None], "dim": ["1", "2", "3", "4", "5"]},
+        "b": {},
+        "c": {"camera": [None, None, None, "left", None], "night": ["no", "yes", "yes", "no", "no"]},
+    }
+    losses = {"a": [1.0, 2.0, 4.0, 8.0, 16.0], "b": [2.0, 4.0, 8.0, 16.0, 32.0], "c": [3.0, 5.0, 9.0, 17.0, 33.0]}
+    for name, facts in told.items():
+        with xaicli.Run(tmp_path / name) as run:
+            if facts:
+                run.log_facts(range(5), **facts)
+            other = {"dim": [0.5] * 5} if name == "b" else {}
+            run.log_samples(sample_id=range(5), loss=losses[name], mode="eval", epoch=1, **other)
+    camera = ["left", "left", "right", "left", None]
+
+    def means(chosen: Any, names: str) -> list[float]:
+        return [sum(x := [losses[name][i] for i in range(5) if chosen(i)]) / len(x) for name in names]
+
+    for names in ("abc", "bac"):
+        runs = [tmp_path / name for name in names]
+        found = asked(capsys, "compare", *runs, "--label-key", "camera", "--metric", "loss")
+        groups = {row["label"]: (row["values"], row["n"]) for row in found["rows"] if row["kind"] == "label"}
+        assert groups == {
+            side: (means(lambda i, side=side: camera[i] == side, names), [n] * 3)
+            for side, n in (("left", 3), ("right", 1))
+        }
+        shown = {row["sample_id"]: row["facts"]["camera"] for row in found["rows"] if row["kind"] == "sample"}
+        assert shown == {i: camera[i] for i in shown}
+        assert shown
+        said = [words for words in found["warnings"] if "camera" in words]
+        assert said == [
+            "1 of 5 samples of eval have no camera: they are in no group",
+            "camera of 1 sample differs between the runs: that of the last counts for all",
+        ]
+        where = ["--where", "camera = 'left' AND night = 'no'"]
+        (row,) = (
+            r for r in asked(capsys, "compare", *runs, *where, "--metric", "loss")["rows"] if r["kind"] == "metric"
+        )
+        assert (row["values"], row["n"]) == (means(lambda i: i in (0, 3), names), [2] * 3)
+        # A fact of one run that is a column of another's rows is called alike in all.
+        dims = asked(capsys, "compare", *runs, "--label-key", "fact_dim", "--metric", "loss")["rows"]
+        assert {row["label"]: row["n"] for row in dims if row["kind"] == "label"} == {key: [1] * 3 for key in "12345"}
+    answer = xaicli.compare(*(tmp_path / name for name in "abc"), label_key="camera", metric="loss")
+    page = answer.html()
+    assert '"#0 · camera left · fact_dim 1 · night no"' in page
+    assert '"#3 · camera left · fact_dim 4 · night no"' in page
+    given = ["compare", *(str(tmp_path / name) for name in "abc"), "--metric", "loss", "--label-key", "camera"]
+    assert main(given) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["eval", "loss", "right", "4", "8", "9", "5", "1", "1"] in lines
+    assert main([*given, "--no-facts"]) == 1
+
+
+def test_the_dots_of_a_data_map_say_what_their_samples_are(tmp_path: Path) -> None:
+    """Also those of a run without facts are named."""
+    draw = np.random.default_rng(0)
+    for name in ("with", "without"):
+        with xaicli.Run(tmp_path / name) as run:
+            if name == "with":
+                run.log_facts([0, 1, 2], camera=["front", "rear", None], weather=["rain", None, None])
+            for epoch in (1, 2, 3):
+                logits = draw.normal(size=(3, 2))
+                run.log_samples(sample_id=[0, 1, 2], label=[0, 1, 1], logits=logits, mode="eval", epoch=epoch)
+    run = xaicli.open_run(tmp_path / "with")
+    for page, named in ((run.dynamics().html(), [0, 1, 2]), (run.report().html(), [0, 1, 2])):
+        dots = {0: '"#0 0 · camera front · weather rain"', 1: '"#1 1 · camera rear"', 2: '"#2 1"'}
+        assert [i for i in dots if dots[i] in page] == named
+    for result in (run.dynamics(no_facts=True), xaicli.open_run(tmp_path / "without").dynamics()):
+        assert [name in result.html() for name in ('"#0 0"', '"#1 1"', '"#2 1"')] == [True] * 3
 
 
 def test_several_files_are_all_read_and_the_last_counts(

@@ -228,7 +228,7 @@ def _of_pass(
 ) -> dict[str, tuple[str, Callable[[], Answer]]]:
     """The questions that one pass over the epochs answers: {field of `Gathered`: (what it is called, question)}."""
     return {
-        "dynamics": ("data map", lambda: dynamics(reader, selection, computed=computed)),
+        "dynamics": ("data map", lambda: with_facts(dynamics(reader, selection, computed=computed), reader)),
         "suspects": ("suspects", lambda: named(suspects(reader, selection, computed, top=_SUSPECTS))),
         "jumps": ("rank changes", lambda: named(rank_jumps(reader, selection, computed, top=_JUMPS))),
     }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from xaicli.api.pages import Asked, shown
 from xaicli.api.rows import OPENING, RunRows, Select, refuse_objects_alone, refuse_others, refuse_unhonoured
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Runs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """A run directory, an address or an opened run, or a list of them."""
+T = TypeVar("T")
 _FEWEST = 2
 """Runs that can be compared."""
 
@@ -51,6 +53,7 @@ def compare(
     from xaicli.diagnosis.paired import paired, unpaired
     from xaicli.queries.compare import compare
     from xaicli.queries.names import with_facts_of_runs
+    from xaicli.queries.resolution import resolve
     from xaicli.queries.scalars import members_of
 
     words: dict[str, Any] = dict(select)
@@ -58,7 +61,8 @@ def compare(
     refuse_unhonoured("compare", words)
     opening = {name: words.pop(name) for name in OPENING if name in words}
     readers, left_out = _comparable(_each(runs), opening, words)
-    answer = with_facts_of_runs(compare(readers, max=max, min=min, ids=ids, **words), readers)
+    answer = compare(readers, max=max, min=min, ids=ids, **words)
+    answer = with_facts_of_runs(answer, readers, [resolve(reader, **words) for reader in readers])
     groups = members_of(group, {reader.layout.described: reader.manifest.name or "" for reader in readers})
     differences = paired(readers, groups=groups, **words)
     selection = {**answer.selection, "group": {name: list(members) for name, members in groups.items()}}
@@ -70,7 +74,7 @@ def compare(
 def _comparable(
     given: Sequence[str | os.PathLike[str] | RunLayout], opening: Mapping[str, Any], words: Mapping[str, Any]
 ) -> tuple[list[Reader], list[str]]:
-    """The runs that can be compared, and what to say of those in a folder that cannot.
+    """The runs that can be compared, which share their facts, and what to say of those in a folder that cannot.
 
     Of a folder's runs some died before their first batch, or have tables alone: they do not take the others with them.
 
@@ -78,24 +82,41 @@ def _comparable(
         XaiError: A run that was named itself cannot be compared, or fewer than two of a folder can.
     """
     from xaicli.queries.resolution import resolve
+    from xaicli.reader.facts import SharedFacts
 
     paths = [Path(one) for one in given if not isinstance(one, RunLayout)]
     folders = [path for path in paths if path.is_dir() and not RunLayout(path).is_run()]
-    kept: list[tuple[Reader, tuple[Pair, ...]]] = []
     left_out: list[str] = []
     refused: list[XaiError] = []
-    for layout in find_runs_at(given):
-        in_folder = any(folder in layout.root.parents for folder in folders)
+
+    def in_folder(layout: RunLayout) -> bool:
+        return any(folder in layout.root.parents for folder in folders)
+
+    def asked(layout: RunLayout, question: Callable[[], T]) -> T | None:
         try:
-            reader = RunRows(layout).reader(**opening)
-            refuse_objects_alone(reader)
-            kept.append((reader, resolve(reader, **words).pairs if in_folder else ()))
+            return question()
         except XaiError as error:
-            if not in_folder or opening.get("strict"):
+            if not in_folder(layout) or opening.get("strict"):
                 raise
             refused.append(error)
             why = error.message.partition(": this is answered")[0].replace(layout.described, "it", 1)
             left_out.append(f"{layout.described} is left out: {why}")
+            return None
+
+    def opened(layout: RunLayout) -> Reader:
+        reader = RunRows(layout).reader(**{name: value for name, value in opening.items() if name != "where"})
+        refuse_objects_alone(reader)
+        return reader
+
+    def selected(reader: Reader) -> tuple[Reader, tuple[Pair, ...]]:
+        reader.keep(opening.get("where"))  # which may name a fact that another run knows
+        return reader, resolve(reader, **words).pairs if in_folder(reader.layout) else ()
+
+    found = [asked(layout, partial(opened, layout)) for layout in find_runs_at(given)]
+    readers = [reader for reader in found if reader is not None]
+    SharedFacts(readers)
+    every = [asked(reader.layout, partial(selected, reader)) for reader in readers]
+    kept = [one for one in every if one is not None]
     if refused and len(kept) < _FEWEST:
         # What is wrong with the question itself is wrong with it in every run.
         raise next((error for error in refused if isinstance(error, UsageError)), refused[-1])

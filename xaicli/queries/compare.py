@@ -12,7 +12,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.labels import labels
 from xaicli.queries.listed import Ids, listed
-from xaicli.queries.names import label_text, named, names_of_labels
+from xaicli.queries.names import facts_beside, label_text, named, names_of_labels
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
@@ -508,7 +508,8 @@ class Comparison:
             samples.
         labels: For each run name, epoch, pass, mean and n of each label; empty where it has no labels.
         samples: sample_id, first and last (float64: the value in the first and the last run), first_correct and
-            last_correct (bool, nullable), of the samples that have both, at most a few thousand, evenly chosen.
+            last_correct (bool, nullable), of the samples that have both, at most a few thousand, evenly chosen; with
+            their facts where the runs know any.
     """
 
     pair: Pair
@@ -555,7 +556,7 @@ def _comparison(readers: Sequence[Reader], selections: Sequence[Selection], pair
             _labels(reader, selection, names)
             for (reader, selection), names in zip(both, _names(readers, selections), strict=True)
         ),
-        samples.sort(SAMPLE_ID).gather_every(stride),
+        facts_beside(samples.sort(SAMPLE_ID).gather_every(stride), readers[0]),
     )
 
 

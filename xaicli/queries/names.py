@@ -11,7 +11,6 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.queries.selection import Catalogue, Selection
 from xaicli.reader import Place, Reader
-from xaicli.reader.facts import of_runs
 from xaicli.tables.labels import in_order_apart, names_apart
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, SAMPLE_ID
 
@@ -155,35 +154,40 @@ def told_as(called: Mapping[str, str], why: str, *, where: str = "") -> tuple[st
     return tuple(f"the fact {name} is called {new}{where}: {why}" for name, new in called.items() if name != new)
 
 
-def with_facts_of_runs(answer: Answer, readers: Sequence[Reader]) -> Answer:
+def with_facts_of_runs(answer: Answer, readers: Sequence[Reader], selections: Sequence[Selection]) -> Answer:
     """An answer about several runs with what its samples are: of each fact what the last run says that knows it.
 
     Args:
         answer: What a question gave.
-        readers: The runs, in order.
+        readers: The runs, in order, which share their facts.
+        selections: Which rows of each it was about.
     """
-    every = [(reader.layout.described, reader.facts) for reader in readers if reader.facts.names]
-    if not every:
+    facts = readers[0].facts
+    if not facts.names:
         return answer
-    known, differing = of_runs([facts for _, facts in every])
-    data = _beside(answer.data, known)
+    data = facts_beside(answer.data, readers[0])
     said: dict[str, list[str]] = {}
-    for run, facts in every:
-        for words in (*facts.warnings, *facts.mismatches()):
-            said.setdefault(words, []).append(run)
+    for reader, selection in zip(readers, selections, strict=True):
+        for words in (*reader.facts.warnings, *reader.facts.mismatches(), *_without(reader, selection)):
+            said.setdefault(words, []).append(reader.layout.described)
     warnings = [words if len(runs) == len(readers) else f"{', '.join(runs)}: {words}" for words, runs in said.items()]
     warnings += [
-        f"{name} of {n:,} {'sample' if n == 1 else 'samples'} differs between the runs: that of the last is shown"
-        for name, n in differing.items()
+        f"{name} of {n:,} {'sample' if n == 1 else 'samples'} differs between the runs: that of the last counts for all"
+        for name, n in facts.differing.items()
     ]
     if FACTS in data.columns and not _any_known(data[FACTS]):
-        warnings += [words for _, facts in every for words in facts.of_no_sample()]
+        warnings += [words for reader in readers for words in reader.facts.of_no_sample()]
     return replace(answer, data=data, warnings=tuple(dict.fromkeys((*answer.warnings, *warnings))))
 
 
 def _are_samples(frame: Any) -> bool:
     """Whether rows are samples of which nothing is told yet."""
     return isinstance(frame, pl.DataFrame) and SAMPLE_ID in frame.columns and FACTS not in frame.columns
+
+
+def facts_beside(frame: pl.DataFrame, reader: Reader) -> pl.DataFrame:
+    """Rows of samples with a column `facts`; as they are where nothing is known."""
+    return _beside(frame, reader.facts.frame) if reader.facts.names else frame
 
 
 def _beside(frame: pl.DataFrame, facts_of: pl.DataFrame) -> pl.DataFrame:

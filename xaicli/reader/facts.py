@@ -57,6 +57,18 @@ class Facts:
         self.files = each_file(files)
         """Where further facts are from."""
         self._given = _together([_of_file(file, self._id_kind) for file in self.files])
+        self._shared: SharedFacts | None = None
+
+    def share(self, together: SharedFacts) -> None:
+        """Know from now on what several runs know, this one among them."""
+        self._shared = together
+        for name in ("_called", "own_dtypes", "_joined"):  # a name that is free here may be a column of another's rows
+            self.__dict__.pop(name, None)
+
+    @property
+    def differing(self) -> Mapping[str, int]:
+        """Of how many samples the runs that share them say several values of a fact."""
+        return {} if self._shared is None else self._shared.differing
 
     @property
     def given(self) -> str:
@@ -81,9 +93,14 @@ class Facts:
         """What is known, as columns are called."""
         return tuple(self.dtypes)
 
-    @cached_property
+    @property
     def dtypes(self) -> dict[str, pl.DataType]:
         """Each fact with its type: one for all its values, text where they are of several kinds."""
+        return self.own_dtypes if self._shared is None else self._shared.dtypes
+
+    @cached_property
+    def own_dtypes(self) -> dict[str, pl.DataType]:
+        """Those that this run knows by itself."""
         return {self._called[name]: dtype for name, dtype in self._kinds.items()}
 
     @cached_property
@@ -99,11 +116,17 @@ class Facts:
     @cached_property
     def _called(self) -> dict[str, str]:
         """{fact: its column}: one named like a column of the rows has a word before it."""
-        return fact_columns(self._kinds, [*self._reader.stored, *RESERVED_COLUMNS, *filter(_is_pattern, self._kinds)])
+        stored = self._reader.stored if self._shared is None else self._shared.stored
+        return fact_columns(self._kinds, [*stored, *RESERVED_COLUMNS, *filter(_is_pattern, self._kinds)])
 
-    @cached_property
+    @property
     def frame(self) -> pl.DataFrame:
         """sample_id and a column a fact; one row a sample, the last value of each fact that is not null."""
+        return self.own if self._shared is None else self._shared.frame_of(self._id_kind)
+
+    @property
+    def own(self) -> pl.DataFrame:
+        """Those that this run knows by itself."""
         return self._joined.frame
 
     @property
@@ -199,15 +222,15 @@ class Facts:
         Those among them that no sample could have are counted as often as they were recorded.
         """
         samples, others = self._samples
-        unknown = _apart(_apart(self.frame.select(SAMPLE_ID), samples), others).height
+        unknown = _apart(_apart(self.own.select(SAMPLE_ID), samples), others).height
         return unknown + self._joined.unfit if samples.height else 0
 
     def of_no_sample(self) -> tuple[str, ...]:
         """What is to be said where not one of the ids that facts were recorded of is a sample of the run."""
-        n = self.frame.height
+        n = self.own.height
         if self.files or not n or self.n_unknown_ids() < n + self._joined.unfit:
             return ()
-        own, other = self.frame[SAMPLE_ID].min(), self._samples[0][SAMPLE_ID].min()
+        own, other = self.own[SAMPLE_ID].min(), self._samples[0][SAMPLE_ID].min()
         words = "the 1 id" if n == 1 else f"none of the {n:,} ids"
         return (f"{words} with facts is {'no' if n == 1 else 'a'} sample of the run: {own!r} against {other!r}",)
 
@@ -215,7 +238,7 @@ class Facts:
     def _samples(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The ids of the samples: of the run's rows, of which a run of objects alone has none, and of its tables."""
         reader = self._reader
-        kind = self.frame.schema[SAMPLE_ID]
+        kind = self.own.schema[SAMPLE_ID]
         rows = pl.DataFrame({SAMPLE_ID: reader.sample_ids().cast(kind, strict=False)}).drop_nulls()
         found = [ids.select(pl.col(SAMPLE_ID).cast(kind, strict=False)).unique().collect() for ids in self._of_tables()]
         tables = pl.concat(found).unique().drop_nulls() if found else rows.clear()
@@ -237,9 +260,14 @@ class Facts:
         kinds = [ids.collect_schema()[SAMPLE_ID] for ids in self._of_tables()]
         return pl.String() if any(not kind.is_integer() for kind in kinds) else pl.Int64()
 
-    @cached_property
+    @property
     def identity(self) -> list[Any]:
         """What an answer made from them depends on, as plain JSON types: each file's name, size and time."""
+        return self.own_identity if self._shared is None else self._shared.identity
+
+    @cached_property
+    def own_identity(self) -> list[Any]:
+        """The same of those that this run knows by itself."""
         paths = [source.path for source in self._sources if source.path] + [*self.files]
         found: list[Any] = []
         for path in paths:
@@ -301,7 +329,7 @@ class Facts:
     @cached_property
     def _joined(self) -> _Joined:
         kind = self._id_kind
-        kinds = self.dtypes
+        kinds = self.own_dtypes
         frames: list[pl.DataFrame] = []
         n_given = n_unfit = 0
         unreadable = Counter[str]()
@@ -333,23 +361,51 @@ class Facts:
         return _Joined(both, changed, repeated, replaced, n_unfit, unreadable)
 
 
-def of_runs(every: Sequence[Facts]) -> tuple[pl.DataFrame, Mapping[str, int]]:
-    """What runs know of their samples together: of each fact the value of the last run that has one.
+class SharedFacts:
+    """What several runs know of their samples together: of each fact the value of the last run that has one.
 
     Args:
-        every: The facts of the runs, in their order.
-
-    Returns:
-        sample_id and a column a fact, one row a sample; and of how many samples the runs say several values.
+        readers: The runs, in their order; each knows the same from now on, whatever it is asked.
     """
-    found: dict[str, set[pl.DataType]] = {}
-    for one in every:
-        for name, dtype in one.dtypes.items():
-            found.setdefault(name, set()).add(dtype)
-    kinds = {name: _common(dtypes - {pl.Null()}) for name, dtypes in found.items()}
-    ids = every[-1].frame.schema[SAMPLE_ID]
-    frames = [_of_kinds(_with_ids(one.frame, ids), kinds)[0] for one in every]
-    return _last(pl.concat(frames, how="diagonal").select(SAMPLE_ID, *kinds))
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        self._every = [reader.facts for reader in readers]
+        self.stored = frozenset[str]().union(*(reader.stored for reader in readers))
+        """The columns of any run's rows, as which no fact is called."""
+        self._frames: dict[pl.DataType, pl.DataFrame] = {}
+        for facts in self._every:
+            facts.share(self)
+
+    @cached_property
+    def dtypes(self) -> dict[str, pl.DataType]:
+        """Each fact with its type."""
+        found: dict[str, set[pl.DataType]] = {}
+        for one in self._every:
+            for name, dtype in one.own_dtypes.items():
+                found.setdefault(name, set()).add(dtype)
+        return {name: _common(dtypes - {pl.Null()}) for name, dtypes in found.items()}
+
+    @cached_property
+    def _last(self) -> tuple[pl.DataFrame, Mapping[str, int]]:
+        ids = self._every[-1].own.schema[SAMPLE_ID]
+        frames = [_of_kinds(_with_ids(one.own, ids), self.dtypes)[0] for one in self._every]
+        return _last(pl.concat(frames, how="diagonal").select(SAMPLE_ID, *self.dtypes))
+
+    def frame_of(self, ids: pl.DataType) -> pl.DataFrame:
+        """sample_id as of a kind, and a column a fact; one row a sample."""
+        if ids not in self._frames:
+            self._frames[ids] = _with_ids(self._last[0], ids)
+        return self._frames[ids]
+
+    @property
+    def differing(self) -> Mapping[str, int]:
+        """Of how many samples the runs say several values of a fact."""
+        return self._last[1]
+
+    @cached_property
+    def identity(self) -> list[Any]:
+        """What an answer made from them depends on, as plain JSON types."""
+        return [facts.own_identity for facts in self._every]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,6 +125,15 @@ class Reader(Holdings):
         self._footers: dict[Path, Footer] = {}
         super().__init__(layout, strict=strict, attempts=attempts)
         self.facts = Facts(self, facts, wanted=not no_facts)
+        self.where: Where | None = None
+        self.keep(where)
+
+    def keep(self, where: str | None) -> None:
+        """Tell from now on of those rows alone that meet a condition; of all when None.
+
+        Raises:
+            UsageError: It is none.
+        """
         self.where = None if where is None else self._condition(where)
 
     def _condition(self, text: str) -> Where:
@@ -143,7 +151,7 @@ class Reader(Holdings):
         known = self.facts.frame[name].drop_nulls()
         return known[0] if len(known) else None
 
-    @cached_property
+    @property
     def dtypes(self) -> dict[str, pl.DataType]:
         """Every column that a question can name, with its type: those of the rows, and the facts of their samples."""
         return {**self.stored, **self.facts.dtypes}

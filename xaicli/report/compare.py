@@ -12,7 +12,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.paired import WELCH
 from xaicli.queries.compare import FLIPPED, OTHERWISE, Comparison
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
-from xaicli.report.facts import FactColumns
+from xaicli.report.facts import FactColumns, points_named
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut_apart, listed, sample_name, short, shorts
 from xaicli.report.page import Names, as_list, conditions, made, run_line, words_of
@@ -111,7 +111,7 @@ def sample_chart(comparison: Comparison, runs: Sequence[str], names: Names) -> I
         y=tuple(frame["last"]),
         colour=found if known else (),
         colours=tuple(groups.values()) if known else (),
-        names=tuple(sample_name(sample_id) for sample_id in frame["sample_id"]),
+        names=points_named(frame, map(sample_name, frame["sample_id"])),
         legend=f"Each dot is a sample with its last value in each; above the dashed line it is higher in {last}.",
         alt=f"{comparison.metric} of {count(frame.height, 'sample')} in {first} against {last}.",
         diagonal=True,

@@ -10,7 +10,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
-from xaicli.report.facts import FACTS, FactColumns
+from xaicli.report.facts import FACTS, FactColumns, points_named
 from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, sample_name, short
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
@@ -128,9 +128,12 @@ def map_blocks(words: str, frame: pl.DataFrame, page: Page) -> Iterator[Block]:
 def _point_names(frame: pl.DataFrame, ids: Sequence[Any], keys: Sequence[str], page: Page) -> tuple[str, ...]:
     few = frame.height <= _NAMED
     labels = frame["label"].to_list() if "label" in frame.columns else [None] * frame.height
-    return tuple(
-        f"{sample_name(sample_id)} {page.label_name(label)}" if few or key else ""
-        for sample_id, label, key in zip(ids, labels, keys, strict=True)
+    return points_named(
+        frame,
+        (
+            f"{sample_name(sample_id)} {page.label_name(label)}" if few or key else ""
+            for sample_id, label, key in zip(ids, labels, keys, strict=True)
+        ),
     )
 
 

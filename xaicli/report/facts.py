@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from xaicli.report.model import Column, Link
 from xaicli.report.numbers import brief, count, cut, exact, in_words
+
+if TYPE_CHECKING:
+    import polars as pl
 
 FACTS = "facts"
 """The column of an answer that holds what its samples are: {fact: value}."""
@@ -96,6 +99,18 @@ def in_hover(row: Mapping[str, Any]) -> str:
     """The facts of a sample in a few words."""
     known = list(known_facts(row).items())[:_IN_TABLE]
     return " · ".join(f"{name} {cut(fact_in_words(value), _IN_HOVER)}" for name, value in known)
+
+
+def points_named(frame: pl.DataFrame, names: Iterable[str]) -> tuple[str, ...]:
+    """What the hovers over points say: what each is called, and the facts of its sample.
+
+    Args:
+        frame: A row a point.
+        names: What each is called; "" where nothing is said of it.
+    """
+    facts = frame[FACTS] if FACTS in frame.columns else [None] * frame.height
+    told = zip(names, facts, strict=True)
+    return tuple(name and " · ".join(filter(None, (name, in_hover({FACTS: known})))) for name, known in told)
 
 
 class FactColumns:
