@@ -188,6 +188,30 @@ def test_errors_and_findings_doubt_the_same_single_labels(tmp_path, capsys):
     assert rows == [(1, pytest.approx(7 / 8))]
 
 
+@pytest.mark.parametrize("last", [13, 40])
+def test_single_labels_stay_doubted_however_long_a_training_goes_on(tmp_path, capsys, last):
+    """b is said of two of twenty samples in 12 epochs; in the 13th all sets are right: the last epoch that counts."""
+    label = [[0], [0], *[[1]] * 10, *[[2]] * 8]
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=list("abc")) as run:
+        for epoch in range(1, last + 1):
+            said = [[0, 1], [0, 1], *label[2:]] if epoch <= 12 else label
+            for turn in (0, 1) if epoch == 40 else (0,):
+                told = {"sample_id": np.arange(20), "label": label, "prediction": said}
+                run.log_samples(**told, mode="train", epoch=epoch, eval_pass=turn)
+            if epoch > 25:
+                late = [[0, 2] if epoch <= 33 else [0]]
+                run.log_samples(sample_id=[99], label=[[0]], prediction=late, mode="train", epoch=epoch)
+    found = asked(capsys, tmp_path / "run", "--mode", "train")
+    b, c = 130 / (130 + 24), 104 / (104 + 8)
+    first = [(key, 12, 13, 13 if last == 13 else 41, pytest.approx(b), pytest.approx(12 / 13 * b)) for key in (0, 1)]
+    # Of one that comes late the first ten observations count.
+    late = [] if last == 13 else [(99, 8, 10, 15, pytest.approx(c), pytest.approx(8 / 10 * c))]
+    keys = ("sample_id", "times", "n_counted", "n_obs", "trusted", "score")
+    assert [tuple(row[key] for key in keys) for row in found["doubted"]] == first + late
+    words = "12 of 13 times" if last == 13 else "12 of the first 13 times"
+    assert found["doubted"][0]["reason"].startswith(f"not in the label, but predicted {words};")
+
+
 def test_farthest_off_are_counted(tmp_path, capsys):
     with xaicli.Run(tmp_path / "run", task="regression") as run:
         run.log_samples(sample_id=range(9), label=[float(i) for i in range(9)], prediction=[0.0] * 9, mode="eval")

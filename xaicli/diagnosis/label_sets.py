@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from xaicli.dynamics.metrics import GROWING, MEMORISED
 from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID
 from xaicli.words import percent
 
@@ -44,7 +45,8 @@ def swapped(frame: pl.DataFrame) -> pl.DataFrame:
 
 def doubt_in_words(row: Mapping[str, Any]) -> str:
     """Why a class is doubted, after its name and "is": of a row of `doubted`."""
-    times = f"{row['times']} of {row['n_obs']} times"
+    first = "the first " if row["n_counted"] < row["n_obs"] else ""
+    times = f"{row['times']} of {first}{row['n_counted']} times"
     if row["doubt"] == MISSING:
         return f"not in the label, but predicted {times}; such a prediction is right in {percent(row['trusted'])}"
     return f"in the label, but not predicted {times}; such a label is found in {percent(row['trusted'])}"
@@ -59,13 +61,17 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
 
     Returns:
         Rows sample_id, class, doubt (`missing`: predicted, though not in the label; `extra`: in the label, though not
-        predicted), times (how often), n_obs (how often the sample was seen), trusted (how often the model is right when
-        it says so of other samples: the class's precision, or its recall, over the history) and score, times / n_obs x
-        trusted; contradicted in a third of the observations or more with a score above 0.5, score descending, then by
-        id and class. A class counts by the label a sample has last; one that has none then has no doubtful label.
+        predicted), times (how often), n_obs (how often the sample was seen), n_counted (how many of these count),
+        trusted (how often the model is right when it says so of other samples: the class's precision, or its recall)
+        and score, times / n_counted x trusted; contradicted in a third of the observations or more with a score above
+        0.5, score descending, then by id and class. After the first place where nearly all labels are predicted
+        (`MEMORISED`), only the first `GROWING` observations of a sample still count, as those of suspects do. A class
+        counts by the label a sample has last; one that has none then has no doubtful label.
     """
-    seen, said = [], []
+    said = []
     last: dict[str, pl.DataFrame] = {}
+    n_obs = pl.DataFrame(schema={SAMPLE_ID: pl.Int64(), "n_obs": pl.Int64(), "n_counted": pl.Int64()})
+    memorised = False
     for frame in frames:
         own = frame.select(SAMPLE_ID, LABEL).unique(SAMPLE_ID, keep="last", maintain_order=True)
         before = last.get(LABEL)
@@ -73,8 +79,18 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         known = frame.select(SAMPLE_ID, LABEL, PREDICTION).drop_nulls([LABEL, PREDICTION])
         if known.is_empty():
             continue
-        seen.append(known.group_by(SAMPLE_ID).agg(pl.len().cast(pl.Int64).alias("n_obs")))
-        one = known.select(SAMPLE_ID, pl.col(PREDICTION).alias("class")).explode("class").drop_nulls("class")
+        so_far = known.select(SAMPLE_ID).join(n_obs, on=SAMPLE_ID, how="left", maintain_order="left")
+        counts = so_far["n_counted"].fill_null(0) < GROWING if memorised else pl.repeat(True, known.height, eager=True)
+        now = known.select(SAMPLE_ID, n_obs=1, n_counted=counts.cast(pl.Int64)).cast({"n_obs": pl.Int64()})
+        n_obs = pl.concat([n_obs.cast({SAMPLE_ID: now.schema[SAMPLE_ID]}), now]).group_by(SAMPLE_ID).sum()
+        wrong = pl.col(LABEL).list.set_symmetric_difference(PREDICTION).list.len() > 0
+        memorised = memorised or known.select(1 - wrong.mean()).item() >= MEMORISED
+        one = (
+            known.filter(counts)
+            .select(SAMPLE_ID, pl.col(PREDICTION).alias("class"))
+            .explode("class")
+            .drop_nulls("class")
+        )
         said.append(one.group_by(_KEYS).agg(pl.len().cast(pl.Int64).alias("n_said")))
     schema: dict[str, Any] = {
         SAMPLE_ID: pl.Int64(),
@@ -82,12 +98,12 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         "doubt": pl.String(),
         "times": pl.Int64(),
         "n_obs": pl.Int64(),
+        "n_counted": pl.Int64(),
         "trusted": pl.Float64(),
         "score": pl.Float64(),
     }
-    if not seen:
+    if not said:
         return pl.DataFrame(schema=schema)
-    n_obs = pl.concat(seen).group_by(SAMPLE_ID).sum()
     n_said = pl.concat(said).group_by(_KEYS).sum()
     with_label = last[LABEL].drop_nulls(LABEL)
     labelled = with_label.explode(LABEL).rename({LABEL: "class"}).drop_nulls("class")
@@ -98,25 +114,26 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         .join(with_label, on=SAMPLE_ID, how="semi")
     )
     is_label = pl.col("is_label")
-    times = pl.when(is_label).then(pl.col("n_obs") - pl.col("n_said")).otherwise(pl.col("n_said"))
+    times = pl.when(is_label).then(pl.col("n_counted") - pl.col("n_said")).otherwise(pl.col("n_said"))
     found = pl.col("n_said").filter(is_label).sum()
     by_class = every.group_by("class").agg(
         (found / pl.col("n_said").sum()).alias("precision"),
-        (found / pl.col("n_obs").filter(is_label).sum()).alias("recall"),
+        (found / pl.col("n_counted").filter(is_label).sum()).alias("recall"),
     )
     trusted = pl.when(is_label).then(pl.col("recall")).otherwise(pl.col("precision")).fill_nan(0.0).fill_null(0.0)
     rows = (
         every.join(by_class, on="class", how="left")
         .with_columns(times.alias("times"), trusted.alias("trusted"))
-        .filter(pl.col("times") * _STEADY >= pl.col("n_obs"), pl.col("times") > 0)
+        .filter(pl.col("times") * _STEADY >= pl.col("n_counted"), pl.col("times") > 0)
         .select(
             SAMPLE_ID,
             "class",
             pl.when(is_label).then(pl.lit(EXTRA)).otherwise(pl.lit(MISSING)).alias("doubt"),
             "times",
             "n_obs",
+            "n_counted",
             "trusted",
-            (pl.col("times") / pl.col("n_obs") * pl.col("trusted")).alias("score"),
+            (pl.col("times") / pl.col("n_counted") * pl.col("trusted")).alias("score"),
         )
     )
     likely = rows.filter(pl.col("score") > _LIKELY)
