@@ -41,6 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                     run.log({"step": 2 * attempt + step, "lr": 0.5 / step, "momentum": 0.9})
         with xaicli.Run(root / name, resume="allow") as run:
             run.log_facts(range(N), camera=[("left", "right")[i % 2] for i in range(N)])
+            run.add_metrics_data({"sample_id": range(N), "place": np.ones((N, 2), np.float32)}, name="named")
             for split in ("train", "val"):
                 for epoch in (1, 2):
                     n = 2 * (N if epoch == 1 else N - 1)
@@ -228,6 +229,7 @@ IN_OTHER_WORDS = {
     ("select", "duplicates"): (("--duplicates", "error"), ("--epoch", "1-2")),
     ("select", "complete_only"): (("--complete-only",), ("--n", "24")),
     ("embeddings", "table"): (("--table", "boxes"), ()),
+    **{("embeddings", option): (OPTIONS[option], ("--table", "named")) for option in ("facts", "no_facts")},
     ("check", "rule"): (("--rule", "size mean <= 1"), ()),
     ("check", "baseline"): (("--baseline", "B"), ("--rule", "loss mean drop <= 0.1")),
     ("check", "strict_drop"): (("--strict-drop",), ("--rule", "loss mean drop <= 0.001", "--baseline", "B")),

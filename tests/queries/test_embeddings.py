@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import xaicli
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
 
 IDS = [3, 1, 2]
 VECTORS = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 1.0]], np.float32)
@@ -61,7 +62,7 @@ def test_the_runs_labels_colour_what_was_collected_without(tmp_path: Path) -> No
     assert dict(answer.data.select("sample_id", "colour").iter_rows()) == {1: "cat", 2: "dog", 3: "dog"}
     assert answer.extra["classes"] == ["cat", "dog", "owl"]
     assert colours(run) == colours(run, colour="label")
-    with pytest.raises(XaiError, match="no column 'loss'"):
+    with pytest.raises(XaiError, match="no column or fact 'loss'"):
         run.embeddings(colour="loss")
 
 
@@ -118,3 +119,57 @@ def test_a_colour_may_be_called_like_an_axis(tmp_path: Path) -> None:
     assert run.embeddings(colour="x").data.select("x", "y").unique(maintain_order=True).rows() == [
         tuple(point) for point in VECTORS.tolist()
     ]
+
+
+def test_dots_say_the_facts_of_their_samples_and_are_coloured_by_them(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2, 3, 9], camera=["front", None, "rear", "top"], seen=["2024-01-02", None, None, None])
+        run.log_facts([1, 2, 3], weight=[10, 20, 30], day=[date(2024, 1, 1), date(2024, 1, 2), None])
+        run.add_metrics_data({"sample_id": IDS, "vector": VECTORS, "loss": [0.5, 1.5, 2.5]}, name="metrics")
+    run = xaicli.open_run(tmp_path / "run")
+    camera = {1: "front", 2: None, 3: "rear"}
+    answer = run.embeddings(colour="camera").answer
+    assert dict(answer.data.select("sample_id", "colour").iter_rows()) == camera
+    assert {i: facts["camera"] for i, facts in answer.data.select("sample_id", "facts").iter_rows()} == camera
+    assert answer.warnings == ("1 of 3 samples shown has no camera, and no colour",)
+    assert colours(run, colour="weight") == {1: "10", 2: "20", 3: "30"}
+    assert colours(run, colour="day") == {1: "2024-01-01", 2: "2024-01-02", 3: None}
+    page = run.embeddings().html()
+    assert '"#1 1.5 · camera front · seen 2024-01-02 · weight 10 · day 2024-01-01"' in page
+    assert '"#3 0.5 · camera rear · weight 30"' in page
+    (tmp_path / "more.csv").write_text("sample_id,site\n1,north\n2,south\n3,north\n")
+    told = run.embeddings(facts=tmp_path / "more.csv", colour="site")
+    assert dict(told.data.select("sample_id", "colour").iter_rows()) == {1: "north", 2: "south", 3: "north"}
+    assert told.answer.selection["facts"] == str(tmp_path / "more.csv")
+    hidden = run.embeddings(no_facts=True)
+    assert "facts" not in hidden.data.columns
+    assert "front" not in hidden.html()
+    with pytest.raises(XaiError, match="no column or fact 'camera'") as unknown:
+        run.embeddings(no_facts=True, colour="camera")
+    assert unknown.value.hint == ("--no-facts leaves out every fact; known columns and facts: sample_id, vector, loss")
+
+
+def test_many_whole_numbers_are_a_scale(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(range(11), size=range(11))
+        run.add_metrics_data({"sample_id": range(11), "vector": np.ones((11, 2), np.float32)}, name="metrics")
+    assert colours(xaicli.open_run(tmp_path / "run"), colour="size") == {i: float(i) for i in range(11)}
+
+
+def test_rows_that_say_no_sample_have_no_facts(tmp_path: Path) -> None:
+    """The number of a row is no sample's id."""
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([0, 1, 2], camera=["front", "rear", "top"])
+        run.add_metrics_data({"example_id": [0, 1, 2], "vector": VECTORS}, name="metrics")
+    (tmp_path / "more.csv").write_text("sample_id,site\n0,north\n")
+    run = xaicli.open_run(tmp_path / "run")
+    answer = run.embeddings().answer
+    assert "facts" not in answer.data.columns
+    assert answer.warnings == (
+        "facts are known by sample_id, and the rows of table 'metrics' say example_id: none are shown",
+    )
+    assert run.embeddings(no_facts=True).answer.warnings == ()
+    with pytest.raises(UsageError, match=r"--facts are known by sample_id, .* say example_id"):
+        run.embeddings(facts=tmp_path / "more.csv")
+    with pytest.raises(XaiError, match="no column or fact 'camera'"):
+        run.embeddings(colour="camera")

@@ -730,6 +730,19 @@ def test_runs_side_by_side_are_grouped_and_picked_by_the_facts_that_are_shown(
     assert main([*given, "--no-facts"]) == 1
 
 
+@pytest.mark.parametrize(
+    "words", [("check", "--rule", "loss mean by nosuch <= 1"), ("select", "--rule", "balanced", "--by", "nosuch")]
+)
+def test_what_exists_is_called_columns_and_facts(
+    recorded: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert main([words[0], str(recorded), *words[1:]])
+    said = " ".join(" ".join(capsys.readouterr()).split())
+    assert "no column or fact 'nosuch'" in said
+    assert "columns and facts: " in said or words[0] == "check"  # whose verdict says what is missing, without the hint
+    assert "column or facts" not in said
+
+
 def test_the_dots_of_a_data_map_say_what_their_samples_are(tmp_path: Path) -> None:
     """Also those of a run without facts are named."""
     draw = np.random.default_rng(0)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xaicli.queries.listed import Ids
     from xaicli.queries.selection import Selection, Words
     from xaicli.reader import Reader
+    from xaicli.reader.facts import FactFiles
 
 
 def open_run(path: str | os.PathLike[str] | None = None) -> RunReader:
@@ -135,21 +136,25 @@ class RunReader(RunDecisions):
         colour: str | None = None,
         epoch: int | None = None,
         split: str | None = None,
+        facts: FactFiles = None,
+        no_facts: bool = False,
         strict: bool = False,
     ) -> Result:
-        """Collected embeddings in a plane, coloured by a label or a metric.
+        """Collected embeddings in a plane, coloured by a label, a metric or a fact.
 
         Args:
             table: The table they were collected into.
             column: The columns of vectors; those reduced at collection, else all, when None.
-            colour: The column that colours the points; label, predicted or loss, the first there is, when None.
+            colour: The column or fact that colours the points; label, predicted or loss, the first there is, when None.
             epoch: That epoch; the last collected when None.
             split: That split; all when None.
+            facts: Files of facts, as elsewhere.
+            no_facts: Know no facts.
             strict: Fail on a damaged file instead of leaving it out.
         """
         from xaicli.queries.embeddings import embeddings
 
-        reader = self.reader(strict=strict)
+        reader = self.reader(strict=strict, facts=facts, no_facts=no_facts)
         answer = embeddings(reader, table=table, column=column, colour=colour, epoch=epoch, split=split)
         return shown(Asked(answer, self.layout))
 

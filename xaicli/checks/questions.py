@@ -461,7 +461,8 @@ def _samples(
     rule = question.rule
     for column in rule.columns:
         if column not in reader.dtypes:
-            raise unknown("column or fact", column, list(reader.dtypes), note=reader.facts.left_out)
+            known, note = list(reader.dtypes), reader.facts.left_out
+            raise unknown("column or fact", column, known, plural="columns and facts", note=note)
         if column in reader.metrics and reader.dtypes[column].is_float():
             raise XaiError(
                 f"{column} holds measured numbers: each would be a group", hint='limit them with where = "..."'

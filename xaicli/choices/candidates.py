@@ -70,7 +70,8 @@ def with_columns(
     for name in wanted:
         if name not in reader.dtypes and name not in facts.names and name != EPOCH:
             offered = [*frame.columns, *(n for n in reader.dtypes if n not in frame.columns), *facts.names]
-            raise unknown("column or fact", name, offered, where=reader.layout.described, note=facts.left_out)
+            where = reader.layout.described
+            raise unknown("column or fact", name, offered, plural="columns and facts", where=where, note=facts.left_out)
     stored = [name for name in wanted if name not in known]
     if stored:
         last = _last_rows(frame, reader, selection, pair, stored)

@@ -9,7 +9,7 @@ import typer
 
 from xaicli.cli.command import command, typed
 from xaicli.cli.loading import Loading
-from xaicli.cli.options import Output, RunDir, split_commas, split_one
+from xaicli.cli.options import FactsOption, NoFacts, Output, RunDir, split_commas, split_one
 from xaicli.cli.output import REPORT_FORMATS, write
 from xaicli.progress import doing
 
@@ -145,20 +145,31 @@ def embeddings(
     ] = None,
     colour: Annotated[
         str | None,
-        typer.Option(show_default=False, help="The column that colours the points [default: the label]."),
+        typer.Option(show_default=False, help="The column or fact that colours the points [default: the label]."),
     ] = None,
     epoch: Annotated[int | None, typer.Option(show_default=False, help="That epoch [default: the last].")] = None,
     split: Annotated[str | None, typer.Option(show_default=False, help="That split [default: all].")] = None,
+    facts: FactsOption = None,
+    no_facts: NoFacts = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.")] = False,
     *,
     output: Output,
 ) -> None:
-    """Collected embeddings as a picture, coloured by a label or a metric.
+    """Collected embeddings as a picture, coloured by a label, a metric or a fact.
 
     Example: xai embeddings runs/demo --colour loss
     """
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    result = run.embeddings(table=table, column=column, colour=colour, epoch=epoch, split=split, strict=strict)
+    result = run.embeddings(
+        table=table,
+        column=column,
+        colour=colour,
+        epoch=epoch,
+        split=split,
+        facts=facts,
+        no_facts=no_facts,
+        strict=strict,
+    )
     write(result, output, always=REPORT_FORMATS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.names import with_facts
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan_folder
 from xaicli.tables.pca import PCA
@@ -22,6 +23,8 @@ _IDS = (SAMPLE_ID, "example_id")
 _EPOCH = "epoch"
 _SPLIT = "split"
 _SMALLEST = 2
+_GROUPS = 10
+"""Of so many whole numbers each is a group of its own."""
 _X, _Y = "\0x", "\0y"
 """The places of the points; no column that colours them is called so."""
 _COLLECT = "collect them with: xai collect RUN_DIR --model CKPT --data ... --collectors embeddings --layers LAYER"
@@ -43,22 +46,27 @@ def embeddings(
         table: The table that holds the embeddings.
         column: Columns of vectors; when None those that were reduced at collection, else all. Vectors of more than two
             dimensions are projected on the two principal components of what is shown.
-        colour: The column that colours the points, of the same samples wherever in the table they have it; the run's
-            own labels for those that have none there. When None the first of label, predicted, loss that there is.
+        colour: The column that colours the points, of the same samples wherever in the table they have it, or a fact;
+            the run's own labels for those that have none there. When None the first of label, predicted, loss that
+            there is.
         epoch: That epoch; the last one collected when None.
         split: That split; all when None.
 
     Returns:
-        Rows column, split, epoch, sample_id, x, y, colour.
+        Rows column, split, epoch, sample_id, x, y, colour; and facts, where the table says which sample a row is of.
 
     Raises:
         XaiError: The run has no such table, column, epoch or split, or no sample shown has that colour.
+        UsageError: There is a file of facts, and the table does not say which sample a row is of.
     """
     lazy = _table(reader, table)
     schemas = stored_schemas(reader.layout, table)
     kinds = lazy.collect_schema()
     columns = _chosen(column, kinds, schemas)
     identity = _identity(kinds, table)
+    lacks = f"known by sample_id, and the rows of table {table!r} say {identity}"
+    if reader.facts.files and identity != SAMPLE_ID:
+        raise UsageError(f"--facts are {lacks}", hint="leave it out")
     places = [name for name in (identity, _EPOCH, _SPLIT) if name in kinds]
     rows = lazy.select(*places, *columns).filter(pl.any_horizontal(pl.col(columns).is_not_null()))
     shown = _at(rows.collect(engine="streaming"), epoch, split)
@@ -71,15 +79,21 @@ def embeddings(
         [rows for name in columns for rows in _points(frame, name, identity, by, schemas)], how="vertical_relaxed"
     )
     schema = schemas.get(by or "")
-    return Answer(
+    given = {"facts": reader.facts.given} if reader.facts.given else {}
+    answer = Answer(
         command="embeddings",
         run=reader.layout.described,
-        selection={"table": table, "column": columns, "colour": by, "epoch": epoch, "split": split},
+        selection={"table": table, "column": columns, "colour": by, "epoch": epoch, "split": split, **given},
         data=data,
         extra={"classes": list(schema.names.values())} if isinstance(schema, CategoricalLabel) else {},
         counts=Counts(rows=frame.height, non_finite=int((~data["x"].is_finite()).sum()), damaged=reader.damaged),
         warnings=found.warnings,
     )
+    if identity == SAMPLE_ID:
+        return with_facts(replace(answer, warnings=(*reader.facts.notices, *answer.warnings)), reader)
+    if reader.facts.names:
+        return replace(answer, warnings=(*answer.warnings, f"facts are {lacks}: none are shown"))
+    return answer
 
 
 @dataclass(frozen=True)
@@ -249,8 +263,12 @@ def _coloured(reader: Reader, lazy: pl.LazyFrame, shown: pl.DataFrame, colour: s
         XaiError: There is no such column, or none of the samples has a value there.
     """
     kinds = lazy.collect_schema()
+    facts = reader.facts.dtypes if identity == SAMPLE_ID else {}
     if colour is not None and colour not in kinds and colour != LABEL:
-        raise unknown("column", colour, kinds, where="the table")
+        if colour in facts:
+            return _of_facts(reader, shown, colour)
+        offered, note = [*kinds, *facts], reader.facts.left_out
+        raise unknown("column or fact", colour, offered, plural="columns and facts", where="the table", note=note)
     for name in _COLOURS if colour is None else (colour,):
         told = _of_table(lazy, shown, name, identity) if name in kinds else shown.with_columns(pl.lit(None).alias(name))
         found, conflicts = told, 0
@@ -274,6 +292,23 @@ def _coloured(reader: Reader, lazy: pl.LazyFrame, shown: pl.DataFrame, colour: s
         f"no embedding{at} is of a sample that has {colour} there",
         hint="collect both for the same data and epoch: xai collect ... --collectors classification,embeddings",
     )
+
+
+def _of_facts(reader: Reader, shown: pl.DataFrame, colour: str) -> _Coloured:
+    """The samples shown with a fact, a group each value of it; numbers of more than ten values as such."""
+    ids = reader.facts.frame.schema[SAMPLE_ID]
+    if shown.schema[SAMPLE_ID].is_integer() != ids.is_integer():
+        known = pl.Series([None] * shown.height, dtype=pl.String)
+    else:
+        known = reader.facts.of(shown[SAMPLE_ID].cast(ids))[colour]
+        if known.dtype.is_temporal():
+            known = known.cast(pl.String)
+        elif known.dtype.is_integer() and known.drop_nulls().n_unique() > _GROUPS:
+            known = known.cast(pl.Float64)
+    lacking = known.null_count()
+    have = "has" if lacking == 1 else "have"
+    said = f"{lacking:,} of {shown.height:,} samples shown {have} no {colour}, and no colour"
+    return _Coloured(shown.with_columns(known.alias(colour)), colour, warnings=(said,) if lacking else ())
 
 
 def _of_table(lazy: pl.LazyFrame, shown: pl.DataFrame, colour: str, identity: str) -> pl.DataFrame:

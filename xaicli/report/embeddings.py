@@ -9,6 +9,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
+from xaicli.report.facts import points_named
 from xaicli.report.model import Block, Report, Text
 from xaicli.report.numbers import count, sample_name
 from xaicli.report.page import Names, Page, Part, RunFacts, report_of, words_of
@@ -62,7 +63,7 @@ def embedding_blocks(answer: Answer, title: str, frame: pl.DataFrame, names: Nam
         y=tuple(shown["y"]),
         colour=() if by is None else tuple(_plain(value) for value in shown["colour"]),
         colours=_groups(shown["colour"], answer.extra.get("classes", ())),
-        names=tuple(_hovers(shown)) if few else (),
+        names=points_named(shown, _hovers(shown)) if few else (),
         legend=f"Each dot is a sample, coloured by {by}." if by else "Each dot is a sample.",
         alt=f"{count(shown.height, 'sample')} in the plane of {title}",
     )
