@@ -33,6 +33,16 @@ def counted(self, source, *args, **more):
     plain(self, source, *args, **more)
 
 pq.ParquetFile.__init__ = counted
+import polars as pl
+scan = pl.scan_parquet
+
+def scanned(source, **more):
+    for one in source if isinstance(source, list) else [source]:
+        if isinstance(one, (str, os.PathLike)):
+            opens[os.fspath(one)] += 1
+    return scan(source, **more)
+
+pl.scan_parquet = scanned
 from xaicli.cli import main
 status = main(sys.argv[2:])
 of_run = {os.path.relpath(name, sys.argv[3]): n for name, n in opens.items() if os.path.isfile(name)}
@@ -49,7 +59,25 @@ ANYWHERE = [
     ["labels"],
     ["dynamics"],
     ["findings"],
+    ["track-report", "--where", "loss > 0.1"],
+    ["info"],
+    ["query", "SELECT count(*), avg(loss) FROM samples"],
+    ["export", "-o", "samples.csv"],
+    ["select", "--rule", "hardest", "--n", "5"],
+    ["doctor"],
+    ["watch", "--once"],
+    ["check", "--rules", "rules.toml"],
 ]
+RULES = """
+[[rule]]
+metric = "loss"
+most = 1000
+[[rule]]
+metric = "loss"
+most = 1000
+where = "loss > 0.1"
+mode = "train"
+"""
 PAGES = {
     "track-report": "scalars",
     "samples": "media",
@@ -128,6 +156,7 @@ def test_every_file_of_a_run_is_opened_once(
         # What has just been written may be written again within the file system's clock tick, and is read each time.
         os.utime(path, (LONG_AGO, LONG_AGO))
     told = tmp_path / "told.json"
+    (tmp_path / "rules.toml").write_text(RULES)
     command = [sys.executable, "-c", _COUNTED, told, question[0], run, *question[1:]]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, check=False)
     found = json.loads(told.read_text())

@@ -247,7 +247,7 @@ def test_verified_files_are_remembered_until_they_change(run: WrittenRun, monkey
     (path,) = run.write(rows(range(5)))
     checked: list[Path] = []
     verify = parquet.verify
-    monkeypatch.setattr(parquet, "verify", lambda path, record: (checked.append(path), verify(path, record)))
+    monkeypatch.setattr(parquet, "verify", lambda path, *more: (checked.append(path), verify(path, *more)))
     for _ in range(2):
         open_reader(run.layout).scan("eval", "").collect()
     assert checked == [path]
@@ -255,6 +255,31 @@ def test_verified_files_are_remembered_until_they_change(run: WrittenRun, monkey
     reader = open_reader(run.layout)
     assert reader.scan("eval", "").collect().height == 0
     assert reader.damaged
+
+
+def test_kept_contents_are_those_of_the_file_that_is_there(tmp_path: Path) -> None:
+    contents, path = parquet.Contents(), tmp_path / "a"
+    path.write_bytes(b"first")
+    assert contents.of(path) == b"first"
+    other = tmp_path / "b"
+    other.write_bytes(b"other")
+    other.replace(path)
+    assert contents.of(path) == b"other"
+    path.unlink()
+    assert contents.of(path) == b"other"
+
+
+def test_a_reader_limited_otherwise_shares_what_was_read_and_what_is_damaged(run: WrittenRun) -> None:
+    (path,) = run.write(rows(range(5)))
+    run.write(rows(range(5), epoch=2))
+    reader = open_reader(run.layout, where="sample_id < 2")
+    every, few = reader.limited(None), reader.limited("sample_id = 3")
+    assert (ids_of(reader), ids_of(every), ids_of(few)) == ([0, 1], list(range(5)), [3])
+    flip_page(path)
+    assert every.scan("eval", "").collect().height == 5
+    assert reader.damaged == every.damaged == (path.relative_to(run.layout.root).as_posix(),)
+    with pytest.raises(XaiError):
+        reader.limited("no_such_column = 1")
 
 
 def test_file_without_record_is_good(run: WrittenRun) -> None:

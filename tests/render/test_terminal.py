@@ -269,6 +269,33 @@ def test_no_word_of_a_table_is_broken() -> None:
     assert {"runs/lightning", "2026-11-26", "19:00", "train,", "21,564", "finished", "13"} <= set(found)
 
 
+@pytest.mark.parametrize("length", range(22, 42))
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_id_is_broken_before_its_end(length: int, width: int) -> None:
+    ids = [f"img_{i}_".ljust(length - 4, "x") + ".png" for i in range(3)]
+    names = ("sample", "label", "prediction")
+    columns = (*map(Column, names), Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE))
+    rows = tuple((name, "a long name", "automobile", 0.9642, (1.0, 2.0, 3.0, 4.0)) for name in ids)
+    found = [word for word in words_of(as_text(report_of(Table("t", "T", columns, rows)), width)) if "x" in word]
+    shown = [word for word in found if re.match(r"img_[0-2]", word)]
+    assert len(shown) == 3
+    assert all(word in ids or ("…" in word and word.endswith(".png")) for word in shown)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_rule_is_cut_nowhere_and_takes_what_the_other_columns_leave(width: int) -> None:
+    rule = "loss p95 <= 2 where label < 5 AND loss > 0.001"
+    columns = (Column("outcome"), Column("rule", whole=True), Column("value", Cell.NUMBER), Column("of"))
+    columns = (*columns, Column("why", whole=True))
+    rows = (("failed", rule, 2.504, "train epoch 12", ""), ("passed", rule, 1.504, "train epoch 12", "of a part " * 9))
+    lines = as_text(report_of(Table("t", "T", columns, rows)), width).splitlines()
+    first, second = (number for number, line in enumerate(lines) if line.startswith(("failed", "passed")))
+    start, end = lines[first].index("loss"), lines[first].index("2.504")
+    assert " ".join(" ".join(line[start:end] for line in lines[first:second]).split()) == rule
+    assert lines[first].rstrip().endswith("train epoch 12")
+    assert all(line.strip() for line in lines[first:second])
+
+
 def test_a_sentence_without_room_beside_its_row_stands_under_it_whole() -> None:
     """Long labels, and a reason that repeats one: no name is broken within more lines than it needs."""
     names = [f"Lens-mounted electro-optical device of family {n}, revision {n}" for n in range(4)]

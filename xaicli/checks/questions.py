@@ -35,7 +35,7 @@ from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.runs import state_of
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Reader, Tally, open_reader
+from xaicli.reader import Reader, Tally
 from xaicli.tables.labels import is_same_number
 from xaicli.tables.lists import columns_of_text, id_lines, ids_of_columns, is_of, read_columns, read_text
 from xaicli.vocabulary import (
@@ -214,7 +214,7 @@ class _Question:
 
 def _unlimited(reader: Reader) -> Reader:
     """The reader without the rule's condition."""
-    return _reopened(reader)
+    return reader.limited(None)
 
 
 def _parts(reader: Reader, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -244,12 +244,7 @@ def _where(reader: Reader, rule: Rule) -> Reader:
     """The reader, its rows limited as the rule says."""
     if rule.where is None:
         return reader
-    return _reopened(reader, rule.where)
-
-
-def _reopened(reader: Reader, where: str | None = None) -> Reader:
-    facts = reader.facts
-    return open_reader(reader.layout, strict=reader.strict, where=where, facts=facts.files, no_facts=not facts.wanted)
+    return reader.limited(rule.where)
 
 
 def _rows(question: _Question) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ def export(
     Without --n or --share all that the rule finds. -o FILE is the file to import, -o DIR the folder it is written to,
     of FiftyOne the one to import. --format html,csv,json,md writes the page, too, into the same folder.
 
-    Example: xai relabel export runs/demo --mode train --to csv -o to-look-at.csv
+    Example: xai relabel export runs/demo --mode train --to csv -o suspects.csv
     """
     from xaicli.api import open_run
     from xaicli.api.relabel import default_target, tool_of

@@ -83,7 +83,7 @@ def select(
     -o FILE.txt|csv|parquet|json|jsonl writes the list, and as many drawn at random beside it as FILE-random; -o - the
     ids alone to standard output. --format takes txt, parquet and jsonl, too.
 
-    Example: xai select runs/demo --mode train --rule hardest --n 100 --per-label -o hard.csv
+    Example: xai select runs/demo --mode train --rule hardest --n 100 -o hard.csv
     """
     from xaicli.api import open_run
 

@@ -33,7 +33,7 @@ from xaicli.queries.recorded import start_again
 from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Reader, Rows, Tally, open_reader
+from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import (
     ATTEMPT,
     DS_ID,
@@ -390,9 +390,7 @@ def logged_moments(reader: Reader, selection: Selection, pair: Pair) -> pl.DataF
 
 def _logged(own: Reader, pair: Pair, epochs: Sequence[int]) -> pl.DataFrame:
     """Every batch that was logged in some epochs: epoch, step, rank, attempt, n."""
-    reader = own
-    if own.where is not None:
-        reader = open_reader(own.layout, strict=own.strict, attempts=own.which_attempts, no_facts=True)
+    reader = own if own.where is None else own.limited(None)
     frames = reader.place_frames(*pair, [STEP, *_WRITER], list(epochs), duplicates=Duplicates.ALL)
     n = pl.len().cast(pl.Int64).alias("n")
     parts = [

@@ -10,11 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
-from xaicli.files import for_arrow, move
+from xaicli.files import move
 from xaicli.layout import PartName, RunLayout, decode_ds_id, decode_epoch
 from xaicli.parquet import FileRecord
 from xaicli.reader.pages import Footer
@@ -158,8 +156,9 @@ def _examine(layout: RunLayout, path: Path, record: FileRecord | None) -> int:
         DamagedFileError: It is not what was written.
         _MisplacedError: It belongs elsewhere.
     """
-    parquet.verify(path, record)
-    with pq.ParquetFile(for_arrow(path)) as file:
+    contents = parquet.Contents()
+    parquet.verify(path, record, contents)
+    with parquet.opened(path, contents=contents) as file:
         rows, footer = int(file.metadata.num_rows), file.metadata.metadata or {}
     if record is not None and rows != record.rows:
         raise DamagedFileError(f"it has {rows} rows, {record.rows} were written")

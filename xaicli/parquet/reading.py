@@ -110,33 +110,52 @@ _MOST = 32 << 20
 """Bytes kept of all files together."""
 
 
+Identity = tuple[int, int, int, int]
+"""What tells a file from one that was put in its place."""
+
+
+def identity_of(path: Path) -> Identity:
+    """
+    Raises:
+        OSError: There is no such file, or it may not be asked for.
+    """
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
+
+
 class Contents:
     """The bytes of small files, each read when it is first asked for; as unverified as on the disk."""
 
     def __init__(self) -> None:
-        self._kept: dict[Path, bytes] = {}
+        self._kept: dict[Path, tuple[Identity, bytes]] = {}
         self._bytes = 0
         self._lock = threading.Lock()
 
     def of(self, path: Path) -> bytes | None:
         """The bytes of a file; None where it is too large to keep, or enough are kept already, or it cannot be read.
 
+        Those of one that is gone are known as long as the file was; where another has taken its place, its bytes.
+
         Raises:
             FileNotFoundError: There is no such file.
         """
         with self._lock:
-            if (known := self._kept.get(path)) is not None:
-                return known
+            identity, old = self._kept.get(path, (None, None))
             try:
-                if path.stat().st_size > min(_SMALL, _MOST - self._bytes):
+                now = identity_of(path)
+                if now == identity:
+                    return old
+                if now[0] > min(_SMALL, _MOST - self._bytes):
                     return None
                 content = path.read_bytes()
             except FileNotFoundError:
-                raise
+                if old is None:
+                    raise
+                return old
             except OSError:
                 return None  # Whoever opens it says why.
-            self._kept[path] = content
-            self._bytes += len(content)
+            self._kept[path] = now, content
+            self._bytes += len(content) - len(old or b"")
             return content
 
 
@@ -209,18 +228,24 @@ def decoded(
     return pa.Table.from_batches(batches) if batches else file.read_row_groups(chosen, columns=wanted)
 
 
-def verify(path: Path, record: FileRecord | None = None) -> None:
+def verify(path: Path, record: FileRecord | None = None, contents: Contents | None = None) -> None:
     """Check every byte of a file: against its record, or else by decoding every page.
+
+    Args:
+        path: The file.
+        record: What the file must be.
+        contents: What keeps small files, so that none is opened twice.
 
     Raises:
         FileNotFoundError: There is no such file.
         DamagedFileError: The bytes are not those that were written.
     """
     if record is None:
-        read(path)
+        read(path, contents=contents)
         return
     try:
-        with path.open("rb") as file:
+        content = contents.of(path) if contents else None
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
             crc = size = 0
             while block := file.read(1 << 20):
                 crc, size = zlib.crc32(block, crc), size + len(block)

@@ -15,7 +15,6 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout, find_runs
 from xaicli.locks import is_held
-from xaicli.parquet import read_records
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.queries.sql import metrics_tables
 from xaicli.reader import Place, Reader
@@ -104,7 +103,7 @@ def info(reader: Reader) -> Answer:
             *_unknown_ids_note(reader),
             *_hidden(reader.manifest.epoch_frequency),
             *reader.losses,
-            *other_tools(reader.layout, reader.manifest.columns, _foreign(reader)),
+            *other_tools(reader.layout, reader.manifest.columns, _foreign(reader), reader.contents),
         ),
         extra={"tables": tables, "facts": facts},
     )
@@ -112,7 +111,7 @@ def info(reader: Reader) -> Answer:
 
 def _foreign(reader: Reader) -> frozenset[Path]:
     """The files among the run's that are not its own."""
-    return foreign_files(reader.layout, read_records(reader.layout), reader.manifest.run_id)
+    return foreign_files(reader.layout, reader.records, reader.manifest.run_id, reader.contents)
 
 
 def _facts(reader: Reader) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import polars as pl
 from xaicli import parquet
 from xaicli.answer import Counts
 from xaicli.errors import DamagedFileError, UsageError
+from xaicli.files import write_whole
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.locks import Reading
 from xaicli.manifest import Attempt
@@ -38,8 +39,62 @@ if TYPE_CHECKING:
 
     from xaicli.parquet import FileRecord
 
+_NAME = "verified.json"
 _TRIES = 5
 _MODE_ORDER = {mode.value: number for number, mode in enumerate(Mode)}
+
+
+class VerifiedFiles:
+    """The files of a run known to hold what was written."""
+
+    def __init__(self, layout: RunLayout, contents: parquet.Contents) -> None:
+        self._path = layout.cache / _NAME
+        self._root = layout.root
+        self._contents = contents
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+            self._known: dict[str, list[int]] = known if isinstance(known, dict) else {}
+        except (OSError, ValueError):
+            self._known = {}
+
+    def check(
+        self, files: Iterable[Path], records: Mapping[str, FileRecord]
+    ) -> tuple[list[Path], list[tuple[str, DamagedFileError]]]:
+        """Verify what is not known yet.
+
+        Args:
+            files: The files an engine is going to read.
+            records: What is recorded of finished files, {path relative to the run: record}.
+
+        Returns:
+            The sound files, and (path, error) of each damaged one.
+
+        Raises:
+            FileNotFoundError: A file has vanished.
+        """
+        sound: list[Path] = []
+        damaged: list[tuple[str, DamagedFileError]] = []
+        fresh = False
+        for file in files:
+            path = file.relative_to(self._root).as_posix()
+            identity = list(parquet.identity_of(file))
+            if self._known.get(path) != identity:
+                try:
+                    parquet.verify(file, records.get(path), self._contents)
+                except DamagedFileError as error:
+                    damaged.append((path, error))
+                    continue
+                self._known[path] = identity
+                fresh = True
+            sound.append(file)
+        if fresh:
+            self._keep()
+        return sound, damaged
+
+    def _keep(self) -> None:
+        # A cache that cannot be written (a read-only run) only costs time.
+        with contextlib.suppress(OSError):
+            write_whole(self._path, json.dumps(self._known).encode())
 
 
 class Holdings:
@@ -96,7 +151,7 @@ class Holdings:
         Raises:
             DamagedFileError: One is not this run's, or is gone, and the reader is strict.
         """
-        others = foreign_records(self.layout, folder, self.records, self.manifest.run_id)
+        others = foreign_records(self.layout, folder, self.records, self.manifest.run_id, self.contents)
         for path in sorted(others):
             name = path.relative_to(self.layout.root).as_posix()
             self.note(DamagedFileError(f"{name} is not this run's", hint="see: xai doctor"), name)
@@ -181,22 +236,28 @@ class Holdings:
         return tuple(sorted(self._damaged))
 
     @cached_property
-    def _stats(self) -> list[dict[str, Any]]:
-        """The counters that the run's processes kept."""
-        found = []
+    def verified(self) -> VerifiedFiles:
+        """Which of its files are known to hold what was written."""
+        return VerifiedFiles(self.layout, self.contents)
+
+    @cached_property
+    def counters(self) -> dict[str, dict[str, Any]]:
+        """What the run's processes kept of what they counted, each under its file's name: attempt and rank."""
+        found = {}
         for path in sorted(self.layout.attempts.glob("*.stats")):
             try:
                 facts = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            found += [facts] if isinstance(facts, dict) else []
+            if isinstance(facts, dict):
+                found[path.stem] = facts
         return found
 
     @cached_property
     def drops(self) -> dict[str, int]:
         """Rows the recorder could not store, by reason."""
         reasons: dict[str, int] = {}
-        for facts in self._stats:
+        for facts in self.counters.values():
             try:
                 dropped = int(facts.get("rows_dropped") or 0)
                 named = {str(reason): int(n) for reason, n in (facts.get("reasons") or {}).items()}
@@ -227,7 +288,7 @@ class Holdings:
     def _counted(self, what: str) -> dict[tuple[str, str], int]:
         """{(column, reason): how many} of a counter of all processes."""
         found: dict[tuple[str, str], int] = {}
-        for facts in self._stats:
+        for facts in self.counters.values():
             with contextlib.suppress(ValueError, TypeError, AttributeError):
                 for column, reasons in (facts.get(what) or {}).items():
                     for reason, n in reasons.items():
@@ -237,7 +298,7 @@ class Holdings:
     @cached_property
     def ignored(self) -> int | None:
         """How many labels stood for none, in all of the run; None in one without labels."""
-        stored = [facts.get("labels_ignored") for facts in self._stats]
+        stored = [facts.get("labels_ignored") for facts in self.counters.values()]
         found = self._listing.ignored + sum(n for n in stored if isinstance(n, int))
         return found if found or any(facts.name == LABEL for facts in self.manifest.columns) else None
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.files import for_arrow, write_whole
-from xaicli.layout import RunLayout
+from xaicli.files import for_arrow
 from xaicli.locks import Reading
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.pieces import Piece, Place
@@ -23,64 +19,6 @@ from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, PASS, STEP
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from xaicli.parquet import FileRecord
-
-
-_NAME = "verified.json"
-
-
-class VerifiedFiles:
-    """The files of a run known to hold what was written."""
-
-    def __init__(self, layout: RunLayout) -> None:
-        self._path = layout.cache / _NAME
-        self._root = layout.root
-        try:
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-            self._known: dict[str, list[int]] = known if isinstance(known, dict) else {}
-        except (OSError, ValueError):
-            self._known = {}
-
-    def check(
-        self, files: Iterable[Path], records: Mapping[str, FileRecord]
-    ) -> tuple[list[Path], list[tuple[str, DamagedFileError]]]:
-        """Verify what is not known yet.
-
-        Args:
-            files: The files an engine is going to read.
-            records: What is recorded of finished files, {path relative to the run: record}.
-
-        Returns:
-            The sound files, and (path, error) of each damaged one.
-
-        Raises:
-            FileNotFoundError: A file has vanished.
-        """
-        sound: list[Path] = []
-        damaged: list[tuple[str, DamagedFileError]] = []
-        fresh = False
-        for file in files:
-            path = file.relative_to(self._root).as_posix()
-            facts = file.stat()
-            identity = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
-            if self._known.get(path) != identity:
-                try:
-                    parquet.verify(file, records.get(path))
-                except DamagedFileError as error:
-                    damaged.append((path, error))
-                    continue
-                self._known[path] = identity
-                fresh = True
-            sound.append(file)
-        if fresh:
-            self._keep()
-        return sound, damaged
-
-    def _keep(self) -> None:
-        # A cache that cannot be written (a read-only run) only costs time.
-        with contextlib.suppress(OSError):
-            write_whole(self._path, json.dumps(self._known).encode())
 
 
 FOLDER_COLUMNS = (MODE, DS_ID, EPOCH)
@@ -137,7 +75,7 @@ def scan(run: Holdings, places: Sequence[Place], columns: Sequence[str]) -> pl.L
     parts = []
     for (place, fence), group in alike.items():
         stored = pl.Schema({name: dtype for name, dtype in schema.items() if name not in FOLDER_COLUMNS})
-        lazy = pl.concat(_lazily(group, stored))
+        lazy = pl.concat(_lazily(run, group, stored))
         if fence is not None:
             lazy = lazy.filter(pl.col(STEP) < fence)
         known = {MODE: pl.lit(place.mode), DS_ID: pl.lit(place.ds_id), EPOCH: pl.lit(place.epoch, pl.Int32)}
@@ -153,14 +91,13 @@ def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
     Files may differ in their columns; those that are not the run's, and those that are gone, are noted. Rows that were
     taken back are left out where they say attempt, epoch and step.
     """
-    good, damaged = VerifiedFiles(run.layout).check([file.path for file in run.record_files(folder)], run.records)
+    good, damaged = run.verified.check([file.path for file in run.record_files(folder)], run.records)
     for path, error in damaged:
         run.note(error, path)
     if not good:
         return None
-    lazy = pl.concat(
-        [pl.scan_parquet(for_arrow(path), hive_partitioning=False) for path in good], how="diagonal_relaxed"
-    )
+    held = [run.contents.of(path) or for_arrow(path) for path in good]
+    lazy = pl.concat([pl.scan_parquet(one, hive_partitioning=False) for one in held], how="diagonal_relaxed")
     texts = [name for name, dtype in lazy.collect_schema().items() if dtype == pl.Categorical]
     lazy = lazy.with_columns(pl.col(texts).cast(pl.String)) if texts else lazy
     if {ATTEMPT, EPOCH, STEP} <= set(lazy.collect_schema()):
@@ -172,11 +109,10 @@ def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
 
 def sound_pieces(run: Holdings, places: Sequence[Place]) -> list[Piece]:
     """The pieces whose files are verified; after a compaction in between, those that replaced them."""
-    files = VerifiedFiles(run.layout)
     for _ in range(_TRIES):
         wanted = [piece for place in places for piece in run.pieces(place)]
         try:
-            good, damaged = files.check([piece.file.path for piece in wanted if piece.file], run.records)
+            good, damaged = run.verified.check([piece.file.path for piece in wanted if piece.file], run.records)
         except FileNotFoundError:
             run.refresh()
             continue
@@ -187,10 +123,11 @@ def sound_pieces(run: Holdings, places: Sequence[Place]) -> list[Piece]:
     raise DamagedFileError("files keep vanishing while they are read", hint="try again")
 
 
-def _lazily(group: Sequence[Source], schema: pl.Schema) -> Iterable[pl.LazyFrame]:
+def _lazily(run: Holdings, group: Sequence[Source], schema: pl.Schema) -> Iterable[pl.LazyFrame]:
     if paths := [source.path for source in group if source.path]:
+        held = [content for path in paths if (content := run.contents.of(path)) is not None]
         yield pl.scan_parquet(
-            [for_arrow(path) for path in paths],
+            held if len(held) == len(paths) else [for_arrow(path) for path in paths],
             schema=schema,
             missing_columns="insert",
             extra_columns="ignore",

@@ -106,7 +106,7 @@ def list_pieces(
         attempts: `last` leaves out what later attempts took back, `all` leaves out nothing.
         contents: What keeps small files, so that none is opened twice.
     """
-    others = foreign_files(layout, records, run_id)
+    others = foreign_files(layout, records, run_id, contents)
     closed: list[Path] = []
     snapshot = take_snapshot(layout, others, closed)
     damaged = {path.relative_to(layout.root).as_posix(): "is damaged" for path in snapshot.damaged}
@@ -118,7 +118,7 @@ def list_pieces(
         damaged |= dict.fromkeys(inside or [folder], "may not be read")
     pieces = []
     for file in snapshot.files:
-        if relative(layout, file) in records or is_of_run(file, run_id):
+        if relative(layout, file) in records or is_of_run(file, run_id, contents):
             pieces.append(_of_file(file))
         else:
             damaged[relative(layout, file)] = "is not this run's"
@@ -193,14 +193,14 @@ def _count(
     return int((kept & (found < share.high) if share.high is not None else kept).sum())
 
 
-def is_of_run(file: DataFile, run_id: str) -> bool:
+def is_of_run(file: DataFile, run_id: str, contents: Contents | None = None) -> bool:
     """Whether a file that nothing is recorded of says in its footer that it belongs where it lies.
 
     Raises:
         FileNotFoundError: It has vanished.
     """
     try:
-        with parquet.opened(file.path) as opened:
+        with parquet.opened(file.path, contents=contents) as opened:
             footer = Footer.of(opened.metadata)
     except DamagedFileError:
         return False
@@ -212,7 +212,9 @@ def is_of_run(file: DataFile, run_id: str) -> bool:
     return told == {"run_id": run_id, **place, **writer, **numbers}
 
 
-def foreign_files(layout: RunLayout, records: Mapping[str, FileRecord], run_id: str) -> frozenset[Path]:
+def foreign_files(
+    layout: RunLayout, records: Mapping[str, FileRecord], run_id: str, contents: Contents | None = None
+) -> frozenset[Path]:
     """The Parquet files among the data that are not this run's: by name, by folder, or by what their footer says.
 
     Only files that nothing is recorded of are opened.
@@ -230,12 +232,18 @@ def foreign_files(layout: RunLayout, records: Mapping[str, FileRecord], run_id: 
                 found.append(at / name)
             elif f"{prefix}/{name}" not in records:
                 with contextlib.suppress(FileNotFoundError):
-                    if not is_of_run(DataFile(*place[:3], part, at / name), run_id):
+                    if not is_of_run(DataFile(*place[:3], part, at / name), run_id, contents):
                         found.append(at / name)
     return frozenset(found)
 
 
-def foreign_records(layout: RunLayout, folder: Path, records: Mapping[str, FileRecord], run_id: str) -> set[Path]:
+def foreign_records(
+    layout: RunLayout,
+    folder: Path,
+    records: Mapping[str, FileRecord],
+    run_id: str,
+    contents: Contents | None = None,
+) -> set[Path]:
     """The Parquet files in a folder of what is logged beside samples that are not this run's.
 
     By name, or those that neither the run's records nor their own footer know, where any file of the folder is recorded
@@ -248,7 +256,7 @@ def foreign_records(layout: RunLayout, folder: Path, records: Mapping[str, FileR
         part = PartName.parse(path.name)
         if part is None:
             found.add(path)
-        elif f"{here}/{path.name}" not in records and not _says(path, part, run_id):
+        elif f"{here}/{path.name}" not in records and not _says(path, part, run_id, contents):
             unknown.append(path)
     now = parquet.read_records(layout) if unknown else {}
     if any(known.startswith(f"{here}/") for known in now):
@@ -263,10 +271,10 @@ def _parquet_in(folder: Path) -> list[Path]:
         return []
 
 
-def _says(path: Path, part: PartName, run_id: str) -> bool:
+def _says(path: Path, part: PartName, run_id: str, contents: Contents | None) -> bool:
     """Whether the footer of a file says that it is a run's part of that name, or it has vanished meanwhile."""
     try:
-        with parquet.opened(path) as opened:
+        with parquet.opened(path, contents=contents) as opened:
             origin = Footer.of(opened.metadata).origin
     except FileNotFoundError:
         return True

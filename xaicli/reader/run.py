@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,6 +136,16 @@ class Reader(Holdings):
             UsageError: It is none.
         """
         self.where = None if where is None else self._condition(where)
+
+    def limited(self, where: str | None) -> Reader:
+        """The same run as it was listed, with another condition that rows meet; None for none.
+
+        Raises:
+            UsageError: The condition is none.
+        """
+        other = copy(self)
+        other.keep(where)
+        return other
 
     def _condition(self, text: str) -> Where:
         try:

@@ -22,7 +22,7 @@ from xaicli.files import for_arrow, make_folder
 from xaicli.layout import DataFile, RunLayout, without_superseded
 from xaicli.locks import alone_at, is_held, unread
 from xaicli.manifest import ColumnFacts
-from xaicli.parquet import FileRecord
+from xaicli.parquet import Contents, FileRecord
 from xaicli.recorder.attempt import lock_path, stats_file
 from xaicli.recorder.ledger import was_closed
 from xaicli.vocabulary import EPOCH, PASS
@@ -106,7 +106,9 @@ def make_uniform(layout: RunLayout, columns: Sequence[ColumnFacts], *, seconds: 
     return sum(file.part.first != file.part.last for file in late)
 
 
-def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts], foreign: Collection[Path]) -> list[str]:
+def other_tools(
+    layout: RunLayout, columns: Sequence[ColumnFacts], foreign: Collection[Path], contents: Contents
+) -> list[str]:
     """What tools that read the folder of a run as it lies would get wrong now, each with the way out.
 
     A training that was killed leaves such things, and a compaction that readers have kept from removing files.
@@ -115,12 +117,13 @@ def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts], foreign: Coll
         layout: The run.
         columns: Its columns.
         foreign: Files in its folders that are not the run's; `damaged` names them.
+        contents: What keeps small files, so that none is opened twice.
     """
     # Folders that may not be listed are named by the reader, too.
     there = [file for file in layout.data_files(closed=[]) if file.path not in foreign]
     files = without_superseded(there)
     said = []
-    if late := sum(not file_conforms(file, columns) for file in files):
+    if late := sum(not file_conforms(file, columns, contents) for file in files):
         said.append(
             f"files from before a column came, or became one of double precision: {late:,} of {len(files):,}. Other "
             "tools may leave the column out or refuse the folder; xai compact gives every file all columns"
@@ -164,10 +167,12 @@ def _recorded(layout: RunLayout, records: Collection[str]) -> list[DataFile]:
     return [file for file in files if file.path.relative_to(layout.root).as_posix() in records]
 
 
-def file_conforms(file: DataFile, columns: Sequence[ColumnFacts]) -> bool:
+def file_conforms(file: DataFile, columns: Sequence[ColumnFacts], contents: Contents | None = None) -> bool:
     """`conforms` of a file; also of one that is damaged or gone, which those who read it name."""
     try:
-        return conforms(pq.read_schema(for_arrow(file.path)), columns)
+        content = contents.of(file.path) if contents else None
+        held = for_arrow(file.path) if content is None else pa.BufferReader(content)
+        return conforms(pq.read_schema(held), columns)
     except (OSError, pa.ArrowException):
         return True
 

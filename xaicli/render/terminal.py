@@ -222,12 +222,16 @@ def _table(table: Table, out: Console, of: str) -> None:
         out.print(_text(table.title, "bold"))
     table = _with_clipped_texts(table)
     shown = table.rows[: table.terminal_rows]
-    headings = [_Heading(column.title, column.cell) for column in table.columns]
     bounds = [_common_range(table, index) for index in range(len(table.columns))]
     whole_cells = _rows(
         [_cells([row[i] for row in shown], c, b) for i, (c, b) in enumerate(zip(table.columns, bounds, strict=True))]
     )
-    last = len(headings) - 1
+    last = len(table.columns) - 1
+    longest = max((cell_len(row[last]) for row in whole_cells), default=0) if table.columns else 0
+    headings = [
+        _Heading(c.title, c.cell, c.cell is Cell.TEXT and (c.whole or (i == last and longest > _SHORT)))
+        for i, c in enumerate(table.columns)
+    ]
     kept, cells, gap = _layout(table, headings, whole_cells, range(len(headings)), out.width)
     beneath: Sequence[str] = ()
     if len(kept) > 1 and table.columns[last].cell is Cell.TEXT and _is_squeezed(kept, headings, cells, out.width, gap):
@@ -308,22 +312,28 @@ def _is_squeezed(
 
 
 def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[list[str]]:
-    """The cells, texts beyond `_LONGEST` cut to a limit and still told apart; the last, a reason say, may be long.
+    """The cells, texts beyond `_LONGEST` or of a word beyond the limit cut to it and still told apart.
 
-    A name reads the same wherever in the table it stands, and other than the names of rows that are not shown.
+    The last, a reason say, and those that are kept whole may be long. A name reads the same wherever in the table it
+    stands, and other than the names of rows that are not shown.
     """
     every = [_one_line(t) for t in numbers.texts([v for row in table.rows for v in row if isinstance(v, (str, Link))])]
     shown = {cell for row in rows for cell in row}
-    long = sorted({text for text in every if cell_len(text) > _LONGEST and text in shown})
+    long = sorted({text for text in every if text in shown and _is_long(text, limit)})
     names, of_last = _fitted(long, limit, among=every), _fitted(long, _LAST, among=every)
     columns = []
     for index, column in enumerate(table.columns):
         texts = [row[index] for row in rows]
         if column.cell is Cell.TEXT:
-            last = index == len(table.columns) - 1
-            texts = [(of_last if last else names).get(text, text) for text in texts]
+            whole = column.whole or index == len(table.columns) - 1
+            texts = [(of_last if whole else names).get(text, text) for text in texts]
         columns.append(texts)
     return _rows(columns)
+
+
+def _is_long(text: str, limit: int) -> bool:
+    """Whether a name is cut to a limit: what breaks between words need not be, up to `_LONGEST`."""
+    return cell_len(text) > _LONGEST or any(cell_len(word) > limit for word in text.split(" "))
 
 
 def _fitted(names: Sequence[str], limit: int, *, among: Sequence[str]) -> dict[str, str]:
@@ -352,6 +362,8 @@ class _Heading:
 
     title: str
     cell: Cell = Cell.TEXT
+    is_sentence: bool = False
+    """Whether its cells may be long, a reason say."""
 
     @property
     def is_left(self) -> bool:
@@ -376,9 +388,10 @@ def _least(headings: Sequence[_Heading], rows: Sequence[Sequence[str]]) -> list[
     least = []
     for index, heading in enumerate(headings):
         cells = [row[index] for row in rows]
-        # A name within a reason is broken before a column goes.
         texts = [word for cell in cells for word in cell.split(" ")] if heading.cell is Cell.TEXT else cells
-        widths = [min(cell_len(text), _SHORT) if heading.cell is Cell.TEXT else cell_len(text) for text in texts]
+        widths = list(map(cell_len, texts))
+        if heading.is_sentence:  # a name within it is broken before a column goes
+            widths = [min(width, _SHORT) for width in widths]
         least.append(max((*widths, *map(cell_len, heading.words)), default=0))
     return least
 
@@ -396,10 +409,16 @@ def _n_columns_that_fit(headings: Sequence[_Heading], rows: Sequence[Sequence[st
 def _whole_width(headings: Sequence[_Heading], rows: Sequence[Sequence[str]]) -> int:
     """How wide a table is whose rows take one line each, the last text two."""
     widest = [max((cell_len(row[index]) for row in rows), default=0) for index in range(len(headings))]
-    if texts := [index for index, heading in enumerate(headings) if heading.is_left]:
-        widest[texts[-1]] = max((_two_lines(row[texts[-1]]) for row in rows), default=0)
+    if any(heading.is_left for heading in headings):
+        last = _last_text(headings)
+        widest[last] = max((_two_lines(row[last]) for row in rows), default=0)
     words = [max(map(cell_len, heading.words), default=0) for heading in headings]
     return sum(map(max, zip(widest, words, strict=True))) + _GAP * (len(headings) - 1)
+
+
+def _last_text(headings: Sequence[_Heading]) -> int:
+    """The column that takes what the others leave: the last of sentences, or else of texts."""
+    return max(range(len(headings)), key=lambda at: (headings[at].is_sentence, headings[at].is_left, at), default=0)
 
 
 def _two_lines(text: str) -> int:
@@ -419,7 +438,7 @@ def _widths(headings: Sequence[_Heading], rows: Sequence[Sequence[str]], width: 
     rest = width - sum(found) - gap * (len(found) - 1)
     if rest < 0:
         return []
-    last = max((index for index, heading in enumerate(headings) if heading.is_left), default=0)
+    last = _last_text(headings)
     others = [index for index in range(len(headings)) if index != last]
     cells = [[cell_len(row[index]) for row in rows] for index in range(len(headings))]
     halves = [[_two_lines(row[index]) for row in rows] if index == last else [] for index in range(len(headings))]
@@ -460,7 +479,8 @@ def _plain_table(
         one = _grid(headings, widths, gap, header=False)
         one.add_row(*(_text(value) for value in row))
         out.print(one)
-        out.print(Padding(_text(text), (0, 0, 0, 2)))
+        if text:
+            out.print(Padding(_text(text), (0, 0, 0, 2)))
 
 
 def _grid(headings: Sequence[_Heading], widths: Sequence[int], gap: int, *, header: bool = True) -> RichTable:

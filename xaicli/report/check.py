@@ -74,12 +74,12 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     )
     columns = (
         Column("outcome"),
-        Column("rule"),
-        *((Column("asked"),) if has_bounds else ()),
+        Column("rule", whole=True),
+        *((Column("asked", whole=True),) if has_bounds else ()),
         Column("value", Cell.NUMBER),
         Column("samples", Cell.INTEGER),
     )
-    columns = (*columns, Column("of"), Column("why"))
+    columns = (*columns, Column("of"), Column("why", whole=True))
     if not any(row[-1] for row in table):
         columns, table = columns[:-1], tuple(row[:-1] for row in table)
     return Table("verdicts", "Each rule and group", columns, table, terminal_rows=60)

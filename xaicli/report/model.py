@@ -105,6 +105,8 @@ class Column:
     """Whether a terminal too narrow for all columns leaves out others before it."""
     apart: float = math.inf
     """How far a number lies from those of other columns that are compared with it; infinite where none is."""
+    whole: bool = False
+    """Whether a terminal breaks its texts between words, and cuts none."""
 
 
 @dataclass(frozen=True)

@@ -375,6 +375,6 @@ def _left_out(answer: Answer) -> Iterator[Block]:
     yield Table(
         "left-out",
         "What was not taken, and why",
-        (Column("why"), Column("marks", Cell.INTEGER), Column("such as")),
+        (Column("why", whole=True), Column("marks", Cell.INTEGER), Column("such as")),
         table,
     )

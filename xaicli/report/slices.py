@@ -93,7 +93,7 @@ def _blocks(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], word
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str, name: str, note: str) -> Table:
     has_wrong = any(row["wrong_share"] is not None for row in rows)
-    columns = [Column("slice"), Column("samples", Cell.INTEGER), Column("share", Cell.NUMBER)]
+    columns = [Column("slice", whole=True), Column("samples", Cell.INTEGER), Column("share", Cell.NUMBER)]
     columns += [Column("mean", Cell.NUMBER), Column("others", Cell.NUMBER), Column("95 % interval of the difference")]
     columns += [Column("of wrong", Cell.NUMBER)] if has_wrong else []
     table = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
@@ -268,7 +267,7 @@ class Training:
             self._reader, self._stamp = Reader(self.layout), stamp
         else:
             self._reader.refresh()
-            for known in ("dtypes", "metrics", "_stats", "drops", "losses", "attempts", "ignored"):
+            for known in ("dtypes", "metrics", "counters", "drops", "losses", "attempts", "ignored"):
                 self._reader.__dict__.pop(known, None)
         return self._reader
 
@@ -466,8 +465,8 @@ class Training:
             return None
         last = attempts[-1]
         try:
-            files = self.layout.attempts.glob(f"{last.attempt:06d}-r*.stats")
-            found = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+            of_last = f"{last.attempt:06d}-r"
+            found = [facts for name, facts in self._reader.counters.items() if name.startswith(of_last)]
             began = datetime.fromisoformat(last.started_at)
             ends = [datetime.fromisoformat(str(facts["written_at"])) for facts in found]
             logged = sum(int(facts["rows_logged"]) for facts in found)
