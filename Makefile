@@ -69,7 +69,7 @@ $(VENV)-bench/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	grep -v '^pillow==' constraints.txt > $(VENV)-bench/constraints.txt
 	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c $(VENV)-bench/constraints.txt \
-		-e ".[saliency,duckdb,captum,bench]"
+		-e ".[saliency,duckdb,captum,lightning,transformers,bench]"
 	touch $@
 
 bench: $(VENV)-bench/.installed ## run every benchmark beside its peers and write benchmarks/RESULTS.md (about half an hour)

@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 BENCHMARKS = (
     ("The command line", "commands.py", ""),
     ("The recorder", "recorder.py", ""),
+    ("The callbacks of trainers", "trainers.py", ""),
     ("Saliency: speed, a small net", "saliency.py", "speed --net lenet --images 16 --steps 25 --draws 7 --repeats 5"),
     ("Saliency: speed, larger nets", "saliency.py", "speed --net resnet18 vit_ti --images 4 --steps 8 --draws 4"),
     ("Saliency: speed, one picture", "saliency.py", "speed --net resnet18 vit_ti --images 1 --steps 16 --draws 1"),
@@ -40,6 +41,8 @@ PACKAGES = (
     "wandb",
     "mlflow-skinny",
     "trackio",
+    "lightning",
+    "transformers",
 )
 
 

@@ -349,6 +349,22 @@ def test_labels_beside_targets_of_parts_are_the_batch_s_own_and_said(tmp_path: P
     assert [words in one for one in said] == [True]
 
 
+def test_labels_of_parts_are_read_as_log_samples_does(tmp_path: Path) -> None:
+    parts = torch.randn(N, 3, generator=torch.Generator().manual_seed(1)).softmax(1)
+
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        target = inputs.pop("labels")
+        outputs = model(**inputs)
+        return functional.cross_entropy(outputs.logits, target), outputs
+
+    model = model_of(num_labels=3)
+    rows, said = evaluated(tmp_path, model, loss, labels=parts.tolist())
+    expected = functional.cross_entropy(answers(model), parts, reduction="none")
+    assert rows["label"].to_list() == parts.argmax(1).tolist()
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert not said
+
+
 def test_pairs_of_texts_are_asked_for_with_the_line_that_records_them(tmp_path: Path) -> None:
     def loss(model: Any, inputs: dict[str, Any]) -> Any:
         chosen, rejected = (

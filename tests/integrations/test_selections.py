@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
@@ -54,7 +55,7 @@ def fit(
     trainer = quiet_trainer(XaiCallback(path / "run", save_checkpoint=False), path, max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer.fit(Model(step, net), DataLoader(data, batch_size=size, **options))
+        trainer.fit(Model(step, net), DataLoader(data, **{"batch_size": size, **options}))
     folder = path / "run" / "data"
     found = pl.read_parquet(folder).sort("sample_id") if any(folder.rglob("*.parquet")) else None
     return found, xaicli.open_run(path / "run").info().answer.counts.dropped, said_by_xai(caught)
@@ -97,17 +98,52 @@ def test_places_that_a_mask_picks_count_for_the_samples_that_they_are_of(tmp_pat
     assert found["n_tokens"].to_list() == (TAGS >= 0).sum(1).tolist()
 
 
-def test_as_many_picked_places_as_samples_are_no_samples(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "places_of",
+    [
+        lambda mask: torch.nonzero(mask, as_tuple=True),
+        lambda mask: torch.where(mask),
+        lambda mask: mask.nonzero().T,
+        lambda mask: mask.argwhere().T,
+        lambda mask: torch.argwhere(mask).unbind(1),
+    ],
+)
+def test_as_many_picked_places_as_samples_are_no_samples(tmp_path: Path, places_of: Any) -> None:
     """By the places of a mask as numbers, which do not say whose they are: the rows are dropped, with a word."""
 
     def step(model: Any, batch: Any) -> torch.Tensor:
-        rows, columns = torch.nonzero(batch[2] >= 0, as_tuple=True)
+        rows, columns = places_of(batch[2] >= 0)
         logits = model.net(batch[1])
         return functional.cross_entropy(logits[rows, columns], batch[2][rows, columns])
 
     found, dropped, said = fit(step, linear(CLASSES), [(i, X[i], TAGS[i]) for i in range(N)], tmp_path)
     assert (found, dropped) == (None, N)
     assert ["some of the places alone" in one for one in said] == [True]
+
+
+def test_what_a_mask_picked_of_is_let_go_with_what_it_picked(tmp_path: Path) -> None:
+    """Within the step, where no criterion is given that, and of what one is given when the step is over."""
+    seen: list[StorageWeakRef] = []
+    alive: list[bool] = []
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        alive.extend(not one.expired() for one in seen)
+        beside, mask = batch[1] * 2, batch[2] >= 0
+        whole = StorageWeakRef(beside.untyped_storage())
+        some = beside[mask] * 2
+        del beside
+        alive.append(not whole.expired() and some.ndim == 1)
+        del some
+        alive.append(not whole.expired())
+        logits = model.net(batch[1])
+        seen[:] = [StorageWeakRef(one.untyped_storage()) for one in (logits, mask)]
+        return functional.cross_entropy(logits[mask], batch[2][mask])
+
+    found, dropped, _ = fit(step, linear(CLASSES), [(i, X[i], TAGS[i]) for i in range(N)], tmp_path, 4)
+    assert found is not None
+    assert (len(found), dropped) == (N, 0)
+    assert alive == [False] * 6
+    assert all(one.expired() for one in seen)
 
 
 def picked(values: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, criterion: Any) -> torch.Tensor:
@@ -207,6 +243,11 @@ def places_first(samples: Any) -> Any:
     return torch.tensor(ids), torch.stack(x, 1), torch.stack(y, 1)
 
 
+def samples_first(samples: Any) -> Any:
+    ids, x, y = zip(*samples, strict=True)
+    return torch.tensor(ids), torch.stack(x), torch.stack(y)
+
+
 def flat(model: Any, batch: Any) -> torch.Tensor:
     return functional.cross_entropy(model.net(batch[1]).reshape(-1, CLASSES), batch[2].reshape(-1))
 
@@ -229,24 +270,75 @@ def test_batches_of_places_before_samples_are_told_by_their_ids(tmp_path: Path, 
     each = functional.cross_entropy(net(X.transpose(0, 1)).permute(1, 2, 0), TAGS, reduction="none")
     assert found is not None
     assert not dropped
-    assert not said
+    assert ["no inputs are kept" in one for one in said] == [True]
+    assert not (tmp_path / "run" / "inputs").exists()
     assert found["loss"].to_list() == approx(mean_of(each, TAGS >= 0))
     assert found["n_tokens"].to_list() == (TAGS >= 0).sum(1).tolist()
 
 
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_as_many_places_as_samples_are_asked_about_where_a_part_of_the_model_takes_places_first(
-    tmp_path: Path, batch_first: bool
+@pytest.mark.parametrize("is_loader_seen", [True, False])
+@pytest.mark.parametrize("are_places_first", [True, False])
+def test_as_many_places_as_samples_are_told_by_the_loader_or_asked_about(
+    tmp_path: Path, is_loader_seen: bool, are_places_first: bool
 ) -> None:
-    net, data = Recurrent(batch_first=batch_first), [(i, X[i], TAGS[i]) for i in range(T)]
-    found, dropped, said = fit(flat, net, data, tmp_path, T, collate_fn=None if batch_first else places_first)
-    if not batch_first:
-        assert (found, dropped) == (None, T)
+    """Asked about where a part of the model takes places first, and the loader gives batches made before."""
+    collate = places_first if are_places_first else samples_first
+    net, samples = Recurrent(batch_first=not are_places_first), [(i, X[i], TAGS[i]) for i in range(T)]
+    data = samples if is_loader_seen else [collate(samples)]
+    options = {"collate_fn": collate} if is_loader_seen else {"batch_size": None}
+    found, dropped, said = fit(flat, net, data, tmp_path, T, **options)
+    if are_places_first and not is_loader_seen:
+        assert (found is None, dropped) == (True, T)
         assert ["as many places as samples" in one for one in said] == [True]
         return
-    each = functional.cross_entropy(net(X[:T]).transpose(1, 2), TAGS[:T], reduction="none")
+    x = X[:T].transpose(0, 1) if are_places_first else X[:T]
+    scores = net(x).permute(1, 2, 0) if are_places_first else net(x).transpose(1, 2)
+    each = functional.cross_entropy(scores, TAGS[:T], reduction="none")
     assert found is not None
     assert found["loss"].to_list() == approx(mean_of(each, TAGS[:T] >= 0))
+    assert ["as many places as samples" in one for one in said if "no inputs" not in one] == (
+        [] if is_loader_seen else [True]
+    )
+
+
+def test_samples_that_torch_stacked_are_first_whatever_the_model_takes_and_however_many_places(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        logits = model.net(batch[1].transpose(0, 1)).transpose(0, 1)
+        return functional.cross_entropy(logits.reshape(-1, CLASSES), batch[2].reshape(-1))
+
+    net = Recurrent()
+    found, dropped, said = fit(step, net, [(i, X[i], TAGS[i]) for i in range(T)], tmp_path, T)
+    each = functional.cross_entropy(net(X[:T].transpose(0, 1)).permute(1, 2, 0), TAGS[:T], reduction="none")
+    assert found is not None
+    assert (dropped, said) == (0, [])
+    assert found["loss"].to_list() == approx(mean_of(each, TAGS[:T] >= 0))
+
+
+@pytest.mark.parametrize("are_places_first", [False, True])
+def test_as_many_places_as_samples_are_said_to_be_taken_for_samples_first_and_counted_where_that_proves_wrong(
+    tmp_path: Path, are_places_first: bool
+) -> None:
+    """Of batches that were made before, and a model of which no part tells it; the second batch shows it."""
+    collate = places_first if are_places_first else samples_first
+    net, samples = linear(CLASSES), [(i, X[i], TAGS[i]) for i in range(N)]
+    found, _, said = fit(flat, net, [collate(samples[:T]), collate(samples[T:])], tmp_path, batch_size=None)
+    each = functional.cross_entropy(net(X).transpose(1, 2), TAGS, reduction="none")
+    known = range(T, N) if are_places_first else range(N)
+    assert found is not None
+    losses = dict(found.select("sample_id", "loss").iter_rows())
+    assert [losses[i] for i in known] == [approx(mean_of(each, TAGS >= 0))[i] for i in known]
+    assert sum("as many places as samples, and neither" in one for one in said) == 1
+    assert sum(f"after {T} rows of batches with as many places" in one for one in said) == are_places_first
+
+
+def test_as_many_classes_as_samples_are_no_places(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        return functional.binary_cross_entropy_with_logits(model.net(batch[1]), batch[2])
+
+    data = [(i, X[i, 0], (X[i, 0, :2] > 0).float()) for i in range(2)]
+    found, dropped, said = fit(step, linear(2), data, tmp_path, 2, collate_fn=samples_first)
+    assert found is not None
+    assert (len(found), dropped, said) == (2, 0, [])
 
 
 def test_labels_with_rows_for_columns_are_not_taken_for_samples(tmp_path: Path) -> None:

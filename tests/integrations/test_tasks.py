@@ -30,7 +30,7 @@ def rows_of(
     folder: Path,
     train: Any,
     evaluate: Any,
-    labels: torch.Tensor,
+    labels: torch.Tensor | None,
     width: int = K,
     *,
     before: bool = False,
@@ -64,7 +64,8 @@ def rows_of(
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), lr=0.0)
 
-    data = [{"sample_id": i, "x": X[i], "label": labels[i], "other": OTHERS[i]} for i in range(N)]
+    own: list[dict[str, Any]] = [{} if labels is None else {"label": labels[i]} for i in range(N)]
+    data = [{"sample_id": i, "x": X[i], **own[i], "other": OTHERS[i]} for i in range(N)]
     model = Module()
     trainer = quiet_trainer(XaiCallback(folder / "run", save_checkpoint=False, **options), folder, max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
@@ -159,7 +160,7 @@ def test_squared_errors_before_any_training_are_told_with_what_helps(tmp_path: P
 def test_a_teachers_probabilities_are_classes_also_as_their_logarithms(
     tmp_path: Path, is_log: bool, names: bool
 ) -> None:
-    """As KLDivLoss(log_target=True) takes them: their largest is the label, and they are no numbers to be hit."""
+    """As KLDivLoss(log_target=True) takes them: they are no numbers to be hit, and all of them count in the loss."""
     teacher = torch.randn(N, K, generator=torch.Generator().manual_seed(2)).log_softmax(1)
 
     def step(model: Any, batch: Any) -> Any:
@@ -169,13 +170,39 @@ def test_a_teachers_probabilities_are_classes_also_as_their_logarithms(
         return {"loss": loss, "logits": scores} if names else loss
 
     model, frames, said = rows_of(tmp_path, step, step, teacher if is_log else teacher.exp())
-    expected = functional.cross_entropy(scores_of(model), teacher.argmax(1), reduction="none")
+    expected = functional.cross_entropy(scores_of(model), teacher.exp(), reduction="none")
+    sure = (scores_of(model).softmax(1) * teacher.exp()).sum(1)
     for frame in frames.values():
         assert frame["label"].to_list() == teacher.argmax(1).tolist()
         assert frame["prediction"].to_list() == scores_of(model).argmax(1).tolist()
         assert frame["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+        assert frame["label_prob"].to_list() == pytest.approx(sure.tolist(), abs=1e-5)
         assert "abs_error" not in frame.columns
     assert said == []
+
+
+@pytest.mark.parametrize("is_of_batch", [True, False])
+def test_soft_labels_of_a_criterion_are_read_as_log_samples_does(tmp_path: Path, is_of_batch: bool) -> None:
+    """Also where the batch has no label; kept inputs have the largest class."""
+    parts = torch.randn(N, K, generator=torch.Generator().manual_seed(2)).softmax(1)
+
+    def step(model: Any, batch: Any) -> Any:
+        target = batch["label"] if is_of_batch else parts[batch["sample_id"]]
+        return functional.cross_entropy(model(batch["x"]), target)
+
+    model, frames, said = rows_of(tmp_path, step, step, parts if is_of_batch else None)
+    run = xaicli.Run(tmp_path / "alone")
+    run.log_samples(sample_id=torch.arange(N), label=parts, logits=scores_of(model), mode="train", epoch=1)
+    run.close()
+    alone = xaicli.open_run(tmp_path / "alone").scan(mode="train").collect().sort("sample_id")
+    expected = functional.cross_entropy(scores_of(model), parts, reduction="none")
+    for frame in frames.values():
+        assert frame["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+        for name in ("label", "prediction", "loss", "label_prob", "el2n", "margin"):
+            assert frame[name].to_list() == pytest.approx(alone[name].to_list(), abs=1e-5)
+    assert said == []
+    kept = pl.read_parquet(tmp_path / "run" / "inputs" / "*.parquet")
+    assert kept["label"].to_list() == parts.argmax(1)[kept["sample_id"].to_list()].tolist()
 
 
 def test_a_class_of_the_batch_counts_beside_a_teachers_logarithms(tmp_path: Path) -> None:

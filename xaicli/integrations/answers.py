@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,7 +62,9 @@ def judged_of(output: Any, judged: Sequence[Judged], labels: Any, *, by_value: b
     whole = distinct(outer([one for one in judged if _is_of(returned, one, by_value)], are_same=True))
     if len(whole) < 2:
         return whole or (_in_parts(returned, distinct(judged), labels) if by_value else [])
-    if isinstance(labels, torch.Tensor) and (own := [one for one in whole if _are(one.truth, labels)]):
+    if isinstance(labels, torch.Tensor) and (
+        own := [one for one in whole if which_of(one.truth, [labels]) is not None]
+    ):
         return own[:1]
     classes = [one for one in whole if not one.truth.is_floating_point()]
     return classes if len(classes) == 1 else whole
@@ -72,22 +74,40 @@ def are_labels(truth: torch.Tensor, labels: torch.Tensor) -> bool:
     """Whether a criterion was given a batch's labels: as they are, as rows of zeros and a one, or of texts each place
     the label of the next.
     """
-    if _are(truth, labels):
+    if which_of(truth, [labels]) is not None:
         return True
     if labels.ndim == 1 and truth.ndim == 2 and len(truth) == len(labels) and not labels.is_floating_point():
         classes = labels_as(Task.CLASSIFICATION, truth, truth.shape[1])
-        return classes is not None and _are(classes, labels)
+        return classes is not None and which_of(classes, [labels]) is not None
     if labels.ndim != 2 or truth.is_floating_point():
         return False
     following = torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), LEFT_OUT)], 1)
-    return _are(truth, labels[:, 1:]) or _are(truth, following)
+    return which_of(truth, (labels[:, 1:], following)) is not None
 
 
-def _are(truth: torch.Tensor, labels: torch.Tensor) -> bool:
-    """Whether a criterion was given these labels, the places of texts one below the other, too."""
-    if truth.numel() != labels.numel() or truth.device != labels.device:
-        return False
-    return truth.data_ptr() == labels.data_ptr() or torch.equal(truth.reshape(-1).double(), labels.reshape(-1).double())
+def which_of(given: torch.Tensor, layouts: Iterable[Any], *, is_shaped: bool = False) -> torch.Tensor | None:
+    """The first of some layouts of a batch's tensors that these are: the same numbers in the same order; None of none.
+
+    What is no number stands at the same places. The same memory tells it without a look at the values.
+
+    Args:
+        given: What a criterion was given, or what a mask picked of.
+        layouts: Tensors of the batch, as they are or otherwise laid out; what is no tensor is none.
+        is_shaped: Whether only the same shape counts, or all one below the other, else any shape.
+    """
+    for own in layouts:
+        if not isinstance(own, torch.Tensor) or own.numel() != given.numel() or own.device != given.device:
+            continue
+        if is_shaped and given.ndim >= own.ndim and given.shape != own.shape:
+            continue
+        if own.data_ptr() == given.data_ptr() and own.dtype == given.dtype:
+            is_laid_alike = own.shape == given.shape and own.stride() == given.stride()
+            if is_laid_alike or (own.is_contiguous() and given.is_contiguous()):
+                return own
+        a, b = given.reshape(-1).double(), own.reshape(-1).double()
+        if bool(((a == b) | (a.isnan() & b.isnan())).all()):
+            return own
+    return None
 
 
 def _is_of(returned: torch.Tensor, judged: Judged, by_value: bool) -> bool:
@@ -165,7 +185,7 @@ def at_all_places(judged: Judged, labels: Any, batch: Any) -> Judged:
     if answers.source is None or answers.mask is None or truth.source is None or truth.mask is None:
         return judged
     parts = [labels, *(part for _, part in tensors_of(batch))]
-    own = next((part for part in parts if isinstance(part, torch.Tensor) and _are_rows(truth.source, part)), None)
+    own = which_of(truth.source, [part for part in parts if isinstance(part, torch.Tensor) and part.ndim > 1])
     mask, size = truth.mask.reshape(-1), answers.source.numel()
     if own is None or mask.numel() != own.shape[0] * own.shape[1] or size % mask.numel():
         return judged
@@ -174,7 +194,8 @@ def at_all_places(judged: Judged, labels: Any, batch: Any) -> Judged:
     mask = mask.reshape(own.shape[:2])
     values = answers.source.reshape(*mask.shape, -1).to(judged.answers.dtype)
     given = truth.source.reshape(*mask.shape, -1).to(judged.truth.dtype)
-    if not (_are_equal(values[mask], judged.answers) and _are_equal(given[mask], judged.truth)):
+    picked = (values[mask], judged.answers), (given[mask], judged.truth)
+    if any(which_of(seen, [known]) is None for known, seen in picked):
         return judged
     is_of_classes = not judged.is_each and judged.values is not Values.VALUE
     if given.shape[2] != (1 if is_of_classes else values.shape[2]) or (is_of_classes and given.is_floating_point()):
@@ -192,23 +213,6 @@ def at_all_places(judged: Judged, labels: Any, batch: Any) -> Judged:
     return replace(judged, answers=values, truth=given, each=each, counting=counting, picked=(None, None))
 
 
-def _are_rows(source: torch.Tensor, part: torch.Tensor) -> bool:
-    """Whether a tensor is a part of a batch that has places, in its order: it lies where that lies, or is equal."""
-    if part.ndim < 2 or source.numel() != part.numel() or source.device != part.device:
-        return False
-    if source.data_ptr() == part.data_ptr():
-        return source.is_contiguous() and part.is_contiguous()
-    return _are_equal(source, part)
-
-
-def _are_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether these are the same numbers in the same order; what is no number stands at the same places."""
-    if a.numel() != b.numel():
-        return False
-    a, b = a.reshape(-1).double(), b.reshape(-1).double()
-    return bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
 def is_of_unknown_places(judged: Judged, labels: Any) -> bool:
     """Whether a mask picked what a criterion was given, and neither the mask nor the labels say whose places these are.
 
@@ -218,7 +222,7 @@ def is_of_unknown_places(judged: Judged, labels: Any) -> bool:
     if answers is None and truth is None:
         return False
     own = labels if isinstance(labels, torch.Tensor) else None
-    if own is not None and _are(judged.truth, own):
+    if which_of(judged.truth, [own]) is not None:
         return False
     masks = [None if one is None else one.mask for one in judged.picked]
     if own is not None and all(mask is not None and mask.shape == own.shape[:1] for mask in masks):
@@ -242,9 +246,7 @@ def labels_judged(judged: Judged, labels: Any, *, is_in_order: bool = False) -> 
         return labels, None
     if _is_turned(truth, labels):
         return labels, _OTHER_LABELS
-    if labels.data_ptr() == truth.data_ptr() or labels.device != truth.device:
-        return labels, None
-    if torch.equal(labels.reshape(-1).double(), truth.reshape(-1).double()):
+    if labels.device != truth.device or which_of(truth, [labels]) is not None:
         return labels, None
     if not is_in_order and are_reordered(truth, labels):
         return labels, _OTHER_LABELS
@@ -399,15 +401,17 @@ def batch_first(judged: Judged, labels: torch.Tensor) -> Judged | None:
         labels: The batch's, as they are in it.
     """
     truth, (places, samples) = judged.truth, labels.shape[:2]
-    own = [known for known in (labels, labels[1:]) if known.numel() and _are_of(truth, known)]
     turned = labels.transpose(0, 1)
-    others = [known for known in (turned, turned[:, 1:]) if known.numel() and _are_of(truth, known)]
-    is_flat = truth.ndim < labels.ndim or places == samples
-    if (own and others and is_flat) or (not (own or others) and (is_flat or truth.shape != labels.shape)):
+    own, other = (
+        which_of(truth, [one for one in layouts if one.numel()], is_shaped=True)
+        for layouts in ((labels, labels[1:]), (turned, turned[:, 1:]))
+    )
+    is_flat, is_neither = truth.ndim < labels.ndim or places == samples, own is None and other is None
+    if (own is not None and other is not None and is_flat) or (is_neither and (is_flat or truth.shape != labels.shape)):
         return None if min(places, samples) > 1 else judged
-    if not own and others:
+    if own is None and other is not None:
         return judged
-    n = len(own[0]) if own else places
+    n = places if own is None else len(own)
 
     def turn(given: torch.Tensor | None) -> torch.Tensor | None:
         return None if given is None else given.reshape(n, samples, *labels.shape[2:]).transpose(0, 1)
@@ -423,13 +427,6 @@ def batch_first(judged: Judged, labels: torch.Tensor) -> Judged | None:
         return None
     given = truth.reshape(n, samples, *labels.shape[2:]).transpose(0, 1)
     return replace(judged, answers=answers, truth=given, each=turn(judged.each), counting=turn(judged.counting))
-
-
-def _are_of(truth: torch.Tensor, labels: torch.Tensor) -> bool:
-    """Whether a criterion was given these labels, as they are or all one below the other, in their order."""
-    if truth.numel() != labels.numel() or truth.device != labels.device:
-        return False
-    return (truth.ndim < labels.ndim or truth.shape == labels.shape) and _are_equal(truth, labels)
 
 
 def labels_as(task: Task, truth: Any, width: int) -> torch.Tensor | None:

@@ -41,9 +41,11 @@ CRITERIA = {
 
 _OF_EACH = (functional.binary_cross_entropy, functional.binary_cross_entropy_with_logits)
 _OF_CLASSES = (functional.cross_entropy, functional.nll_loss)
-_PLACES = (torch.arange, torch.eye)
+_PLACES = frozenset({torch.arange, torch.eye})
 """What makes each sample's own place in its batch, whatever the batch holds."""
-_AS_IT_IS = (Tensor.to, Tensor.cuda, Tensor.long, Tensor.float, Tensor.type_as, Tensor.clone, Tensor.contiguous)
+_AS_IT_IS = frozenset(
+    {Tensor.to, Tensor.cuda, Tensor.long, Tensor.float, Tensor.type_as, Tensor.clone, Tensor.contiguous}
+)
 """What gives a tensor's values on."""
 _MOST_PLACES = 64
 """So many tensors of places that a step made are remembered, the last."""
@@ -365,7 +367,8 @@ def is_compiled(module: nn.Module) -> bool:
     """Whether the module, or a part of it, was compiled by torch."""
     if getattr(module, "_compiler_ctx", None) is not None:
         return True
+    # Asked at every step: what is no attribute of a module is looked for by torch in three places.
     return any(
-        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
+        "_orig_mod" in part._modules or part.__dict__.get("_compiled_call_impl") is not None
         for part in module.modules()
     )

@@ -12,7 +12,7 @@ import torch
 
 from xaicli.integrations.hints import KINDS, LENGTHS, hints
 from xaicli.integrations.identity import ID_KEYS, as_id, is_float, may_be_ids
-from xaicli.integrations.order import Order, order_in, rows_made
+from xaicli.integrations.order import Order, are_places_first, order_in, rows_made
 from xaicli.state.randomness import capture, restore
 
 REORDERED = (
@@ -95,7 +95,13 @@ class SeenOrders:
         collate: The collator, whose name is told.
     """
 
-    _WHAT = ("another order", "its own", *(f"{hint} {answer}" for hint in (LENGTHS, KINDS) for answer in (True, False)))
+    _FIRST = ("samples first", "places first")
+    _WHAT = (
+        "another order",
+        "its own",
+        *_FIRST,
+        *(f"{hint} {answer}" for hint in (LENGTHS, KINDS) for answer in (True, False)),
+    )
 
     def __init__(self, collate: Any = None) -> None:
         name = getattr(collate, "__name__", type(collate).__name__)
@@ -146,6 +152,11 @@ class SeenOrders:
         return self.has("another order")
 
     @property
+    def puts_places_first(self) -> bool | None:
+        """Whether it makes batches with the places of its samples before these, where one with as many showed it."""
+        return next((what == self._FIRST[1] for what in self._FIRST if self.has(what)), None)
+
+    @property
     def is_known(self) -> bool:
         """Whether some batch showed its order."""
         return self.has("its own")
@@ -153,6 +164,8 @@ class SeenOrders:
     def order_in(self, samples: Sequence[Any], batch: Any) -> Order:
         """Which sample each row of a batch was made of, remembered for those that do not show it."""
         order, n = order_in(samples, batch), len(samples)
+        if self.puts_places_first is None and (is_turned := are_places_first(samples, batch)) is not None:
+            self.note(self._FIRST[is_turned])
         is_whole = rows_made(batch, n) == n
         if order.is_other and is_whole:
             self.note("another order")

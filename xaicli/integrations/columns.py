@@ -18,7 +18,7 @@ WEIGHED = (
     "weighs the losses of the places itself, and which of them count is not known; no samples of it are recorded: give "
     "those that do not count the label -100 (ignore_index), or give samples_fn"
 )
-WEIGHED_NUMBERS = (
+_WEIGHED_NUMBERS = (
     "weighs the losses of a sample's numbers itself, and which of them count is not known; no samples of it are "
     "recorded: let the loss be the mean over those that a mask in the batch says, or give samples_fn"
 )
@@ -98,10 +98,13 @@ def _of_classes(head: Head, values: Tensor, labels: Any, truth: Tensor | None) -
     if truth is not None:
         label = truth.reshape(len(truth), -1)
         if label.shape[1] == head.classes and head.classes > 1 and label.shape[1] != 1:
-            label = label.argmax(1)  # one-hot, or a mixture: its largest part
+            # Parts, or a one among zeros: `log_samples` makes of real numbers the soft cross entropy, and of logarithms
+            # of parts, which are the only ones with nothing above zero, these.
+            are_logarithms = (label <= 0).all(1, keepdim=True)
+            label = torch.where(are_logarithms, label.exp(), label) if label.is_floating_point() else label.argmax(1)
         else:
             label = label[:, 0]
-        if label.is_floating_point():
+        if label.is_floating_point() and label.ndim == 1:
             label = torch.where(label == label.floor(), label, -100.0).long()
     if head.values is Values.LOGITS and not head.independent:
         return {"label": label, "logits": values}
@@ -261,7 +264,35 @@ def _counting(step: Step, batch: Any, each: torch.Tensor, truth: torch.Tensor) -
     return found[0] if len(found) == 1 else None
 
 
-def numbers_that_count(step: Step, batch: Any, judged: Judged, labels: Any) -> tuple[torch.Tensor | None, bool]:
+def that_count(
+    step: Step, batch: Any, judged: Judged, meaning: tuple[Head, Tensor, Any], labels: Any
+) -> tuple[Any, Tensor | None, str | None]:
+    """What of a criterion's target counts in the loss that a step returned.
+
+    Args:
+        step: What was seen of it.
+        batch: What says which places may count.
+        judged: What the criterion was given.
+        meaning: What that is: the head, the answers (N, K, ...) and the target.
+        labels: The batch's labels.
+
+    Returns:
+        The target, without the classes of places that do not count; of numbers, and of classes each for itself, which
+        count, None of all; and why it is not known, where it is not.
+    """
+    head, values, truth = meaning
+    is_whole = isinstance(truth, Tensor) and not truth.is_floating_point()
+    if judged.is_weighed and head.task is Task.TOKEN_CLASSIFICATION and is_whole:
+        truth = without_left_out(step, batch, values, truth, judged.ignored)
+        if truth is None:
+            return None, None, WEIGHED
+    if not (judged.is_each or head.task is Task.REGRESSION):
+        return truth, None, None
+    counting, is_known = _numbers_that_count(step, batch, judged, labels)
+    return truth, counting, None if is_known else _WEIGHED_NUMBERS
+
+
+def _numbers_that_count(step: Step, batch: Any, judged: Judged, labels: Any) -> tuple[torch.Tensor | None, bool]:
     """Which of a sample's numbers, or classes each for itself, count in the loss of a step; None of all.
 
     Returns:

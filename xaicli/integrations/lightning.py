@@ -30,15 +30,7 @@ from xaicli.integrations.answers import (
     tensors_of,
 )
 from xaicli.integrations.capture import Forward, Judged, Step, captured
-from xaicli.integrations.columns import (
-    SOME_PLACES,
-    WEIGHED,
-    WEIGHED_NUMBERS,
-    columns_of,
-    numbers_that_count,
-    of_chosen_places,
-    without_left_out,
-)
+from xaicli.integrations.columns import SOME_PLACES, columns_of, of_chosen_places, that_count
 from xaicli.integrations.identity import may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
@@ -90,6 +82,10 @@ _OBJECTS = (
 _COMPARED = (
     "compares the samples of a batch with one another, as a contrastive loss does: its answers are no classes; "
     f"no samples of it are recorded: where the model has answers of each sample, {_END} of these, or give samples_fn"
+)
+_INPUTS_OF_PLACES = (
+    "the module takes its places before its samples, and xai saliency gives a model samples first: no inputs are kept, "
+    "and the checkpoint is saved without an exported graph; keep_inputs=0, save_checkpoint=False ask for neither"
 )
 _PREDICTED = ("preds", "predictions", "pred", "prediction", "y_pred", "y_hat", "yhat")
 
@@ -315,12 +311,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             step.judged = [at_all_places(one, whole.labels, batch) for one in step.judged]
             held = whole.rows if ids is None else len(ids)
             module = trainer.lightning_module
-            turned, labels, reason = self._orders.samples_first(step, batch, whole.labels, held, module)
+            is_turned = self._rows.has_places_first(whole.loader, trainer)
+            turned, labels, reason = self._orders.samples_first(step, batch, whole.labels, held, module, is_turned)
             if reason is not None:
                 recording.missed(rows, f"{_name_of(mode)} {reason}")
                 return
             whole, result = self._answered(replace(whole, batch=turned, labels=labels), step, mode)
             inputs = None if turned is not batch else _inputs_of(step)
+            if turned is not batch and recording.wants_inputs:
+                recording.tell(_INPUTS_OF_PLACES)
             if not self._log_part(whole, result, step, mode, inputs):
                 recording.missed(rows, _ask(step, mode, rows, batch))
             return
@@ -423,15 +422,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return f"{stray}; no samples of it are recorded: {_END} in the batch's order"
         head, values, truth = meaning_of(result, labels, part.rows)
         first = int(self._orders.is_next(truth, part.labels, mode))
-        if result.is_weighed and head.task is Task.TOKEN_CLASSIFICATION:
-            truth = without_left_out(step, part.batch, values, truth, result.ignored)
-            if truth is None:
-                return WEIGHED
-        counting = None
-        if result.is_each or head.task is Task.REGRESSION:
-            counting, is_known = numbers_that_count(step, part.batch, result, part.labels)
-            if not is_known:
-                return WEIGHED_NUMBERS
+        truth, counting, unknown = that_count(step, part.batch, result, (head, values, truth), part.labels)
+        if unknown is not None:
+            return unknown
         columns = self._judged(part, step, result, mode, (head, values, truth), first, counting)
         return columns | ({} if is_turned else _predicted(step, head.task, len(values)))
 

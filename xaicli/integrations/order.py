@@ -69,6 +69,23 @@ def order_in(samples: Sequence[Any], batch: Any) -> Order:
     return Order(places, is_other=there != sorted(there))
 
 
+def are_places_first(samples: Sequence[Any], batch: Any) -> bool | None:
+    """Whether a batch of as many places as samples has the places first, by what stands in both; None of any other.
+
+    Args:
+        samples: What a collator was given.
+        batch: What it made.
+    """
+    n = len(samples)
+    for _, column in _columns(batch, n):
+        if not isinstance(column, torch.Tensor) or column.ndim < 2 or column.shape[1] != n:
+            continue
+        for _, values in _fields(samples):
+            if _is_in_order(column, values) is not (is_turned := _is_in_order(column.transpose(0, 1), values)):
+                return is_turned
+    return None
+
+
 def _handed_on(fields: Sequence[list[Any]], batch: Any, rows: int) -> tuple[int, ...] | None:
     """The place of each row's sample, where a list of the batch holds the very tensors of the samples."""
     entries = entries_of(batch)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.data import default_collate
 
 from xaicli.integrations.answers import distinct, is_same, same, tensors_of
 from xaicli.integrations.capture import Judged, Step
@@ -176,6 +177,15 @@ class Rows:
         for line, known_by in watch.collator.seen.notes if watch.collator is not None else ():
             recording.tell(line, known_by)
         return part, ids, reason
+
+    def has_places_first(self, loader: Any, trainer: Any) -> bool | None:
+        """Whether a loader's batches have the places of their samples before these; None where nothing tells it."""
+        if _has_hooks(trainer):
+            return None
+        if getattr(loader, "collate_fn", None) is default_collate:
+            return False
+        watch = self._loading.of(loader)
+        return None if watch is None or watch.collator is None else watch.collator.seen.puts_places_first
 
     def _no_ids(self, part: Part, step: Step, ids: Any) -> str | None:
         """Why the first part of a batch, a whole number a sample, holds no ids; None where nothing contradicts."""

@@ -417,6 +417,11 @@ class Recording:
             )  # a class a token is no class of a sample
             self._keep(inputs, sample_id, None if is_of_places else columns.get("label"), mode, ds_id)
 
+    @property
+    def wants_inputs(self) -> bool:
+        """Whether inputs are kept, for saliency or to export the model with."""
+        return self._wanted_inputs > 0 or self._wants_checkpoint
+
     def numbered_by(self, dataset: Any, mode: str, ds_id: str) -> None:
         """The ids of a data set are the numbers of its rows; said once where another has the same for others."""
         dataset, place = numbered_in(dataset), (mode, ds_id)
@@ -572,6 +577,8 @@ class Recording:
             before = state.mode, state.ds_id
             state.mode, state.ds_id = mode, ds_id
             try:
+                if isinstance(label, torch.Tensor) and label.is_floating_point() and label.ndim == 2:
+                    label = label.argmax(1)  # of parts the largest, as in the rows
                 labels = label[:missing] if _are_classes(label) else None
                 self.run.log_inputs(ids, first_of(inputs, missing), labels, tokens=self._words_of(inputs))
             finally:

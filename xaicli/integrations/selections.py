@@ -5,20 +5,26 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_BY_INDEX = (Tensor.__getitem__, torch.masked_select, Tensor.masked_select)
-_OF_MASK = (torch.nonzero, Tensor.nonzero, torch.argwhere, torch.where)
+_BY_INDEX = frozenset({Tensor.__getitem__, torch.masked_select, Tensor.masked_select})
+_OF_MASK = frozenset({torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere, torch.where})
 """What tells the places of a mask: of `where` the call with the mask alone."""
+_PACKED = torch._VF._pack_padded_sequence
+"""What picks places by how long texts are."""
+_PICKING = _BY_INDEX | _OF_MASK | {_PACKED}
 _PRODUCTS = frozenset({"matmul", "__matmul__", "__rmatmul__", "mm", "einsum", "linear", "cdist", "_euclidean_dist"})
 """What makes a number of every row of one tensor with every row of another, by its name."""
 _AS_IT_IS = frozenset({"to", "cuda", "cpu", "long", "float", "double", "half", "int", "type_as"}) | frozenset(
     {"clone", "contiguous", "detach", "squeeze", "flatten", "reshape", "view", "ravel"}
 )
 """What gives a tensor's values on in their order, by its name."""
+_PARTS = frozenset({"__getitem__", "__iter__", "unbind", "split", "chunk", "select", "narrow"})
+"""What gives a part of a tensor, or its parts, by its name."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,21 @@ class Selections:
         return None if self.given is None else _holds(self.pairs, tensor)
 
     def called(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
-        """An operation of torch made this of these."""
+        """An operation of torch made this of these.
+
+        Of all that a step calls: nearly every one is let by at once.
+        """
+        is_picking = func in _PICKING
+        if not (is_picking or self.picked) and self.given is None:
+            return
         name = getattr(func, "__name__", "")
-        picked = self._picked_by(func, name, args)
+        picked = _picked_by(func, args) if is_picking else None
         if picked is None and self.picked:
             picked = self._handed_on(name, args, kwargs, result)
         if picked is not None:
             for one in _tensors((result,)):
-                self.picked[id(one)] = weakref.ref(one), picked
+                # What it was picked of is let go with it: only what a criterion is given is asked about later.
+                self.picked[id(one)] = weakref.ref(one, partial(_forget, self.picked, id(one))), picked
         if self.given is None:
             return
         of_batch = [one for one in _tensors((args, kwargs), depth=3) if _holds(self.given, one)]
@@ -87,22 +100,6 @@ class Selections:
         self.pairs.clear()
         self.given = None
 
-    def _picked_by(self, func: Any, name: str, args: Sequence[Any]) -> Picked | None:
-        """What a call picked by a mask, or by how long texts are."""
-        if name == "_pack_padded_sequence":
-            return Picked()
-        if func in _OF_MASK:
-            return Picked() if func is not torch.where or len(args) == 1 else None
-        if func not in _BY_INDEX or len(args) < 2 or not isinstance(args[0], Tensor):
-            return None
-        index = args[1]
-        if _is_mask(index):
-            source, mask = args[0].detach(), torch.as_tensor(index, device=args[0].device).bool()
-            is_known = source.shape[: mask.ndim] == mask.shape
-            return Picked(source, mask) if is_known else Picked()
-        several = index if isinstance(index, (tuple, list)) else ()
-        return Picked() if any(map(_is_mask, several)) else None
-
     def _handed_on(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Picked | None:
         """What is known of what was made of picked tensors: as many rows, or the same numbers in another shape."""
         for one in _tensors((args, kwargs), depth=3):
@@ -111,9 +108,33 @@ class Selections:
             if name == "__getitem__" and one is not args[0]:
                 return Picked()  # at the places that a mask told
             made = [of for of in _tensors((result,)) if of.ndim]
-            if any(of.shape[:1] == one.shape[:1] or of.numel() == one.numel() for of in made):
+            if (made and name in _PARTS) or any(
+                of.shape[:1] == one.shape[:1] or of.numel() == one.numel() for of in made
+            ):
                 return known if name in _AS_IT_IS and one is args[0] else Picked()
         return None
+
+
+def _picked_by(func: Any, args: Sequence[Any]) -> Picked | None:
+    """What a call picked by a mask, or by how long texts are."""
+    if func is _PACKED:
+        return Picked()
+    if func in _OF_MASK:
+        return Picked() if func is not torch.where or len(args) == 1 else None
+    if len(args) < 2 or not isinstance(args[0], Tensor):
+        return None
+    index = args[1]
+    if _is_mask(index):
+        source, mask = args[0].detach(), torch.as_tensor(index, device=args[0].device).bool()
+        is_known = source.shape[: mask.ndim] == mask.shape
+        return Picked(source, mask) if is_known else Picked()
+    several = index if isinstance(index, (tuple, list)) else ()
+    return Picked() if any(map(_is_mask, several)) else None
+
+
+def _forget(picked: dict[int, tuple[weakref.ref[Tensor], Picked]], key: int, gone: weakref.ref[Tensor]) -> None:
+    if key in picked and picked[key][0] is gone:
+        del picked[key]
 
 
 def _is_of_pairs(name: str, of: Sequence[Tensor], made: Tensor) -> bool:

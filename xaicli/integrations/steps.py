@@ -53,7 +53,8 @@ _SEVERAL = (
     "these; samples_fn records others"
 )
 _SOFT = (
-    "{name} gives its criterion soft labels, as of mixup or a teacher: rows have {label}, and the plain loss of that"
+    "{name} gives its criterion soft labels, as of mixup or a teacher: rows have the batch's own label, and the plain "
+    "loss of that"
 )
 
 _PLACES_FIRST = (
@@ -64,6 +65,15 @@ _AS_MANY_PLACES = (
     "is given as many places as samples, and no batch before has shown which are first; no samples of it are "
     "recorded: set batch_first=True on the module's recurrent and attention layers where the samples are, or give "
     "samples_fn"
+)
+
+_TAKEN_FIRST = (
+    "a batch holds as many places as samples, and neither its collate_fn nor a batch before shows which are first: the "
+    "samples are taken to be; where the places are, let the collate_fn put the samples first, or give samples_fn"
+)
+_TAKEN_WRONGLY = (
+    "the module is given its places before its samples, after {rows} of batches with as many places as samples, which "
+    "were taken to be first: these may have the labels and losses of others"
 )
 
 _LABEL = "the batch's label"
@@ -110,6 +120,8 @@ class StepOrders:
         """Whether a loss that a model has of its own counts before a criterion of the step's, as its weight said."""
         self._is_turned_batch: bool | None = None
         """Whether the last batch that told it had its samples in the second dimension."""
+        self._taken_first = 0
+        """How many rows were taken to be the first dimension of batches with as many places, where nothing shows it."""
         self._targets: list[tuple[Any, frozenset[Any]]] = []
         """What the step's own criteria that the training's loss was made of were given, as far as all steps showed."""
 
@@ -165,7 +177,7 @@ class StepOrders:
         return self._compares.get(kind, self._compares.get(of_training, False))
 
     def samples_first(
-        self, step: Step, batch: Any, labels: Any, rows: int | None, module: Any
+        self, step: Step, batch: Any, labels: Any, rows: int | None, module: Any, is_turned: bool | None
     ) -> tuple[Any, Any, str | None]:
         """A batch whose second dimension is the samples, as recurrent networks take texts, with these first.
 
@@ -177,12 +189,14 @@ class StepOrders:
             labels: The labels in it.
             rows: How many samples it holds, as its ids say.
             module: The module: where there are as many places as samples, and no other batch told it, it may.
+            is_turned: Whether its collate_fn is known to put the places first; None where it is not known.
 
         Returns:
             Batch and labels, as they are or turned, and why it is not known whose the labels are.
         """
         if not isinstance(labels, torch.Tensor) or labels.ndim < 2 or not rows or labels.shape[1] != rows:
-            self._is_turned_batch = False if labels_are(labels, rows) else self._is_turned_batch
+            if labels_are(labels, rows):
+                self._is_turned_batch, self._taken_first = False, 0
             return batch, labels, None
         shape = labels.shape[:2]
         if shape[0] != rows:
@@ -190,8 +204,17 @@ class StepOrders:
             self._is_turned_batch = any(part.shape[:2] == shape for part in beside)
             if not self._is_turned_batch:
                 return batch, labels, _PLACES_FIRST
-        elif self._is_turned_batch is None and rows > 1 and _takes_places_first(module):
-            return batch, labels, _AS_MANY_PLACES
+            if self._taken_first:
+                self._tell(_TAKEN_WRONGLY.format(rows=rows_said(self._taken_first)), _TAKEN_WRONGLY)
+                self._taken_first = 0
+        elif is_turned is not None:
+            self._is_turned_batch = is_turned
+        elif self._is_turned_batch is None and rows > 1:
+            if _takes_places_first(module):
+                return batch, labels, _AS_MANY_PLACES
+            if any(_is_of_places(one, labels) for one in step.judged):
+                self._tell(_TAKEN_FIRST, None)
+                self._taken_first += rows
         if not self._is_turned_batch:
             return batch, labels, None
         found = [batch_first(one, labels) if one.truth.numel() >= labels.numel() - rows else one for one in step.judged]
@@ -300,12 +323,13 @@ class StepOrders:
         return self._disputed.get(mode, False)
 
     def say_soft(self, judged: Judged, labels: Any, mode: Mode, name: str) -> None:
-        """Say where a criterion of classes was given parts of them: of the last step that was looked at."""
+        """Say where a criterion of classes was given parts of them and the batch has others, which then count."""
         if not _is_mixture(judged) or not (judged.truth.is_cpu or mode not in self.watched):
             return
+        if labels is None or not _are_others(judged, labels):
+            return
         if labels_as(Task.CLASSIFICATION, judged.truth, judged.answers[:1].numel()) is None:
-            label = "the class of the largest part" if labels is None else "the batch's own label"
-            self._tell(_SOFT.format(name=name, label=label), None)
+            self._tell(_SOFT.format(name=name), None)
 
     def _note_targets(self, targets: list[tuple[Any, frozenset[Any]]]) -> None:
         """Remember what the training's criteria were given: equal to a part of every batch, not of some by chance."""
@@ -431,6 +455,12 @@ class StepOrders:
 def labels_are(labels: Any, rows: int | None) -> bool:
     """Whether labels of places show that the samples are the first dimension."""
     return isinstance(labels, torch.Tensor) and labels.ndim > 1 and labels.shape[0] == rows != labels.shape[1]
+
+
+def _is_of_places(judged: Judged, labels: torch.Tensor) -> bool:
+    """Whether a criterion was given a class a place of labels: these are no sets, and no several numbers a sample."""
+    of_classes = not (judged.is_each or judged.values is Values.VALUE or judged.truth.is_floating_point())
+    return of_classes and judged.truth.numel() >= labels.numel() - len(labels)
 
 
 def _takes_places_first(module: Any) -> bool:

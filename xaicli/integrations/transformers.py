@@ -21,15 +21,7 @@ from xaicli.heads.head import Task, Text, Values
 from xaicli.integrations.answers import are_reordered, at_all_places, meaning_of, of_some_places
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
-from xaicli.integrations.columns import (
-    SOME_PLACES,
-    WEIGHED,
-    WEIGHED_NUMBERS,
-    columns_of,
-    numbers_that_count,
-    of_chosen_places,
-    without_left_out,
-)
+from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_chosen_places, that_count, without_left_out
 from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, with_column
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
@@ -501,20 +493,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         own, stray = self._orders.labels_of(judged[0], labels, mode, is_in_order=is_in_order)
         if stray is not None:
             return labels, f"compute_loss {stray}; no samples of it are recorded: give samples_fn"
-        head, values, truth = meaning_of(judged[0], own, rows)
+        truth, counting, unknown = that_count(heard, given, judged[0], meaning_of(judged[0], own, rows), labels)
+        if unknown is not None:
+            return labels, f"compute_loss {unknown}"
+        if not isinstance(truth, torch.Tensor):
+            return truth, None
+        if truth.is_floating_point():
+            return truth if counting is None else truth.masked_fill(~counting.reshape(truth.shape), torch.nan), None
         ignored = judged[0].ignored
-        is_whole = isinstance(truth, torch.Tensor) and not truth.is_floating_point()
-        if judged[0].is_weighed and head.task is Task.TOKEN_CLASSIFICATION and is_whole:
-            truth = without_left_out(heard, given, values, truth, ignored)
-            if truth is None:
-                return labels, f"compute_loss {WEIGHED}"
-        if isinstance(truth, torch.Tensor) and (judged[0].is_each or head.task is Task.REGRESSION):
-            counting, is_known = numbers_that_count(heard, given, judged[0], labels)
-            if not is_known:
-                return labels, f"compute_loss {WEIGHED_NUMBERS}"
-            if counting is not None and truth.is_floating_point():
-                truth = truth.masked_fill(~counting.reshape(truth.shape), torch.nan)
-        return (truth.masked_fill(truth == ignored, _IGNORED) if is_whole and ignored is not None else truth), None
+        return (truth if ignored is None else truth.masked_fill(truth == ignored, _IGNORED)), None
 
     def _labels_of_next(
         self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any
