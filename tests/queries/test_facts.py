@@ -730,6 +730,22 @@ def test_runs_side_by_side_are_grouped_and_picked_by_the_facts_that_are_shown(
     assert main([*given, "--no-facts"]) == 1
 
 
+def test_a_run_that_is_left_out_of_a_folder_says_nothing_of_the_others_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, camera in (("a", "left"), ("b", "left"), ("c", "other")):
+        with xaicli.Run(tmp_path / name) as run:
+            run.log_facts([0, 1], camera=[camera, "right"], **({"lens": ["wide"] * 2} if name == "c" else {}))
+            run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode="train" if name == "c" else "eval", epoch=1)
+    given = ("--mode", "eval", "--label-key", "camera")
+    found = asked(capsys, "compare", tmp_path, *given, "--where", "camera != 'right'")
+    assert [row["label"] for row in found["rows"] if row["kind"] == "label"] == ["left"]
+    assert not any("differs between" in words for words in found["warnings"])
+    assert any(f"{tmp_path / 'c'} is left out" in words for words in found["warnings"])
+    assert main(["compare", str(tmp_path), *given, "--where", "lens = 'wide'"]) == 2
+    assert "lens" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words", [("check", "--rule", "loss mean by nosuch <= 1"), ("select", "--rule", "balanced", "--by", "nosuch")]
 )

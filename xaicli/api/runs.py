@@ -113,9 +113,9 @@ def _comparable(
         return reader, resolve(reader, **words).pairs if in_folder(reader.layout) else ()
 
     found = [asked(layout, partial(opened, layout)) for layout in find_runs_at(given)]
-    readers = [reader for reader in found if reader is not None]
-    SharedFacts(readers)
-    every = [asked(reader.layout, partial(selected, reader)) for reader in readers]
+    candidates = [reader for reader in found if reader is not None]
+    SharedFacts(candidates)
+    every = [asked(reader.layout, partial(selected, reader)) for reader in candidates]
     kept = [one for one in every if one is not None]
     if refused and len(kept) < _FEWEST:
         # What is wrong with the question itself is wrong with it in every run.
@@ -124,7 +124,12 @@ def _comparable(
     for at, pair in others.items():
         place = " ".join(filter(None, pair))
         left_out.append(f"{kept[at][0].layout.described} is left out: it has no rows of {place}")
-    return [reader for at, (reader, _) in enumerate(kept) if at not in others], left_out
+    readers = [reader for at, (reader, _) in enumerate(kept) if at not in others]
+    if len(readers) < len(candidates):  # what is left out says nothing of the samples of the others
+        SharedFacts(readers)
+        for reader in readers:
+            reader.keep(opening.get("where"))
+    return readers, left_out
 
 
 def _of_another_pair(held: Sequence[tuple[Pair, ...]]) -> dict[int, Pair]:
