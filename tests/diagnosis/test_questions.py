@@ -639,3 +639,21 @@ def test_one_sample_alone_is_told_as_one(tmp_path: Path, prediction: int, said: 
     assert f"epoch 1: {said}" in sentence
     assert "every one" not in sentence
     assert "%" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "said"),
+    [
+        ("regression", {"label": [0.5, 1.5]}, "predicts numbers, which are not confused"),
+        ("regression", {"prediction": [0.5, 1.5]}, "predicts numbers, which are not confused"),
+        ("regression", {"label": [0.5, 1.5], "prediction": [0.5, 1.0]}, "predicts numbers, which are not confused"),
+        ("sequence", {"loss": [0.5, 1.5]}, "tells of texts, token by token"),
+        ("classification", {"label": [0, 1]}, "has no predictions"),
+        ("classification", {"prediction": [0, 1]}, "has no labels"),
+    ],
+)
+def test_why_there_are_no_confusions_is_the_tasks_reason_before_a_missing_column(tmp_path, task, columns, said):
+    with xaicli.Run(tmp_path / "run", task=task) as run:
+        run.log_samples(sample_id=[1, 2], mode="eval", epoch=1, **({"loss": [0.5, 1.5]} | columns))
+    with pytest.raises(XaiError, match=said):
+        xaicli.open_run(tmp_path / "run").confusion()

@@ -25,6 +25,7 @@ from xaicli.diagnosis.confusion import (
 )
 from xaicli.diagnosis.slices import MISSING, by_quintile
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
+from xaicli.heads.head import Task
 from xaicli.queries.fifths import are_many
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
@@ -338,16 +339,18 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
         XaiError: It has no labels or predictions, they are numbers, or there is no column `by`.
     """
     where = reader.layout.described
-    if PREDICTION not in reader.dtypes and "n_tokens" in reader.dtypes:
+    is_of_texts = "n_tokens" in reader.dtypes or reader.manifest.task == Task.SEQUENCE
+    if PREDICTION not in reader.dtypes and is_of_texts:
         raise XaiError(f"{where} tells of texts, token by token", hint="xai errors tells where in them the loss is")
-    for name, logged in ((key, "label=..."), (PREDICTION, "logits=... or prediction=...")):
-        if name not in reader.dtypes:
-            raise XaiError(f"{where} has no {name}s", hint=f"log them with run.log_samples(..., {logged})")
-    if reader.dtypes[PREDICTION].is_float():
+    answers = reader.dtypes.get(PREDICTION, reader.dtypes.get(LABEL))  # where nothing is predicted, labels say the kind
+    if answers is not None and answers.is_float():
         raise XaiError(
             f"{where} predicts numbers, which are not confused with one another",
             hint="xai errors tells how far they are off",
         )
+    for name, logged in ((key, "label=..."), (PREDICTION, "logits=... or prediction=...")):
+        if name not in reader.dtypes:
+            raise XaiError(f"{where} has no {name}s", hint=f"log them with run.log_samples(..., {logged})")
     refuse_other_kinds(reader, key)
     if by is None:
         return
