@@ -358,6 +358,103 @@ def test_two_threads_that_walk_over_one_dataset_are_two_passes(tmp_path: Path) -
     assert counted.rows() == [(1.0, 0, 3), (2.0, 1, 3)]
 
 
+def in_a_thread(evaluation: Callable[[], None]) -> None:
+    thread = threading.Thread(target=evaluation)
+    thread.start()
+    thread.join()
+
+
+def in_a_task(evaluation: Callable[[], None]) -> None:
+    async def whole() -> None:
+        evaluation()
+
+    asyncio.run(whole())
+
+
+BESIDE = pytest.mark.parametrize("beside", [in_a_thread, in_a_task])
+
+
+@BESIDE
+@pytest.mark.parametrize("loop", ["run.steps", "its own"])
+def test_an_evaluation_beside_leaves_the_training_where_it_is_between_its_loops(
+    tmp_path: Path, beside: Callable[[Callable[[], None]], None], loop: str
+) -> None:
+    """Rows and scalars of a training behind its loop are its own, and so are those of the evaluation behind its."""
+    with Run(tmp_path / "run", strict=True) as run:
+
+        def evaluate() -> None:
+            for sample in run.steps([7], mode="eval", ds_id="held out"):
+                run.log_samples(sample_id=[sample], loss=[100.0])
+            run.log({"evaluated": 1.0})
+            run.log_samples(sample_id=[8], loss=[100.0])
+
+        for epoch in run.epochs(2):
+            for sample in run.steps([1]) if loop == "run.steps" else [1]:
+                run.log_samples(sample_id=[sample], loss=[1.0])
+            beside(evaluate)
+            run.log({"trained": 1.0})
+            run.log_samples(sample_id=[2], loss=[1.0])
+            assert (run.state.mode, run.state.ds_id) == ("train" if loop == "run.steps" else None, ""), epoch
+    found = frame(tmp_path / "run").select("mode", "ds_id", "epoch", "sample_id", "loss").rows()
+    evaluated = [("eval", "held out", epoch, sample, 100.0) for epoch in (1, 2) for sample in (7, 8)]
+    assert sorted(found) == evaluated + [("train", "", epoch, sample, 1.0) for epoch in (1, 2) for sample in (1, 2)]
+    logged = scalars([tmp_path / "run"]).data.select("key", "mode", "ds_id", "epoch").rows()
+    own = "train" if loop == "run.steps" else ""
+    assert sorted(logged) == [
+        *[("evaluated", "eval", "held out", epoch) for epoch in (1, 2)],
+        *[("trained", own, "", epoch) for epoch in (1, 2)],
+    ]
+
+
+@BESIDE
+def test_what_a_thread_or_a_task_says_of_its_place_is_its_own(
+    tmp_path: Path, beside: Callable[[Callable[[], None]], None]
+) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+
+        def evaluate() -> None:
+            run.log_samples(sample_id=[1], loss=[1.0], mode="eval")
+            run.state.mode, run.state.ds_id = "test", "other"
+            run.state.update_batch_idx()
+            run.begin_pass("train", "")
+            run.log_samples(sample_id=[2], loss=[2.0])
+            run.log({"said": 1.0})
+
+        for _ in run.epochs(1):
+            for sample in run.steps([1, 2]):
+                run.log_samples(sample_id=[sample], loss=[3.0])
+            beside(evaluate)
+            assert (run.state.mode, run.state.ds_id, run.state.batch_idx) == ("train", "", 2)
+            run.log({"trained": 1.0})
+            run.log_samples(sample_id=[3], loss=[3.0])
+    assert sorted(frame(tmp_path / "run").select("mode", "ds_id", "pass", "sample_id", "loss").rows()) == [
+        ("eval", "", 0, 1, 1.0),
+        ("test", "other", 0, 2, 2.0),
+        *[("train", "", 0, sample, 3.0) for sample in (1, 2, 3)],
+    ]
+    logged = scalars([tmp_path / "run"]).data.select("key", "mode", "ds_id").rows()
+    assert sorted(logged) == [("said", "test", "other"), ("trained", "train", "")]
+
+
+def test_a_loop_goes_on_with_the_place_of_one_that_has_come_to_its_end(tmp_path: Path) -> None:
+    """As cells of a notebook do, each of which is a task."""
+
+    async def cell(step: Callable[[], None]) -> None:
+        step()
+
+    opened: list[Run] = []
+
+    def train() -> None:
+        for sample in opened[0].steps([1]):
+            opened[0].log_samples(sample_id=[sample], loss=[1.0])
+
+    asyncio.run(cell(lambda: opened.append(Run(tmp_path / "run", strict=True))))
+    asyncio.run(cell(train))
+    asyncio.run(cell(lambda: opened[0].log({"behind": 1.0})))
+    opened[0].close()
+    assert scalars([tmp_path / "run"]).data.select("key", "mode").rows() == [("behind", "train")]
+
+
 def frame(run_dir: Path) -> pl.DataFrame:
     return pl.DataFrame(rows(run_dir))
 

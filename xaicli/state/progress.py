@@ -142,11 +142,13 @@ class Ended:
         mode: The mode before it, which is given back with the next epoch, or when something else is logged.
         ds_id: The dataset before it, likewise.
         epoch: The epoch its rows name; None where none are known.
+        counted: The current epoch when it ended; None where that is not known.
     """
 
     mode: str | None
     ds_id: str
     epoch: int | None = None
+    counted: int | None = None
 
 
 @dataclass(eq=False)
@@ -189,24 +191,30 @@ class Here:
         epoch: The epoch of its rows; None where it is the current one.
         walk: The loop whose batch that is; None outside of one.
         ended: What the last loop has left, until it is given back; None inside of one.
-        runner: The thread or task that began the loop.
+        owner: The thread or task that it is of.
+        is_set: Whether that said the mode or the dataset itself.
         turns: {(mode, ds_id): the passes of its current walk}, of each (mode, ds_id, epoch) that it had rows of.
         passes: {(mode, ds_id, epoch): the pass of rows that come now}, of those that were asked for since it changed.
     """
 
+    owner: Runner
     mode: str | None = None
     ds_id: str = ""
     batch_idx: int | None = None
     epoch: int | None = None
     walk: Walk | None = None
     ended: Ended | None = None
-    runner: object = None
+    is_set: bool = False
     turns: dict[tuple[str, str], Turns] = field(default_factory=dict)
     passes: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
 
-def _runner() -> object:
-    """What runs now, told from all else that does: a task of asyncio, or else a thread."""
+Runner = weakref.ref[Any]
+"""A task of asyncio, or else a thread."""
+
+
+def _runner() -> Runner:
+    """What runs now."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
         try:
@@ -215,7 +223,13 @@ def _runner() -> object:
             task = None
         if task is not None:
             return weakref.ref(task)
-    return threading.get_ident()
+    return weakref.ref(threading.current_thread())
+
+
+def _is_over(runner: Runner) -> bool:
+    """Whether a task or a thread has come to its end."""
+    ran = runner()
+    return ran is None or bool(ran.done() if hasattr(ran, "done") else not ran.is_alive())
 
 
 class _Cut(Iterable[T]):
@@ -240,9 +254,10 @@ _HALF = 64
 class Progress:
     """Where a training is.
 
-    Mode, dataset and batch are those of the loop that the thread, or the task of asyncio, goes through. A thread that
-    goes through none has those of the thread that made the state or, where that goes through none, of the first that
-    does; a task has those of the task that began it.
+    Mode, dataset and batch are a thread's own, or a task's of asyncio: those of the loop that it goes through or,
+    behind it, went through last in the epoch. One that goes through none, and sets none, has those of the thread that
+    made the state or, where that has come to its end, of the next one that goes through a loop; a task has those of
+    the task that began it.
 
     Attributes:
         mode: "train", "eval", "test", "infer", or None before the first pass (warm-up).
@@ -304,10 +319,9 @@ class Progress:
         """
         self._earlier_pass = earlier_pass
         self._looked_up: set[tuple[str, str, int]] = set()
-        self._shared = Here()
+        self._shared = Here(_runner())
         self._own: ContextVar[Here | None] = ContextVar("here", default=None)
-        self._maker = _runner()
-        self._counter: object = None
+        self._counter: Runner | None = None
         self._outside: set[str] = set()
         """The names of scalars that were logged outside of walks."""
         self._entering = threading.RLock()  # a signal's handler may log, too
@@ -362,7 +376,20 @@ class Progress:
     def here(self) -> Here:
         """Where this thread or task is."""
         own = self._own.get()
-        return self._shared if own is None or own.walk is None else own
+        if own is None or own.walk is not None or own.is_set:
+            return own or self._shared
+        return own if own.ended is not None and own.ended.counted == self._epoch else self._shared
+
+    def _mine(self) -> Here:
+        """Where this thread or task is, for it to change: it gets a place of its own where it has none."""
+        here, runner = self.here, _runner()
+        if here.owner != runner:
+            if here is self._shared and _is_over(here.owner):
+                here.owner = runner
+            else:
+                here = Here(runner, here.mode, here.ds_id, here.batch_idx, is_set=True, turns=dict(here.turns))
+            self._own.set(here)
+        return here
 
     @property
     def mode(self) -> str | None:
@@ -371,7 +398,8 @@ class Progress:
 
     @mode.setter
     def mode(self, value: str | None) -> None:
-        self.here.mode, self.here.ended = value, None
+        here = self._mine()
+        here.mode, here.ended, here.is_set = value, None, True
 
     @property
     def ds_id(self) -> str:
@@ -380,7 +408,8 @@ class Progress:
 
     @ds_id.setter
     def ds_id(self, value: str) -> None:
-        self.here.ds_id, self.here.ended = value, None
+        here = self._mine()
+        here.ds_id, here.ended, here.is_set = value, None, True
 
     @property
     def batch_idx(self) -> int | None:
@@ -389,7 +418,8 @@ class Progress:
 
     @batch_idx.setter
     def batch_idx(self, value: int | None) -> None:
-        self.here.batch_idx = value
+        here = self._mine()
+        here.batch_idx, here.is_set = value, True
 
     @property
     def epoch_of_rows(self) -> int:
@@ -429,19 +459,15 @@ class Progress:
         """Begin the next epoch; this thread or task is the one that counts them."""
         self._counter = _runner()
         self.epoch_idx = self.epochs_done + 1
-        self.batch_idx = None
+        self.here.batch_idx = None
 
     def begin_walk(self, mode: str | None, ds_id: str) -> Walk:
         """Begin a loop over batches in this thread or task, beside those that others go through."""
         with self._entering:
-            here, runner = self.here, _runner()
-            if here.walk is not None and here.walk.is_open and here.runner != runner:
-                here = Here(turns=dict(here.turns))
-                if runner == self._maker:
-                    self._shared = here
-            here.runner = runner
+            here = self._mine()
+            here.is_set = False
             self._own.set(here)
-            kept_epoch = None if self._counter in (None, runner) else self.epoch_idx
+            kept_epoch = None if self._counter in (None, here.owner) else self.epoch_idx
             left = self.before or (here.mode, here.ds_id)
             here.walk, here.ended = Walk(mode, ds_id, here.walk, self.epoch_idx, Turns(), here, kept_epoch, left), None
         here.mode, here.ds_id, here.batch_idx, here.epoch = mode, ds_id, None, kept_epoch
@@ -469,7 +495,7 @@ class Progress:
         walk.here.walk, walk.here.epoch = outer, None
         if outer is None:
             epochs = [epoch for mode, ds_id, epoch in list(walk.turns) if (mode, ds_id) == (walk.mode, walk.ds_id)]
-            walk.here.ended = Ended(*walk.before, max(epochs, default=None))
+            walk.here.ended = Ended(*walk.before, max(epochs, default=None), self._epoch)
         else:
             self._enter(outer)
             if outer.epoch == (
@@ -504,7 +530,7 @@ class Progress:
             epoch: The epoch they name, if any.
         """
         here = self.here
-        if here.ended is None:
+        if here.ended is None or here.owner != _runner():
             return
         if mode not in (None, here.mode) or not self._is_of(here.ended, epoch):
             self.give_back()
@@ -537,7 +563,7 @@ class Progress:
         elif not self._counts_epochs:
             if not keys.isdisjoint(self._outside):
                 return here.ended.mode, here.ended.ds_id
-            if epoch is not None and here.ended.epoch not in (None, epoch):
+            if epoch is not None and here.ended.epoch not in (None, epoch) and here.owner == _runner():
                 self.give_back()
         return here.mode, here.ds_id
 
@@ -577,7 +603,7 @@ class Progress:
 
     def begin_turns(self, mode: str, ds_id: str) -> None:
         """Begin another walk over a dataset, as `begin_pass`; which pass it is nobody asks yet."""
-        _take_turns(self.here, (mode, ds_id), Turns())
+        _take_turns(self._mine(), (mode, ds_id), Turns())
 
     def walk_of(self, mode: str, ds_id: str) -> Turns:
         """The passes of the walk that rows which come now are of, for `pass_of`."""
@@ -654,7 +680,7 @@ class Progress:
             name: The new experiment's name; without one its summary records nothing.
         """
         self.experiment_time = _now()
-        self.here.walk = None
+        self._mine().walk = None
         self.mode = Mode.TRAIN.value
         self.ds_id = ""
         self._restart()
@@ -673,7 +699,7 @@ class Progress:
             name: A new name for the experiment; without one it keeps its own.
         """
         self.experiment_time = self.experiment_time or _now()
-        self.here.walk = None
+        self._mine().walk = None
         self.mode = Mode.TEST.value
         self.ds_id = ""
         if not self.stop_training:
