@@ -955,3 +955,26 @@ def test_without_facts_no_file_tells_of_them(tmp_path, monkeypatch, capsys, priv
     (tmp_path / "rules.toml").write_text('[[rule]]\nmetric = "loss"\nmost = 1.5\nwhere = "loss > 1.2"\n')
     assert main(["check", "run", "--rules", "rules.toml", "--json", *flag]) == 1
     assert "camera" not in capsys.readouterr().out
+
+
+def test_spikes_of_a_run_without_train_say_whose_they_are(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(40):
+            loss = 1.0 + 0.01 * (step % 5) + 9 * (step == 30)
+            run.log_samples(sample_id=[step], label=[0], loss=[loss], mode="eval", epoch=1, step=step)
+    told = "the run has no train rows: the spikes are those of eval"
+    code, found = asked(capsys, tmp_path / "run", "--rule", "spikes <= 0")
+    assert (code, found["rows"][0]["mode"], found["rows"][0]["value"]) == (1, "eval", 1)
+    assert told in found["warnings"]
+    code, found = asked(capsys, tmp_path / "run", "--rule", "spikes <= 0", "--mode", "eval")
+    assert (code, found["rows"][0]["value"], told in found["warnings"]) == (1, 1, False)
+    opened = xaicli.open_run(tmp_path / "run")
+    assert "the run has no train rows: showing eval" in opened.steps().answer.warnings
+    assert "the run has no train rows: showing eval" not in opened.steps(mode="eval").answer.warnings
+
+
+def test_spikes_of_several_metrics_without_a_loss_cannot_be_asked(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(9), label=[0] * 9, dice=[0.5] * 9, iou=[0.5] * 9, mode="train", epoch=1)
+    code, found = asked(capsys, tmp_path / "run", "--rule", "spikes <= 0")
+    assert (code, found["rows"][0]["reason"]) == (2, "no loss was recorded: spikes are its rises")

@@ -567,3 +567,94 @@ def test_the_mix_counts_the_samples_without_a_fact(tmp_path: Path) -> None:
         block for block in found.report.sections[0].blocks if getattr(block, "title", "").startswith("Mix by camera")
     )
     assert [row[:3] for row in table.rows] == [("front", 1, 0), ("rear", 2, 1), ("(missing)", 5, 5)]
+
+
+def test_the_mix_is_of_every_fact_and_says_which_have_too_many_values(tmp_path: Path) -> None:
+    """Twelve facts, and one that every sample has another value of; what is balanced by stands next to the label."""
+    facts = {f"fact{k}": [f"v{(i + k) % 3}" for i in range(60)] for k in range(11)}
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(range(60), **facts, camera=["front", "rear"] * 30, path=[f"{i}.png" for i in range(60)])
+        run.log_samples(sample_id=range(60), label=[0, 1] * 30, loss=np.arange(60.0), mode="train", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    for how, first in (
+        ({"rule": "hardest"}, ["label", "fact0", "fact1"]),
+        ({"rule": "balanced", "by": "fact9"}, ["label", "fact9"]),
+        ({"rule": "balanced", "by": "path"}, ["label", "path"]),
+    ):
+        found = opened.select(n=10, mode="train", **how)
+        mix = found.answer.extra["mix"]
+        columns = list(dict.fromkeys(row["column"] for row in mix))
+        by_path = how.get("by") == "path"
+        assert columns[: len(first)] == first
+        assert sorted(columns) == sorted(["label", *facts, "camera", *(["path"] if by_path else [])])
+        others = [] if by_path else [{"mode": "train", "ds_id": "", "column": "path", "values": 60}]
+        assert found.answer.extra["not_mixed"] == others
+        chosen = set(found.data["sample_id"])
+        for name, values in facts.items():
+            told = {row["value"]: (row["n"], row["chosen"]) for row in mix if row["column"] == name}
+            assert told == {value: (20, sum(values[i] == value for i in chosen)) for value in ("v0", "v1", "v2")}, name
+        text = found.html()
+        beside = columns[7:]
+        assert f"The mix by {', '.join(beside)} is in the JSON." in text
+        assert ("No mix by what has more than 50 values: path (60)." in text) != by_path
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_what_could_be_chosen_is_counted_and_not_what_was(embedded: xaicli.RunReader, label: bool) -> None:
+    n = embedded.select(rule="random", n=1, mode="train").answer.extra["chosen"][0]["samples"]
+    for how in ({"rule": "diverse", "table": "metrics"}, *([] if label else [{"rule": "balanced"}])):
+        (told,) = embedded.select(n=2, mode="train", per_label=label, **how).answer.extra["chosen"]
+        assert (told["there"], told["samples"]) == (n, n)
+        assert told["chosen"] < n
+
+
+@pytest.mark.parametrize("option", ["rule", "where", "both"])
+def test_a_condition_sees_values_that_are_not_finite_as_everything_else_does(tmp_path: Path, option: str) -> None:
+    """As `--where` of every command and `xai query`: NaN is above all numbers, and neither of them is missing."""
+    loss = {1: [0.5] * 8, 2: [2.0, 0.5, math.nan, math.inf, -math.inf, None, 3.0]}
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(8), label=[0] * 8, loss=loss[1], mode="train", epoch=1)
+        run.log_samples(sample_id=range(7), label=[0] * 7, loss=loss[2], mode="train", epoch=2)
+    opened = xaicli.open_run(tmp_path / "run")
+    last = {**dict(enumerate(loss[1])), **dict(enumerate(loss[2]))}
+    above = {i for i, value in last.items() if value is not None and not value <= 1}
+    number = {i for i, value in last.items() if value is not None and math.isfinite(value)}
+    cases = {
+        "loss > 1": above,
+        "NOT (loss - loss = 0)": set(last) - number - {5},
+        "loss < 0": {4},
+        "loss IS NULL": {5},
+        "loss > 1 AND loss_last > 1": {0, 6},
+    }
+    for sql, expected in cases.items():
+        if "loss_last" in sql and option == "both":
+            continue
+        how = {"rule": {"rule": sql}, "where": {"where": sql}, "both": {"rule": "random", "n": 9, "where": sql}}[option]
+        if option == "both":  # rows, of which a sample has several
+            rows = [(i, value) for epoch in (1, 2) for i, value in enumerate(loss[epoch])]
+            expected = {
+                i
+                for i, value in rows
+                if {
+                    "loss > 1": value is not None and not value <= 1,
+                    "NOT (loss - loss = 0)": value is not None and not math.isfinite(value),
+                    "loss < 0": value is not None and value < 0,
+                    "loss IS NULL": value is None,
+                }[sql]
+            }
+        assert set(opened.select(mode="train", **how).data["sample_id"]) == expected, sql
+        made = opened.relabel_export(tmp_path / "x.csv", mode="train", **how)
+        assert set(made.data["sample_id"]) == expected, sql
+
+
+def test_a_column_alone_is_a_condition(tmp_path: Path, xai: Any) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(range(4), ok=[True, False, True, None], hardest=[False, True, False, False])
+        run.log_samples(sample_id=range(4), label=[0] * 4, loss=[1.0, 2, 3, 4], mode="train", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    assert opened.select(where="ok", mode="train").data["sample_id"].to_list() == [2, 0]
+    assert opened.select(where="hardest", mode="train").data["sample_id"].to_list() == [1]
+    status, _, err = xai("select", tmp_path / "run", "--mode", "train", "--rule", "ok")
+    assert status == 2
+    assert "or of a column alone --rule '(ok)'" in err
+    assert opened.select(rule="(ok)", mode="train").data["sample_id"].to_list() == [2, 0]

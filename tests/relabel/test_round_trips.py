@@ -1109,3 +1109,27 @@ def test_the_page_says_what_labels_are_suggested_by(
 ) -> None:
     page = run.relabel_export(tmp_path / "x.csv", to="csv", mode="train", **how).report
     assert dict(page.made)["suggested"].startswith(said)
+
+
+def test_corrections_need_no_metric(tmp_path: Path) -> None:
+    """Where several were recorded and no loss, nothing says which is meant, and nothing needs one."""
+    n = 12
+    with xaicli.Run(tmp_path / "run", label_names=["a", "b", "c"]) as run:
+        for epoch in (1, 2):
+            run.log_samples(
+                sample_id=range(n),
+                label=[i % 3 for i in range(n)],
+                prediction=[i % 3 if i != 5 else 0 for i in range(n)],
+                dice=np.arange(n) / n,
+                iou=np.arange(n) / n,
+                mode="train",
+                epoch=epoch,
+            )
+    (tmp_path / "back.csv").write_text("sample_id,label\n5,a\n6,a\n7,c\n")
+    opened = xaicli.open_run(tmp_path / "run")
+    back = opened.relabel_apply(tmp_path / "back.csv")
+    assert back.data.select("sample_id", "label", "recorded", "changed").rows() == [
+        (5, 0, 2, True),
+        (6, 0, 0, False),
+        (7, 2, 1, True),
+    ]

@@ -303,7 +303,7 @@ def apply(
         answer = apply_to_objects(reader, table, files, chosen=chosen, path=path, field=field, by=by, label_map=names)
         return shown(Asked(answer, run.layout, reader))
     given: Any = {"mode": "all", **{key: value for key, value in select.items() if value is not None}}
-    reader, selection = run.selected(**given)
+    reader, selection = run.selected_for(None, **given)
     more = named_labels(reader, selection.label_key, label_map)
     answer = questions.apply(reader, selection, files, path=path, field=field, by=by, label_map=more)
     return shown(Asked(answer, run.layout, reader, replace(selection, label_map=more)))

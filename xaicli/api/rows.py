@@ -12,6 +12,7 @@ from xaicli.api.pages import Asked, shown
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.layout import RunLayout
 from xaicli.results import Result
+from xaicli.vocabulary import Mode
 
 if TYPE_CHECKING:
     import polars as pl
@@ -154,18 +155,28 @@ class RunRows:
         opening = {name: words.pop(name) for name in OPENING if name in words}
         reader = self.reader(**opening)
         refuse_objects_alone(reader)
-        if words.get("mode") is None and usual_mode in reader.modes():
+        is_open = usual_mode is not None and words.get("mode") is None
+        if is_open and usual_mode in reader.modes():
             words["mode"] = usual_mode
-        return reader, resolve(reader, every_metric=every_metric, **words)
+        selection = resolve(reader, every_metric=every_metric, **words)
+        if is_open and usual_mode not in reader.modes() and Mode.EVAL in reader.modes():
+            said = f"the run has no {usual_mode} rows: showing {Mode.EVAL}"
+            selection = replace(selection, warnings=(*selection.warnings, said))
+        return reader, selection
 
-    def selected_for(self, choice: Choice, **select: Unpack[Select]) -> tuple[Reader, Selection]:
-        """What `selected` gives; without any metric where the rule needs none and it is not clear which is meant."""
+    def selected_for(self, choice: Choice | None, **select: Unpack[Select]) -> tuple[Reader, Selection]:
+        """What `selected` gives; without any metric where it is not clear which is meant and nothing needs one.
+
+        Args:
+            choice: The rule that may need one; None for a question without a rule.
+            select: As `selected` takes it.
+        """
         from xaicli.choices.rules import BY_METRIC
 
         try:
             return self.selected(**select)
         except XaiError:
-            if choice.rule in BY_METRIC or select.get("metric") is not None:
+            if (choice is not None and choice.rule in BY_METRIC) or select.get("metric") is not None:
                 raise
             reader, selection = self.selected(every_metric=True, **select)
             return reader, replace(selection, metrics=())

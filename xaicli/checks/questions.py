@@ -45,6 +45,7 @@ from xaicli.vocabulary import (
     EPOCH,
     HIGH_IS_GOOD,
     LABEL,
+    LOSS,
     MODE,
     PASS,
     PREDICTION,
@@ -110,6 +111,10 @@ def check(
         if question.mode is None and one.count in (None, Count.ECE) and Mode.EVAL not in reader.modes():
             judged_modes = dict.fromkeys(row[MODE] for row in found if row[MODE])
             warnings += [f"the run has no eval rows: judging {name}" for name in judged_modes]
+        if question.mode is None and one.count is Count.SPIKES and Mode.TRAIN not in reader.modes():
+            warnings += [
+                f"the run has no train rows: the spikes are those of {row[MODE]}" for row in found if row[MODE]
+            ]
     warnings += _parts(reader, rows)
     if isinstance(baseline, Reader) and any(one.largest_drop is not None for one in wanted):
         pairs = {(row[MODE], row[DS_ID]) for row in rows}
@@ -582,14 +587,7 @@ def _count(question: _Question, what: Count) -> _Counted:
             note += ", whichever mode and data set is named: it is not known of each"
         return _Counted(len(found) if isinstance(found, list) else None if found is None else float(found), (), note)
     if what is Count.SPIKES:
-        mode = question.mode or (Mode.TRAIN.value if Mode.TRAIN in reader.modes() else None)
-        selection = replace(resolve(reader, mode=mode, ds_id=question.ds_id), duplicates=Duplicates.ALL)
-        if (metric := selection.metrics[0]) in HIGH_IS_GOOD:
-            raise XaiError(f"a rise of {metric} is no spike, since high is good there; no loss was recorded")
-        if metric not in END_IS_KNOWN:
-            raise XaiError(f"which end of {metric} is good is not known, and no loss was recorded")
-        spikes = steps(reader, selection, spikes=0).data["is_spike"].sum() or 0
-        return _Counted(float(spikes), selection.pairs, f"batches, by {metric}")
+        return _spikes(question)
     modes = question.mode if question.mode is not None else reader.modes()
     selection = resolve(reader, mode=modes, ds_id=question.ds_id, every_metric=True)
     if what is Count.DUPLICATES:
@@ -608,6 +606,27 @@ def _count(question: _Question, what: Count) -> _Counted:
     return _Counted(
         float(sum(of_each.values())), selection.pairs, f"values of every metric{f': {told}' if told else ''}"
     )
+
+
+def _spikes(question: _Question) -> _Counted:
+    """The spikes of the mode that is named, else of `train`, or of the usual mode in a run without.
+
+    Raises:
+        XaiError: No loss was recorded, nor a metric that stands alone and is known to be bad where it is high.
+    """
+    reader = question.reader
+    mode = question.mode or (Mode.TRAIN.value if Mode.TRAIN in reader.modes() else None)
+    selection = resolve(reader, mode=mode, ds_id=question.ds_id, every_metric=True)
+    if LOSS not in selection.metrics and len(selection.metrics) != 1:
+        raise XaiError("no loss was recorded: spikes are its rises")
+    metric = LOSS if LOSS in selection.metrics else selection.metrics[0]
+    selection = replace(selection, metrics=(metric,), duplicates=Duplicates.ALL)
+    if metric in HIGH_IS_GOOD:
+        raise XaiError(f"a rise of {metric} is no spike, since high is good there; no loss was recorded")
+    if metric not in END_IS_KNOWN:
+        raise XaiError(f"which end of {metric} is good is not known, and no loss was recorded")
+    spikes = steps(reader, selection, spikes=0).data["is_spike"].sum() or 0
+    return _Counted(float(spikes), selection.pairs, f"batches, by {metric}")
 
 
 def _calibration_errors(question: _Question) -> list[_Counted]:

@@ -38,6 +38,7 @@ class Ranked:
         score: (k,) what they are ordered by; None where nothing orders them.
         reason: (k,) why, in words; None without.
         suggested: What each might be labelled instead; None without.
+        there: How many could be chosen; None where all of these are in `rows`.
         unknown: Candidates that the rule cannot judge.
         why_unknown: What these lack.
         note: What the user should know of what was meant; "" for nothing.
@@ -47,19 +48,28 @@ class Ranked:
     score: NDArray[np.float64] | None = None
     reason: pl.Series | None = None
     suggested: pl.Series | None = None
+    there: int | None = None
     unknown: int = 0
     why_unknown: str = ""
     note: str = ""
 
 
 def with_columns(
-    frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, columns: list[str], facts: Facts
+    frame: pl.DataFrame,
+    reader: Reader,
+    selection: Selection,
+    pair: Pair,
+    columns: list[str],
+    facts: Facts,
+    *,
+    as_logged: bool = False,
 ) -> pl.DataFrame:
     """The candidates with further columns: recorded ones, and the epoch, as of each sample's last row, and facts.
 
     Args:
         frame: One row a sample, by id.
         columns: Which; facts stand in place of what the frame has of their name, all else that it has stays as it is.
+        as_logged: Whether values of metrics that are not finite stay, as a condition sees them, in place of null.
 
     Raises:
         XaiError: There is no such column or fact.
@@ -74,7 +84,7 @@ def with_columns(
             raise unknown("column or fact", name, offered, plural="columns and facts", where=where, note=facts.left_out)
     stored = [name for name in wanted if name not in known]
     if stored:
-        last = _last_rows(frame, reader, selection, pair, stored)
+        last = _last_rows(frame, reader, selection, pair, stored, as_logged=as_logged)
         frame = frame.join(last, on=SAMPLE_ID, how="left", maintain_order="left")
     if known:
         frame = frame.join(facts.frame.select(SAMPLE_ID, *known), on=SAMPLE_ID, how="left", maintain_order="left")
@@ -82,13 +92,14 @@ def with_columns(
 
 
 def _last_rows(
-    frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, columns: list[str]
+    frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, columns: list[str], *, as_logged: bool
 ) -> pl.DataFrame:
     """sample_id and columns of each sample's last row."""
     parts: list[pl.DataFrame] = []
     missing = frame.select(SAMPLE_ID)
     stored = [name for name in columns if name != EPOCH]
-    for rows in walk(reader, selection, pair, [SAMPLE_ID, *stored], backwards=True):
+    wanted = [SAMPLE_ID, *stored]
+    for rows in walk(reader, selection, pair, wanted, backwards=True, keep_non_finite=as_logged):
         part = rows.frame.unique(SAMPLE_ID, keep="last", maintain_order=True).join(missing, on=SAMPLE_ID, how="semi")
         if EPOCH in columns:
             part = part.with_columns(pl.lit(rows.place.epoch, PLACED[EPOCH]).alias(EPOCH))
@@ -230,7 +241,7 @@ def _meeting(
         condition = Where.of(choice.sql, kinds, reader.label_names)
         columns = [name for name in condition.stored if name not in placed]
         columns += [EPOCH] if EPOCH in condition.columns else []
-        whole = with_columns(known, reader, selection, pair, columns, facts)
+        whole = with_columns(known, reader, selection, pair, columns, facts, as_logged=True)
         whole = whole.with_columns(pl.lit(value).alias(name) for name, value in placed.items())
         whole = whole.with_columns(codes.alias(name) for name, codes in condition.named.items())
         with condition.answering():

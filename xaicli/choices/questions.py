@@ -37,7 +37,6 @@ from xaicli.reader.facts import Facts
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
 
 _WORST = 20
-_MIXED = 6
 _MOST_VALUES = 50
 _PRONE = frozenset({Rule.HARDEST, Rule.AMBIGUOUS, Rule.FORGOTTEN})
 """Rules that like wrong labels."""
@@ -78,7 +77,8 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         without a rank, or with weight 0 where all are balanced and they are in no group. Further
         keys, rows with mode and ds_id: `random`, as many drawn at random (of each label as many
         where the number is one a label); `chosen`, how many were asked for, are there and were chosen; `mix`, the
-        values of the label and of facts among all, the chosen and those drawn; `left_out`, the worst not chosen.
+        values of the label and of facts among all, the chosen and those drawn; `not_mixed`, the facts of more than 50
+        values, and how many these are; `left_out`, the worst not chosen.
 
     Raises:
         XaiError: The run lacks what the rule looks at.
@@ -99,7 +99,7 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         refuse_unknown(reader, selection, given.within(selection.pairs), set().union(*known.values()))
     parts: list[pl.DataFrame] = []
     drawn: list[pl.DataFrame] = []
-    extra: dict[str, list[dict[str, Any]]] = {"chosen": [], "mix": [], "left_out": []}
+    extra: dict[str, list[dict[str, Any]]] = {"chosen": [], "mix": [], "not_mixed": [], "left_out": []}
     for pair in selection.pairs:
         one = _Pair(reader, selection, wanted, pair, found, facts)
         parts.append(one.rows())
@@ -194,7 +194,8 @@ class _Pair:
             case Rule.RANDOM:
                 return Ranked(draw(every, len(every), self._draws("rule")))
             case Rule.BALANCED:
-                return Ranked(self._balanced())
+                assert self.by is not None
+                return Ranked(self._balanced(), there=self.frame.height - len(self.by.unknown))
             case Rule.DIVERSE:
                 return self._diverse()
             case _:
@@ -251,8 +252,9 @@ class _Pair:
         if self.groups is None:
             asked = self.choice.number(self.frame.height)
             centres, far = k_centres(table.vectors, len(places) if asked is None else asked, found)
-            return Ranked(places[centres], far, unknown=lacking, why_unknown="no finite embedding")
+            return Ranked(places[centres], far, there=len(places), unknown=lacking, why_unknown="no finite embedding")
         rows, score = [], []
+        grouped_rows = np.unique(np.concatenate(self.groups.rows))
         for group in self.groups.rows:
             asked = self.choice.number(len(group))
             own = np.flatnonzero(np.isin(places, group))
@@ -262,7 +264,8 @@ class _Pair:
         order, scores = np.concatenate(rows), np.concatenate(score)
         _, once = np.unique(order, return_index=True)  # a sample of several classes
         once.sort()
-        return Ranked(order[once], scores[once], unknown=lacking, why_unknown="no finite embedding")
+        there = int(np.isin(places, grouped_rows).sum())
+        return Ranked(order[once], scores[once], there=there, unknown=lacking, why_unknown="no finite embedding")
 
     def _chosen(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Places within what the rule found: the first of all, or of each label."""
@@ -415,25 +418,37 @@ class _Pair:
         numbers = {
             "samples": self.frame.height,
             "asked": asked,
-            "there": len(self.ranked.rows),
+            "there": len(self.ranked.rows) if self.ranked.there is None else self.ranked.there,
             "chosen": len(self.chosen),
             "random": len(self.drawn),
             "in_both": both,
         }
-        return {"chosen": [numbers], "mix": self._mix(), "left_out": self._left_out()}
+        mix, others = self._mix()
+        return {"chosen": [numbers], "mix": mix, "not_mixed": others, "left_out": self._left_out()}
 
-    def _mix(self) -> list[dict[str, Any]]:
-        """The values of the label and of facts among all, the chosen and those drawn."""
-        columns = [LABEL, *self.facts.names[:_MIXED]]
+    def _mix(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The values of the label and of facts among all, the chosen and those drawn.
+
+        What the samples are balanced by comes next to the label; facts of too many values are told apart, with how many
+        they have.
+        """
+        by = self.choice.by if self.by is not None else None
+        columns = list(
+            dict.fromkeys([LABEL, *([by] if by and by != self.selection.label_key else []), *self.facts.names])
+        )
         frame = with_columns(self.frame, self.reader, self.selection, self.pair, columns, self.facts)
-        found = []
+        found: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
         for name in columns:
             is_label = name == LABEL
-            known = self._of_label if is_label else None
+            known = self._of_label if is_label else self.by if name == by else None
             groups = known or grouped(frame[name], self.names.__getitem__ if is_label else str, by_value=is_label)
-            if not groups.rows or (len(groups.rows) > _MOST_VALUES and not is_label):
-                continue
             column = self.selection.label_key if is_label else name
+            if not groups.rows:
+                continue
+            if len(groups.rows) > _MOST_VALUES and not is_label and name != by:
+                others.append({"column": column, "values": len(groups.rows)})
+                continue
             found += [
                 {"column": column, "value": value, "n": len(rows), "chosen": chosen, "random": drawn}
                 for value, rows, chosen, drawn in zip(
@@ -443,7 +458,7 @@ class _Pair:
             if n := len(groups.unknown):
                 chosen, drawn = (int(np.isin(groups.unknown, rows).sum()) for rows in (self.rows_chosen, self.drawn))
                 found.append({"column": column, "value": None, "n": n, "chosen": chosen, "random": drawn})
-        return found
+        return found, others
 
     def _left_out(self) -> list[dict[str, Any]]:
         """The worst candidates by the metric that were not chosen."""

@@ -118,11 +118,12 @@ def choice(
         )
     typed = (rule or where or "").strip()
     known = typed.lower().replace("-", "_")
-    if known in _NAMES:
+    if rule is not None and known in _NAMES:
         kind, sql = Rule(known), ""
-    elif _NAME.fullmatch(typed):
+    elif rule is not None and _NAME.fullmatch(typed):
         found = unknown("rule", typed, _NAMES)
-        raise UsageError(found.message, hint=f"{found.hint}; or an SQL condition: --rule 'loss > 2'")
+        told = f"--rule 'loss > 2', or of a column alone --rule '({typed})'"
+        raise UsageError(found.message, hint=f"{found.hint}; or an SQL condition: {told}")
     else:
         kind, sql = Rule.SQL, typed
     if n is not None and share is not None:

@@ -19,6 +19,8 @@ from xaicli.words import percent
 _CARDS = 12
 _ROWS = 500
 _VALUES = 50
+_MIXES = 7
+"""Columns whose mix is a table of its own: the label, what is balanced by, and facts."""
 _MEANT = {
     "hardest": "the worst end of {score}",
     "easy": "the best end of {score}",
@@ -36,7 +38,7 @@ def select_report(answer: Answer, page: Page | None = None) -> Report:
     """The page of `xai select`.
 
     Args:
-        answer: The chosen samples, with `chosen`, `random`, `mix` and `left_out` beside.
+        answer: The chosen samples, with `chosen`, `random`, `mix`, `not_mixed` and `left_out` beside.
         page: The run, with thumbnails of the samples.
     """
     page = page or Page()
@@ -103,8 +105,10 @@ def _blocks(answer: Answer, own: pl.DataFrame, numbers: Mapping[str, Any], words
     mixes: dict[str, list[Mapping[str, Any]]] = {}
     for row in _of(answer.extra["mix"], numbers):
         mixes.setdefault(row["column"], []).append(row)
-    for column, values in mixes.items():
-        yield _mix(column, values, numbers, words, page)
+    for column in list(mixes)[:_MIXES]:
+        yield _mix(column, mixes[column], numbers, words, page)
+    if said := _mixes_beside(list(mixes)[_MIXES:], _of(answer.extra["not_mixed"], numbers)):
+        yield Text(said, Tone.FAINT)
     left = _of(answer.extra["left_out"], numbers)
     if left:
         yield _left_out(left, answer, words, page)
@@ -203,6 +207,21 @@ def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str,
         note = "; ".join(filter(None, (note, f"{len(values) - len(shown):,} more values in the JSON")))
     title = f"Mix by {cut(column)}: {words}"
     return Table(page.names("mix", column, words), title, columns, rows, note, terminal_rows=12)
+
+
+def _mixes_beside(columns: Sequence[str], others: Sequence[Mapping[str, Any]]) -> str:
+    """What is said of facts whose mix is no table here."""
+    said = []
+    if columns:
+        said.append(f"The mix by {_listed([cut(name) for name in columns])} is in the JSON.")
+    if others:
+        told = _listed([f"{cut(row['column'])} ({row['values']:,})" for row in others])
+        said.append(f"No mix by what has more than {_VALUES} values: {told}.")
+    return " ".join(said)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
 
 
 def _left_out(rows: Sequence[Mapping[str, Any]], answer: Answer, words: str, page: Page) -> Table:
