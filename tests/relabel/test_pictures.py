@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import xaicli
 from xaicli.errors import XaiError
@@ -51,6 +52,7 @@ def coco(folder: Path, wanted: dict[str, list[str]]) -> Path:
     found = json.loads((folder / "x.json").read_text())
     number = {one["name"]: one["id"] for one in found["categories"]}
     images = [{"id": one["id"], "file_name": one["file_name"].split("/")[-1]} for one in found["images"]]
+    assert not any("/" in one["file_name"] for one in found["images"])
     annotations = [
         {"id": 100 * one["id"] + n, "image_id": one["id"], "category_id": number[name], "bbox": [0, 0, 4, 4]}
         for one in found["images"]
@@ -99,7 +101,8 @@ def test_every_sample_comes_back_by_the_name_of_its_picture(
     pictures = sorted((tmp_path / "x-pictures").iterdir())
     assert len({picture.name.lower() for picture in pictures}) == len(pictures) == 24
     text = (tmp_path / f"x{suffix}").read_text(encoding="utf-8")
-    assert all(f"x-pictures/{picture.name}" in text for picture in pictures)
+    before = "x-pictures/" if to == "label-studio" else ""  # the others name pictures within their folder
+    assert all(f'"{before}{picture.name}"' in text for picture in pictures)
     are_sets = isinstance(made.data["label"].to_list()[0], list)
     # Each sample of each data set gets another label than it had; of sets the first of each data set gets none.
     ids = list(dict.fromkeys(made.data["sample_id"]))
@@ -110,7 +113,7 @@ def test_every_sample_comes_back_by_the_name_of_its_picture(
         if are_sets and row["sample_id"] == ids[0] and tool is cvat:
             names = []
         path = next(
-            f"x-pictures/{name}"
+            f"{before}{name}"
             for name in picture_names([(row["mode"], row["ds_id"], one) for one in ids])
             if sample_of_picture(name) == (row["mode"], row["ds_id"], str(row["sample_id"]))
             or (len(str(row["sample_id"])) > 180 and "-_h" in name)
@@ -225,7 +228,8 @@ def test_samples_without_a_picture_are_told_and_no_tool_is_given_them(
     assert len(pictured) == having
     assert all(one.endswith((".jpg", ".png")) for one in pictured)
     assert {one for one in pictured if one.endswith(".jpg")} == {f"img/{i}.jpg" for i in range(4)}
-    assert all((tmp_path / one).is_file() for one in pictured if one.endswith(".png"))
+    told_from = {"cvat": "x-pictures", "coco": "x-pictures", "fiftyone": "x"}.get(tool, "")
+    assert all((tmp_path / told_from / one).is_file() for one in pictured if one.endswith(".png"))
 
 
 @pytest.mark.parametrize("rule", ["hardest", "random", "loss >= 0", None])
@@ -239,3 +243,28 @@ def test_what_is_suggested_is_told_as_a_label_too(partly: xaicli.RunReader, tmp_
     assert {row["sample_id"]: (row["suggested_label"], row["suggested"]) for row in rows} == {
         i: (None, None) if i % 3 == 1 else (1, "dog") for i in range(10)
     }
+
+
+def test_fiftyone_finds_pictures_from_its_list_on(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """It takes a relative path as one from the folder of the list on, wherever it is started."""
+    run.relabel_export(tmp_path / "set", to="fiftyone", rule="loss >= 0", mode="train", pictures=True)
+    listed = json.loads((tmp_path / "set" / "data.json").read_text(encoding="utf-8"))
+    assert len(listed) == 8
+    assert all((tmp_path / "set" / path).is_file() for path in listed.values())
+    run.relabel_export(tmp_path / "set", to="fiftyone", rule="loss >= 0", mode="train", pictures=True, prefix="/mnt/")
+    listed = json.loads((tmp_path / "set" / "data.json").read_text(encoding="utf-8"))
+    assert all(path.startswith("/mnt/set-pictures/xai-train-") for path in listed.values())
+
+
+def test_fiftyone_is_told_whole_paths_of_pictures_that_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.new("L", (3, 2)).save(tmp_path / "pictures" / "0.png")
+    monkeypatch.chdir(tmp_path)
+    with xaicli.Run(tmp_path / "run", label_names=NAMES) as run:
+        run.log_facts([0, 1], path=["pictures/0.png", "elsewhere/1.png"])
+        run.log_samples(sample_id=[0, 1], label=[0, 1], loss=[1.0, 2.0], mode="train", epoch=1)
+    xaicli.open_run("run").relabel_export("out/set", to="fiftyone", ids=[0, 1], mode="train")
+    listed = json.loads((tmp_path / "out" / "set" / "data.json").read_text())
+    assert set(listed.values()) == {str(tmp_path / "pictures" / "0.png"), "elsewhere/1.png"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from xaicli.answer import Answer
 from xaicli.api.pages import Asked, shown
@@ -64,7 +64,8 @@ class Export:
         batch, pictures = self.batch, Written()
         if self.thumbnails:
             folder = target.with_name(f"{stem}-pictures")
-            batch, contents = _pictured(batch, self.thumbnails, folder, self.prefix)
+            before = _before(self.tool, self.prefix, folder)
+            batch, contents = _pictured(batch, self.thumbnails, before)
             for name, content in contents.items():
                 pictures.add(folder / name, partial(write_whole, content=content))
         files = Written()
@@ -258,7 +259,23 @@ def _with_tasks(data: pl.DataFrame, batch: Batch) -> pl.DataFrame:
     )
 
 
-def _pictured(batch: Batch, kept: Mapping[Any, Thumbnail], folder: Path, prefix: str) -> tuple[Batch, dict[str, bytes]]:
+def _before(tool: Tool, prefix: str, folder: Path) -> str:
+    """What stands before the file names of pictures that are written beside an export, as its tool finds them.
+
+    CVAT and COCO name pictures relative to their folder, FiftyOne relative to the folder of its list.
+    """
+    match tool:
+        case Tool.CVAT | Tool.COCO:
+            return f"{prefix}{folder.name}/" if prefix else ""
+        case Tool.FIFTYONE:
+            return f"{prefix}{folder.name}/" if prefix else f"../{folder.name}/"
+        case Tool.LABEL_STUDIO | Tool.CSV:
+            return f"{prefix}{folder.name}/"
+        case _:
+            assert_never(tool)
+
+
+def _pictured(batch: Batch, kept: Mapping[Any, Thumbnail], before: str) -> tuple[Batch, dict[str, bytes]]:
     """The batch with kept thumbnails as its pictures, and these as PNG by file name."""
     import io
 
@@ -275,7 +292,7 @@ def _pictured(batch: Batch, kept: Mapping[Any, Thumbnail], folder: Path, prefix:
             content = io.BytesIO()
             Image.fromarray(pixels[..., 0] if thumbnail.channels == 1 else pixels).save(content, "PNG")
             files[name] = content.getvalue()
-            task = replace(task, path=f"{prefix}{folder.name}/{name}", size=(thumbnail.width, thumbnail.height))
+            task = replace(task, path=f"{before}{name}", size=(thumbnail.width, thumbnail.height))
         tasks.append(task)
     return replace(batch, tasks=tasks), files
 

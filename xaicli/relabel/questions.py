@@ -189,7 +189,15 @@ def as_tool_names(tasks: list[Task], tool: Tool, prefix: str, notes: list[str]) 
             notes.append(f"pictures are named from {folder} on, as {tool.value} does it; --prefix writes whole paths")
     if tool is Tool.FIFTYONE:
         notes.append(FIFTYONE_PICTURES)
+        if not prefix:  # it takes a relative path as one from its list on
+            tasks = [_absolute(task) for task in tasks]
     return tasks
+
+
+def _absolute(task: Task) -> Task:
+    """The task with the whole path of its picture, where that lies here."""
+    path = Path(task.path or "")
+    return replace(task, path=str(path.absolute())) if path.is_file() else task
 
 
 def _within_a_folder(tasks: list[Task]) -> tuple[list[Task], str]:
