@@ -1133,3 +1133,45 @@ def test_corrections_need_no_metric(tmp_path: Path) -> None:
         (6, 0, 0, False),
         (7, 2, 1, True),
     ]
+
+
+@pytest.mark.parametrize("task", ["classes", "sets", "numbers"])
+def test_samples_without_a_label_are_labelled(tmp_path: Path, task: str) -> None:
+    """Where the run recorded no label, its predictions tell what labels are."""
+    said: list[Any] = {"classes": [0, 2, 1], "sets": [[0], [0, 2], []], "numbers": [1.5, -2.0, 0.25]}[task]
+    how = {"sets": {"task": "multilabel"}, "numbers": {"task": "regression"}}.get(task, {})
+    names = {} if task == "numbers" else {"label_names": ["a", "b", "c"]}
+    with xaicli.Run(tmp_path / "run", **how, **names) as run:
+        run.log_samples(sample_id=[7, 8, 9], prediction=said, score=[3.0, 2.0, 1.0], mode="infer", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    asked: dict[str, Any] = {"mode": "infer", "ids": [7, 8, 9]}
+    opened.relabel_export(tmp_path / "x.json", to="label-studio", **asked)
+    tasks = json.loads((tmp_path / "x.json").read_text())
+    values = {
+        one["data"]["sample_id"]: one["predictions"][0]["result"][0]["value"] for one in tasks if "predictions" in one
+    }
+    if task == "numbers":
+        assert values == {"7": {"number": 1.5}, "8": {"number": -2.0}, "9": {"number": 0.25}}
+        assert "<Number" in (tmp_path / "x.xml").read_text()
+        with pytest.raises(XaiError, match="has classes"):
+            opened.relabel_export(tmp_path / "x.xml", to="cvat", **asked)
+        corrected: dict[int, Any] = {7: 4.5, 9: 0.25}
+        told = {7: "4.5", 9: "0.25"}
+    else:
+        sets = {"7": ["a"], "8": ["a", "c"] if task == "sets" else ["c"], **({} if task == "sets" else {"9": ["b"]})}
+        assert values == {sample_id: {"choices": choices} for sample_id, choices in sets.items()}
+        config = ElementTree.parse(tmp_path / "x.xml").getroot()
+        assert [one.attrib["value"] for one in config.iter("Choice")] == ["a", "b", "c"]
+        opened.relabel_export(tmp_path / "y.xml", to="cvat", **asked)
+        tree = ElementTree.parse(tmp_path / "y.xml").getroot()
+        assert [one.findtext("name") for one in tree.iter("label")] == ["a", "b", "c"]
+        assert not list(tree.iter("tag"))
+        opened.relabel_export(tmp_path / "y.json", to="coco", **asked)
+        coco = json.loads((tmp_path / "y.json").read_text())
+        assert ([one["name"] for one in coco["categories"]], coco["annotations"]) == (["a", "b", "c"], [])
+        corrected = {7: [1], 9: [0]} if task == "sets" else {7: 1, 9: 1}
+        told = {7: '["b"]', 9: '["a"]'} if task == "sets" else {7: "b", 9: "b"}
+    pl.DataFrame({"sample_id": list(told), "label": list(told.values())}).write_csv(tmp_path / "back.csv")
+    back = opened.relabel_apply(tmp_path / "back.csv")
+    assert dict(back.data.select("sample_id", "label").iter_rows()) == corrected
+    assert back.data["recorded"].to_list() == [None, None]

@@ -183,8 +183,11 @@ class Reader(Holdings):
         return self.manifest.label_names or ()
 
     def names_of_classes(self, column: str) -> tuple[str, ...]:
-        """What the numbers 0, 1, 2, ... in a column are called; nothing where these are no classes."""
-        dtype = self.dtypes.get(column)
+        """What the numbers 0, 1, 2, ... in a column are called; nothing where these are no classes.
+
+        The labels of a run that recorded none are what its predictions are.
+        """
+        dtype = self.dtypes.get(PREDICTION if column == LABEL and LABEL not in self.dtypes else column)
         inner = dtype.inner if isinstance(dtype, pl.List) else dtype
         codes = column in (LABEL, PREDICTION) and isinstance(inner, pl.DataType) and inner.is_integer()
         return self.label_names if codes else ()

@@ -60,7 +60,7 @@ def batch_of(
     """
     known = reader.facts
     where = path_fact(known, path, reader.layout.described)
-    dtype = reader.dtypes.get(selection.label_key)
+    dtype = _label_dtype(reader, selection)
     is_number = dtype is None or dtype.is_float()
     if is_number and tool in (Tool.CVAT, Tool.FIFTYONE, Tool.COCO):
         what = "not recorded" if dtype is None else "numbers"
@@ -81,6 +81,12 @@ def batch_of(
     classes = [] if is_number else _classes(reader, selection, rows, names)
     batch = Batch(tasks, classes, isinstance(dtype, pl.List), made_by(reader))
     return batch, [*notes, *facts_told(batch, tool)]
+
+
+def _label_dtype(reader: Reader, selection: Selection) -> pl.DataType | None:
+    """What labels are held in: of a run that recorded none yet, what predictions are; None where nothing tells."""
+    dtype = reader.dtypes.get(selection.label_key)
+    return reader.dtypes.get(PREDICTION) if dtype is None and selection.label_key == LABEL else dtype
 
 
 def facts_told(batch: Batch, tool: Tool) -> tuple[str, ...]:
@@ -370,7 +376,7 @@ def _labels(
     reader: Reader, selection: Selection, frames: Mapping[Pair, pl.DataFrame], more: Mapping[Any, str]
 ) -> Labels:
     """How the run spells labels."""
-    dtype = reader.dtypes.get(selection.label_key)
+    dtype = _label_dtype(reader, selection)
     if dtype is None:
         raise XaiError(
             f"{reader.layout.described} has no labels to correct", hint="log them: run.log_samples(..., label=...)"
