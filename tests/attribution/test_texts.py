@@ -96,6 +96,9 @@ def test_labels_at_every_token(texts: dict[str, Tensor]) -> None:
     assert np.allclose(of_loss.attributions["gradient"], gradient, atol=1e-6)
     assert [e.target_name for e in of_loss.saliency.explanations] == ["loss"] * 3
     assert of_loss.targets.tolist() == [-1] * 3
+    labels[1, LAST[1]] = -100
+    without = xaicli.saliency(model, texts, task="sequence", labels=labels.tolist(), **FAST)
+    assert [e.label for e in without.saliency.explanations] == [int(labels[0, 5]), None, int(labels[2, 5])]
     with pytest.raises(XaiError, match="needs the right token at every place"):
         xaicli.saliency(model, texts, task="sequence", target="loss", **FAST)
     with pytest.raises(XaiError, match="loss is of models of texts"):

@@ -80,6 +80,8 @@ class ExplainedPlace:
         for row, label in zip(self.at.tolist(), map(plain, labels), strict=True):
             if isinstance(label, list | tuple):
                 label = label[row + ahead] if row + ahead < len(label) else None
+                if isinstance(label, int) and label < 0:
+                    label = None  # of a place that is left out
             found.append(label)
         return found
 
