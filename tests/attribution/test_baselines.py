@@ -150,6 +150,54 @@ def test_bytes_are_pixels_beside_floats_and_numbers_beside_bytes(tmp_path: Path)
         assert np.allclose(found.attributions["integrated"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["<u2", ">u2", ">i4", ">f4", ">f8", "longdouble"])
+def test_numbers_of_any_byte_order_are_the_numbers_they_are(kind: str, xai: Xai, tmp_path: Path) -> None:
+    """In an array, as a start, in files, and kept in a run: the maps of a linear net tell each number."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double().eval()
+    w = net[1].weight.detach().numpy()[1].reshape(1, 1, 4, 4)
+    x = np.random.default_rng(0).integers(0, 60000, (2, 1, 4, 4)).astype(kind)
+    if kind == ">i4":  # whole numbers of a model's floats come from a table, say
+        x = x.astype(">f8")
+    np.save(tmp_path / "start.npy", np.zeros((1, 4, 4), x.dtype))
+    found = xaicli.saliency(
+        net, x, target=1, methods="integrated", baseline=str(tmp_path / "start.npy"), precision="fp32"
+    )
+    assert np.allclose(found.attributions["integrated"], w * x.astype(np.float64), rtol=1e-4)
+    listed = xaicli.saliency(net, list(x), target=1, methods="gradient")
+    assert np.allclose(listed.attributions["gradient"], np.broadcast_to(w, x.shape), rtol=1e-5)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_inputs([0, 1], x)
+        run.save_checkpoint(net.float(), example_inputs=torch.rand(2, 1, 4, 4), input_range=(0.0, 1.0))
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", x=x, label=np.array([1, 0], ">i8"))
+    scale = 65535 if x.dtype.kind == "u" else 1  # pixels of a file are brought to the model's range
+    for data, unit in (((), 1), (("--data", tmp_path / "x.npy"), scale), (("--data", tmp_path / "x.npz"), scale)):
+        how = ("--model", "ckpt.pt", "--target", "1", "--methods", "integrated", "--integrating", "3,0")
+        more = ("--baseline", "zero", "--json", "--no-progress", "--format", "json", "-o", tmp_path / "out")
+        status, _, error = xai("saliency", tmp_path / "run", *data, *how, *more)
+        assert status == 0, error
+        with np.load(tmp_path / "out" / "maps.npz") as maps:
+            assert np.allclose(maps["attribution/integrated"], w * x.astype(np.float64) / unit, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("ignore_label", "given"), [(-100, -100), (255, 255), ("none", 2)])
+def test_samples_whose_label_stands_for_none_have_none(
+    ignore_label: Any, given: int, xai: Xai, net: nn.Module, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).random((3, 3, 8, 8), np.float32)
+    with xaicli.Run(tmp_path / "run", ignore_label=ignore_label, label_names=["a", "b", "none"]) as run:
+        run.log_inputs([0, 1, 2], x, label=[0, given, 1])
+        run.save_checkpoint(net, example_inputs=torch.rand(2, 3, 8, 8))
+    np.savez(tmp_path / "x.npz", x=x, label=[0, given, 1])
+    how = ("--model", "ckpt.pt", "--methods", "gradient", "--json", "--no-progress", "--format", "json")
+    for data in ((), ("--data", tmp_path / "x.npz")):
+        status, text, error = xai("saliency", tmp_path / "run", *data, *how, "-o", tmp_path / "out")
+        assert status == 0, error
+        answer = json.loads(text)
+        assert [(row["sample_id"], row["label"]) for row in answer["rows"]] == [(0, 0), (1, None), (2, 1)]
+        assert not [said for said in answer["warnings"] if "none of the model's classes" in said]
+
+
 def test_what_is_cut_off_of_pictures_and_starts_is_told(run: Path, xai: Xai, tmp_path: Path) -> None:
     """Brought to a square, a picture of 20 x 60 keeps a third of its width, one of 40 x 20 half of its height."""
     (tmp_path / "wide" / "a").mkdir(parents=True)

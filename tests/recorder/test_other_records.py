@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -271,6 +272,52 @@ def test_inputs_come_back_bit_for_bit(tmp_path: Path) -> None:
         restored = np.frombuffer(row["data"], row["dtype"]).reshape(row["shape"])  # type: ignore[call-overload]
         assert restored.dtype == expected.dtype
         assert (restored == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "label", "kept"),
+    [
+        ({}, [0, -100, 2], [0, None, 2]),
+        ({}, np.array([0.0, -100.0, np.nan]), [0, None, None]),
+        ({"ignore_label": 255}, np.array([0, 255, 2], np.uint8), [0, None, 2]),
+        ({"ignore_label": 255}, [0, -100, 2], [0, -100, 2]),
+        ({"ignore_label": None}, [0, -100, 2], [0, -100, 2]),
+        ({"ignore_label": "none"}, ["a", "none", "b"], ["a", None, "b"]),
+        ({"ignore_label": 1, "label_names": ["a", "none"]}, ["a", "none", "b"], ["a", None, "b"]),
+        ({"task": "multilabel"}, [[0, 1], [-100], [2]], [[0, 1], None, [2]]),
+        ({"task": "multilabel"}, np.array([[0, 1], [-100, -100], [1, 1]]), [[1], None, [0, 1]]),
+        ({"task": "regression"}, [0.5, -100.0, 2.0], [0.5, -100.0, 2.0]),
+        ({"task": "regression", "ignore_label": -1}, [0.5, -1.0, 2.0], [0.5, None, 2.0]),
+    ],
+)
+def test_a_label_of_inputs_that_stands_for_none_is_none(
+    tmp_path: Path, options: dict[str, Any], label: Any, kept: list[object]
+) -> None:
+    with Run(tmp_path / "run", strict=True, **options) as run:
+        run.log_inputs([1, 2, 3], np.ones((3, 2), np.float32), label=label)
+    assert [row["label"] for row in table(tmp_path / "run", "inputs")] == kept
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(np.float64).max, reason="long double is double here")
+def test_a_number_beyond_double_precision_is_missing_and_told(tmp_path: Path) -> None:
+    huge = np.longdouble(10) ** 400
+    given = np.array([1.5, huge, np.inf, np.nan], np.longdouble)
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        run.log_samples(sample_id=range(4), margin=given, loss=[1.0] * 4, mode="eval", epoch=1)
+        run.log_samples(sample_id=range(4), margin=list(given), loss=[1.0] * 4, mode="eval", epoch=2)
+        run.log({"huge": huge, "plain": np.longdouble(1.5), "step": 1})
+    stored = xaicli.open_run(tmp_path / "run").scan(mode="all").sort("epoch", "sample_id").collect()["margin"].to_list()
+    assert str(stored) == str([1.5, None, np.inf, np.nan] * 2)
+    assert run.stats()["refused"] == {
+        "margin": {"margin is beyond double precision": 2},
+        "huge": {"huge is beyond double precision": 1},
+    }
+    assert [str(one.message).partition(";")[0] for one in said] == [
+        "xai: margin is beyond double precision",
+        "xai: huge is beyond double precision",
+    ]
+    assert [(row["key"], row["value"]) for row in table(tmp_path / "run", "scalars")] == [("plain", 1.5)]
 
 
 def test_tables_keep_rows_and_schemas_of_every_call(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +13,8 @@ from xaicli.api.opening import Opening, Place
 from xaicli.api.picks import Choice
 from xaicli.api.saliency_result import SaliencyResult
 from xaicli.errors import UsageError
+from xaicli.heads.head import Task
+from xaicli.recorder.config import ignored_forms
 from xaicli.tables.labels import in_order_apart
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from xaicli.layout import RunLayout
     from xaicli.reader import Reader
     from xaicli.reader.facts import FactFiles
-    from xaicli.sources.inputs import Source
+    from xaicli.sources.inputs import Inputs, Source
 
 
 def saliency(
@@ -217,7 +219,7 @@ def explain_run(
         **asked,
     )
     which, ranked = choice.of(source, place.layout, settled.seed)
-    parts = source.take_alike(which)
+    parts = _without_ignored(source.take_alike(which), place.layout)
     if ranked and not isinstance(which, int):
         notes = (*_picked(choice, ranked, len(which), source, kept=not opening.data), *parts[0][1].skipped)
         parts = [(places, replace(inputs, skipped=notes)) for places, inputs in parts]
@@ -232,6 +234,24 @@ def explain_run(
     asked_of |= {"picked": ranked} if ranked else {}
     asked_of |= {**_files_in_words(facts), **({"no_facts": True} if no_facts else {})}
     return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of, known=known)
+
+
+def _without_ignored(parts: list[tuple[list[int], Inputs]], layout: RunLayout | None) -> list[tuple[list[int], Inputs]]:
+    """Samples whose label is the run's `ignore_label` have none, whatever data they come from."""
+    manifest = layout.read_manifest() if layout else None
+    if manifest is None or manifest.task == Task.REGRESSION:
+        return parts
+    none = set(ignored_forms(manifest.ignore_label, manifest.label_names)) - {None}
+    return [
+        (places, replace(inputs, label=[None if _is_one_of(one, none) else one for one in inputs.label]))
+        if inputs.label is not None
+        else (places, inputs)
+        for places, inputs in parts
+    ]
+
+
+def _is_one_of(label: Any, some: Collection[Any]) -> bool:
+    return isinstance(label, int | str | float) and label in some
 
 
 def _picked(choice: Choice, ranked: Mapping[str, Any], found: int, source: Source, *, kept: bool) -> list[str]:

@@ -17,6 +17,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names, takes_one
 from xaicli.heads.evaluation import evaluating
 from xaicli.state.randomness import randomness_kept, seeded
+from xaicli.tables.containers import for_torch
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
@@ -69,7 +70,7 @@ def of_samples(model: nn.Module, inputs: Any) -> Any:
     one = takes_one(model)
     if one is False:
         return inputs
-    tensors = [x if isinstance(x, Tensor) else torch.from_numpy(np.asarray(x)) for x in inputs]
+    tensors = [x if isinstance(x, Tensor) else torch.from_numpy(for_torch(np.asarray(x))) for x in inputs]
     if one is None and _answers(model, tensors, Form.LIST):
         return inputs
     batch = torch.stack(tensors)

@@ -21,6 +21,7 @@ from xaicli.attribution.settings import Baseline
 from xaicli.errors import UsageError, XaiError
 from xaicli.sources.inputs import BadSampleError
 from xaicli.sources.pictures import Preparation
+from xaicli.tables.containers import for_torch
 
 Arrays = npt.NDArray[Any]
 Given = Tensor | Arrays | Sequence[Any] | Mapping[str, Any]
@@ -151,7 +152,7 @@ def _tensor(x: Any, name: str) -> Tensor:
     if isinstance(x, Sequence) and any(part is None for part in x):
         raise UsageError(f"{called} holds None", hint="give inputs by name, as a dict, to leave one out between others")
     try:
-        return _real(torch.from_numpy(np.ascontiguousarray(np.asarray(x))), called)
+        return _real(torch.from_numpy(for_torch(np.asarray(x))), called)
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"{called} is no array of numbers: {str(error).splitlines()[0]}",
@@ -169,8 +170,8 @@ def _real(x: Tensor, called: str) -> Tensor:
 
 
 def as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floats and pictures of bytes become the model's floats; other whole numbers and booleans stay what they are."""
-    return x.to(dtype) if x.is_floating_point() or x.dtype == torch.uint8 else x
+    """Floats and pixels of 8 or 16 bits become the model's floats; other whole numbers and truths stay as they are."""
+    return x.to(dtype) if x.is_floating_point() or x.dtype in (torch.uint8, torch.uint16) else x
 
 
 def as_arrays(inputs: Given) -> dict[str, Arrays]:
@@ -361,9 +362,9 @@ def _array_of(path: Path) -> Arrays | None:
     """The array of an .npy or .npz; None of a picture."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as held:
-            found: Arrays = held[held.files[0]]
+            found: Arrays = for_torch(held[held.files[0]])
             return found
-    return np.load(path, allow_pickle=False) if path.suffix == ".npy" else None
+    return for_torch(np.load(path, allow_pickle=False)) if path.suffix == ".npy" else None
 
 
 def told_of(kind: Baseline | Path, shape: tuple[int, ...], known: InputRange) -> tuple[str, ...]:

@@ -658,7 +658,22 @@ def metric(value: Any, name: str) -> NDArray[Any]:
         array = _numbers(array, name)
     elif kind not in "fiub":
         raise ValueError(f"{name} is not numeric: {'it holds text' if kind in 'US' else array.dtype}")
+    if kind == "f" and array.dtype.itemsize > 8:
+        array = _in_double(array, name)
     return array if array.ndim == 1 else one_dimensional(array, name)
+
+
+def _in_double(array: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Numbers of more than double precision in double precision.
+
+    Raises:
+        ValueError: One is finite, and beyond that.
+    """
+    with np.errstate(over="ignore"):
+        narrow: NDArray[np.float64] = array.astype(np.float64)
+    if (np.isfinite(array) & ~np.isfinite(narrow)).any():
+        raise ValueError(f"{name} is beyond double precision")
+    return narrow
 
 
 def metric_alone(value: Any, name: str) -> tuple[NDArray[Any], Mapping[str, int]] | None:

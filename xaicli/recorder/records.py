@@ -19,7 +19,8 @@ from xaicli.heads.head import Task
 from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import Manifest
 from xaicli.recorder import columns, media, scalars
-from xaicli.recorder.config import MODES, checked_place
+from xaicli.recorder.batch import NUMBER_LIKE_ANY
+from xaicli.recorder.config import MODES, checked_place, ignored_forms
 from xaicli.recorder.facts import fact_table, kinds_before
 from xaicli.recorder.parts import store_records
 from xaicli.recorder.process import Process
@@ -252,10 +253,13 @@ class Records:
         try:
             if self.manifest.task == Task.REGRESSION:
                 numbers = columns.of_length(self._each_of_inputs(columns.metric, label), rows, "label")
-                return [float(one) if math.isfinite(one) else None for one in numbers]
+                none = None if self._ignored[0] == NUMBER_LIKE_ANY else self._ignored[0]
+                return [float(one) if math.isfinite(one) and one != none else None for one in numbers]
             checked: Any = self._several_labels(label, rows)
             if checked is None:
                 checked = columns.of_length(self._each_of_inputs(columns.labels, label), rows, "label")
+                ignored = self._ignored[isinstance(checked, list)]
+                checked = checked if ignored is None else columns.without_ignored(checked, ignored)[0]
                 kind = "string" if isinstance(checked, list) else "int32"
             else:
                 kind = "list<int32>" if any(isinstance(one, list) for one in checked) else "int32"
@@ -276,6 +280,11 @@ class Records:
             self._refuse_column("label of inputs", str(error), rows)
             return None
         return checked
+
+    @property
+    def _ignored(self) -> tuple[int | None, str | None]:
+        """The label that stands for none, as a whole number and as a text."""
+        return ignored_forms(self.manifest.ignore_label, self.manifest.label_names)
 
     def _each_of_inputs(self, check: Callable[[Any, str], Any], label: Any) -> Any:
         """Labels of inputs that pass `columns.metric` or `columns.labels`; one that does not is left out alone."""
@@ -312,9 +321,7 @@ class Records:
             if not sound.all():
                 self._refuse_column("label of inputs", columns.NO_PROBABILITIES, int((~sound).sum()))
             return [int(row.argmax()) if good else None for row, good in zip(values, sound, strict=True)]
-        ignored = self.manifest.ignore_label
-        number = ignored if isinstance(ignored, int) else None
-        found = columns.label_sets(given, rows, "label", number, names=self.manifest.label_names)
+        found = columns.label_sets(given, rows, "label", self._ignored[0], names=self.manifest.label_names)
         for reason, n in found.reasons.items():
             self._refuse_column("label of inputs", reason, n)
         return [None if one is None else one.tolist() for one in found.classes]

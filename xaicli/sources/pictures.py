@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample
+from xaicli.tables.containers import native
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,11 +105,12 @@ class Preparation:
             array: The array.
             name: The input it is for, "" for the only one.
         """
+        array = native(array)
         if self._is_of_integers(name):
             return (array.astype(np.int64) if array.dtype.kind in "biuf" else array), None
         if array.dtype in (np.uint8, np.uint16) and (pixels := self._as_pixels(array)) is not None:
             return self.from_pixels(pixels)
-        if array.dtype in (np.float64, np.uint8):
+        if array.dtype in (np.float64, np.longdouble, np.uint8):
             array = array.astype(np.float32)
         elif array.dtype.kind == "u":
             array = array.astype(np.int64)

@@ -47,6 +47,12 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def for_torch(array: NDArray[Any]) -> NDArray[Any]:
+    """An array as torch takes it: in this machine's byte order, in one piece, and of at most double precision."""
+    array = native(array)
+    return np.ascontiguousarray(array, np.float64 if array.dtype == np.longdouble else None)
+
+
 def is_tensor(value: object) -> bool:
     """Whether a value is a torch tensor; never loads torch."""
     torch = sys.modules.get("torch")
