@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from torch.nn import functional
 
 import xaicli
 from tests.recorder.recorded import rows
+from xaicli import parquet
 from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
 from xaicli.recorder.ledger import RecorderWarning
@@ -182,7 +185,7 @@ def test_truth_values_are_no_ids(tmp_path: Path) -> None:
     [
         (
             {"label": [[1, 2, 3], [1, 2]], "logits": np.zeros((2, 3, 4))},
-            "label has rows of different lengths, 2 to 3; a ",
+            "label has a row that is not of the 3 numbers that are needed; a ",
         ),
         ({"loss": [[1.0, 2.0], [1.0]]}, "loss has rows of different lengths, 1 to 2"),
         ({"logits": [[1.0, 2.0], [1.0]]}, "logits has rows of different lengths, 1 to 2"),
@@ -193,6 +196,185 @@ def test_ragged_columns_are_refused_in_our_words(tmp_path: Path, batch: dict[str
     with Run(tmp_path / "run", strict=True) as run, pytest.raises(ValueError, match=said) as caught:
         run.log_samples(sample_id=[1, 2], **batch)
     assert "inhomogeneous" not in str(caught.value)
+
+
+RNG = np.random.default_rng(0)
+LOGITS, SETS_OF = RNG.normal(size=(3, 3)), np.array([[1, 0, 1], [1, 1, 0], [0, 1, 0]])
+SHARES = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+BATCHES: dict[str, tuple[str, dict[str, Any]]] = {
+    "logits": ("classification", {"label": np.array([0, 1, 2]), "logits": LOGITS}),
+    "probs": ("classification", {"label": np.array([0, 1, 2]), "probs": SHARES}),
+    "many logits": ("classification", {"label": np.array([0, 9, 39]), "logits": RNG.normal(size=(3, 40))}),
+    "very many logits": ("classification", {"label": np.array([0, 9, 39]), "logits": RNG.normal(size=(3, 2100))}),
+    "one-hot": ("classification", {"label": np.eye(3)[[2, 0, 1]], "logits": LOGITS}),
+    "soft": ("classification", {"label": SHARES[::-1], "logits": LOGITS}),
+    "binary": ("binary", {"label": np.array([0, 1, 1]), "logits": LOGITS[0]}),
+    "binary probs": ("binary", {"label": np.array([0, 1, 1]), "probs": SHARES[0]}),
+    "soft binary": ("binary", {"label": np.array([0.25, 0.5, 0.75]), "logits": LOGITS[0]}),
+    "multilabel": ("multilabel", {"label": SETS_OF, "logits": LOGITS}),
+    "multilabel probs": ("multilabel", {"label": SETS_OF, "probs": SHARES}),
+    "sets": ("multilabel", {"label": SETS_OF, "prediction": SETS_OF[::-1]}),
+    "regression": ("regression", {"label": LOGITS[0], "prediction": LOGITS[1]}),
+    "regression scores": ("regression", {"label": LOGITS[0], "logits": LOGITS[1]}),
+    "sequence": ("sequence", {"label": np.array([[0, 1], [2, 2], [1, -100]]), "logits": RNG.normal(size=(3, 2, 3))}),
+}
+OF_BOTH = ("list", "arrays", "tensors", "masked", "objects")
+GAPS: dict[int, tuple[str, ...]] = {
+    1: ("list", "objects", "masked", "pandas", "polars", "arrow"),
+    2: (*OF_BOTH, "pandas", "polars", "arrow"),
+    3: OF_BOTH,
+}
+
+
+def with_a_gap(values: Any, at: int, container: str) -> Any:
+    """The same values, in another container and without one row."""
+    rows = [None if i == at else one for i, one in enumerate(values.tolist())]
+    match container:
+        case "list":
+            return rows
+        case "arrays":
+            return [None if i == at else one for i, one in enumerate(values)]
+        case "tensors":
+            return [None if i == at else torch.tensor(one) for i, one in enumerate(values)]
+        case "masked":
+            mask = np.zeros(values.shape, bool)
+            mask[at] = True
+            return np.ma.array(values, mask=mask)
+        case "objects":
+            held = values.astype(object)
+            held[at] = None
+            return held
+    if values.ndim == 1:
+        kind = "Float64" if values.dtype.kind == "f" else "Int64"
+        made = {"pandas": lambda: pd.Series(rows, dtype=kind), "polars": lambda: pl.Series(rows)}
+        return made.get(container, lambda: pa.array(rows))()
+    columns = {str(k): [None if row is None else row[k] for row in rows] for k in range(values.shape[1])}
+    frames = {"pandas": lambda: pd.DataFrame(columns).convert_dtypes(), "polars": lambda: pl.DataFrame(columns)}
+    return frames.get(container, lambda: pa.table(columns))()
+
+
+def stored_of(run_dir: Path, task: str | None, batch: dict[str, Any], *, strict: bool = True) -> list[dict[str, Any]]:
+    n = len(next(iter(batch.values())))
+    with Run(run_dir, strict=strict, task=task, keep_tokens=task == "sequence") as run:
+        run.log_samples(sample_id=range(n), mode="eval", epoch=1, **batch)
+    kept = xaicli.open_run(run_dir).scan(mode="all").sort("sample_id").collect()
+    return kept.drop("sample_id", "attempt", "rank", "step", "epoch", "pass", "mode", "ds_id").to_dicts()
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "container", "n"),
+    [
+        (name, column, container, n)
+        for name, (_, batch) in BATCHES.items()
+        for column, values in batch.items()
+        for container in GAPS[values.ndim]
+        for n in ((2, 3) if container == "list" else (3,))
+    ],
+)
+def test_a_missing_row_costs_that_row_alone(tmp_path: Path, name: str, column: str, container: str, n: int) -> None:
+    """What follows of the others is what follows of them without a gap; of it there is nothing, not even NaN."""
+    task, batch = BATCHES[name]
+    batch = {key: values[:n] for key, values in batch.items()}
+    whole = stored_of(tmp_path / "whole", task, batch)
+    found = stored_of(tmp_path / "gap", task, batch | {column: with_a_gap(batch[column], 1, container)})
+    assert [found[i] for i in range(n) if i != 1] == [
+        {key: near_to(value) for key, value in whole[i].items()} for i in range(n) if i != 1
+    ]
+    kept = {key: value for key, value in found[1].items() if value is not None}
+    if task == "sequence":
+        assert kept == {}
+    elif column != "label":
+        assert kept == {"label": whole[1]["label"]}
+    else:
+        needless = {"prediction", "top_prob", "entropy"} & whole[1].keys()
+        assert kept.keys() == needless
+        assert kept == {key: near_to(whole[1][key]) for key in needless}
+
+
+def near_to(value: Any) -> Any:
+    return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("task", [None, "classification"])
+@pytest.mark.parametrize("label", [[[0.5, 0.25, 0.25], None, [0.125, 0.75, 0.125]], [[1, 0, 0], None, [0, 1, 0]]])
+def test_rows_of_a_class_are_those_beside_a_gap(tmp_path: Path, task: str | None, label: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecorderWarning)  # which names the other task there may be
+        found = stored_of(tmp_path / "run", task, {"label": label, "logits": LOGITS}, strict=False)
+    assert [row["label"] for row in found] == [0, None, 1]
+
+
+THREE = [[1, 0, 1], [1, 1, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ([THREE[0], None, THREE[2]], None),
+        ([THREE[0], math.nan, THREE[2]], None),
+        ([np.array(THREE[0]), None, np.array(THREE[2])], None),
+        ([torch.tensor(THREE[0]), None, torch.tensor(THREE[2])], None),
+        ([[1.0, 0.0, 1.0], None, [0.0, 1.0, 0.0]], None),
+        ([[True, False, True], None, [False, True, False]], None),
+        (np.array([THREE[0], [None] * 3, THREE[2]], object), None),
+        (np.array([THREE[0], [np.nan] * 3, THREE[2]]), None),
+        (pd.Series([THREE[0], None, THREE[2]]), None),
+        ([THREE[0], [1, 0], THREE[2]], "label has a row that is not of the 3 numbers that are needed"),
+        ([THREE[0], [], THREE[2]], "label has a row that is not of the 3 numbers that are needed"),
+        ([THREE[0], [1, 7, 0], THREE[2]], "label of several classes must be 0 or 1 each"),
+        ([THREE[0], [1, None, 0], THREE[2]], "label has a row of which some numbers are missing"),
+        ([THREE[0], "text", THREE[2]], "label has a row that is not of numbers"),
+        ([THREE[0], {}, THREE[2]], "label has a row that is not of numbers"),
+    ],
+)
+@pytest.mark.parametrize("task", [None, "multilabel"])
+def test_a_row_of_a_set_that_is_none_changes_nothing_for_the_others(
+    tmp_path: Path, label: Any, reason: str | None, task: str | None
+) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = stored_of(tmp_path / "run", task, {"label": label, "logits": 3 * (2 * SETS_OF - 1)}, strict=False)
+    assert [(row["label"], row["correct"], row["n_wrong"]) for row in found] == [
+        ([0, 2], True, 0),
+        (None, None, None),
+        ([1], True, 0),
+    ]
+    told = [str(one.message) for one in said]
+    assert [f"xai: {reason}; it is left out of 1 row, which is kept"] * (reason is not None) == told
+
+
+@pytest.mark.parametrize(
+    ("before", "label", "expected"),
+    [
+        (np.array(THREE), [[1, 0, 1], None, [0, 1, 0]], [[0, 2], None, [1]]),
+        (THREE, [[1, 0], None, [0, 1, 0]], [None, None, [1]]),  # of rows a short one is none
+        ([[0], [1, 2], [2]], [[1, 0], None, [0]], [[0, 1], None, [0]]),
+        ([[0], [1, 2], [2]], [np.array([1, 0]), None, np.array([2])], [[0, 1], None, [2]]),
+    ],
+)
+def test_lists_are_what_they_were_before(tmp_path: Path, before: Any, label: Any, expected: Any) -> None:
+    with warnings.catch_warnings(), Run(tmp_path / "run", task="multilabel") as run:
+        warnings.simplefilter("ignore", RecorderWarning)
+        for epoch, given in enumerate((before, label)):
+            run.log_samples(sample_id=[0, 1, 2], label=given, logits=LOGITS, mode="eval", epoch=epoch)
+    kept = xaicli.open_run(tmp_path / "run").scan(mode="all").sort("epoch", "sample_id").collect()
+    assert kept["label"].to_list()[3:] == expected
+
+
+def test_predicted_rows_are_rows_beside_a_gap(tmp_path: Path) -> None:
+    found = stored_of(tmp_path / "run", "multilabel", {"label": SETS_OF, "prediction": [THREE[0], None, THREE[2]]})
+    assert [(row["prediction"], row["correct"]) for row in found] == [([0, 2], True), (None, None), ([1], True)]
+
+
+@pytest.mark.parametrize("task", [None, "multilabel"])
+def test_labels_of_inputs_are_rows_beside_a_gap(tmp_path: Path, task: str | None) -> None:
+    with Run(tmp_path / "run", strict=True, task=task) as run:
+        for at, label in enumerate((THREE, [THREE[0], None, THREE[2]], [{0, 1}, None, {2}], [[0], [1, 2], [2]])):
+            run.log_inputs([3 * at, 3 * at + 1, 3 * at + 2], np.ones((3, 2), np.float32), label=label)
+    files = sorted((tmp_path / "run" / "inputs").glob("*.parquet"))
+    kept = {row["sample_id"]: row["label"] for file in files for row in parquet.read(file).to_pylist()}
+    sets: list[Any] = [[0, 2], [0, 1], [1], [0, 2], None, [1], [0, 1], None, [2], [0], [1, 2], [2]]
+    assert [kept[i] for i in range(12)] == sets
 
 
 @pytest.mark.parametrize("way", ["prediction", "logits"])

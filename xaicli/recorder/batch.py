@@ -22,7 +22,7 @@ from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import Plan
 from xaicli.tables.containers import is_tensor, read
 from xaicli.wal import derived
-from xaicli.wal.frames import MISSING, NULL_INT, SCORES, WITH_GAPS
+from xaicli.wal.frames import MISSING, NULL_INT, SCORES, WITH_GAPS, is_missing
 from xaicli.wal.rows import LEAST, beyond_single, dtypes_of, in_file
 
 MOST_DEFERRED = 32
@@ -255,14 +255,11 @@ class Batches:
         plan = self._plans.get(key) or self._learn(key)
         return plan, n, [column for _, column in found.values()]
 
-    def _scores(self, value: Any, n: int, name: str) -> NDArray[Any]:
-        """`columns.scores`; of rows that differ in length, those that do not are kept."""
-        try:
-            return columns.scores(value, n, name)
-        except ValueError:
-            found = columns.scores_alone(value, n, name)
-            if found is None:
-                raise
+    def _scores(self, value: Any, n: int, name: str) -> NDArray[Any] | None:
+        """Scores, missing where a sample has none; None where no sample has."""
+        found = columns.scores(value, n, name)
+        if found is None:
+            return None
         self._refuse_each(name, found[1])
         return found[0]
 
@@ -384,23 +381,49 @@ class Batches:
         return self.task
 
     def _nested(self, name: str, value: Any, scores: NDArray[Any] | None, n: int) -> Any:
-        """Lists a sample as rows of (N, K) or sets of classes; None, told of, where neither is known."""
+        """What a sample has several of as rows of (N, K), or as its classes; None, told of, where neither is known.
+
+        The run's task says it, that they are an array, or what such lists were before: never the odd one of a batch.
+        """
+        is_array = isinstance(value, np.ndarray) and value.ndim == 2 and value.shape[1] > 1
         if self.task in (Task.SEQUENCE, Task.REGRESSION) or (scores is not None and scores.ndim != 2):
             return value
-        if self.task in _BY_CLASS:
-            return columns.rows_of(value)
-        try:
-            found = columns.nested(value, name, None if scores is None else scores.shape[1])
-        except ValueError as error:
-            if name in self._are_rows:  # as batches before that could be told
-                return columns.rows_of(value) if self._are_rows[name] else [set(row) for row in value]
-            if self.task is None and scores is not None:
-                return columns.rows_of(value)  # which `_doubt` tells
-            self.refuse(name, str(error), n)
-            return None
-        if isinstance(value, list | tuple) and any(isinstance(row, list | tuple) for row in value):
-            self._are_rows[name] = isinstance(found, np.ndarray)
-        return found
+        if not is_array and not columns.is_listed(value):
+            return value
+        classes = scores.shape[1] if scores is not None and scores.shape[1] > 1 else None
+        if self.task in _BY_CLASS or is_array:
+            self._are_rows.setdefault(f"{name} of arrays", True)
+            return self._left_out(name, n, self._rows, value, n, name, None if is_array else classes)
+        is_known = self._are_rows.get(name)
+        if is_known is None and columns.are_empty(value):
+            return _as_sets(value)
+        if is_known is None:
+            try:
+                is_known = columns.are_rows(value, name, classes or (len(self._names or ()) or None), self.ignored)
+            except ValueError as error:
+                self.refuse(name, str(error), n)
+                return None
+            if is_known is not None:
+                self._are_rows[name] = is_known
+            elif self.task is None and scores is not None:  # which `_doubt` tells
+                is_known = True
+            elif not (is_known := self._are_rows.get(f"{name} of arrays")):
+                self.refuse(name, columns.ambiguous(name), n)
+                return None
+        return self._left_out(name, n, self._rows, value, n, name, classes) if is_known else _as_sets(value)
+
+    def _rows(self, value: Any, n: int, name: str, classes: int | None) -> Any:
+        """(n, K) numbers, missing throughout where a sample has none; single values of (n, 1) as a list."""
+        is_array = isinstance(value, np.ndarray)
+        if not is_array and any(isinstance(one, set | frozenset) or columns.holds_texts(one) for one in value):
+            return value  # told of where they are checked
+        found = columns.rows(value, n, name, None if classes is None else (classes,))
+        if found is None:
+            return [None] * n
+        self._refuse_each(name, found.reasons)
+        if not is_array and (found.values.ndim == 1 or found.values.shape[1:] == (1,)):
+            return [one.item() if known else None for one, known in zip(found.values, found.known, strict=True)]
+        return found.gaps()
 
     def settle(self, task: Task) -> None:
         """Settle what the run's outputs mean, where that is not settled."""
@@ -459,8 +482,10 @@ class Batches:
         self, found: Columns, label: Any, prediction: Any, scores: Any, kind: str, n: int, *, has_loss: bool
     ) -> None:
         if scores is not None and scores.shape[1] == 1:  # one score a sample is that of the second of two classes
-            label = _both(label, n)
+            label, reasons = _both(label, n)
+            self._refuse_each(words.LABEL, reasons)
             other = np.zeros_like(scores) if SCORES[kind][0] else 1 - scores
+            other = other if (gone := is_missing(scores)) is None else np.where(gone, scores, other)
             scores = np.concatenate([other, scores], axis=1)
         soft = None
         if label is not None:
@@ -699,14 +724,19 @@ class Batches:
             self._add_metrics(found, derived.regression(held[words.LABEL], held[words.PREDICTION]))
 
     def _sequence(self, found: Columns, label: Any, scores: Any, kind: str, n: int, keep_tokens: bool) -> None:
-        tokens = self._left_out(words.LABEL, n, columns.tokens, label, scores.shape[:2])
-        if tokens is None:
+        found_tokens = self._left_out(words.LABEL, n, columns.tokens, label, scores.shape[:2])
+        if found_tokens is None:
             return
+        tokens, reasons = found_tokens
+        self._refuse_each(words.LABEL, reasons)
         self.tell_strange(tokens, scores.shape[2])
         made = derived.sequence(scores, tokens, self.ignored_token, are_logits=SCORES[kind][0])
         self._add_metrics(found, made.metrics)
         if keep_tokens:
-            found[words.TOKEN_LOSSES] = "list<halffloat>", [one.astype(np.float16).tobytes() for one in made.tokens]
+            found[words.TOKEN_LOSSES] = (
+                "list<halffloat>",
+                [None if one is None else one.astype(np.float16).tobytes() for one in made.tokens],
+            )
 
     @property
     def ignored_token(self) -> int:
@@ -715,7 +745,7 @@ class Batches:
 
     def tell_strange(self, tokens: NDArray[Any], classes: int) -> None:
         """Tell of labels of tokens, (N, T), that are no class of the scores."""
-        strange = columns.outside(tokens, classes, self.ignored_token)
+        strange = columns.outside(tokens, classes, self.ignored_token, with_gaps=True)
         if strange.any():
             reason = (
                 f"label {int(tokens[strange][0])} is no class of the {classes} of the scores: such tokens do not count"
@@ -822,6 +852,11 @@ class _Unseen:
     """What stands for no id."""
 
 
+def _as_sets(value: Any) -> list[Any]:
+    """Classes of each sample, whatever they are listed in."""
+    return [one.tolist() if isinstance(one, np.ndarray) else one for one in value]
+
+
 def _kind_of(column: Column) -> str:
     return "string" if isinstance(column, list) else "int32"
 
@@ -836,15 +871,22 @@ def _names(label: Any, prediction: Any, metrics: Mapping[str, Any], scores: Any)
     return names if scores is None else [*names, "scores"]
 
 
-def _both(label: Any, n: int) -> Any:
-    """Labels of one score a sample: (N, 2) where they are probabilities of the second class, else as they are."""
+def _both(label: Any, n: int) -> tuple[Any, Mapping[str, int]]:
+    """Labels of one score a sample: (N, 2) where they are probabilities of the second class, with those that are left
+    out, {why: how many}; else as they are.
+    """
     try:
-        array = None if label is None else columns.one_dimensional(columns.to_array(label, words.LABEL), words.LABEL)
+        found = None if label is None else columns.rows(label, n, words.LABEL)
+        array = None if found is None else columns.one_dimensional(found.gaps(), words.LABEL)
     except ValueError:
-        return label
-    if array is None or array.dtype.kind != "f" or len(array) != n or not ((array >= 0) & (array <= 1)).all():
-        return label
-    return label if (array == np.floor(array)).all() else np.stack([1 - array, array], 1)
+        return label, {}
+    if found is None or array is None or array.dtype.kind != "f" or len(array) != n:
+        return label, {}
+    if not ((array > 0) & (array < 1)).any():
+        return label, {}
+    both = np.stack([1 - array, array], 1)
+    both[np.isnan(array)] = MISSING
+    return both, found.reasons
 
 
 def _doubt(task: Task, label: Any, prediction: Any, scores: Any) -> str | None:

@@ -66,9 +66,9 @@ def _is_raw(value: Any) -> bool:
 
 def _lengths(value: Any) -> set[int] | None:
     """The lengths of the rows that a list is of; None where it is of other things."""
-    if not isinstance(value, list | tuple) or not all(hasattr(row, "__len__") for row in value):
+    if not isinstance(value, list | tuple) or not all(row is None or hasattr(row, "__len__") for row in value):
         return None
-    return {len(row) for row in value if not isinstance(row, str)}
+    return {len(row) for row in value if row is not None and not isinstance(row, str)}
 
 
 def of_length(column: Any, n: int, name: str) -> Any:
@@ -264,57 +264,132 @@ def labels_alone(value: Any, name: str, kind: str | None) -> tuple[Column, Mappi
     return labels(alone, name), reasons
 
 
-def scores(value: Any, n: int, name: str) -> NDArray[Any]:
-    """(n, K) or, of sequences, (n, T, K) logits or probabilities; (n,) becomes (n, 1).
+class Rows(NamedTuple):
+    """What each sample has of a column of numbers, one or several.
+
+    Attributes:
+        values: (N, ...); 0 where a sample has none.
+        known: (N,) which samples have any.
+        reasons: {why others that were given some have none: how many}.
+    """
+
+    values: NDArray[Any]
+    known: NDArray[np.bool_]
+    reasons: Mapping[str, int] = MappingProxyType({})
+
+    def gaps(self) -> NDArray[Any]:
+        """The values, in real numbers missing throughout where a sample has none."""
+        if self.known.all():
+            return self.values
+        held = self.values.astype(np.result_type(self.values.dtype, np.float32))
+        held = held if held.dtype.itemsize <= 8 else held.astype(np.float64)
+        held[~self.known] = MISSING
+        return held
+
+
+def rows(value: Any, n: int, name: str, shape: tuple[int, ...] | None = None) -> Rows | None:
+    """What each of n samples has, in whatever it is given; one that has none costs the others nothing.
+
+    Args:
+        value: What the caller gave: an array, a frame, or a list of what each sample has.
+        n: How many samples there are.
+        name: What the column is called.
+        shape: Of what a sample has; that of most which have any when None.
+
+    Returns:
+        None where all are missing.
+
+    Raises:
+        ValueError: They are no numbers, or of shapes of which none is that of most.
+    """
+    try:
+        array = to_array(value, name)
+        if array.dtype.kind in "fiub":
+            return Rows(array, np.ones(len(array) if array.ndim else 1, bool))
+        refusal = ValueError(f"{name} is not numeric: {array.dtype}")
+    except ValueError as error:
+        refusal = error
+    items = each_row(read(value))
+    if not isinstance(items, list | tuple) or len(items) != n:
+        raise refusal
+    found, reasons = [], Counter[str]()
+    for item in items:
+        try:
+            found.append(_numbers_or_none(item, name))
+        except ValueError as error:
+            found.append(None)
+            reasons[str(error)] += 1
+    shapes = Counter(one.shape for one in found if one is not None and not _is_nan(one))
+    if not shapes:
+        if reasons:
+            raise refusal
+        return None
+    usual, most = (shape, shapes[shape]) if shape is not None else shapes.most_common(1)[0]
+    if not most or (shape is None and 2 * most <= shapes.total()):
+        raise refusal
+    for i, one in enumerate(found):
+        if one is not None and one.shape != usual:
+            found[i] = None
+            if not _is_nan(one):  # as of a column of objects, where one has no row
+                reasons[f"{name} has a row that is not of {_of_shape(usual, is_needed=shape is not None)}"] += 1
+    known = np.array([one is not None for one in found])
+    values = np.zeros((n, *usual), np.result_type(*[one for one in found if one is not None]))
+    values[known] = [one for one in found if one is not None]
+    return Rows(values, known, dict(reasons))
+
+
+def _of_shape(shape: tuple[int, ...], *, is_needed: bool) -> str:
+    numbers = f"{shape[0]} numbers" if len(shape) == 1 else f"shape {shape}" if shape else "one number"
+    return f"the {numbers} that are needed" if is_needed else f"{numbers} as most are"
+
+
+def _numbers_or_none(item: Any, name: str) -> NDArray[Any] | None:
+    """The numbers of a sample; None where all are missing.
+
+    Raises:
+        ValueError: Some are missing, or it has others.
+    """
+    if item is None:
+        return None
+    array = to_array(item, name)
+    if array.dtype.kind in "fiub":
+        return array
+    if array.dtype.kind != "O" or not any(one is None for one in array.flat):
+        raise ValueError(f"{name} has a row that is not of numbers")
+    if all(one is None for one in array.flat):
+        return None
+    raise ValueError(f"{name} has a row of which some numbers are missing")
+
+
+def _is_nan(one: NDArray[Any]) -> bool:
+    """Whether a single value is NaN, which stands in place of a row where there is none."""
+    return one.ndim == 0 and one.dtype.kind == "f" and bool(np.isnan(one))
+
+
+def scores(value: Any, n: int, name: str) -> tuple[NDArray[Any], Mapping[str, int]] | None:
+    """(n, K) or, of sequences, (n, T, K) logits or probabilities, missing throughout where a sample has none; (n,)
+    becomes (n, 1); and {why some are left out: how many}. None where all are missing.
 
     Raises:
         ValueError: They are no numbers, or of another shape.
     """
-    array = to_array(value, name)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} is not numeric: {array.dtype}")
+    found = rows(value, n, name)
+    if found is None:
+        return None
+    array = found.gaps()
     if array.ndim == 1:
         array = array[None, :] if n == 1 and len(array) > 1 else array[:, None]
     if array.ndim not in (2, 3) or not array.shape[-1]:
         raise ValueError(f"{name} has shape {array.shape}; (samples, classes) is needed")
     if len(array) != n:
         raise ValueError(f"{name} has {len(array)} rows for {n} sample ids")
-    return array
+    return array, found.reasons
 
 
 def each_row(value: Any) -> Any:
     """The rows of an array or a frame of objects, some of which may be numbers; all else as it is."""
     held = read(value)
     return list(held) if isinstance(held, np.ndarray) and held.ndim > 1 and held.dtype.kind == "O" else value
-
-
-def scores_alone(value: Any, n: int, name: str) -> tuple[NDArray[Any], dict[str, int]] | None:
-    """(n, K) scores of a list of rows where K is how many most rows have; the other rows NaN, and {why: how many}.
-
-    None where that is not told: rows of several values a token, or no length that most have.
-    """
-    value = each_row(value)
-    if not isinstance(value, list | tuple) or len(value) != n:
-        return None
-    rows: list[NDArray[Any] | None] = []
-    for row in value:
-        try:
-            array = to_array(row, name)
-        except ValueError:
-            array = None
-        if array is not None and array.ndim > 1:
-            return None
-        rows.append(array if array is not None and array.ndim == 1 and array.dtype.kind in "fiub" else None)
-    lengths = Counter(len(row) for row in rows if row is not None)
-    classes, most = max(lengths.items(), key=lambda item: item[1], default=(0, 0))
-    if not classes or 2 * most <= n:
-        return None
-    fitting = [row is not None and len(row) == classes for row in rows]
-    found = np.full(
-        (n, classes), np.nan, np.result_type(*[r for r in rows if r is not None and len(r) == classes], np.float32)
-    )
-    found[fitting] = [row for row, fits in zip(rows, fitting, strict=True) if fits]
-    return found, {f"{name} has a row that is not of {classes} numbers as most are": n - most}
 
 
 def outside(labels: NDArray[Any], classes: int, ignored: int | None, *, with_gaps: bool = False) -> NDArray[np.bool_]:
@@ -327,21 +402,27 @@ def outside(labels: NDArray[Any], classes: int, ignored: int | None, *, with_gap
     return strange
 
 
-def tokens(value: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """(N, T) labels of tokens.
+def tokens(value: Any, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], Mapping[str, int]] | None:
+    """(N, T) labels of tokens, `NULL_LABEL` throughout where a sample has none; {why some are left out: how many}.
+
+    None where all are missing.
 
     Raises:
         ValueError: They are not of the shape of the logits.
     """
+    needed = f"a whole number a token is needed, {shape}: fill shorter ones up with the label that is ignored"
     try:
-        array = to_array(value, "label")
+        found = rows(value, shape[0], "label", shape[1:])
     except ValueError as error:
-        raise ValueError(
-            f"{error}; a whole number a token is needed, {shape}: fill shorter ones up with the label that is ignored"
-        ) from error
+        raise ValueError(f"{error}; {needed}") from error
+    if found is None:
+        return None
+    array = found.values
     if array.dtype.kind not in "iu" or array.shape != tuple(shape):
         raise ValueError(f"label has shape {array.shape}, {array.dtype}; a whole number a token is needed: {shape}")
-    return array.astype(np.int64)
+    array = array.astype(np.int64)
+    array[~found.known] = NULL_LABEL
+    return array, {f"{reason}; {needed}": n for reason, n in found.reasons.items()}
 
 
 def is_soft(label: Any) -> bool:
@@ -350,11 +431,21 @@ def is_soft(label: Any) -> bool:
     return isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] > 1
 
 
+def _telling(array: NDArray[Any]) -> NDArray[Any]:
+    """The rows of (N, K) that are of 0 and 1 or sum to one, else all finite ones: others say nothing."""
+    finite: NDArray[Any] = array[np.isfinite(array).all(1)]
+    flags = ((finite == 0) | (finite == 1)).all(1)
+    shares = np.isclose(finite.astype(np.float64).sum(1), 1, atol=1e-2) & (finite >= 0).all(1)
+    found: NDArray[Any] = finite[flags | shares]
+    return found if len(found) else finite
+
+
 def is_one_hot(label: Any) -> bool:
     """Whether labels are rows with a single 1 among zeros, (N, K), which may be classes or sets of one."""
     array = read(label)
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "fiub":
         return False
+    array = _telling(array)
     return bool(len(array) and ((array == 0) | (array == 1)).all() and (array.sum(1) == 1).all())
 
 
@@ -363,7 +454,7 @@ NO_PROBABILITIES = 'label is (N, K) and no row of probabilities; Run(task="multi
 
 
 def soft_labels(value: Any, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(n, K) probabilities, and (n,) which rows are any; the others are NaN.
+    """(n, K) probabilities, and (n,) which rows are any, or missing; the others are NaN.
 
     Raises:
         ValueError: They are no numbers, or not a row a sample.
@@ -372,10 +463,11 @@ def soft_labels(value: Any, n: int) -> tuple[NDArray[np.float32], NDArray[np.boo
     if array.dtype.kind not in "fiub":
         raise ValueError(f"label is not numeric: {array.dtype}")
     array = array.astype(np.float32)
+    gone = np.isnan(array).all(1)
     with np.errstate(invalid="ignore"):
         sound = np.isclose(array.sum(1), 1, atol=1e-2) & (array >= -1e-6).all(1)
     array[~sound] = np.nan
-    return array, sound
+    return array, sound | gone
 
 
 _ROWS_OR_CLASSES = (
@@ -384,45 +476,71 @@ _ROWS_OR_CLASSES = (
 )
 
 
-def nested(value: Any, name: str, classes: int | None) -> Any:
-    """Lists a sample as what they are: (N, K) where they are rows of 0 and 1, sets where they name classes.
+def is_listed(value: Any) -> bool:
+    """Whether a column is a list in which samples have several values each, or a list of them."""
+    return isinstance(value, list | tuple) and any(map(_is_row, value))
 
-    Equal lengths alone say nothing. Rows of more than two zeros and ones repeat one of them, which no list of classes
-    does; a pair that holds both may be either.
+
+def are_rows(value: Sequence[Any], name: str, classes: int | None, ignored: int | None = None) -> bool | None:
+    """Whether lists a sample are rows of (N, K) of 0 and 1; or else the classes of each sample; None where that is
+    open. Most of those that can only be the one or the other tell it: an odd one changes nothing for the others.
+
+    Rows of more than two zeros and ones repeat one of them, which no list of classes does; a pair that holds both may
+    be either, unless it is an array.
 
     Args:
-        value: What the caller gave; all but lists of lists of numbers is left as it is.
+        value: What each sample has.
         name: `label` or `prediction`.
-        classes: K of the scores, where there are any.
+        classes: K, where it is known.
+        ignored: What stands for no label.
 
     Raises:
-        ValueError: It cannot be known which they are.
+        ValueError: As many can only be the one as the other.
     """
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
-        return value
-    lengths = {len(row) for row in value}
-    items = [item for row in value for item in row]
-    if len(lengths) != 1 or not items or not all(isinstance(item, bool | int | float | np.number) for item in items):
-        return value
-    (length,) = lengths
-    if length < 2 or (classes is not None and length != classes):
-        return value  # one class each, or not as many as there are
-    real = any(isinstance(item, bool | float | np.floating) for item in items)
-    if not real and not all(item in (0, 1) for item in items):
-        return value
-    if real or any(len(set(row)) < length for row in value):
-        return np.asarray(value)
-    raise ValueError(_ROWS_OR_CLASSES.format(name=name))
+    listed = [list(one) if isinstance(one, list | tuple | np.ndarray) else one for one in value if _is_row(one)]
+    if classes is None:
+        sure = [len(one) for one in listed if isinstance(one, list) and _is_row_of(one, len(one), ignored)]
+        classes = Counter(sure).most_common(1)[0][0] if sure else None
+    told = Counter(_is_row_of(one, classes, ignored) for one in listed)
+    if told[True] == told[False]:
+        if told[True]:
+            raise ValueError(_ROWS_OR_CLASSES.format(name=name, what="rows of 0 and 1 and lists of classes"))
+        return True if any(isinstance(one, np.ndarray) and len(one) for one in value) else None
+    return told[True] > told[False]
 
 
-def rows_of(value: Any) -> Any:
-    """Lists of as many numbers each as rows of an array, and all else as it is."""
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
-        return value
-    if len({len(row) for row in value}) != 1:
-        return value
-    array = np.asarray(value)
-    return array if array.ndim == 2 and array.dtype.kind in "fiub" else value
+def _is_row_of(one: Any, classes: int | None, ignored: int | None) -> bool | None:
+    """Whether what a sample has can only be a row of (N, K), or only its classes; None where it may be both, or is
+    neither.
+    """
+    if not isinstance(one, list) or any(isinstance(item, str) for item in one):
+        return False
+    if not one or not all(isinstance(item, bool | int | float | np.number | np.bool_) for item in one):
+        return None
+    fits = len(one) > 1 and classes in (None, len(one))
+    if any(isinstance(item, bool | np.bool_ | float | np.floating) for item in one):
+        return True if fits else None if any(item != item or item % 1 for item in one) else False
+    if not fits:
+        return False
+    if all(item in (0, 1) or item == ignored for item in one):
+        return True if len(set(one)) < len(one) else None
+    return None if classes is not None and not all(0 <= item < classes for item in one) else False
+
+
+_ROWS_OR_CLASSES = (
+    "{name} is {what}, which may be rows of (N, K) or the classes of each sample: numpy.array({name}) "
+    "says the first, sets such as {{0, 1}} the second"
+)
+
+
+def are_empty(value: Sequence[Any]) -> bool:
+    """Whether no sample has anything."""
+    return all(len(one) == 0 for one in value if _is_row(one))
+
+
+def ambiguous(name: str) -> str:
+    """Why lists are left out of which nobody knows what they are."""
+    return _ROWS_OR_CLASSES.format(name=name, what="lists of a 0 and a 1")
 
 
 def are_single(label: Any) -> bool:
@@ -430,7 +548,7 @@ def are_single(label: Any) -> bool:
     return (
         isinstance(label, list | tuple)
         and bool(label)
-        and all(isinstance(row, list | tuple) and len(row) == 1 for row in label)
+        and all(row is None or (isinstance(row, list | tuple) and len(row) == 1) for row in label)
     )
 
 
@@ -472,9 +590,6 @@ def label_sets(
     given = read(value)
     if isinstance(given, list | tuple):
         given = [read(item) for item in given]
-        matrix = all(isinstance(item, np.ndarray) for item in given) and len({item.shape for item in given}) == 1
-        if given and matrix and _may_be_rows(np.stack(given), ignored):
-            given = np.stack(given)
     if isinstance(given, np.ndarray) and given.dtype.kind in "fiub" and given.ndim == 2:
         of_length(given, n, name)
         if classes is not None and given.shape[1] != classes:
@@ -500,19 +615,14 @@ def label_sets(
 _STANDS_FOR_NONE = "stands for none"
 
 
-def _may_be_rows(array: NDArray[Any], ignored: int | None) -> bool:
-    """Whether arrays of one length may be rows of 0 and 1: whole numbers beyond those name classes."""
-    return array.dtype.kind in "fb" or (
-        array.dtype.kind in "iu" and bool(((array == 0) | (array == 1) | (array == ignored)).all())
-    )
-
-
-def _set_of_row(row: NDArray[Any], name: str, ignored: int | None) -> NDArray[np.int32]:
+def _set_of_row(row: NDArray[Any], name: str, ignored: int | None) -> NDArray[np.int32] | None:
     """The classes of a row of 0 and 1.
 
     Raises:
         ValueError: It is none, or stands for none.
     """
+    if row.dtype.kind == "f" and np.isnan(row).all():
+        return None
     if ignored is not None and ignored not in (0, 1) and (row == ignored).any():
         if (row == ignored).all():
             raise ValueError(_STANDS_FOR_NONE)
@@ -530,7 +640,7 @@ def _set_of_list(
     Raises:
         ValueError: It names none, or what is no class of the scores, or stands for none.
     """
-    if item is None:
+    if item is None or (isinstance(item, float) and math.isnan(item)):
         return None
     refusal = f"{name} must be (N, K) of 0 and 1, or a list of classes a sample"
     try:
@@ -556,6 +666,11 @@ def _texts_of(item: Any) -> list[Any]:
     """The classes that a set names by texts, one of them or several; empty where it names them by numbers."""
     several = [item] if isinstance(item, str) else [item.tolist()] if getattr(item, "ndim", 1) == 0 else list(item)
     return several if any(isinstance(one, str) for one in several) else []
+
+
+def holds_texts(item: Any) -> bool:
+    """Whether what a sample has holds a text."""
+    return isinstance(item, list | tuple) and any(isinstance(one, str) for one in item)
 
 
 def _by_names(texts: list[Any], name: str, names: Sequence[str] | None) -> list[int]:
@@ -594,20 +709,15 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_log
     if scores is not None and scores.ndim == 3:
         return Task.SEQUENCE
     label, prediction = read(label), read(prediction)
-    if isinstance(label, list | tuple) and any(map(_is_row, label)):
-        rows = [list(item) for item in label if _is_row(item)]
-        even = len({len(row) for row in rows}) == 1 and len(rows) == len(label)
-        even &= not any(isinstance(item, set | frozenset) for item in label) and not any(map(_texts_of, rows))
-        if not (even and scores is not None and len(rows[0]) == scores.shape[1]):
-            return Task.MULTILABEL
-        label = np.asarray(rows)
+    if is_listed(label):
+        return Task.MULTILABEL
     if isinstance(label, np.ndarray) and label.ndim == 2 and label.shape[1] > 1 and label.dtype.kind in "fiub":
         if is_one_hot(label):
             apart = scores is not None and not are_logits and not sums_to_one(scores)
             is_set = label.dtype.kind == "b" or several_at_once(prediction) or apart
             return Task.MULTILABEL if is_set else Task.CLASSIFICATION
         known = label[np.isfinite(label).all(1)]  # a row that is none says nothing of the others
-        is_soft_row = label.dtype.kind == "f" and bool(len(known)) and sums_to_one(known)
+        is_soft_row = label.dtype.kind == "f" and bool(len(known)) and sums_to_one(_telling(label))
         if label.dtype.kind == "f" and len(known) and (((known < 0) | (known > 1)) & (known % 1 != 0)).any(1).all():
             return Task.REGRESSION  # no row of them can be a set: several numbers a sample, which are refused by name
         return Task.CLASSIFICATION if is_soft_row else Task.MULTILABEL

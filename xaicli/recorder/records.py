@@ -310,18 +310,30 @@ class Records:
             ValueError: They are none of these.
         """
         given, task = read(label), self.manifest.task
-        lists = isinstance(given, list | tuple) and any(
-            isinstance(one, list | tuple | set | frozenset) or getattr(one, "ndim", 0) for one in given
-        )
-        rows_of_numbers = isinstance(given, np.ndarray) and given.ndim == 2 and given.shape[1] > 1
-        if not (lists or rows_of_numbers) or task not in (None, Task.CLASSIFICATION, Task.MULTILABEL):
+        is_array = isinstance(given, np.ndarray) and given.ndim == 2 and given.shape[1] > 1
+        if not (is_array or columns.is_listed(given)) or task not in (None, Task.CLASSIFICATION, Task.MULTILABEL):
             return None
-        if task != Task.MULTILABEL and (columns.is_soft(given) or columns.is_one_hot(given)):
+        names = self.manifest.label_names
+        if not is_array and task != Task.CLASSIFICATION:
+            is_known = None if columns.are_empty(given) else columns.are_rows(given, "label", len(names or ()) or None)
+            if is_known is None and not columns.are_empty(given):
+                raise ValueError(columns.ambiguous("label"))
+        if is_array or task == Task.CLASSIFICATION or is_known:
+            several = columns.rows(given, rows, "label")
+            if several is None:
+                return [None] * rows
+            for reason, n in several.reasons.items():
+                self._refuse_column("label of inputs", reason, n)
+            given = several.gaps()
+            if given.ndim != 2 or given.shape[1] == 1:
+                return [None if one != one else int(one) for one in given.reshape(rows, -1)[:, 0].tolist()]
+        told = columns.task_of(given, None, None) if task is None else task
+        if told != Task.MULTILABEL and isinstance(given, np.ndarray):
             values, sound = columns.soft_labels(given, rows)
             if not sound.all():
                 self._refuse_column("label of inputs", columns.NO_PROBABILITIES, int((~sound).sum()))
-            return [int(row.argmax()) if good else None for row, good in zip(values, sound, strict=True)]
-        found = columns.label_sets(given, rows, "label", self._ignored[0], names=self.manifest.label_names)
+            return [None if row[0] != row[0] else int(row.argmax()) for row in values]
+        found = columns.label_sets(given, rows, "label", self._ignored[0], names=names)
         for reason, n in found.reasons.items():
             self._refuse_column("label of inputs", reason, n)
         return [None if one is None else one.tolist() for one in found.classes]

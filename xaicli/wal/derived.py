@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
-from xaicli.wal.frames import MISSING, NULL_INT
+from xaicli.wal.frames import MISSING, NULL_INT, is_missing
 
 Floats = NDArray[np.float32]
 
@@ -55,8 +55,19 @@ def derive(scores: NDArray[Any], label: NDArray[Any] | None, *, are_logits: bool
         raise ValueError(f"label has {len(label)} values for {len(scores)} rows of scores")
     with np.errstate(all="ignore"):
         if are_logits and scores.shape[1] > _MANY:
-            return _from_many_logits(scores, label, with_loss)
-        return _from_logits(scores, label, with_loss) if are_logits else _from_probs(scores, label, with_loss)
+            made = _from_many_logits(scores, label, with_loss)
+        else:
+            made = _from_logits(scores, label, with_loss) if are_logits else _from_probs(scores, label, with_loss)
+    return _without_missing(made, scores)
+
+
+def _without_missing(made: Derived, scores: NDArray[Any]) -> Derived:
+    """What was derived, missing where the scores of a sample are."""
+    gone = is_missing(scores[:, 0])
+    if gone is not None:
+        for name, values in made.metrics.items():
+            made.metrics[name] = np.where(gone, MISSING, values)
+    return made
 
 
 def _from_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bool) -> Derived:
@@ -276,6 +287,8 @@ def multilabel(
                 each = np.maximum(z, 0) - z * truth + np.log1p(np.exp(-np.abs(z)))
             else:
                 each = -np.where(truth, np.log(z), np.log1p(-z))
+        gone = is_missing(z[:, 0])
+        known = known if gone is None else known & ~gone
         metrics[words.LOSS] = np.where(known, each.mean(1), MISSING).astype(np.float32)
     unknown = np.isnan(z.sum(1))
     sets = [None if no else np.flatnonzero(row).astype(np.int32) for row, no in zip(positive, unknown, strict=True)]
@@ -323,11 +336,11 @@ class Tokens(NamedTuple):
 
     Attributes:
         metrics: {metric: (N,)}.
-        tokens: The loss of each token that counts, one array a sample.
+        tokens: The loss of each token that counts, one array a sample; None where its scores or labels are missing.
     """
 
     metrics: dict[str, Floats]
-    tokens: list[NDArray[np.float32]]
+    tokens: list[NDArray[np.float32] | None]
 
 
 def sequence(scores: NDArray[Any], labels: NDArray[np.int64], ignored: int, *, are_logits: bool) -> Tokens:
@@ -335,8 +348,9 @@ def sequence(scores: NDArray[Any], labels: NDArray[np.int64], ignored: int, *, a
     `token_accuracy`, `entropy` (mean), `worst_token` (its place) and `worst_token_loss`.
 
     Args:
-        scores: (N, T, K) logits or probabilities.
-        labels: (N, T) classes; `ignored` ones, and those outside [0, K), do not count.
+        scores: (N, T, K) logits or probabilities; nothing follows where a sample's are missing.
+        labels: (N, T) classes; `ignored` ones, and those outside [0, K), do not count; `NULL_INT` where a sample's are
+            missing.
         ignored: The label of a place that does not count.
         are_logits: Whether the scores are logits.
     """
@@ -352,8 +366,14 @@ def sequence(scores: NDArray[Any], labels: NDArray[np.int64], ignored: int, *, a
         "worst_token_loss",
     )
     made = {name: np.full(n, MISSING, np.float32) for name in names}
-    kept: list[NDArray[np.float32]] = []
+    kept: list[NDArray[np.float32] | None] = []
+    gone = (labels == NULL_INT).all(1) & bool(labels.shape[1])
+    if scores.size and (without := is_missing(scores[:, 0, 0])) is not None:
+        gone = gone | without
     for i in range(n):  # one sample at a time: a batch's logits may be all the memory there is
+        if gone[i]:
+            kept.append(None)
+            continue
         places = np.flatnonzero(valid[i])
         made["n_tokens"][i] = len(places)
         kept.append(np.zeros(0, np.float32))
@@ -407,4 +427,4 @@ def soften(
     metrics[words.LABEL_PROB] = (soft * made.probs).sum(1)
     metrics[words.EL2N] = np.sqrt(((made.probs - soft) ** 2).sum(1))
     _blank(metrics, ~np.isnan(soft[:, 0]))
-    return made._replace(metrics=metrics)
+    return _without_missing(made._replace(metrics=metrics), scores)
