@@ -978,3 +978,12 @@ def test_spikes_of_several_metrics_without_a_loss_cannot_be_asked(tmp_path, caps
         run.log_samples(sample_id=range(9), label=[0] * 9, dice=[0.5] * 9, iou=[0.5] * 9, mode="train", epoch=1)
     code, found = asked(capsys, tmp_path / "run", "--rule", "spikes <= 0")
     assert (code, found["rows"][0]["reason"]) == (2, "no loss was recorded: spikes are its rises")
+
+
+def test_junit_is_no_standard_output(runs, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from xaicli.cli import main
+
+    assert main(["check", str(runs["new"][0]), "--rule", "dropped <= 0", "--junit", "-"]) == 2
+    assert "--junit - is no file" in capsys.readouterr().err
+    assert not (tmp_path / "-").exists()

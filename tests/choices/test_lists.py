@@ -300,3 +300,18 @@ def test_a_correction_that_cannot_be_made_is_said_at_once_wherever_it_stands(las
         xaicli.Table(data, relabel={0: 1, 1: 0, 4: last})
     corrected = xaicli.Table(data, relabel={0: 1, 4: 1})
     assert [corrected[i][1] for i in range(6)] == [1, 1, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.pkl", "x.xlsx", "x.PT"])
+def test_what_is_named_as_another_file_is_no_list(sample_run: Path, xai: Any, tmp_path: Path, name: str) -> None:
+    words = ("select", sample_run, "--mode", "train", "--rule", "hardest", "--n", "2", "-o", tmp_path / name)
+    status, _, error = xai(*words)
+    assert (status, f"{name} is no list of samples" in error, "txt, csv, parquet, json, jsonl" in error) == (
+        2,
+        True,
+        True,
+    )
+    assert not (tmp_path / name).exists()
+    (tmp_path / name).mkdir()
+    assert xai(*words)[0] == 0
+    assert (tmp_path / name / "select.txt").is_file()

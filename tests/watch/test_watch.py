@@ -288,7 +288,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     rule = Training(RunLayout(tmp_path / "run")).look()
-    assert (rule.state, rule.places[0].n) == ("crashed", n)
+    assert (rule.state, rule.places[0].n, rule.rows_per_second) == ("crashed", n, 0.0)
     found, _, error = xai("watch", tmp_path / "run", "--until", "loss mean < 1", "--mode", "eval", "--interval", "0.1")
     assert found == status, error
     assert ("eval epoch 1: 3" in error) is (status == 1)
@@ -784,3 +784,172 @@ def test_rows_that_a_restart_takes_back_are_no_rate(tmp_path: Path, monkeypatch:
     assert rates[1][1] is None or rates[1][1] >= 0
     log(4, 60)
     assert (rates[2][0], rates[2][1]) == (170, pytest.approx((170 - 120) / 5))
+
+
+def test_a_rule_is_asked_of_the_newest_whole_place_and_of_those_after_it(tmp_path: Path, xai: Any) -> None:
+    """What held once and holds no longer is past; of what ends between two looks nothing is passed over."""
+
+    def log(run: xaicli.Run, epoch: int, loss: float) -> None:
+        for mode in ("train", "eval"):
+            run.log_samples(sample_id=range(5), loss=[loss] * 5, mode=mode, epoch=epoch, step=epoch)
+
+    run = xaicli.Run(tmp_path / "run")
+    for epoch, loss in ((1, 0.5), (2, 3.0), (3, 4.0)):
+        log(run, epoch, loss)
+    training, rule, other = Training(RunLayout(tmp_path / "run")), Until("loss mean < 1"), Until("loss mean >= 4")
+    assert not rule.is_met(training.look(), training.reader)
+    assert other.is_met(training.look(), training.reader)
+    log(run, 4, 0.75)
+    log(run, 5, 5.0)
+    assert rule.is_met(training.look(), training.reader)
+    assert rule.last is not None
+    assert rule.last[0].epoch == 4
+    run.close()
+    for text, mode, expected in (
+        ("loss mean < 1", None, 1),
+        ("loss mean < 1", "train", 1),
+        ("loss mean >= 5", None, 0),
+        ("loss mean > 3", "train", 0),
+    ):
+        status, _, error = xai("watch", tmp_path / "run", "--until", text, *(["--mode", mode] if mode else []))
+        assert status == expected, (text, mode)
+        if status:
+            assert f"error: the training is over, and '{text}' does not hold" in error
+            assert f"hint: {mode or 'eval'} epoch 5: 5" in error
+
+
+def test_what_is_not_there_yet_is_waited_for(tmp_path: Path, xai: Any) -> None:
+    run = xaicli.Run(tmp_path / "run")
+    folder = tmp_path / "run"
+    run.log_samples(sample_id=range(4), loss=[1.0] * 4, mode="train", epoch=1, step=1)
+    asked: dict[str, dict[str, Any]] = {
+        "no mode 'eval'": {"mode": ["eval"]},
+        "no mode is left of !train": {"mode": ["!train"]},
+        "no metric 'iou'": {"metric": "iou"},
+        "no ds_id 'night'": {"ds_id": ["night"]},
+    }
+    waiting = {said: Training(RunLayout(folder), waits=True, **how) for said, how in asked.items()}
+    for said, training in waiting.items():
+        found = training.look()
+        assert (found.state, found.places, found.rows) == ("running", (), 4)
+        assert found.lacks.startswith(said)
+        assert f"running | {said}" in line(found)
+        assert said in shown_as_text(found)
+    rule, plain = Until("iou mean > 0.25"), Training(RunLayout(folder), waits=True)
+    assert not rule.is_met(plain.look(), plain.reader)
+    assert "no metric 'iou'" in rule.lacks
+    for how in asked.values():
+        with pytest.raises(XaiError):
+            Training(RunLayout(folder), **how).look()
+    with pytest.raises(XaiError, match="no mode 'evl'"):
+        Training(RunLayout(folder), waits=True, mode=["evl"]).look()
+    status, _, error = xai("watch", folder, "--once", "--mode", "eval")
+    assert (status, "no mode 'eval'" in error) == (1, True)
+    iou = [0.25, 0.5, 0.75, 1.0]
+    for epoch in (1, 2):
+        run.log_samples(sample_id=range(4), loss=[2.0] * 4, iou=iou, mode="eval", ds_id="night", epoch=epoch, step=1)
+    for training in waiting.values():
+        found = training.look()
+        (now,) = [now for now in found.places if now.mode == "eval"]
+        assert (found.lacks, now.ds_id, now.n) == ("", "night", 4)
+        assert now.mean == (0.625 if found.metric == "iou" else 2.0)
+    assert rule.is_met(plain.look(), plain.reader)
+    assert rule.lacks == ""
+    run.close()
+    with pytest.raises(XaiError, match="no metric 'dice'"):
+        Training(RunLayout(folder), waits=True, metric="dice").look()
+    status, _, error = xai("watch", folder, "--until", "dice mean > 0")
+    assert (status, "no metric 'dice'" in error) == (1, True)
+    assert xai("watch", folder, "--mode", "test")[0] == 1
+
+
+def test_a_script_waits_for_the_first_pass_of_a_mode(tmp_path: Path) -> None:
+    run = xaicli.Run(tmp_path / "run")
+    run.log_samples(sample_id=[1, 2], loss=[3.0, 3.0], mode="train", epoch=1, step=1)
+    words = [sys.executable, "-m", "xaicli", "watch", str(tmp_path / "run"), "--until", "iou mean > 0.5"]
+    words += ["--mode", "eval", "--interval", "0.1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
+        assert watching.stdout is not None
+        assert (
+            watching.stdout.readline() == f"running | no mode 'eval' in {tmp_path / 'run'} yet (known modes: train)\n"
+        )
+        run.log_samples(sample_id=[1, 2], loss=[3.0, 3.0], iou=[0.5, 1.0], mode="eval", epoch=1, step=1)
+        run.close()
+        watching.communicate(timeout=_PATIENCE)
+        assert watching.returncode == 0
+
+
+def test_a_loss_that_comes_later_is_told_from_then_on(tmp_path: Path) -> None:
+    training = Training(RunLayout(tmp_path / "run"))
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(4), cost=[9.0] * 4, mode="eval", epoch=1)
+        assert [(now.epoch, now.mean) for now in training.look().places] == [(1, 9.0)]
+        run.log_samples(sample_id=range(4), cost=[9.0] * 4, loss=[1.0] * 4, mode="eval", epoch=2)
+        found = training.look()
+        assert found.metric == "loss"
+        assert found.places[0].history == ((1, 0, None), (2, 0, 1.0))
+
+
+def test_rows_of_a_live_segment_are_decoded_where_some_have_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xaicli.wal import rows as module
+
+    decoded: list[tuple[Any, int]] = []
+    original = module.to_table
+
+    def counted(content: Any, frames: Any, folder: Any, *how: Any) -> Any:
+        decoded.append((folder, len(frames)))
+        return original(content, frames, folder, *how)
+
+    monkeypatch.setattr(module, "to_table", counted)
+    training = Training(RunLayout(tmp_path / "run"))
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3):
+            for step in (1, 2):
+                ids = range(10 * step, 10 * step + 10)
+                run.log_samples(
+                    sample_id=ids,
+                    loss=[epoch + i / 100 for i in ids],
+                    mode="train",
+                    epoch=epoch,
+                    step=10 * epoch + step,
+                )
+                decoded.clear()
+                found = training.look()
+                assert decoded == [(("train", "", epoch), step)]
+                assert found.rows == 20 * (epoch - 1) + 10 * step
+        decoded.clear()
+        assert training.look().places == found.places
+        assert decoded == []
+        # A column that comes later is one of all rows.
+        run.log_samples(sample_id=[1], loss=[1.0], late=[2.0], mode="train", epoch=4, step=40)
+        assert training.look().rows == 61
+        assert len(decoded) == 4
+        found, anew = training.look(), Training(RunLayout(tmp_path / "run")).look()
+    assert (found.places, found.worst, found.rows) == (anew.places, anew.worst, anew.rows)
+
+
+@pytest.mark.parametrize("cost", [0.001, 0.03, 0.3, 2.0])
+def test_watching_takes_a_hundredth_of_a_core(monkeypatch: pytest.MonkeyPatch, cost: float) -> None:
+    """Starting and the first looks are paid back within minutes, and no pause is longer than a minute."""
+    from types import SimpleNamespace
+
+    from xaicli.watch import screen as module
+
+    wall, used = [100.0], [1.0]  # starting takes a second of a core
+    clocks = SimpleNamespace(monotonic=lambda: wall[0], process_time=lambda: used[0])
+    monkeypatch.setattr(module, "time", clocks)
+    pace, pauses = module._Pace(2.0), []
+    while wall[0] < 100 + 900:
+        used[0] += cost
+        wall[0] += cost
+        pauses.append(pace.pause())
+        wall[0] += pauses[-1]
+    assert min(pauses) >= 2.0
+    assert max(pauses) <= 60.0
+    assert pauses[0] == (2.0 if cost < 0.5 else 60.0)
+    share = used[0] / (wall[0] - 100)
+    assert share <= (
+        0.0101 if cost < 0.5 else 0.04
+    )  # two seconds a minute are more than it may, and come once a minute

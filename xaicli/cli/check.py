@@ -101,6 +101,8 @@ def check(
     """
     from xaicli.api import open_run
 
+    if str(junit) == "-":
+        raise UsageError("--junit - is no file: standard output takes the verdicts", hint="--junit FILE")
     result = open_run(run_dir).check(
         rules=rules,
         rule=rule or (),

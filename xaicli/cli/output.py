@@ -44,7 +44,7 @@ _FILES = frozenset(
     {
         *(f".{kind}" for kind in Format),
         *(".txt", ".parquet", ".pq", ".parq", ".jsonl", ".ndjson", ".tsv", ".xlsx", ".xls", ".arrow", ".feather"),
-        *(".db", ".sqlite"),
+        *(".db", ".sqlite", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth", ".safetensors"),
         *(".htm", ".pdf", ".svg", ".jpg", ".jpeg", ".xml", ".yaml", ".yml", ".gz", ".zip", ".zst", ".bz2", ".xz"),
     }
 )

@@ -14,7 +14,7 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.completion import words
 from xaicli.cli.options import Amount, Output, RunDir, Selection, not_again, split_commas
-from xaicli.cli.output import write
+from xaicli.cli.output import named_as_file, write
 from xaicli.errors import UsageError
 from xaicli.files import Written
 from xaicli.vocabulary import Format
@@ -131,6 +131,8 @@ def _targets(output: Output, usual: str) -> tuple[Path | None, Output, list[str]
                 f"{path} is one list, and --format names {', '.join(lists)}", hint="-o DIR writes several formats"
             )
         return path, dataclasses.replace(output, output=path.parent if rest else None, format=rest or None), []
+    if path is not None and named_as_file(path) and path.suffix.lower() != ".html":
+        raise UsageError(f"{path} is no list of samples", hint="its suffix says which: " + ", ".join(_LISTS))
     if formats is None and path is not None:
         return None, dataclasses.replace(output, format=[Format.HTML, Format.CSV, Format.JSON]), [usual]
     # Lists alone are no page.

@@ -44,7 +44,8 @@ def watch(
         str | None,
         typer.Option(
             metavar="RULE",
-            help="Leave when it holds of a whole place: 'loss mean < 0.1'; exit 1 if the training ends or dies first.",
+            help="Leave when it holds of the newest whole place, or of a later one: 'loss mean < 0.1'; exit 1 if the "
+            "training ends or dies first.",
             show_default=False,
         ),
     ] = None,
@@ -54,9 +55,9 @@ def watch(
 ) -> None:
     """A training as it runs: losses, worst samples, spikes, labels that fall behind, rows a second, drops, time left.
 
-    Waits for a run that is not there yet; of an address (s3://...) it cannot tell whether the training goes on. Keys: q
-    leaves, s sorts the labels, n goes to the next data set, o opens the report. Without a terminal it prints a line for
-    each change.
+    Waits for a run, mode, data set or metric that is not there yet; of an address (s3://...) it cannot tell whether
+    the training goes on. Keys: q leaves, s sorts the labels, n goes to the next data set, o opens the report. Without a
+    terminal it prints a line for each change.
 
     Example: xai watch runs/demo --once
     """
@@ -207,7 +208,7 @@ def _go_on(
     place = str(run_dir or os.environ.get("XAI_RUN") or "")
     asked = None if until is None else Until(until, mode=mode[0] if mode and len(mode) == 1 else None)
     found: list[Training] = []
-    how: dict[str, Any] = {"metric": metric, "mode": mode, "ds_id": ds_id, "top": top}
+    how: dict[str, Any] = {"metric": metric, "mode": mode, "ds_id": ds_id, "top": top, "waits": True}
 
     def source() -> Training | None:
         if is_url(place):
@@ -238,7 +239,7 @@ def _go_on(
     shown: dict[str, Any] = {"title": title, "interval": interval, "until": asked, "is_screen": is_screen}
     status = watch(source, **shown, open_report=open_report, console=console)
     if status and asked is not None:
-        raise XaiError(f"the training ended before {until!r} held", hint=_last(asked))
+        raise XaiError(f"the training is over, and {until!r} does not hold", hint=_last(asked))
     if status:
         raise XaiError("the training has died", hint=f"what it recorded is whole: xai track-report {title}")
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from xaicli.parquet import FileRecord
+    from xaicli.wal.snapshot import LiveRows
 
 _NAME = "verified.json"
 _TRIES = 5
@@ -119,6 +120,7 @@ class Holdings:
         self.manifest = layout.read_manifest()
         self.contents = parquet.Contents()
         self._damaged: set[str] = set()
+        self._live: dict[Any, LiveRows] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -128,7 +130,7 @@ class Holdings:
             self.records: dict[str, FileRecord] = parquet.read_records(self.layout)
             try:
                 self._listing: Listing = list_pieces(
-                    self.layout, self.records, self.manifest.run_id, self.which_attempts, self.contents
+                    self.layout, self.records, self.manifest.run_id, self.which_attempts, self.contents, self._live
                 )
                 break
             except FileNotFoundError:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
@@ -96,6 +96,7 @@ def list_pieces(
     run_id: str,
     attempts: Attempts = Attempts.LAST,
     contents: Contents | None = None,
+    known: dict[Any, LiveRows] | None = None,
 ) -> Listing:
     """List what counts now.
 
@@ -105,6 +106,7 @@ def list_pieces(
         records: What is recorded of finished files, read *before* this call, {path relative to the run: record}.
         attempts: `last` leaves out what later attempts took back, `all` leaves out nothing.
         contents: What keeps small files, so that none is opened twice.
+        known: Rows of live segments as they were listed before, which takes those listed now.
     """
     others = foreign_files(layout, records, run_id, contents)
     closed: list[Path] = []
@@ -122,7 +124,7 @@ def list_pieces(
             pieces.append(_of_file(file))
         else:
             damaged[relative(layout, file)] = "is not this run's"
-    live = live_rows(layout, snapshot.segments)
+    live = live_rows(layout, snapshot.segments, known)
     pieces += [_of_rows(rows) for rows in live]
     steps = _Steps(layout, records, damaged, contents)
     back = _take_backs(layout, pieces, steps) if attempts is Attempts.LAST else ()

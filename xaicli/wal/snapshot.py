@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
@@ -223,8 +223,21 @@ class LiveRows:
     """Labels that stood for none."""
 
 
-def live_rows(layout: RunLayout, segments: Sequence[SegmentCopy]) -> list[LiveRows]:
-    """The rows of segments, as `take_snapshot` gives them, by folder."""
+def live_rows(
+    layout: RunLayout, segments: Sequence[SegmentCopy], known: dict[Any, LiveRows] | None = None
+) -> list[LiveRows]:
+    """The rows of segments, as `take_snapshot` gives them, by folder.
+
+    Args:
+        layout: The run.
+        segments: Copies of its segments.
+        known: What was read of them before, which is not decoded again where nothing has come to it; takes what is
+            read now.
+    """
+    before: dict[Any, LiveRows] = {}
+    if known is not None:
+        before.update(known)
+        known.clear()
     if not segments:
         return []
     # A finished run has no segments, and need not load what decodes them.
@@ -237,8 +250,14 @@ def live_rows(layout: RunLayout, segments: Sequence[SegmentCopy]) -> list[LiveRo
     found = []
     for segment in segments:
         for folder, frames in by_folder(segment.frames).items():
-            left_out: Counter[tuple[str, str]] = Counter()
-            table = to_table(segment.content, frames, folder, segment.facts, columns, left_out)
-            ignored = left_out[LABEL, IGNORED]
-            found.append(LiveRows(*folder, *segment.facts.writer, segment.sequence, table, ignored))
+            # Of one writer's numbered segment no frame that is whole ever changes.
+            key = segment.facts.writer, segment.sequence, folder, len(frames), frames[-1].end, columns
+            if (rows := before.get(key)) is None:
+                left_out: Counter[tuple[str, str]] = Counter()
+                table = to_table(segment.content, frames, folder, segment.facts, columns, left_out)
+                ignored = left_out[LABEL, IGNORED]
+                rows = LiveRows(*folder, *segment.facts.writer, segment.sequence, table, ignored)
+            if known is not None:
+                known[key] = rows
+            found.append(rows)
     return found

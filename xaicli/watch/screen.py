@@ -25,7 +25,7 @@ from xaicli.queries.resolution import resolve
 from xaicli.queries.selection import Pair
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID, Mode
-from xaicli.watch.training import FINISHED, Now, Training, Watched
+from xaicli.watch.training import FINISHED, Now, Training, Watched, not_yet
 from xaicli.watch.view import Shown, Sort, line, printable, screen
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _SHARE = 0.01
 """The share of a core that watching takes at most."""
-_FREE = 3.0
-"""Seconds of a core to begin with: loading takes some, and the first look at a long run."""
+_FREE = 0.5
+"""Seconds of a core that the first looks may take, however soon they follow one another."""
 _LONGEST = 60.0
 """Seconds between two looks at most, however much a look takes."""
 _POLL = 0.2
@@ -90,7 +90,7 @@ def watch(
 
         while True:
             watched, training = _look(source, waited)
-            status = _end(watched, training, until)
+            watched, status = _end(watched, training, until)
             draw(watched, shown)
             if status is not None and (until is not None or not has_keys):
                 return status
@@ -121,17 +121,25 @@ def _after(shown: Shown, key: str) -> Shown:
 
 
 class _Pace:
-    """How long to wait so that watching takes no more of a core than it may."""
+    """How long to wait so that watching takes no more of a core than it may.
+
+    Each look is paid for by the pause behind it. What starting took, and the first looks, is paid back over some
+    minutes: until then looks take half of the share.
+    """
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
-        self._began = time.monotonic(), time.process_time()
+        self._began = time.monotonic()
+        self._started = self._before = time.process_time()
 
     def pause(self) -> float:
         """Seconds until the next look."""
-        elapsed, used = time.monotonic() - self._began[0], time.process_time() - self._began[1]
-        owed = used - _FREE - _SHARE * elapsed
-        return max(self._interval, min(_LONGEST, owed / _SHARE))
+        used = time.process_time()
+        look, self._before = used - self._before, used
+        if used - self._started < _FREE:
+            return self._interval
+        owed = used - _SHARE * (time.monotonic() - self._began)
+        return max(self._interval, min(_LONGEST, look / (_SHARE / 2 if owed > 0 else _SHARE)))
 
 
 def _look(source: Source, waited: Watched) -> tuple[Watched, Training | None]:
@@ -144,17 +152,18 @@ def _look(source: Source, waited: Watched) -> tuple[Watched, Training | None]:
         return replace(waited, warnings=("the folder has gone",)), None
 
 
-def _end(watched: Watched, training: Training | None, until: Until | None) -> int | None:
-    """The exit status, where there is nothing more to wait for."""
+def _end(watched: Watched, training: Training | None, until: Until | None) -> tuple[Watched, int | None]:
+    """The training with what the rule waits for, and the exit status where there is nothing more to wait for."""
     if training is None:
-        return None
+        return watched, None
     if until is not None:
         if until.is_met(watched, training.reader):
-            return 0
-        return 1 if watched.is_over else None
+            return watched, 0
+        told = tuple(filter(None, [until.lacks]))
+        return replace(watched, warnings=(*watched.warnings, *told)), 1 if watched.is_over else None
     if not watched.is_over:
-        return None
-    return 1 if watched.state == "crashed" else 0
+        return watched, None
+    return watched, 1 if watched.state == "crashed" else 0
 
 
 def _lines(source: Source, console: Console, *, interval: float, until: Until | None) -> int:
@@ -167,7 +176,7 @@ def _lines(source: Source, console: Console, *, interval: float, until: Until | 
     waited = Watched("waiting", "")
     while True:
         watched, training = _look(source, waited)
-        status = _end(watched, training, until)
+        watched, status = _end(watched, training, until)
         waiting = "waiting: there is no run yet"
         known = waiting if training is None else line(watched, pace=False)
         if known != said:
@@ -229,6 +238,8 @@ def _keys() -> Iterator[Callable[[float], str] | None]:
 class Until:
     """Whether a training has come so far.
 
+    It is asked of whole places: of each data set the newest there is at the first look, and each that is whole later.
+
     Args:
         text: A rule of one line, as `xai check` takes it: `loss mean < 0.1`, `correct mean by label >= 0.9`.
         mode: The mode it is about; `eval`, or `train` in a run without, when None.
@@ -236,6 +247,7 @@ class Until:
     Attributes:
         last: The place that was asked last, and what came of it.
         part: The last place of a training that is over, where it is a part of one and was not asked.
+        lacks: What the rule looks at and the run has not recorded yet; "" where it has.
 
     Raises:
         UsageError: It is no rule, or one that cannot be asked of a training as it runs.
@@ -248,31 +260,43 @@ class Until:
                 f"--until {text!r} is about no metric", hint="--until 'loss mean < 0.1'; xai check asks the others"
             )
         if self.rule.largest_drop is not None or self.rule.at is not At.LAST:
-            raise UsageError(f"--until {text!r} looks back", hint="--until 'loss mean < 0.1' looks at the newest place")
+            raise UsageError(
+                f"--until {text!r} looks back",
+                hint="--until 'loss mean < 0.1' looks at the newest whole place and those after it",
+            )
         self.mode = mode
+        self.lacks = ""
+        self._is_first = True
         self._asked: set[tuple[Pair, int, int, int]] = set()
         self.last: tuple[Place, tuple[Verdict, ...]] | None = None
         self.part: Now | None = None
 
     def is_met(self, watched: Watched, reader: Reader) -> bool:
-        """Whether some place that is whole keeps the rule; each is asked once, and again where a later start redid it.
+        """Whether a place that is whole keeps the rule; each is asked once, and again where a later start redid it.
 
         A place is whole where the next one has begun, where it has as many rows as the one before, or where it is the
         first and the training has finished. What one that died, or was ended within a pass, left is a part, which keeps
         no rule.
 
         Raises:
-            XaiError: The run has no such metric or column.
+            XaiError: The run is over and has no such metric or column.
         """
         modes = {now.mode for now in watched.places}
         mode = self.mode or (Mode.EVAL.value if Mode.EVAL in modes else Mode.TRAIN.value)
+        is_first, self._is_first = self._is_first, False
+        if not watched.places or not self._can_be_asked(reader, is_over=watched.is_over):
+            return False
         for now in watched.places:
-            if now.mode != mode:
-                continue
-            for place, whole in self._places(now, watched):
+            places = self._places(now, watched)
+            newest = next((place for place, whole in reversed(places) if whole), None)
+            for place, whole in places:
                 pieces = reader.pieces(Place(now.mode, now.ds_id, place.epoch))
                 attempt = max((piece.attempt for piece in pieces), default=0)
                 key = (now.mode, now.ds_id), place.epoch, place.turn or 0, attempt
+                if is_first and whole and place != newest:
+                    self._asked.add(key)  # what has been is past
+                if now.mode != mode:
+                    continue
                 if not whole and watched.is_over:
                     self.part = now
                 if not whole or key in self._asked:
@@ -294,12 +318,26 @@ class Until:
         before = [Place(*pair, epoch, turn) for epoch, turn, _ in now.history[:-1]]
         return [*((place, True) for place in before), last]
 
+    def _can_be_asked(self, reader: Reader, *, is_over: bool) -> bool:
+        """Whether the run has recorded what the rule looks at, which may come later while it is trained.
+
+        Raises:
+            XaiError: It has not, and is over.
+        """
+        self.lacks = ""
+        wanted = [("metric", self.rule.metric, list(reader.askable))]
+        wanted += [("column", column, list(reader.dtypes)) for column in self.rule.columns]
+        for what, name, known in wanted:
+            if name not in known:
+                error = unknown(what, name, known, where=reader.described)
+                if is_over:
+                    raise error
+                self.lacks = not_yet(error)
+        return not self.lacks
+
     def _judged(self, reader: Reader, place: Place) -> list[Verdict]:
         rule = self.rule
         selection = resolve(reader, metric=[rule.metric], mode=place.mode)
-        for column in rule.columns:
-            if column not in reader.dtypes:
-                raise unknown("column", column, list(reader.dtypes), where=reader.described)
         frame, _ = reader.frame(place, list(dict.fromkeys([SAMPLE_ID, rule.metric, *rule.columns])))
         names = LabelNames.of(reader, selection)
         values: set[Any] = set()

@@ -14,12 +14,12 @@ from typing import Any
 import polars as pl
 
 from xaicli.diagnosis.steps import batch_losses, with_spikes
-from xaicli.errors import UsageError, unknown
+from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.layout import RunLayout
 from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
 from xaicli.queries.runs import state_of
-from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Place, Reader
 from xaicli.reader.pieces import Piece
 from xaicli.reader.rows import last_rows
@@ -46,6 +46,7 @@ _RATE_SECONDS = 30.0
 _GUESSED = "the highest count as the worst, and a rise as a spike"
 _RUNNING = "running"
 _WAITING = "waiting"
+_CRASHED = "crashed"
 FINISHED = "finished"
 """The state of a run that was closed."""
 REMOTE = "remote"
@@ -104,13 +105,14 @@ class Watched:
             means).
         spikes: mode, ds_id, epoch, step, rank, loss, height: the newest first.
         rows: Rows that count.
-        rows_per_second: Lately, else since the start; None where that cannot be told.
+        rows_per_second: Lately, else since the start; 0 of a training that has died; None where that cannot be told.
         quiet_seconds: Since the last row was seen; None before the first.
         dropped: Rows the recorder could not store.
         total_epochs: For how many epochs it was started; None where it does not say.
         seconds_left: Until then at this speed; None where that cannot be told.
         warnings: What the user should know.
         n_spikes: How many there are of them in the batches that were looked at.
+        lacks: What was asked for and has not been recorded yet, which is waited for; "" for nothing.
         spikes_since: mode, ds_id, epoch, step, within_epoch: of each data set of whose batches the newest alone were
             looked at the first of these, and whether its epoch has earlier ones.
     """
@@ -130,6 +132,7 @@ class Watched:
     warnings: tuple[str, ...] = ()
     n_spikes: int = 0
     spikes_since: tuple[dict[str, Any], ...] = ()
+    lacks: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -169,6 +172,7 @@ class Training:
         ds_id: Data sets; all when None.
         top: How many samples and spikes are told of, how many of the worst labels, and of those that fell behind most.
         is_remote: Whether the run lies in an object store, and this is its copy.
+        waits: Whether a mode, data set or metric that is not there yet is waited for while the training goes on.
 
     Attributes:
         behind: Why the copy is older than what the store holds; "" where it is not.
@@ -183,11 +187,14 @@ class Training:
         ds_id: Any = None,
         top: int = 5,
         is_remote: bool = False,
+        waits: bool = False,
     ) -> None:
         if top < 1:
             raise UsageError(f"--top must be at least 1, not {top}")
         self.layout = layout
         self._is_remote = is_remote
+        self._waits = waits
+        self._told = ""
         self.behind = ""
         self._metric, self._mode, self._ds_id, self._top = metric, mode, ds_id, top
         self._reader: Reader | None = None
@@ -207,8 +214,9 @@ class Training:
         state = REMOTE if self._is_remote else state_of(self.layout)
         listed = time.monotonic()
         reader = self._opened()
+        may_come = self._waits and state in (_RUNNING, _WAITING, REMOTE)
         if not reader.modes():
-            if self._metric is not None and reader.metrics and self._metric not in reader.askable:
+            if not may_come and self._metric is not None and reader.metrics and self._metric not in reader.askable:
                 raise unknown("metric", self._metric, reader.askable, where=reader.described)
             return Watched(state, self._metric or "loss", dropped=reader.dropped, warnings=reader.losses)
         metric = self._metric or ("loss" if "loss" in reader.metrics else next(iter(reader.askable), ""))
@@ -216,7 +224,20 @@ class Training:
             rows = sum(reader.row_count(place) for place in reader.folders())
             said = "no metric is recorded: log one with run.log_samples(..., loss=...)"
             return Watched(state, "", rows=rows, dropped=reader.dropped, warnings=(said, *reader.losses))
-        selection = resolve(reader, metric=metric, mode=self._mode or "all", ds_id=self._ds_id)
+        try:
+            selection = resolve(reader, metric=metric, mode=self._mode or "all", ds_id=self._ds_id)
+        except UsageError:
+            raise
+        except XaiError as error:
+            if not may_come or self._names_no_mode():
+                raise
+            rows = sum(reader.row_count(place) for place in reader.folders())
+            found = {"rows": rows, "dropped": reader.dropped, "warnings": reader.losses, "lacks": not_yet(error)}
+            return Watched(state, metric, **found)  # type: ignore[arg-type]
+        if metric != self._told:  # the loss came later: what was read is of another
+            self._told = metric
+            self._epochs.clear()
+            self._frames.clear()
         names = LabelNames.of(reader, selection)
         places, worst, labels, spikes, since = [], [], [], [], []
         for pair in sorted(selection.pairs, key=_order):
@@ -229,7 +250,8 @@ class Training:
                 since += own["since"]
         rows = sum(self._rows_of(reader, selection))
         total = self._total_epochs()
-        rate = self._rate(rows, listed)
+        lately = self._rate(rows, listed)
+        rate = 0.0 if state == _CRASHED else lately
         return Watched(
             state,
             metric,
@@ -253,6 +275,11 @@ class Training:
             n_spikes=len(spikes),
             spikes_since=tuple(since),
         )
+
+    def _names_no_mode(self) -> bool:
+        """Whether a mode is asked for that no run can have."""
+        given = [word.removeprefix("!") for word in words(self._mode, "mode") or ()]
+        return any(word not in {"all", *map(str, Mode)} for word in given)
 
     @property
     def reader(self) -> Reader:
@@ -396,7 +423,11 @@ class Training:
     def _worst(self, frame: pl.DataFrame, value: pl.Expr, metric: str, label: str) -> list[dict[str, Any]]:
         shown = [pl.col(SAMPLE_ID), *([pl.col(label).alias(LABEL)] if label in frame.columns else [])]
         known = frame.select(*shown, value.alias("value")).filter(pl.col("value").is_finite())
-        best = known.sort("value", SAMPLE_ID, descending=[metric not in HIGH_IS_GOOD, False]).head(self._top)
+        is_high_bad = metric not in HIGH_IS_GOOD
+        most = known.top_k(
+            self._top, by=["value", SAMPLE_ID], reverse=[not is_high_bad, True]
+        )  # sorting all takes time
+        best = most.sort("value", SAMPLE_ID, descending=[is_high_bad, False])
         return [{LABEL: None, **row} for row in best.to_dicts()]
 
     def _labels(self, last: _Turn, previous: _Turn | None, metric: str, names: LabelNames) -> list[dict[str, Any]]:
@@ -507,6 +538,11 @@ class Training:
         done = train.epoch - mine[0] + part
         elapsed = (datetime.now(UTC) - began).total_seconds()
         return elapsed / done * max(0.0, total - (train.epoch - 1) - part)
+
+
+def not_yet(error: XaiError) -> str:
+    """What a run lacks while it is trained: what the error says, and what is there."""
+    return f"{error.message} yet" + (f" ({error.hint})" if error.hint else "")
 
 
 def _pair(now: Now) -> Pair:

@@ -58,6 +58,7 @@ def line(watched: Watched, *, pace: bool = True) -> str:
         pace: Whether to say how fast it goes and what is left, which is another thing at every look.
     """
     parts = [_state(watched) + (": there is no row yet" if watched.state == "waiting" else "")]
+    parts += filter(None, [watched.lacks])
     for now in watched.places:
         share = f" of {now.n_before:,}" if now.n_before and now.n < now.n_before else ""
         right = "" if now.accuracy is None else f", {percent(now.accuracy, 1)} right"
@@ -126,7 +127,8 @@ def screen(
         hint = "q quit  s sort labels  n next data set  o open the report"
         end += [Text(), Text(hint if width >= _NARROW else "q s n o", style="dim")]
     if not watched.places:
-        head.append(Text("no value yet" if watched.rows else "no row yet", style="dim"))
+        told = watched.lacks or ("no value yet" if watched.rows else "no row yet")
+        head.append(Text(printable(told), style="dim"))
         return Group(*head, *end)
     chosen = shown.place % len(watched.places)
     now = watched.places[chosen]
