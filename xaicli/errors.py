@@ -195,17 +195,9 @@ def missing_extra(feature: str, extra: str) -> XaiError:
     return XaiError(f"{feature} needs an optional dependency", hint=f"pip install 'xaicli[{extra}]'")
 
 
-_OF_AN_ARCHIVE = ("PytorchStreamWriter", "unexpected pos", "inline_container", "iostream error")
-
-
 def level_outside() -> int:
     """The `stacklevel` with which a warning of the function that asks names the line outside this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     return level
-
-
-def is_of_the_disk(error: Exception) -> bool:
-    """Whether an error is the disk's; torch's archive writer says so in words of its own."""
-    return isinstance(error, OSError) or any(words in str(error) for words in _OF_AN_ARCHIVE)

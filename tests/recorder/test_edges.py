@@ -107,7 +107,7 @@ def test_bytes_are_no_numbers(tmp_path: Path, raw: Any) -> None:
         with pytest.raises(ValueError, match="bytes"):
             run.log({"lr": raw})
         run.log_samples(sample_id=[1, 2, 3], loss=memoryview(np.array([0.5, 1.5, 2.5])), epoch=1, step=1)
-    with pytest.raises(XaiError, match="'x' is a single"), Run(tmp_path / "other") as run:
+    with pytest.raises(XaiError, match="'x' is a single"), Run(tmp_path / "other", strict=True) as run:
         run.add_metrics_data({"m": [1.0, 2.0, 3.0], "x": raw})
     assert xaicli.open_run(tmp_path).scan(mode="all").collect()["loss"].to_list() == [0.5, 1.5, 2.5]
 

@@ -17,7 +17,6 @@ import torch
 
 from tests.recorder.recorded import column, rows
 from xaicli import open_run, parquet
-from xaicli.errors import is_of_the_disk
 from xaicli.layout import RunLayout
 from xaicli.reader import open_reader
 from xaicli.recorder.ledger import RecorderWarning
@@ -372,8 +371,6 @@ def test_a_state_that_torch_cannot_write_is_told(tmp_path: Path, monkeypatch: py
     with pytest.warns(RecorderWarning, match="unexpected pos"):
         assert run.state.save_state(objects={"t": torch.ones(2)}) is None
     run.close()
-    assert is_of_the_disk(OSError("full"))
-    assert not is_of_the_disk(RuntimeError("CUDA error"))
 
 
 def test_no_value_is_null_and_a_nan_is_a_nan(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import torch
 
 import xaicli
 from xaicli import parquet
+from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.maintenance.doctor import examine
 from xaicli.queries.recorded import recorded_scalars
@@ -353,6 +354,46 @@ def test_bad_scalars_and_pictures_do_not_reach_training(tmp_path: Path) -> None:
         with pytest.warns(RecorderWarning, match="inputs"):
             run.log_inputs([1], [["text"]])
     assert (run.stats()["records_dropped"], run.stats()["rows_dropped"]) == (3, 0)
+
+
+SAVED = {
+    "checkpoint": lambda run, thing: run.save_checkpoint(thing),
+    "best": lambda run, thing: run.keep_best(thing, 0.5, metric="loss"),
+    "state": lambda run, thing: run.state.save_state(models={"net": thing}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the checkpoint holds no graph")
+@pytest.mark.parametrize("what", SAVED)
+@pytest.mark.parametrize("thing", [{"weight": torch.ones(2)}, 3, None, "model"])
+def test_a_model_that_is_none_is_told_and_the_training_goes_on(tmp_path: Path, what: str, thing: object) -> None:
+    save: Callable[[Run, object], Path | None] = SAVED[what]
+    with Run(tmp_path / "run") as run:
+        with pytest.warns(RecorderWarning, match="cannot be written"):
+            assert save(run, thing) is None
+        assert run.stats()["records_dropped"] == 1
+        assert save(run, torch.nn.Linear(2, 1)) is not None
+    with Run(tmp_path / "strict", strict=True) as run, pytest.raises((XaiError, ValueError, TypeError)):
+        save(run, thing)
+
+
+@pytest.mark.filterwarnings("ignore:the checkpoint holds no graph")
+@pytest.mark.parametrize("odd", [{"keep": 0}, {"better": "best"}])
+def test_arguments_of_what_is_kept_are_told(tmp_path: Path, odd: dict[str, Any]) -> None:
+    net = torch.nn.Linear(2, 1)
+    with Run(tmp_path / "run") as run:
+        kept = run.keep_best(net, 0.5)
+        with pytest.warns(RecorderWarning, match="best checkpoint by loss cannot be written: .* must be"):
+            assert run.keep_best(net, 0.25, **odd) is None
+        with pytest.warns(RecorderWarning, match=r"checkpoint ckpt.pt cannot be written"):
+            assert run.save_checkpoint(net, 3) is None  # type: ignore[arg-type]
+        if "keep" in odd:
+            with pytest.warns(RecorderWarning, match="training state cannot be written: keep must be at least 1"):
+                assert run.state.save_state(**odd) is None
+    assert kept is not None
+    assert kept.exists()
+    with Run(tmp_path / "strict", strict=True) as run, pytest.raises(ValueError, match="must be"):
+        run.keep_best(net, 0.5, **odd)
 
 
 def test_a_checkpoint_lies_in_the_run_and_knows_its_labels(tmp_path: Path) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
 
 import xaicli
 from xaicli.errors import UsageError, XaiError
+from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 from xaicli.tables.column import ColumnError, schema_of
 from xaicli.tables.schema import CategoricalLabel
@@ -24,7 +27,7 @@ from xaicli.tables.table import Table
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    with Run(tmp_path / "run") as opened:
+    with Run(tmp_path / "run", strict=True) as opened:
         yield opened
 
 
@@ -124,6 +127,42 @@ def test_what_is_misspelt_is_told(run: Run) -> None:
         run.add_metrics_data({"loss": [1]}, input_table_url="elsewhere")
     with pytest.raises(UsageError, match="the metrics hold no column"):
         run.add_metrics_data({})
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "told"),
+    [
+        ({"loss": [1, 2], "accuracy": [1, 2, 3]}, {}, "differ in length: 'loss' has 2, 'accuracy' has 3"),
+        ({"v": [1, "a"]}, {}, "column 'v' holds values that are no column"),
+        ({"v": [object()]}, {}, "column 'v' holds values that are no column"),
+        ({"v": ["text"]}, {"name": "own"}, "column 'v' is string; in the table 'own' it is double"),
+        ([1, 2], {}, "metrics are a list, not columns by name (give "),
+        ({"v": [1]}, {"input_table_url": "elsewhere"}, "no table 'elsewhere'"),
+        ({"v": [1]}, {"name": 3}, "cannot be written"),
+    ],
+)
+def test_metrics_that_are_no_table_are_told_and_the_training_goes_on(
+    tmp_path: Path, given: object, options: dict[str, object], told: str
+) -> None:
+    with Run(tmp_path / "run") as run:
+        assert run.add_metrics_data({"v": [0.5]}, name="own") is not None
+        with pytest.warns(RecorderWarning) as said:
+            assert run.add_metrics_data(given, **options) is None
+        assert run.add_metrics_data({"v": [1.5]}, name="own") is not None
+    assert told in str(said[0].message)
+    assert run.stats()["records_dropped"] == 1
+    assert pl.read_parquet(tmp_path / "run" / "tables" / "own" / "*.parquet")["v"].to_list() == [0.5, 1.5]
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_frames_are_their_columns(run: Run, make: Callable[[object], object]) -> None:
+    given = {"example_id": [2, 0], "iou": [0.5, 0.25], "text": ["a", None]}
+    path = run.add_metrics_data(make(given))
+    assert path is not None
+    assert pl.read_parquet(path).to_dict(as_series=False) == given
+    if make is pd.DataFrame:
+        with pytest.raises(UsageError, match="the metrics have the column 'a' more than once"):
+            run.add_metrics_data(pd.DataFrame([[1, 2]], columns=["a", "a"]))
 
 
 def test_metrics_need_no_torch(tmp_path: Path) -> None:

@@ -71,13 +71,15 @@ def save_checkpoint(
         The path.
 
     Raises:
-        XaiError: The model's weights lie with several processes.
+        XaiError: The model is none, or its weights lie with several processes.
     """
     import torch
 
     from xaicli.heads.decision import known_of
 
     bare = unwrapped(model)
+    if not hasattr(bare, "state_dict"):
+        raise XaiError(f"the model is a {type(bare).__name__}, no torch.nn.Module", hint="give the module itself")
     graph, graph_error, fixed_batch, inputs = _graph(bare, example_inputs, wanted=arch is None)
     configured = known_of(bare)
     content = {

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xaicli.errors import XaiError, is_of_the_disk
+from xaicli.errors import XaiError
 from xaicli.heads.head import Task
 from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import Manifest
@@ -527,23 +527,23 @@ class Records:
             name: The table; when None the first of `metrics`, `metrics-2`, ... that is new or has these columns.
 
         Returns:
-            The file written; None where the disk refuses, which is told.
+            The file written; None where the disk refuses, or the columns are no table, which is told.
 
         Raises:
-            XaiError: The columns differ in length, one cannot be stored, or the input table is unknown.
+            XaiError: With `strict`: the columns differ in length, one cannot be stored, or the input table is unknown.
             OSError: With `strict`: it cannot be written.
         """
         from xaicli.recorder.parts import append_table
         from xaicli.tables.metrics_table import check_fits, default_name, metrics_table
 
-        table = metrics_table(
-            metrics, input_table=input_table_url, schemas=override_column_schemas, constants=constants
-        )
-        if name:
-            check_fits(self.layout, name, table)
         try:
+            table = metrics_table(
+                metrics, input_table=input_table_url, schemas=override_column_schemas, constants=constants
+            )
+            if name:
+                check_fits(self.layout, name, table)
             return append_table(self.layout, self.writer, name or default_name(self.layout, table), table)
-        except OSError as error:
+        except Exception as error:
             self._tell(f"table {name or ''}".strip(), error)
             return None
 
@@ -553,7 +553,9 @@ class Records:
             raise error
         with contextlib.suppress(OSError):
             self._process.settle()
-        self._process.ledger.drop_record(what, f"{what} cannot be written: {error}")
+        reason = str(error) or type(error).__name__
+        hint = f" ({error.hint})" if isinstance(error, XaiError) and error.hint else ""
+        self._process.ledger.drop_record(what, f"{what} cannot be written: {reason}{hint}")
 
     def add_metrics(
         self, metrics: Any, *, foreign_table_url: Any = None, schema: Mapping[str, Any] | None = None, **others: Any
@@ -588,22 +590,22 @@ class Records:
             task: What the model's outputs mean, where neither the run nor the model's configuration says it.
 
         Returns:
-            The path written; None where the disk refuses: what was there before is whole, and the reason is told.
+            The path written; None where the disk refuses, or the model cannot be saved: what was there before is whole,
+            and the reason is told.
 
         Raises:
             OSError: With `strict`: the disk refuses.
+            XaiError: With `strict`: the model cannot be saved.
         """
         given = {"example_inputs": example_inputs, "arch": arch, "arch_args": arch_args, "input_range": input_range}
         given["task"] = task
-        target = Path(path or "ckpt.pt")
-        if os.fspath(path or "ckpt.pt") == target.name:
-            target = self.layout.checkpoints / target
         try:
+            target = Path(path or "ckpt.pt")
+            if os.fspath(path or "ckpt.pt") == target.name:
+                target = self.layout.checkpoints / target
             return self._save(model, target, label_names=label_names, **given)
-        except (OSError, RuntimeError) as error:
-            if not is_of_the_disk(error):
-                raise
-            self._tell(f"checkpoint {Path(target).name}", error)
+        except Exception as error:
+            self._tell(f"checkpoint {Path(path).name if isinstance(path, str | os.PathLike) else 'ckpt.pt'}", error)
             return None
 
     def _save(
@@ -644,13 +646,13 @@ class Records:
             **checkpoint: What `save_checkpoint` takes.
 
         Returns:
-            The checkpoint written, or None: it was not among the best, this is not rank 0, the value is no number, or
-            the disk refuses; the last two are told while those kept before are whole.
+            The checkpoint written, or None: it was not among the best, this is not rank 0, an argument makes no sense,
+            or the disk refuses; the last two are told while those kept before are whole.
 
         Raises:
-            ValueError: `keep` or `better` makes no sense.
             OSError: With `strict`: the disk refuses.
-            TypeError, ValueError: With `strict`: the value is no number.
+            TypeError, ValueError, XaiError: With `strict`: the value is no number, `keep` or `better` makes no sense,
+                or the model cannot be saved.
         """
         if self._process.identity[1] != 0:
             return None
@@ -672,9 +674,7 @@ class Records:
                 epoch=self.state.epoch_idx,
                 step=self.state.global_step or 0,
             )
-        except (OSError, RuntimeError) as error:
-            if not is_of_the_disk(error):
-                raise
+        except Exception as error:
             self._tell(f"best checkpoint by {metric}", error)
             return None
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
-from xaicli.errors import is_of_the_disk
 from xaicli.layout import RunLayout
 from xaicli.state.adapters import Adapter, Belongings, RandomnessAdapter, Things, plain_data, restore_all
 from xaicli.state.folder import read_state, write_state
@@ -297,12 +296,24 @@ class TrainingState(Progress):
             keep: How many states to keep, this one included; older ones are removed.
 
         Returns:
-            The folder of the new state; None on other ranks, and where the disk refuses, which the run tells.
+            The folder of the new state; None on other ranks, and where it cannot be saved, which the run tells.
 
         Raises:
-            ValueError: Something cannot be saved, named in the message; nothing was written.
-            OSError: It cannot be written; the states of before are whole. Of a run only with `strict`.
+            ValueError, TypeError: Something cannot be saved, named in the message; nothing was written. Of a run only
+                with `strict`, as all that follows.
+            OSError: It cannot be written; the states of before are whole.
         """
+        try:
+            return self._save_state(dir, models, optimizers, objects, keep)
+        except Exception as error:
+            if self._on_fault is None:
+                raise
+            self._on_fault("training state", error)
+            return None
+
+    def _save_state(
+        self, dir: str | PathLike[str] | None, models: Things, optimizers: Things, objects: Things, keep: int
+    ) -> Path | None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, the state that is saved, not {keep}")
         folder = self._state_folder(dir)
@@ -318,13 +329,7 @@ class TrainingState(Progress):
             "random": RandomnessAdapter("random", None).capture(),
             **belongings.capture(),
         }
-        try:
-            return write_state(folder, parts, step=self.steps_done or 0, epoch=self.epochs_done, keep=keep)
-        except (OSError, RuntimeError) as error:
-            if self._on_fault is None or not is_of_the_disk(error):
-                raise
-            self._on_fault("training state", error)
-            return None
+        return write_state(folder, parts, step=self.steps_done or 0, epoch=self.epochs_done, keep=keep)
 
     def load_state(
         self,

@@ -85,6 +85,12 @@ def constant_column(name: str, value: Any, length: int) -> tuple[pa.Field, pa.Ar
 def _columns(metrics: Any) -> dict[str, Any]:
     if hasattr(metrics, "to_arrow"):
         metrics = metrics.to_arrow()
+    if type(metrics).__module__.partition(".")[0] == "pandas" and hasattr(metrics, "iloc"):
+        if twice := [
+            name for name, is_again in zip(metrics.columns, metrics.columns.duplicated(), strict=True) if is_again
+        ]:
+            raise UsageError(f"the metrics have the column {twice[0]!r} more than once", hint="give it another name")
+        return {str(name): metrics[name] for name in metrics.columns}
     if isinstance(metrics, pa.Table):
         return {field.name: metrics[field.name] for field in metrics.schema}
     if not isinstance(metrics, Mapping):
