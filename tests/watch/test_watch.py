@@ -51,6 +51,11 @@ def until(what: Any) -> Any:
     return found
 
 
+def has_column(run: Path, name: str) -> bool:
+    """Whether a run says that it has a column: its writer says so a moment after the first row with it."""
+    return any(column.name == name for column in RunLayout(run).read_manifest().columns)
+
+
 def mean(epoch: int, label: int | None = None) -> float:
     return float(np.mean([things.loss_of(i, epoch) for i in range(things.N) if label is None or i % 4 == label]))
 
@@ -822,6 +827,7 @@ def test_what_is_not_there_yet_is_waited_for(tmp_path: Path, xai: Any) -> None:
     run = xaicli.Run(tmp_path / "run")
     folder = tmp_path / "run"
     run.log_samples(sample_id=range(4), loss=[1.0] * 4, mode="train", epoch=1, step=1)
+    until(lambda: has_column(folder, "loss"))
     asked: dict[str, dict[str, Any]] = {
         "no mode 'eval'": {"mode": ["eval"]},
         "no mode is left of !train": {"mode": ["!train"]},
@@ -848,6 +854,7 @@ def test_what_is_not_there_yet_is_waited_for(tmp_path: Path, xai: Any) -> None:
     iou = [0.25, 0.5, 0.75, 1.0]
     for epoch in (1, 2):
         run.log_samples(sample_id=range(4), loss=[2.0] * 4, iou=iou, mode="eval", ds_id="night", epoch=epoch, step=1)
+    until(lambda: has_column(folder, "iou"))
     for training in waiting.values():
         found = training.look()
         (now,) = [now for now in found.places if now.mode == "eval"]
@@ -883,8 +890,10 @@ def test_a_loss_that_comes_later_is_told_from_then_on(tmp_path: Path) -> None:
     training = Training(RunLayout(tmp_path / "run"))
     with xaicli.Run(tmp_path / "run") as run:
         run.log_samples(sample_id=range(4), cost=[9.0] * 4, mode="eval", epoch=1)
+        until(lambda: has_column(tmp_path / "run", "cost"))
         assert [(now.epoch, now.mean) for now in training.look().places] == [(1, 9.0)]
         run.log_samples(sample_id=range(4), cost=[9.0] * 4, loss=[1.0] * 4, mode="eval", epoch=2)
+        until(lambda: has_column(tmp_path / "run", "loss"))
         found = training.look()
         assert found.metric == "loss"
         assert found.places[0].history == ((1, 0, None), (2, 0, 1.0))
@@ -915,6 +924,7 @@ def test_rows_of_a_live_segment_are_decoded_where_some_have_come(
                     epoch=epoch,
                     step=10 * epoch + step,
                 )
+                until(lambda: has_column(tmp_path / "run", "loss"))
                 decoded.clear()
                 found = training.look()
                 assert decoded == [(("train", "", epoch), step)]
@@ -924,6 +934,7 @@ def test_rows_of_a_live_segment_are_decoded_where_some_have_come(
         assert decoded == []
         # A column that comes later is one of all rows.
         run.log_samples(sample_id=[1], loss=[1.0], late=[2.0], mode="train", epoch=4, step=40)
+        until(lambda: has_column(tmp_path / "run", "late"))
         assert training.look().rows == 61
         assert len(decoded) == 4
         found, anew = training.look(), Training(RunLayout(tmp_path / "run")).look()
