@@ -326,7 +326,7 @@ class FollowedLayout(RunLayout):
         """Where the run directory is now; once it is gone a path where nothing can be: another run may be there."""
         here: Path = self._root  # type: ignore[attr-defined]
         if self.is_gone:
-            return _NOWHERE / here.name
+            return NOWHERE / here.name
         if self._descriptor is None:
             return here
         try:
@@ -337,7 +337,7 @@ class FollowedLayout(RunLayout):
         there = _path_of(self._descriptor)
         if there is None and _is_deleted(self._descriptor):
             self._set(is_gone=True)
-            return _NOWHERE / here.name
+            return NOWHERE / here.name
         if there is None or there == here.resolve():
             return here
         self._set(_root=there)
@@ -368,7 +368,7 @@ class FollowedLayout(RunLayout):
             os.close(descriptor)
 
 
-_NOWHERE = Path(os.devnull)
+NOWHERE = Path(os.devnull)
 """Below what is no folder nothing can be made."""
 
 

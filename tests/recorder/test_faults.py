@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.recorder.recorded import column, rows
 from xaicli import files, parquet
@@ -345,6 +346,31 @@ def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
     with Run(tmp_path / "run", strict=True) as run:
         log_much(run, 0, 5_000)
     assert column(tmp_path / "run", "sample_id") == list(range(5_000))
+
+
+@pytest.mark.filterwarnings("ignore:the checkpoint holds no graph")
+@pytest.mark.parametrize("held", [0, 100])
+def test_of_a_deleted_folder_that_alone_is_told(tmp_path: Path, held: int) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", RecorderWarning)
+        run = Run(tmp_path / "run")
+        run.log_samples(sample_id=range(held), loss=[1.0] * held, mode="train", epoch=1, step=0)
+        run.flush()
+        shutil.rmtree(tmp_path / "run")
+        run.state.write_summary("loss", 0.5)
+        run.log_samples(sample_id=range(1_000), loss=[1.0] * 1_000, mode="train", epoch=2, step=1)
+        run.flush()
+        assert run.save_checkpoint(torch.nn.Linear(2, 1)) is None
+        assert run.add_metrics_data({"v": [0.5]}) is None
+        run.close()
+    told = [str(one.message) for one in said]
+    gone = f"{tmp_path / 'run'} is gone: deleted, or moved to another disk while it was recorded"
+    assert [message.partition(";")[0].removeprefix("xai: ") for message in told] == [
+        gone,
+        f"checkpoint ckpt.pt cannot be written: {gone}",
+        f"table cannot be written: {gone}",
+    ]
+    assert not [reason for reasons in run.stats()["refused"].values() for reason in reasons if "/dev/null" in reason]
 
 
 @pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")

@@ -17,6 +17,7 @@ from typing import Any
 
 from xaicli.errors import level_outside
 from xaicli.files import write_whole
+from xaicli.layout import NOWHERE
 
 _FILE_BYTES = 4096
 _REASONS_KEPT = 12
@@ -109,6 +110,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._find_path: Callable[[], Path] | None = None
+        self.is_gone: Callable[[], bool] = lambda: False
+        """Whether the run directory is gone, which is told then."""
         # A signal may come while the lock is held, and its handler counts too.
         self._lock = threading.RLock()
         self._warned: set[str] = set()
@@ -239,8 +242,8 @@ class Ledger:
         self.warn(kind_of(reason), f"xai: {reason}; nothing more is recorded, training goes on")
 
     def warn(self, kind: str, message: str) -> bool:
-        """Warn, once a kind; whether it was said now."""
-        if kind in self._warned:
+        """Warn, once a kind; whether it was said now. Of a run directory that is gone that alone is said."""
+        if kind in self._warned or (f"{NOWHERE}{os.sep}" in message and self.is_gone()):
             return False
         self._warned.add(kind)
         say(message)

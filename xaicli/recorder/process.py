@@ -110,6 +110,7 @@ class Process:
             with contextlib.suppress(OSError):
                 manifest = layout.read_manifest() if layout.is_run() else fresh
         self.ledger = Ledger()
+        self.ledger.is_gone = self.note_gone
         self.calls = Calls(self._lose)
         self.layout.follow()
         for message in said:
@@ -122,7 +123,7 @@ class Process:
             interval=FLUSH_SECONDS,
             on_timer=self.hand_over,
             on_beat=self._beat,
-            on_failure=self._note_gone,
+            on_failure=self.note_gone,
             within=lambda work: self.calls.within(work),
         )
         self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)
@@ -256,14 +257,15 @@ class Process:
         self.keep_arrived()
         self.samples.hand_over()
 
-    def _gone(self) -> str:
+    def gone(self) -> str:
+        """What is said of a run directory that is gone."""
         return f"{self.layout.last} is gone: deleted, or moved to another disk while it was recorded"
 
-    def _note_gone(self) -> bool:
+    def note_gone(self) -> bool:
         """Whether the run directory is gone; what it held is counted as lost then, and told once."""
         if not self._is_gone and self.layout.look():
             self._is_gone = True
-            self.ledger.lose_stored(self._gone())
+            self.ledger.lose_stored(self.gone())
         return self._is_gone
 
     def _make_uniform(self) -> None:
@@ -308,7 +310,7 @@ class Process:
         self.calls.within(self.count_foreign)
         self.calls.within(self.hand_over)
         done = self._wait_written(timeout)
-        self._note_gone()
+        self.note_gone()
         self.ledger.write()
         return done
 
@@ -332,9 +334,9 @@ class Process:
         self._settle_where_possible()  # a disk may be back that refused at first
         self._make_uniform()
         left = self.writer.stop(CLOSE_SECONDS)
-        self._note_gone()
+        self.note_gone()
         for job in left:
-            job.give_up(self._gone() if self._is_gone else "the disk took no more when the run was closed")
+            job.give_up(self.gone() if self._is_gone else "the disk took no more when the run was closed")
         if self.samples.waiting:
             self.ledger.warn(
                 "close waiting",

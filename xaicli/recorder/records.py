@@ -553,7 +553,8 @@ class Records:
             raise error
         with contextlib.suppress(OSError):
             self._process.settle()
-        reason = str(error) or type(error).__name__
+        is_gone = isinstance(error, OSError) and self._process.note_gone()
+        reason = self._process.gone() if is_gone else str(error) or type(error).__name__
         hint = f" ({error.hint})" if isinstance(error, XaiError) and error.hint else ""
         self._process.ledger.drop_record(what, f"{what} cannot be written: {reason}{hint}")
 
