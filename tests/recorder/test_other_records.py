@@ -242,6 +242,22 @@ def test_pictures_kept_otherwise_than_given_are_told_once_and_counted(tmp_path: 
         strict.log_images([1], holed[None])
 
 
+def test_a_time_may_stand_beside_the_scalars(tmp_path: Path) -> None:
+    given = {"loss": 0.5}
+    with xaicli.init(tmp_path / "run", strict=True):
+        xaicli.log(given, step=3)
+        xaicli.log(given, epoch=2, mode="eval")
+        xaicli.log({"loss": 1.5, "step": 1}, step=torch.tensor(4), epoch=2)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"step 1\.5 is no whole number"):
+            xaicli.log(given, step=1.5)  # type: ignore[arg-type]
+    assert given == {"loss": 0.5}
+    stored = [
+        (row["axis"], row["step"], row["epoch"], row["mode"], row["value"])
+        for row in table(tmp_path / "run", "scalars")
+    ]
+    assert stored == [("step", 3, None, "", 0.5), ("epoch", 2, 2, "eval", 0.5), ("step", 4, 2, "", 1.5)]
+
+
 @pytest.mark.parametrize("make", [int, np.int64, torch.tensor, lambda n: np.array([n])])
 def test_whole_scalars_are_exact_or_told(tmp_path: Path, make: Callable[[int], object]) -> None:
     with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:

@@ -102,7 +102,15 @@ class Records:
     def _drop_inputs(self, reason: str, records: int) -> None:
         self._drop_record("inputs", reason, records)
 
-    def log(self, values: Mapping[str, Any], *, mode: str | None = None, ds_id: str | None = None) -> None:
+    def log(
+        self,
+        values: Mapping[str, Any],
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        mode: str | None = None,
+        ds_id: str | None = None,
+    ) -> None:
         """Record per-step values of the whole run.
 
         Args:
@@ -110,6 +118,8 @@ class Records:
                 where the run counts one (that of `resume_from` counts with the first step after it), else a counter
                 that goes on over restarts. An epoch such as 1.5 beside a finer
                 axis says that it is in epoch 1.
+            step: In place of a key `step`.
+            epoch: In place of a key `epoch`.
             mode: What they are of: train, eval, test or infer, or "" for none of these. When None the walk that goes
                 on says it, or the one that ended last in the epoch.
             ds_id: The dataset; that of the walk, if it is of this mode, when None.
@@ -118,6 +128,9 @@ class Records:
             ValueError: With `strict`: a value is no number, or the mode is none; it is named. Else it alone is left
                 out, and counted.
         """
+        times = {axis: at for axis, at in (("step", step), ("epoch", epoch)) if at is not None}
+        if times and isinstance(values, Mapping):
+            values = {**values, **times}
         state = self.state
         keys, epoch = _named_in(values)
         named = self._named_place(mode, ds_id)

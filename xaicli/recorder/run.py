@@ -858,13 +858,20 @@ def init(run_dir: str | os.PathLike[str] | None = None, **options: Any) -> Run:
     return _latest
 
 
-def log(values: Mapping[str, Any], *, mode: str | None = None, ds_id: str | None = None) -> None:
+def log(
+    values: Mapping[str, Any],
+    *,
+    step: int | None = None,
+    epoch: int | None = None,
+    mode: str | None = None,
+    ds_id: str | None = None,
+) -> None:
     """Record per-step values on the active run; see `Run.log`.
 
     Raises:
         ValueError: There is no active run.
     """
-    active_run().log(values, mode=mode, ds_id=ds_id)
+    active_run().log(values, step=step, epoch=epoch, mode=mode, ds_id=ds_id)
 
 
 def active_run() -> Run:
