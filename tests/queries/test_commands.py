@@ -663,6 +663,143 @@ def test_the_state_of_a_run(tmp_path: Path) -> None:
     assert all(0 <= row["seconds"] < 60 for row in rows.values())
 
 
+_ENDED = """
+import multiprocessing, os, signal, sys, time, xaicli
+folder, how = sys.argv[1:]
+
+def begun(folder):
+    run = xaicli.Run(folder)
+    run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="train", epoch=1, step=1)
+    return run
+
+def child():
+    run = begun(folder)
+    raise KeyError("lost")
+
+if how.startswith("with"):
+    with begun(folder):
+        raise {"with": ValueError("no"), "with exit": SystemExit(0), "with failure": SystemExit("no")}[how]
+if how == "child":
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    sys.exit(process.join())
+run = begun(folder)
+if how == "error":
+    raise ValueError("no")
+if how in ("SIGINT", "SIGTERM"):
+    os.kill(os.getpid(), getattr(signal, how))
+    time.sleep(10)
+if how == "finally":
+    try:
+        raise RuntimeError("no")
+    finally:
+        run.close()
+if how == "finally, renamed":
+    try:
+        try:
+            raise RuntimeError("no")
+        finally:
+            run.close()
+    except RuntimeError as error:
+        raise OSError("no") from error
+if how == "handled":
+    try:
+        raise RuntimeError("no")
+    except RuntimeError:
+        run.close()
+    raise SystemExit
+if how == "session":
+    sys.ps1 = "> "
+    raise ValueError("no")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "ended_by"),
+    [
+        ("with", "ValueError"),
+        ("with exit", ""),
+        ("with failure", "SystemExit"),
+        ("child", "KeyError"),
+        ("error", "ValueError"),
+        ("SIGINT", "KeyboardInterrupt"),
+        ("SIGTERM", "SIGTERM"),
+        ("finally", "RuntimeError"),
+        ("finally, renamed", "OSError"),
+        ("handled", ""),
+        ("session", ""),
+        ("end", ""),
+    ],
+)
+def test_a_training_that_did_not_come_to_its_end_has_crashed(tmp_path: Path, xai: Xai, how: str, ended_by: str) -> None:
+    run = tmp_path / "run"
+    subprocess.run([sys.executable, "-c", _ENDED, str(run), how], check=False, capture_output=True, timeout=60)
+    state = "crashed" if ended_by else "finished"
+    assert json.loads(xai("ls", run, "--json")[1])["rows"][0]["state"] == state
+    selection = json.loads(xai("info", run, "--json")[1])["selection"]
+    assert (selection["state"], selection["ended_by"]) == (state, ended_by)
+    said = f"The training has died of {ended_by}." if ended_by else "2 rows in train."
+    assert said in " ".join(xai("info", run)[1].split())
+    assert json.loads(xai("watch", run, "--once", "--json")[1])["state"] == state
+    assert xai("watch", run, "--until", "loss mean < 9")[0] == (1 if ended_by else 0)
+    with Run(run) as again:
+        again.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="train", epoch=2, step=2)
+    assert json.loads(xai("ls", run, "--json")[1])["rows"][0]["state"] == "finished"
+
+
+_SLOW = """
+import os, sys, time, xaicli
+run = xaicli.Run(sys.argv[1])
+for step in range(1, 7):
+    run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1, step=step)
+    print(step, flush=True)
+    time.sleep(0.5)
+os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else time.sleep(60)
+"""
+
+
+def test_how_long_a_run_was_recorded_is_known_by_its_rows(tmp_path: Path, xai: Xai) -> None:
+    def recorded() -> dict[str, Any]:
+        row: dict[str, Any] = json.loads(xai("ls", tmp_path, "--json")[1])["rows"][0]
+        return row
+
+    words = [sys.executable, "-c", _SLOW, str(tmp_path / "run")]
+    with subprocess.Popen([*words, "running"], stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        for _ in range(6):
+            training.stdout.readline()
+        running = recorded()
+        training.kill()
+    assert running["state"] == "running"
+    assert running["seconds"] >= 2.5  # five pauses
+    killed = recorded()
+    # until its last row, and not until now
+    assert killed["state"] == "crashed"
+    assert 2.5 <= killed["seconds"] <= running["seconds"]
+    xai("compact", tmp_path / "run")
+    assert recorded()["seconds"] == killed["seconds"]
+    assert recorded()["state"] == "crashed"
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=2, step=7)
+    assert recorded()["state"] == "finished"
+    assert recorded()["seconds"] >= killed["seconds"]
+
+
+def _started(run: Path, attempt: int, started: str, closed: str) -> None:
+    """Say of an attempt when it was recorded."""
+    described, counters = (run / "attempts" / f"{attempt:06d}{end}" for end in (".json", "-r0000.stats"))
+    described.write_text(json.dumps({"started_at": f"2026-01-01T{started}+00:00"}))
+    counters.write_text(json.dumps({"closed": True, "written_at": f"2026-01-01T{closed}+00:00"}))
+
+
+def test_attempts_that_were_recorded_beside_one_another_take_their_time_once(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1, step=1)
+    for attempt, span in enumerate([("10:00:00", "10:01:00"), ("10:00:30", "10:01:30"), ("11:00:00", "11:00:10")]):
+        _started(tmp_path / "run", attempt, *span)
+    assert list_runs(tmp_path).data["seconds"].to_list() == [100.0]
+
+
 _KILLED = """
 import os, sys, xaicli
 xaicli.Run(sys.argv[1]).log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1, step=1)

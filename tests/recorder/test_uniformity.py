@@ -23,7 +23,7 @@ from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.maintenance.doctor import examine
 from xaicli.recorder import process, uniformity, writer
-from xaicli.recorder.ledger import was_closed
+from xaicli.recorder.ledger import read_ending
 from xaicli.recorder.run import Run
 
 BATCHES: list[dict[str, Any]] = [
@@ -145,11 +145,11 @@ def test_rows_of_a_run_that_closes_while_it_is_asked_for_are_not_told_as_left(
 def test_a_run_has_said_that_it_is_closed_by_the_time_its_lock_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[bool] = []
+    said: list[bool | None] = []
     given_back = process.release
 
     def release(lock: Path) -> None:
-        said.append(was_closed(tmp_path / "run" / "attempts" / "000000-r0000.stats"))
+        said.append(read_ending(tmp_path / "run" / "attempts" / "000000-r0000.stats").is_closed)
         given_back(lock)
 
     monkeypatch.setattr(process, "release", release)

@@ -240,9 +240,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Keep what was logged, let go."""
-        del trainer, pl_module, exception
+        del trainer, pl_module
         self._restore()
-        self._recording.release()
+        self._recording.release(exception)
 
     def _wrap(self, trainer: Any, pl_module: Any, name: str, mode: Mode) -> None:
         """Stand beside one of the strategy's steps: on the strategy, never on the module."""

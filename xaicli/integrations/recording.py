@@ -29,6 +29,7 @@ from xaicli.integrations.identity import (
 )
 from xaicli.recorder.attempt import find_world_size
 from xaicli.recorder.config import ignored_forms
+from xaicli.recorder.process import ending
 from xaicli.recorder.run import Run
 from xaicli.sources.table import OF_PLACES
 from xaicli.tables.table import Table
@@ -478,10 +479,13 @@ class Recording:
             self.guarded("saving the checkpoint", lambda: self._save(model))
         self.release()
 
-    def release(self) -> None:
+    def release(self, error: BaseException | None = None) -> None:
         """Put everything into files; close the run if it was opened here, and by this process alone.
 
         Processes get here at different times: opened anew, the run would be another attempt for each.
+
+        Args:
+            error: What ended the training before its end.
         """
         for place, textless in self._textless.items():
             if textless:
@@ -494,6 +498,8 @@ class Recording:
             if isinstance(self._given, Run) or self._is_shared:
                 self.guarded("flushing", self._run.flush)
             else:
+                if by := ending(error):
+                    self._run.note_end(by)
                 self._run.close()
 
     @property

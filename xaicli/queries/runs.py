@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from xaicli.queries.sql import metrics_tables
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan_folder, sound_pieces
 from xaicli.reader.pieces import foreign_files
+from xaicli.recorder.attempt import lock_path
+from xaicli.recorder.ledger import read_ending
+from xaicli.recorder.parts import last_sign
 from xaicli.recorder.uniformity import other_tools
 from xaicli.state.best import Checkpoint, checkpoints
 from xaicli.state.folder import saved_states
@@ -86,6 +89,7 @@ def info(reader: Reader) -> Answer:
             "task": reader.manifest.task,
             "attempts": reader.which_attempts.value,
             "starts": len(reader.attempts),
+            **_state(reader.layout),
             "states": [f"{s.path.name} (step {s.step}, epoch {s.epoch})" for s in saved_states(reader.layout.state)],
             "checkpoints": [_checkpoint(found) for found in checkpoints(reader.layout.checkpoints)],
         },
@@ -274,19 +278,36 @@ def _accuracy(reader: Reader) -> tuple[float | None, str | None]:
 
 
 def state_of(layout: RunLayout) -> str:
-    """`running` where a process holds a lock of the run, `crashed` where the last start left one behind.
+    """`running` where a process holds a lock of the run, `crashed` where the last start was killed or died of an error.
 
-    `waiting` where none has recorded anything yet: the first row is what makes the first lock.
+    A killed process left its lock behind, or has not said that it closed the run; one that an exception or a signal
+    ended has said so. `waiting` where none has recorded anything yet: the first row is what makes the first lock.
     """
     locks, last = _left(layout)
     if any(is_held(lock) for lock in locks):
         return "running"
+    died = any(end.by or end.is_closed is False for end in map(read_ending, _counters(layout, last or 0)))
     # A process that ended in order while it was asked for has taken its lock away, and another may have begun.
     if _left(layout) != (locks, last):
         return state_of(layout)
     if last is None and not layout.data.is_dir():
         return "waiting"
-    return "crashed" if any(lock.name.startswith(f"a{last or 0:06d}-") for lock in locks) else "finished"
+    died = died or any(lock.name.startswith(f"a{last or 0:06d}-") for lock in locks)
+    return "crashed" if died else "finished"
+
+
+def _state(layout: RunLayout) -> dict[str, str]:
+    """`state`, and `ended_by`, the exceptions and signals that ended the last start; nothing of a run in a store."""
+    if layout.address:
+        return {}
+    last = _left(layout)[1]
+    by = {ending.by: None for ending in map(read_ending, _counters(layout, last or 0)) if ending.by}
+    return {"state": state_of(layout), "ended_by": ", ".join(by)}
+
+
+def _counters(layout: RunLayout, attempt: int) -> list[Path]:
+    """The counters of the ranks of an attempt."""
+    return sorted(layout.attempts.glob(f"{attempt:06d}-r*.stats"))
 
 
 def _left(layout: RunLayout) -> tuple[set[Path], int | None]:
@@ -296,24 +317,36 @@ def _left(layout: RunLayout) -> tuple[set[Path], int | None]:
 
 
 def _seconds(layout: RunLayout) -> float | None:
-    """How long all attempts were recorded together, as their files say; None where one does not."""
-    total = 0.0
+    """How long its attempts were recorded, one that is still recorded until now; None where one does not say.
+
+    A killed process was at work until its last row, or the last that it touched its lock, which it does every 15 s.
+    What two attempts were at at once counts once.
+    """
+    spans = []
     for attempt in layout.read_attempts():
-        ends = [_written_at(path) for path in layout.attempts.glob(f"{attempt.attempt:06d}-r*.stats")]
+        ends = [_end(layout, attempt.attempt, path) for path in _counters(layout, attempt.attempt)]
         try:
             began = datetime.fromisoformat(attempt.started_at)
         except ValueError:
             return None
         if began.tzinfo is None or not ends or None in ends:
             return None
-        total += max(0.0, max((end - began).total_seconds() for end in ends if end is not None))
+        spans.append((began.timestamp(), max(end for end in ends if end is not None)))
+    total, until = 0.0, 0.0
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
     return total
 
 
-def _written_at(path: Path) -> datetime | None:
-    """When the counters of a rank were last written."""
-    try:
-        when = datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["written_at"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+def _end(layout: RunLayout, attempt: int, counters: Path) -> float | None:
+    """Until when a rank was recorded, in seconds since 1970; now where it still is, None where nothing says so."""
+    rank = int(counters.stem.partition("-r")[2])
+    if is_held(lock_path(layout, attempt, rank)):
+        return time.time()
+    ending = read_ending(counters)
+    if ending.is_closed is not False:
+        return ending.written_at
+    signs = [sign for sign in (ending.last_sign, last_sign(layout, attempt, rank)) if sign]
+    # The counters may be older than the last row; alone they say nothing of the end.
+    return max([*signs, ending.written_at or 0.0]) if signs else None

@@ -192,7 +192,7 @@ def _begin(
         resumed_from_step=takes_back.step if takes_back else None,
         world_size=world_size,
         host=socket.gethostname(),
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         takes_back_from=asdict(takes_back) if takes_back else None,
         beside=beside,
         total_epochs=total_epochs,

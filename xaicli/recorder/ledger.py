@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ class Ledger:
         self.refused: dict[str, Counter[str]] = {}
         self.altered: dict[str, Counter[str]] = {}
         self.is_closed = False
+        self.ended_by = ""
+        """The exception or signal that ended the training; "" for none."""
         self._wordings: dict[tuple[int, str], _Wording] = {}
         """The wording of each kind of reason, by the identity of its counter and the kind."""
         self.stalls = 0
@@ -257,8 +260,9 @@ class Ledger:
         """Keep the counters in the run; a disk that refuses even that leaves them in `stats()`."""
         if self._find_path is None:
             return
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        text = json.dumps({**self.stats(), "closed": self.is_closed, "written_at": now}).encode()
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        ending = {"closed": self.is_closed, "ended_by": self.ended_by, "written_at": now}
+        text = json.dumps({**self.stats(), **ending}).encode()
         with contextlib.suppress(OSError), self._lock:
             descriptor = os.open(self._find_path(), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -267,12 +271,53 @@ class Ledger:
                 os.close(descriptor)
 
 
-def was_closed(path: Path) -> bool:
-    """Whether the process whose counters lie there closed its run; a killed one did not."""
+@dataclass(frozen=True)
+class Ending:
+    """What the counters of a process say of its end.
+
+    Attributes:
+        is_closed: Whether it closed its run, which a killed one did not; None where they do not say.
+        by: The exception or signal that ended the training; "" for none.
+        written_at: When they were last written, in seconds since 1970; None where they do not say.
+        last_sign: Of a killed process whose rows were stored since: when it last showed that it lived.
+    """
+
+    is_closed: bool | None = None
+    by: str = ""
+    written_at: float | None = None
+    last_sign: float | None = None
+
+
+def read_ending(path: Path) -> Ending:
+    """What the counters that lie there say of the end of their process; nothing where they cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("closed") is True
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        closed, by, sign = facts.get("closed"), str(facts.get("ended_by") or ""), facts.get("last_sign")
     except (OSError, ValueError, AttributeError):
-        return False
+        return Ending()
+    known = sign if isinstance(sign, int | float) else None
+    return Ending(closed if isinstance(closed, bool) else None, by, _moment(facts.get("written_at")), known)
+
+
+def _moment(text: Any) -> float | None:
+    try:
+        when = datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        return None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def note_last_sign(path: Path, seconds: float) -> None:
+    """Keep when a killed process last showed that it lived, before what says so goes; a disk may refuse.
+
+    Args:
+        path: Its counters.
+        seconds: Since 1970.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts.get("closed") is False and (facts.get("last_sign") or 0) < seconds:
+            write_whole(path, json.dumps(facts | {"last_sign": seconds}).encode(), durable=True)
 
 
 def add_to_counters(

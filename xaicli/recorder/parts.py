@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from xaicli.layout import PartName, RunLayout
 from xaicli.locks import alone_at, is_held, remove_dead
 from xaicli.manifest import ColumnFacts
 from xaicli.recorder.attempt import lock_path, stats_file
-from xaicli.recorder.ledger import add_to_counters
+from xaicli.recorder.ledger import add_to_counters, note_last_sign
 from xaicli.recorder.schema import add_columns
 from xaicli.recorder.segments import Segment
 from xaicli.vocabulary import LABEL
@@ -174,7 +175,7 @@ def store_table(layout: RunLayout, table: pa.Table, folder: Path, part: PartName
     return record
 
 
-_NAME = re.compile(r"a(\d{6,})-r(\d{4,})-")
+_NAME = re.compile(r"a(\d{6,})-r(\d{4,})[-.]")
 
 
 def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> int:
@@ -199,6 +200,7 @@ def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> 
         writers = {lock_path(layout, *writer) for path in paths if (writer := _writer(path))}
         for lock in sorted(lock for lock in writers if not is_held(lock)):
             left = [path for path in segment_files(layout) if _lock(layout, path) == lock]
+            _note_last_sign(layout, lock)
             for path in sorted(left, key=_sequence):
                 rows += _recover_one(layout, path, on_lost)
             for path, part in journal_files(layout).items():
@@ -206,8 +208,32 @@ def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> 
                     _recover_journal(layout, path, part)
             lock.unlink(missing_ok=True)
         for lock in layout.wal.glob("a*.lock") if is_alone else ():
+            if not is_held(lock):
+                _note_last_sign(layout, lock)
             remove_dead(lock)  # of a process that died before its first segment
     return rows
+
+
+def last_sign(layout: RunLayout, attempt: int, rank: int) -> float | None:
+    """When a process last showed that it lived, in seconds since 1970: by a row or its lock, while these lie in wal/.
+
+    Args:
+        layout: The run.
+        attempt: Its attempt.
+        rank: Its rank in it.
+    """
+    lock = lock_path(layout, attempt, rank)
+    signs = [
+        header.put for path in segment_files(layout) if _lock(layout, path) == lock and (header := read_header(path))
+    ]
+    with contextlib.suppress(OSError):
+        signs.append(lock.stat().st_mtime)
+    return max((sign for sign in signs if math.isfinite(sign)), default=0.0) or None
+
+
+def _note_last_sign(layout: RunLayout, lock: Path) -> None:
+    if (writer := _writer(lock)) and (seconds := last_sign(layout, *writer)):
+        note_last_sign(stats_file(layout, *writer), seconds)
 
 
 @contextlib.contextmanager

@@ -327,6 +327,13 @@ class Process:
             )
         return done
 
+    def note_end(self, by: str) -> None:
+        """Keep which exception or signal ended the training; "" for none."""
+        if by != self.ledger.ended_by and self.foreign.is_here:
+            self.ledger.ended_by = by
+            if self.ledger.is_closed:
+                self.ledger.write()
+
     def close(self) -> None:
         """Flush for a bounded time and end; what the disk does not take is counted."""
         self._settle_where_possible()
@@ -361,7 +368,7 @@ class Process:
             is_same = self.layout.read_manifest().run_id == self.catalogue.manifest.run_id
             if is_same and self.writer.is_over and attempts.claim_again(self.layout, claim):
                 self.layout.follow()
-                self.ledger.is_closed = False
+                self.ledger.is_closed, self.ledger.ended_by = False, ""
                 self.ledger.write()
                 self.writer.start()
                 return True
@@ -447,6 +454,9 @@ class Closable(Protocol):
     def close(self) -> None:
         """Flush and end."""
 
+    def note_end(self, by: str) -> None:
+        """Say which exception or signal ends the training."""
+
     def flush_within(self, seconds: float) -> bool:
         """Flush for a bounded time."""
 
@@ -462,6 +472,8 @@ _IMPORT_SECONDS = 1.0
 """How long an import waits for a run to be closed that was collected in it."""
 
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
+_closed_within: list[tuple[int, Callable[[str], None]]] = []
+"""Of each run that was closed while an exception was on its way (`finally: run.close()`): which, and what notes it."""
 _left: list[Closable] = []
 _closing_left = threading.Lock()
 _before: Any = None
@@ -474,6 +486,7 @@ def _in_fork() -> None:
     for run in list(_open):
         run.become_foreign()
     _open.clear()
+    _closed_within.clear()
     _left.clear()
     _closing_left = threading.Lock()
     _pending.clear()
@@ -567,9 +580,52 @@ def finish_pending() -> None:
         _terminate(*_pending.pop())
 
 
-def _close_all() -> None:
+def ending(error: BaseException | None) -> str:
+    """What an exception that leaves a training is called where it says that this did not come to its end; else ""."""
+    if isinstance(error, SystemExit):
+        return "" if error.code in (None, 0) else "SystemExit"
+    return "" if error is None or isinstance(error, GeneratorExit) else type(error).__name__
+
+
+def close_within(note_end: Callable[[str], None]) -> None:
+    """A run is being closed: where an exception is on its way, whether somebody handles it is known at the exit.
+
+    Args:
+        note_end: Notes what ended the training.
+    """
+    error = sys.exc_info()[1]
+    if isinstance(error, SystemExit):
+        note_end(ending(error))  # it leaves no trace at the exit
+    elif ending(error):
+        if not _closed_within:
+            atexit.register(_note_uncaught)
+        _closed_within.append((id(error), note_end))
+
+
+def _uncaught() -> BaseException | None:
+    """What ends this process, at its exit: what a child of `multiprocessing` dies of is on its way still."""
+    if hasattr(sys, "ps1") or sys.flags.interactive:
+        return None  # the last error of a session that went on
+    return sys.exc_info()[1] or getattr(sys, "last_value", None)
+
+
+def _note_uncaught() -> None:
+    error, seen = _uncaught(), set[int]()
+    by = ending(error)
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    for which, note_end in _closed_within:
+        if which in seen:
+            note_end(by)
+    _closed_within.clear()
+
+
+def _close_all(by: str | None = None) -> None:
     _close_left()
+    by = ending(_uncaught()) if by is None else by
     for run in list(_open):
+        run.note_end(by)
         run.close()
 
 
@@ -586,6 +642,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
         if callable(_before):
             _before(number, frame)
     else:
-        _close_all()
+        _close_all(signal.Signals(number).name)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

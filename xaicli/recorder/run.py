@@ -569,6 +569,7 @@ class Run(Loops, Records):
         if is_background():  # the writer cannot wait for itself
             process.let_go(self)
             return
+        process.close_within(self.note_end)
         try:
             self._closed = True
             with self._calls.lock:
@@ -576,6 +577,14 @@ class Run(Loops, Records):
         finally:
             self._leave()
         process.forget(self)
+
+    def note_end(self, by: str) -> None:
+        """Say what ended the training, where it did not come to its end: `xai ls` and `watch` tell it as crashed.
+
+        Args:
+            by: The name of an exception or signal.
+        """
+        self._process.note_end(by)
 
     def _end(self) -> None:
         self._unusable = ValueError(f"the run {self.layout.root} is being closed")
@@ -646,6 +655,8 @@ class Run(Loops, Records):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if by := process.ending(value):
+            self.note_end(by)
         self.close()
 
     def _note_resumed(self, epoch: int, step: int) -> None:

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from time import time
 from typing import Any
 from zlib import crc32
 
@@ -34,6 +35,7 @@ from xaicli.wal.frames import (
     HEADER_BYTES,
     MAGIC,
     NULL_LENGTH,
+    PUT_AT,
     SALT,
     USED_AT,
     Frame,
@@ -85,6 +87,7 @@ class Segment:
         self.size = len(self._view)
         self.wanted = 0
         self._used = self._view[USED_AT : USED_AT + 8].cast("Q")
+        self._put_at = self._view[PUT_AT : PUT_AT + 8].cast("d")
         self._room = len(self._view) - HEADER_BYTES
         self.facts: SegmentFacts | None = None
         self.sequence = 0
@@ -159,6 +162,7 @@ class Segment:
         self._view[start + _FRAME_BYTES : start + length] = payload
         self.rows += rows
         self._at += length
+        self._put_at[0] = time()
         self._used[0] = self._at
         return True
 

@@ -24,7 +24,7 @@ from xaicli.locks import alone_at, is_held, unread
 from xaicli.manifest import ColumnFacts
 from xaicli.parquet import Contents, FileRecord
 from xaicli.recorder.attempt import lock_path, stats_file
-from xaicli.recorder.ledger import was_closed
+from xaicli.recorder.ledger import read_ending
 from xaicli.vocabulary import EPOCH, PASS
 from xaicli.wal import take_snapshot
 from xaicli.wal.rows import arrow_type
@@ -149,7 +149,7 @@ def _left_in_segments(layout: RunLayout) -> Counter[str]:
     # One that ended in order meanwhile has put its rows into files: what is left is what is there still.
     for segment in take_snapshot(layout, closed=[]).segments if ended else ():
         if segment.rows and (writer := segment.facts.writer) in ended:
-            closed = was_closed(stats_file(layout, *writer))
+            closed = read_ending(stats_file(layout, *writer)).is_closed
             left["a run that was closed before they were in files" if closed else "a killed training"] += segment.rows
     return left
 

@@ -150,7 +150,7 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         name="info",
         title="What the run holds",
         run_line=run_line(answer, facts),
-        sentence=sentence if rows else _of_tables(found or ()),
+        sentence=(sentence if rows else _of_tables(found or ())) + _state(answer.selection),
         sections=tuple(sections)
         if rows
         else (Section("Modes", "modes", (Text("No rows.", Tone.FAINT),)), *sections[1:]),
@@ -158,6 +158,16 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         warnings=answer.warnings,
         tables={"info": lambda: answer.data},
     )
+
+
+def _state(selection: Mapping[str, Any]) -> str:
+    """Whether it goes on, or did not come to its end, as words behind others."""
+    if selection.get("state") == "running":
+        return " It is being recorded."
+    if selection.get("state") != "crashed":
+        return ""
+    by = selection.get("ended_by")
+    return f" The training has died of {by}." if by else " The training has died."
 
 
 def _facts(found: Sequence[Mapping[str, Any]]) -> Table:

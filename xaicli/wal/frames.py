@@ -6,7 +6,8 @@ them, texts as lengths followed by their bytes. Bringing them into the run's typ
 of frames count is stored last, in one aligned 8-byte store: what a killed process had not finished does not exist.
 
     header   magic 8s, sequence u64, used u64, length of the JSON u32, its crc32 u32,
-             JSON {run_id, attempt, rank, boot_id}
+             JSON {run_id, attempt, rank, boot_id}; in its last 8 bytes when the last frame was put, f64, seconds since
+             1970, which stays while the segment is empty and begins anew
     frame    length u32, crc32 u32 of the payload (see `checksum_seed`), rows u32, plan u16, kind u16, place u32,
              step i64, payload (what a segment held before it began anew fails it: its sequence was another)
     payload  of a plan: JSON [[column, dtype], ...]; of a place: JSON [mode, ds_id, epoch, pass]; of rows: the columns
@@ -42,6 +43,7 @@ HEADER = struct.Struct("<8sQQII")
 FRAME = struct.Struct("<IIIHHIq")
 FRAME_1 = struct.Struct("<IIIHHq")
 USED_AT = 16
+PUT_AT = HEADER_BYTES - 8
 SALT = 0x9E3779B1
 """Spreads sequence numbers over 32 bits."""
 
@@ -129,13 +131,14 @@ class Header:
     """The head of a segment: whose rows it holds, which parts they become, and how many bytes of frames count.
 
     After the rows have become parts `used` is 0, while the rest stays until the segment begins anew. `place` is that of
-    all rows in a segment of format version 1, else None.
+    all rows in a segment of format version 1, else None; `put` when the last frame was put, 0 where that is not known.
     """
 
     facts: SegmentFacts
     sequence: int
     used: int
     place: Place | None = None
+    put: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -319,7 +322,7 @@ def parse_header(content: bytes | memoryview) -> Header | None:
     try:
         facts = json.loads(text)
         old = Place(facts["mode"], facts["ds_id"], facts["epoch"]) if magic == MAGIC_1 else None
-        return Header(SegmentFacts.from_json(text), sequence, used, old)
+        return Header(SegmentFacts.from_json(text), sequence, used, old, struct.unpack_from("<d", content, PUT_AT)[0])
     except (ValueError, KeyError, TypeError):
         return None
 
