@@ -125,6 +125,13 @@ def test_sets_of_classes(tmp_path, capsys):
     assert doubt["times"] == doubt["n_obs"] == 2
 
 
+@pytest.mark.parametrize("called", [int, "photos/{:02d}.jpg".format])
+def test_single_labels_are_doubted_whatever_samples_are_called(called):
+    label, said = [[0], [1], *[[0], [1]] * 9], [[1], [0], *[[0], [1]] * 9]
+    frame = pl.DataFrame({"sample_id": list(map(called, range(20))), "label": label, "prediction": said})
+    assert set(doubted([frame, frame])["sample_id"]) == {called(0), called(1)}
+
+
 @pytest.mark.parametrize("prediction", [[1], None])
 def test_a_sample_without_a_label_at_the_end_has_no_doubtful_one(prediction):
     """Samples 0 and 1 are taken for one another's class by a model that is right of all others; 1 loses its label."""
