@@ -7,7 +7,7 @@ from typing import Any
 
 from xaicli.answer import Answer
 from xaicli.report.facts import FactColumns
-from xaicli.report.model import Cell, Column, Report, Section, Table
+from xaicli.report.model import IN_CSV, Cell, Column, Report, Section, Table
 from xaicli.report.numbers import count, shorts
 from xaicli.report.page import Page, made, run_line
 
@@ -82,7 +82,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     columns = (*columns, Column("of"), Column("why", whole=True))
     if not any(row[-1] for row in table):
         columns, table = columns[:-1], tuple(row[:-1] for row in table)
-    return Table("verdicts", "Each rule and group", columns, table, terminal_rows=60)
+    return Table("verdicts", "Each rule and group", columns, table, terminal_rows=60, rest_in=IN_CSV)
 
 
 def _failing(answer: Answer, page: Page) -> Iterator[Table]:

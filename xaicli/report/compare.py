@@ -13,7 +13,7 @@ from xaicli.diagnosis.paired import WELCH
 from xaicli.queries.compare import FLIPPED, OTHERWISE, Comparison
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
 from xaicli.report.facts import FactColumns, points_named
-from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut_apart, listed, sample_name, short, shorts
 from xaicli.report.page import Names, as_list, conditions, made, run_line, words_of
 from xaicli.vocabulary import CORRECT
@@ -282,7 +282,7 @@ def _differences(rows: Sequence[Mapping[str, Any]], answer: Answer) -> Table:
     )
     note = _of_stale(conditions(answer.selection))
     title = "Differences on the samples both have"
-    return Table("differences", title, columns, tuple(table), note if stale else "")
+    return Table("differences", title, columns, tuple(table), note if stale else "", rest_in=IN_CSV)
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -373,4 +373,4 @@ def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str], ru
         shown.append((*cells, *facts.cells(row)))
     title = f"{_MEASURED[kind]} each run at its last epoch"
     note = "; ".join(filter(None, (_of_stale(limits) if stale else "", facts.note)))
-    return Table(f"compare-{kind}", title, tuple(columns), tuple(shown), note)
+    return Table(f"compare-{kind}", title, tuple(columns), tuple(shown), note, rest_in=IN_CSV)

@@ -14,7 +14,21 @@ from xaicli.diagnosis.news import Judgements
 from xaicli.report.calibration import SURE, calibration_blocks, confidence, one_against_rest, percent
 from xaicli.report.charts import LineChart, MatrixChart, Series, Times, Tone
 from xaicli.report.facts import known_facts, on_card
-from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text, Views
+from xaicli.report.model import (
+    IN_CSV,
+    Block,
+    Card,
+    Cell,
+    Column,
+    Figure,
+    Figures,
+    Gallery,
+    Report,
+    Section,
+    Table,
+    Text,
+    Views,
+)
 from xaicli.report.numbers import count, cut, cut_apart, in_words, listed, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.report.samples import saliency_link, samples_report
@@ -406,8 +420,9 @@ def _pairs(place: Mapping[str, Any], words: str, page: Page) -> Block:
         ),
         rows,
         note="see a pair's samples with --cell LABEL,PREDICTION"
-        + (f"; {left:,} more pairs in the JSON" if left else ""),
+        + (f"; {left:,} more pairs in the CSV and JSON" if left else ""),
         terminal_rows=10,
+        rest_in=IN_CSV,
     )
 
 
@@ -459,6 +474,7 @@ def _samples_of_cells(
         tuple((names[cell["name"]], names[cell["prediction_name"]], cell["n"], _ids(cell)) for cell in shown),
         note="by falling loss; all of a cell with --cell LABEL,PREDICTION",
         anchors=tuple(_anchor(page, words, cell["label"], cell["prediction"]) for cell in shown),
+        rest_in=IN_CSV,
     )
 
 
@@ -561,6 +577,7 @@ def _labels(last: pl.DataFrame, words: str, page: Page) -> Table:
             Column("undefined"),
         ),
         rows,
+        rest_in=IN_CSV,
     )
 
 
@@ -592,7 +609,9 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
     )
     name = str(groups[0]["column"])
     columns = (Column(name), Column("samples", Cell.INTEGER), *titles)
-    yield Table(page.names("by", words), f"By {name}, the lowest accuracy first: {words}", columns, rows)
+    yield Table(
+        page.names("by", words), f"By {name}, the lowest accuracy first: {words}", columns, rows, rest_in=IN_CSV
+    )
     views = {}
     for row in groups[:_VIEWS]:
         said = _value(row)

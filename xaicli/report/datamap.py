@@ -11,7 +11,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
 from xaicli.report.facts import FACTS, FactColumns, points_named
-from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, sample_name, short
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
 
@@ -157,6 +157,7 @@ def _table(words: str, frame: pl.DataFrame, page: Page) -> Table:
         rows,
         "; ".join(filter(None, (more, facts.note))),
         terminal_rows=10,
+        rest_in=IN_CSV,
     )
 
 

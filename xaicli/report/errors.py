@@ -8,7 +8,20 @@ from typing import Any
 from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, ScatterChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
-from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Passage, Report, Table, Text
+from xaicli.report.model import (
+    IN_CSV,
+    Block,
+    Card,
+    Cell,
+    Column,
+    Figure,
+    Figures,
+    Gallery,
+    Passage,
+    Report,
+    Table,
+    Text,
+)
 from xaicli.report.numbers import count, cut, cut_among, exact, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.words import percent
@@ -225,7 +238,9 @@ class _Errors:
             cells = tuple((row["value"], *(row[name] for name in columns)) for row in own)
             few = column not in _IN_ORDER and (own[0]["n"] or 0) >= _TOLD > (own[-1]["n"] or 0)
             note = f"Groups of fewer than {_TOLD} are last." if few else ""
-            yield Table(self._name("by", column), f"By {column}: {self.words}", tuple(heads), cells, note)
+            yield Table(
+                self._name("by", column), f"By {column}: {self.words}", tuple(heads), cells, note, rest_in=IN_CSV
+            )
 
     # -- one task each
 
@@ -260,6 +275,7 @@ class _Errors:
             cells,
             self._listed("worst", facts.note),
             keys,
+            rest_in=IN_CSV,
         )
 
     def _residuals_over_time(self) -> Iterator[Block]:
@@ -402,7 +418,8 @@ class _Errors:
             )
             for row in self._labels()
         )
-        yield Table(self._name("labels"), f"Each label, the lowest F1 first: {self.words}", heads, cells)
+        title = f"Each label, the lowest F1 first: {self.words}"
+        yield Table(self._name("labels"), title, heads, cells, rest_in=IN_CSV)
         of_all = {"exact": "exact", "micro_f1": "micro F1", "macro_f1": "macro F1"}
         columns = {"n": ("samples", whole), **{name: (said, number) for name, said in of_all.items()}}
         each = {"labels_a_sample": ("labels", number), "predicted_a_sample": ("predicted", number)}
@@ -411,7 +428,7 @@ class _Errors:
         heads = (Column("missed"), Column("added"), Column("samples", whole), Column("of the missed", number))
         cells = tuple((r["name"], r["prediction_name"], r["n"], _percent(r["share"])) for r in rows)
         title = f"Labels taken for one another: {self.words}"
-        yield Table(self._name("swapped"), title, heads, cells, self._listed("swapped"))
+        yield Table(self._name("swapped"), title, heads, cells, self._listed("swapped"), rest_in=IN_CSV)
         rows = self.details["doubted"]
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("sample"), Column("label"), *facts.columns, Column("score", number), Column("reason"))
@@ -419,7 +436,7 @@ class _Errors:
         title = f"Single labels in doubt: {self.words}"
         keys = tuple(self._key(row) for row in rows)
         note = self._listed("doubted", facts.note)
-        yield Table(self._name("doubted"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL)
+        yield Table(self._name("doubted"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL, rest_in=IN_CSV)
 
     def _sequences(self) -> Iterator[Block]:
         last = self.last
@@ -445,7 +462,7 @@ class _Errors:
         if rows:
             cells: tuple[tuple[Any, ...], ...] = tuple((row["token"], row["n"], row["loss"]) for row in rows)
             note = self._listed("worst_tokens")
-            yield Table(self._name("tokens"), f"Worst tokens: {self.words}", heads, cells, note)
+            yield Table(self._name("tokens"), f"Worst tokens: {self.words}", heads, cells, note, rest_in=IN_CSV)
         rows = self.details["worst"]
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("sequence"), *facts.columns, Column("loss", number), Column("tokens", whole))
@@ -459,7 +476,7 @@ class _Errors:
         )
         keys = tuple(self._key(row) for row in rows)
         note = self._listed("worst", facts.note)
-        yield Table(self._name("worst"), f"Worst sequences: {self.words}", heads, cells, note, keys)
+        yield Table(self._name("worst"), f"Worst sequences: {self.words}", heads, cells, note, keys, rest_in=IN_CSV)
         worded = [row for row in rows if row["words"]]
         top = max((word["loss"] for row in worded for word in row["words"]), default=0.0) or 1.0
         for row in worded[:_PASSAGES]:
@@ -485,9 +502,8 @@ class _Errors:
         told = ("tp", "fp", "fn", "precision", "recall", "mean_iou", "average_precision")
         rows = sorted(self.details["classes"], key=lambda row: (row["average_precision"] or 0.0, row["name"]))
         cells: tuple[tuple[Any, ...], ...] = tuple((row["name"], *(row[name] for name in told)) for row in rows)
-        yield Table(
-            self._name("classes"), f"Each class, the lowest average precision first: {self.words}", heads, cells
-        )
+        title = f"Each class, the lowest average precision first: {self.words}"
+        yield Table(self._name("classes"), title, heads, cells, rest_in=IN_CSV)
         if self.details.get("groups"):
             columns = {"n": ("pictures", whole), "tp": ("found", whole), "fp": ("made up", whole)}
             columns |= {"fn": ("missed", whole), "precision": ("precision", number), "recall": ("recall", number)}
@@ -497,9 +513,8 @@ class _Errors:
         rows.sort(key=lambda row: (-row["n"], row["name"], row["prediction_name"]))
         cells = tuple((row["name"], row["prediction_name"], row["n"]) for row in rows)
         heads = (Column("object"), Column("found as"), Column("times", whole))
-        yield Table(
-            self._name("confusion"), f"Classes and background taken for one another: {self.words}", heads, cells
-        )
+        title = f"Classes and background taken for one another: {self.words}"
+        yield Table(self._name("confusion"), title, heads, cells, rest_in=IN_CSV)
         rows = list(self.details["suspects"])
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("picture"), *facts.columns, Column("score", number), Column("box"), Column("reason"))
@@ -507,7 +522,7 @@ class _Errors:
         title = f"Labels in doubt, as missing or wrong: {self.words}"
         keys = tuple(self._key(row) for row in rows)
         note = self._listed("suspects", facts.note)
-        yield Table(self._name("suspects"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL)
+        yield Table(self._name("suspects"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL, rest_in=IN_CSV)
         rows = list(self.details["worst"])
         times = Times.among(row["history"] for row in rows)
         cards = tuple(self._picture(row, times) for row in rows[:_PASSAGES])
@@ -525,7 +540,7 @@ class _Errors:
             for row in rows
         )
         note = self._listed("worst", facts.note)
-        yield Table(self._name("worst"), f"Worst pictures: {self.words}", heads, cells, note)
+        yield Table(self._name("worst"), f"Worst pictures: {self.words}", heads, cells, note, rest_in=IN_CSV)
 
     def _picture(self, row: Mapping[str, Any], times: Times) -> Card:
         wrong = f"{row['fn']} missed, {row['fp']} made up"

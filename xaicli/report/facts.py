@@ -141,4 +141,4 @@ class FactColumns:
     @property
     def note(self) -> str:
         """What a table says of those it leaves out."""
-        return f"{count(self.left_out, 'more fact')} in the CSV and JSON" if self.left_out else ""
+        return f"{count(self.left_out, 'more fact')} in the JSON" if self.left_out else ""

@@ -13,7 +13,7 @@ from xaicli.report.calibration import percent
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
 from xaicli.report.facts import FactColumns, on_card
-from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, IN_JSON, Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, sample_name
 from xaicli.report.page import Page, made, run_line, words_of
 from xaicli.report.samples import saliency_link
@@ -61,7 +61,7 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
         total = answer.extra.get("found", {}).get(kind, frame.height)
         note = SUSPECT_SCORE if kind == "suspect" else ""
         own = objects if objects is not None and kind in _OF_OBJECTS else page
-        blocks = tuple(finding_blocks(frame, title, own, total=total, note=note))
+        blocks = tuple(finding_blocks(frame, title, own, total=total, note=note, rest_in=IN_CSV))
         sections.append(Section(title, page.names("part", kind), blocks))
         shown = f"{frame.height:,}" + (f" of {total:,}" if total > frame.height else "")
         if kind == "suspect":
@@ -69,7 +69,7 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
             shown += _estimated(answer.extra.get("label_noise", ()))
         counted.append(f"{title.lower()} {shown}")
         if kind == "suspect":
-            pairs = pair_blocks(suspected, page)
+            pairs = pair_blocks(suspected, page, rest_in=IN_CSV)
             noise = noise_blocks(answer.extra.get("label_noise", ()), page)
             sections[-1] = replace(sections[-1], blocks=(*blocks, *pairs, *noise))
     if "truth" in answer.extra:
@@ -131,6 +131,7 @@ def finding_blocks(
     terminal_rows: int = 10,
     total: int = 0,
     note: str = "",
+    rest_in: tuple[str, ...] = IN_JSON,
 ) -> Iterator[Block]:
     """Cards of the first samples where there are pictures, and all in a table with their reasons.
 
@@ -143,6 +144,7 @@ def finding_blocks(
         terminal_rows: How many rows of the table a terminal shows.
         total: How many findings there are, where these are the first of them.
         note: What the table's figures mean.
+        rest_in: What has the rest of the table.
     """
     rows = frame.to_dicts()
     pictured = [row for row in rows if row.get("sample_id") is not None and _image(row, page)]
@@ -150,10 +152,11 @@ def finding_blocks(
         more = f"the first {_CARDS} of {len(pictured):,}; the table has all" if len(pictured) > _CARDS else ""
         yield Gallery(heading, tuple(_card(row, page) for row in pictured[:_CARDS]), more)
     table = _table(rows, title, heading, page, total)
-    yield replace(table, terminal_rows=terminal_rows, note="; ".join(filter(None, (note, table.note))))
+    notes = "; ".join(filter(None, (note, table.note)))
+    yield replace(table, terminal_rows=terminal_rows, note=notes, rest_in=rest_in)
 
 
-def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block]:
+def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page, rest_in: tuple[str, ...] = IN_JSON) -> Iterator[Block]:
     """Which labels are probably mixed up with which, by all suspects, listed or not."""
     parts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -167,6 +170,7 @@ def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block
             tuple((row["name"], row["suggested_name"], row["n"]) for row in part[:_PAIRS]),
             f"{_PAIRS} of {len(part):,}: the JSON has all." if len(part) > _PAIRS else "",
             terminal_rows=5,
+            rest_in=rest_in,
         )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, IN_PAGE, Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, listed, short
 from xaicli.report.page import RunFacts, made, run_line
 from xaicli.state.best import Checkpoint
@@ -61,6 +61,7 @@ def _model(name: str, facts: Mapping[str, Any]) -> Table:
         note,
         folded=True,
         terminal_rows=12,
+        rest_in=IN_PAGE,
     )
 
 
@@ -73,7 +74,10 @@ def _pairs(name: str, title: str, values: Mapping[str, Any], *, folded: bool = T
     rows = tuple((key, _short(value)) for key, value in flat[:_MOST])
     note = f"and {len(flat) - _MOST:,} more" if len(flat) > _MOST else ""
     return Table(
-        f"system-{name}", title, (Column("what"), Column("value")), rows, note, folded=folded, terminal_rows=12
+        *(f"system-{name}", title, (Column("what"), Column("value")), rows, note),
+        folded=folded,
+        terminal_rows=12,
+        rest_in=IN_PAGE,
     )
 
 
@@ -102,7 +106,7 @@ def _attempts(facts: RunFacts) -> Table:
         Column("ranks", Cell.INTEGER),
         Column("resumed from step", Cell.INTEGER),
     )
-    return Table("attempts", "Attempts", columns, rows)
+    return Table("attempts", "Attempts", columns, rows, rest_in=IN_PAGE)
 
 
 _STATE_COLUMNS = (
@@ -196,12 +200,12 @@ def _kept(facts: RunFacts) -> Iterator[Table]:
         rows = tuple(
             (s.path.name, s.step, s.epoch, s.bytes / 1e6, s.saved_at[:16].replace("T", " ")) for s in facts.states
         )
-        yield Table("states", "Saved states", _STATE_COLUMNS, rows)
+        yield Table("states", "Saved states", _STATE_COLUMNS, rows, rest_in=IN_PAGE)
     if facts.checkpoints:
         # Of checkpoints that no rule kept there is nothing but their names and sizes to say.
         n_columns = len(_CHECKPOINT_COLUMNS) if any(file.metric for file in facts.checkpoints) else _OF_EVERY
         rows = tuple(_checkpoint(file)[:n_columns] for file in facts.checkpoints)
-        yield Table("checkpoints", "Checkpoints", _CHECKPOINT_COLUMNS[:n_columns], rows)
+        yield Table("checkpoints", "Checkpoints", _CHECKPOINT_COLUMNS[:n_columns], rows, rest_in=IN_PAGE)
 
 
 def _checkpoint(file: Checkpoint) -> tuple[Any, ...]:
@@ -231,7 +235,7 @@ def _modes(rows: list[dict[str, Any]]) -> Table:
         )
         for row in rows
     )
-    return Table("modes", "", columns, shown)
+    return Table("modes", "", columns, shown, rest_in=IN_CSV)
 
 
 def _missing(row: Mapping[str, Any]) -> str:
@@ -294,6 +298,7 @@ def runs_report(answer: Answer) -> Report:
         if any(row["rows"] == 0 for row in rows)
         else "",
         terminal_rows=200,
+        rest_in=IN_CSV,
     )
     return Report(
         name="ls",

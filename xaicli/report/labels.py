@@ -23,7 +23,7 @@ from xaicli.report.labelcharts import (
     overview,
     small_multiples,
 )
-from xaicli.report.model import Block, Cell, Column, Report, Table, Text, Views
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Table, Text, Views
 from xaicli.report.numbers import listed
 from xaicli.report.page import Names, Page, Part, RunFacts, among, as_list, conditions, headline, report_of, words_of
 from xaicli.vocabulary import Bounds
@@ -210,6 +210,7 @@ def _table(words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds],
         rows=tuple(rows),
         note=f"and {left_out:,} more labels in the CSV and JSON" if left_out else "",
         keys=tuple(f"{key}-{index}" for index in range(len(rows))),
+        rest_in=IN_CSV,
     )
 
 

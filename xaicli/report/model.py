@@ -107,6 +107,13 @@ class Column:
     """How far a number lies from those of other columns that are compared with it; infinite where none is."""
     whole: bool = False
     """Whether a terminal breaks its texts between words, and cuts none."""
+    in_files: bool = True
+    """Whether the files that have the table's rows have this of them too."""
+
+
+IN_JSON = ("--json",)
+IN_CSV = ("--format csv", "--json")
+IN_PAGE = ("--format html",)
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,8 @@ class Table:
     """Per row, the id that a link on the page leads to."""
     folded: bool = False
     """Whether the page shows it on request only, and a terminal not at all."""
+    rest_in: tuple[str, ...] = IN_JSON
+    """What has the rows and columns that a terminal leaves out."""
 
 
 @dataclass(frozen=True)

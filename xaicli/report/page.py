@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
-from xaicli.report.model import Block, Cell, Column, Link, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Link, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, short
 from xaicli.tables.labels import names_apart
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, Duplicates
@@ -457,6 +457,7 @@ def frame_table(answer: Answer, title: str, *, terminal_rows: int = 20) -> Table
         ),
         note=f"and {left_out:,} more rows in the CSV and JSON" if left_out else "",
         terminal_rows=terminal_rows,
+        rest_in=IN_CSV,
     )
 
 

@@ -9,7 +9,21 @@ from xaicli.answer import Answer
 from xaicli.relabel.corrections import NOT_LOOKED_AT, SKIPPED
 from xaicli.report.charts import Tone
 from xaicli.report.facts import FactColumns, on_card
-from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
+from xaicli.report.model import (
+    IN_CSV,
+    IN_PAGE,
+    Block,
+    Card,
+    Cell,
+    Column,
+    Figure,
+    Figures,
+    Gallery,
+    Report,
+    Section,
+    Table,
+    Text,
+)
 from xaicli.report.numbers import count, cut, sample_name
 from xaicli.report.page import Page, made, run_line
 from xaicli.report.samples import saliency_link
@@ -17,7 +31,6 @@ from xaicli.words import percent
 
 _CARDS = 24
 _ROWS = 500
-_PAIRS = 30
 
 
 def export_report(answer: Answer, page: Page | None = None) -> Report:
@@ -88,7 +101,7 @@ def _objects_report(answer: Answer, page: Page) -> Report:
         )
         left = answer.data.height - rows.height
         more = f"{left:,} more in the CSV and JSON" if left else ""
-        blocks.append(Table("tasks", "Objects, the most doubted first", tuple(map(Column, columns)), table, more))
+        blocks.append(_filed("tasks", "Objects, the most doubted first", columns, table, more))
     else:
         blocks.append(Text("No object is in doubt in this selection.", Tone.FAINT))
     return Report(
@@ -105,6 +118,11 @@ def _objects_report(answer: Answer, page: Page) -> Report:
 
 def _image(row: Mapping[str, Any], page: Page) -> Any:
     return page.images.get((row["mode"], row["ds_id"], row["sample_id"]))
+
+
+def _filed(name: str, title: str, columns: Sequence[str], rows: tuple[tuple[Any, ...], ...], note: str) -> Table:
+    """A table of texts whose rows are those of the CSV."""
+    return Table(name, title, tuple(map(Column, columns)), rows, note, rest_in=IN_CSV)
 
 
 def _asked(row: Mapping[str, Any], page: Page) -> Card:
@@ -137,7 +155,9 @@ def _to_look_at(rows: Sequence[Mapping[str, Any]], total: int, page: Page) -> Ta
     left = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
     more = "; ".join(filter(None, (left, facts.note)))
     keys = tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows)
-    return Table("tasks", "Samples, the first to look at first", tuple(columns), tuple(table), more, keys=keys)
+    return Table(
+        "tasks", "Samples, the first to look at first", tuple(columns), tuple(table), more, keys=keys, rest_in=IN_CSV
+    )
 
 
 def apply_report(answer: Answer, page: Page | None = None) -> Report:
@@ -193,7 +213,7 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
             for row in changed.head(_ROWS).iter_rows(named=True)
         )
         more = f"{changed.height - _ROWS:,} more in the CSV and JSON" if changed.height > _ROWS else ""
-        blocks.append(Table("corrections", "What was changed", tuple(map(Column, columns)), table, more))
+        blocks.append(_filed("corrections", "What was changed", columns, table, more))
     else:
         blocks.append(Text("No object was changed.", Tone.FAINT))
     judged: list[Block] = [
@@ -283,9 +303,9 @@ def _labels(answer: Answer, page: Page) -> Iterator[Block]:
         "pairs",
         "What became of what",
         (Column("recorded"), Column("corrected"), Column("samples", Cell.INTEGER)),
-        tuple((old or "–", new or "–", n) for old, new, n in pairs.head(_PAIRS).iter_rows()),
-        f"{pairs.height - _PAIRS:,} more pairs" if pairs.height > _PAIRS else "",
+        tuple((old or "–", new or "–", n) for old, new, n in pairs.iter_rows()),
         terminal_rows=10,
+        rest_in=IN_PAGE,
     )
     columns = ("sample", "recorded", "corrected", "by", "when", "votes")
     facts = FactColumns(rows, page.facts.path)
@@ -310,6 +330,7 @@ def _labels(answer: Answer, page: Page) -> Iterator[Block]:
         "; ".join(filter(None, (more, facts.note))),
         keys=tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows),
         terminal_rows=10,
+        rest_in=IN_CSV,
     )
 
 

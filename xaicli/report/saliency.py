@@ -13,6 +13,7 @@ from xaicli.report.charts import BarChart, Image, LineChart, Series, Tone
 from xaicli.report.facts import FACTS, on_card
 from xaicli.report.model import (
     FIXED,
+    IN_CSV,
     Block,
     Cell,
     Column,
@@ -421,7 +422,16 @@ def _trust_tables(saliency: Saliency) -> Iterator[Table]:
         f"Below {_NOISE} of agreement a map is {_NOISE_WORDS}; from a delta of {_INCOMPLETE:.0f} on it misses what it "
         f"explains by as much as there is of it, and {_INCOMPLETE_WORDS}."
     )
-    yield Table("trust", "Trust figures of each map", columns, tuple(trusted), note, tuple(keys), terminal_rows=24)
+    yield Table(
+        "trust",
+        "Trust figures of each map",
+        columns,
+        tuple(trusted),
+        note,
+        tuple(keys),
+        terminal_rows=24,
+        rest_in=IN_CSV,
+    )
     if not names:
         return
     columns = (*head_columns, Column("method"), *(Column(name.replace("_", " "), Cell.NUMBER) for name in names))
@@ -432,7 +442,14 @@ def _trust_tables(saliency: Saliency) -> Iterator[Table]:
         "moves within 2 % of the input's range."
     )
     yield Table(
-        "evaluation", "Each map held against the model", columns, tuple(judged), note, tuple(keys), terminal_rows=24
+        "evaluation",
+        "Each map held against the model",
+        columns,
+        tuple(judged),
+        note,
+        tuple(keys),
+        terminal_rows=24,
+        rest_in=IN_CSV,
     )
 
 

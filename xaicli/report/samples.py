@@ -13,7 +13,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
-from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
+from xaicli.report.model import IN_CSV, Block, Card, Cell, Column, Gallery, Report, Table, Text
 from xaicli.report.numbers import count, listed, sample_name, shorts, spread
 from xaicli.report.page import Page, Part, among, as_list, conditions, headline, report_of, words_of
 from xaicli.vocabulary import LABEL, PREDICTION, Group
@@ -335,7 +335,7 @@ def _table(subject: Subject, page: Page) -> Table:
     stale = any(row["stale"] for row in subject.rows)
     columns = [Column("group"), Column("sample")]
     columns += [Column("label")] if labelled else []
-    columns += [Column("prediction")] if predicted else []
+    columns += [Column("prediction", in_files=False)] if predicted else []
     known = FactColumns(subject.rows, page.facts.path)
     score = Column("score", Cell.NUMBER, kept=True, apart=spread(subject.numbers) or math.inf)
     times = subject.times
@@ -360,6 +360,7 @@ def _table(subject: Subject, page: Page) -> Table:
         ),
         keys=tuple(page.keys(subject.mode, subject.ds_id, row["sample_id"]) for row in subject.rows),
         terminal_rows=40,
+        rest_in=IN_CSV,
     )
 
 

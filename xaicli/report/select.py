@@ -10,7 +10,20 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.facts import FactColumns, on_card
-from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
+from xaicli.report.model import (
+    IN_CSV,
+    Block,
+    Card,
+    Cell,
+    Column,
+    Figure,
+    Figures,
+    Gallery,
+    Report,
+    Section,
+    Table,
+    Text,
+)
 from xaicli.report.numbers import count, cut, cut_apart, sample_name, shorts
 from xaicli.report.page import Page, made, run_line
 from xaicli.report.samples import saliency_link
@@ -168,7 +181,15 @@ def _table(rows: Sequence[Mapping[str, Any]], total: int, words: str, page: Page
     left = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
     more = "; ".join(filter(None, (left, facts.note)))
     name = page.names("chosen", words)
-    return Table(name, f"Chosen, in the order of the rule: {words}", tuple(columns), tuple(table), more, keys=keys)
+    return Table(
+        name,
+        f"Chosen, in the order of the rule: {words}",
+        tuple(columns),
+        tuple(table),
+        more,
+        keys=keys,
+        rest_in=IN_CSV,
+    )
 
 
 def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str, Any], words: str, page: Page) -> Table:

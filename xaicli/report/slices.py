@@ -9,7 +9,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.model import Block, Cell, Column, Report, Table, Text
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Table, Text
 from xaicli.report.numbers import count, cut_among, shorts
 from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.words import percent
@@ -104,7 +104,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, name: str, note: str) 
         table.append(tuple(cells))
     if len(rows) > _ROWS:
         note = "; ".join(filter(None, (f"{len(rows) - _ROWS:,} more in the CSV and JSON", note)))
-    return Table(name, title, tuple(columns), tuple(table), note)
+    return Table(name, title, tuple(columns), tuple(table), note, rest_in=IN_CSV)
 
 
 def _columns(data: pl.DataFrame) -> list[pl.Expr]:

@@ -14,7 +14,7 @@ from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
 from xaicli.queries.recorded import counted_on, going_on, start_again
 from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
 from xaicli.report.facts import fact_in_words, on_card
-from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, sample_name, shorts
 from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
 from xaicli.report.samples import answer_in_words, saliency_link
@@ -101,7 +101,7 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
         mix = [item for item in answer.extra["mix"] if all(item[key] == batch[key] for key in keys)]
         words = ", ".join((f"step {step}", *(f"{key} {batch[key]}" for key in several)))
         blocks += _gallery(batch, metric, words, page)
-        blocks.append(_samples_table(rows, metric, words, page, f"samples-{number}"))
+        blocks.append(replace(_samples_table(rows, metric, words, page, f"samples-{number}"), rest_in=IN_CSV))
         if mix:
             blocks.append(_mix_table(mix, words, f"mix-{number}"))
         blocks += _scalars_table(batch, words, page)

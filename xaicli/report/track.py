@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -16,7 +17,7 @@ from xaicli.report.findings import finding_blocks, noise_blocks, pair_blocks
 from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks, with_gaps
-from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
+from xaicli.report.model import IN_CSV, IN_JSON, Block, Figure, Figures, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut_among, first_parts, listed, sample_name, shortened, shorts
 from xaicli.report.page import Names, Page, among, as_list, conditions, headline, made, run_line, words_of
 from xaicli.report.samples import Subject, blocks, long_rows, no_samples, score_rule, sentence, subjects
@@ -206,8 +207,15 @@ def _errors(gathered: Gathered, page: Page) -> Iterator[Section]:
         from xaicli.report.errors import errors_report
 
         report = errors_report(gathered.errors, page)
-        blocks = (Text(report.sentence), *(block for section in report.sections for block in section.blocks))
+        blocks = (Text(report.sentence), *_without_csv(report))
         yield Section(report.title, "errors", blocks, page_only=not gathered.of_objects)
+
+
+def _without_csv(report: Report) -> Iterator[Block]:
+    """The blocks of a report whose CSV files are not among those of this page."""
+    for section in report.sections:
+        for block in section.blocks:
+            yield replace(block, rest_in=IN_JSON) if isinstance(block, Table) else block
 
 
 def _objects(gathered: Gathered, page: Page) -> Iterator[Section]:
@@ -216,7 +224,7 @@ def _objects(gathered: Gathered, page: Page) -> Iterator[Section]:
         from xaicli.report.errors import errors_report
 
         report = errors_report(gathered.objects, page)
-        blocks = (Text(report.sentence), *(block for section in report.sections for block in section.blocks))
+        blocks = (Text(report.sentence), *_without_csv(report))
         yield Section(report.title, "objects", blocks, page_only=True)
 
 
@@ -235,7 +243,13 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
         words = f"{title}, {where}"
         shown = frame.head(_SUSPECTS_SHOWN)
         total = n[str(mode), str(ds_id)]
-        found += finding_blocks(shown, words, page, heading=where, terminal_rows=_SUSPECTS_IN_TERMINAL, total=total)
+        found += finding_blocks(
+            *(shown, words, page),
+            heading=where,
+            terminal_rows=_SUSPECTS_IN_TERMINAL,
+            total=total,
+            rest_in=IN_CSV,
+        )
         if frame.height > _SUSPECTS_SHOWN:
             some = f"All {total:,}" if frame.height == total else f"The first {frame.height:,} of {total:,}"
             found.append(Text(f"{some} are in suspects.csv and report.json.", Tone.FAINT))
