@@ -107,6 +107,43 @@ def test_a_value_that_is_missing_is_no_value(tmp_path: Path, xai: Any, labels: l
     assert len(told) == ("?" in labels)
 
 
+def test_a_later_collection_with_other_names_says_whose_rows_it_renames(place: Path, xai: Any) -> None:
+    run = place / "run"
+
+    def collected(*names: str) -> list[str]:
+        words = ["--model", place / "plain.pt", "--data", place / "data.npz", "--json", *names]
+        status, out, err = xai("collect", run, *words)
+        assert status == 0, err
+        return [text for text in json.loads(out)["warnings"] if "earlier rows" in text]
+
+    def named() -> set[str]:
+        status, out, err = xai("samples", run, "--table", "metrics", "--metric", "loss", "--max", N, "--min", 0)
+        assert status == 0, err
+        return {"no", "yes", "nein", "ja"} & set(out.split())
+
+    other = (
+        "earlier rows of the table metrics gave the classes of label and predicted other names; all are told by those "
+    )
+    save_checkpoint(model(), place / "plain.pt", example_inputs=X[:2], epoch=7, step=70)
+    assert collected("--label-names", "no,yes") == []
+    assert collected("--label-names", "no,yes") == []
+    assert collected("--label-names", "nein,ja,vielleicht") == [other + "of now: 'no' is 'nein', 'yes' is 'ja'"]
+    assert named() == {"nein", "ja"}
+    assert collected() == []
+    assert named() == {"nein", "ja"}
+    assert collected("--label-names", "nein,ja") == [other + "of now: 'vielleicht' has no name"]
+
+
+def test_rows_of_a_table_with_other_names_say_whose_rows_they_rename(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        for names in (["cat", "dog"], ["cat", "dog", "bird"]):
+            schemas = {"label": xaicli.CategoricalLabel("label", names)}
+            run.add_metrics_data({"label": [0, 1]}, override_column_schemas=schemas, name="t")
+        schemas = {"label": xaicli.CategoricalLabel("label", ["cat", "wolf", "bird"])}
+        with pytest.warns(UserWarning, match="table t gave the classes of label other names.*: 'dog' is 'wolf'$"):
+            run.add_metrics_data({"label": [0, 1]}, override_column_schemas=schemas, name="t")
+
+
 def test_collectors_by_module_and_layers_with_arch(place: Path, xai: Any) -> None:
     (place / "own.py").write_text(
         "import torch\nfrom torch import nn\n"

@@ -25,7 +25,7 @@ from xaicli.layout import RunLayout
 from xaicli.recorder.parts import append_table
 from xaicli.recorder.run import active_run
 from xaicli.state.randomness import randomness_kept
-from xaicli.tables.metrics_table import EXAMPLE_ID, misfit, names_like, stored_columns
+from xaicli.tables.metrics_table import EXAMPLE_ID, misfit, names_like, renamed_classes, stored_columns
 from xaicli.tables.rows import Unreadable
 from xaicli.tables.table import CollectView, Table
 
@@ -131,6 +131,7 @@ def collect_metrics(
     results = _finished(gatherings, run)
     head = Heading(table, split, moment(run) | dict(constants or {}))
     tables = _fitting(run.layout, {name: head.before(rows) for name, rows in _merged(results).items()})
+    renamed = tuple(said for name, rows in tables.items() for said in renamed_classes(run.layout, name, rows))
     paths: tuple[Path, ...] = ()
     with leaving(lambda: f"{len(paths):,} files of rows of this pass are there, the others and its means are not"):
         for name, rows in tables.items():
@@ -138,7 +139,7 @@ def collect_metrics(
                 paths += (append_table(run.layout, run.writer, name, rows.slice(start, _PART_ROWS)),)
     table.log_facts(run)
     doubts = tuple(dict.fromkeys(said for gathering, found in results for said in gathering.collector.doubts(found)))
-    doubts = (*filter(None, [passed.doubt]), *doubts, *head.doubts)
+    doubts = (*filter(None, [passed.doubt]), *doubts, *head.doubts, *renamed)
     for said in doubts:
         warnings.warn(f"xai: {said}", stacklevel=2)
     aggregates: dict[str, float] = {}

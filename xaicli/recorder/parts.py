@@ -345,7 +345,10 @@ def append_table(layout: RunLayout, writer: tuple[int, int], name: str, table: p
     }
     described = folder / "schema.json"
     if described.is_file():
-        schemas = json.loads(described.read_text(encoding="utf-8")) | schemas
+        stored = json.loads(described.read_text(encoding="utf-8"))
+        # Rows that name no classes take no earlier row's name away.
+        unnamed = {n for n, facts in schemas.items() if not facts.get("classes") and stored.get(n, {}).get("classes")}
+        schemas = stored | {name: facts for name, facts in schemas.items() if name not in unnamed}
     write_whole(described, json.dumps(schemas, indent=2).encode(), durable=True)
     parts = (PartName.parse(path.name) for path in folder.iterdir())
     taken = [part.last for part in parts if part and (part.attempt, part.rank) == writer]

@@ -547,7 +547,7 @@ class Records:
             OSError: With `strict`: it cannot be written.
         """
         from xaicli.recorder.parts import append_table
-        from xaicli.tables.metrics_table import check_fits, default_name, metrics_table
+        from xaicli.tables.metrics_table import check_fits, default_name, metrics_table, renamed_classes
 
         try:
             table = metrics_table(
@@ -555,7 +555,10 @@ class Records:
             )
             if name:
                 check_fits(self.layout, name, table)
-            return append_table(self.layout, self.writer, name or default_name(self.layout, table), table)
+            where = name or default_name(self.layout, table)
+            for said in renamed_classes(self.layout, where, table):
+                self._process.ledger.warn(said, f"xai: {said}")
+            return append_table(self.layout, self.writer, where, table)
         except Exception as error:
             self._tell(f"table {name or ''}".strip(), error)
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ import pyarrow.parquet as parquet
 
 from xaicli.errors import UsageError, unknown
 from xaicli.files import for_arrow
-from xaicli.tables.column import ColumnError, arrow_column, go_together
-from xaicli.tables.schema import checked
+from xaicli.tables.column import ColumnError, arrow_column, go_together, schema_of
+from xaicli.tables.schema import CategoricalLabel, Schema, checked, stored_schemas
 from xaicli.tables.table import Table, length_of
 from xaicli.vocabulary import SAMPLE_ID
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXAMPLE_ID = "example_id"
 INPUT_TABLE = "input_table"
 DEFAULT_NAME = "metrics"
+_TOLD = 5
 
 
 def metrics_table(
@@ -180,3 +181,34 @@ def check_fits(layout: RunLayout, name: str, table: pa.Table) -> None:
             f"column {column!r} is {table.schema.field(column).type}; in the table {name!r} it is {stored[column]}",
             hint="give the rows a table of their own: name=...",
         )
+
+
+def renamed_classes(layout: RunLayout, name: str, table: pa.Table) -> tuple[str, ...]:
+    """What is to be said where rows give classes of a table other names than its earlier rows did: the last ones hold.
+
+    Args:
+        layout: The run.
+        name: The table.
+        table: The rows that are added.
+    """
+    stored = stored_schemas(layout, name)
+    said: dict[tuple[str, ...], list[str]] = {}
+    for column in table.schema:
+        before, now = _classes_of(stored.get(column.name)), _classes_of(schema_of(column))
+        changes = [f"{old!r} is {now[value]!r}" for value, old in before.items() if now.get(value, old) != old]
+        changes += [f"{before[value]!r} has no name" for value in before if value not in now] if now else []
+        if changes:
+            said.setdefault(tuple(changes), []).append(column.name)
+    return tuple(_RENAMED.format(name, " and ".join(columns), _first(changes)) for changes, columns in said.items())
+
+
+_RENAMED = "earlier rows of the table {} gave the classes of {} other names; all are told by those of now: {}"
+
+
+def _first(changes: Sequence[str]) -> str:
+    more = f" and {len(changes) - _TOLD} more" if len(changes) > _TOLD else ""
+    return ", ".join(changes[:_TOLD]) + more
+
+
+def _classes_of(schema: Schema | None) -> dict[int, str]:
+    return schema.names if isinstance(schema, CategoricalLabel) else {}
