@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from markupsafe import Markup
 
+import xaicli
 from tests.recorded_run import HOSTILE, record
 from tests.render import chromium
 from tests.render.chromium import Chromium, Page
@@ -286,6 +289,55 @@ def test_rows_and_cards_stay_low_and_no_text_lies_over_another(browser: Chromium
         assert page.run(_OVERLAPS) == [], name
         assert page.run("document.documentElement.scrollWidth <= innerWidth"), name
         page.close()
+
+
+_REASONS = """[...document.querySelectorAll('table')].flatMap(table => {
+  table.closest('details')?.setAttribute('open', '');
+  const heads = [...table.tHead.rows[0].cells].map(h => h.dataset.name || h.textContent.replace(/ .$/, ''));
+  const at = heads.indexOf('reason'), view = table.closest('.scroll').getBoundingClientRect();
+  return at < 0 ? [] : [{name: table.dataset.name, heads,
+    right: Math.max(...[...table.tBodies[0].rows].map(row => row.cells[at].getBoundingClientRect().right)) - view.right,
+    cut: [...table.tBodies[0].rows].filter(row => row.cells[at].title).length,
+    height: Math.max(...[...table.tBodies[0].rows].map(row => row.getBoundingClientRect().height))}];
+})"""
+_FACTS = ["path", "camera", "brightness", "shot"]
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_reason_stands_before_the_facts_whole_and_in_view(browser: Chromium, tmp_path: Path, width: int) -> None:
+    """A sixth of the labels are wrong, which the model says of nearly all; of each sample four facts are known."""
+    rng, n = np.random.default_rng(0), 300
+    names = ["airplane", "automobile", "bird", "cat", "deer"]
+    true = np.arange(n) % 5
+    given = np.where(np.arange(n) % 6 == 0, (true + 1) % 5, true)
+    with xaicli.Run(tmp_path / "run", label_names=names, keep_probs=True) as run:
+        run.log_facts(
+            np.arange(n),
+            path=[f"data/cifar/train/{names[label]}/img_{i:05d}.png" for i, label in enumerate(given)],
+            camera=["left", "right", "top"] * (n // 3),
+            brightness=rng.uniform(0, 255, n).astype(np.float32),
+            shot=[datetime.date(2026, 1, 1 + i % 28) for i in range(n)],
+        )
+        for epoch in run.epochs(6):
+            logits = rng.normal(size=(n, 5)) + np.eye(5)[true] * epoch * (1 + rng.random((n, 1)))
+            run.log_samples(sample_id=np.arange(n), label=given, logits=logits, mode="train")
+    opened = open_run(tmp_path / "run")
+    results = (opened.findings(), opened.select(rule="suspects", n=30), opened.report())
+    told = []
+    for number, result in enumerate(results):
+        (tmp_path / f"{number}.html").write_text(result.html())
+        page = browser.open((tmp_path / f"{number}.html").as_uri(), width=width)
+        told += page.run(_REASONS)
+        assert page.run("document.documentElement.scrollWidth <= innerWidth")
+        page.close()
+    assert len(told) >= 5
+    for table in told:
+        at = table["heads"].index("reason")
+        assert table["heads"][at + 1 :] == (_FACTS if "path" in table["heads"] else []), table
+        assert table["height"] < 70, table
+        assert not table["cut"], table
+        assert width < 1280 or table["right"] <= 0, table
+    assert sum("path" in table["heads"] for table in told) >= 4
 
 
 def test_names_of_small_charts_are_whole_on_a_phone(browser: Chromium, tmp_path: Path) -> None:

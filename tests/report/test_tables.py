@@ -151,3 +151,10 @@ def test_what_is_said_to_have_all_columns_has_them(answers: dict[str, Result]) -
     assert ">prediction<" in answers["samples"].html()
     shown = " ".join(as_text(answers["select"].report, width=40).split())
     assert re.search(r"\([^)]*camera[^)]*\): a wider terminal, --format csv or --json has all", shown)
+
+
+def test_a_notebook_says_what_has_the_rest(answers: dict[str, Result]) -> None:
+    report, shown = answers["select"].report, answers["select"]._repr_mimebundle_()["text/html"]
+    n_cut = sum(len(table.rows) > table.terminal_rows for table in tables(report))
+    assert n_cut >= 3
+    assert shown.count("more rows: .to_json() has all") == n_cut

@@ -51,12 +51,14 @@ _SHORT_TICK, _MOST_LEFT = 3.2, 14
 """A number of a y axis for which the sheet has room anyway, in font sizes, and for how many more it has classes."""
 _PAGE_FONT, _BESIDE_NAME = 12, 20
 """The size of a chart's texts on the page, and what lies beside the name at the end of a line, in pixels."""
-_DRAWN = {Cell.SPARKLINE: "drawn"}
-"""The class of a column that is drawn and has no text: it is not copied."""
+_HEADS = {Cell.SPARKLINE: "drawn", Cell.NUMBER: "num", Cell.INTEGER: "num"}
+"""The class of a column's heading; one that is drawn has no text and is not copied."""
 _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
 _LONG = 24
 """Characters of a cell or a line of a card that would wrap many times on a phone."""
+_SENTENCE = 62
+"""Characters of a cell that is a sentence, which gets more room than a name."""
 _SPECIAL_TOKEN = re.compile(r"\[[A-Z]+[0-9]*\]|<[^<>\s]+>|<\|[^|]+\|>")
 """What tokenizers put among the words: [CLS], </s>, <|endoftext|>."""
 _WORDS = 120
@@ -462,15 +464,12 @@ def _left(chart: LineChart) -> str:
 
 
 def _table(table: Table, *, titled: bool = True) -> Markup:
-    numeric = [column.cell in (Cell.NUMBER, Cell.INTEGER) for column in table.columns]
+    shown = [(index, table.columns[index]) for index in table.facts_last]
     keys = table.keys or ("",) * len(table.rows)
-    heads = [
-        element("th", column.title, class_="num" if number else _DRAWN.get(column.cell, ""), scope="col")
-        for column, number in zip(table.columns, numeric, strict=True)
-    ]
+    heads = [element("th", column.title, class_=_HEADS.get(column.cell, ""), scope="col") for _, column in shown]
     anchors = table.anchors or ("",) * len(table.rows)
     names = _names(table)
-    columns = [_cells([row[index] for row in table.rows], column, names) for index, column in enumerate(table.columns)]
+    columns = [_cells([row[index] for row in table.rows], column, names) for index, column in shown]
     rows = [
         element("tr", *cells, data_k=key, id=anchor)
         for key, anchor, cells in zip(keys, anchors, zip(*columns, strict=True), strict=True)
@@ -537,5 +536,5 @@ def _text(value: Any, shown: str) -> Markup:
 def _room_of(text: str) -> str:
     """A short text keeps its line, a date and the like on every screen, and a long one gets room: rows stay low."""
     if len(text) > _LONG:
-        return "long"
+        return "long sentence" if len(text) > _SENTENCE and text.count(" ") >= len(text) // 12 else "long"
     return "short" if " " in text else "whole" if "-" in text else ""

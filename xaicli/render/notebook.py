@@ -14,7 +14,21 @@ from xaicli.render.terminal import as_text
 from xaicli.render.text import printable, sparkline, told_apart
 from xaicli.report import numbers
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
-from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
+from xaicli.report.model import (
+    IN_PAGE,
+    Block,
+    Cell,
+    Column,
+    Figures,
+    Gallery,
+    MapGrid,
+    Passage,
+    Report,
+    Table,
+    Text,
+    Views,
+)
+from xaicli.report.numbers import count
 
 _HEIGHT = 800
 _DENSITY = 1.5
@@ -83,7 +97,8 @@ def _table(table: Table) -> str:
     cells = [_cells([row[index] for row in shown], column) for index, column in enumerate(table.columns)]
     rows = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in zip(*cells, strict=True)]
     more = len(table.rows) - len(rows)
-    rest = f"<p>and {more:,} more rows: .data has all</p>" if more else ""
+    whole = ".html()" if table.rest_in == IN_PAGE else ".to_json()"
+    rest = f"<p>and {count(more, 'more row')}: {whole} has all</p>" if more else ""
     rest += f"<p>{_escaped(table.note)}</p>" if table.note else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{rest}"
 

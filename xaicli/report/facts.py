@@ -131,7 +131,7 @@ class FactColumns:
     @property
     def columns(self) -> list[Column]:
         """Their headings."""
-        return [Column(name, aside=True) for name in self.names]
+        return [Column(name, aside=True, fact=True) for name in self.names]
 
     def cells(self, row: Mapping[str, Any]) -> list[Link | str]:
         """Those of a row."""

@@ -107,6 +107,8 @@ class Column:
     """How far a number lies from those of other columns that are compared with it; infinite where none is."""
     whole: bool = False
     """Whether a terminal breaks its texts between words, and cuts none."""
+    fact: bool = False
+    """Whether it is a fact of the samples: a page has these behind what is said of them."""
     in_files: bool = True
     """Whether the files that have the table's rows have this of them too."""
 
@@ -135,6 +137,11 @@ class Table:
     """Whether the page shows it on request only, and a terminal not at all."""
     rest_in: tuple[str, ...] = IN_JSON
     """What has the rows and columns that a terminal leaves out."""
+
+    @property
+    def facts_last(self) -> tuple[int, ...]:
+        """The places of the columns as a page has them."""
+        return tuple(sorted(range(len(self.columns)), key=lambda at: self.columns[at].fact))
 
 
 @dataclass(frozen=True)
