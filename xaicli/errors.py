@@ -137,12 +137,19 @@ def unknown(
         most: How many of the names are listed.
     """
     names = [str(name) for name in known]
-    close = difflib.get_close_matches(str(given), names, n=3)
+    close = alike(str(given), names)
     listed = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
     exist = f"known {plural or kind + 's'}: {listed}" if names else f"there are no {plural or kind + 's'}"
     hint = f"did you mean {' or '.join(close)}? {exist}" if close else exist
     hint = f"{note}; {hint}" if note else hint
     return XaiError(f"no {kind} {str(given)!r}" + (f" in {where}" if where else ""), hint=hint)
+
+
+def alike(given: str, names: Iterable[str]) -> list[str]:
+    """The names that may be meant: those that differ in case only, else up to three that are spelt much like it."""
+    known = list(names)
+    of_case = [name for name in known if name.casefold() == given.casefold()]
+    return of_case or difflib.get_close_matches(given, known, n=3)
 
 
 def whole_number(option: str, given: Any, *, least: int | None = None, hint: str = "") -> int:

@@ -249,7 +249,7 @@ def _meeting(
             meets = whole.with_columns(condition.expr.alias("meets"))["meets"]
     except UsageError as error:
         of_metric = ""
-        if "unable to find" in error.message:
+        if "there is no column" in error.message:
             others = (name for name in reader.askable if f"{name}_" in choice.sql and name not in selection.metrics)
             of_metric = next((f"--metric {name} has the statistics of {name}" for name in others), "")
         hint = "; ".join(part for part in (of_metric, facts.left_out, error.hint) if part)

@@ -16,9 +16,10 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
-from xaicli.reader.dialect import cuts_fractions, for_polars, opaque_blanked
+from xaicli.reader.dialect import cuts_fractions, for_polars, opaque_blanked, refuse_mistakes
+from xaicli.reader.kinds import Kind, kinds_of
 from xaicli.reader.lazy import scan, scan_folder
-from xaicli.reader.rows import name_columns, names_of
+from xaicli.reader.rows import MISSING, name_columns, names_of, no_column
 from xaicli.tables.labels import in_order_apart
 from xaicli.vocabulary import Engine
 from xaicli.wal.records import live_records
@@ -74,7 +75,7 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     elif engine == Engine.DUCKDB:
         called = _Called.of(tables, sql)
         data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.warnings)
-        if "//" in opaque_blanked(sql) and cuts_fractions(sql, _numbers(tables)[0]):
+        if "//" in opaque_blanked(sql) and cuts_fractions(sql, _kinds(tables)):
             warnings = (*warnings, "a // b of numbers with fractions is a / b to DuckDB: trunc(a / b) is without them")
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
@@ -227,22 +228,17 @@ def _by_polars(reader: Reader, tables: dict[str, pl.LazyFrame], sql: str) -> tup
     try:
         return _in_polars(tables, sql), said
     except pl.exceptions.PolarsError as error:
+        refuse_mistakes(sql, _kinds(tables))
         raise _refused(error, tables, reader.damaged) from error
 
 
 def _in_polars(tables: Mapping[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
     with pl.SQLContext(dict(tables), eager=False) as context:
-        return _plain(context.execute(for_polars(sql, *_numbers(tables))).collect(engine="streaming"))
+        return _plain(context.execute(for_polars(sql, _kinds(tables))).collect(engine="streaming"))
 
 
-def _numbers(tables: Mapping[str, pl.LazyFrame]) -> tuple[list[str], list[str]]:
-    """The columns of whole numbers, and those of fractions; one of two tables is what it is in both."""
-    kinds: dict[str, list[pl.DataType]] = {}
-    for lazy in tables.values():
-        for name, kind in lazy.collect_schema().items():
-            kinds.setdefault(name.lower(), []).append(kind)
-    whole = [name for name, of in kinds.items() if all(kind.is_integer() for kind in of)]
-    return whole, [name for name, of in kinds.items() if name not in whole and all(kind.is_numeric() for kind in of)]
+def _kinds(tables: Mapping[str, pl.LazyFrame]) -> dict[str, Kind]:
+    return kinds_of(lazy.collect_schema() for lazy in tables.values())
 
 
 def _bits_of(tables: Mapping[str, pl.LazyFrame], sql: str) -> int:
@@ -468,5 +464,10 @@ def _refused(error: Exception, tables: dict[str, pl.LazyFrame], damaged: Sequenc
     if isinstance(error, pl.exceptions.DuplicateError) and (twice := _TWICE.search(said)):
         name = twice[1]
         return UsageError(f"two columns of the answer are called {name}", hint=f"name one: {name} AS {name}_2")
+    if missing := MISSING.search(said):
+        named = dict.fromkeys(name for lazy in tables.values() for name in lazy.collect_schema().names())
+        said, meant = no_column(missing[1], named)
+        known = f"{meant.partition('columns: ')[0]}tables: {known}"
+        return UsageError(f"the query cannot be run: {said}", hint=f"{known}{left_out}")
     others = "--engine duckdb has more functions; " if _UNSUPPORTED in said else ""
     return UsageError(f"the query cannot be run: {said}", hint=f"{others}tables: {known}{left_out}")

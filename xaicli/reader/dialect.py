@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache, lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xaicli.errors import UsageError
+from xaicli.reader.kinds import AGGREGATES, COUNTING, OF_DOUBLES, SUMMING, TEMPORAL, Kind, Kinds
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -17,28 +18,40 @@ if TYPE_CHECKING:
 
 _OPAQUE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 """What no function and no bracket is in: texts, quoted names and comments."""
-_SUMMING = re.compile(r"sum|avg|mean|std\w*|var|var_\w+|variance|corr|covar\w*", re.IGNORECASE)
-_COUNTING = re.compile(r"(?:octet_|bit_|char_|character_|array_)?length|strpos|date_part", re.IGNORECASE)
-_OF_DOUBLES = re.compile(r"power|pow|sqrt|cbrt|exp|ln|log2|log10", re.IGNORECASE)
-"""Functions that give numbers of double precision in SQL, whatever they are given."""
-_OF_WHOLE = re.compile(r"sum|min|max|abs|mod|coalesce|greatest|least", re.IGNORECASE)
-"""Functions that give whole numbers where they are given such."""
-_OF_FRACTIONS = re.compile(
-    rf"{_SUMMING.pattern}|{_OF_WHOLE.pattern}|{_OF_DOUBLES.pattern}|log|round|floor|ceil|ceiling|trunc|median|"
-    r"quantile_\w+|first|last|nullif|ifnull|if|sin|cos|tan|atan2?|degrees|radians",
-    re.IGNORECASE,
-)
-"""Functions that give a number with a fraction where they are given such."""
 _WITHOUT_MISSING = re.compile(r"strpos|left|substr|ltrim|rtrim|replace|split_part", re.IGNORECASE)
 """Functions of texts that polars answers although something they are given is missing."""
 _OTHERWISE = re.compile(
     r"/|::|\bbetween\b|\bis\s+(?:not\s+)?(?:true|false|unknown|distinct)\b|"
-    rf"\b(?:round|extract|(?:try_)?cast|log|position|substring|{_WITHOUT_MISSING.pattern}|{_SUMMING.pattern}|"
-    rf"{_COUNTING.pattern}|{_OF_DOUBLES.pattern})\s*\(",
+    rf"\b(?:round|extract|(?:try_)?cast|log|position|substring|{_WITHOUT_MISSING.pattern}|{SUMMING.pattern}|"
+    rf"{COUNTING.pattern}|{OF_DOUBLES.pattern})\s*\(",
     re.IGNORECASE,
 )
 """What polars answers in another way: only a text with one of these is read, since sqlglot takes 0.1 s to import."""
+_MISTAKEN = re.compile(
+    r"[&|~]|\*\*|\^|!(?!=)|\bin\s*\[|\b(?:date|time|timestamp(?:tz)?|interval)\b|"
+    r"\b(?:where|on|qualify)\b(?:(?!\b(?:where|select|group|order|having|limit|union)\b).)*?"
+    rf"\b(?:over|{AGGREGATES.pattern})\s*\(|"
+    r"^(?!.*\bfrom\b).*\bwhere\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What may be meant in another way than polars takes it; chains of comparisons, and kinds, beside."""
+_BRACKETED = re.compile(r"\([^()]*\)|\[[^][]*\]")
+_BESIDE = re.compile(
+    r"[,;]|\b(?:and|or|case|when|then|else|end|select|from|where|on|having|qualify|group|order|by|limit|join|as|union|"
+    r"except|intersect|with)\b",
+    re.IGNORECASE,
+)
+_COMPARING = re.compile(r"[<>=!]+")
 _FRACTION = re.compile(r"\d\.\d|\.\d|\de-", re.IGNORECASE)
+_NAMES = re.compile(r'"((?:[^"]|"")*)"|(\w+)')
+_TEXTS = re.compile(r"'(?:[^']|'')*'")
+_GIVEN = re.compile(r"\bas\s+\"?(\w+)", re.IGNORECASE)
+_COMPARED = r'"?(?:[^()]*\))*\s*(?:[<>=!]+|(?:not\s+)?in\s*\()\s*(?:\w+\.|\w+\(|")*'
+"""What is between two names or values that are compared as they are, or within a function."""
+_ORDERED = re.compile(r"\border\s+by\b", re.IGNORECASE)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_MOMENT = re.compile(rf"{_DAY.pattern}(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d{{1,6}})?)?)?")
+_OF_64_BITS = ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "INT128", "UINT128")
 _EXPLAIN = re.compile(r"\s*explain\b", re.IGNORECASE)
 
 
@@ -49,8 +62,7 @@ def opaque_blanked(sql: str) -> str:
 
 def for_polars(
     sql: str,
-    whole: Collection[str] = (),
-    fractions: Collection[str] = (),
+    columns: Mapping[str, Kind] = MappingProxyType({}),
     *,
     condition: bool = False,
     single: Collection[str] = (),
@@ -76,45 +88,102 @@ def for_polars(
 
     Args:
         sql: As it was typed.
-        whole: The columns of whole numbers; each that is not named may have fractions.
-        fractions: The columns of numbers with fractions.
+        columns: The kinds of the columns there are, by their names in lower case; any other may be of any.
         condition: Whether it is one, or any expression, and no statement.
         single: The columns of doubles that may hold numbers of single precision.
 
     Raises:
-        UsageError: It cannot be read.
+        UsageError: It cannot be read, or is something else than it seems to be.
     """
-    if not _OTHERWISE.search(opaque_blanked(sql)) and not (single and _FRACTION.search(sql)):
+    if not _is_otherwise(sql, columns) and not (single and _FRACTION.search(sql)):
         return sql
     if plan := _EXPLAIN.match(sql):
-        return f"{plan[0]} {for_polars(sql[plan.end() :], whole, fractions)}"
+        return f"{plan[0]} {for_polars(sql[plan.end() :], columns)}"
     from sqlglot import exp
 
     root = exp.Paren(this=_read(sql, condition=condition).copy())
-    of_whole, of_single = (frozenset(name.lower() for name in some) for some in (whole, single))
-    named = _Named.of(root, fractions)
-    for tell in (_bounded, lambda node: _told(node, of_whole, named) or _of_single(node, of_single)):
+    kinds = _refused(root, columns, f"--where {sql!r} cannot be asked" if condition else "")
+    of_single = frozenset(name.lower() for name in single)
+    for tell in (
+        lambda node: _dated(node, kinds),
+        _bounded,
+        lambda node: _told(node, kinds) or _of_single(node, of_single),
+    ):
         for node in reversed(list(root.walk())):  # what is within before what it is in
             if (told := tell(node)) is not None:
                 node.replace(expression=told)
     return str(root.this.sql(_polars(), comments=False))
 
 
-def cuts_fractions(sql: str, whole: Collection[str]) -> bool:
+def refuse_mistakes(sql: str, columns: Mapping[str, Kind]) -> None:
+    """What there is to say of a statement that polars refuses; nothing of one that cannot be read.
+
+    Raises:
+        UsageError: It is something else than it seems to be.
+    """
+    from sqlglot import exp
+
+    try:
+        root = exp.Paren(this=_read(sql[plan.end() if (plan := _EXPLAIN.match(sql)) else 0 :]).copy())
+    except UsageError:
+        return
+    _refused(root, columns)
+
+
+def _refused(root: exp.Paren, columns: Mapping[str, Kind], condition: str = "") -> Kinds:
+    """The kinds of what has no mistake.
+
+    Raises:
+        UsageError: It is something else than it seems to be.
+    """
+    from xaicli.reader.mistakes import Mistakes
+
+    kinds = Kinds.of(root, columns)
+    Mistakes(root, kinds, bool(condition)).refuse(condition or "the query cannot be run")
+    return kinds
+
+
+def _is_otherwise(sql: str, columns: Mapping[str, Kind]) -> bool:
+    """Whether a text has what polars answers in another way, or what may be meant so."""
+    text = opaque_blanked(sql)
+    if _OTHERWISE.search(text) or _MISTAKEN.search(text) or any(_chained(text)):
+        return True
+    named = {(quoted or plain).lower() for quoted, plain in _NAMES.findall(sql)}
+    of = {kind for name, kind in columns.items() if name in named}
+    renamed = {name.lower() for name in _GIVEN.findall(sql)} & columns.keys()
+    if of & TEMPORAL or (renamed and _ORDERED.search(text)):
+        return True
+    texts, truths = (
+        "|".join(re.escape(name) for name in named if columns.get(name) is kind) for kind in (Kind.TEXT, Kind.TRUTH)
+    )
+    others = rf"(?:[-+.\d]|\b(?:true|false{truths and '|'}{truths})\b)"
+    such = rf"\b(?:{texts})\b{_COMPARED}{others}|{others}{_COMPARED}\b(?:{texts})\b"
+    return bool(texts) and bool(re.search(such, _TEXTS.sub("_", sql), re.IGNORECASE))
+
+
+def _chained(text: str) -> Iterator[bool]:
+    """Of each part of a text without its quotes, what is in brackets first, whether it compares twice."""
+    while inner := _BRACKETED.findall(text):
+        yield any(len(_COMPARING.findall(part)) > 1 for one in inner for part in _BESIDE.split(one))
+        text = _BRACKETED.sub(" _ ", text)
+    yield any(len(_COMPARING.findall(part)) > 1 for part in _BESIDE.split(text))
+
+
+def cuts_fractions(sql: str, columns: Mapping[str, Kind]) -> bool:
     """Whether a statement has `a // b` of numbers with fractions, which to DuckDB is a / b.
 
     Args:
         sql: As it was typed.
-        whole: The columns of whole numbers.
+        columns: The kinds of the columns there are, by their names in lower case.
     """
     from sqlglot import exp
 
-    names = frozenset(name.lower() for name in whole)
     try:
-        found = _read(sql[plan.end() if (plan := _EXPLAIN.match(sql)) else 0 :]).find_all(exp.IntDiv)
+        root = _read(sql[plan.end() if (plan := _EXPLAIN.match(sql)) else 0 :])
     except UsageError:  # not to be read here is not to be asked there
         return False
-    return any(not _is_whole(node, names) for node in found)
+    kinds = Kinds.of(root, columns)
+    return any(not _are_whole(node, kinds) for node in root.find_all(exp.IntDiv))
 
 
 @lru_cache(maxsize=64)
@@ -216,7 +285,7 @@ def _in_single(node: exp.Expr) -> exp.Expr | None:
     return exp.Literal.number(f"{short:.17e}") if short != float(node.this) else None
 
 
-def _told(node: exp.Expr, whole: frozenset[str], named: _Named) -> exp.Expr | None:
+def _told(node: exp.Expr, kinds: Kinds) -> exp.Expr | None:
     """What stands in place of a part of a statement, whose own parts are told already; None where it stays."""
     from sqlglot import exp
 
@@ -225,24 +294,77 @@ def _told(node: exp.Expr, whole: frozenset[str], named: _Named) -> exp.Expr | No
             return _made("((x) IS NOT DISTINCT FROM (y))", x=node.this, y=node.expression)
         case exp.NullSafeNEQ():
             return _made("(NOT ((x) IS NOT DISTINCT FROM (y)))", x=node.this, y=node.expression)
-        case exp.Div():
+        case exp.Div() if kinds.kind(node.this) not in TEMPORAL:
             return _quotient(node)
-        case exp.IntDiv() if not _is_whole(node, whole):
+        case exp.Pow():
+            return _made("POWER(CAST(x AS DOUBLE), y)", x=node.this, y=node.expression)
+        case exp.IntDiv() if not _are_whole(node, kinds):
             return _made("TRUNC(x)", x=_quotient(node))
-        case exp.Cast() if named.has_fractions(node.this):
-            return _cast(node)
+        case exp.Cast():
+            return _cast(node, kinds)
         case exp.StrPosition(this=text, args={"substr": part}):
-            return _call(exp.Anonymous(this="strpos", expressions=[text.copy(), part.copy()]), "strpos")
+            return _call(exp.Anonymous(this="strpos", expressions=[text.copy(), part.copy()]), "strpos", kinds)
         case exp.Substring():
             return _unless_missing(node, [node.args[key] for key in ("start", "length") if node.args.get(key)])
+        case exp.Extract() if node.name.lower() == "epoch" and kinds.kind(node.expression) in (Kind.DATE, Kind.TIME):
+            of_epoch = _made("CAST(CAST(x AS TIMESTAMP) AS BIGINT)", x=node.expression)
+            return _quotient(exp.Div(this=of_epoch, expression=exp.Literal.number("1e6")))
         case exp.Extract():
             return exp.cast(node.copy(), "BIGINT")
         case exp.Anonymous(this=str(name)):
-            return _call(node, name)
+            return _call(node, name, kinds)
     return None
 
 
-def _call(node: exp.Anonymous, name: str) -> exp.Expr | None:
+def _dated(node: exp.Expr, kinds: Kinds) -> exp.Expr | None:
+    """What stands in place of a part that has to do with dates or times, whose own parts are as they were typed."""
+    from sqlglot import exp
+
+    match node:
+        case exp.Sub() if kinds.are_days(node):
+            compared = node.find_ancestor(exp.Binary, exp.Between, exp.In, exp.Func, exp.Query)
+            sides = compared.unnest_operands() if isinstance(compared, exp.Predicate) else ()
+            if any(kinds.kind(side) is Kind.SPAN for side in sides):
+                return None
+            return _made("(CAST(x AS BIGINT) - CAST(y AS BIGINT))", x=node.this, y=node.expression)
+        case exp.Add() | exp.Sub() if [kinds.kind(node.this), kinds.kind(node.expression)] == [Kind.DATE, Kind.WHOLE]:
+            of_days = exp.Paren(this=exp.cast(node.this.copy(), "BIGINT"))
+            return exp.cast(type(node)(this=of_days, expression=node.expression.copy()), "DATE")
+        case exp.Add() | exp.Sub() if {kinds.kind(node.this), kinds.kind(node.expression)} == {Kind.DATE, Kind.SPAN}:
+            told = node.copy()
+            for side in (told.this, told.expression):
+                if kinds.kind(side) is Kind.DATE:
+                    side.replace(exp.cast(side.copy(), "TIMESTAMP"))
+            return told
+        case exp.DPipe() | exp.Anonymous() if isinstance(node, exp.DPipe) or node.name.lower().startswith("concat"):
+            joined: exp.Expr = node.copy()
+            for side in joined.expressions or (joined.this, joined.expression):
+                if kinds.kind(side) is Kind.TIME:
+                    side.replace(exp.cast(side.copy(), "TEXT"))
+            return joined if joined != node else None
+        case exp.EQ() | exp.NEQ() | exp.GT() | exp.GTE() | exp.LT() | exp.LTE() | exp.In() | exp.Between():
+            return _with_dates(node, kinds)
+    return None
+
+
+def _with_dates(node: exp.Expr, kinds: Kinds) -> exp.Expr | None:
+    """What stands in place of a comparison of dates or times with texts that are such."""
+    from sqlglot import exp
+
+    told = node.copy()
+    sides = [side for side in told.iter_expressions() if isinstance(side, exp.Condition)]
+    of = [kind for side in sides if (kind := kinds.kind(side)) in (Kind.DATE, Kind.TIME)]
+    if len({*of}) != 1:
+        return None
+    such, name = (_DAY, "DATE") if of[0] is Kind.DATE else (_MOMENT, "TIMESTAMP")
+    for side in sides:
+        text = side.unnest()
+        if isinstance(text, exp.Literal) and text.is_string and such.fullmatch(text.this):
+            text.replace(exp.cast(text.copy(), name))
+    return told if told != node else None
+
+
+def _call(node: exp.Anonymous, name: str, kinds: Kinds) -> exp.Expr | None:
     """What stands in place of a function."""
     from sqlglot import exp
 
@@ -251,16 +373,18 @@ def _call(node: exp.Anonymous, name: str) -> exp.Expr | None:
         place = name.lower() == "strpos"
         call = exp.cast(node.copy(), "BIGINT") if place else node
         return _unless_missing(call, [text, *others] if place else others) or (call if place else None)
-    if _COUNTING.fullmatch(name):
+    if COUNTING.fullmatch(name):
         return exp.cast(node.copy(), "BIGINT")
     if name.lower() == "round":
         return _rounded(*node.expressions)
     if name.lower() == "log" and len(node.expressions) in (1, 2):
         *base, x = node.expressions
         return _made("LOG(CAST(x AS DOUBLE), b)", x=x, b=base[0]) if base else _made("LOG10(CAST(x AS DOUBLE))", x=x)
-    if _SUMMING.fullmatch(name):
+    if SUMMING.fullmatch(name):
+        if any(kinds.kind(part) in TEMPORAL for part in node.expressions):
+            return None
         template = "(x) + CAST(0 AS HUGEINT)"  # of single precision that is double, of integers 128 bits
-    elif _OF_DOUBLES.fullmatch(name):
+    elif OF_DOUBLES.fullmatch(name):
         template = "CAST(x AS DOUBLE)"
     else:
         return None
@@ -292,19 +416,25 @@ def _unless_missing(call: exp.Expr, given: list[exp.Expr]) -> exp.Expr | None:
     return exp.Paren(this=exp.case().when(exp.and_(*there), call.copy()))
 
 
-def _cast(node: exp.Cast) -> exp.Expr | None:
-    """A number with a fraction as a whole number or a decimal; polars cuts off, or rounds decimals to the even one."""
+def _cast(node: exp.Cast, kinds: Kinds) -> exp.Expr | None:
+    """A number with a fraction as a whole number or a decimal; polars cuts off, or rounds decimals to the even one.
+
+    Whole numbers of fewer bits begin again below zero where they are calculated with.
+    """
     from sqlglot import exp
 
-    told = node.copy()
+    told, of = node.copy(), kinds.kind(node.this)
     if node.is_type(*exp.DataType.INTEGER_TYPES):
-        told.set("this", exp.func("ROUND", node.this.copy(), dialect=_polars()))
-    elif node.is_type(exp.DataType.Type.DECIMAL):
+        if of is Kind.FRACTION:
+            told.set("this", exp.func("ROUND", node.this.copy(), dialect=_polars()))
+        return told if node.is_type(*_OF_64_BITS) else exp.cast(told, "BIGINT")
+    if node.is_type(exp.DataType.Type.DECIMAL) and of is Kind.FRACTION:
         digits = [part.this for part in node.to.expressions[1:]] or [exp.Literal.number(0)]
         told.set("this", _rounded(node.this, *digits))
-    else:
-        return None
-    return told
+        return told
+    if node.is_type(*exp.DataType.TEXT_TYPES) and of is Kind.TIME:
+        return _made("RTRIM(RTRIM(x, '0'), '.')", x=told)  # without the fraction of a second that it has not
+    return None
 
 
 def _rounded(*given: exp.Expr) -> exp.Expr | None:
@@ -321,78 +451,9 @@ def _rounded(*given: exp.Expr) -> exp.Expr | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Named:
-    """What the names of a statement stand for.
-
-    Attributes:
-        fractions: The columns of numbers with fractions.
-        own: What the statement calls by names of its own.
-    """
-
-    fractions: frozenset[str]
-    own: Mapping[str, Sequence[exp.Expr]]
-
-    @classmethod
-    def of(cls, root: exp.Expr, fractions: Collection[str]) -> _Named:
-        """The names, of a statement that is not yet told in another way."""
-        from sqlglot import exp
-
-        own: dict[str, list[exp.Expr]] = {}
-        for alias in root.find_all(exp.Alias):
-            own.setdefault(alias.alias.lower(), []).append(alias.this.copy())
-        return cls(frozenset(name.lower() for name in fractions), own)
-
-    def has_fractions(self, node: exp.Expr | None, seen: frozenset[str] = frozenset()) -> bool:
-        """Whether an expression is known to be of numbers with fractions; never of a text, or of true and false."""
-        from sqlglot import exp
-
-        match node:
-            case exp.Column():
-                name = node.name.lower()
-                own = [] if name in seen else self.own.get(name, [])
-                known = all(self.has_fractions(given, seen | {name}) for given in own)
-                return known and (name in self.fractions or bool(own))
-            case exp.Literal():
-                return not node.is_string and not node.this.isdecimal()
-            case exp.Cast():
-                return node.is_type(*exp.DataType.REAL_TYPES)
-            case exp.Div():
-                return True
-            case exp.Add() | exp.Sub() | exp.Mul() | exp.Mod() | exp.IntDiv():
-                return self.has_fractions(node.this, seen) or self.has_fractions(node.expression, seen)
-            case exp.Anonymous(this=str(name)) if _OF_FRACTIONS.fullmatch(name):
-                always = _OF_DOUBLES.fullmatch(name) or name.lower() in ("avg", "mean", "median", "log")
-                return bool(always) or any(self.has_fractions(part, seen) for part in node.expressions)
-            case exp.Case():
-                results = [part.args["true"] for part in node.args["ifs"]]
-                return any(self.has_fractions(part, seen) for part in (*results, node.args.get("default")))
-            case exp.Subquery(this=exp.Select(expressions=[only])):
-                return self.has_fractions(only.unalias(), seen)
-            case exp.Paren() | exp.Neg() | exp.Filter() | exp.Window() | exp.Distinct():
-                return any(self.has_fractions(part, seen) for part in node.expressions or [node.this])
-        return False
-
-
-def _is_whole(node: exp.Expr, whole: frozenset[str]) -> bool:
-    """Whether an expression is of whole numbers only."""
-    from sqlglot import exp
-
-    match node:
-        case exp.Column():
-            return node.name.lower() in whole
-        case exp.Literal():
-            return not node.is_string and node.this.isdecimal()
-        case exp.Cast():
-            return node.is_type(*exp.DataType.INTEGER_TYPES)
-        case exp.Anonymous(this=str(name)):
-            of_whole = bool(_OF_WHOLE.fullmatch(name)) and all(_is_whole(part, whole) for part in node.expressions)
-            return of_whole or bool(_COUNTING.fullmatch(name)) or name.lower() == "count"
-        case exp.Add() | exp.Sub() | exp.Mul() | exp.Mod() | exp.IntDiv():
-            return _is_whole(node.this, whole) and _is_whole(node.expression, whole)
-        case exp.Paren() | exp.Neg() | exp.Filter() | exp.Window() | exp.Distinct():
-            return all(_is_whole(part, whole) for part in node.expressions or [node.this])
-    return False
+def _are_whole(node: exp.Expr, kinds: Kinds) -> bool:
+    """Whether a quotient is of whole numbers only."""
+    return kinds.kind(node.this) is kinds.kind(node.args["expression"]) is Kind.WHOLE
 
 
 def _made(template: str, **parts: exp.Expr) -> exp.Expr:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import UsageError, XaiError, alike
 from xaicli.reader.dialect import for_polars
+from xaicli.reader.kinds import NUMBERS, OF_DATES, OF_ZONES, TEMPORAL, Kind, hint_of, kind_of, kinds_of
 from xaicli.reader.pieces import Place
 from xaicli.tables.labels import in_order_apart
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP, Duplicates
@@ -182,15 +183,25 @@ def _refuse_shared(text: str, names: Sequence[str]) -> None:
             raise UsageError(f"--where {text!r}: {len(of_it)} labels are called {name}", hint=" or ".join(of_it))
 
 
+MISSING = re.compile(r'unable to find column "(.*?)"; valid columns')
+"""How polars says that there is no such column."""
+
+
+def no_column(name: str, known: Iterable[str]) -> tuple[str, str]:
+    """What to say of a column that is not there, and of those that are."""
+    names = list(known)
+    close = alike(name, names)
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"there is no column {name}", f"{meant}columns: {', '.join(names[:_SHOWN])}"
+
+
 PLACED = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32()}
 """What a condition can name beside the columns of the rows: where a row lies."""
 STARTS = {ATTEMPT: pl.Int16(), RANK: pl.Int16()}
 """What it can name of a run: who logged a row."""
 _SHOWN = 30
-_DATES, _OF_DATES = "date/datetime/time", "a date is written DATE '2026-01-31'"
-"""What polars says where a date is compared with a text, and what to write instead."""
-_OF_ZONES = "a time with a zone is written TIMESTAMPTZ '2026-01-31 12:00:00+00:00'"
-_OF_TIMES = f"{_OF_DATES}, a time between two dates INTERVAL '2 days'"
+_DATES = "date/datetime/time"
+"""What polars says where a date is compared with a text."""
 _UNCAST = re.compile(r"(?:conversion|casting) from .*")
 _TYPED = re.compile(r"'(?:[^']|'')*'")
 _QUOTED = re.compile(r'"[^"]*"')
@@ -208,15 +219,6 @@ def _nodes(expr: pl.Expr) -> Iterator[pl.Expr]:
         yield from _nodes(part)
 
 
-def _dates_and_numbers(node: pl.Expr, schema: pl.Schema) -> bool:
-    """Whether a comparison is of dates or times with numbers: polars takes the days since 1970, SQL knows no such."""
-    parts = node.meta.pop()
-    if len(parts) < 2:
-        return False
-    whole, *kinds = (pl.LazyFrame(schema=schema).select(part).collect_schema().dtypes()[0] for part in (node, *parts))
-    return whole == pl.Boolean and any(k.is_temporal() for k in kinds) and any(k.is_numeric() for k in kinds)
-
-
 def _dtype(expr: pl.Expr, schema: pl.Schema) -> pl.DataType | None:
     """Of what type an expression is; None where polars cannot answer it."""
     try:
@@ -225,58 +227,78 @@ def _dtype(expr: pl.Expr, schema: pl.Schema) -> pl.DataType | None:
         return None
 
 
-def _kind(dtype: pl.DataType) -> str:
-    """What values of a type are, in words."""
-    if isinstance(dtype, pl.List):
-        return _kind(pl.Series(dtype=dtype).explode().dtype)
-    if dtype.is_numeric():
-        return "a number"
-    if isinstance(dtype, pl.Datetime):
-        return "a time" if dtype.time_zone is None else "a time with a zone"
-    return {pl.String: "text", pl.Date: "a date", pl.Boolean: "true or false"}.get(type(dtype), "")
+def _kind(dtype: pl.DataType) -> Kind | None:
+    return _kind(pl.Series(dtype=dtype).explode().dtype) if isinstance(dtype, pl.List) else kind_of(dtype)
 
 
 def _of_kinds(expr: pl.Expr, schema: pl.Schema, cell: Callable[[str], Any]) -> tuple[str, str] | None:
     """Why values of two kinds cannot be compared, and what to write instead; None where it is for another reason.
 
+    Polars answers some such comparisons: dates are the days since 1970 to it, and a text is never a number.
+
     Args:
-        expr: What polars cannot answer.
+        expr: The condition.
         schema: The columns there are.
         cell: A value of a column, None where none is known.
     """
     for node in _nodes(expr):
         parts = node.meta.pop()
         dtypes = {str(part): dtype for part in parts if (dtype := _dtype(part, schema)) is not None}
-        if len(dtypes) < len(parts) or not parts or _dtype(node, schema) is not None:
+        if len(dtypes) < len(parts) or not parts:
             continue
         kinds = {said: _kind(dtype) for said, dtype in dtypes.items()}
+        whole, of = _dtype(node, schema), {*kinds.values()}
+        of_texts = Kind.TEXT in of and not of.isdisjoint({Kind.TRUTH, *NUMBERS})
+        of_times = not of.isdisjoint(TEMPORAL) and not of.isdisjoint(NUMBERS)
+        if whole is not None and not (whole == pl.Boolean() and (of_texts or of_times)):
+            continue
         columns = [part for part in parts if part.meta.root_names()]
         if not columns:
             return None
         (name, *_), kind = columns[-1].meta.root_names(), kinds[str(columns[-1])]
         called = name if columns[-1].meta.is_column() else f"what is made of {name}"
         shown = name if re.fullmatch(r"[A-Za-z_]\w*", name) else f'"{name}"'
-        if ".str." in str(node).removeprefix(str(columns[-1])) and kind != "text":
-            return f"{called} is {kind}, and only texts are asked so", f"CAST({shown} AS TEXT) is it as text"
-        others = [one for said, one in kinds.items() if said != str(columns[-1]) and one != kind]
-        if not others or "" in (kind, *others):
+        if kind and ".str." in str(node).removeprefix(str(columns[-1])) and kind is not Kind.TEXT:
+            return f"{called} is {kind.words}, and only texts are asked so", f"CAST({shown} AS TEXT) is it as text"
+        others = [one for said, one in kinds.items() if said != str(columns[-1])]
+        if kind is None or None in others:
             return None
-        is_time = others[0].startswith(("a date", "a time"))
-        match kind, others[0]:
-            case "text", _ if is_time:
-                hint = f"compare it with text, {shown} > '2026-01-31', or, where each is such a date, DATE({shown})"
-            case "text", "a number":
-                hint = f"a text is written in quotes: {shown} = '5'; TRY_CAST({shown} AS DOUBLE) is its number"
-            case "a number", "text":
-                hint = f"a number is written without quotes: {shown} = 5"
-            case (("a date" | "a time" | "a time with a zone"), _):
-                hint = _OF_ZONES if "zone" in kind else _OF_DATES
-            case _:
-                return None
-        value = cell(name) if kind == "text" and columns[-1].meta.is_column() else None
+        other = next((one for one in others if one and one.words != kind.words), None)
+        if other is None or not (hint := hint_of(kind, other, shown)):
+            return None
+        value = cell(name) if kind is Kind.TEXT and columns[-1].meta.is_column() else None
         such = "" if value is None else f", {str(value)[:_SHOWN]!r} say"
-        return f"{called} is {kind}{such}, and is compared with {others[0]}", hint
+        return f"{called} is {kind.words}{such}, and is compared with {other.words}", hint
     return None
+
+
+def _asked(text: str, told: str, schema: pl.Schema, cell: Callable[[str], Any]) -> pl.Expr:
+    """A condition as polars has it.
+
+    Args:
+        text: As it was typed.
+        told: As polars understands it.
+        schema: The columns there are.
+        cell: A value of a column, None where none is known.
+
+    Raises:
+        UsageError: It cannot be asked, or compares values of two kinds.
+    """
+    expr, said = None, ""
+    try:
+        expr = pl.sql_expr(told)
+        pl.LazyFrame(schema=schema).select(expr).collect_schema()
+        pl.DataFrame(schema=schema).select(expr)
+    except pl.exceptions.PolarsError as error:
+        said = str(error).strip().splitlines()[0]
+    why = None if expr is None else _of_kinds(expr, schema, cell)
+    if expr is not None and not said and why is None:
+        return expr
+    if why is None and (missing := MISSING.search(said)):
+        why = no_column(missing[1], schema)
+    of_zones = OF_ZONES if said.count("Datetime(") > 1 else f"columns: {', '.join(list(schema)[:_SHOWN])}"
+    said, hint = why or (said, OF_DATES if _DATES in said else of_zones)
+    raise UsageError(f"--where {text!r} cannot be asked: {said}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -323,23 +345,12 @@ class Where:
         named = name_columns(dtypes, label_names)
         schema = pl.Schema({**dtypes, **PLACED, **dict.fromkeys(named, pl.String())})
         columns = f"columns: {', '.join(list(schema)[:_SHOWN])}"
-        whole = [name for name, kind in schema.items() if kind.is_integer()]
-        fractions = [name for name, kind in schema.items() if kind.is_float()]
         single = [name for name in (LABEL, PREDICTION) if schema.get(name) == pl.Float64()]
-        expr = None
-        try:
-            expr = pl.sql_expr(for_polars(text, whole, fractions, condition=True, single=single))
-            kind = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
-            if any(_dates_and_numbers(node, schema) for node in _nodes(expr)):
-                raise UsageError(f"--where {text!r} compares a date, or a time, with a number", hint=_OF_TIMES)
-            pl.DataFrame(schema=schema).select(expr)
-        except pl.exceptions.PolarsError as error:
-            if expr is not None and (why := _of_kinds(expr, schema, cell)) is not None:
-                raise UsageError(f"--where {text!r} cannot be asked: {why[0]}", hint=why[1]) from None
-            said = str(error).strip().splitlines()[0]
-            hint = _OF_DATES if _DATES in said else _OF_ZONES if said.count("Datetime(") > 1 else columns
-            raise UsageError(f"--where {text!r} cannot be asked: {said}", hint=hint) from None
-        if kind != [pl.Boolean()]:
+        expr = _asked(text, for_polars(text, kinds_of([schema]), condition=True, single=single), schema, cell)
+        if not expr.meta.eq(expr.meta.undo_aliases()):
+            said = f"{expr.meta.output_name()} behind the condition is none of it"
+            raise UsageError(f"--where {text!r} cannot be asked: {said}", hint=columns)
+        if _dtype(expr, schema) != pl.Boolean():
             raise UsageError(f"--where {text!r} is no condition", hint=f"--where 'loss > 2 AND label = 3'; {columns}")
         if _OF_SEVERAL.search(_QUOTED.sub("", str(expr))):
             raise UsageError(f"--where {text!r} is about several rows at once", hint="xai query takes any SQL")
@@ -378,7 +389,7 @@ class Where:
             if cast is None and isinstance(error, pl.exceptions.ComputeError):
                 raise
             said = cast[0] if cast else str(error).strip().splitlines()[0]
-            hint = f"TRY_CAST(... AS INT) is missing where CAST cannot be; {_OF_DATES}"
+            hint = f"TRY_CAST(... AS INT) is missing where CAST cannot be; {OF_DATES}"
             raise UsageError(f"--where {self.text!r} cannot be asked: {said}", hint=hint) from error
 
     def lazily(self, rows: pl.LazyFrame, place: Place) -> pl.LazyFrame:
