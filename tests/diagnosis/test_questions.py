@@ -657,3 +657,72 @@ def test_why_there_are_no_confusions_is_the_tasks_reason_before_a_missing_column
         run.log_samples(sample_id=[1, 2], mode="eval", epoch=1, **({"loss": [0.5, 1.5]} | columns))
     with pytest.raises(XaiError, match=said):
         xaicli.open_run(tmp_path / "run").confusion()
+
+
+def of_sites(path, *, sites=6):
+    """Samples of several sites, some without a label, with what was logged: (site, label, prediction, top_prob)."""
+    rng = np.random.default_rng(5)
+    n = 90 * sites
+    site = np.array([f"s{k:02}" for k in np.arange(n) % sites])
+    label = rng.integers(0, 3, n)
+    label[site == "s01"] = 2
+    logits = rng.normal(size=(n, 3)).astype(np.float32) + np.eye(3, dtype=np.float32)[label] * 1.5
+    logits[site == "s01", 2] += 20  # one label, always right
+    label[::30] = -1
+    with xaicli.Run(path, label_names=NAMES, ignore_label=-1) as run:
+        run.log_facts(np.arange(n), site=site.tolist())
+        run.log_samples(sample_id=np.arange(n), label=label, logits=logits, mode="eval", epoch=1)
+    probs = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(1, keepdims=True)
+    return site, label, logits.argmax(1), probs.max(1)
+
+
+def test_each_value_has_its_calibration_and_what_is_in_no_cell(tmp_path, capsys):
+    site, label, taken, sure = of_sites(tmp_path / "run")
+    found = asked(capsys, tmp_path / "run", "--by", "site")
+    assert [row["value"] for row in found["by"]] == sorted(set(site))
+    assert set(found["overall"][0]) <= set(found["by"][0])
+    for row in found["by"]:
+        of_site = site == row["value"]
+        known = of_site & (label >= 0)
+        order = np.argsort(sure[known], kind="stable")
+        p, right = sure[known][order], (label == taken)[known][order].astype(float)
+        bins = np.array_split(np.arange(len(p)), 15)
+        if len(set(p)) == len(p):
+            ece = sum(len(b) * abs(right[b].mean() - p[b].mean()) for b in bins) / len(p)
+            assert row["ece"] == pytest.approx(ece, abs=1e-4)
+        assert row["over_confidence"] == pytest.approx(p.mean() - right.mean(), abs=1e-4)
+        assert (row["without_label"], row["without_prediction"]) == (int((of_site & (label < 0)).sum()), 0)
+    assert sum(row["without_label"] for row in found["by"]) == found["overall"][0]["without_label"] == 18
+
+
+def test_the_matrix_of_each_value_is_shown(tmp_path, capsys, monkeypatch):
+    site, label, taken, _ = of_sites(tmp_path / "run")
+    monkeypatch.setenv("COLUMNS", "120")
+    out = tmp_path / "out"
+    assert main(["confusion", str(tmp_path / "run"), "--by", "site", "--format", "md,html", "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    markdown, page = (out / "confusion.md").read_text(), (out / "confusion.html").read_text()
+
+    def rows(text):
+        return [
+            list(map(int, re.findall(r"\d+", line)[:3])) for line in text.splitlines() if line.strip("| ")[:3] in NAMES
+        ]
+
+    for name in ("s00", "s02", "s03", "s04", "s05"):
+        known = (site == name) & (label >= 0)
+        table = metrics.confusion_matrix(label[known], taken[known], labels=[0, 1, 2]).tolist()
+        assert rows(markdown.split(f"**The same in numbers: site {name}, eval**")[1])[:3] == table, name
+        assert f"The same in numbers: site {name}, eval" in page
+        if name != "s05":
+            assert rows(said.split(f"\nsite {name}, eval")[1])[:3] == table, name
+    assert "\nsite s05" not in said
+    assert "--format html and md show the same of site s05" in said
+    for text in (said, markdown, page):
+        assert "No matrix of site s01: one label alone, taken for no other." in text
+
+
+def test_matrices_beyond_those_shown_are_counted(tmp_path):
+    of_sites(tmp_path / "run", sites=16)
+    result = xaicli.open_run(tmp_path / "run").confusion(by="site")
+    assert "The matrices of 3 more values are in the JSON." in result.markdown()
+    assert len(result.answer.extra["by"]) == 16

@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import xaicli
@@ -78,3 +79,74 @@ def test_another_truth_is_named(tmp_path):
     page = opened.samples(label_key="clean", facts=tmp_path / "facts.csv", max=2, min=2).html(no_images=True)
     assert "all are predicted as something else than clean says" in page
     assert "predicted wrongly" not in page
+
+
+TAKEN = 12
+"""Epochs."""
+
+
+def mislabelled(root: Path, *, other: bool = False):
+    """Eighty samples, one in eight labelled wrongly, that a net predicts right first and as labelled in the end."""
+    n = 80
+    true = np.arange(n) % 3
+    given = np.where(np.arange(n) % 8 == 0, (true + 1) % 3, true)
+    rng = np.random.default_rng(1 + other)
+    taken = {}
+    with xaicli.Run(root, label_names=["cat", "dog", "owl"], resume="never") as run:
+        run.log_facts(np.arange(n), clean=true.tolist(), named=[f"c{k}" for k in true])
+        for epoch in range(1, TAKEN + 1):
+            aim = given if epoch > 8 else np.where(rng.random(n) < 0.7, true, (true + 2) % 3)
+            logits = rng.normal(size=(n, 3)).astype(np.float32) + 6 * np.eye(3, dtype=np.float32)[aim]
+            taken[epoch] = logits.argmax(1)
+            run.log_samples(sample_id=np.arange(n), label=given, logits=logits, mode="train", epoch=epoch, step=epoch)
+    return xaicli.open_run(root), true, given, np.array([taken[epoch] for epoch in taken])
+
+
+def test_right_is_by_the_label_key_in_every_reason(tmp_path):
+    opened, true, given, taken = mislabelled(tmp_path / "run")
+    right = taken == true
+    assert (right != (taken == given)).any()
+    for engine in ("polars", "duckdb"):
+        found = opened.dynamics(label_key="clean", engine=engine)
+        rows = {row["sample_id"]: row for row in found.data.to_dicts()}
+        for sample, row in rows.items():
+            own = right[:, sample]
+            assert row["correctness"] == own.sum()
+            assert row["forgetting"] == (own[:-1] & ~own[1:]).sum()
+        # What was memorised are the labels given.
+        assert [said for said in found.answer.warnings if "measured against label" in said]
+        assert [said for said in found.answer.warnings if "memorised its labels: 100" in said]
+    told = opened.findings(label_key="clean", top=100)
+    suspects = [row for row in told.data.to_dicts() if row["finding"] == "suspect"]
+    assert suspects
+    for row in suspects:
+        own = taken[:, row["sample_id"]]
+        assert row["label"] == true[row["sample_id"]] != row["suggested_label"]
+        n_right = int((own == row["label"]).sum())
+        assert row["reason"].startswith(f"right {n_right} of {TAKEN} times" if n_right else "never learned")
+        assert f"{(own == row['suggested_label']).sum()} times predicted" in row["reason"]
+    pairs = told.answer.extra["suspected_pairs"]
+    assert {pair["name"] for pair in pairs} <= {"cat", "dog", "owl"}
+    assert all(pair["name"] == ["cat", "dog", "owl"][pair["label"]] for pair in pairs)
+
+
+def test_a_group_is_no_truth(tmp_path):
+    """Texts beside predictions by number group the samples; what is right stays as recorded."""
+    opened, _, given, taken = mislabelled(tmp_path / "run")
+    found = opened.dynamics(label_key="named")
+    assert found.data.sort("sample_id")["correctness"].to_list() == (taken == given).sum(0).tolist()
+    assert not [said for said in found.answer.warnings if "measured against" in said]
+
+
+def test_runs_are_compared_by_the_truth_asked_for(tmp_path):
+    first, true, given, one = mislabelled(tmp_path / "one")
+    last, _, _, other = mislabelled(tmp_path / "other", other=True)
+    for epoch, key in ((12, "clean"), (12, "label"), (4, "clean"), (4, "label")):
+        truth = true if key == "clean" else given
+        expected = [(taken[epoch - 1] == truth).mean() for taken in (one, other)]
+        runs = [str(opened.layout.root) for opened in (first, last)]
+        paired = xaicli.compare(*runs, mode="train", epoch=epoch, label_key=key).answer.extra["paired"]
+        (accuracy,) = [row for row in paired if row["metric"] == "correct"]
+        assert accuracy["values"] == pytest.approx(expected), (epoch, key)
+    confusion = last.confusion(label_key="clean").answer.extra["overall"][-1]
+    assert confusion["accuracy"] == pytest.approx((other[-1] == true).mean())

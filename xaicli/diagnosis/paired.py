@@ -12,13 +12,14 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.chance import binomial_tail, student_975, student_two_sided, welch
+from xaicli.diagnosis.questions import is_right, is_truth
 from xaicli.errors import UsageError
 from xaicli.queries.compare import joined_at_end, other_tasks, shared
 from xaicli.queries.labels import NORMAL_975
 from xaicli.queries.scores import SCORE, STALE, Epochwise
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
-from xaicli.vocabulary import CORRECT, DS_ID, HIGH_IS_GOOD, LOW_IS_GOOD, MODE, SAMPLE_ID
+from xaicli.vocabulary import CORRECT, DS_ID, HIGH_IS_GOOD, LOW_IS_GOOD, MODE, PREDICTION, SAMPLE_ID
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -210,18 +211,24 @@ def _differences(
 
 
 def _right(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair) -> pl.DataFrame:
-    """Whether each run has a sample right where it last judged it, of the samples that all judge.
+    """Whether each run has a sample right where it last judged it, by the label key where that is another truth.
+
+    Of the samples that all judge.
 
     Returns:
         run0, run1, ... (bool, one a run), and stale0, stale1, ... (bool): whether that is of an earlier epoch than the
         run's last.
     """
     numbers = range(len(readers))
-    if not all(CORRECT in reader.dtypes for reader in readers):
+    key = selections[0].label_key
+    by_key = all(is_truth(reader, key) for reader in readers)
+    told_by = PREDICTION if by_key else CORRECT
+    if not all(told_by in reader.dtypes for reader in readers):
         return pl.DataFrame(schema={f"{name}{at}": pl.Boolean() for name in ("run", STALE) for at in numbers})
     joined: pl.DataFrame | None = None
     for number, (reader, selection) in enumerate(zip(readers, selections, strict=True)):
-        scores = Epochwise(reader, replace(selection, metrics=(CORRECT,)), pair).last_scores(CORRECT)
+        value = is_right(key, reader.dtypes[key]) if by_key else pl.col(CORRECT)
+        scores = Epochwise(reader, replace(selection, metrics=(told_by,)), pair).last_scores(value)
         right = pl.col(SCORE).cast(pl.Boolean).alias(f"run{number}")
         found = scores.select(SAMPLE_ID, right, pl.col(STALE).alias(f"{STALE}{number}"))
         joined = found if joined is None else joined.join(found, on=SAMPLE_ID, how="inner", maintain_order="left")

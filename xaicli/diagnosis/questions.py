@@ -105,9 +105,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
             if overall is not None:
                 is_last = rows.place.epoch == selection.epochs[pair][-1]
                 sure = _calibration(rows.frame, resamples=None if is_last else 0)
-                told = {"ece": sure and sure.ece, "over_confidence": sure and sure.over_confidence}
-                lacks = left_out(rows.frame)
-                extra["overall"].append({**_place(pair, rows), **_figures(overall), **lacks, **told})
+                extra["overall"].append({**_place(pair, rows), **_figures(overall, rows.frame, sure)})
                 over_time.add(rows, counts)
                 last = rows, counts, sure if is_last else None
         if last is not None:
@@ -320,16 +318,26 @@ def labelled(reader: Reader, selection: Selection, pair: Pair, columns: list[str
             if frame.schema[LABEL].is_integer():  # facts are kept wider than classes
                 frame = frame.with_columns(pl.col(name).cast(pl.Int64) for name in (LABEL, PREDICTION) if name in frame)
             if {CORRECT, PREDICTION} <= set(frame.columns):  # what is recorded as right is so by another label
-                frame = frame.with_columns(_right(frame).alias(CORRECT))
+                frame = frame.with_columns(is_right(LABEL, frame.schema[LABEL]).alias(CORRECT))
         yield rows._replace(frame=frame)
 
 
-def _right(frame: pl.DataFrame) -> pl.Expr:
-    """Whether a prediction is the label; a set of classes, whether it is exactly its set. Null without either."""
-    if isinstance(frame.schema[LABEL], pl.List):
-        truth, taken = (pl.col(name).list.unique().list.sort() for name in (LABEL, PREDICTION))
-        return truth == taken
-    return pl.col(LABEL) == pl.col(PREDICTION)
+def is_right(label: str, dtype: pl.DataType) -> pl.Expr:
+    """Whether a prediction is the label; a set of classes, whether it is exactly its set. Null without either.
+
+    Args:
+        label: The column of labels.
+        dtype: What it holds.
+    """
+    ends = [pl.col(name) for name in (label, PREDICTION)]
+    truth, taken = (end.list.unique().list.sort() for end in ends) if isinstance(dtype, pl.List) else ends
+    return truth == taken
+
+
+def is_truth(reader: Reader, key: str) -> bool:
+    """Whether a column other than the label says which predictions are right: it holds classes of their kind."""
+    known = {key, PREDICTION} <= reader.dtypes.keys() and not reader.dtypes[PREDICTION].is_float()
+    return key not in (LABEL, PREDICTION) and known and not no_truth(reader, key)
 
 
 def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) -> None:
@@ -467,7 +475,8 @@ def _add_groups(
                 known = str(known)
             facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) else known}
             cells = _named_cells(counts, names).to_dicts()
-            extra["by"].append({**place, **facts, **_figures(overall), "cells": cells})
+            sure = _calibration(part, resamples=0)
+            extra["by"].append({**place, **facts, **_figures(overall, part, sure), "cells": cells})
 
 
 def _named_cells(counts: pl.DataFrame, names: LabelNames) -> pl.DataFrame:
@@ -518,9 +527,11 @@ def _place(pair: Pair, rows: Rows) -> dict[str, Any]:
     return {MODE: pair[0], DS_ID: pair[1], EPOCH: place.epoch, PASS: place.turn, STEP: rows.step}
 
 
-def _figures(found: Overall) -> dict[str, Any]:
-    told = {**vars(found), "accuracy_interval": list(found.accuracy_interval)}
-    return {**told, "undefined": list(found.undefined)}
+def _figures(found: Overall, frame: pl.DataFrame, sure: Calibration | None) -> dict[str, Any]:
+    """What is told of some samples of a place, all of them or those of a value."""
+    told = {**vars(found), "accuracy_interval": list(found.accuracy_interval), "undefined": list(found.undefined)}
+    calibrated = {"ece": sure and sure.ece, "over_confidence": sure and sure.over_confidence}
+    return {**told, **left_out(frame), **calibrated}
 
 
 def _calibration(frame: pl.DataFrame, resamples: int | None = None) -> Calibration | None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import polars as pl
 
 from xaicli.answer import Counts
+from xaicli.diagnosis.questions import is_truth
 from xaicli.dynamics.arrays import MANY
 from xaicli.dynamics.metrics import GROWING, Plan
 from xaicli.dynamics.regions import on_map
@@ -278,6 +279,7 @@ def compute(
         MANY if selection.duplicates is Duplicates.ALL else max(map(len, selection.epochs.values())),
         max(abs(epoch) for epochs in selection.epochs.values() for epoch in epochs),
         selection.label_key in reader.facts.dtypes,
+        is_truth(reader, selection.label_key),
     )
     tally = Tally()
     frames: dict[Pair, pl.DataFrame] = {}
@@ -292,8 +294,19 @@ def compute(
         early_epochs=early_epochs,
         burn_in=burn_in,
         tally=tally,
-        warnings=(*selection.warnings, *explained, *memorised(reader, selection, _shares(told))),
+        warnings=(*selection.warnings, *explained, *_measured(plan), *memorised(reader, selection, _shares(told))),
     )
+
+
+def _measured(plan: Plan) -> list[str]:
+    """What is not measured against the label key, where this says what is right."""
+    own = [name for name in (LOSS, LABEL_PROB, MARGIN, EL2N) if name in plan.available]
+    if not plan.label_is_truth or LABEL not in plan.available or not own:
+        return []
+    return [
+        f"predictions are right where they are {plan.label}; {', '.join(own)} and what follows from them, as how "
+        "suspicious a sample is, are as recorded, measured against label"
+    ]
 
 
 def _shares(judged: Mapping[Pair, Mapping[int, tuple[int, int]]]) -> dict[Pair, Mapping[int, float]]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from xaicli.dynamics.arrays import MANY, Array, GrowingArrays, Where, blocks
 from xaicli.dynamics.learning import Times
-from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import CORRECT, EL2N, LABEL, LABEL_PROB, LOSS, MARGIN, PREDICTION, SAMPLE_ID
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class Plan:
         most: No sample is observed more often.
         furthest: No epoch is further from 0.
         label_is_fact: Whether the label is a fact, which is not recorded with the rows.
+        label_is_truth: Whether a prediction is right where it is this label, whatever was recorded as the label.
     """
 
     metrics: tuple[str, ...]
@@ -104,6 +105,7 @@ class Plan:
     most: int = MANY
     furthest: int = MANY
     label_is_fact: bool = False
+    label_is_truth: bool = False
 
     @property
     def has_label(self) -> bool:
@@ -126,15 +128,21 @@ class Plan:
     @property
     def judged_by(self) -> tuple[str, ...]:
         """The columns that say whether a prediction was right; none where nothing does."""
+        return (self.label, PREDICTION) if self.label_is_truth else self.given_by
+
+    @property
+    def given_by(self) -> tuple[str, ...]:
+        """Those that say whether it was the label that the model was given, which is what it may memorise."""
         if CORRECT in self.available:
             return (CORRECT,)
-        both = (self.label, PREDICTION)
-        return both if set(both) <= self.available else ()
+        own = LABEL if self.label_is_truth and LABEL in self.available else self.label
+        both = (own, PREDICTION)
+        return both if set(both) <= self.available or self.label_is_truth else ()
 
     def columns(self) -> list[str]:
         """The columns to read."""
         label = {self.label} if self.has_label else set()
-        return [SAMPLE_ID, *sorted({*label, *self.judged_by, *self.parts()})]
+        return [SAMPLE_ID, *sorted({*label, *self.judged_by, *self.given_by, *self.parts()})]
 
 
 class MetricSums:

@@ -47,15 +47,15 @@ def statistics(rows: Rows, plan: Plan, epochs: Sequence[int], memorised: int | N
     for metric in plan.parts():
         found.append(history(numbered, metric, plan, memorised, full=metric in plan.metrics))
     if plan.judged_by:
-        found.append(learning(rows.with_columns(judged(plan).alias(_RIGHT))))
+        found.append(learning(rows.with_columns(judged(plan.judged_by).alias(_RIGHT))))
     if plan.jumps and len(epochs) > plan.burn_in:
         found.append(rank_jumps(rows, plan.metrics[0], epochs[plan.burn_in]))
     return found
 
 
-def judged(plan: Plan) -> nw.Expr:
-    """Whether a row's prediction was right, by the columns the plan judges by."""
-    columns = [nw.col(column(name)) for name in plan.judged_by]
+def judged(by: Sequence[str]) -> nw.Expr:
+    """Whether a row's prediction was right, by the columns that the plan judges by, or knows what is memorised by."""
+    columns = [nw.col(column(name)) for name in by]
     return columns[0] if len(columns) == 1 else columns[0] == columns[1]
 
 
@@ -263,7 +263,7 @@ def statistics_by_engine(
 def _judged(rows: Rows, plan: Plan) -> dict[int, tuple[int, int]]:
     if not plan.judged_by:
         return {}
-    right = rows.with_columns(judged(plan).cast(nw.Float64()).alias("_right"))
+    right = rows.with_columns(judged(plan.given_by).cast(nw.Float64()).alias("_right"))
     sums = right.group_by(EPOCH, PASS).agg(nw.col("_right").sum(), nw.col("_right").count().alias("_known"))
     told = engines.collect(sums).filter(pl.col("_known") > 0).sort(EPOCH, PASS)
     # Of an epoch the last pass that says: a later row of the dictionary wins.

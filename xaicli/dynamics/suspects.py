@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
+from xaicli.diagnosis.questions import is_truth
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.metrics import GROWING, MEMORISED
@@ -140,6 +141,7 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     parts = [_of_pair(reader, selection, pair, found) for pair in selection.pairs]
     names = LabelNames.of(reader, selection)
     predicted = LabelNames.of_predictions(reader, selection)
+    classes = LabelNames.of_classes(reader, selection) if is_truth(reader, selection.label_key) else names
     noise = [row for pair in selection.pairs for row in label_noise(found.frames[pair], pair, names)]
     listed = [
         _with_reasons(reader, selection, found.frames[pair], part if top is None else part.head(top))
@@ -159,7 +161,7 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
                 {MODE: mode, DS_ID: ds_id, "n": part.height}
                 for (mode, ds_id), part in zip(selection.pairs, parts, strict=True)
             ],
-            "suspected_pairs": _pairs(pl.concat(ends, how="vertical_relaxed"), names, predicted),
+            "suspected_pairs": _pairs(pl.concat(ends, how="vertical_relaxed"), classes, predicted),
         },
     )
 

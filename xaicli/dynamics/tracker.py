@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from xaicli.diagnosis.questions import is_right
 from xaicli.dynamics.arrays import NO_EPOCH, Array, IdIndex, Rows, Where, as_series, blocks, distinct_rows, joined, part
 from xaicli.dynamics.learning import LastLabel, Learning, Times
 from xaicli.dynamics.metrics import MEMORISED, MetricSums, Plan, sample_std, stale_of
 from xaicli.dynamics.ranks import RankJumps
 from xaicli.dynamics.regions import named, on_map
-from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID
+from xaicli.vocabulary import EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID
 
 _GROWTH = 1.25
 _SUMMARY = ("last", "first", "mean", "min", "max", "std", "slope")
@@ -120,19 +121,16 @@ class Tracker:
         """1 right, 0 wrong, -1 unknown."""
         if not self._plan.judged_by:
             return None
-        if self._plan.judged_by == (CORRECT,):
-            right = frame[CORRECT]
-        else:
-            label, prediction = (frame[name] for name in self._plan.judged_by)
-            right = label == prediction
-        whole = right.cast(pl.Int8)
-        judged: NDArray[np.int8] = (whole.fill_null(-1) if whole.null_count() else whole).to_numpy()
+        right = _right(frame, self._plan.judged_by)
+        judged = _codes(right)
+        # What is memorised are the labels given, whatever a prediction is held against.
+        given = right if self._plan.given_by == self._plan.judged_by else _right(frame, self._plan.given_by)
         passes = self._right.setdefault(epoch, [])
         if not self._taken:
             passes.append([0, 0])
         so_far = passes[-1]
-        so_far[0] += int(np.count_nonzero(judged == 1))
-        so_far[1] += len(judged) - right.null_count()
+        so_far[0] += int(np.count_nonzero(judged == 1)) if given is right else int(_codes(given).clip(0).sum())
+        so_far[1] += len(given) - given.null_count()
         return judged
 
     def _grow(self, capacity: int) -> None:
@@ -280,3 +278,14 @@ class _Assembly:
         if self._order is not None:
             series = series.gather(self._order)
         self.columns[name] = series.alias(name)
+
+
+def _right(frame: pl.DataFrame, by: tuple[str, ...]) -> pl.Series:
+    """Whether each prediction was right, by columns that a plan names for it; null for unknown."""
+    return frame[by[0]] if len(by) == 1 else frame.select(is_right(by[0], frame.schema[by[0]])).to_series()
+
+
+def _codes(right: pl.Series) -> NDArray[np.int8]:
+    """1 right, 0 wrong, -1 unknown."""
+    whole = right.cast(pl.Int8)
+    return (whole.fill_null(-1) if whole.null_count() else whole).to_numpy()

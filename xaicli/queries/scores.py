@@ -66,11 +66,11 @@ class Epochwise:
         self._tallies: dict[int, Tally] = {}
         self._kept: dict[int, list[Rows]] = {}
 
-    def last_scores(self, metric: str, *, with_label: bool = False) -> pl.DataFrame:
+    def last_scores(self, metric: str | pl.Expr, *, with_label: bool = False) -> pl.DataFrame:
         """Each sample's last finite value of a metric.
 
         Args:
-            metric: The metric.
+            metric: The metric, or what is made of the columns read: ids, the label key and the metrics selected.
             with_label: Whether the label of the same row is told.
 
         Returns:
@@ -79,20 +79,21 @@ class Epochwise:
         """
         key = self._selection.label_key
         label = [pl.col(key).alias(LABEL)] if with_label else []
+        value = pl.col(metric) if isinstance(metric, str) else metric
         found = []
         seen = SeenIds()
         for place, _, frame, _ in self._walk(backwards=True):
             fresh = seen.unseen(frame[SAMPLE_ID])
             if not fresh.any():
                 continue
-            rows = within_labels(frame.filter(fresh), self._selection).filter(pl.col(metric).is_not_null())
+            rows = within_labels(frame.filter(fresh), self._selection).filter(value.is_not_null())
             if rows.height:
                 if self._selection.duplicates is Duplicates.ALL:
                     # The last of them is the sample's value.
                     rows = rows.unique(SAMPLE_ID, keep="last", maintain_order=True)
                 seen.add(rows[SAMPLE_ID])
                 stale = pl.lit(place.epoch != self._epochs[-1]).alias(STALE)
-                found.append(rows.select(SAMPLE_ID, pl.col(metric).cast(pl.Float64).alias(SCORE), stale, *label))
+                found.append(rows.select(SAMPLE_ID, value.cast(pl.Float64).alias(SCORE), stale, *label))
         if not found:
             ids = self._reader.dtypes.get(SAMPLE_ID, pl.Int64())
             told = {LABEL: self._reader.dtypes.get(key, pl.Null())} if with_label else {}

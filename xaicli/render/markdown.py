@@ -83,6 +83,9 @@ def _block(block: Block) -> Iterator[str]:
                 for panel in row.panels
             ]
             yield from _table(["sample", "answer", "method", "how far to trust it"], [False] * 4, rows)
+        case Views() if block.apart:
+            for inner in (inner for view in block.views.values() for inner in view):
+                yield from _block(inner)
         case (
             LineChart() | Multiples() | ScatterChart() | MatrixChart() | ImageChart() | Gallery() | Passage() | Views()
         ):

@@ -69,8 +69,7 @@ def _block(block: Block, drawn: Pictures) -> Iterator[str]:
         case ImageChart():
             yield _picture(png_of(block.image), block.image.alt)
         case Views():
-            # The other views show the same otherwise.
-            for inner in next(iter(block.views.values()), ()):
+            for inner in block.at_once():
                 yield from _block(inner, drawn)
         case Text():
             yield f"<p>{_escaped(block.text)}</p>"

@@ -156,7 +156,7 @@ def _is_text(section: Section) -> bool:
 
 
 def _section(section: Section, out: Console, of: str) -> None:
-    blocks = [block for top in section.blocks for block in _first_view(top)]
+    blocks = [block for top in section.blocks for block in _at_once(top)]
     if any(isinstance(block, (Table, MapGrid)) for block in blocks):
         # The table says what the pictures of its section say.
         blocks = [block for block in blocks if isinstance(block, (Table, MapGrid, MatrixChart, Text, Figures))]
@@ -174,8 +174,8 @@ def _section(section: Section, out: Console, of: str) -> None:
         out.print(_text(f"--format html shows more: {', '.join(table.title for table in folded)}", "dim"))
 
 
-def _first_view(block: Block) -> Sequence[Block]:
-    return next(iter(block.views.values()), ()) if isinstance(block, Views) else (block,)
+def _at_once(block: Block) -> Sequence[Block]:
+    return block.at_once() if isinstance(block, Views) else (block,)
 
 
 def _block(block: Block, out: Console, of: str) -> None:
@@ -198,7 +198,7 @@ def _block(block: Block, out: Console, of: str) -> None:
         case MapGrid():
             _maps(block, out)
         case Views():
-            for inner in _first_view(block):
+            for inner in _at_once(block):
                 _block(inner, out, of)
         case ScatterChart() | ImageChart() | Passage():
             pass

@@ -43,6 +43,8 @@ _PICTURED = 6
 _KEY = ("mode", "ds_id", "sample_id")
 _GLANCED = 5
 _VIEWS = 12
+_GLANCED_VIEWS = 4
+"""Matrices of values that a terminal shows; the others are counted."""
 _ENDS = (("label", "name"), ("prediction", "prediction_name"))
 _PAIRS = 30
 _LINES = 12
@@ -325,47 +327,63 @@ def _key_figures(place: Mapping[str, Any], calibration: Mapping[str, Any] | None
 def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words: str, page: Page) -> Iterator[Block]:
     """The counts as a picture and as a table; of many labels those that are confused most, side by side."""
     cells = _cells(answer, place)
-    labels, note = _shown_labels(place, last, cells)
+    labels, note = _shown_labels(_every_label(last, cells), place["wrong"], cells)
     if len(labels) < 2:
         return
     title = f"Labels by row, predictions by column: {words}, epoch {place['epoch']}"
-    short_names, heads = (cut_apart(labels.values(), limit) for limit in (24, 12))
-    names = tuple(short_names[name] for name in labels.values())
+    links = {(a, b): _anchor(page, words, a, b) for a, b in cells.select("label", "prediction").iter_rows()}
+    legend = " ".join(part for part in ("On the diagonal what is right; a cell leads to its samples.", note) if part)
+    alt = f"{title}. {_pairs_words(place)}"
+    name = page.names("matrix", words)
+    chart = replace(_chart(labels, cells, name, title), legend=legend, alt=alt)
+    yield replace(chart, links=tuple(tuple(links.get((a, b), "") for b in labels) for a in labels))
+    yield _in_numbers(chart, labels, page.names("matrix table", words), words)
+
+
+def _chart(labels: Mapping[Any, str], cells: pl.DataFrame, name: str, title: str) -> MatrixChart:
+    """The counts of some labels, which are given with their names."""
+    short_names = cut_apart(labels.values(), 24)
     table = matrix(_within(cells, labels).select("label", "prediction", "n"), list(labels))
-    counts = tuple(tuple(int(n) for n in row) for row in table)
-    links = tuple(
-        tuple(_anchor(page, words, label, taken) if counts[i][j] else "" for j, taken in enumerate(labels))
-        for i, label in enumerate(labels)
-    )
-    yield MatrixChart(
-        name=page.names("matrix", words),
+    return MatrixChart(
+        name=name,
         title=title,
-        names=names,
-        counts=counts,
+        names=tuple(short_names[name] for name in labels.values()),
+        counts=tuple(tuple(int(n) for n in row) for row in table),
         x_label="taken for",
         y_label="label",
-        links=links,
-        legend=" ".join(part for part in ("On the diagonal what is right; a cell leads to its samples.", note) if part),
-        alt=f"{title}. {_pairs_words(place)}",
     )
-    yield Table(
-        page.names("matrix table", words),
+
+
+def _in_numbers(chart: MatrixChart, labels: Mapping[Any, str], name: str, words: str) -> Table:
+    """The table of what a matrix shows, for who cannot see it or wants to copy it."""
+    heads = cut_apart(labels.values(), 12)
+    return Table(
+        name,
         f"The same in numbers: {words}",
         (Column("label"), *(Column(heads[name], Cell.INTEGER) for name in labels.values())),
-        tuple((name, *row) for name, row in zip(names, counts, strict=True)),
+        tuple((name, *row) for name, row in zip(chart.names, chart.counts, strict=True)),
         folded=True,
     )
 
 
-def _shown_labels(place: Mapping[str, Any], last: pl.DataFrame, cells: pl.DataFrame) -> tuple[dict[Any, str], str]:
-    """The labels of the matrix with their names, and what is said of those left out."""
-    every = dict(zip(last["label"], last["name"], strict=True))
-    if cells["label"].null_count() or cells["prediction"].null_count():
-        every[None] = NO_CLASS
+def _every_label(last: pl.DataFrame, cells: pl.DataFrame) -> dict[Any, str]:
+    """The labels of a place with their names."""
+    lacking = cells["label"].null_count() or cells["prediction"].null_count()
+    return {**dict(zip(last["label"], last["name"], strict=True)), **({None: NO_CLASS} if lacking else {})}
+
+
+def _shown_labels(every: dict[Any, str], wrong: pl.DataFrame, cells: pl.DataFrame) -> tuple[dict[Any, str], str]:
+    """The labels of a matrix with their names, and what is said of those left out.
+
+    Args:
+        every: All labels with their names.
+        wrong: The wrong cells, the most frequent first.
+        cells: All cells.
+    """
     if len(every) <= _MATRIX:
         return every, ""
     chosen: dict[Any, None] = {}
-    for label, taken in place["wrong"].select("label", "prediction").iter_rows():
+    for label, taken in wrong.select("label", "prediction").iter_rows():
         if len(chosen | {label: None, taken: None}) > _MATRIX:
             break
         chosen |= {label: None, taken: None}
@@ -445,7 +463,7 @@ def _samples_of_cells(
     rows = answer.data.filter((pl.col("mode") == place["mode"]) & (pl.col("ds_id") == place["ds_id"]))
     last = rows.filter((pl.col("epoch") == place["epoch"]) & (pl.col("pass") == place["pass"]))
     cells = _cells(answer, place)
-    labels, _ = _shown_labels(place, last, cells)
+    labels, _ = _shown_labels(_every_label(last, cells), place["wrong"], cells)
     told = place["wrong"].head(_TOLD_APART).to_dicts()
     for cell in told[:_PICTURED]:
         keys = [(place["mode"], place["ds_id"], sample) for sample in cell["sample_ids"] or ()]
@@ -588,6 +606,7 @@ def _value(row: Mapping[str, Any]) -> str:
 def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iterator[Block]:
     """The figures of each value of a column, and a matrix each."""
     undefined = any(row["undefined"] for row in groups)
+    calibrated = any(row["ece"] is not None for row in groups)
     rows = tuple(
         (
             _value(row),
@@ -596,6 +615,7 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
             f"{percent(row['accuracy_interval'][0])} to {percent(row['accuracy_interval'][1])}",
             row["macro_f1"],
             None if "mcc" in row["undefined"] else row["mcc"],
+            *([row["ece"] if row["ece"] is None else percent(row["ece"])] if calibrated else []),
             *(["mcc" if "mcc" in row["undefined"] else ""] if undefined else []),
         )
         for row in sorted(groups, key=lambda row: (row["accuracy"], str(row["value"])))
@@ -605,6 +625,7 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
         Column("95 % interval"),
         Column("macro F1", Cell.NUMBER),
         Column("MCC", Cell.NUMBER),
+        *([Column("calibration error", Cell.NUMBER)] if calibrated else []),
         *([Column("undefined: one label or one prediction")] if undefined else []),
     )
     name = str(groups[0]["column"])
@@ -612,23 +633,26 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
     yield Table(
         page.names("by", words), f"By {name}, the lowest accuracy first: {words}", columns, rows, rest_in=IN_CSV
     )
-    views = {}
-    for row in groups[:_VIEWS]:
-        said = _value(row)
-        labels = {cell[end]: cell[spelled] for cell in row["cells"] for end, spelled in _ENDS}
-        ordered = {label: labels[label] for label in sorted(labels, key=lambda label: (label is None, label))}
-        if 1 < len(labels) <= _MATRIX:
-            counts = {(cell["label"], cell["prediction"]): cell["n"] for cell in row["cells"]}
-            views[said] = (
-                MatrixChart(
-                    name=page.names("matrix", words, name, said),
-                    title=f"{name} {said}, {words}",
-                    names=tuple(ordered.values()),
-                    counts=tuple(tuple(counts.get((label, taken), 0) for taken in ordered) for label in ordered),
-                    x_label="taken for",
-                    y_label="label",
-                    alt=f"Labels by row, predictions by column, of {name} {said}, {words}.",
-                ),
-            )
+    views: dict[str, tuple[Block, ...]] = {}
+    alone: list[str] = []
+    for row in groups:
+        value = _value(row)
+        cells = pl.DataFrame(row["cells"], infer_schema_length=None)
+        wrong = most_frequent_first(cells.filter(pl.col("label").ne_missing(pl.col("prediction"))))
+        every = {cell[end]: cell[spelled] for cell in row["cells"] for end, spelled in _ENDS}
+        ordered = {label: every[label] for label in sorted(every, key=lambda label: (label is None, label))}
+        labels, note = _shown_labels(ordered, wrong, cells)
+        if len(labels) < 2:
+            alone.append(value)
+        elif len(views) < _VIEWS:
+            title = f"{name} {value}, {words}"
+            chart = _chart(labels, cells, page.names("matrix", words, name, value), title)
+            alt = f"Labels by row, predictions by column, of {title}."
+            table = _in_numbers(chart, labels, page.names("matrix table", words, name, value), title)
+            views[value] = (replace(chart, legend=note, alt=alt), table)
     if views:
-        yield Views(page.names("matrix by", words), name, views)
+        yield Views(page.names("matrix by", words), name, views, apart=_GLANCED_VIEWS)
+    if left := len(groups) - len(alone) - len(views):
+        yield Text(f"The matrices of {count(left, 'more value')} are in the JSON.", Tone.FAINT)
+    if alone:
+        yield Text(f"No matrix of {name} {listed(alone)}: one label alone, taken for no other.", Tone.FAINT)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from xaicli.report.charts import BarChart, Image, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
+from xaicli.report.numbers import listed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -222,6 +223,17 @@ class Views:
     name: str
     title: str
     views: Mapping[str, tuple[Block, ...]]
+    apart: int = 0
+    """How many of them are shown where a reader cannot switch, each being of something else; 0 where any will do."""
+
+    def at_once(self) -> tuple[Block, ...]:
+        """What is shown where a reader cannot switch: one view, or several and what the others are."""
+        shown = [block for blocks in list(self.views.values())[: self.apart or 1] for block in blocks]
+        # What is folded says again what stands above it.
+        told = [block for block in shown if not (isinstance(block, Table) and block.folded)]
+        if self.apart and (others := list(self.views)[self.apart :]):
+            told.append(Text(f"--format html and md show the same of {self.title} {listed(others)}", Tone.FAINT))
+        return tuple(told)
 
 
 @dataclass(frozen=True)
