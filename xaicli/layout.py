@@ -99,7 +99,7 @@ _SETTLED = 2.0
 """Seconds after which a file that is changed again has another time, on any file system."""
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
     """What a small file says, read once while it stays what it is: several parts of one answer ask for it.
 
     Raises:
@@ -245,7 +245,7 @@ class RunLayout:
             XaiError: The folder is missing, empty, no run, or of a newer format version.
         """
         try:
-            return Manifest.from_json(_text_of(self.manifest), path=self.manifest)
+            return Manifest.from_json(text_of(self.manifest), path=self.manifest)
         except FileNotFoundError:
             raise not_a_run(self.root) from None
         except (OSError, UnicodeDecodeError) as error:
@@ -256,7 +256,7 @@ class RunLayout:
         found = []
         for path in sorted(self.attempts.glob("*.json")):
             try:
-                found.append(Attempt.from_json(_text_of(path), attempt=int(path.stem)))
+                found.append(Attempt.from_json(text_of(path), attempt=int(path.stem)))
             except (OSError, ValueError):
                 continue
         return found

@@ -17,7 +17,7 @@ from xaicli import parquet
 from xaicli.answer import Counts
 from xaicli.errors import DamagedFileError, UsageError
 from xaicli.files import write_whole
-from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
+from xaicli.layout import DataFile, PartName, RunLayout, text_of, without_superseded
 from xaicli.locks import Reading
 from xaicli.manifest import Attempt
 from xaicli.reader.pieces import (
@@ -248,7 +248,7 @@ class Holdings:
         found = {}
         for path in sorted(self.layout.attempts.glob("*.stats")):
             try:
-                facts = json.loads(path.read_text(encoding="utf-8"))
+                facts = json.loads(text_of(path))
             except (OSError, ValueError):
                 continue
             if isinstance(facts, dict):

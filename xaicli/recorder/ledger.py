@@ -18,7 +18,7 @@ from typing import Any
 
 from xaicli.errors import level_outside
 from xaicli.files import write_whole
-from xaicli.layout import NOWHERE
+from xaicli.layout import NOWHERE, text_of
 
 _FILE_BYTES = 4096
 _REASONS_KEPT = 12
@@ -291,7 +291,7 @@ class Ending:
 def read_ending(path: Path) -> Ending:
     """What the counters that lie there say of the end of their process; nothing where they cannot be read."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(text_of(path))
         closed, by, sign = facts.get("closed"), str(facts.get("ended_by") or ""), facts.get("last_sign")
     except (OSError, ValueError, AttributeError):
         return Ending()
