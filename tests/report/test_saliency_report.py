@@ -15,6 +15,7 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image as Pillow
+from PIL import ImageDraw
 
 from xaicli.api.saliency_result import SaliencyResult
 from xaicli.attribution.explanation import (
@@ -28,6 +29,7 @@ from xaicli.attribution.explanation import (
     SanityStep,
     Trust,
 )
+from xaicli.render.pictures import sheet
 from xaicli.render.terminal import as_text
 from xaicli.report.charts import BarChart, LineChart
 from xaicli.report.model import MapGrid, Report, Table, Views
@@ -359,3 +361,87 @@ def test_features_stand_in_one_order_for_every_method() -> None:
     charts = [panel.chart for panel in grid.rows[0].panels if isinstance(panel.chart, BarChart)]
     assert [chart.names for chart in charts] == [("feature 0", "feature 3", "feature 2", "feature 1")] * 2
     assert charts[0].values == pytest.approx((0.1, 0.2, -2.0, 3.0))
+
+
+def written_on(grid: MapGrid, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[float, ...]]]:
+    """Each text that is drawn on a grid's sheet below its header, with its box in points as Pillow measures it."""
+    found = []
+    draw = ImageDraw.ImageDraw.text
+
+    def noting(self: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, **how: object) -> None:
+        how.pop("fill")
+        found.append((text, tuple(v / 2 for v in self.textbbox(xy, text, **how))))
+        draw(self, xy, text, **how)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noting)
+    made = sheet(grid, grid.rows)
+    monkeypatch.undo()
+    title = max(box[3] for text, box in found if text == grid.title)
+    first = next(n for n, (text, _) in enumerate(found) if text.startswith("#"))
+    assert all(box[1] >= title - 1 and box[2] * 2 <= made.picture.width for _, box in found[1:first])
+    assert " ".join(text for text, _ in found[1:first]) == grid.note
+    assert all(box[1] >= 0 and box[3] * 2 <= made.picture.height for _, box in found)
+    return found[first:]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_sheet_shows_every_figure_whole_and_each_text_in_its_own_tile(
+    several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusts = [
+        Trust(0.043, 0.75, False),
+        Trust(4.1, 0.58, False),
+        Trust(123456.0, 0.31, True, {"insertion": 0.1, "insertion_random": 0.2}),
+    ]
+    names = ["owl", "great white shark of the southern oceans", "W" * 30]
+    checkpoints = tuple(
+        CheckpointColumn(name, "", epoch=epoch) for name, epoch in (("a", 1), ("resnet_epoch=0012-loss=0.123456", 12))
+    )
+    made = []
+    for number, (trust, name) in enumerate(zip(trusts, names, strict=True)):
+        for checkpoint in range(1 + several):
+            e = explanation(12345678901234567890 + number, checkpoint=checkpoint, wrong=True)
+            top = ((name, 0.5), (name[:-1] + "X", 0.25), ("W" * 16, 0.125))
+            known = {"prediction_name": name, "label_name": name[::-1], "top": top, "trust": {"smint": trust}}
+            made.append(replace(e, **known))  # type: ignore[arg-type]
+    saliency = Saliency(tuple(made), ("smint",), "smint", **({"checkpoints": checkpoints} if several else {}))
+    block = SaliencyResult(saliency, run="runs/a").report.sections[0].blocks[0]
+    grid = block.views["SmInt"][0] if isinstance(block, Views) else block
+    assert isinstance(grid, MapGrid)
+    found = written_on(grid, monkeypatch)
+
+    columns = [(14, 136), *((150 + 142 * n, 282 + 142 * n) for n in range(3))]
+    texts: dict[tuple[int, int], str] = {}
+    starts = [box[1] for text, box in found if text.startswith("#")]
+    assert len(starts) == 3
+    for text, (left, top, right, bottom) in found:
+        inside = [n for n, (low, high) in enumerate(columns) if low - 1 <= left and right <= high + 1]
+        assert len(inside) == 1, (text, left, right)
+        # What stands above the pictures of a row belongs to it.
+        row = sum(start <= bottom + 12 + 16 * several for start in starts) - 1
+        texts[row, inside[0]] = f"{texts.get((row, inside[0]), '')} {text}".strip()
+        for other, box in found:
+            apart = right <= box[0] or box[2] <= left or bottom <= box[1] or box[3] <= top
+            assert apart or (other, box) == (text, (left, top, right, bottom)), (text, other)
+    assert not any("…" in said for place, said in texts.items() if place[1])
+    figures = [
+        "delta 0.043 · agreement 0.75",
+        "delta 4.1: does not add up agreement 0.58",
+        "delta 123,456: does not add up agreement 0.31: mostly noise insertion worse than random",
+    ]
+    for row, (figure, name) in enumerate(zip(figures, names, strict=True)):
+        left = texts[row, 0]
+        assert f"#{12345678901234567890 + row}" in left.replace(" ", "")
+        assert [part in left for part in ("(0.25)", "0.50", "0.25", "0.12")] == [True] * 4
+        assert ("answer of" in left) is several
+        if not several:
+            assert texts[row, 2] == f"SmInt {figure}"
+            continue
+        assert "resnet_epoch=0012-loss=0.123456epoch12" in left.replace(" ", "")
+        assert "a · epoch 1 answer" not in left
+        said = [texts[row, column].removeprefix(title) for column, title in ((2, "a · epoch 1 "), (3, ""))]
+        assert f"predicted {name}".replace(" ", "") in said[0].replace(" ", "")
+        assert said[0].endswith(figure)
+        assert said[1].endswith(said[0])
+        # The last line of a title stands nearest to the picture, and is drawn first.
+        assert said[1].startswith("epoch 12 ")

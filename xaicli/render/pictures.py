@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -16,12 +17,13 @@ from xaicli.render.canvas import (
     LIGHT,
     REGULAR,
     can_reorder,
+    ems,
     font,
     lacking,
     name,
     reads_from_the_right,
     setting_of,
-    wrapped,
+    told_within,
 )
 from xaicli.report.charts import BarChart, Image, LineChart
 from xaicli.report.model import FIXED, MapGrid, MapPanel, MapRow
@@ -119,10 +121,16 @@ def _encoded(image: Image, kind: str, **options: object) -> bytes:
     return out.getvalue()
 
 
-_SIDE, _GAP, _HEAD, _FOOT = 132, 10, 16, 24
+_SIDE, _GAP, _HEAD, _FOOT = 132, 10, 16, 15
 _WORDS = 150
+_BESIDE = _WORDS - 16 - 14
+"""The room of what stands at the left of a row."""
 _HEADER = 44
 _TEXT, _SMALL = 8.0, 6.5
+_PITCH, _SMALL_PITCH = 10, 9
+"""From one line of a text to its next."""
+_LONGEST = 72
+"""So many characters of one thing that is said are shown."""
 _DIMMED = 0.55
 _DENSITY = 2
 """Pixels a point."""
@@ -151,16 +159,22 @@ def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> 
     ]
     columns = max(map(len, shown), default=1)
     width = _WORDS + max(columns, 2) * (_SIDE + _GAP) + 16
-    pitch = _HEAD + _SIDE + _FOOT
-    brush = _Brush.on(width, _HEADER + len(rows) * pitch + 4)
+    note = _lines(grid.note, width - 28, _TEXT - 1)
+    tiles = [[_Tile.of(panel) for panel in panels] for panels in shown]
+    words = [_Words.of(row) for row in rows]
+    top: float = _HEADER + _PITCH * max(0, len(note) - 2)
+    heights = [max(said.height, _under(line)) for said, line in zip(words, tiles, strict=True)]
+    heads = [_HEAD + _PITCH * (max((len(tile.title) for tile in line), default=1) - 1) for line in tiles]
+    brush = _Brush.on(width, top + sum(heights) + sum(heads) + 4)
     brush.write(14, 16, name(grid.title, 90), _TEXT + 3, bold=True)
-    for number, line in enumerate(wrapped(grid.note, width, _TEXT - 1)):
-        brush.write(14, 28 + 10 * number, line, _TEXT - 1, "muted")
-    for number, (row, panels) in enumerate(zip(rows, shown, strict=True)):
-        top = _HEADER + number * pitch
-        _words(brush, row, top + _HEAD)
-        for column, panel in enumerate(panels):
-            _panel(brush, panel, row.input, _WORDS + column * (_SIDE + _GAP), top + _HEAD)
+    for number, line in enumerate(note):
+        brush.write(14, 28 + _PITCH * number, line, _TEXT - 1, "muted")
+    for row, said, laid, head, height in zip(rows, words, tiles, heads, heights, strict=True):
+        top += head
+        _words(brush, row, said, top)
+        for column, tile in enumerate(laid):
+            _draw_tile(brush, tile, row.input, _WORDS + column * (_SIDE + _GAP), top)
+        top += height
     boxes = frozenset(c for text in brush.texts for c in lacking(text))
     return Sheet(brush.picture, boxes, not can_reorder() and any(map(reads_from_the_right, brush.texts)))
 
@@ -206,29 +220,115 @@ class _Brush:
         self.draw.line([(x * _DENSITY, y * _DENSITY) for x, y in points], fill=LIGHT[colour], width=2, joint="curve")
 
 
-def _words(brush: _Brush, row: MapRow, top: float) -> None:
-    brush.write(14, top + 8, name(row.title, 20), 10, bold=True)
-    for number, text in enumerate(row.lines, 1):
-        brush.write(14, top + 10 + 12 * number, name(text), _TEXT, "max" if text == row.wrong else "ink")
-    for number, (text, value, _) in enumerate(row.probabilities):
-        y = top + 10 + 12 * (len(row.lines) + 1.6 + number)
-        brush.write(14, y, name(text, 16), _TEXT - 0.5, "muted")
-        brush.write(_WORDS - 16, y, fraction(value, further=0), _TEXT - 0.5, "muted", at="r")
+_BREAKS = (" · ", " ", "-", "")
+"""Where a text that is too wide is broken: between what is said, between words, behind a hyphen, anywhere."""
 
 
-def _panel(brush: _Brush, panel: Panel, below: Image | None, left: float, top: float) -> None:
+def _lines(text: str, room: float, size: float, *, bold: bool = False, at: Sequence[str] = _BREAKS) -> list[str]:
+    """A text as lines no wider than there is room for: nothing of it is left out, least of all of a number."""
+    if not text:
+        return []
+    face = font(size * _DENSITY, BOLD if bold else REGULAR, text)
+
+    def fits(line: str) -> bool:
+        return float(face.getlength(line, **setting_of(line))) <= room * _DENSITY
+
+    if fits(text) or len(text) == 1:
+        return [text]
+    between, *finer = at
+    pieces = list(text) if not between else _BEHIND.split(text) if between == "-" else text.split(between)
+    joint = "" if between == "-" else between
+    if between == " · ":  # filled from the last line on: a prediction stands above its figures
+        pieces.reverse()
+    lines: list[str] = []
+    for piece in pieces:
+        joined = (piece, lines[-1]) if lines and between == " · " else (lines[-1], piece) if lines else ()
+        if joined and fits(joint.join(joined)):
+            lines[-1] = joint.join(joined)
+        else:
+            broken = _lines(piece, room, size, bold=bold, at=finer)
+            lines += reversed(broken) if between == " · " else broken
+    return lines[::-1] if between == " · " else lines
+
+
+_BEHIND = re.compile("(?<=[-_/=])")
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What stands at the left of a row, in lines."""
+
+    title: list[str]
+    lines: list[tuple[str, bool]]
+    """Each with whether it is of what is wrong."""
+    height: float
+
+    @classmethod
+    def of(cls, row: MapRow) -> _Words:
+        title = _lines(name(row.title, _LONGEST), _BESIDE, 10, bold=True)
+        lines = [
+            (line, said == row.wrong) for said in row.lines for line in _lines(name(said, _LONGEST), _BESIDE, _TEXT)
+        ]
+        return cls(title, lines, 10 + 12 * (len(title) + len(lines) + 0.6 + len(row.probabilities)) + 6)
+
+
+def _words(brush: _Brush, row: MapRow, said: _Words, top: float) -> None:
+    for number, text in enumerate(said.title):
+        brush.write(14, top + 8 + 12 * number, text, 10, bold=True)
+    for number, (text, is_wrong) in enumerate(said.lines, len(said.title)):
+        brush.write(14, top + 10 + 12 * number, text, _TEXT, "max" if is_wrong else "ink")
+    size = _TEXT - 0.5
+    values = [fraction(value, further=0) for _, value, _ in row.probabilities]
+    names = _within([text for text, _, _ in row.probabilities], 16, _BESIDE - 6 - size * ems(values), size)
+    for number, (text, value) in enumerate(zip(names, values, strict=True)):
+        y = top + 10 + 12 * (len(said.title) + len(said.lines) + 0.6 + number)
+        brush.write(14, y, text, size, "muted")
+        brush.write(_WORDS - 16, y, value, size, "muted", at="r")
+
+
+def _within(names: Sequence[str], limit: int, room: float, size: float) -> list[str]:
+    """Each of some names as one line, none to be taken for another where there is room to tell them apart."""
+    plain = [name(text, 0) for text in names]
+    # Letters of a small size are drawn at whole pixels: somewhat wider than they are.
+    told = told_within(plain, limit, 0.94 * room / size)
+    return [told[text] for text in plain]
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A panel, with what stands above and below it in lines."""
+
+    panel: Panel
+    title: list[str]
+    caption: list[str]
+
+    @classmethod
+    def of(cls, panel: Panel) -> _Tile:
+        if isinstance(panel, Image):
+            return cls(panel, ["input"], [])
+        title = " · ".join(name(part, _LONGEST) for part in panel.title.split(" · "))
+        words = " · ".join(name(part, _LONGEST) for part in (*panel.lines, *(("flat",) if panel.flat else ())))
+        return cls(panel, _lines(title, _SIDE, _TEXT), _lines(words, _SIDE, _SMALL))
+
+
+def _under(tiles: Sequence[_Tile]) -> float:
+    """How far a row reaches, its captions included."""
+    return _SIDE + _FOOT + _SMALL_PITCH * max((len(tile.caption) for tile in tiles), default=1)
+
+
+def _draw_tile(brush: _Brush, tile: _Tile, below: Image | None, left: float, top: float) -> None:
+    panel, middle = tile.panel, left + _SIDE / 2
     view = panel.views[0] if isinstance(panel, MapPanel) and panel.views else None
     image = panel if isinstance(panel, Image) else view.image if view else None
-    title = "input" if isinstance(panel, Image) else panel.title
-    brush.write(left + _SIDE / 2, top - 5, name(title, 26), _TEXT, at="m")
+    for number, line in enumerate(reversed(tile.title)):
+        brush.write(middle, top - 5 - _PITCH * number, line, _TEXT, at="m")
     if image is not None:
         _picture(brush, image, below if view and view.name == FIXED else None, left, top)
     elif isinstance(panel, MapPanel):
         _drawing(brush, panel, left, top)
-    if isinstance(panel, MapPanel):
-        words = " · ".join((*panel.lines, *(("flat",) if panel.flat else ())))
-        colour = "max" if panel.flat else "muted"
-        brush.write(left + _SIDE / 2, top + _SIDE + 11, name(words, 44), _SMALL, colour, at="m")
+    colour = "max" if isinstance(panel, MapPanel) and panel.flat else "muted"
+    for number, line in enumerate(tile.caption):
+        brush.write(middle, top + _SIDE + 11 + _SMALL_PITCH * number, line, _SMALL, colour, at="m")
 
 
 def _picture(brush: _Brush, image: Image, below: Image | None, left: float, top: float) -> None:
@@ -257,9 +357,11 @@ def _drawing(brush: _Brush, panel: MapPanel, left: float, top: float) -> None:
             _curves(brush, chart, left, top)
         case None:
             strongest = sorted(panel.tokens, key=lambda pair: -pair[1])[:8]
-            for number, (token, strength) in enumerate(strongest, 1):
-                brush.write(left, top + 12 * number, name(token, 16), _TEXT)
-                brush.write(left + _SIDE, top + 12 * number, fraction(strength, further=0), _TEXT, "muted", at="r")
+            values = [fraction(strength, further=0) for _, strength in strongest]
+            tokens = _within([token for token, _ in strongest], 16, _SIDE - 6 - _TEXT * ems(values), _TEXT)
+            for number, (token, value) in enumerate(zip(tokens, values, strict=True), 1):
+                brush.write(left, top + 12 * number, token, _TEXT)
+                brush.write(left + _SIDE, top + 12 * number, value, _TEXT, "muted", at="r")
 
 
 def _bars(brush: _Brush, chart: BarChart, left: float, top: float) -> None:
@@ -270,9 +372,10 @@ def _bars(brush: _Brush, chart: BarChart, left: float, top: float) -> None:
     low, high = min(0.0, *chart.values), max(0.0, *chart.values)
     scale = (left + _SIDE - words) / (high - low or 1.0)
     zero = words - low * scale
-    for number, (text, value) in enumerate(zip(chart.names, chart.values, strict=True)):
+    names = _within(chart.names, 14, words - 3 - left, size)
+    for number, (text, value) in enumerate(zip(names, chart.values, strict=True)):
         y = top + number * pitch
-        brush.write(words - 3, y + pitch * 0.75, name(text, 14), size, at="r")
+        brush.write(words - 3, y + pitch * 0.75, text, size, at="r")
         if value == value:
             brush.box(zero, y + pitch * 0.15, zero + value * scale, y + pitch * 0.85, "max" if value >= 0 else "min")
     brush.line([(zero, top), (zero, top + pitch * len(chart.names))], "faint")

@@ -302,7 +302,9 @@ def _by_checkpoint(saliency: Saliency, facts: RunFacts | None, known: Known) -> 
                     group=f"{e.checkpoint}",
                 )
             ]
-            found.append(_row(group[-1], number, tuple(panels), facts, known))
+            last = group[-1]
+            row = _row(last, number, tuple(panels), facts, known)
+            found.append(replace(row, lines=(f"answer of {_column(saliency, last.checkpoint)}", *row.lines)))
         views[TITLES.get(method, method)] = (
             MapGrid(f"saliency-{method}", TITLES.get(method, method), tuple(found), _NOTE, toggles="checkpoints"),
         )
