@@ -843,3 +843,52 @@ def test_a_flag_about_facts_counts_before_a_variable_and_that_before_the_setting
     assert facts("--facts", "facts.csv") == {"camera": "rear", "site": "south"}
     assert main(["samples", "run", "--facts", "facts.csv", "--no-facts"]) == 2
     assert "exclude one another" in capsys.readouterr().err
+
+
+@pytest.fixture(params=["logged", "logged by an older version", "CSV", "JSON lines", "Parquet", "beside the run"])
+def holes(request, tmp_path, monkeypatch):
+    """Eight samples whose speed is 1.5 or a hole, in each way that facts come; and the options that name them."""
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"sample_id": range(8), "speed": [1.5, math.nan] * 4})
+    if request.param == "logged by an older version":
+        monkeypatch.setattr("xaicli.recorder.facts.without_nan", lambda column: column)
+    table = tmp_path / {"JSON lines": "facts.jsonl", "Parquet": "facts.parquet"}.get(request.param, "facts.csv")
+    if table.suffix == ".jsonl":
+        table.write_text("".join(json.dumps(row) + "\n" for row in frame.to_dict("records")))
+    elif table.suffix == ".parquet":
+        pl.DataFrame({"sample_id": range(8), "speed": [1.5, math.nan] * 4}).write_parquet(table)
+    else:
+        frame.to_csv(table, index=False, na_rep="nan" if request.param == "beside the run" else "")
+    with xaicli.Run(tmp_path / "run", strict=True) as run:
+        losses = [i / 10 for i in range(8)]
+        run.log_samples(sample_id=range(8), label=[0, 1] * 4, prediction=[0] * 8, loss=losses, epoch=1, mode="eval")
+        if request.param.startswith("logged"):
+            run.log_facts(frame.sample_id, speed=frame.speed)
+        elif request.param != "beside the run":
+            run.log_facts(facts=table)
+    return tmp_path / "run", ["--facts", table] if request.param == "beside the run" else []
+
+
+def test_nan_of_a_fact_is_no_value(holes, capsys):
+    run, options = holes
+    if not options:
+        told = [one for one in asked(capsys, "info", run)["facts"] if one["fact"] == "speed"]
+        assert [(one["samples"], one["values"]) for one in told] == [(4, 1)]
+    for engine in ("polars", "duckdb"):
+        for where, expected in (
+            ("speed > 1000", {}),
+            ("speed IS NULL", {1: 4}),
+            ("speed IS NOT NULL", {0: 4}),
+            ("NOT speed < 1", {0: 4}),
+        ):
+            words = ["labels", run, "--metric", "loss", "--where", where, "--engine", engine, *options]
+            assert {row["label"]: row["n"] for row in asked(capsys, *words)["rows"]} == expected
+        sql = "SELECT count(speed) AS n, avg(speed) AS mean, max(speed) AS most FROM facts"
+        if not options:
+            found = asked(capsys, "query", run, sql, "--engine", engine)["rows"]
+            assert found == [{"n": 4, "mean": 1.5, "most": 1.5}]
+    picked = asked(capsys, "samples", run, "--where", "speed IS NULL", "--max", 9, "--min", 0, *options)["rows"]
+    assert sorted(row["sample_id"] for row in picked) == [1, 3, 5, 7]
+    assert not any(row["facts"].get("speed") for row in picked)
+    groups = asked(capsys, "confusion", run, "--by", "speed", *options)["by"]
+    assert {one["value"]: one["n"] for one in groups} == {1.5: 4, "(missing)": 4}

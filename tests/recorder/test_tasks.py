@@ -392,10 +392,11 @@ def test_a_regression(tmp_path: Path, way: str) -> None:
 @pytest.mark.parametrize("kind", ["logits", "probs"])
 @pytest.mark.parametrize("make", [torch.tensor, np.array, list])
 @pytest.mark.parametrize("task", [None, "regression"])
+@pytest.mark.parametrize("beside", [{}, {"prediction": torch.tensor([1.0, 2.5])}], ids=["alone", "beside prediction"])
 def test_several_scores_a_sample_are_no_prediction_of_a_regression(
-    tmp_path: Path, kind: str, make: Any, task: str | None
+    tmp_path: Path, kind: str, make: Any, task: str | None, beside: dict[str, Any]
 ) -> None:
-    batch: dict[str, Any] = {"sample_id": [1, 2], "label": torch.tensor([1.5, 2.0]), "loss": [0.5, 1.5]}
+    batch: dict[str, Any] = {"sample_id": [1, 2], "label": torch.tensor([1.5, 2.0]), "loss": [0.5, 1.5], **beside}
     batch[kind] = make([[0.25, 0.75], [0.5, 0.5]])
     said = f"{kind} of a regression are its predictions, one a sample: they have shape (2, 2)"
     with warnings.catch_warnings(record=True) as told, Run(tmp_path / "run", task=task) as run:
@@ -404,7 +405,9 @@ def test_several_scores_a_sample_are_no_prediction_of_a_regression(
             run.log_samples(**batch, mode="eval", epoch=epoch, step=epoch)
     assert [str(one.message) for one in told] == [f"xai: {said}; it is left out of 2 rows, which are kept"]
     assert run.stats()["refused"] == {kind: {said: 4}}
-    assert [(row["label"], row["loss"]) for row in rows(tmp_path / "run").to_pylist()] == [(1.5, 0.5), (2.0, 1.5)] * 2
+    kept = rows(tmp_path / "run").to_pylist()
+    assert [(row["label"], row["loss"]) for row in kept] == [(1.5, 0.5), (2.0, 1.5)] * 2
+    assert [row.get("residual") for row in kept] == [*([0.5, -0.5] if beside else [None, None])] * 2
     with Run(tmp_path / "strict", task=task, strict=True) as run, pytest.raises(ValueError, match="one a sample"):
         run.log_samples(**batch)
 

@@ -361,7 +361,7 @@ def test_decimals_are_the_nearest_numbers_in_each_way_they_come(tmp_path: Path) 
 
 def test_numbers_of_single_precision_are_what_people_write(tmp_path: Path) -> None:
     given = np.array([3.3, 0.1, 16777216, np.nan, -np.inf], np.float32)
-    wanted = [3.3, 0.1, 16777216.0, pytest.approx(np.nan, nan_ok=True), -np.inf]
+    wanted = [3.3, 0.1, 16777216.0, None, -np.inf]
     pq.write_table(pa.table({"sample_id": range(5), "gain": given}), tmp_path / "f.parquet")
     assert read_fact_file(tmp_path / "f.parquet", "int64").table["gain"].to_pylist() == wanted
     with Run(tmp_path / "run") as run:

@@ -73,6 +73,7 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     n_obs = pl.DataFrame(schema={SAMPLE_ID: pl.Int64(), "n_obs": pl.Int64(), "n_counted": pl.Int64()})
     memorised = False
     for frame in frames:
+        n_obs = n_obs.cast({SAMPLE_ID: frame.schema[SAMPLE_ID]})  # whole numbers until a frame says what ids are
         own = frame.select(SAMPLE_ID, LABEL).unique(SAMPLE_ID, keep="last", maintain_order=True)
         before = last.get(LABEL)
         last[LABEL] = own if before is None else pl.concat([before, own]).unique(SAMPLE_ID, keep="last")
@@ -94,7 +95,7 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         )
         said.append(one.group_by(_KEYS).agg(pl.len().cast(pl.Int64).alias("n_said")))
     schema: dict[str, Any] = {
-        SAMPLE_ID: pl.Int64(),
+        SAMPLE_ID: n_obs.schema[SAMPLE_ID],
         "class": pl.Int32(),
         "doubt": pl.String(),
         "times": pl.Int64(),

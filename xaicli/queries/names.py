@@ -214,8 +214,7 @@ def _without(reader: Reader, selection: Selection) -> list[str]:
     said = []
     for pair in selection.pairs:
         rows, _ = reader.frame(Place(*pair, selection.epochs[pair][-1]), [SAMPLE_ID, key])
-        values = rows[key].fill_nan(None) if rows[key].dtype.is_float() else rows[key]
-        if missing := values.null_count():
+        if missing := rows[key].null_count():
             where = " ".join(part for part in pair if part)
             said.append(f"{missing:,} of {rows.height:,} samples of {where} have no {key}: they are in no group")
     return said

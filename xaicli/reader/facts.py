@@ -346,6 +346,7 @@ class Facts:
             n_unfit += n - frame.height
             frame, lost = _of_kinds(frame, kinds)
             unreadable.update(lost)
+            frame = frame.with_columns(pl.col(pl.Float64, pl.Float32).fill_nan(None))  # as older versions recorded
             frames.append(frame)
             n_given = frame.height if self._given is not None and source.frame is self._given.frame else 0
         if not frames:

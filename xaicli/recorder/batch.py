@@ -457,11 +457,11 @@ class Batches:
                 self._note(f"{named} beside prediction are not looked at where there is no label: nothing follows")
             self._multilabel(found, label, prediction, scores, kind, n)
         elif task is Task.REGRESSION:
-            if scores is not None and prediction is not None:
-                self._note(f"{named} beside prediction are not looked at: of a regression they are the predictions")
-            elif scores is not None and scores.shape[1] != 1:
+            if scores is not None and scores.shape[1] != 1:
                 reason = f"{named} of a regression are its predictions, one a sample: they have shape {scores.shape}"
                 self.refuse(named, reason, n)
+            elif scores is not None and prediction is not None:
+                self._note(f"{named} beside prediction are not looked at: of a regression they are the predictions")
             elif scores is not None:
                 prediction = scores[:, 0]
             self._regression(found, label, prediction, n)

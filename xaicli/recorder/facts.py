@@ -19,7 +19,7 @@ import pyarrow as pa
 from xaicli.files import for_arrow
 from xaicli.recorder import columns
 from xaicli.tables.containers import is_tensor, read
-from xaicli.tables.fact_file import as_json, as_text, plain
+from xaicli.tables.fact_file import as_json, as_text, plain, without_nan
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal import arrays
 
@@ -50,7 +50,7 @@ def fact_table(
     kept: dict[str, pa.Array] = {SAMPLE_ID: arrays.column(ids, pa.string() if isinstance(ids, list) else pa.int64())}
     for name, values in facts.items():
         try:
-            kept[name] = _column(name, values, len(ids), refuse)
+            kept[name] = without_nan(_column(name, values, len(ids), refuse))
         except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
             refuse(name, _named(name, error), len(ids))
     if len(kept) < 2 or not len(ids):

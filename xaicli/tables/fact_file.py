@@ -90,7 +90,7 @@ def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
                 kept[name] = _of_text(name, kept[name], path, found, _TIMES)
     # A column without any value is of no kind, so that it makes no text of numbers that are known from elsewhere.
     for name in set(kept) - {SAMPLE_ID}:
-        kept[name] = pa.nulls(len(ids)) if kept[name].null_count == len(ids) else kept[name]
+        kept[name] = pa.nulls(len(ids)) if kept[name].null_count == len(ids) else without_nan(kept[name])
     table, zones = in_utc(pa.table(kept))
     found.notices += [zone_words(f"{name} of {path.name}", zone) for name, zone in zones.items()]
     found.table = table.filter(ids.is_valid()).combine_chunks()
@@ -514,6 +514,11 @@ def plain(array: pa.Array) -> pa.Array | None:
     if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         return array
     return None
+
+
+def without_nan(array: pa.Array) -> pa.Array:
+    """A column in which NaN is no value, so that a condition takes it for no number above all others."""
+    return pc.if_else(pc.is_nan(array), None, array) if pa.types.is_floating(array.type) else array
 
 
 def in_utc(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
