@@ -132,9 +132,8 @@ class Result:
         wanted = {Format(name) for name in (default if formats is None else formats)}
         target = local(folder)
         files = Written()
-        finished: set[Format] = set()
-        with leaving(lambda: self._left(files.paths, finished, wanted, target)):
-            self._write(files, target, wanted, finished, no_images=no_images, pictures=pictures)
+        with leaving(lambda: self._left(files.paths, self._due(wanted, no_images, pictures), target)):
+            self._write(files, target, wanted, no_images=no_images, pictures=pictures)
         files.check(_HINT)
         return files.paths
 
@@ -143,19 +142,17 @@ class Result:
         files: Written,
         target: Path,
         wanted: Set[Format],
-        finished: set[Format],
         *,
         no_images: bool,
         pictures: bool,
     ) -> None:
-        """Write the files one by one; `finished` takes the pictures when all of them are there."""
+        """Write the files one by one."""
         with files.noted(target):
             target.mkdir(parents=True, exist_ok=True)
         files.check(_HINT)
         formerly = self._numbered_before(target) if Format.PNG in wanted else ()
         for name, content in self._files(wanted, no_images, pictures):
             files.add(target / name, partial(write_whole, content=content))
-        finished.add(Format.PNG)
         if Format.CSV in wanted:
             from xaicli.render.machine import csv_parts
 
@@ -179,27 +176,42 @@ class Result:
             with files.noted(target):
                 link_pages(target)
 
-    def _left(self, written: Sequence[Path], finished: Set[Format], wanted: Set[Format], folder: Path) -> str:
+    def _left(self, written: Sequence[Path], due: Sequence[str], folder: Path) -> str:
         """What an interrupted `save` leaves, and what not; a file that is there is whole.
 
         Args:
             written: The files.
-            finished: The formats of which everything is written.
-            wanted: All formats.
+            due: The names of all that were to be written.
             folder: Where to.
         """
-        from xaicli.report.numbers import listed
+        from xaicli.report.numbers import count, listed
 
-        if not written:
-            return f"nothing is written to {folder}"
-        report, names = self.report, [path.name for path in written]
-        due = [f"{report.name}.md"] if Format.MD in wanted else []
-        due += ["pictures"] if Format.PNG in wanted - finished else []
-        due += [f"{stem}.csv" for stem in report.tables] if Format.CSV in wanted else []
-        due += [f"{report.json_name or report.name}.json"] if Format.JSON in wanted else []
+        names = [path.name for path in written]
         missing = [name for name in due if name not in names]
-        said = f"{listed(names)} {'is' if len(names) == 1 else 'are'} in {folder}"
-        return f"{said}, {listed(missing)} {'is' if len(missing) == 1 else 'are'} not" if missing else said
+        older = [name for name in missing if (folder / name).exists()]
+
+        def told(files: Sequence[str], how: str) -> list[str]:
+            drawn = [name for name in files if name.endswith(".png")]
+            others = [name for name in files if name not in drawn]
+            pages = [name for name in others if name.endswith((".html", ".md"))]
+            said = pages + ([count(len(drawn), "picture")] if drawn else []) + others[len(pages) :]
+            return [f"{listed(said)} {'is' if len(files) == 1 else 'are'} {how}"] if files else []
+
+        begun = f"{listed(names)} {'is' if len(names) == 1 else 'are'} in {folder}"
+        absent = told([name for name in missing if name not in older], "not") if names else []
+        said = [begun if names else f"nothing is written to {folder}", *absent]
+        return ", ".join([*said, *told(older, "there of an earlier call")])
+
+    def _due(self, wanted: Set[Format], no_images: bool, each: bool) -> list[str]:
+        """The names of the files that `save` writes, in that order."""
+        from xaicli.render.figure import picture_names
+
+        report = self.report
+        due = [f"{report.name}.{kind}" for kind in (Format.HTML, Format.MD) if kind in wanted]
+        if Format.PNG in wanted:
+            due += [f"{stem}.png" for stem in picture_names(report, no_images=no_images, each=each)]
+        due += [f"{stem}.csv" for stem in report.tables] if Format.CSV in wanted else []
+        return [*due, *([f"{report.json_name or report.name}.json"] if Format.JSON in wanted else [])]
 
     def show_terminal(self, paths: Sequence[Path] = ()) -> None:
         """Print the report to the terminal, warnings to standard error.

@@ -73,7 +73,7 @@ def interrupted_at(module: str, name: str, at: int, arguments: list[str]) -> tup
     ("at", "there", "said"),
     [
         (1, [], "nothing is written to OUT"),
-        (2, ["labels.html"], "labels.html is in OUT, pictures, labels.csv and labels.json are not"),
+        (2, ["labels.html"], "labels.html is in OUT, 2 pictures, labels.csv and labels.json are not"),
         (4, ["labels.html", *PICTURES], "labels.csv and labels.json are not"),
         (5, ["labels.html", *PICTURES, "labels.csv"], "labels.json is not"),
     ],
@@ -88,6 +88,42 @@ def test_an_interrupted_command_says_what_it_leaves(tmp_path: Path, at: int, the
     assert "warning: interrupted: " in told
     assert said.replace("OUT", str(tmp_path / "out")) in told
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(there)
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (1, "nothing is written to OUT, labels.html, 1 picture and labels.json are there of an earlier call"),
+        (
+            2,
+            "labels.html is in OUT, 1 picture and labels.csv are not, 1 picture and labels.json are there of an "
+            "earlier call",
+        ),
+        (4, "labels.csv is not, labels.json is there of an earlier call"),
+    ],
+)
+def test_files_of_an_earlier_call_are_told_from_those_that_are_missing(tmp_path: Path, at: int, said: str) -> None:
+    a_run(tmp_path / "run")
+    out = tmp_path / "out"
+    arguments = ["labels", str(tmp_path / "run"), "-o", str(out)]
+    assert interrupted_at("xaicli.files", "Written.add", 99, arguments)[0] == 0
+    (out / PICTURES[1]).unlink()
+    (out / "labels.csv").unlink()
+    before = (out / "labels.json").read_bytes()
+    status, told = interrupted_at("xaicli.files", "Written.add", at, arguments)
+    assert status == 130
+    assert told.endswith(said.replace("OUT", str(out)))
+    assert (out / "labels.json").read_bytes() == before
+
+
+def test_an_export_that_is_interrupted_tells_files_of_an_earlier_call(tmp_path: Path) -> None:
+    a_run(tmp_path / "run")
+    (tmp_path / "export.jsonl").write_text("older")
+    arguments = ["export", str(tmp_path / "run"), "--format", "csv,jsonl,parquet", "-o", str(tmp_path)]
+    status, told = interrupted_at("xaicli.maintenance.export", "_write", 2, arguments)
+    assert status == 130
+    assert re.search(r"csv is whole, \S*export\.parquet is not there, \S*export\.jsonl is there of an earlier", told)
+    assert (tmp_path / "export.jsonl").read_text() == "older"
 
 
 def test_saliency_that_is_interrupted_says_what_is_kept_and_goes_on_there(tmp_path: Path) -> None:

@@ -128,6 +128,10 @@ class SaliencyResult(Result):
         if wanted & {Format.CSV, Format.JSON}:  # the numbers of the maps, where numbers are asked for
             yield "maps.npz", npz_bytes(maps_archive(self.saliency))
 
+    def _due(self, wanted: Set[Format], no_images: bool, each: bool) -> list[str]:
+        numbers = ["maps.npz"] if wanted & {Format.CSV, Format.JSON} else []
+        return [*super()._due(wanted, no_images, each), *numbers]
+
 
 def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
     import polars as pl

@@ -139,7 +139,8 @@ def export(
         answers = []
         places = [run.layout.reports / path if output is None else path for path, _ in targets]
         names = [str(path) for path in places]
-        with leaving(lambda: left(names[: len(answers)], names[len(answers) :])):
+        older = {name for name in names if Path(name).exists()}
+        with leaving(lambda: left(names[: len(answers)], names[len(answers) :], older)):
             for path, (_, kind) in zip(places, targets, strict=True):
                 answers.append(run.export(path, format=kind, shape=shape, **select.arguments()))
     end_status()

@@ -13,7 +13,7 @@ from xaicli.render.canvas import Drawn
 from xaicli.render.pictures import png_bytes, png_of, sheet
 from xaicli.render.text import printable
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
-from xaicli.report.model import Block, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
+from xaicli.report.model import Block, Figures, Gallery, MapGrid, MapRow, Passage, Report, Table, Text, Views
 from xaicli.report.numbers import spread
 
 if TYPE_CHECKING:
@@ -222,11 +222,7 @@ def pictures(
     for chart in charts(report):
         yield chart.name, drawn.of(chart).png
     for grid in grids(report):
-        pages = [grid.rows[at : at + _ROWS_OF_SHEET] for at in range(0, len(grid.rows), _ROWS_OF_SHEET)]
-        sheets = {f"{grid.name}-sheet-{n}" if n > 1 else grid.name: rows for n, rows in enumerate(pages, 1)}
-        if each:
-            sheets |= {f"{grid.name}-{n:03d}": (row,) for n, row in enumerate(grid.rows, 1)}
-        for stem, rows in sheets.items():
+        for stem, rows in _sheets(grid, each=each).items():
             made = sheet(grid, rows, no_images=no_images)
             drawn.boxes |= made.boxes
             drawn.is_mirrored |= made.is_mirrored
@@ -235,6 +231,21 @@ def pictures(
         for block in section.blocks:
             if isinstance(block, ImageChart) and not no_images:
                 yield block.name, png_of(block.image)
+
+
+def picture_names(report: Report, *, no_images: bool = False, each: bool = False) -> list[str]:
+    """The file stems that `pictures` gives, without a picture being drawn."""
+    stems = [chart.name for chart in charts(report)]
+    stems += [stem for grid in grids(report) for stem in _sheets(grid, each=each)]
+    blocks = (block for section in report.sections for block in section.blocks)
+    return stems + [block.name for block in blocks if isinstance(block, ImageChart) and not no_images]
+
+
+def _sheets(grid: MapGrid, *, each: bool) -> dict[str, tuple[MapRow, ...]]:
+    """The samples of each picture of a grid, by its file's stem."""
+    pages = [grid.rows[at : at + _ROWS_OF_SHEET] for at in range(0, len(grid.rows), _ROWS_OF_SHEET)]
+    sheets = {f"{grid.name}-sheet-{n}" if n > 1 else grid.name: rows for n, rows in enumerate(pages, 1)}
+    return sheets | ({f"{grid.name}-{n:03d}": (row,) for n, row in enumerate(grid.rows, 1)} if each else {})
 
 
 def grids(report: Report) -> Iterator[MapGrid]:

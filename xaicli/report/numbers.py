@@ -6,7 +6,7 @@ import itertools
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -320,9 +320,17 @@ def listed(names: list[str], limit: int = 5, *, whole: bool = False) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "none"
 
 
-def left(whole: list[str], missing: list[str]) -> str:
-    """What interrupted work leaves, in a sentence: which of its files are whole, which are not there."""
-    parts = [(whole, "whole"), (missing, "not there")]
+def left(whole: list[str], missing: list[str], older: Collection[str] = ()) -> str:
+    """What interrupted work leaves, in a sentence.
+
+    Args:
+        whole: Those of its files that are whole.
+        missing: Those that are not written.
+        older: Those that were there before.
+    """
+    former = [name for name in missing if name in older]
+    absent = [name for name in missing if name not in older]
+    parts = [(whole, "whole"), (absent, "not there"), (former, "there of an earlier call")]
     return ", ".join(
         f"{listed(names, whole=True)} {'is' if len(names) == 1 else 'are'} {how}" for names, how in parts if names
     )
