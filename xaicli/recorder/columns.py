@@ -515,7 +515,9 @@ def _is_row_of(one: Any, classes: int | None, ignored: int | None) -> bool | Non
     """
     if not isinstance(one, list) or any(isinstance(item, str) for item in one):
         return False
-    if not one or not all(isinstance(item, bool | int | float | np.number | np.bool_) for item in one):
+    if not one:
+        return False  # a sample of no class
+    if not all(isinstance(item, bool | int | float | np.number | np.bool_) for item in one):
         return None
     fits = len(one) > 1 and classes in (None, len(one))
     if any(isinstance(item, bool | np.bool_ | float | np.floating) for item in one):
