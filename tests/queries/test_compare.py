@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import xaicli
@@ -335,3 +336,25 @@ def test_a_folder_whose_runs_share_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(xaicli.XaiError, match="share no mode and ds_id") as caught:
         xaicli.compare(tmp_path / "runs")
     assert re.search(r"eval: eval eval set; .*train: train train set$", caught.value.hint)
+
+
+def test_sets_of_classes_are_the_same_whatever_the_order_of_their_names(tmp_path: Path) -> None:
+    truth = [{"dog", "bird"}, {"cat"}, set(), {"cat", "dog", "bird"}, {"bird"}]
+    for number, names in enumerate((["cat", "dog", "bird"], ["bird", "cat", "dog"], ["dog", "bird", "cat"])):
+        # Of the last run one sample was labelled anew.
+        sets = [*truth[:4], {"cat"}] if number == 2 else truth
+        rows = [[int(name in one) for name in names] for one in sets]
+        with xaicli.Run(tmp_path / f"run{number}", task="multilabel", label_names=names) as run:
+            scores = np.array(rows) * 4.0 - 2
+            run.log_samples(sample_id=range(5), label=np.array(rows), logits=scores, mode="eval", epoch=1)
+    answer = xaicli.compare([tmp_path / f"run{number}" for number in range(3)], metric="n_wrong").answer
+    said = [text for text in answer.warnings if "another label" in text]
+    assert len(said) == 1
+    assert said[0].startswith("1 of the 5 samples of eval in both")
+    assert "run2 than in" in said[0]
+    counted = {row["name"]: row["n"] for row in answer.data.iter_rows(named=True) if row["kind"] == "label"}
+    assert {name: counted[name] for name in ("cat", "dog", "bird")} == {
+        "cat": [2, 2, 3],
+        "dog": [2, 2, 2],
+        "bird": [3, 3, 2],
+    }

@@ -8,6 +8,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -892,3 +893,29 @@ def test_nan_of_a_fact_is_no_value(holes, capsys):
     assert not any(row["facts"].get("speed") for row in picked)
     groups = asked(capsys, "confusion", run, "--by", "speed", *options)["by"]
     assert {one["value"]: one["n"] for one in groups} == {1.5: 4, "(missing)": 4}
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "Arrow", "dict", "list of frames"])
+def test_a_table_in_memory_is_no_file_of_facts_and_is_told_the_way(recorded, kind):
+    pd = pytest.importorskip("pandas")
+    columns = {"sample_id": [0, 1], "place": ["in", "out"]}
+    frame = {"polars": pl.DataFrame(columns), "Arrow": pl.DataFrame(columns).to_arrow(), "dict": columns}.get(
+        kind, pd.DataFrame(columns)
+    )
+    given = [frame] if kind == "list of frames" else frame
+    opened = xaicli.open_run(recorded)
+    asks = [
+        partial(getattr(opened, name), facts=given) for name in ("samples", "labels", "slices", "errors", "findings")
+    ]
+    asks += [
+        partial(opened.select, rule="hardest", n=1, facts=given),
+        partial(opened.check, rule="x <= 1", facts=given),
+    ]
+    asks += [partial(opened.samples, facts=given, no_facts=True)]
+    asks += [partial(xaicli.compare, [recorded, recorded], facts=given)]
+    asks += [partial(xaicli.Table, [1, 2], facts=frame)] if kind != "dict" else []
+    said = f"facts= takes a CSV, Parquet or JSON-lines file, not {type(frame).__name__}"
+    for ask in asks:
+        with pytest.raises(UsageError, match=said) as told:
+            ask()
+        assert told.value.hint

@@ -80,7 +80,6 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         known = frame.select(SAMPLE_ID, LABEL, PREDICTION).drop_nulls([LABEL, PREDICTION])
         if known.is_empty():
             continue
-        n_obs = n_obs.cast({SAMPLE_ID: known.schema[SAMPLE_ID]})  # the ids may be texts
         so_far = known.select(SAMPLE_ID).join(n_obs, on=SAMPLE_ID, how="left", maintain_order="left")
         counts = so_far["n_counted"].fill_null(0) < GROWING if memorised else pl.repeat(True, known.height, eager=True)
         now = known.select(SAMPLE_ID, n_obs=1, n_counted=counts.cast(pl.Int64)).cast({"n_obs": pl.Int64()})

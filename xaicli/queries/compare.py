@@ -12,7 +12,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.labels import labels
 from xaicli.queries.listed import Ids, listed
-from xaicli.queries.names import facts_beside, label_text, named, names_of_labels
+from xaicli.queries.names import facts_beside, label_text, named, named_each, names_of_labels
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
@@ -155,7 +155,7 @@ def compare(
             rows += _samples(table, len(readers), pair, metric, max, min, wanted)
             n_stale += table.filter(pl.any_horizontal(f"{STALE}{n}" for n in range(len(readers)))).height
             if found.selections[0].label_key == LABEL:
-                others += _other_labels(table, readers, pair)
+                others += _other_labels(table, readers, pair, names)
             if metric == found.metrics[0]:
                 others += _alone(table, readers, pair)
         for source in sources:
@@ -250,11 +250,18 @@ OTHERWISE = "have another label in"
 """What is said of samples whose labels in two runs are not the same."""
 
 
-def _other_labels(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) -> Iterator[str]:
-    """What to say of samples whose label in a later run is another than in the first."""
+def _other_labels(
+    table: pl.DataFrame, readers: Sequence[Reader], pair: Pair, names: Sequence[Mapping[Any, str]]
+) -> Iterator[str]:
+    """What to say of samples whose label in a later run is another than in the first; sets have no order."""
     first = readers[0].layout.described
     for number, reader in enumerate(readers[1:], 1):
-        known = table.select("name0", f"name{number}").drop_nulls()
+        both = [(f"label{one}", f"name{one}", names[one]) for one in (0, number)]
+        known = table.select(name for columns in both for name in columns[:2]).drop_nulls()
+        if all(isinstance(known.schema[label], pl.List) for label, _, _ in both):
+            known = known.with_columns(
+                named_each(known[label], called).list.sort().alias(name) for label, name, called in both
+            )
         n = int((known["name0"] != known[f"name{number}"]).sum())
         if n:
             place = " ".join(filter(None, pair))

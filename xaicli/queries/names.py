@@ -98,20 +98,26 @@ def label_text(label: Any) -> str:
 
 def named(labels: pl.Series, names: Mapping[Any, str]) -> pl.Expr:
     """A column of labels as their names; a set of classes as the names of all."""
+    each, column = named_each(labels, names), pl.col(labels.name)
+    if not isinstance(labels.dtype, pl.List):
+        return each
+    together = each.list.join(", ")
+    return pl.when(column.list.len() == 0).then(pl.lit(NO_CLASS)).when(column.is_not_null()).then(together)
+
+
+def named_each(labels: pl.Series, names: Mapping[Any, str]) -> pl.Expr:
+    """A column of labels as their names; a set of classes as a list of names in the order of the classes."""
     are_sets = isinstance(labels.dtype, pl.List)
     found = (labels.explode() if are_sets else labels).unique().drop_nulls().to_list()
-    if not found and not are_sets:
-        return pl.lit(None, pl.String)
+    column = pl.col(labels.name)
+    if not found:
+        return column.cast(pl.List(pl.String)) if are_sets else pl.lit(None, pl.String)
     texts = pl.DataFrame({"label": found, "name": [names.get(label, label_text(label)) for label in found]})
 
     def replaced(one: pl.Expr) -> pl.Expr:
         return one.replace_strict(texts["label"], texts["name"], default=None, return_dtype=pl.String)
 
-    column = pl.col(labels.name)
-    if not are_sets:
-        return replaced(column)
-    together = column.list.eval(replaced(pl.element())).list.join(", ") if found else pl.lit("")
-    return pl.when(column.list.len() == 0).then(pl.lit(NO_CLASS)).when(column.is_not_null()).then(together)
+    return column.list.eval(replaced(pl.element())) if are_sets else replaced(column)
 
 
 FACTS = "facts"

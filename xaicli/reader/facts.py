@@ -17,7 +17,7 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.pieces import foreign, relative
 from xaicli.reader.rows import dtype_of
-from xaicli.tables.fact_file import read_fact_file
+from xaicli.tables.fact_file import path_of_facts, read_fact_file
 from xaicli.vocabulary import FACT, RESERVED_COLUMNS, SAMPLE_ID, fact_columns
 from xaicli.wal.records import live_records
 
@@ -29,13 +29,22 @@ if TYPE_CHECKING:
 FactFiles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 """One or several files of facts."""
 
+_IN_MEMORY = "write it to one with a column sample_id, or record values: run.log_facts(ids, name=values)"
+
 _IDENTITIES = (SAMPLE_ID, "example_id")
 """What the rows of a table are about, the first that it has."""
 
 
 def each_file(files: FactFiles) -> tuple[Path, ...]:
-    """The files of facts that are given."""
-    return (Path(files),) if isinstance(files, str | os.PathLike) else tuple(map(Path, files or ()))
+    """The files of facts that are given.
+
+    Raises:
+        UsageError: They are none, but a table in memory, say.
+    """
+    if files is None:
+        return ()
+    every = files if isinstance(files, Sequence) and not isinstance(files, str | bytes) else [files]
+    return tuple(path_of_facts(one, _IN_MEMORY) for one in every)
 
 
 class Facts:

@@ -14,7 +14,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, UsageError
 from xaicli.layout import RunLayout
 from xaicli.progress import doing
-from xaicli.reader.facts import FactFiles, Facts
+from xaicli.reader.facts import FactFiles, Facts, each_file
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.lazy import scan
 from xaicli.reader.pages import Footer, read_footer, step_range
@@ -121,7 +121,7 @@ class Reader(Holdings):
         facts: FactFiles = None,
         no_facts: bool = False,
     ) -> None:
-        if no_facts and facts:
+        if no_facts and each_file(facts):
             raise UsageError("--facts and --no-facts exclude one another", hint="leave one of them out")
         self._footers: dict[Path, Footer] = {}
         super().__init__(layout, strict=strict, attempts=attempts)

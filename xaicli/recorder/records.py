@@ -27,7 +27,7 @@ from xaicli.recorder.process import Process
 from xaicli.recorder.tokens import words_of_inputs
 from xaicli.recorder.transfer import Intake, copied
 from xaicli.tables.containers import read
-from xaicli.tables.fact_file import in_utc, read_fact_file, zone_words
+from xaicli.tables.fact_file import in_utc, path_of_facts, read_fact_file, zone_words
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.records import common, encode_scalars, encode_table, with_ids
 
@@ -412,12 +412,12 @@ class Records:
         """
         try:
             self._need_usable()
-            self._store_fact_file(_fact_file(facts))
+            self._store_fact_file(facts)
         except Exception as error:
             n = 1 if isinstance(facts, (str, os.PathLike)) else media.count(facts)
             self._refuse_record("facts", error, range(n))
 
-    def _store_fact_file(self, path: Path) -> None:
+    def _store_fact_file(self, facts: Any) -> None:
         """Keep the facts of a file, and say what of it is not kept as it stands there.
 
         Raises:
@@ -425,6 +425,7 @@ class Records:
         """
         kind = self._process.catalogue.dtype(SAMPLE_ID) or self._kinds.get(SAMPLE_ID)
         try:
+            path = path_of_facts(facts, "log_facts(ids, name=values) takes values")
             found = read_fact_file(path, kind)
         except XaiError as error:
             raise ValueError(f"{error}; {error.hint}" if error.hint else str(error)) from error
@@ -729,18 +730,3 @@ def _kind(kind: pa.DataType) -> str:
     if pa.types.is_timestamp(kind):
         return "times with a zone" if kind.tz else "times"
     return "whole numbers" if pa.types.is_integer(kind) else "numbers"
-
-
-def _fact_file(given: Any) -> Path:
-    """The path of a file of facts.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        return Path(os.fsdecode(given))
-    except TypeError:
-        raise ValueError(
-            f"facts= takes a CSV, Parquet or JSON-lines file, not {type(given).__name__}: "
-            "log_facts(ids, name=values) takes values"
-        ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
 from xaicli.files import for_arrow
 from xaicli.tables.cells import header, read_cells, without_guards
 from xaicli.tables.column import WHOLE, whole_numbers, within_64_bits
@@ -101,6 +102,23 @@ def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
             hint=f"the run's ids are {kind}" if kind else "each row names a sample in its column sample_id",
         )
     return found
+
+
+def path_of_facts(given: Any, hint: str) -> Path:
+    """The path of a file of facts.
+
+    Args:
+        given: What was given as one.
+        hint: Where values in memory go.
+
+    Raises:
+        UsageError: It is none, but a table in memory, say.
+    """
+    try:
+        return Path(os.fsdecode(given))
+    except TypeError:
+        kind = type(given).__name__
+        raise UsageError(f"facts= takes a CSV, Parquet or JSON-lines file, not {kind}", hint=hint) from None
 
 
 def _unique_names(names: Sequence[str], path: Path, found: FactFile) -> list[str]:

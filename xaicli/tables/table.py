@@ -276,9 +276,17 @@ class Table:
         return values
 
     def _valid_facts(self, facts: Any) -> dict[str, list[Any]] | Path | None:
-        """The facts as a value a row each, or their file."""
-        if facts is None or not isinstance(facts, Mapping):
-            return None if facts is None else Path(facts)
+        """The facts as a value a row each, or their file.
+
+        Raises:
+            XaiError: They are neither, or do not fit the dataset.
+        """
+        if facts is None:
+            return None
+        if not isinstance(facts, Mapping):
+            from xaicli.tables.fact_file import path_of_facts
+
+            return path_of_facts(facts, 'values go by name, a row each: Table(..., facts={"camera": cameras})')
         if taken := [name for name in facts if str(name) in _NO_FACTS]:
             raise XaiError(f"{taken[0]} is no name of a fact", hint=_NO_FACTS[str(taken[0])])
         return {
