@@ -288,6 +288,24 @@ def test_ids_whose_accents_are_encoded_in_another_way_are_told(tmp_path: Path) -
     assert f"3 of the 4 ids in f.csv are no samples of the run; {of_them}" in said
 
 
+@pytest.mark.parametrize(
+    ("of_run", "of_file", "words"),
+    [
+        (["007", "010", "x"], ["7", "10", "y"], "zeros before them"),
+        (["a.png", "b.png", "c.png"], ["img/a.png", "img\\b.png", "img/d.png"], "the folders before them"),
+        (["img/a.png", "img/b.png", "c.png"], ["a.png", "b.png", "d.png"], "the folders before them"),
+    ],
+)
+def test_ids_that_are_spelt_otherwise_in_the_file_are_told(
+    tmp_path: Path, of_run: list[str], of_file: list[str], words: str
+) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=of_run, loss=[1.0, 2.0, 3.0], mode="eval", epoch=1)
+    (tmp_path / "f.csv").write_text("sample_id,a\n" + "".join(f"{name},x\n" for name in of_file))
+    said = xaicli.open_run(tmp_path / "run").samples(facts=tmp_path / "f.csv").answer.warnings
+    assert f"3 of the 3 ids in f.csv are no samples of the run; 2 of them but for {words}" in said
+
+
 def test_facts_that_change_are_told_and_the_last_counts(tmp_path):
     with xaicli.Run(tmp_path / "run") as run:
         run.log_facts([1, 2, 3], source=["a", "b", "c"])

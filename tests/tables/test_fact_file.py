@@ -409,3 +409,18 @@ def test_ids_that_pandas_writes_as_a_range_are_read(tmp_path: Path, step: int) -
     assert pq.read_schema(tmp_path / "f.parquet").names == ["a"]
     found = read_fact_file(tmp_path / "f.parquet", "int64").table
     assert found.to_pydict() == {"sample_id": [4, 4 + step, 4 + 2 * step], "a": ["x", "y", "z"]}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("between", [", ", ",\n"])
+def test_an_array_of_json_is_no_json_lines(tmp_path: Path, indent: int | None, between: str) -> None:
+    rows = [{"sample_id": 1, "a": "x"}, {"sample_id": 2, "a": "y"}]
+    text = "[\n" + between.join(json.dumps(row) for row in rows) + "\n]\n"
+    (tmp_path / "f.jsonl").write_text(json.dumps(rows, indent=indent) if indent else text)
+    with pytest.raises(XaiError, match="is an array of JSON, not JSON lines") as told:
+        read_fact_file(tmp_path / "f.jsonl", "int64")
+    assert "an object a line" in str(told.value.hint)
+    (tmp_path / "f.jsonl").write_text("[1, 2]\n" + "".join(json.dumps(row) + "\n" for row in rows))
+    found = read_fact_file(tmp_path / "f.jsonl", "int64")
+    assert found.table.to_pylist() == rows
+    assert [n for _, _, n in found.left_out] == [1]

@@ -219,8 +219,7 @@ class Facts:
         said = []
         if unknown:
             said.append(f"{unknown:,} of the {told.height:,} ids in {self.told_in} are no samples of the run")
-            if n := _spelt_otherwise(_apart(told, samples), samples):
-                said[-1] += f"; {n:,} of them but for how accents are encoded (Unicode's NFC and NFD)"
+            said[-1] += _spelt_otherwise(_apart(told, samples), samples)
         if without:
             said.append(f"{without:,} of the run's {samples.height:,} samples are not in {self.told_in}")
         return tuple(said)
@@ -459,12 +458,20 @@ def _apart(ids: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     return ids.filter(~pl.col(SAMPLE_ID).is_in(known[SAMPLE_ID].implode()))
 
 
-def _spelt_otherwise(unknown: pl.DataFrame, samples: pl.DataFrame) -> int:
-    """How many ids would be known, were the same letters the same code points: file systems change them."""
+def _spelt_otherwise(unknown: pl.DataFrame, samples: pl.DataFrame) -> str:
+    """How many ids would be known, were they spelt as the run's are, and what differs; "" where none would."""
     if unknown.schema[SAMPLE_ID] != pl.String:
-        return 0
-    alike, known = (ids.with_columns(pl.col(SAMPLE_ID).str.normalize("NFC")) for ids in (unknown, samples))
-    return alike.height - _apart(alike, known).height
+        return ""
+    ids = pl.col(SAMPLE_ID).str
+    spellings = {
+        "how accents are encoded (Unicode's NFC and NFD)": ids.normalize("NFC"),  # file systems change them
+        "zeros before them": ids.strip_chars_start("0"),
+        "the folders before them": ids.replace(r"^.*[/\\]", ""),
+    }
+    for words, alike in spellings.items():
+        if n := unknown.height - _apart(unknown.with_columns(alike), samples.with_columns(alike)).height:
+            return f"; {n:,} of them but for {words}"
+    return ""
 
 
 def _with_ids(frame: pl.DataFrame, kind: pl.DataType) -> pl.DataFrame:

@@ -212,6 +212,10 @@ def _of_lines(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
             rows.append(row)
         else:
             bad += 1
+    if bad and text.lstrip().startswith("[") and next(_objects(text.replace("\n", " "))) is not None:
+        raise XaiError(
+            f"{path} is an array of JSON, not JSON lines", hint="an object a line: jq -c '.[]' FILE > facts.jsonl"
+        )
     if bad:
         what = "1 line of {} is no JSON object" if bad == 1 else f"{bad:,} lines of {{}} are no JSON objects"
         found.left_out.append((SAMPLE_ID, what.format(path.name), bad))
