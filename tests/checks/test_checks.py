@@ -128,6 +128,8 @@ largest_drop = 1
         ("[[rule]]\nmetric = 'a'\nlest = 1", "lest"),
         ("[[rule]]\nmetric = 'a'\nleast = true", "no number"),
         ("[[rule]]\ncount = 'dropped'\nmost = 0\nby = 'label'", "by means nothing"),
+        ("[[rule]]\ncount = 'ece'\nmost = 0.5\nat = 'best'", "at means nothing for count"),
+        ("[[rule]]\nsamples = 'golden.txt'\nat = 'best'", "at means nothing for samples"),
         ("[[rule]]\ncount = 'lost'\nmost = 0", "lost"),
         ("[[rule]]\nmetric = 'a'\nleast = 1\nallow = [{ value = 'x' }]", "reason"),
         (

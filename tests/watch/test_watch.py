@@ -823,6 +823,25 @@ def test_a_rule_is_asked_of_the_newest_whole_place_and_of_those_after_it(tmp_pat
             assert f"hint: {mode or 'eval'} epoch 5: 5" in error
 
 
+@pytest.mark.parametrize("asked", [{}, {"mode": "eval"}, {"ds_id": "day"}, {"mode": "eval", "ds_id": "day"}])
+def test_the_first_pass_is_whole_once_the_next_epoch_has_begun_whatever_is_watched(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    training = Training(RunLayout(tmp_path / "run"), waits=True, **asked)
+    with xaicli.Run(tmp_path / "run") as run:
+
+        def log(mode: str, epoch: int, ds_id: str = "") -> None:
+            run.log_samples(sample_id=[1, 2], loss=[1.0, 3.0], mode=mode, ds_id=ds_id, epoch=epoch, step=epoch)
+            run.flush()
+
+        log("train", 1)
+        log("eval", 1, "day")
+        assert not Until("loss mean <= 2").is_met(training.look(), training.reader)
+        log("train", 2)
+        assert Until("loss mean <= 2").is_met(training.look(), training.reader)
+        assert not Until("loss mean < 2").is_met(training.look(), training.reader)
+
+
 def test_what_is_not_there_yet_is_waited_for(tmp_path: Path, xai: Any) -> None:
     run = xaicli.Run(tmp_path / "run")
     folder = tmp_path / "run"

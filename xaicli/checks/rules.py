@@ -200,7 +200,6 @@ def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
             "most",
             "mode",
             "ds_id",
-            "at",
             *(("strict",) if kinds == ["count"] else ()),
         }
         _only(facts, allowed, kinds[0], place)

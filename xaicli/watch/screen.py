@@ -286,8 +286,9 @@ class Until:
         is_first, self._is_first = self._is_first, False
         if not watched.places or not self._can_be_asked(reader, is_over=watched.is_over):
             return False
+        latest = max(place.epoch for place in reader.folders())  # of all modes and data sets, those not watched too
         for now in watched.places:
-            places = self._places(now, watched)
+            places = self._places(now, watched.state, latest)
             newest = next((place for place, whole in reversed(places) if whole), None)
             for place, whole in places:
                 pieces = reader.pieces(Place(now.mode, now.ds_id, place.epoch))
@@ -309,12 +310,11 @@ class Until:
         return False
 
     @staticmethod
-    def _places(now: Now, watched: Watched) -> list[tuple[Place, bool]]:
-        """The last places of a data set, and whether each is whole."""
+    def _places(now: Now, state: str, latest: int) -> list[tuple[Place, bool]]:
+        """The last places of a data set, and whether each is whole, of a run that has come to epoch `latest`."""
         pair = now.mode, now.ds_id
-        later = any(other.epoch > now.epoch for other in watched.places)
-        full = watched.state == FINISHED if now.rows_before is None else now.rows >= now.rows_before
-        last = Place(*pair, now.epoch, now.turn), later or full
+        full = state == FINISHED if now.rows_before is None else now.rows >= now.rows_before
+        last = Place(*pair, now.epoch, now.turn), latest > now.epoch or full
         before = [Place(*pair, epoch, turn) for epoch, turn, _ in now.history[:-1]]
         return [*((place, True) for place in before), last]
 
