@@ -38,6 +38,9 @@ class Model(lightning.LightningModule):  # type: ignore[misc, name-defined]
         super().__init__()
         self.net, self.step = net, step
 
+    def forward(self, *given: Any) -> Any:
+        return self.net(*given)
+
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         del batch_idx
         return self.step(self, batch)
@@ -312,6 +315,141 @@ def test_samples_that_torch_stacked_are_first_whatever_the_model_takes_and_howev
     assert found is not None
     assert (dropped, said) == (0, [])
     assert found["loss"].to_list() == approx(mean_of(each, TAGS[:T] >= 0))
+
+
+def turned_flat(model: Any, batch: Any) -> torch.Tensor:
+    x, tags = batch[1].transpose(0, 1), batch[2].transpose(0, 1)
+    return functional.cross_entropy(model.net(x).reshape(-1, CLASSES), tags.reshape(-1))
+
+
+def turned_classes_second(model: Any, batch: Any) -> torch.Tensor:
+    return functional.cross_entropy(model.net(batch[1].permute(1, 0, 2)).transpose(1, 2), batch[2].t())
+
+
+def turned_copied(model: Any, batch: Any) -> torch.Tensor:
+    x, tags = batch[1].transpose(0, 1).contiguous(), batch[2].t().contiguous()
+    return functional.cross_entropy(model.net(x).view(-1, CLASSES), tags.view(-1))
+
+
+@pytest.mark.parametrize("step", [turned_flat, turned_classes_second, turned_copied])
+@pytest.mark.parametrize("size", [T, N])
+def test_what_a_step_turned_of_its_batch_stands_under_its_samples(tmp_path: Path, step: Any, size: int) -> None:
+    """As many places as samples, too: then nothing but what stands where tells it."""
+    net = Recurrent()
+    found, dropped, said = fit(step, net, [(i, X[i], TAGS[i]) for i in range(size)], tmp_path, size)
+    each = functional.cross_entropy(net(X[:size].transpose(0, 1)).permute(1, 2, 0), TAGS[:size], reduction="none")
+    assert found is not None
+    assert (dropped, said) == (0, [])
+    assert found["loss"].to_list() == approx(mean_of(each, TAGS[:size] >= 0))
+    assert found["n_tokens"].to_list() == (TAGS[:size] >= 0).sum(1).tolist()
+
+
+def test_labels_that_are_the_same_either_way_are_not_taken_for_samples_of_a_turned_batch(tmp_path: Path) -> None:
+    data = [(i, X[i], torch.ones(T, dtype=torch.long)) for i in range(T)]
+    found, dropped, said = fit(turned_flat, Recurrent(), data, tmp_path, T)
+    assert (found, dropped) == (None, T)
+    assert ["first dimension is not the batch's samples" in one for one in said] == [True]
+
+
+class LastPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Recurrent()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.net(x)[-1]
+        return scores
+
+
+@pytest.mark.parametrize("size", [T, N])
+@pytest.mark.parametrize("is_turned_by", ["step", "collate", "copy"])
+def test_no_inputs_are_kept_of_a_module_that_takes_its_places_first(
+    tmp_path: Path, size: int, is_turned_by: str
+) -> None:
+    """Also where a sample has one label, which does not show the places."""
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        x = batch[1] if is_turned_by == "collate" else batch[1].transpose(0, 1)
+        return functional.cross_entropy(model(x.clone() if is_turned_by == "copy" else x), batch[2])
+
+    def collate(samples: Any) -> Any:
+        ids, x, kinds = zip(*samples, strict=True)
+        return torch.tensor(ids), torch.stack(x, int(is_turned_by == "collate")), torch.tensor(kinds)
+
+    net, data = LastPlace(), [(i, X[i], int(KINDS[i])) for i in range(size)]
+    found, dropped, said = fit(step, net, data, tmp_path, size, collate_fn=collate)
+    each = functional.cross_entropy(net(X[:size].transpose(0, 1)), KINDS[:size], reduction="none")
+    assert found is not None
+    assert dropped == 0
+    assert ["no inputs are kept" in one for one in said] == [True]
+    assert not (tmp_path / "run" / "inputs").exists()
+    assert found["loss"].to_list() == approx(each.tolist())
+
+
+class Translated(nn.Module):
+    """Texts (places, samples) to the scores of each place of a translation of another length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.of, self.read, self.write = nn.Embedding(6, 4), nn.GRU(4, 5), nn.GRU(4, 5)
+        self.head = nn.Linear(5, 6)
+
+    def forward(self, text: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        made, _ = self.write(self.of(other[:-1]), self.read(self.of(text))[1])
+        return torch.cat([made.new_zeros(1, other.shape[1], 6), self.head(made)])
+
+
+def test_texts_and_translations_with_their_places_first_are_told_by_a_batch_where_each_has_its_own_length(
+    tmp_path: Path,
+) -> None:
+    """The other batches have as many places as samples."""
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        scores = model.net(batch[1], batch[2])
+        return functional.cross_entropy(scores[1:].view(-1, 6), batch[2][1:].view(-1), ignore_index=0)
+
+    texts = torch.randint(1, 6, (N, T), generator=SEED)
+    others = torch.randint(1, 6, (N, T), generator=SEED)
+    others[1, 2:], others[3, 4:], texts[5:, 4:] = 0, 0, 0
+
+    def batch_of(rows: list[int], length: int) -> Any:
+        return rows, texts[rows, :length].T.contiguous(), others[rows].T.contiguous()
+
+    data, net = [batch_of([5, 6, 7], 4), batch_of([0, 1, 2, 3, 4], T)], Translated()
+    found, dropped, said = fit(step, net, data, tmp_path, batch_size=None)
+    assert found is not None
+    assert (dropped, [one for one in said if "no inputs" not in one]) == (0, [])
+    right: dict[int, float] = {}
+    for rows, text, other in data:
+        each = functional.cross_entropy(net(text, other)[1:].permute(1, 2, 0), other[1:].T, reduction="none")
+        right |= dict(zip(rows, mean_of(each, other[1:].T != 0), strict=True))
+    assert found["loss"].to_list() == approx([right[i] for i in range(N)])
+    assert found["n_tokens"].to_list() == (others[:, 1:] != 0).sum(1).tolist()
+
+
+@pytest.mark.parametrize("are_listed", [False, True])
+def test_as_many_places_of_one_sample_as_samples_are_no_samples(tmp_path: Path, are_listed: bool) -> None:
+    """A criterion is called a sample, and one sample has as many places as there are samples."""
+    lengths = [4, 5, 3, 2, 5]
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        each = [
+            functional.cross_entropy(model.net(x[:n]), tags[:n])
+            for x, tags, n in zip(batch[1], batch[2], lengths, strict=True)
+        ]
+        return torch.stack(each).mean()
+
+    def collate(samples: Any) -> Any:
+        ids, x, tags = zip(*samples, strict=True)
+        if are_listed:
+            return list(ids), [x[i][:n] for i, n in enumerate(lengths)], [tags[i][:n] for i, n in enumerate(lengths)]
+        return torch.tensor(ids), torch.stack(x), torch.stack(tags)
+
+    data = [(i, X[i], TAGS[i].clamp(min=0)) for i in range(T)]
+    found, dropped, said = fit(step, linear(CLASSES), data, tmp_path, T, collate_fn=collate)
+    assert (found, dropped) == (None, T)
+    assert ["several times" in one for one in said] == [True]
 
 
 @pytest.mark.parametrize("are_places_first", [False, True])

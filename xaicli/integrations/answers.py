@@ -323,10 +323,37 @@ def _fits(judged: Judged, labels: Any, rows: int) -> bool:
     """Whether a criterion was given one row a sample, or the places of all samples one below the other."""
     n = len(judged.answers) if judged.answers.ndim else 0
     if n == rows:
-        return True
+        return not is_of_one(judged, labels, rows)
     if judged.answers.ndim != 2 or not isinstance(labels, torch.Tensor) or labels.ndim != 2:
         return False
     return n in (labels.numel(), labels.numel() - rows)
+
+
+def is_of_one(judged: Judged, labels: Any, rows: int) -> bool:
+    """Whether a criterion was given the labels of one sample's places, as many as there are samples."""
+    truth = judged.truth
+    if truth.ndim != 1 or len(truth) < 2 or not isinstance(labels, (torch.Tensor, list, tuple)) or len(labels) != rows:
+        return False
+    if not isinstance(labels, torch.Tensor):
+        return any(isinstance(one, torch.Tensor) and is_same(one, truth) for one in labels)
+    if labels.ndim < 2 or truth.untyped_storage().data_ptr() != labels.untyped_storage().data_ptr():
+        return False
+    return truth.stride(0) < labels.stride(0)
+
+
+def is_turned_part(tensor: torch.Tensor, batch: Any) -> bool:
+    """Whether a tensor is a part of a batch with its first two dimensions turned, as recurrent networks take it."""
+    for _, part in tensors_of(batch):
+        if part.ndim < 2 or tensor.ndim != part.ndim or part.device != tensor.device or min(part.shape[:2]) < 2:
+            continue
+        other = part.transpose(0, 1)
+        if tensor.shape != other.shape:
+            continue
+        if tensor.data_ptr() == part.data_ptr() and (tensor.stride() == other.stride() or part.shape != other.shape):
+            return tensor.stride() == other.stride()
+        if tensor.is_cpu and torch.equal(tensor.to(part.dtype), other) and not torch.equal(part, tensor.to(part.dtype)):
+            return True
+    return False
 
 
 def of_some_places(step: Step, labels: Any, output: Any) -> bool:

@@ -25,6 +25,8 @@ from xaicli.integrations.answers import (
     is_of_unknown_places,
     is_one,
     is_output,
+    is_same,
+    is_turned_part,
     labels_as,
     meaning_of,
     tensors_of,
@@ -312,14 +314,18 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             held = whole.rows if ids is None else len(ids)
             module = trainer.lightning_module
             is_turned = self._rows.has_places_first(whole.loader, trainer)
-            turned, labels, reason = self._orders.samples_first(step, batch, whole.labels, held, module, is_turned)
+            turned, labels, reason = self._orders.samples_first(
+                step, batch, whole.labels, held, module, is_turned, mode
+            )
             if reason is not None:
                 recording.missed(rows, f"{_name_of(mode)} {reason}")
                 return
             whole, result = self._answered(replace(whole, batch=turned, labels=labels), step, mode)
-            inputs = None if turned is not batch else _inputs_of(step)
-            if turned is not batch and recording.wants_inputs:
-                recording.tell(_INPUTS_OF_PLACES)
+            inputs = _inputs_of(step)
+            if turned is not batch or _are_places_first(inputs, batch, held, is_turned):
+                inputs = None
+                if recording.wants_inputs:
+                    recording.tell(_INPUTS_OF_PLACES)
             if not self._log_part(whole, result, step, mode, inputs):
                 recording.missed(rows, _ask(step, mode, rows, batch))
             return
@@ -598,6 +604,16 @@ def _predicted(step: Step, task: Task, rows: int) -> dict[str, Any]:
 
 def _inputs_of(step: Step) -> Any:
     return inputs_of(step.forwards[0].args, step.forwards[0].kwargs) if step.forwards else None
+
+
+def _are_places_first(inputs: Any, batch: Any, rows: int | None, is_turned: bool | None) -> bool:
+    """Whether a model was given its places before its samples, which are so many."""
+    given = [one for _, one in tensors_of(inputs) if one.ndim > 1] if isinstance(inputs, Mapping) else [inputs]
+    given = [one for one in given if isinstance(one, torch.Tensor) and one.ndim > 1 and one.shape[1] == rows]
+    as_it_is = [part for _, part in tensors_of(batch)] if is_turned else []
+    return any(
+        len(one) != rows or any(is_same(one, part) for part in as_it_is) or is_turned_part(one, batch) for one in given
+    )
 
 
 def _texts_of(batch: Any, inputs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from xaicli.integrations.answers import (
     are_places,
     batch_first,
     is_same,
+    is_turned_part,
     judged_of,
     labels_as,
     labels_judged,
     tensors_of,
+    which_of,
 )
 from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import rows_said
@@ -120,6 +123,8 @@ class StepOrders:
         """Whether a loss that a model has of its own counts before a criterion of the step's, as its weight said."""
         self._is_turned_batch: bool | None = None
         """Whether the last batch that told it had its samples in the second dimension."""
+        self._turned_back: dict[Mode, bool] = {}
+        """Whether a step of a mode gave a criterion its batch's labels with the places first."""
         self._taken_first = 0
         """How many rows were taken to be the first dimension of batches with as many places, where nothing shows it."""
         self._targets: list[tuple[Any, frozenset[Any]]] = []
@@ -177,7 +182,7 @@ class StepOrders:
         return self._compares.get(kind, self._compares.get(of_training, False))
 
     def samples_first(
-        self, step: Step, batch: Any, labels: Any, rows: int | None, module: Any, is_turned: bool | None
+        self, step: Step, batch: Any, labels: Any, rows: int | None, module: Any, is_turned: bool | None, mode: Mode
     ) -> tuple[Any, Any, str | None]:
         """A batch whose second dimension is the samples, as recurrent networks take texts, with these first.
 
@@ -190,6 +195,7 @@ class StepOrders:
             rows: How many samples it holds, as its ids say.
             module: The module: where there are as many places as samples, and no other batch told it, it may.
             is_turned: Whether its collate_fn is known to put the places first; None where it is not known.
+            mode: The mode.
 
         Returns:
             Batch and labels, as they are or turned, and why it is not known whose the labels are.
@@ -197,13 +203,16 @@ class StepOrders:
         if not isinstance(labels, torch.Tensor) or labels.ndim < 2 or not rows or labels.shape[1] != rows:
             if labels_are(labels, rows):
                 self._is_turned_batch, self._taken_first = False, 0
+                return batch, labels, self._turn_back(step, batch, labels, mode)
             return batch, labels, None
         shape = labels.shape[:2]
         if shape[0] != rows:
             beside = [part for _, part in tensors_of(batch) if part.ndim > 1 and part.data_ptr() != labels.data_ptr()]
-            self._is_turned_batch = any(part.shape[:2] == shape for part in beside)
-            if not self._is_turned_batch:
+            # Of texts and their translations each has as many places as its own longest.
+            are_turned = all(part.shape[1] == rows != len(part) for part in beside)
+            if not beside or not (are_turned or any(part.shape[:2] == shape for part in beside)):
                 return batch, labels, _PLACES_FIRST
+            self._is_turned_batch = True
             if self._taken_first:
                 self._tell(_TAKEN_WRONGLY.format(rows=rows_said(self._taken_first)), _TAKEN_WRONGLY)
                 self._taken_first = 0
@@ -216,12 +225,42 @@ class StepOrders:
                 self._tell(_TAKEN_FIRST, None)
                 self._taken_first += rows
         if not self._is_turned_batch:
-            return batch, labels, None
+            return batch, labels, self._turn_back(step, batch, labels, mode)
         found = [batch_first(one, labels) if one.truth.numel() >= labels.numel() - rows else one for one in step.judged]
         if None in found:
             return batch, labels, _PLACES_FIRST
         step.judged = [one for one in found if one is not None]
         return _turned(batch, shape), labels.transpose(0, 1), None
+
+    def _turn_back(self, step: Step, batch: Any, labels: torch.Tensor, mode: Mode) -> str | None:
+        """Put the samples first in what a step turned of a batch that has them first, as for a recurrent network.
+
+        Returns:
+            Why it is not known whose the labels are; None where it is.
+        """
+        turned, kept = labels.transpose(0, 1), list(step.judged)
+        for place, one in enumerate(kept):
+            is_of_places = labels.ndim > 2 or _is_of_places(one, labels)
+            if min(turned.shape[:2]) < 2 or not is_of_places or one.picked != (None, None):
+                continue
+            if not (one.truth.is_cpu or mode not in self.watched or self._turned_back.get(mode)):
+                continue
+            own = which_of(one.truth, [turned, turned[1:]], is_shaped=True)
+            if own is None:
+                continue
+            if which_of(one.truth, [labels, labels[:, 1:]], is_shaped=True) is not None:
+                # The same either way, as labels that are all alike: what the model was given tells it, if anything.
+                if not is_of_batch(one.truth, labels) and any(is_turned_part(given, batch) for given in step.given):
+                    return _PLACES_FIRST
+                continue
+            found = batch_first(one, turned)
+            if found is None:
+                return _PLACES_FIRST
+            is_whole = own.shape == turned.shape and one.truth.dtype == labels.dtype
+            kept[place] = replace(found, truth=labels) if is_whole else found
+            self._turned_back[mode] = True
+        step.judged = kept
+        return None
 
     @property
     def is_trained_on_batch(self) -> bool:
@@ -377,7 +416,11 @@ class StepOrders:
             return None, None
         if not self._looks(mode, all(one.is_cpu for one in step.given)):
             return None, None
-        order = rows_in(step.given, batch)
+        given = [one for one in step.given if not is_turned_part(one, batch)]
+        if not any(len(one) == rows for one in given):
+            self._kept[mode] = False
+            return None, None
+        order = rows_in(given, batch)
         self._turned[mode] = order.is_other
         self._kept[mode] = bool(order.places) and not order.is_other
         if order.is_other:
