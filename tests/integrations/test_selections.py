@@ -560,3 +560,52 @@ def test_probabilities_of_a_teacher_under_a_name_of_their_own_are_asked_about(
         warnings.simplefilter("always")
         trainer.fit(Student(step, linear(CLASSES)), DataLoader(data, batch_size=N))
     assert ["'teacher'" in one and "call it 'label'" in one for one in said_by_xai(caught)] == [True]
+
+
+LENGTHS = [6, 2, 4, 1, 5, 3, 6, 2]
+TEXTS = torch.randint(1, 9, (N, 6), generator=SEED) * (torch.arange(6) < torch.tensor(LENGTHS)[:, None])
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("mean_of_all", [True, False])
+def test_places_of_next_tokens_that_a_mask_leaves_out_do_not_count(
+    tmp_path: Path, is_masked: bool, mean_of_all: bool
+) -> None:
+    """What fills up a text, or its mask, has a place more than the labels that are the next tokens."""
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        texts = batch["input_ids"]
+        following, inside = texts[:, 1:], (texts[:, 1:] != 0).float()
+        each = functional.cross_entropy(model.net(texts[:, :-1]).transpose(1, 2), following, reduction="none")
+        return (each * inside).sum() / (inside.sum() if mean_of_all else len(texts))
+
+    torch.manual_seed(0)
+    net = nn.Embedding(9, 9)
+    data = [{"sample_id": i, "input_ids": TEXTS[i]} for i in range(N)]
+    if is_masked:
+        data = [one | {"attention_mask": (one["input_ids"] != 0).long()} for one in data]  # type: ignore[attr-defined]
+    found, dropped, said = fit(step, net, data, tmp_path)
+    each = functional.cross_entropy(net(TEXTS[:, :-1]).transpose(1, 2), TEXTS[:, 1:], reduction="none")
+    assert found is not None
+    assert (dropped, said) == (0, [])
+    assert found["loss"].to_list() == approx(mean_of(each, TEXTS[:, 1:] != 0))
+    assert found["n_tokens"].to_list() == [length - 1 for length in LENGTHS]
+
+
+@pytest.mark.parametrize("ignored", [255, -1, -100])
+def test_the_class_that_a_criterion_leaves_out_of_losses_of_each_place_does_not_count(
+    tmp_path: Path, ignored: int
+) -> None:
+    tags = TAGS.masked_fill(TAGS < 0, ignored)
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        scores = model.net(batch[1]).transpose(1, 2)
+        each = functional.cross_entropy(scores, batch[2], ignore_index=ignored, reduction="none")
+        return each.sum() / (batch[2] != ignored).sum()
+
+    net = linear(CLASSES)
+    found, dropped, said = fit(step, net, [(i, X[i], tags[i]) for i in range(N)], tmp_path)
+    each = functional.cross_entropy(net(X).transpose(1, 2), TAGS, reduction="none")
+    assert found is not None
+    assert (dropped, said) == (0, [])
+    assert found["loss"].to_list() == approx(mean_of(each, TAGS >= 0))

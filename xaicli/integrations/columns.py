@@ -188,8 +188,18 @@ def _may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
         if any(word in name.lower() for word in _MASKS) or (part.dtype is torch.bool and part.shape == truth.shape)
     ]
     return any(not part.is_cpu or bool((part != part.flatten()[:1]).any()) for part in masks) or any(
-        _is_filled_up(part) for _, part in named if part.shape == truth.shape and not part.is_floating_point()
+        _is_filled_up(one) for _, part in named if not part.is_floating_point() for one in _of_places_in(part, truth)
     )
+
+
+def _of_places_in(part: torch.Tensor, truth: torch.Tensor) -> list[torch.Tensor]:
+    """What of a part of a batch has a value for every label: all, or of texts whose labels are their next tokens the
+    places of these, and those before.
+    """
+    if part.shape == truth.shape:
+        return [part]
+    is_longer = part.ndim == truth.ndim == 2 and part.shape == (len(truth), truth.shape[1] + 1)
+    return [part[:, 1:], part[:, :-1]] if is_longer else []
 
 
 def _is_filled_up(rows: torch.Tensor) -> bool:
@@ -206,19 +216,20 @@ def _is_filled_up(rows: torch.Tensor) -> bool:
 
 def _masks(batch: Any, truth: torch.Tensor) -> Iterator[torch.Tensor]:
     """What a step may make of a batch to say which places count: what is not zero, or not what fills up."""
-    for _, part in items_of(batch):
-        if not isinstance(part, torch.Tensor) or not part.is_cpu:
-            continue
-        if part.shape == truth.shape:
-            yield part != 0
-            if part.dtype is torch.bool:
-                yield ~part
-            elif part.is_floating_point():
-                yield from (~part.isnan(), part >= 0)
-            elif not part.is_floating_point():
-                yield from (part != value for value in {int(part[:, end].mode().values) for end in (0, -1)} - {0})
-        elif part.ndim == 1 and len(part) == len(truth) and truth.ndim == 2 and not part.is_floating_point():
-            yield torch.arange(truth.shape[1])[None] < part[:, None]
+    parts = [part for _, part in items_of(batch) if isinstance(part, torch.Tensor) and part.is_cpu]
+    is_next = any(part.shape != truth.shape and _of_places_in(part, truth) for part in parts)
+    for part in parts:
+        for one in _of_places_in(part, truth):
+            yield one != 0
+            if one.dtype is torch.bool:
+                yield ~one
+            elif one.is_floating_point():
+                yield from (~one.isnan(), one >= 0)
+            else:
+                yield from (one != value for value in {int(one[:, end].mode().values) for end in (0, -1)} - {0})
+        if part.ndim == 1 and len(part) == len(truth) and truth.ndim == 2 and not part.is_floating_point():
+            for length in (part, part - 1) if is_next else (part,):
+                yield torch.arange(truth.shape[1])[None] < length[:, None]
 
 
 def _distinct_masks(masks: Iterable[torch.Tensor]) -> list[torch.Tensor]:
@@ -259,7 +270,10 @@ def _counting(step: Step, batch: Any, each: torch.Tensor, truth: torch.Tensor) -
             continue
         of_rows = torch.where(inside, each, 0.0).sum(1)
         means = (of_rows.sum() / counts.sum(), (of_rows / counts.clamp(min=1))[counts > 0].mean())
-        if any(torch.isclose(loss, mean, rtol=1e-4) for mean in (*means, of_rows.sum() / each.numel())):
+        if any(
+            torch.isclose(loss, mean, rtol=1e-4)
+            for mean in (*means, of_rows.sum() / each.numel(), of_rows.sum() / len(each))
+        ):
             found.append(mask)
     return found[0] if len(found) == 1 else None
 
@@ -353,12 +367,15 @@ def without_left_out(step: Step, batch: Any, values: torch.Tensor, truth: Any, i
     Returns:
         The labels; None where it is not known which count.
     """
+    given = truth
+    if ignored is not None:
+        truth = truth.masked_fill(truth == ignored, LEFT_OUT)
     if _is_mean_of_all(step, values, truth):
         return truth
     each = torch.nn.functional.cross_entropy(values.float(), truth.long(), reduction="none")
     inside = _counting(step, batch, each, truth)
     if inside is None:
-        return None if _may_leave_out(batch, truth, ignored) else truth
+        return None if _may_leave_out(batch, given, ignored) else truth
     return truth.masked_fill(~inside, LEFT_OUT)
 
 
