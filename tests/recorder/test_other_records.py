@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -423,3 +424,24 @@ def test_a_checkpoint_lies_in_the_run_and_knows_its_labels(tmp_path: Path) -> No
     assert list(loaded.facts.label_names or ()) == ["no", "yes"]
     x = torch.randn(4, 3)
     assert torch.allclose(loaded.model(x), model(x))
+
+
+def test_what_has_a_state_and_is_no_model_replaces_no_checkpoint(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with Run(tmp_path / "run") as run:
+        path = run.save_checkpoint(model, example_inputs=torch.ones(2, 2))
+        assert path is not None
+        before = path.read_bytes()
+        for one in (optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1)):
+            with pytest.warns(RecorderWarning, match=f"the model is a {type(one).__name__}, no torch.nn.Module"):
+                assert run.save_checkpoint(one) is None  # type: ignore[arg-type]
+        assert path.read_bytes() == before
+
+
+def test_the_index_of_a_frame_that_has_a_name_is_a_column_of_a_table(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"example_id": [5, 7, 5, 9], "v": [1.0, 1.0, 5.0, 3.0]})
+    with Run(tmp_path / "run", strict=True) as run:
+        run.add_metrics_data(frame.groupby("example_id").mean(), name="by_id")
+    found = pl.read_parquet(tmp_path / "run" / "tables" / "by_id" / "*.parquet").sort("example_id")
+    assert found.rows() == [(5, 3.0), (7, 1.0), (9, 3.0)]

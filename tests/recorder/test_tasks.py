@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 import xaicli
-from tests.recorder.recorded import rows
+from tests.recorder.recorded import column, rows
 from xaicli import parquet
 from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
@@ -604,3 +604,28 @@ def test_several_numbers_a_sample_are_no_sets(tmp_path: Path) -> None:
     later = xaicli.open_run(tmp_path / "run").scan().filter(pl.col("epoch") == 2).collect()
     assert np.allclose(later["label"].to_numpy(), y[:, 0])
     assert np.allclose(later["residual"].to_numpy(), -1)
+
+
+@pytest.mark.parametrize("given", [list, np.array, torch.tensor])
+@pytest.mark.parametrize("kind", [int, float])
+def test_rows_of_the_one_class_of_a_multilabel_run_are_rows(given: Any, kind: Any, tmp_path: Path) -> None:
+    label = given([[kind(1)], [kind(0)], [kind(1)]])
+    with Run(tmp_path / "run", task="multilabel", strict=True) as run:
+        run.log_samples(sample_id=[0, 1, 2], label=label, logits=[[1.0], [-1.0], [-1.0]], epoch=1)
+    assert column(tmp_path / "run", "label") == [[0], [], [0]]
+    assert column(tmp_path / "run", "correct") == [True, True, False]
+
+
+@pytest.mark.parametrize("given", [np.array, torch.tensor, list, pd.DataFrame])
+def test_tokens_with_a_gap_are_floats_and_the_others_are_kept(given: Any, tmp_path: Path) -> None:
+    nan = float("nan")
+    with Run(tmp_path / "run", task="sequence", strict=True) as run:
+        label = given([[0.0, 1.0], [nan, nan], [1.0, 0.0]])
+        run.log_samples(sample_id=[0, 1, 2], label=label, logits=np.zeros((3, 2, 2)), epoch=1)
+    assert column(tmp_path / "run", "loss") == [pytest.approx(math.log(2)), None, pytest.approx(math.log(2))]
+    with Run(tmp_path / "odd", task="sequence") as run:
+        label = given([[0.0, 1.0], [nan, 1.0], [0.5, 0.0]])
+        with pytest.warns(RecorderWarning, match="of whole numbers"):
+            run.log_samples(sample_id=[0, 1, 2], label=label, logits=np.zeros((3, 2, 2)), epoch=1)
+        assert sum(run.stats()["refused"]["label"].values()) == 2
+    assert column(tmp_path / "odd", "loss") == [pytest.approx(math.log(2)), None, None]

@@ -78,7 +78,7 @@ def save_checkpoint(
     from xaicli.heads.decision import known_of
 
     bare = unwrapped(model)
-    if not hasattr(bare, "state_dict"):
+    if not isinstance(bare, torch.nn.Module):  # an optimizer has a state, too
         raise XaiError(f"the model is a {type(bare).__name__}, no torch.nn.Module", hint="give the module itself")
     graph, graph_error, fixed_batch, inputs = _graph(bare, example_inputs, wanted=arch is None)
     configured = known_of(bare)

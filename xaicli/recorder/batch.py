@@ -390,7 +390,8 @@ class Batches:
             return value
         if not is_array and not columns.is_listed(value):
             return value
-        classes = scores.shape[1] if scores is not None and scores.shape[1] > 1 else None
+        least = 1 if self.task is Task.MULTILABEL else 2  # one score of any other task is a single number
+        classes = scores.shape[1] if scores is not None and scores.shape[1] >= least else None
         if self.task in _BY_CLASS or is_array:
             self._are_rows.setdefault(f"{name} of arrays", True)
             return self._left_out(name, n, self._rows, value, n, name, None if is_array else classes)
@@ -421,7 +422,7 @@ class Batches:
         if found is None:
             return [None] * n
         self._refuse_each(name, found.reasons)
-        if not is_array and (found.values.ndim == 1 or found.values.shape[1:] == (1,)):
+        if not is_array and classes != 1 and (found.values.ndim == 1 or found.values.shape[1:] == (1,)):
             return [one.item() if known else None for one, known in zip(found.values, found.known, strict=True)]
         return found.gaps()
 

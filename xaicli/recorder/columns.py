@@ -417,12 +417,20 @@ def tokens(value: Any, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], Mappi
         raise ValueError(f"{error}; {needed}") from error
     if found is None:
         return None
-    array = found.values
+    array, known, reasons = found.values, found.known, Counter(found.reasons)
+    if array.dtype.kind == "f" and array.shape == tuple(shape):  # a column with gaps is one of floats
+        places = tuple(range(1, array.ndim))
+        missing = np.isnan(array).all(places)
+        odd = ~missing & (array % 1 != 0).any(places)
+        if not odd.all():
+            known = known & ~missing & ~odd
+            reasons["label has a row that is not of whole numbers"] += int(odd.sum())
+            array = np.where(known.reshape(-1, *[1] * len(places)), array, NULL_LABEL).astype(np.int64)
     if array.dtype.kind not in "iu" or array.shape != tuple(shape):
         raise ValueError(f"label has shape {array.shape}, {array.dtype}; a whole number a token is needed: {shape}")
     array = array.astype(np.int64)
-    array[~found.known] = NULL_LABEL
-    return array, {f"{reason}; {needed}": n for reason, n in found.reasons.items()}
+    array[~known] = NULL_LABEL
+    return array, {f"{reason}; {needed}": n for reason, n in (+reasons).items()}
 
 
 def is_soft(label: Any) -> bool:
@@ -499,7 +507,8 @@ def are_rows(value: Sequence[Any], name: str, classes: int | None, ignored: int 
     """
     listed = [list(one) if isinstance(one, list | tuple | np.ndarray) else one for one in value if _is_row(one)]
     if classes is None:
-        sure = [len(one) for one in listed if isinstance(one, list) and _is_row_of(one, len(one), ignored)]
+        several = [one for one in listed if isinstance(one, list) and len(one) > 1]
+        sure = [len(one) for one in several if _is_row_of(one, len(one), ignored)]
         classes = Counter(sure).most_common(1)[0][0] if sure else None
     told = Counter(_is_row_of(one, classes, ignored) for one in listed)
     if told[True] == told[False]:
@@ -519,13 +528,13 @@ def _is_row_of(one: Any, classes: int | None, ignored: int | None) -> bool | Non
         return False  # a sample of no class
     if not all(isinstance(item, bool | int | float | np.number | np.bool_) for item in one):
         return None
-    fits = len(one) > 1 and classes in (None, len(one))
+    fits = classes == len(one) or (classes is None and len(one) > 1)
     if any(isinstance(item, bool | np.bool_ | float | np.floating) for item in one):
         return True if fits else None if any(item != item or item % 1 for item in one) else False
     if not fits:
         return False
     if all(item in (0, 1) or item == ignored for item in one):
-        return True if len(set(one)) < len(one) else None
+        return True if len(set(one)) < len(one) or one == [classes] else None  # [1] of one class alone is its row
     return None if classes is not None and not all(0 <= item < classes for item in one) else False
 
 

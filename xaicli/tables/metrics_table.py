@@ -87,6 +87,8 @@ def _columns(metrics: Any) -> dict[str, Any]:
     if hasattr(metrics, "to_arrow"):
         metrics = metrics.to_arrow()
     if type(metrics).__module__.partition(".")[0] == "pandas" and hasattr(metrics, "iloc"):
+        if named := [name for name in metrics.index.names if name is not None]:  # the ids of a groupby
+            metrics = metrics.reset_index(named)
         if twice := [
             name for name, is_again in zip(metrics.columns, metrics.columns.duplicated(), strict=True) if is_again
         ]:
