@@ -234,7 +234,8 @@ class ClassificationMetricsCollector(MetricsCollector):
             other = rows.sum(1) != 1
         else:
             probabilities, sound = soft_labels(rows, len(rows))
-            soft, other = torch.from_numpy(probabilities).to(rows.device), torch.from_numpy(~sound).to(rows.device)
+            named = sound & ~np.isnan(probabilities).all(1)  # a row of NaN is missing: it names no class either
+            soft, other = torch.from_numpy(probabilities).to(rows.device), torch.from_numpy(~named).to(rows.device)
         if self.task is None and soft is None and bool(other.any()):
             raise ColumnError(
                 "labels that were rows of one class each hold another number of them now",

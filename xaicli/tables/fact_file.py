@@ -540,7 +540,10 @@ def plain(array: pa.Array) -> pa.Array | None:
 
 def without_nan(array: pa.Array) -> pa.Array:
     """A column in which NaN is no value, so that a condition takes it for no number above all others."""
-    return pc.if_else(pc.is_nan(array), None, array) if pa.types.is_floating(array.type) else array
+    if not pa.types.is_floating(array.type):
+        return array
+    missing = pa.nulls(1, array.type)[0]  # of None, Arrow would make one with pandas, which it imports for that
+    return pc.if_else(pc.is_nan(array), missing, array)
 
 
 def in_utc(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
