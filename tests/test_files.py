@@ -21,17 +21,13 @@ APPEARS = {"rename", "renames", "replace", "link", "symlink", "hardlink_to", "sy
 
 
 def naming_calls(tree: ast.Module) -> Iterator[ast.Call]:
-    """Calls of those; not `text.replace(a, b)`, `frame.rename({...})`, or `facts.replace(name=...)`.
-
-    Nor where a part of an SQL statement is replaced by a copy of one.
-    """
+    """Calls of those; not `text.replace(a, b)`, `frame.rename({...})`, or `facts.replace(name=...)`."""
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or call.func.attr not in APPEARS:
             continue
         of_module = isinstance(call.func.value, ast.Name) and call.func.value.id in ("os", "shutil")
         of_path = len(call.args) == 1 and not call.keywords and not isinstance(call.args[0], ast.Dict | ast.DictComp)
-        of_statement = bool(call.args) and ".copy()" in ast.unparse(call.args[0])
-        if of_module or (of_path and not of_statement):
+        if of_module or of_path:
             yield call
 
 

@@ -334,13 +334,13 @@ def _dated(node: exp.Expr, kinds: Kinds) -> exp.Expr | None:
             told = node.copy()
             for side in (told.this, told.expression):
                 if kinds.kind(side) is Kind.DATE:
-                    side.replace(exp.cast(side.copy(), "TIMESTAMP"))
+                    side.replace(expression=exp.cast(side.copy(), "TIMESTAMP"))
             return told
         case exp.DPipe() | exp.Anonymous() if isinstance(node, exp.DPipe) or node.name.lower().startswith("concat"):
             joined: exp.Expr = node.copy()
             for side in joined.expressions or (joined.this, joined.expression):
                 if kinds.kind(side) is Kind.TIME:
-                    side.replace(exp.cast(side.copy(), "TEXT"))
+                    side.replace(expression=exp.cast(side.copy(), "TEXT"))
             return joined if joined != node else None
         case exp.EQ() | exp.NEQ() | exp.GT() | exp.GTE() | exp.LT() | exp.LTE() | exp.In() | exp.Between():
             return _with_dates(node, kinds)
@@ -360,7 +360,7 @@ def _with_dates(node: exp.Expr, kinds: Kinds) -> exp.Expr | None:
     for side in sides:
         text = side.unnest()
         if isinstance(text, exp.Literal) and text.is_string and such.fullmatch(text.this):
-            text.replace(exp.cast(text.copy(), name))
+            text.replace(expression=exp.cast(text.copy(), name))
     return told if told != node else None
 
 

@@ -124,7 +124,7 @@ class Mistakes:
         if not self.condition:
             return _sql(told)
         several = isinstance(told, exp.Connector | exp.Between) and not isinstance(node.parent, exp.Paren)
-        node.replace(exp.Paren(this=told.copy()) if several else told.copy())
+        node.replace(expression=exp.Paren(this=told.copy()) if several else told.copy())
         return _sql(self.root.this)
 
     def _of_kinds(self, node: exp.Expr) -> Iterator[tuple[str, str]]:
