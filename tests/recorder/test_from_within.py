@@ -188,7 +188,7 @@ def test_a_row_logged_within_close_is_kept_or_counted(tmp_path: Path) -> None:
         came, dropped = inner.came, run.stats()["rows_dropped"]
         assert dropped <= came
         assert recorded(run.layout.root) == sorted([*OUTER, *[INNER] * (came - dropped)])
-        # How many instructions come before the last ones differs from close to close: the writer's thread is waited for.
+        # The last instructions come at another number in each close: the writer is waited for.
         reasons = [f"the run {run.layout.root} is {state}" for state in ("being closed", "closed")]
         assert run.stats()["reasons"] in ([{reason: 1} for reason in reasons] if dropped else [{}])
         assert run.stats()["rows_waiting"] == 0

@@ -381,6 +381,21 @@ def test_probabilities_are_kept_in_the_epochs_asked_for(tmp_path: Path) -> None:
     assert str(rows(tmp_path / "few").schema.field("probs").type) == "list<element: halffloat>"
 
 
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+@pytest.mark.parametrize("classes", [3, 200])  # few are derived when they are read, many when they are logged
+def test_probabilities_of_a_sample_without_scores_are_missing_and_those_of_nan_are_nan(
+    tmp_path: Path, kind: str, classes: int
+) -> None:
+    even = [1 / classes] * classes
+    with Run(tmp_path / "run", keep_probs=True, strict=True) as run:
+        run.log_samples(sample_id=[1, 2, 3], label=[0, 1, 2], **{kind: [even, None, [math.nan] * classes]})
+    first, second, third = column(tmp_path / "run", "probs")
+    assert first == pytest.approx(even, rel=1e-3)
+    assert second is None
+    assert len(third) == classes
+    assert np.isnan(third).all()
+
+
 def test_text_labels_are_compared_by_the_runs_names(tmp_path: Path) -> None:
     with Run(tmp_path / "run", label_names=["cat", "dog"], strict=True) as run:
         run.log_samples(sample_id=[1, 2], label=["dog", "cat"], logits=np.array([[0.0, 1.0], [0.0, 1.0]]))

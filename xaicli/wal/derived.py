@@ -67,6 +67,7 @@ def _without_missing(made: Derived, scores: NDArray[Any]) -> Derived:
     if gone is not None:
         for name, values in made.metrics.items():
             made.metrics[name] = np.where(gone, MISSING, values)
+        made.probs[gone] = MISSING
     return made
 
 

@@ -217,8 +217,9 @@ class SegmentCopy:
 _MISSING_BITS = 0x7FD5_A1A5
 MISSING = np.float32(np.array([_MISSING_BITS], np.uint32).view(np.float32)[0])
 """What stands for a missing value among real numbers: a NaN that no computation makes. In double precision it is the
-same NaN, widened."""
+same NaN, widened; in half precision what is left of it."""
 _MISSING_WIDE = int(np.array(MISSING).astype(np.float64).view(np.uint64))
+_MISSING_HALF = int(np.array(MISSING).astype(np.float16).view(np.uint16))
 
 
 def is_missing(values: NDArray[Any]) -> NDArray[np.bool_] | None:
@@ -227,6 +228,8 @@ def is_missing(values: NDArray[Any]) -> NDArray[np.bool_] | None:
         found = np.ascontiguousarray(values).view(np.uint32) == _MISSING_BITS
     elif values.dtype == np.float64:
         found = np.ascontiguousarray(values).view(np.uint64) == _MISSING_WIDE
+    elif values.dtype == np.float16:
+        found = np.ascontiguousarray(values).view(np.uint16) == _MISSING_HALF
     else:
         return None
     return found if found.any() else None

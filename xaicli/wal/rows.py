@@ -391,7 +391,9 @@ def _array(values: NDArray[Any], dtype: str) -> pa.Array:
     kind = arrow_type(dtype)
     if values.ndim == 2:
         flat = plain_array(np.ascontiguousarray(values).reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(kind)
+        gone = is_missing(values[:, 0])
+        mask = None if gone is None else pa.array(gone)
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=mask).cast(kind)
     if kind == pa.bool_():  # `correct`, of which NaN is neither
         unknown = np.isnan(values) if values.dtype.kind == "f" else None
         return plain_array(values.astype(np.bool_, copy=False), unknown)
