@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -69,6 +71,7 @@ class FakeCuda(Driver):
         flights: Every copy that was begun.
         asked: How often the device was asked whether one has arrived.
         pinned_bytes: Pinned memory that was allocated.
+        is_beside: Whether what is computed now is so by the stream of the copies.
         uploaded: What was read from by the device after the call that gave it.
     """
 
@@ -78,7 +81,7 @@ class FakeCuda(Driver):
         self.asked = 0
         self.pinned_bytes = 0
         self.uploaded: list[torch.Tensor] = []
-        self.captures = self.is_dead = self.hangs = False
+        self.captures = self.is_dead = self.hangs = self.is_beside = False
 
     def is_capturing(self) -> bool:
         return self.captures
@@ -91,6 +94,15 @@ class FakeCuda(Driver):
         del device
         self.uploaded.append(host)
         return on_device(host)
+
+    @contextmanager
+    def beside(self, device: torch.device) -> Iterator[None]:
+        del device
+        self.is_beside = True
+        try:
+            yield
+        finally:
+            self.is_beside = False
 
     def download(self, source: torch.Tensor, data: torch.Tensor, flag: torch.Tensor) -> Flight:
         if self.is_dead:

@@ -397,10 +397,74 @@ def test_a_stream_of_its_own_copies_behind_what_computes(monkeypatch: pytest.Mon
             driver.download(source, data, flag)
         assert order == [
             "on device", "side waits for computing", "on side", "copy of 20 bytes, non_blocking=True",
-            "copy of 8 bytes, non_blocking=True", "off side", "event on side", "off device",
+            "copy of 8 bytes, non_blocking=True", "event on side", "off side", "off device",
         ]  # fmt: skip
     assert data.tolist() == list(range(20))
     assert flag.all()
+
+
+class OfTheStep(TorchDispatchMode):
+    """The kernels that the training's own stream is given."""
+
+    def __init__(self, device: FakeCuda) -> None:
+        super().__init__()
+        self.device = device
+        self.kernels: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func).removeprefix("aten.").partition(".")[0]
+        if not self.device.is_beside and name not in ("view", "as_strided", "slice", "detach", "alias"):
+            self.kernels.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (6, 4, 9)])
+def test_a_step_pays_for_one_copy_and_all_else_is_computed_beside_it(
+    shape: tuple[int, ...], tmp_path: Path, device: FakeCuda
+) -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(*shape).bfloat16(), torch.randint(0, 9, shape[:-1])
+    loss = torch.rand(6)
+    batch = {"label": on_device(label), "logits": on_device(logits), "loss": on_device(loss)}
+    run = run_on(device, tmp_path / "run", strict=True)
+    with OfTheStep(device) as step:
+        run.log_samples(sample_id=np.arange(6), **batch, step=1, epoch=1)
+    assert step.kernels == ["cat"]
+    memory = [held.nbytes for one in run._intake._transfers.pending for held in one.held]
+    assert memory == [logits.nbytes + label.nbytes + loss.nbytes], "held until the copy is there"
+    device.land()
+    run._intake.drain()
+    assert not run._intake._transfers.pending
+    run.close()
+    found = rows(tmp_path / "run").sort_by("sample_id")
+    if len(shape) == 2:
+        assert found["prediction"].to_pylist() == logits.argmax(1).tolist()
+        assert found["loss"].to_pylist() == pytest.approx(loss.tolist())
+
+
+def test_large_scores_are_looked_at_where_they_lie(
+    tmp_path: Path, device: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(device_room, "MOST_COPIED", logits.nbytes)
+    monkeypatch.setattr(device_room, "MOST_BYTES", 2 * logits.nbytes)
+    run = run_on(device, tmp_path / "run", strict=True)
+
+    def kernels(scores: torch.Tensor, step: int) -> int:
+        there = on_device(scores)
+        with OfTheStep(device) as counted:
+            run.log_samples(sample_id=np.arange(len(scores)), logits=there, step=step, epoch=1)
+        return len(counted.kernels)
+
+    assert kernels(torch.cat([logits, logits]), 0) > 5, "more than is copied at a time"
+    assert [kernels(logits, step) for step in (1, 2)] == [1, 1]
+    assert kernels(logits, 3) > 5, "more than is copied in all"
+    device.land()
+    run._intake.drain()
+    assert kernels(logits, 4) == 1
+    run.close()
+    found = rows(tmp_path / "run").sort_by([("step", "ascending"), ("sample_id", "ascending")])
+    assert found["prediction"].to_pylist() == logits.argmax(1).tolist() * 6
 
 
 class Counted(TorchDispatchMode):

@@ -1,6 +1,7 @@
 """Copies from a CUDA device to the host that no step waits for, and what follows from scores that live there.
 
-The batch is copied by a stream of its own into pinned memory, behind which a flag is copied: whether it arrived is
+What follows from scores is computed beside the training, of a copy of them, and the batch is copied by that stream too
+into pinned memory, behind which a flag is copied: whether it arrived is
 read from the host's memory. So nothing is asked of the device while a training step runs, nor by another thread, which
 would spoil a graph that is being captured; and what arrived is kept whatever becomes of the device.
 """
@@ -10,7 +11,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
 FIRST_BYTES = 4 << 20
 MOST_BYTES = 64 << 20
-"""Pinned memory of a run, unless one batch alone is larger."""
+"""Pinned memory of a run, unless one batch alone is larger; and of the device's what is copied to be looked at."""
+MOST_COPIED = 16 << 20
+"""Bytes of a batch that is copied on its device to be looked at beside the training; a larger one is where it lies."""
 _ALIGNED = 64
 _FLAG_BYTES = 8
 _NAP = 2e-4
@@ -63,19 +67,28 @@ class Driver:
         """A pinned tensor on a device, by the current stream."""
         return host.to(device, non_blocking=True)
 
+    @contextmanager
+    def beside(self, device: torch.device) -> Iterator[Any]:
+        """A stream of their own for this block's operations, behind what the current one does so far."""
+        import torch
+
+        with torch.cuda.device(device):
+            if device not in self._streams:
+                self._streams[device] = cast(Any, torch.cuda.Stream)(device), _ones(device)
+            side, _ = self._streams[device]
+            current = torch.cuda.current_stream(device)
+            if current != side:
+                side.wait_stream(current)
+            with torch.cuda.stream(side):
+                yield side
+
     def download(self, source: torch.Tensor, data: torch.Tensor, flag: torch.Tensor) -> Event:
         """Copy bytes to pinned memory by a stream of their own, behind what the current stream does; then the flag."""
         import torch
 
-        device = source.device
-        with torch.cuda.device(device):
-            if device not in self._streams:
-                self._streams[device] = cast(Any, torch.cuda.Stream)(device), _ones(device)
-            side, ones = self._streams[device]
-            side.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(side):
-                data.copy_(source, non_blocking=True)
-                flag.copy_(ones, non_blocking=True)
+        with self.beside(source.device) as side:
+            data.copy_(source, non_blocking=True)
+            flag.copy_(self._streams[source.device][1], non_blocking=True)
             # The source is held until the flag is there. `record_stream` would be another way, but has a tensor that is
             # freed ask the device for an event: where the context has died, the process ends with that.
             event = cast(Any, torch.cuda.Event)()
@@ -186,8 +199,35 @@ def _begun(memory: torch.Tensor, n: int) -> _Ring:
 
 class _Place(NamedTuple):
     name: str
-    dtype: np.dtype[Any]
+    dtype: torch.dtype
     shape: tuple[int, ...]
+    size: int
+
+
+def _packed(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, list[_Place]]:
+    """The bytes of contiguous tensors of one device, one behind the other, copied by one kernel; and where each is."""
+    import torch
+
+    # Widest first, so that each lies aligned in the one buffer.
+    order = sorted(tensors, key=lambda name: -tensors[name].element_size())
+    # A single number may have any stride and is contiguous all the same.
+    flat = [tensors[name].as_strided((tensors[name].numel(),), (1,)) for name in order]
+    pieces = [one.view(torch.uint8) for one in flat]
+    places = [
+        _Place(name, tensors[name].dtype, tuple(tensors[name].shape), len(piece))
+        for name, piece in zip(order, pieces, strict=True)
+    ]
+    return torch.cat(pieces), places
+
+
+def copied_there(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Copies of tensors of one device, made there by one kernel: the memory they share, and {name: copy}."""
+    memory, places = _packed({name: _contiguous(tensor.detach()) for name, tensor in tensors.items()})
+    copies, at = {}, 0
+    for name, dtype, shape, size in places:
+        copies[name] = memory[at : at + size].view(dtype).view(shape)
+        at += size
+    return memory, copies
 
 
 class Copy:
@@ -200,17 +240,9 @@ class Copy:
             room: Gives pinned memory; may wait for it.
             driver: Starts the copy.
         """
-        import torch
-
-        plain = {name: _plain(tensor) for name, tensor in tensors.items()}
-        # Widest first, so that each lies aligned in the one buffer.
-        order = sorted(plain, key=lambda name: -plain[name].element_size())
-        self._places = [_Place(name, _numpy_dtype(plain[name]), tuple(plain[name].shape)) for name in order]
-        # A single number may have any stride and is contiguous all the same.
-        flat = [plain[name].as_strided((plain[name].numel(),), (1,)) for name in order]
-        pieces = [one.view(torch.uint8) for one in flat]
         # A buffer of our own, which nobody writes to while it is read; held until then.
-        self._source: torch.Tensor | None = torch.cat(pieces)
+        self._source: torch.Tensor | None
+        self._source, self._places = _packed({name: _plain(tensor) for name, tensor in tensors.items()})
         self._slot = room(len(self._source))
         self._driver = driver
         try:
@@ -236,9 +268,8 @@ class Copy:
         """What arrived: views of memory that is used again after `let_go`."""
         raw, at = self._slot.data.numpy(), 0
         arrays = {}
-        for name, dtype, shape in self._places:
-            size = dtype.itemsize * int(np.prod(shape))
-            arrays[name] = raw[at : at + size].view(dtype).reshape(shape)
+        for name, dtype, shape, size in self._places:
+            arrays[name] = raw[at : at + size].view(_numpy_dtype(dtype)).reshape(shape)
             at += size
         return arrays
 
@@ -274,13 +305,18 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach()
     if tensor.is_floating_point() and tensor.element_size() < 4:
         tensor = tensor.float()
+    return _contiguous(tensor)
+
+
+def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor whose bytes are its values, in order."""
     if tensor.is_conj() or tensor.is_neg():
         tensor = tensor.resolve_conj().resolve_neg()
     return tensor.contiguous()
 
 
-def _numpy_dtype(tensor: torch.Tensor) -> np.dtype[Any]:
-    return np.dtype(str(tensor.dtype).removeprefix("torch."))
+def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
+    return np.dtype(str(dtype).removeprefix("torch."))
 
 
 def missing_on(device: torch.device) -> torch.Tensor:

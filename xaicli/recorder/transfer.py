@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -43,10 +44,11 @@ _CAPTURED = (
 
 
 class _Pending(NamedTuple):
-    """Copies on their way, or a batch behind some; `slots` are given back with them."""
+    """Copies on their way, or a batch behind some; `slots` are given back with them, and `held` is read until then."""
 
     copies: list[Copy]
     slots: list[Slot]
+    held: list[torch.Tensor]
     then: Then
     fail: Callable[[Exception], None]
 
@@ -67,6 +69,8 @@ class Transfers:
         self._pinned = Pinned(self._driver)
         self._slots: list[Slot] = []
         """The slots of uploads for the batch that is being made."""
+        self._held: list[torch.Tensor] = []
+        """The copies on the device of the batch that is being made."""
         self.pending: deque[_Pending] = deque()
         self._abandoned: list[_Pending] = []
 
@@ -84,6 +88,27 @@ class Transfers:
         pinned = slot.data.view(torch.from_numpy(host[:0]).dtype)
         pinned.numpy()[:] = host.reshape(-1)
         return self._driver.upload(pinned, to).reshape(host.shape)
+
+    @contextmanager
+    def aside(self, tensors: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+        """Copies of tensors, with which this block works beside the training; the batch is fetched in it.
+
+        So a step pays for one kernel. Tensors of several devices, many bytes, and those of a device that has much to
+        copy already, are given as they are, and worked with in between what the step computes.
+        """
+        devices = {tensor.device for tensor in tensors.values()}
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        waiting = sum(held.nbytes for one in self.pending for held in one.held)
+        if len(devices) != 1 or size > device.MOST_COPIED or waiting + size > device.MOST_BYTES:
+            yield tensors
+            return
+        memory, copies = device.copied_there(tensors)
+        try:
+            with self._driver.beside(memory.device):
+                self._held = [memory]
+                yield copies
+        finally:
+            self._held = []
 
     def fetch(
         self,
@@ -114,11 +139,11 @@ class Transfers:
 
     def follow(self, then: Then) -> None:
         """Call `then` after everything fetched before: a batch that is on the host already keeps its place."""
-        self.pending.append(_Pending([], [], then, lambda _: None))
+        self.pending.append(_Pending([], [], [], then, lambda _: None))
 
     def _follow(self, copies: list[Copy], then: Then, fail: Callable[[Exception], None]) -> None:
         slots, self._slots = self._slots, []
-        self.pending.append(_Pending(copies, slots, then, fail))
+        self.pending.append(_Pending(copies, slots, self._held, then, fail))
 
     def drain(self, *, seconds: float = 0.0) -> None:
         """Finish the copies that have arrived, asking nothing of the device; give up those that failed.
@@ -335,6 +360,14 @@ class Intake:
             self._batches.refuse(name, reason, rows)
         # What lies on the host is the caller's, who may write to it as soon as this returns, pinned or not.
         given = {name: value if is_remote(value) else _own_copy(value) for name, value in given.items()}
+        scores = given.get("logits", given.get("probs"))
+        there = {name: value for name, value in given.items() if is_remote(value)}
+        # Where nothing is worked out, the copy that is fetched is the only one.
+        with self._transfers.aside({} if keep or not is_remote(scores) else there) as copies:
+            self._send(place, step, given | copies, rows, keep, tokens)
+
+    def _send(self, place: Place, step: int, given: Given, rows: int, keep: bool, tokens: bool) -> None:
+        """Work out what follows from scores on a device, and start the copy of what is there."""
         scores, classes = given.get("logits", given.get("probs")), 0
         if not keep and self._batches.task in (None, Task.CLASSIFICATION, Task.BINARY):
             given = self._derived(given)
