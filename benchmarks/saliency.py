@@ -36,7 +36,7 @@ from benchmarks.nets import NETS, TRAINED, build, trained
 from xaicli.attribution.engine import Attribution, Explainer
 from xaicli.attribution.frozen import has_fast_bf16
 from xaicli.attribution.inputs import Layout
-from xaicli.attribution.maps import rank_correlation, strength
+from xaicli.attribution.maps import rank_correlation, strengths
 from xaicli.attribution.prepared import prepare
 from xaicli.attribution.settings import settle
 
@@ -239,7 +239,7 @@ def fidelity(name: str, images: int, path: str | None, seeds: int) -> None:
 def _fidelities(model: nn.Module, x: Tensor, seed: int) -> dict[str, float]:
     def planes(method: str, **settings: Any) -> list[Any]:
         found = attribute(model, x, precision="fp32", **settings).attributions[method][""]
-        return [strength(a, Layout.CHANNELS_FIRST) for a in found]
+        return list(strengths(torch.from_numpy(found), Layout.CHANNELS_FIRST).numpy())
 
     converged = {
         "smint": planes("smint", methods=("smint",), integrating=(10, 240), seed=1000 + seed),

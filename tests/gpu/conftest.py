@@ -1,7 +1,7 @@
 """What needs a CUDA device: skipped with a reason where there is none.
 
 `XAI_GPU_DRY=1` runs all that a CPU can run of these tests on it, so that they are not tried for the first time on the
-day that a card is there.
+day that a card is there. `XAI_GPU_INDUCTOR=1` compiles a step with inductor as well, which takes a minute by itself.
 """
 
 from __future__ import annotations

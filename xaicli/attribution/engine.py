@@ -19,7 +19,7 @@ from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.gradients import Attributions, Gradients, Problem
 from xaicli.attribution.inputs import UNKNOWN_RANGE, Arrays, InputRange, Layout, baseline_of, layout_of, per_sample
 from xaicli.attribution.lookups import Embedded
-from xaicli.attribution.maps import scaled, strength
+from xaicli.attribution.maps import scaled, strengths
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import GRADCAM, GRADIENT, Convention, Settings
 from xaicli.heads.head import Head
@@ -177,7 +177,8 @@ class Explainer:
     def _collected(self, prepared: Prepared, problem: Problem, found: Mapping[str, Attributions]) -> Attribution:
         arrays = {m: {k: _array(t) for k, t in zip(self.names, a.total, strict=True)} for m, a in found.items()}
         counted = self._counted(prepared)
-        maps, flat = draw(arrays, self.layouts, dict(zip(self.names, counted, strict=True)))
+        totals = {m: dict(zip(self.names, a.total, strict=True)) for m, a in found.items()}
+        maps, flat = draw(totals, self.layouts, dict(zip(self.names, counted, strict=True)))
         layouts, n = list(self.layouts.values()), problem.n_units
         broken = sum(int((~np.isfinite(a)).sum()) for by_input in arrays.values() for a in by_input.values())
         notes = [f"{broken} attribution values are not finite and count as 0 in the maps"] if broken else []
@@ -210,18 +211,18 @@ _PLANE = 2
 
 
 def draw(
-    arrays: Mapping[str, Mapping[str, Arrays]],
+    totals: Mapping[str, Mapping[str, Tensor]],
     layouts: Mapping[str, Layout],
     counted: Mapping[str, npt.NDArray[np.bool_] | None],
 ) -> tuple[dict[str, dict[str, npt.NDArray[np.float32]]], dict[str, npt.NDArray[np.bool_]]]:
     """The maps of {method: {input: (unit, ...)}}, and per method which units are flat in every input."""
     maps: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
     flat: dict[str, npt.NDArray[np.bool_]] = {}
-    for method, by_input in arrays.items():
+    for method, by_input in totals.items():
         drawn = {
             name: [
-                scaled(strength(a, layouts[name]), None if (own := counted[name]) is None else own[unit])
-                for unit, a in enumerate(values)
+                scaled(plane, None if (own := counted[name]) is None else own[unit])
+                for unit, plane in enumerate(strengths(values, layouts[name]).cpu().numpy())
             ]
             for name, values in by_input.items()
         }

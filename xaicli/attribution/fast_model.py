@@ -5,6 +5,9 @@ are fewer values: the largest of a window is the same, and its gradient too.
 
 The first layer, where it is linear, is done once per path: of `b + a (z - b)` it is `A(b) + a (A(z) - A(b))`, and the
 sum of its input gradients is the transposed layer on the sum of the gradients at its output.
+
+On CUDA a convolution, its bias, what is added to it and the ReLU behind it are one kernel of cuDNN: each by itself
+reads and writes all activations once more.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ _PROBE = 8
 _REWRITTEN = 1e-3
 _IN_BF16 = 0.05
 _CONVOLUTIONAL = 2
+_MANY = 64
 
 
 _TRACING = threading.Lock()
@@ -233,6 +237,9 @@ def split(model: nn.Module) -> Stem | None:
         model: In evaluation mode; unchanged, and the parts share its tensors. The caller compares what both compute.
     """
     try:
+        if type(model).__base__ is fx.GraphModule:  # of our own making, and no more than its graph
+            assert isinstance(model, fx.GraphModule)
+            return _parted(fx.GraphModule(model, copy.deepcopy(model.graph)))
         return _parted(traced(copy_of(model, sharing=True)))
     except Exception:
         return None  # An optimisation: a model that cannot be traced runs as it is.
@@ -292,6 +299,112 @@ def _layer(graph: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor] |
     return lambda x: function(x, *arguments)
 
 
+_ADDITIONS = {operator.add, operator.iadd, torch.add}
+
+
+class _Rectified(torch.autograd.Function):
+    """relu(convolution + other) by one kernel, differentiated by the two inputs alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, other: Tensor | None, conv: nn.Conv2d) -> Tensor:
+        how: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        if other is None:
+            y = torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *how)
+        else:
+            y = torch.cudnn_convolution_add_relu(x, conv.weight, other, 1.0, conv.bias, *how)
+        ctx.save_for_backward(x, y)
+        ctx.conv, ctx.adds = conv, other is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (x, y), conv = ctx.saved_tensors, ctx.conv
+        passed = torch.ops.aten.threshold_backward(outputs[0], y, 0)
+        geometry = list(conv.stride), list(conv.padding), list(conv.dilation), False, [0, 0], conv.groups
+        of_input = torch.ops.aten.convolution_backward(passed, x, conv.weight, None, *geometry, [True, False, False])[0]
+        return of_input, passed if ctx.adds else None, None
+
+
+class RectifiedConvolution(nn.Module):
+    """A convolution with the ReLU behind it, and what is added in between."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """relu(conv(x) + other)."""
+        apply: Any = _Rectified.apply
+        result: Tensor = apply(x, other, self.conv)
+        return result
+
+
+def rectified(model: nn.Module) -> nn.Module | None:
+    """The model with its convolutions and the ReLUs behind them in one; None where it is no graph or has none.
+
+    Args:
+        model: Unchanged; what is made shares its weights. The caller compares what both compute.
+    """
+    if not isinstance(model, fx.GraphModule):
+        return None
+    graph = fx.GraphModule(model, copy.deepcopy(model.graph))
+    changed = False
+    for relu in list(graph.graph.nodes):
+        before = relu.args[0] if _is_relu(graph, relu) and relu.args else None
+        if not isinstance(before, fx.Node) or len(before.users) > 1:
+            continue
+        conv, other = _summands(graph, before)
+        module = _plain_convolution(graph, conv)
+        if module is None:
+            continue
+        # The bias of a convolution that is added as well is added with the own one.
+        if other is not None and (twin := _plain_convolution(graph, other)) is not None and twin.bias is not None:
+            module = _biased(module, twin.bias if module.bias is None else module.bias + twin.bias)
+            graph.add_submodule(f"unbiased_{other.name}", _biased(twin, None))
+            other.target = f"unbiased_{other.name}"
+        graph.add_submodule(f"rectified_{relu.name}", RectifiedConvolution(module))
+        with graph.graph.inserting_before(relu):
+            new = graph.graph.call_module(f"rectified_{relu.name}", (conv.args[0], other))
+        relu.replace_all_uses_with(new)
+        for node in (relu, before, conv):
+            if not node.users and node in graph.graph.nodes:
+                graph.graph.erase_node(node)
+        changed = True
+    graph.graph.lint()
+    graph.recompile()
+    return graph.requires_grad_(False) if changed else None
+
+
+def _summands(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
+    """A convolution and what is added to it, where a node is such a sum; else the node itself."""
+    if node.op != "call_function" or node.target not in _ADDITIONS or len(node.args) != 2 or node.kwargs:
+        return node, None
+    one, other = node.args
+    if not isinstance(one, fx.Node) or not isinstance(other, fx.Node):
+        return node, None
+    # What is added to in place, others may read.
+    if _plain_convolution(graph, one) is None and node.target is not operator.iadd:
+        one, other = other, one
+    return one, other
+
+
+def _plain_convolution(graph: fx.GraphModule, node: Any) -> nn.Conv2d | None:
+    """The module of a node whose value nobody else reads."""
+    if not isinstance(node, fx.Node) or node.op != "call_module" or len(node.users) != 1:
+        return None
+    module = graph.get_submodule(str(node.target))
+    plain = type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return module if plain and len(node.args) == 1 and not node.kwargs else None  # type: ignore[return-value]
+
+
+def _biased(conv: nn.Conv2d, bias: Tensor | None) -> nn.Conv2d:
+    """A convolution of the same weights with another bias."""
+    twin = copy.copy(conv)
+    twin._parameters = dict(conv._parameters)
+    twin.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+    return twin
+
+
 @dataclass(frozen=True)
 class Parted:
     """The fast model in two parts: its first layer, and the rest."""
@@ -335,16 +448,38 @@ def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
     bf16 = _in_bf16(prepared, fast, settings.precision)
     precision = "bf16" if bf16 else "fp32"
     images = any(x.ndim == 4 for x in inputs)
-    if fast.model is model.model and (bf16 or (images and _convolutions(model.model) >= _CONVOLUTIONAL)):
+    # What is differentiated says how both are laid out, since they share their weights.
+    counted = _convolutions(fast.model if stem is None else stem.rest)
+    last = images and counted >= _CONVOLUTIONAL and channels_last_pays(model.device, bf16=bf16)
+    if fast.model is model.model and (bf16 or last):
         fast.model = copy_of(model.model)  # whose weights are laid out otherwise; else the two share them
-    fast = _laid_out(fast, bf16=bf16, images=images)
+    fast = _laid_out(fast, bf16=bf16, channels_last=last)
     if stem is None:
         return FastModel(fast, precision)
+    last = last and stem.forward(inputs[0]).ndim == 4
     rest = copy.copy(model)
     rest.model = stem.rest
-    rest = _laid_out(rest, bf16=bf16, images=stem.forward(inputs[0]).ndim == 4)
+    joined = rectified(stem.rest) if last and joins(model.device, settings) else None
+    rest = _laid_out(rest, bf16=bf16, channels_last=last)
     _share(rest.model, fast.model)
-    return FastModel(fast, precision, Parted(replace(stem, channels_last=rest.channels_last), rest))
+    stem = replace(stem, channels_last=last)
+    if joined is not None:
+        trial = copy.copy(rest)
+        trial.model = joined
+        trial = _laid_out(trial, bf16=bf16, channels_last=last)
+        output = replace(stem, rest=trial.model).output
+        rest = trial if _agrees(prepared, output, _IN_BF16 if bf16 else _REWRITTEN) else rest
+    return FastModel(fast, precision, Parted(stem, rest))
+
+
+def joins(device: torch.device, settings: Settings) -> bool:
+    """Whether a convolution and its ReLU are to be one kernel: on CUDA, where it saves more than making it so costs."""
+    return device.type == "cuda" and settings.evaluations_per_sample >= _MANY
+
+
+def channels_last_pays(device: torch.device, *, bf16: bool) -> bool:
+    """Whether convolutions of pictures are faster with their channels last: on a GPU by its tensor cores alone."""
+    return device.type != "cuda" or bf16 or torch.backends.cudnn.allow_tf32
 
 
 def _share(part: nn.Module, whole: nn.Module) -> None:
@@ -389,12 +524,11 @@ def _agrees(prepared: Prepared, twin: Callable[..., Any], tolerance: float) -> b
     return bool(torch.allclose(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())))
 
 
-def _laid_out(model: FrozenModel, *, bf16: bool, images: bool) -> FrozenModel:
+def _laid_out(model: FrozenModel, *, bf16: bool, channels_last: bool) -> FrozenModel:
     """In its precision and memory format."""
-    convolutional = images and _convolutions(model.model) >= _CONVOLUTIONAL
     if bf16:
         model.model = InBf16(model.model)
-    if convolutional:
+    if channels_last:
         model.model = model.model.to(memory_format=torch.channels_last)
         model.channels_last = True
     return model

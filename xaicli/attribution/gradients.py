@@ -30,8 +30,8 @@ _MEMORY_PART = 0.3
 _FIRST_ROWS = 8
 
 
-EAGER_CHUNKS = 4
-"""Chunks before one is captured, which costs as much as two: where there are only a few more, there is none to gain."""
+EAGER_CHUNKS = 16
+"""Chunks before one is captured: that costs as much as two, and all memory that torch keeps is given back for it."""
 
 
 class _Entry(torch.autograd.Function):

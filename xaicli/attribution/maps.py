@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from xaicli.attribution.explanation import Bytes, Floats, InputKind, InputView
 from xaicli.attribution.inputs import InputRange, Layout
@@ -17,27 +19,25 @@ if TYPE_CHECKING:
 _UPPER = 0.99
 
 
-def strength(attribution: npt.NDArray[Any], layout: Layout) -> Floats:
-    """The sum of |attribution| over channels as a plane, non-finite values as 0.
+def strengths(attributions: Tensor, layout: Layout) -> Tensor:
+    """The sums of |attribution| over channels as planes, non-finite values as 0, where the attributions are.
 
     Args:
-        attribution: One sample of the input's shape.
+        attributions: (unit, *input).
 
     Returns:
-        (H, W); (1, length) where one axis is left; further axes before the last two are summed over too.
+        (unit, H, W); (unit, 1, length) where one axis is left; further axes before the last two are summed over too.
     """
-    m = np.abs(np.nan_to_num(attribution.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0))
+    m = attributions.detach().double().nan_to_num(0.0, 0.0, 0.0).abs()
     match layout:
         case Layout.CHANNELS_FIRST:
-            m = m.sum(axis=0)
+            m = m.sum(1)
         case Layout.CHANNELS_LAST:
-            m = m.sum(axis=-1)
+            m = m.sum(-1)
         case Layout.NO_CHANNELS:
             pass
-    if m.ndim > 2:
-        m = m.sum(axis=tuple(range(m.ndim - 2)))
-    plane: Floats = np.atleast_2d(m).astype(np.float32)
-    return plane
+    m = m.flatten(1, -3).sum(1) if m.ndim > 3 else m
+    return (m if m.ndim == 3 else m.reshape(len(m), 1, -1)).float()
 
 
 def scaled(plane: Floats, counted: npt.NDArray[np.bool_] | None = None) -> tuple[Floats, bool]:
@@ -54,9 +54,9 @@ def scaled(plane: Floats, counted: npt.NDArray[np.bool_] | None = None) -> tuple
         whole = np.zeros_like(plane)
         whole[counted.reshape(plane.shape)], flat = scaled(plane[counted.reshape(plane.shape)])
         return whole, flat
-    values = np.sort(plane, axis=None)
-    lo, hi = float(values[0]), float(values[int(_UPPER * (values.size - 1))])
-    hi = hi if hi > lo else float(values[-1])
+    at = int(_UPPER * (plane.size - 1))
+    lo, hi = float(plane.min()), float(np.partition(plane, at, axis=None)[at])
+    hi = hi if hi > lo else float(plane.max())
     if not hi > lo:
         return np.zeros_like(plane), True
     return np.clip((plane - lo) / (hi - lo), 0.0, 1.0).astype(np.float32), False
@@ -75,6 +75,28 @@ def _mid_ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     last = np.cumsum(counts)
     ranks: npt.NDArray[np.float64] = (last - (counts - 1) / 2.0)[inverse.ravel()]
     return ranks
+
+
+def rank_correlations(one: Tensor, other: Tensor) -> npt.NDArray[np.float64]:
+    """`rank_correlation` of each row of (row, place): of all together where they are, on a device."""
+    if one.device.type == "cpu":
+        return np.array([rank_correlation(a, b) for a, b in zip(one.numpy(), other.numpy(), strict=True)])
+    found: npt.NDArray[np.float64] = correlations_there(one, other).cpu().numpy()
+    return found
+
+
+def correlations_there(one: Tensor, other: Tensor) -> Tensor:
+    """`rank_correlation` of each row by few kernels, which a CPU takes longer for than for one row at a time."""
+    x, y = _ranks_there(one), _ranks_there(other)
+    norm = (x.square().sum(1) * y.square().sum(1)).sqrt()
+    return torch.where(norm > 0, (x * y).sum(1) / norm, torch.nan)
+
+
+def _ranks_there(values: Tensor) -> Tensor:
+    """Twice the mid-ranks of each row, less their mean."""
+    ordered = values.sort(1).values
+    ranks = (torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)).double()
+    return ranks - ranks.mean(1, keepdim=True)
 
 
 _BARS = 64

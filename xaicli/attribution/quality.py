@@ -20,7 +20,7 @@ from xaicli.attribution.engine import Attribution, Explainer
 from xaicli.attribution.explanation import SanityStep
 from xaicli.attribution.gradients import Problem
 from xaicli.attribution.inputs import Layout, per_sample
-from xaicli.attribution.maps import rank_correlation, strength
+from xaicli.attribution.maps import rank_correlation, strengths
 from xaicli.attribution.settings import GRADCAM, INTEGRATED, METHODS, SMINT
 from xaicli.attribution.twin import copy_of
 
@@ -59,7 +59,8 @@ def quality(explainer: Explainer, found: Attribution, units: Tensor) -> dict[str
     figures: dict[str, dict[str, Figures]] = {}
     for method, arrays in found.attributions.items():
         planes = {
-            name: np.stack([strength(a, explainer.layouts[name]) for a in values]) for name, values in arrays.items()
+            name: strengths(torch.from_numpy(values), explainer.layouts[name]).numpy()
+            for name, values in arrays.items()
         }
         own = _areas(explainer, problem, planes)
         slopes = [torch.from_numpy(values).to(problem.inputs[0]) for values in arrays.values()]

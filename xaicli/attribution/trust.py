@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xaicli.attribution.gradients import Attributions, Problem
 from xaicli.attribution.inputs import Layout
-from xaicli.attribution.maps import rank_correlation, strength
+from xaicli.attribution.maps import rank_correlations, strengths
 from xaicli.attribution.settings import Settings
 
 Figures = npt.NDArray[np.float64]
@@ -47,20 +47,30 @@ def agreement(found: Attributions, layouts: list[Layout], n_units: int, counted:
     """
     if found.halves is None:
         return np.full(n_units, np.nan)
-    sides = [[_strengths(*of) for of in zip(half, layouts, counted, strict=True)] for half in found.halves]
-    return np.array(
-        [
-            rank_correlation(*(np.concatenate([per_input[u] for per_input in side]) for side in sides))
-            for u in range(n_units)
-        ]
+    one, other = (
+        torch.cat([strengths(v, layout).flatten(1) for v, layout in zip(half, layouts, strict=True)], 1)
+        for half in found.halves
     )
+    places = _places(found.halves[0], layouts, counted)
+    if places is None:
+        return rank_correlations(one, other)
+    together = zip(one, other, places, strict=True)
+    return np.array([float(rank_correlations(a[None, at], b[None, at])[0]) for a, b, at in together])
 
 
-def _strengths(values: Tensor, layout: Layout, counted: npt.NDArray[np.bool_] | None) -> list[npt.NDArray[np.float32]]:
-    planes = [strength(a, layout) for a in values.detach().cpu().numpy()]
-    if counted is None:
-        return [plane.ravel() for plane in planes]
-    return [plane.reshape(len(own), -1)[own].ravel() for plane, own in zip(planes, counted, strict=True)]
+def _places(half: list[Tensor], layouts: list[Layout], counted: Counted) -> Tensor | None:
+    """(unit, place) of all inputs' planes, which count; None where all do."""
+    if all(own is None for own in counted):
+        return None
+    found = []
+    for values, layout, own in zip(half, layouts, counted, strict=True):
+        each = strengths(values, layout).flatten(1).bool()
+        if own is None:
+            found.append(torch.ones_like(each))
+        else:
+            among = torch.from_numpy(own).to(values.device)
+            found.append(among.repeat_interleave(each.shape[1] // among.shape[1], 1))
+    return torch.cat(found, 1)
 
 
 def refined(
