@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import xaicli
 from xaicli.errors import XaiError
 from xaicli.heads.decision import head_of
-from xaicli.heads.evaluation import evaluating
+from xaicli.heads.evaluation import buffers_kept, evaluating
 
 X = torch.linspace(-2, 2, 48).reshape(8, 6).sin()
 Y = torch.arange(8) % 3
@@ -472,3 +473,28 @@ def test_what_differs_each_time_with_the_same_random_numbers_is_not_called_rando
 
     with pytest.raises(XaiError, match="two passes over the same samples differ: Goes answers otherwise each time"):
         xaicli.saliency(Goes(), X, methods="gradient", device="cpu")
+
+
+def test_of_buffers_on_a_device_one_answer_is_waited_for() -> None:
+    class There(torch.Tensor):
+        is_cuda = True
+
+    model = nn.Sequential(*(nn.BatchNorm1d(3) for _ in range(9))).eval()
+    for module in model:
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = buffer.as_subclass(There)
+    asked = 0
+
+    class Asked(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal asked
+            asked += str(func) in ("aten.equal.default", "aten._local_scalar_dense.default", "aten.is_nonzero.default")
+            return func(*args, **(kwargs or {}))
+
+    with Asked(), buffers_kept(model):
+        model(torch.rand(2, 3))
+    assert asked == 1
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with buffers_kept(model):
+        model[4].running_mean.data.fill_(7.0)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())

@@ -311,13 +311,26 @@ def _values(tensors: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 def _put_back(values: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Tensors with the values they had: past autograd, which may need them for a gradient of the caller's."""
+    values = list(values)
+    unchanged = _unchanged_there(values)
     for tensor, before in values:
-        if _same(tensor, before):
+        if (unchanged and tensor.is_cuda) or _same(tensor, before):
             continue
         if tensor.shape == before.shape and tensor.dtype == before.dtype:
             tensor.data.copy_(before)
         else:
             tensor.data = before
+
+
+def _unchanged_there(values: Iterable[tuple[Tensor, Tensor]]) -> bool:
+    """Whether all tensors on GPUs have the values they had: asked once, since each answer is waited for."""
+    there = [(tensor, before) for tensor, before in values if tensor.is_cuda]
+    if len({tensor.device for tensor, _ in there}) != 1 or any(
+        tensor.layout is not torch.strided or tensor.shape != before.shape or tensor.dtype != before.dtype
+        for tensor, before in there
+    ):
+        return False
+    return bool(torch.stack([(tensor == before).all() for tensor, before in there]).all())
 
 
 def _same(tensor: Tensor, before: Tensor) -> bool:
