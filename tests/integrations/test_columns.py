@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 from xaicli.heads.head import Head, Task, Values
-from xaicli.integrations.columns import columns_of
+from xaicli.integrations.capture import Step
+from xaicli.integrations.columns import columns_of, without_left_out
 from xaicli.recorder.run import Run
 
 
@@ -70,3 +71,26 @@ def test_the_losses_of_tokens_are_kept_where_the_run_keeps_them(shifted: bool, t
         if len(kept):
             assert row["loss"] == pytest.approx(float(kept.mean()), rel=1e-5)
             assert row["worst_token"] == int(each.masked_fill(truth == -100, -1).argmax()) + int(shifted)
+
+
+def test_of_masks_with_nearly_the_same_mean_the_one_counts_whose_mean_the_loss_is() -> None:
+    """As of a model that knows nothing yet: all places have nearly the same loss. Where two means are the loss, or
+    rounding hides which is, none counts.
+    """
+    values = 5e-5 * torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(0))
+    truth, mask = torch.ones(2, 4, dtype=torch.long), torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]])
+    longer = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+    each = functional.cross_entropy(values, truth, reduction="none")
+    mean, of_longer = each[mask > 0].mean(), each[longer > 0].mean()
+    assert all(0 < abs(mean - one) / mean < 5e-5 for one in (of_longer, each.mean()))
+
+    def counted(loss: torch.Tensor, values: torch.Tensor = values) -> list[list[int]] | None:
+        batch = {"attention_mask": mask, "longer_mask": longer}
+        found = without_left_out(Step(returned=loss), batch, values, truth, None)
+        return None if found is None else (found >= 0).long().tolist()
+
+    assert counted(mean) == mask.tolist()
+    assert counted(of_longer) == longer.tolist()
+    assert counted(each.mean()) == [[1] * 4] * 2
+    assert counted((mean + of_longer) / 2) is None
+    assert counted(torch.tensor(2.0).log(), torch.zeros(2, 2, 4)) is None

@@ -609,3 +609,83 @@ def test_the_class_that_a_criterion_leaves_out_of_losses_of_each_place_does_not_
     assert found is not None
     assert (dropped, said) == (0, [])
     assert found["loss"].to_list() == approx(mean_of(each, TAGS >= 0))
+
+
+SIZE = 10
+PICTURES = torch.randn(SIZE, 4, 3, 5, generator=SEED)
+KINDS_OF_PIXELS = torch.randint(0, CLASSES, (SIZE, 3, 5), generator=SEED)
+KINDS_OF_PIXELS[torch.rand(SIZE, 3, 5, generator=SEED) > 0.7] = 255
+WAYS: list[Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]] = [
+    lambda scores, kinds, inside: (scores.permute(0, 2, 3, 1)[inside], kinds[inside]),
+    lambda scores, kinds, inside: (
+        scores.permute(0, 2, 3, 1).reshape(-1, CLASSES)[inside.view(-1)],
+        kinds.view(-1)[inside.view(-1)],
+    ),
+    lambda scores, kinds, inside: (scores.flatten(2).mT[inside.flatten(1)], kinds.flatten(1)[inside.flatten(1)]),
+    lambda scores, kinds, inside: (
+        scores.permute(0, 2, 3, 1)[inside.nonzero(as_tuple=True)],
+        kinds[inside.nonzero(as_tuple=True)],
+    ),
+    lambda scores, kinds, inside: (scores.permute(0, 2, 3, 1)[inside], (kinds[inside] + 1) % CLASSES),
+]
+"""How a step picks pixels: by masks, by their places as numbers, and with labels that are none of the batch's."""
+
+
+def test_pixels_that_a_mask_picks_count_for_the_pictures_that_they_are_of(tmp_path: Path) -> None:
+    """The classes of a picture stand before its places in what the model answers; a batch a way."""
+    ways = iter(WAYS)
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        return functional.cross_entropy(*next(ways)(model(batch[1]), batch[2], batch[2] != 255))
+
+    torch.manual_seed(0)
+    net = nn.Conv2d(4, CLASSES, 1)
+    data = [(i, PICTURES[i], KINDS_OF_PIXELS[i]) for i in range(SIZE)]
+    found, dropped, said = fit(step, net, data, tmp_path, SIZE // len(WAYS))
+    each = functional.cross_entropy(net(PICTURES), KINDS_OF_PIXELS, ignore_index=255, reduction="none").flatten(1)
+    inside = KINDS_OF_PIXELS.flatten(1) != 255
+    assert found is not None
+    assert found["sample_id"].to_list() == list(range(8))
+    assert found["loss"].to_list() == approx(mean_of(each, inside)[:8])
+    assert found["n_tokens"].to_list() == inside.sum(1).tolist()[:8]
+    assert dropped == 2
+    assert ["some of the places alone" in one for one in said] == [True]
+
+
+class Packed(nn.Module):
+    """Picks the places of its texts inside of itself, and puts them back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.net, self.head = nn.Embedding(9, 4), nn.GRU(4, 4, batch_first=True), nn.Linear(4, CLASSES)
+
+    def forward(self, texts: torch.Tensor) -> torch.Tensor:
+        if len(texts) == 1:
+            return self.head(self.net(self.words(texts))[0])  # type: ignore[no-any-return]
+        if len(texts) == 5:  # as many places hold something as there are samples
+            words = self.words(texts)
+            seen = words[texts == 1] * 2
+            return self.head(words.masked_scatter((texts == 1)[..., None].expand_as(words), seen))  # type: ignore[no-any-return]
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.words(texts), (texts != 0).sum(1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        return self.head(nn.utils.rnn.pad_packed_sequence(self.net(packed)[0], batch_first=True)[0])  # type: ignore[no-any-return]
+
+
+def test_places_that_a_module_picks_and_puts_back_are_all_places(tmp_path: Path) -> None:
+    """Of as many samples as places, which are also as many as the counts beside packed texts."""
+    torch.manual_seed(0)
+    net = Packed()
+    texts = torch.cat([TEXTS[:6], torch.tensor([[1, 2, 3, 4, 5, 6], *[[2, 1, 0, 0, 0, 0]] * 4])])
+    texts[6, 0] = 1
+    tags = torch.where(texts != 0, texts % CLASSES, -100)
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        truth = batch[2].masked_fill(batch[1] == 0, -100)
+        return functional.cross_entropy(model(batch[1]).reshape(-1, CLASSES), truth.reshape(-1))
+
+    found, dropped, said = fit(step, net, [(i, texts[i], texts[i] % CLASSES) for i in range(11)], tmp_path, 6)
+    assert found is not None
+    assert (dropped, said) == (0, [])
+    each = functional.cross_entropy(torch.cat([net(texts[:6]), net(texts[6:])]).mT, tags, reduction="none")
+    assert found["loss"].to_list() == approx(mean_of(each, tags >= 0))

@@ -185,20 +185,23 @@ def at_all_places(judged: Judged, labels: Any, batch: Any) -> Judged:
     if answers.source is None or answers.mask is None or truth.source is None or truth.mask is None:
         return judged
     parts = [labels, *(part for _, part in tensors_of(batch))]
-    own = which_of(truth.source, [part for part in parts if isinstance(part, torch.Tensor) and part.ndim > 1])
+    parts = [part for part in parts if isinstance(part, torch.Tensor) and part.ndim > 1]
+    own = which_of(truth.source, [*parts, *(part[:, 1:] for part in parts if part.ndim == 2)])
     mask, size = truth.mask.reshape(-1), answers.source.numel()
-    if own is None or mask.numel() != own.shape[0] * own.shape[1] or size % mask.numel():
+    if own is None or not mask.numel() or size % mask.numel() or not torch.equal(mask, answers.mask.reshape(-1)):
         return judged
-    if not torch.equal(mask, answers.mask.reshape(-1)):
+    # Of pictures each pixel is a place, of texts with several numbers a place these are none.
+    depth = next((n for n in range(2, own.ndim + 1) if own.shape[:n].numel() == mask.numel()), None)
+    if depth is None:
         return judged
-    mask = mask.reshape(own.shape[:2])
+    mask = mask.reshape(own.shape[:depth])
     values = answers.source.reshape(*mask.shape, -1).to(judged.answers.dtype)
     given = truth.source.reshape(*mask.shape, -1).to(judged.truth.dtype)
     picked = (values[mask], judged.answers), (given[mask], judged.truth)
     if any(which_of(seen, [known]) is None for known, seen in picked):
         return judged
     is_of_classes = not judged.is_each and judged.values is not Values.VALUE
-    if given.shape[2] != (1 if is_of_classes else values.shape[2]) or (is_of_classes and given.is_floating_point()):
+    if given.shape[-1] != (1 if is_of_classes else values.shape[-1]) or (is_of_classes and given.is_floating_point()):
         return judged
     each = None
     if judged.each is not None:
@@ -207,7 +210,7 @@ def at_all_places(judged: Judged, labels: Any, batch: Any) -> Judged:
     if is_of_classes:
         left_out = LEFT_OUT if judged.ignored is None else judged.ignored
         found = given[..., 0].masked_fill(~mask, left_out)
-        return replace(judged, answers=values.movedim(2, 1), truth=found, each=each, picked=(None, None))
+        return replace(judged, answers=values.movedim(-1, 1), truth=found, each=each, picked=(None, None))
     counting = mask[..., None].expand(given.shape).flatten(1)
     values, given, each = values.flatten(1), given.flatten(1), None if each is None else each.flatten(1)
     return replace(judged, answers=values, truth=given, each=each, counting=counting, picked=(None, None))

@@ -28,6 +28,10 @@ SOME_PLACES = (
 )
 _MASKS = ("mask", "length", "lens")
 """Parts of names under which batches say which places hold something."""
+_OFF, _ROUNDED = 1e-4, 5e-7
+"""By how much of itself a loss may be off from a mean that is meant to be it, and by how much rounding puts it off."""
+_LEAST_LOSS = 1e-4
+"""What a loss is at least taken to be where that is asked."""
 _WITH_PLACES = (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
 _WITH_CLASSES = (Task.CLASSIFICATION, *_WITH_PLACES)
 
@@ -226,7 +230,9 @@ def _masks(batch: Any, truth: torch.Tensor) -> Iterator[torch.Tensor]:
             elif one.is_floating_point():
                 yield from (~one.isnan(), one >= 0)
             else:
-                yield from (one != value for value in {int(one[:, end].mode().values) for end in (0, -1)} - {0})
+                # Texts are filled up at an end; in pictures a class that does not count is the first or the last one.
+                ends = (one.amin(), one.amax()) if one.ndim > 2 else (one[:, end].mode().values for end in (0, -1))
+                yield from (one != value for value in {int(end) for end in ends} - {0})
         if part.ndim == 1 and len(part) == len(truth) and truth.ndim == 2 and not part.is_floating_point():
             for length in (part, part - 1) if is_next else (part,):
                 yield torch.arange(truth.shape[1])[None] < length[:, None]
@@ -249,7 +255,7 @@ def _loss_of(step: Step) -> torch.Tensor | None:
 
 
 def _counting(step: Step, batch: Any, each: torch.Tensor, truth: torch.Tensor) -> torch.Tensor | None:
-    """The places of which the loss that a step returned is the mean, by what it may make of its batch.
+    """The places of which the loss that a step returned is the mean: all of them, or what it may make of its batch.
 
     None where no such places, or several, give that loss.
 
@@ -259,23 +265,25 @@ def _counting(step: Step, batch: Any, each: torch.Tensor, truth: torch.Tensor) -
         each: The loss of each place.
         truth: The labels.
     """
-    loss = _loss_of(step)
-    if loss is None:
+    if (loss := _loss_of(step)) is None:
         return None
-    found = []
-    for mask in _distinct_masks(_masks(batch, truth)):
-        inside = mask & (truth != LEFT_OUT)
-        counts = inside.sum(1)
-        if not bool(counts.sum()) or bool(inside.all()):
+    labelled = truth != LEFT_OUT
+    found: list[tuple[float, torch.Tensor]] = []
+    for mask in _distinct_masks([labelled, *(mask & labelled for mask in _masks(batch, truth))]):
+        counts = mask.sum(1)
+        if not bool(counts.sum()):
             continue
-        of_rows = torch.where(inside, each, 0.0).sum(1)
-        means = (of_rows.sum() / counts.sum(), (of_rows / counts.clamp(min=1))[counts > 0].mean())
-        if any(
-            torch.isclose(loss, mean, rtol=1e-4)
-            for mean in (*means, of_rows.sum() / each.numel(), of_rows.sum() / len(each))
-        ):
-            found.append(mask)
-    return found[0] if len(found) == 1 else None
+        of_rows = torch.where(mask, each, 0.0).sum(1)
+        whole = of_rows.sum()
+        means = [whole / counts.sum(), (of_rows / counts.clamp(min=1))[counts > 0].mean()]
+        means += [whole / each.numel(), whole / len(each), *([whole] if mask is labelled else [])]
+        off = min(abs(float(loss - mean)) for mean in means) / max(abs(float(loss)), _LEAST_LOSS)
+        if off <= _OFF:
+            found.append((off, mask))
+    found.sort(key=lambda one: one[0])
+    # Of a model that knows nothing yet every place has nearly the same loss: one mean is the loss but for rounding.
+    is_one = len(found) == 1 or (len(found) > 1 and found[0][0] <= _ROUNDED < found[1][0] / 4)
+    return found[0][1] if is_one else None
 
 
 def that_count(
@@ -321,14 +329,9 @@ def _numbers_that_count(step: Step, batch: Any, judged: Judged, labels: Any) -> 
         return counting, True
     n = len(truth)
     each, flat = judged.each.reshape(n, -1).float(), truth.reshape(n, -1)
-    loss = _loss_of(step)
-    if loss is not None and any(
-        torch.isclose(loss, one, rtol=1e-4) for one in (each.mean(), each.sum(), each.sum(1).mean())
-    ):
-        return None, True
     inside = _counting(step, batch, each, flat)
     if inside is not None:
-        return inside, True
+        return (None if bool(inside.all()) else inside), True
     is_unknown = truth.is_cpu and truth.is_floating_point() and bool(truth.isnan().any())
     if own is not None and judged.is_each and own.is_cpu:
         is_unknown = is_unknown or bool((own < 0).any() and (truth >= 0).all())
@@ -345,11 +348,12 @@ def of_chosen_places(step: Step, batch: Any, labels: Any, output: Any = None) ->
     output = step.forwards[0].output if output is None else output
     if not isinstance(output, torch.Tensor) or not of_some_places(step, labels, output) or len(step.judged) != 1:
         return None
-    judged = step.judged[0]
+    judged, given = step.judged[0], output.detach()
+    given = given if given.shape[: labels.ndim] == labels.shape else given.movedim(1, -1)
     found = [
         mask
-        for mask in _distinct_masks(_masks(batch, labels))
-        if torch.equal(labels[mask], judged.truth) and torch.equal(output.detach()[mask], judged.answers)
+        for mask in _distinct_masks(_masks(batch, labels) if given.shape[: labels.ndim] == labels.shape else ())
+        if torch.equal(labels[mask], judged.truth) and torch.equal(given[mask], judged.answers)
     ]
     return (output, labels.masked_fill(~found[0], LEFT_OUT)) if len(found) == 1 else None
 
@@ -370,18 +374,8 @@ def without_left_out(step: Step, batch: Any, values: torch.Tensor, truth: Any, i
     given = truth
     if ignored is not None:
         truth = truth.masked_fill(truth == ignored, LEFT_OUT)
-    if _is_mean_of_all(step, values, truth):
-        return truth
     each = torch.nn.functional.cross_entropy(values.float(), truth.long(), reduction="none")
     inside = _counting(step, batch, each, truth)
     if inside is None:
         return None if _may_leave_out(batch, given, ignored) else truth
     return truth.masked_fill(~inside, LEFT_OUT)
-
-
-def _is_mean_of_all(step: Step, values: torch.Tensor, truth: torch.Tensor) -> bool:
-    """Whether the loss that a step returned is the mean over all places: then each counts."""
-    if (loss := _loss_of(step)) is None:
-        return False
-    whole = torch.nn.functional.cross_entropy(values.float(), truth.long())
-    return bool(torch.isclose(loss, whole, rtol=1e-4))

@@ -17,6 +17,8 @@ _OF_MASK = frozenset({torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argw
 _PACKED = torch._VF._pack_padded_sequence
 """What picks places by how long texts are."""
 _PICKING = _BY_INDEX | _OF_MASK | {_PACKED}
+_PUTTING = frozenset({"_pad_packed_sequence", "masked_scatter", "index_put", "index_copy", "scatter"})
+"""What puts values that were picked back at their places among all, by its name."""
 _PRODUCTS = frozenset({"matmul", "__matmul__", "__rmatmul__", "mm", "einsum", "linear", "cdist", "_euclidean_dist"})
 """What makes a number of every row of one tensor with every row of another, by its name."""
 _AS_IT_IS = frozenset({"to", "cuda", "cpu", "long", "float", "double", "half", "int", "type_as"}) | frozenset(
@@ -80,7 +82,8 @@ class Selections:
         if picked is None and self.picked:
             picked = self._handed_on(name, args, kwargs, result)
         if picked is not None:
-            for one in _tensors((result,)):
+            # Of packed texts the second says how many hold each place.
+            for one in _tensors((result[0] if func is _PACKED else result,)):
                 # What it was picked of is let go with it: only what a criterion is given is asked about later.
                 self.picked[id(one)] = weakref.ref(one, partial(_forget, self.picked, id(one))), picked
         if self.given is None:
@@ -107,6 +110,8 @@ class Selections:
                 continue
             if name == "__getitem__" and one is not args[0]:
                 return Picked()  # at the places that a mask told
+            if name in _PUTTING and (name == "_pad_packed_sequence" or one is not args[0]):
+                continue
             made = [of for of in _tensors((result,)) if of.ndim]
             if (made and name in _PARTS) or any(
                 of.shape[:1] == one.shape[:1] or of.numel() == one.numel() for of in made
