@@ -137,8 +137,9 @@ def test_pinned_buffers_of_a_loader_may_be_used_again_at_once(tmp_path: Path) ->
 @pytest.mark.card
 def test_what_is_logged_may_be_overwritten_on_any_stream(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    values = torch.randn(40, 4096, device=DEVICE)
+    values, scores = torch.randn(40, 4096, device=DEVICE), torch.randn(40, 4096, 10, device=DEVICE)
     expected = values.cpu().flatten().tolist()
+    predicted = scores.argmax(2).cpu().flatten().tolist()
     streams = [torch.cuda.Stream(), torch.cuda.Stream()]
     torch.cuda.synchronize()
     with Run(tmp_path / "run", strict=True) as run:
@@ -146,11 +147,14 @@ def test_what_is_logged_may_be_overwritten_on_any_stream(tmp_path: Path) -> None
             with torch.cuda.stream(streams[step % 2]):
                 torch.cuda._sleep(500_000)
                 kept = values[step] * 1
-                run.log_samples(sample_id=np.arange(4096), loss=kept, step=step, epoch=1)
+                logits = scores[step] * 1
+                run.log_samples(sample_id=np.arange(4096), loss=kept, logits=logits, step=step, epoch=1)
                 kept.fill_(float("nan"))
-                del kept
-    found = pl.read_parquet(tmp_path / "run" / "data").sort("step", "sample_id")["loss"].to_list()
-    assert found == pytest.approx(expected)
+                logits.fill_(float("nan"))
+                del kept, logits
+    found = pl.read_parquet(tmp_path / "run" / "data").sort("step", "sample_id")
+    assert found["loss"].to_list() == pytest.approx(expected)
+    assert found["prediction"].to_list() == predicted
 
 
 @pytest.mark.card

@@ -31,6 +31,19 @@ class Cnn(nn.Sequential):
         )  # fmt: skip
 
 
+class Residual(nn.Module):
+    """relu(body(x) + short(x)), as residual networks are made of."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU()]
+        self.body = nn.Sequential(*layers, nn.Conv2d(outside, outside, 1), nn.BatchNorm2d(outside))
+        self.short = nn.Identity() if inside == outside else nn.Conv2d(inside, outside, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.short(x))
+
+
 class Vit(nn.Module):
     """Patches, a class token, places made on the way, attention."""
 
@@ -169,6 +182,7 @@ def test_many_samples_go_through_one_captured_graph(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(gradients.Captured, "__init__", counted)
     monkeypatch.setattr(gradients, "_GPU_ROWS", (32, 64))
+    monkeypatch.setattr(gradients, "EAGER_CHUNKS", 4)
     torch.manual_seed(0)
     model, x = given("cnn")[0], torch.rand(40, 3, 16, 16)
     expected = xaicli.saliency(model, x, device="cpu", precision="fp32", integrating=(8, 3))
@@ -176,6 +190,36 @@ def test_many_samples_go_through_one_captured_graph(monkeypatch: pytest.MonkeyPa
     assert made == [64]
     for one, other in zip(arrays(expected, "integrated"), arrays(found, "integrated"), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-3 * float(np.abs(one).max()))
+
+
+@pytest.mark.card
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_convolution_and_its_relu_are_one_kernel(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tensor cores compute: the maps are those of two kernels, and nearly the CPU's."""
+    from xaicli.attribution import fast_model
+    from xaicli.attribution.engine import Explainer
+    from xaicli.attribution.prepared import prepare
+    from xaicli.attribution.settings import settle
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2), Residual(32, 64), Residual(64, 64),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 5),
+    ).eval()  # fmt: skip
+    x = torch.rand(6, 3, 32, 32)
+    settings = settle(methods=("smint",), integrating=(16, 4), precision=precision)
+    made = Explainer(prepare(model, x, device=str(DEVICE)), settings)
+    assert made.parted is not None
+    joined = [m for m in made.parted.rest.model.modules() if isinstance(m, fast_model.RectifiedConvolution)]
+    assert len(joined) == 4
+    found = made.explain().maps["smint"][""]
+    monkeypatch.setattr(fast_model, "joins", lambda *_: False)
+    apart = Explainer(prepare(model, x, device=str(DEVICE)), settings).explain().maps["smint"][""]
+    expected = Explainer(prepare(model, x, device="cpu"), settle(methods=("smint",), integrating=(16, 4)))
+    tolerance = 0.02 if precision == "fp32" else 0.15
+    assert np.abs(found - apart).max() < tolerance
+    assert np.abs(found - expected.explain().maps["smint"][""]).max() < tolerance
 
 
 @pytest.mark.card
