@@ -26,6 +26,7 @@ Found = Mapping[Hashable, Mapping[str, Any]]
 
 METRICS = ("loss", "label_prob", "margin", "el2n")
 STATES = ("live", "stored", "compacted")
+DUPLICATES = ("last", "all")
 ENGINES = ("polars", "duckdb")
 N = 14
 OUTLIERS = (6, 7)
@@ -169,7 +170,7 @@ def _log_learned(run: Run, logged: list[Row], *, attempt: int, epoch: int) -> No
 class StatisticTester:
     """What every statistic must stand: subclasses say `ask` and `expected`, and what they are not asked for."""
 
-    duplicates: Sequence[str] = ("last", "all")
+    duplicates: Sequence[str] = DUPLICATES
     engines: Sequence[str] = ENGINES
     mode = "train"
 
@@ -182,18 +183,25 @@ class StatisticTester:
         raise NotImplementedError
 
     @pytest.mark.parametrize("engine", ENGINES)
-    @pytest.mark.parametrize("duplicates", ["last", "all"])
+    @pytest.mark.parametrize("duplicates", DUPLICATES)
     def test_equals_the_reference(self, training: Training, engine: str, duplicates: str) -> None:
         if duplicates not in self.duplicates:
             pytest.skip("of duplicates only the last one is asked for")
         if engine not in self.engines:
             pytest.skip("polars alone answers this")
+        if len(self.duplicates) > 1 and not is_asked(training, duplicates, engine):
+            pytest.skip("of a state, duplicates and an engine every two are asked together, not all three")
         found = self.ask(open_run(training.root), mode=self.mode, engine=engine, duplicates=duplicates)
         expected = self.expected(training.rows(duplicates, self.mode))
         assert set(found) == set(expected)
         for key, values in expected.items():
             for name, value in values.items():
                 assert _is(found[key].get(name), value), (key, name, found[key].get(name), value)
+
+
+def is_asked(training: Training, duplicates: str, engine: str) -> bool:
+    """Whether this question is asked in this state: half are, every two of the three choices together among them."""
+    return (STATES.index(training.root.name) + DUPLICATES.index(duplicates) + ENGINES.index(engine)) % 2 == 0
 
 
 def _is(found: Any, value: Any) -> bool:

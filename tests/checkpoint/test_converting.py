@@ -334,52 +334,58 @@ from xaicli.checkpoint.save import save_checkpoint
 from xaicli.errors import XaiError
 import xaicli
 
-folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-dist.init_process_group("gloo", init_method=f"file://{folder}/meeting{world}", rank=rank, world_size=world)
-torch.manual_seed(0)
-net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+folder, rank = sys.argv[1], int(sys.argv[2])
+
+def shard(world):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting{world}", rank=rank, world_size=world)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    if rank == 0:
+        torch.save(net.state_dict(), f"{folder}/whole{world}.pt")
+    fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
+    torch.save({"model": net.state_dict(), "epoch": 3}, f"{folder}/sharded{world}-{rank}.pt")
+    for ask in (lambda: save_checkpoint(net, f"{folder}/own{world}-{rank}.pt", arch="a:b"),
+                lambda: xaicli.saliency(net, torch.ones(3, 4), methods="gradient")):
+        try:
+            ask()
+            print("done")
+        except XaiError as error:
+            print(error.message, "|", error.hint)
+    dist.barrier()
+    dist.destroy_process_group()
+
 if rank == 0:
-    torch.save(net.state_dict(), f"{folder}/whole{world}.pt")
-fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
-torch.save({"model": net.state_dict(), "epoch": 3}, f"{folder}/sharded{world}-{rank}.pt")
-for ask in (lambda: save_checkpoint(net, f"{folder}/own{world}-{rank}.pt", arch="a:b"),
-            lambda: xaicli.saliency(net, torch.ones(3, 4), methods="gradient")):
-    try:
-        ask()
-        print("done")
-    except XaiError as error:
-        print(error.message, "|", error.hint)
-dist.barrier()
-dist.destroy_process_group()
+    shard(1)
+shard(2)
 """
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
-@pytest.mark.parametrize("world", [1, 2])
-def test_what_fsdp_sharded_is_read_where_it_is_whole_and_refused_where_it_is_a_part(tmp_path: Path, world: int) -> None:
+def test_what_fsdp_sharded_is_read_where_it_is_whole_and_refused_where_it_is_a_part(tmp_path: Path) -> None:
+    """By one process alone, and then by it and another."""
     command = [sys.executable, "-W", "ignore", "-c", SHARDED, str(tmp_path)]
-    children = [
-        subprocess.Popen([*command, str(rank), str(world)], stdout=subprocess.PIPE, text=True) for rank in range(world)
-    ]
+    children = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
     said = [child.communicate(timeout=100)[0].splitlines() for child in children]
-    assert [child.returncode for child in children] == [0] * world
-    assert all("sharded" in lines[1] and "full_state_dict=True" in lines[1] for lines in said)
-    whole = torch.load(tmp_path / f"whole{world}.pt", weights_only=True)
-    path = tmp_path / f"sharded{world}-0.pt"
-    if world == 1:
-        read = read_checkpoint(path).weights
-        assert read is not None
-        assert read.weights.keys() == whole.keys()
-        assert all(torch.equal(read.weights[name], value) for name, value in whole.items())
-        assert said[0][0] == "done"
-        own = torch.load(tmp_path / "own1-0.pt", weights_only=True)["state_dict"]
-        assert all(torch.equal(own[name], value) for name, value in whole.items())
-    else:
-        with pytest.raises(RefusedError, match="one rank's shard") as error:
-            read_checkpoint(path)
-        assert "full_state_dict=True" in error.value.hint
-        assert inspect_checkpoint(path).verdict is Verdict.NOT
-        assert all("sharded" in lines[0] for lines in said)
+    assert [child.returncode for child in children] == [0, 0]
+    alone, parts = said[0][:2], (said[0][2:], said[1])
+    for lines in (alone, *parts):
+        assert "sharded" in lines[1]
+        assert "full_state_dict=True" in lines[1]
+
+    whole = torch.load(tmp_path / "whole1.pt", weights_only=True)
+    read = read_checkpoint(tmp_path / "sharded1-0.pt").weights
+    assert read is not None
+    assert read.weights.keys() == whole.keys()
+    assert all(torch.equal(read.weights[name], value) for name, value in whole.items())
+    assert alone[0] == "done"
+    own = torch.load(tmp_path / "own1-0.pt", weights_only=True)["state_dict"]
+    assert all(torch.equal(own[name], value) for name, value in whole.items())
+
+    with pytest.raises(RefusedError, match="one rank's shard") as error:
+        read_checkpoint(tmp_path / "sharded2-0.pt")
+    assert "full_state_dict=True" in error.value.hint
+    assert inspect_checkpoint(tmp_path / "sharded2-0.pt").verdict is Verdict.NOT
+    assert all("sharded" in lines[0] for lines in parts)
 
 
 @pytest.mark.parametrize("to", ["safetensors", "pt"])

@@ -1,4 +1,4 @@
-"""How often a question opens the run's files, counted in a process of its own: once each."""
+"""How often a question opens the run's files, counted in a process beside this one: once each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,8 @@ import pytest
 from xaicli import Run
 
 _COUNTED = """
-import collections, json, os, sys
+import collections, contextlib, io, json, os, sys
 opens = collections.Counter()
-os.chdir(os.path.dirname(sys.argv[1]))
 
 def hook(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, os.PathLike)):
@@ -44,11 +44,19 @@ def scanned(source, **more):
 
 pl.scan_parquet = scanned
 from xaicli.cli import main
-status = main(sys.argv[2:])
-of_run = {os.path.relpath(name, sys.argv[3]): n for name, n in opens.items() if os.path.isfile(name)}
-of_run = {name: n for name, n in of_run.items() if not name.startswith("..")}
-open(sys.argv[1], "w").write(json.dumps({"status": status, "opens": of_run}))
+
+for line in sys.stdin:
+    folder, run, words = json.loads(line)
+    os.chdir(folder)
+    opens.clear()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
+        status = main(words)
+    of_run = {os.path.relpath(name, run): n for name, n in opens.items() if os.path.isfile(name)}
+    of_run = {name: n for name, n in of_run.items() if not name.startswith("..")}
+    print(json.dumps({"status": status, "opens": of_run, "err": err.getvalue()}), flush=True)
 """
+"""Answers one question a line. Each is asked of a copy of the run in a place of its own, so that nothing which is kept
+in this process spares the next one a file."""
 
 ANYWHERE = [
     ["track-report"],
@@ -146,21 +154,40 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def counting() -> Iterator[subprocess.Popen[str]]:
+    """The process that counts; what it loads, it loads once for all questions."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _COUNTED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait() == 0
+
+
 @pytest.mark.parametrize(("kind", "question"), QUESTIONS)
 def test_every_file_of_a_run_is_opened_once(
-    kind: str, question: list[str], sample_run: Path, resumed: Path, full: Path, tmp_path: Path
+    kind: str,
+    question: list[str],
+    sample_run: Path,
+    resumed: Path,
+    full: Path,
+    counting: subprocess.Popen[str],
+    tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(sample_run if kind == "plain" else full if kind == "full" else resumed, run)
     for path in run.rglob("*"):
         # What has just been written may be written again within the file system's clock tick, and is read each time.
         os.utime(path, (LONG_AGO, LONG_AGO))
-    told = tmp_path / "told.json"
     (tmp_path / "rules.toml").write_text(RULES)
-    command = [sys.executable, "-c", _COUNTED, told, question[0], run, *question[1:]]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, check=False)
-    found = json.loads(told.read_text())
-    assert found["status"] == 0, done.stderr
+    assert counting.stdin is not None
+    assert counting.stdout is not None
+    words = [question[0], str(run), *question[1:]]
+    print(json.dumps([str(tmp_path), str(run), words]), file=counting.stdin, flush=True)
+    found = json.loads(counting.stdout.readline())
+    assert found["status"] == 0, found["err"]
     assert any(name.startswith("data/") for name in found["opens"])
     if kind == "full":
         assert any(name.startswith(PAGES[" ".join(question[:-2])]) for name in found["opens"])

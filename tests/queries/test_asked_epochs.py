@@ -20,10 +20,12 @@ def written(root: Path, epochs: dict[str, list[int]], seed: int) -> Path:
     run = WrittenRun(root, metrics=("loss", "margin"), label_names=("cat", "dog"))
     for mode, every in epochs.items():
         for epoch in every:
+            rows: list[dict[str, Any]] = []
             for i in range(12):
                 value = (i * 7 + epoch * 5 + seed * 3 + epoch * i * i) % 13
                 row = {"sample_id": i, "mode": mode, "epoch": epoch, "label": i % 2, "prediction": value % 2}
-                run.write([{**row, "correct": value % 2 == i % 2, "loss": value / 4, "margin": 1 - value / 6}])
+                rows.append({**row, "correct": value % 2 == i % 2, "loss": value / 4, "margin": 1 - value / 6})
+            run.write(rows)
     return root
 
 

@@ -19,6 +19,7 @@ from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.maintenance.doctor import examine
+from xaicli.results import Result
 from xaicli.wal.records import scalar_table
 
 ROWS = [
@@ -129,9 +130,21 @@ STRANGERS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is answered where nothing else lies beside the run's files."""
+    run = WrittenRun(tmp_path_factory.mktemp("alone") / "run")
+    run.write(ROWS)
+    return answers(RunReader(run.layout), "polars")
+
+
+def samples(reader: RunReader, engine: str) -> Result:
+    return reader.samples(max=2, min=2, ids=[5], engine=engine)
+
+
 def answers(reader: RunReader, engine: str) -> dict[str, Any]:
     asked = {
-        "samples": reader.samples(max=2, min=2, ids=[5], engine=engine),
+        "samples": samples(reader, engine),
         "labels": reader.labels(bounds=["std"], engine=engine),
         "info": reader.info(),
     }
@@ -145,10 +158,11 @@ def answers(reader: RunReader, engine: str) -> dict[str, Any]:
     "name", ["part-a000000-r0000-00000009.parquet", "c-a000000-r0000-00000000-00000099.parquet", "x.parquet"]
 )
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_a_stranger_among_the_parts(tmp_path: Path, stranger: Callable[[Path], None], name: str) -> None:
+def test_a_stranger_among_the_parts(
+    tmp_path: Path, truth: dict[str, Any], stranger: Callable[[Path], None], name: str
+) -> None:
     run = WrittenRun(tmp_path / "run")
     run.write(ROWS)
-    truth = answers(RunReader(run.layout), "polars")
     path = run.layout.folder("eval", "", 1) / name
     stranger(path)
     named = (path.relative_to(run.layout.root).as_posix(),)
@@ -163,7 +177,8 @@ def test_a_stranger_among_the_parts(tmp_path: Path, stranger: Callable[[Path], N
     assert named[0] in {finding.path for finding in examine(run.layout).findings}
     compact(RunLayout(tmp_path / "run"), grace=0)
     assert path.exists() or path.is_symlink()
-    assert answers(RunReader(run.layout), "polars")["samples"] == (truth["samples"][0], named)
+    left = samples(RunReader(run.layout), "polars")
+    assert (left.data.to_dicts(), left.answer.counts.damaged) == (truth["samples"][0], named)
 
 
 @pytest.mark.parametrize(
@@ -175,10 +190,11 @@ def test_a_stranger_among_the_parts(tmp_path: Path, stranger: Callable[[Path], N
         "epoch=1/part-a000000-r0000-000000000.parquet",
     ],
 )
-def test_a_copy_under_another_spelling_of_the_place_is_no_duplicate(tmp_path: Path, copy: str) -> None:
+def test_a_copy_under_another_spelling_of_the_place_is_no_duplicate(
+    tmp_path: Path, truth: dict[str, Any], copy: str
+) -> None:
     run = WrittenRun(tmp_path / "run")
     run.write(ROWS)
-    truth = answers(RunReader(run.layout), "polars")
     (part,) = run.layout.folder("eval", "", 1).glob("part-a000000-*.parquet")
     path = part.parents[1] / copy
     path.parent.mkdir(exist_ok=True)
@@ -191,10 +207,9 @@ def test_a_copy_under_another_spelling_of_the_place_is_no_duplicate(tmp_path: Pa
     assert named[0] in {finding.path for finding in examine(run.layout).findings}
 
 
-def test_a_part_whose_record_was_lost_is_the_runs(tmp_path: Path) -> None:
+def test_a_part_whose_record_was_lost_is_the_runs(tmp_path: Path, truth: dict[str, Any]) -> None:
     run = WrittenRun(tmp_path / "run")
     run.write(ROWS)
-    truth = answers(RunReader(run.layout), "polars")
     for path in run.layout.attempts.glob("*.files"):
         path.unlink()
     assert answers(RunReader(run.layout), "polars") == truth

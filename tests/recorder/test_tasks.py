@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,18 @@ def stored_of(run_dir: Path, task: str | None, batch: dict[str, Any], *, strict:
     return kept.drop("sample_id", "attempt", "rank", "step", "epoch", "pass", "mode", "ds_id").to_dicts()
 
 
+@pytest.fixture(scope="module")
+def stored_whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], list[dict[str, Any]]]:
+    """What is stored of the first rows of one of `BATCHES` without a gap, each recorded once."""
+
+    @functools.cache
+    def stored(name: str, n: int) -> list[dict[str, Any]]:
+        task, batch = BATCHES[name]
+        return stored_of(tmp_path_factory.mktemp("whole") / "run", task, {key: v[:n] for key, v in batch.items()})
+
+    return stored
+
+
 @pytest.mark.parametrize(
     ("name", "column", "container", "n"),
     [
@@ -271,11 +285,18 @@ def stored_of(run_dir: Path, task: str | None, batch: dict[str, Any], *, strict:
         for n in ((2, 3) if container == "list" else (3,))
     ],
 )
-def test_a_missing_row_costs_that_row_alone(tmp_path: Path, name: str, column: str, container: str, n: int) -> None:
+def test_a_missing_row_costs_that_row_alone(
+    tmp_path: Path,
+    stored_whole: Callable[[str, int], list[dict[str, Any]]],
+    name: str,
+    column: str,
+    container: str,
+    n: int,
+) -> None:
     """What follows of the others is what follows of them without a gap; of it there is nothing, not even NaN."""
     task, batch = BATCHES[name]
     batch = {key: values[:n] for key, values in batch.items()}
-    whole = stored_of(tmp_path / "whole", task, batch)
+    whole = stored_whole(name, n)
     found = stored_of(tmp_path / "gap", task, batch | {column: with_a_gap(batch[column], 1, container)})
     assert [found[i] for i in range(n) if i != 1] == [
         {key: near_to(value) for key, value in whole[i].items()} for i in range(n) if i != 1
