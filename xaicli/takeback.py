@@ -22,17 +22,19 @@ class TakeBack(NamedTuple):
 
 
 class TakenBack(NamedTuple):
-    """How many rows of one attempt another took back, and from where on."""
+    """How many rows of one attempt another took back, of the samples or of a metrics table, and from where on."""
 
     by: int
     attempt: int
     epoch: int
     step: int
     rows: int
+    table: str = ""
 
     def __str__(self) -> str:
+        of_table = f" in table {self.table}" if self.table else ""
         return (
-            f"attempt {self.by} took back {self.rows:,} row{'s'[: self.rows != 1]} of attempt {self.attempt} "
+            f"attempt {self.by} took back {self.rows:,} row{'s'[: self.rows != 1]} of attempt {self.attempt}{of_table} "
             f"from epoch {self.epoch}, step {self.step} on: --attempts all counts them"
         )
 

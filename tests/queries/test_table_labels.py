@@ -48,3 +48,25 @@ def test_a_table_has_no_passes_to_draw_over(tmp_path: Path) -> None:
     assert opened.samples(table="boxes", metric="iou", axis="step").data.height == 4
     with pytest.raises(xaicli.errors.UsageError, match="has no use for --axis pass"):
         opened.samples(table="boxes", metric="iou", axis="pass")
+
+
+def test_rows_of_a_table_are_taken_back_with_the_epochs_that_are_trained_again(tmp_path: Path) -> None:
+    for epochs, loss in ([1, 2, 3, 4], 1.0), ([3], 5.0):  # the second start goes on after epoch 2
+        with xaicli.Run(tmp_path / "run") as run:
+            for epoch in epochs:
+                run.log_samples(sample_id=[0, 1], loss=[loss, loss], mode="train", epoch=epoch, step=epoch)
+                run.add_metrics_data({"example_id": [0, 1], "iou": [loss, 2 * loss], "epoch": [epoch] * 2}, name="det")
+    opened = xaicli.open_run(tmp_path / "run")
+    of_epochs = "SELECT epoch, sum(iou) AS iou FROM det GROUP BY epoch ORDER BY epoch"
+    last, every = (opened.samples(table="det", metric="iou", attempts=attempts) for attempts in ("last", "all"))
+    assert dict(last.data.select("sample_id", "score").iter_rows()) == {0: 5.0, 1: 10.0}
+    assert dict(every.data.select("sample_id", "score").iter_rows()) == {0: 1.0, 1: 2.0}  # of epoch 4
+    assert opened.query(of_epochs).data.rows() == [(1, 3.0), (2, 3.0), (3, 15.0)]
+    assert opened.query(of_epochs, attempts="all").data.rows() == [(1, 3.0), (2, 3.0), (3, 18.0), (4, 3.0)]
+    assert (last.answer.counts.taken_back, every.answer.counts.taken_back) == (4, 0)
+    of_table = (
+        "attempt 1 took back 4 rows of attempt 0 in table det from epoch 3, step 3 on: --attempts all counts them"
+    )
+    assert last.answer.warnings == (of_table,)
+    assert of_table in opened.query(of_epochs).answer.warnings
+    assert every.answer.warnings == ()

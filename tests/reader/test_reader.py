@@ -20,9 +20,10 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import PartName
 from xaicli.maintenance.compact import compact
 from xaicli.reader import Place, Reader, Tally, open_reader, pieces
-from xaicli.reader.lazy import scan_folder
+from xaicli.reader.lazy import scan_folder, taken_back_of
 from xaicli.reader.rows import Where
-from xaicli.vocabulary import Duplicates
+from xaicli.takeback import TakenBack
+from xaicli.vocabulary import Attempts, Duplicates
 from xaicli.wal.snapshot import LiveRows
 
 EVAL_1 = Place("eval", "", 1)
@@ -144,7 +145,7 @@ def test_take_back_through_a_file(run: WrittenRun) -> None:
     run.write([{"sample_id": i, "epoch": 1, "step": 10 + i, "loss": 0.0} for i in range(6)])
     run.attempt(1, (1, 13))
     reader = open_reader(run.layout)
-    assert [tuple(taken) for taken in reader.taken_back] == [(1, 0, 1, 13, 3)]
+    assert [tuple(taken) for taken in reader.taken_back] == [(1, 0, 1, 13, 3, "")]
     assert ids_of(reader) == [0, 1, 2]
     assert (reader.row_count(EVAL_1), reader.last_step(EVAL_1)) == (3, 12)
     assert reader.scan("eval", "", columns=["sample_id"]).collect()["sample_id"].to_list() == [0, 1, 2]
@@ -172,6 +173,27 @@ def test_rows_of_a_table_are_taken_back_from_the_step_on(run: WrittenRun) -> Non
     )
     found = scan_folder(open_reader(run.layout), folder).collect().select("attempt", "epoch", "step").rows()
     assert found == [(0, 1, 99), (0, 2, 19), (1, 2, 20), (1, 2, 5), (0, None, None)]
+    assert taken_back_of(open_reader(run.layout), "boxes") == (TakenBack(1, 0, 2, 20, 2, "boxes"),)
+
+
+@pytest.mark.parametrize("begins_anew", [False, True])
+@pytest.mark.parametrize("again", [False, True])
+def test_rows_of_a_table_that_say_their_epoch_alone_are_of_the_attempt_that_wrote_them(
+    run: WrittenRun, begins_anew: bool, again: bool
+) -> None:
+    run.write(rows(range(2), epoch=2, mode="train", step=30 if begins_anew else 10))
+    run.attempt(1, (2, 20))
+    folder = run.layout.table_folder("det")
+    for attempt, epochs in ((0, [1, 2, 3, None]), (1, [2] if again else [4])):
+        table = pa.table({"example_id": [0] * len(epochs), "epoch": pa.array(epochs, pa.int32())})
+        path = folder / f"part-a{attempt:06d}-r0000-00000009.parquet"
+        parquet.append_record(run.layout, attempt, 0, parquet.write(table, path, root=run.layout.root))
+    reader = open_reader(run.layout)
+    found = scan_folder(reader, folder).collect()["epoch"].to_list()
+    gone = begins_anew or again
+    assert found == [1, *([] if gone else [2]), None, 2 if again else 4]
+    assert taken_back_of(reader, "det") == (TakenBack(1, 0, 2, 20, 1 + gone, "det"),)
+    assert scan_folder(open_reader(run.layout, attempts=Attempts.ALL), folder).collect().height == 5
 
 
 def test_live_rows_join(run: WrittenRun, monkeypatch: pytest.MonkeyPatch) -> None:

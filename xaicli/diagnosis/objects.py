@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from xaicli.diagnosis.slices import coded
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.queries.resolution import chosen_names, epoch_test
 from xaicli.reader import Reader
-from xaicli.reader.lazy import scan_folder
+from xaicli.reader.lazy import scan_folder, taken_back_of
 from xaicli.reader.rows import Where
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
@@ -138,13 +138,14 @@ def object_errors(
         details["n"].append({**own, "suspects": len(doubted), "worst": wrong.height})
     selection = {**told_places(chosen), "table": table, "top": top}
     selection |= ({"by": by} if by else {}) | ({"where": where.text} if where is not None else {})
+    taken_back = taken_back_of(reader, table)
     return Answer(
         command="errors",
         run=reader.layout.described,
         selection=selection,
         data=pl.DataFrame(found, infer_schema_length=None),
-        counts=reader.counts(),
-        warnings=(*reader.warnings, *(chosen.left_out if chosen is not None else ())),
+        counts=replace(reader.counts(), taken_back=sum(taken.rows for taken in taken_back)),
+        warnings=(*map(str, taken_back), *(chosen.left_out if chosen is not None else ())),
         extra={
             "task": "objects",
             **{name: _frame(part) if name in ("worst", "suspects") else part for name, part in details.items()},

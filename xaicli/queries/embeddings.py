@@ -13,7 +13,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.names import with_facts
 from xaicli.reader import Place, Reader
-from xaicli.reader.lazy import scan_folder
+from xaicli.reader.lazy import scan_folder, taken_back_of
 from xaicli.tables.pca import PCA
 from xaicli.tables.schema import CategoricalLabel, Embedding, Schema, stored_schemas
 from xaicli.vocabulary import LABEL, SAMPLE_ID
@@ -80,14 +80,20 @@ def embeddings(
     )
     schema = schemas.get(by or "")
     given = {"facts": reader.facts.given} if reader.facts.given else {}
+    taken_back = taken_back_of(reader, table)
     answer = Answer(
         command="embeddings",
         run=reader.layout.described,
         selection={"table": table, "column": columns, "colour": by, "epoch": epoch, "split": split, **given},
         data=data,
         extra={"classes": list(schema.names.values())} if isinstance(schema, CategoricalLabel) else {},
-        counts=Counts(rows=frame.height, non_finite=int((~data["x"].is_finite()).sum()), damaged=reader.damaged),
-        warnings=found.warnings,
+        counts=Counts(
+            rows=frame.height,
+            non_finite=int((~data["x"].is_finite()).sum()),
+            taken_back=sum(taken.rows for taken in taken_back),
+            damaged=reader.damaged,
+        ),
+        warnings=(*map(str, taken_back), *found.warnings),
     )
     if identity == SAMPLE_ID:
         return with_facts(replace(answer, warnings=(*reader.facts.notices, *answer.warnings)), reader)

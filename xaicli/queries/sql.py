@@ -18,7 +18,7 @@ from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
 from xaicli.reader.dialect import cuts_fractions, for_polars, opaque_blanked, refuse_mistakes
 from xaicli.reader.kinds import Kind, kinds_of
-from xaicli.reader.lazy import scan, scan_folder
+from xaicli.reader.lazy import scan, scan_folder, taken_back_of
 from xaicli.reader.rows import MISSING, name_columns, names_of, no_column
 from xaicli.tables.labels import in_order_apart
 from xaicli.vocabulary import Engine
@@ -84,11 +84,17 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     if SAMPLES in named:
         counts = replace(counts, duplicates=sum(map(reader.duplicate_count, all_places(reader))))
         warnings = (*warnings, *_as_logged(counts.duplicates or 0))
+    of_tables = [
+        taken for table in reader.table_folders() if table.lower() in named for taken in taken_back_of(reader, table)
+    ]
+    warnings = (*warnings, *map(str, of_tables))
     if SCALARS in named:
         warnings = (*warnings, *other_scalars.warnings())
+        counts = replace(counts, duplicates=(counts.duplicates or 0) + other_scalars.duplicates)
+    if SCALARS in named or of_tables:
         of_samples = counts.taken_back or 0 if SAMPLES in named else 0
-        duplicates = (counts.duplicates or 0) + other_scalars.duplicates
-        counts = replace(counts, taken_back=of_samples + other_scalars.taken_back, duplicates=duplicates)
+        others = other_scalars.taken_back + sum(taken.rows for taken in of_tables)
+        counts = replace(counts, taken_back=of_samples + others)
     return Answer(
         command="query",
         run=reader.layout.described,

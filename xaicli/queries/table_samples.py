@@ -19,7 +19,7 @@ from xaicli.queries.samples import LAST, Asked, answer, of_source
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection, Words, left_out_by, polars_only
 from xaicli.reader import Reader, Tally
-from xaicli.reader.lazy import scan_folder
+from xaicli.reader.lazy import scan_folder, taken_back_of
 from xaicli.reader.rows import Where, finite
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates, fact_columns
@@ -133,7 +133,7 @@ def table_samples(
         non_finite,
         rows.height - one.height,
         stale=sum(part.n_stale for part in found),
-        taken_back=reader.counts().taken_back,
+        taken_back=held.taken_back,
         damaged=reader.damaged,
     )
     more = {"table": table, "reduce": reduce, "stat": stat}
@@ -158,13 +158,16 @@ class _Table:
 
     def __init__(self, reader: Reader, table: str, label_key: str, where: str | None, *, by_picture: bool) -> None:
         self.described = f"table {table} of {reader.layout.described}"
-        self.warnings, self.which_attempts = reader.warnings, reader.which_attempts
+        self.which_attempts = reader.which_attempts
         self.drops: Mapping[str, int] = {}
         self.damaged: tuple[str, ...] = ()
         self._named = {name: class_names(reader.layout, table, name) for name in {label_key, LABEL, PREDICTION}}
         self._named_by_run = reader.label_names
         self.label_names = self.names_of_classes(label_key)
         lazy = _scanned(reader, table, self.described)
+        taken_back = taken_back_of(reader, table)
+        self.taken_back = sum(taken.rows for taken in taken_back)
+        self.warnings = tuple(map(str, taken_back))
         present = lazy.collect_schema()
         self.metrics = tuple(name for name, dtype in present.items() if _is_metric(name, dtype))
         self.askable = self.metrics

@@ -15,6 +15,7 @@ from xaicli.locks import Reading
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.pieces import Piece, Place
 from xaicli.reader.rows import conform
+from xaicli.takeback import TakeBack, TakenBack
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, PASS, STEP
 
 if TYPE_CHECKING:
@@ -89,22 +90,61 @@ def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
     """The rows of `scalars/` or of a table, lazily; None where there are no files.
 
     Files may differ in their columns; those that are not the run's, and those that are gone, are noted. Rows that were
-    taken back are left out where they say attempt, epoch and step.
+    taken back are left out: see `taken_back_of`.
     """
-    good, damaged = run.verified.check([file.path for file in run.record_files(folder)], run.records)
+    return _divided(run, folder)[0]
+
+
+def taken_back_of(run: Holdings, table: str) -> tuple[TakenBack, ...]:
+    """How many rows of a metrics table each attempt took back of each earlier one.
+
+    A row is of the attempt, epoch and step that it says, or of the attempt that wrote its file. One without an epoch is
+    of no moment, and never taken back. One without a step may be of the beginning of an epoch that is gone on with: it
+    is taken back where the epoch begins anew, or has rows of the later attempt in this table, too.
+    """
+    found = []
+    for back, taken in _divided(run, run.table_folders()[table])[1]:
+        counts = taken.group_by(_WRITTEN_BY).len().sort(_WRITTEN_BY).collect(engine="streaming")
+        found += [TakenBack(back.attempt, by, back.epoch, back.step, rows, table) for by, rows in counts.iter_rows()]
+    return tuple(found)
+
+
+_WRITTEN_BY = "\0attempt"
+"""A column beside those of a table: the attempt that a row is of."""
+
+
+def _divided(run: Holdings, folder: Path) -> tuple[pl.LazyFrame | None, list[tuple[TakeBack, pl.LazyFrame]]]:
+    """The rows of a folder that count, and those that each attempt took back."""
+    written_by = {file.path: file.part.attempt for file in run.record_files(folder)}
+    good, damaged = run.verified.check(list(written_by), run.records)
     for path, error in damaged:
         run.note(error, path)
     if not good:
-        return None
-    held = [run.contents.of(path) or for_arrow(path) for path in good]
-    lazy = pl.concat([pl.scan_parquet(one, hive_partitioning=False) for one in held], how="diagonal_relaxed")
-    texts = [name for name, dtype in lazy.collect_schema().items() if dtype == pl.Categorical]
+        return None, []
+    files = [pl.scan_parquet(run.contents.of(path) or for_arrow(path), hive_partitioning=False) for path in good]
+    if run.take_backs:
+        by = [pl.lit(written_by[path], pl.Int16).alias(_WRITTEN_BY) for path in good]
+        files = [file.with_columns(attempt) for file, attempt in zip(files, by, strict=True)]
+    lazy = pl.concat(files, how="diagonal_relaxed")
+    kinds = lazy.collect_schema()
+    texts = [name for name, dtype in kinds.items() if dtype == pl.Categorical]
     lazy = lazy.with_columns(pl.col(texts).cast(pl.String)) if texts else lazy
-    if {ATTEMPT, EPOCH, STEP} <= set(lazy.collect_schema()):
+    if not run.take_backs:
+        return lazy, []
+    lost = []
+    whole = {name for name, kind in kinds.items() if kind.is_integer()}
+    if EPOCH in whole:
+        if ATTEMPT in whole:
+            said = pl.col(ATTEMPT).cast(pl.Int16, strict=False)
+            lazy = lazy.with_columns(pl.coalesce(said, _WRITTEN_BY).alias(_WRITTEN_BY))
         for back in run.take_backs:
-            before = (pl.col(EPOCH) < back.epoch) | ((pl.col(EPOCH) == back.epoch) & (pl.col(STEP) < back.step))
-            lazy = lazy.filter((pl.col(ATTEMPT) >= back.attempt) | before.fill_null(True))
-    return lazy
+            earlier, within = pl.col(_WRITTEN_BY) < back.attempt, pl.col(EPOCH) == back.epoch
+            again = pl.lit(True) if run.begins_anew(back) else (~earlier & within).any()
+            behind = (pl.col(STEP) >= back.step).fill_null(again) if STEP in whole else again
+            taken = (earlier & ((pl.col(EPOCH) > back.epoch) | (within & behind))).fill_null(False)
+            lost.append((back, lazy.filter(taken)))
+            lazy = lazy.filter(~taken)
+    return lazy.drop(_WRITTEN_BY), lost
 
 
 def sound_pieces(run: Holdings, places: Sequence[Place]) -> list[Piece]:
