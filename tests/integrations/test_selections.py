@@ -50,12 +50,18 @@ class Model(lightning.LightningModule):  # type: ignore[misc, name-defined]
 
 
 def fit(
-    step: Callable[[Any, Any], Any], net: nn.Module, data: Any, path: Path, size: int = N, **options: Any
+    step: Callable[[Any, Any], Any],
+    net: nn.Module,
+    data: Any,
+    path: Path,
+    size: int = N,
+    task: str | None = None,
+    **options: Any,
 ) -> tuple[pl.DataFrame | None, int, list[str]]:
     """The rows of a training by sample, None without, how many were dropped, and what was said."""
     from xaicli.integrations.lightning import XaiCallback
 
-    trainer = quiet_trainer(XaiCallback(path / "run", save_checkpoint=False), path, max_epochs=1)
+    trainer = quiet_trainer(XaiCallback(path / "run", save_checkpoint=False, task=task), path, max_epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(Model(step, net), DataLoader(data, **{"batch_size": size, **options}))
@@ -689,3 +695,96 @@ def test_places_that_a_module_picks_and_puts_back_are_all_places(tmp_path: Path)
     assert (dropped, said) == (0, [])
     each = functional.cross_entropy(torch.cat([net(texts[:6]), net(texts[6:])]).mT, tags, reduction="none")
     assert found["loss"].to_list() == approx(mean_of(each, tags >= 0))
+
+
+def of_next(scores: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(scores[:, :-1].reshape(-1, 9), texts[:, 1:].reshape(-1), ignore_index=0)
+
+
+def of_next_by_mask(scores: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    inside = texts[:, 1:] != 0
+    return functional.cross_entropy(scores[:, :-1][inside], texts[:, 1:][inside])
+
+
+def of_made(scores: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(scores.view(-1, 9), ((texts + 1) % 9).masked_fill(texts == 0, -100).view(-1))
+
+
+def of_made_and_turned(scores: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(scores.transpose(0, 1).reshape(-1, 9), ((texts.T + 1) % 9).reshape(-1))
+
+
+def test_labels_of_places_that_stand_one_below_the_other_are_of_their_texts(tmp_path: Path) -> None:
+    """Of batches without labels of their own, a batch a way; where nothing tells whose they are, that is said."""
+    ways = iter((of_next, of_next_by_mask, of_made, of_made_and_turned))
+    torch.manual_seed(0)
+    net = nn.Embedding(9, 9)
+    data = [{"sample_id": i, "input_ids": TEXTS[i]} for i in range(N)]
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        return next(ways)(model(batch["input_ids"]), batch["input_ids"])
+
+    found, dropped, said = fit(step, net, data, tmp_path, 2, "sequence")
+    following = functional.cross_entropy(net(TEXTS[:, :-1]).mT, TEXTS[:, 1:], reduction="none")
+    made = functional.cross_entropy(net(TEXTS).mT, (TEXTS + 1) % 9, reduction="none")
+    right = mean_of(following[:4], TEXTS[:4, 1:] != 0) + mean_of(made[4:6], TEXTS[4:6] != 0)
+    assert found is not None
+    assert found["loss"].to_list() == approx([*right, None, None])
+    assert found["n_tokens"].to_list() == [*(length - 1 for length in LENGTHS[:4]), *LENGTHS[4:6], None, None]
+    worst = following.masked_fill(TEXTS[:, 1:] == 0, -1).argmax(1) + 1  # its place in the text, not among the labels
+    assert found["worst_token"].to_list()[:3] == worst.tolist()[:3]
+    assert dropped == 0
+    assert ["one below the other" in one for one in said] == [True]
+
+
+class Reader(nn.Module):
+    """Takes the places of its texts first; answers of each, or of the text."""
+
+    def __init__(self, is_of_each: bool) -> None:
+        super().__init__()
+        self.words, self.net, self.head = nn.Embedding(9, 4), nn.GRU(4, 4), nn.Linear(4, CLASSES)
+        self.is_of_each = is_of_each
+
+    def forward(self, texts: torch.Tensor) -> torch.Tensor:
+        seen = self.net(self.words(texts))[0]
+        return self.head(seen if self.is_of_each else seen.mean(0))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("is_of_each", [True, False])
+def test_batches_of_places_before_samples_without_ids_hold_as_many_samples_as_were_taken(
+    tmp_path: Path, is_of_each: bool
+) -> None:
+    """As the sampler says: six of six places, and two. What stands in samples and batch says whose row is whose."""
+    texts = [TEXTS[i, : LENGTHS[i]] for i in range(N)]
+    labels: list[Any] = [(text + 1) % CLASSES if is_of_each else int(text[0]) % CLASSES for text in texts]
+    order = [5, 0, 3, 7, 1, 6, 2, 4]
+
+    def together(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        first, second = zip(*samples, strict=True)
+        filled = nn.utils.rnn.pad_sequence(list(first))
+        if not is_of_each:
+            return filled, torch.tensor(second)
+        return filled, nn.utils.rnn.pad_sequence(list(second), padding_value=-100)
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        scores = model(batch[0])
+        return functional.cross_entropy(scores.view(-1, CLASSES), batch[1].view(-1))
+
+    torch.manual_seed(0)
+    net = Reader(is_of_each)
+    data = list(zip(texts, labels, strict=True))
+    found, dropped, said = fit(step, net, data, tmp_path, 6, collate_fn=together, sampler=order)
+    each = {}
+    for taken in (order[:6], order[6:]):
+        batch = together([data[i] for i in taken])
+        if is_of_each:
+            found_of = functional.cross_entropy(net(batch[0]).permute(1, 2, 0), batch[1].T, reduction="none")
+            each |= dict(zip(taken, mean_of(found_of, batch[1].T >= 0), strict=True))
+        else:
+            of_text = functional.cross_entropy(net(batch[0]), batch[1], reduction="none").tolist()
+            each |= dict(zip(taken, of_text, strict=True))
+    assert found is not None
+    assert dropped == 0
+    assert found["sample_id"].to_list() == list(range(N))
+    assert found["loss"].to_list() == approx([each[i] for i in range(N)])
+    assert not [one for one in said if "more or fewer rows" in one or "order" in one.replace("order of", "")]

@@ -12,7 +12,7 @@ import torch
 
 from xaicli.integrations.hints import KINDS, LENGTHS, hints
 from xaicli.integrations.identity import ID_KEYS, as_id, is_float, may_be_ids
-from xaicli.integrations.order import Order, are_places_first, order_in, rows_made
+from xaicli.integrations.order import Order, are_places_first, has_places_first, order_in, rows_made, with_samples_first
 from xaicli.state.randomness import capture, restore
 
 REORDERED = (
@@ -163,9 +163,15 @@ class SeenOrders:
 
     def order_in(self, samples: Sequence[Any], batch: Any) -> Order:
         """Which sample each row of a batch was made of, remembered for those that do not show it."""
-        order, n = order_in(samples, batch), len(samples)
+        n = len(samples)
         if self.puts_places_first is None and (is_turned := are_places_first(samples, batch)) is not None:
             self.note(self._FIRST[is_turned])
+        is_turned = has_places_first(batch, n)
+        if is_turned or self.puts_places_first:
+            batch = with_samples_first(batch, n)
+        order = order_in(samples, batch)
+        if is_turned and order.places and self.puts_places_first is None:
+            self.note(self._FIRST[1])
         is_whole = rows_made(batch, n) == n
         if order.is_other and is_whole:
             self.note("another order")

@@ -35,6 +35,7 @@ from xaicli.integrations.capture import Forward, Judged, Step, captured
 from xaicli.integrations.columns import SOME_PLACES, columns_of, of_chosen_places, that_count
 from xaicli.integrations.identity import may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
+from xaicli.integrations.order import has_places_first, with_samples_first
 from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import DISPUTED, StepOrders, is_of_batch
@@ -62,6 +63,10 @@ _AGAIN = (
 _NO_LABEL = (
     "{name} gives no criterion its labels, and none of the batch's entries {entries} is named like labels: rows have "
     "no label and no loss; call it 'label', give it to a criterion in the step, or give samples_fn"
+)
+_UNPLACED = (
+    "{name} gives a criterion the classes of places one below the other, and whose these are is not known: rows have "
+    "no label and no loss; give it the answers as (samples, classes, places), or give samples_fn"
 )
 _OTHERS = (
     "gives its criterion other labels than the batch has, and nothing shows whether these are the samples' or are only "
@@ -311,12 +316,13 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if len(parts) == 1:
             whole = parts[0]
             step.judged = [at_all_places(one, whole.labels, batch) for one in step.judged]
-            held = whole.rows if ids is None else len(ids)
             module = trainer.lightning_module
+            rows = held = (self._rows.held(whole) if ids is None else len(ids)) or 0
+            labels = self._orders.labels_of_places(step, batch, whole.labels, held, module, mode)
             is_turned = self._rows.has_places_first(whole.loader, trainer)
-            turned, labels, reason = self._orders.samples_first(
-                step, batch, whole.labels, held, module, is_turned, mode
-            )
+            turned, labels, reason = self._orders.samples_first(step, batch, labels, held, module, is_turned, mode)
+            is_other = turned is batch and has_places_first(batch, held)  # of labels of samples alone
+            turned = with_samples_first(batch, held) if is_other else turned
             if reason is not None:
                 recording.missed(rows, f"{_name_of(mode)} {reason}")
                 return
@@ -400,6 +406,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 recording.tell(_UNFIT_LABELS.format(shape=shape, task=head.task.value))
         if labels is None and not isinstance(result, Judged):
             self._ask_for_labels(part, mode)
+            if mode is not Mode.INFER and not columns.keys() & {"label", "loss"} and _are_of_places(step, part.rows):
+                recording.tell(_UNPLACED.format(name=_name_of(mode)))
         if self._is_miscounted(part, ids, columns, mode):
             return True
         place = {"mode": mode, "ds_id": part.ds_id}
@@ -619,6 +627,12 @@ def _are_places_first(inputs: Any, batch: Any, rows: int | None, is_turned: bool
 def _texts_of(batch: Any, inputs: Any) -> Any:
     """Where the ids of tokens are: among the batch's entries, or the model's inputs."""
     return batch if isinstance(batch, Mapping) and "input_ids" in batch else inputs
+
+
+def _are_of_places(step: Step, rows: int | None) -> bool:
+    """Whether a criterion that the loss is made of was given more classes than the batch has samples."""
+    given = (one.truth for one in step.judged if one.counts is not False)
+    return rows is not None and any(truth.numel() > rows and not truth.is_floating_point() for truth in given)
 
 
 def _holds_objects(batch: Any) -> bool:

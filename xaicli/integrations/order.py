@@ -86,6 +86,33 @@ def are_places_first(samples: Sequence[Any], batch: Any) -> bool | None:
     return None
 
 
+def has_places_first(batch: Any, n: int) -> bool:
+    """Whether a batch of `n` samples has these in the second dimension of its parts, by their lengths alone."""
+    parts = list(_tensors(batch))
+    wide = [part for part in parts if part.ndim > 1]
+    is_first = any(part.shape[1] == n != len(part) for part in wide) and all(n in part.shape[:2] for part in wide)
+    return is_first and all(len(part) == n for part in parts if part.ndim == 1)
+
+
+def with_samples_first(batch: Any, n: int) -> Any:
+    """A batch with the first two dimensions of the parts turned that have its `n` samples in the second."""
+    if isinstance(batch, torch.Tensor):
+        return batch.transpose(0, 1) if batch.ndim > 1 and batch.shape[1] == n else batch
+    if (entries := entries_of(batch)) is not None:
+        return {name: with_samples_first(part, n) for name, part in entries.items()}
+    return [with_samples_first(part, n) for part in batch] if type(batch) in (list, tuple) else batch
+
+
+def _tensors(batch: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a batch, however deep."""
+    entries = entries_of(batch)
+    if isinstance(batch, torch.Tensor):
+        yield batch
+    elif entries is not None or isinstance(batch, (list, tuple)):
+        for part in batch if entries is None else entries.values():
+            yield from _tensors(part)
+
+
 def _handed_on(fields: Sequence[list[Any]], batch: Any, rows: int) -> tuple[int, ...] | None:
     """The place of each row's sample, where a list of the batch holds the very tensors of the samples."""
     entries = entries_of(batch)

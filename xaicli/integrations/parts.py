@@ -15,7 +15,7 @@ from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
 from xaicli.integrations.identity import nested_ids, place_of_ids
 from xaicli.integrations.loading import Fetched, Loading, Watch
-from xaicli.integrations.order import Order, rows_in
+from xaicli.integrations.order import Order, has_places_first, rows_in, with_samples_first
 from xaicli.integrations.recording import Recording, rows_of
 from xaicli.vocabulary import Mode
 
@@ -178,6 +178,12 @@ class Rows:
             recording.tell(line, known_by)
         return part, ids, reason
 
+    def held(self, part: Part) -> int | None:
+        """How many samples a part without ids holds: as its loader's sampler says where these are not first in it."""
+        fetched = self._fetched.get(id(part.loader))
+        n = 0 if fetched is None or fetched.numbers is None else len(fetched.numbers)
+        return n if n and has_places_first(part.batch, n) else part.rows
+
     def has_places_first(self, loader: Any, trainer: Any) -> bool | None:
         """Whether a loader's batches have the places of their samples before these; None where nothing tells it."""
         if _has_hooks(trainer):
@@ -209,6 +215,8 @@ class Rows:
         before = None if fetched is None else fetched.batch
         if before is None or before is part.batch:
             return self._numbered(part, watch)
+        n = len(fetched.numbers) if fetched is not None and fetched.numbers is not None else 0
+        before = with_samples_first(before, n) if n and has_places_first(before, n) else before
         numbers, reason = self._numbered(replace(part, batch=before), watch)
         if reason is not None:
             return None, reason

@@ -10,14 +10,17 @@ import torch
 
 from xaicli.heads.head import Task, Values
 from xaicli.integrations.answers import (
+    LEFT_OUT,
     are_labels,
     are_places,
     batch_first,
+    distinct,
     is_same,
     is_turned_part,
     judged_of,
     labels_as,
     labels_judged,
+    outer,
     tensors_of,
     which_of,
 )
@@ -105,6 +108,8 @@ class StepOrders:
         """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
         self._by_value: dict[Mode, bool] = {}
         """Whether in the last step of a mode that was looked at values told of which answers a criterion was given."""
+        self._texts: dict[Mode, str | None] = {}
+        """The part of a batch without labels that the last step of a mode that was looked at gave a criterion."""
         self._next: dict[Mode, bool] = {}
         """Whether the last comparison of a mode showed that a criterion was given each place the label of the next."""
         self._kept: dict[Mode, bool] = {}
@@ -231,6 +236,42 @@ class StepOrders:
             return batch, labels, _PLACES_FIRST
         step.judged = [one for one in found if one is not None]
         return _turned(batch, shape), labels.transpose(0, 1), None
+
+    def labels_of_places(self, step: Step, batch: Any, labels: Any, rows: int | None, module: Any, mode: Mode) -> Any:
+        """A batch's labels; of one without, where a criterion is given a class of each place, what these are.
+
+        Those of a language model are its inputs. Of others that the step makes the answers beside them say whose.
+
+        Args:
+            step: What was seen.
+            batch: What the step was given.
+            labels: The labels in it; None without.
+            rows: How many samples it holds.
+            module: The module.
+            mode: The mode.
+
+        Returns:
+            These, a part of the batch, or what the criterion was given, a row a sample; None where neither is known.
+        """
+        given = [one for one in distinct(outer(step.judged, rows)) if one.counts is not False]
+        if labels is not None:
+            return labels
+        if len(given) != 1 or not rows or not _is_of_classes(one := given[0]) or one.truth.numel() <= rows:
+            return None
+        texts = [(str(name), part) for name, part in tensors_of(batch) if part.ndim == 2]
+        texts = [(name, part) for name, part in texts if not (part.is_floating_point() or part.is_complex())]
+        if one.truth.is_cpu or mode not in self.watched:
+            found = [name for name, part in texts if _is_of_texts(one.truth, part)]
+            self._texts[mode] = next(iter(found), None)
+        if (own := next((part for name, part in texts if name == self._texts.get(mode)), None)) is not None:
+            return own
+        if one.truth.ndim > 1 or one.answers.ndim != 2:
+            return None
+        for answered in (part for parts in step.answered for part in parts if part.ndim == 3 and len(part) == rows):
+            is_known = answered.shape[1] != rows or not _takes_places_first(module)
+            if is_known and one.truth.numel() % rows == 0 and self.judged_of(answered, [one], None, mode):
+                return one.truth.reshape(rows, -1)
+        return None
 
     def _turn_back(self, step: Step, batch: Any, labels: torch.Tensor, mode: Mode) -> str | None:
         """Put the samples first in what a step turned of a batch that has them first, as for a recurrent network.
@@ -469,9 +510,10 @@ class StepOrders:
             return False
         if truth.is_cpu or mode not in self.watched:
             rest = labels.shape[1] - 1
-            here = labels.to(truth.device)
-            is_same = truth.shape == labels.shape and torch.equal(truth, here)
-            self._next[mode] = rest > 0 and not is_same and torch.equal(truth[:, :rest], here[:, 1:])
+            here, inside = labels.to(truth.device), truth != LEFT_OUT
+            is_same = truth.shape == labels.shape and bool((truth == here)[inside].all())
+            is_next = bool((truth[:, :rest] == here[:, 1:])[inside[:, :rest]].all())
+            self._next[mode] = rest > 0 and not is_same and is_next
         return self._next.get(mode, False)
 
     def is_kept(self, mode: Mode) -> bool:
@@ -502,8 +544,20 @@ def labels_are(labels: Any, rows: int | None) -> bool:
 
 def _is_of_places(judged: Judged, labels: torch.Tensor) -> bool:
     """Whether a criterion was given a class a place of labels: these are no sets, and no several numbers a sample."""
-    of_classes = not (judged.is_each or judged.values is Values.VALUE or judged.truth.is_floating_point())
-    return of_classes and judged.truth.numel() >= labels.numel() - len(labels)
+    return _is_of_classes(judged) and judged.truth.numel() >= labels.numel() - len(labels)
+
+
+def _is_of_classes(judged: Judged) -> bool:
+    """Whether a criterion was given classes as whole numbers."""
+    return not (judged.is_each or judged.values is Values.VALUE or judged.truth.is_floating_point())
+
+
+def _is_of_texts(truth: torch.Tensor, texts: torch.Tensor) -> bool:
+    """Whether the labels of places that count are those of texts, or of their next places, whatever stands first."""
+    following = torch.cat([texts[:, 1:], texts.new_full((len(texts), 1), LEFT_OUT)], 1)
+    inside, given = truth.reshape(-1) != LEFT_OUT, truth.reshape(-1)
+    layouts = [own.reshape(-1) for own in (texts, texts[:, 1:], following, texts[1:]) if own.numel() == len(given)]
+    return any(bool(((given == own) | ~inside).all() and inside.any()) for own in layouts)
 
 
 def _takes_places_first(module: Any) -> bool:
