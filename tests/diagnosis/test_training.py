@@ -341,6 +341,50 @@ def test_only_what_is_not_finite_is_named(tmp_path):
     assert "in 1 of 2 samples: #7." in xaicli.open_run(tmp_path / "run").steps().report.sentence
 
 
+def test_samples_without_a_loss_hide_no_sample_that_made_a_spike(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(1, 31):
+            losses = [None] * 6 + [1.0, 90.0 if step == 20 else 1.0]
+            labels = [None] * 6 + [0, 1]
+            ids = np.arange(step * 8, step * 8 + 8)
+            run.log_samples(sample_id=ids, label=labels, loss=losses, mode="train", epoch=1, step=step)
+    found = asked(capsys, tmp_path / "run")
+    (spike,) = found["spikes"]
+    assert (spike["n"], spike["non_finite"], spike["missing"], spike["loss"]) == (8, 0, 6, 45.5)
+    assert [(row["sample_id"], row["value"], row["name"]) for row in spike["samples"]] == [
+        *((167, 90.0, "1"), (166, 1.0, "0")),
+        *((sample_id, None, None) for sample_id in (160, 161, 162)),
+    ]
+    assert [row["share"] for row in spike["samples"][:3]] == pytest.approx([90 / 91, 1 / 91, None])
+    assert {row["name"] for row in spike["mix"]} == {"(missing)", "0", "1"}
+    assert found["first_non_finite"] == []
+    opened = xaicli.open_run(tmp_path / "run")
+    (reason,) = opened.findings(mode="train").data.filter(finding="spike")["reason"]
+    assert reason == "loss 45.5 (usual 1) at step 20, most of it of #167 99 %, #166 1 %"
+    report = opened.steps().report
+    assert "over 2 of 8 samples, the others are without loss: one sample holds 99 % of it" in report.sentence
+    said = opened.steps().html(no_images=True)
+    assert "#167 99 %, #166 1 %, #160 missing" in said
+    assert "not finite" not in said
+
+
+def test_a_batch_whose_every_loss_is_nan_or_missing_is_told_by_the_one_before(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        for step, losses in enumerate([[1.0, None, 2.0], [math.nan, None, math.nan], [8.0, None, None]]):
+            labels = [0.5, math.nan, 2.5]
+            run.log_samples(sample_id=[1, 2, 3], label=labels, loss=losses, mode="train", epoch=1, step=step)
+    found = asked(capsys, tmp_path / "run")
+    assert [(row["loss"], row["non_finite"], row["missing"]) for row in found["rows"]] == [
+        *((1.5, 0, 1), (None, 2, 1), (8.0, 0, 2)),
+    ]
+    (first,) = found["first_non_finite"]
+    assert [row["sample_id"] for row in first["samples"]] == [1, 3, 2]
+    assert [row["sample_id"] for row in first["before"]["samples"]] == [3, 1, 2]
+    assert not any("name" in row for row in first["samples"])
+    said = xaicli.open_run(tmp_path / "run").steps().report.sentence
+    assert "not finite came at step 1 of epoch 1, in all 2 samples that have one (1 does not): the weights" in said
+
+
 def test_what_two_attempts_logged_at_a_step_is_two_batches(tmp_path):
     rng = np.random.default_rng(0)
     logged = {}

@@ -335,7 +335,13 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
     again = f"; some of them also in the spikes at {', '.join(f'{step:,}' for step in others[:4])}" if others else ""
     loss, *usual = distinct([spike[name] for name in (mean_column(metric), "usual") if spike[name] is not None], 3)
     beside = f"(usual {usual[0]})" if usual else ""
-    most = f"most of it of {said}" if share >= MOST_OF_IT else f"spread over its {spike['n']:,} samples, first {said}"
+    if share >= MOST_OF_IT:
+        most = f"most of it of {said}"
+    elif len(held) < FEW and (odd := spike["non_finite"]):  # these are told first, and not all are told
+        most = f"{odd:,} of its {spike['n']:,} samples not finite"
+    else:
+        known = spike["n"] - spike["non_finite"] - spike["missing"]
+        most = f"spread over {known:,} samples, first {said}"
     return {
         "finding": "spike",
         "mode": spike["mode"],

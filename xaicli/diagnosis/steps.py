@@ -33,7 +33,7 @@ _CHUNK = 8192
 
 
 _OF_BATCH = frozenset(
-    {"n", "non_finite", "usual", "height", "is_spike", "at_start", "samples", "mix", "scalars", "before"}
+    {"n", "non_finite", "missing", "usual", "height", "is_spike", "at_start", "samples", "mix", "scalars", "before"}
 )
 
 
@@ -52,7 +52,7 @@ def batch_losses(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
 
     Returns:
         Rows epoch, step, rank, attempt where it is told, loss (the mean of the finite values, null without any), n,
-        non_finite, in that order.
+        non_finite, missing (rows without a loss, as those without a label), in that order.
     """
     keys = [EPOCH, STEP, RANK, *([ATTEMPT] if ATTEMPT in frame.columns else [])]
     value = pl.col(metric).cast(pl.Float64)
@@ -63,6 +63,7 @@ def batch_losses(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
             value.filter(finite).mean().alias("loss"),
             pl.len().cast(pl.Int64).alias("n"),
             (~finite).sum().cast(pl.Int64).alias("non_finite"),
+            value.null_count().cast(pl.Int64).alias("missing"),
         )
         .sort(keys)
     )
@@ -163,13 +164,14 @@ def loss_shares(frame: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         The rows with share (of the sum of the finite losses; null where that is not above 0, or the loss is not
-        finite): samples whose loss is not finite first, then by falling share; ties by sample_id.
+        finite): samples whose loss is not finite first, then by falling share, those without a loss last; ties by
+        sample_id.
     """
     value = pl.col("value").cast(pl.Float64)
-    finite = value.is_finite().fill_null(False)
+    finite = value.is_finite()
     total = pl.when(finite).then(value).sum()
     share = pl.when(finite & (total > 0)).then(value / total).alias("share")
-    order = [finite, pl.when(finite).then(-value), pl.col(SAMPLE_ID)]
+    order = [finite, pl.when(finite).then(-value), pl.col(SAMPLE_ID)]  # false before true, and null after both
     return frame.with_columns(share).sort(order, nulls_last=True)
 
 

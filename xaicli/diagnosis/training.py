@@ -13,7 +13,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.diagnosis.chance import benjamini_hochberg
 from xaicli.diagnosis.scalars import ScalarsBeside
-from xaicli.diagnosis.slices import spelled
+from xaicli.diagnosis.slices import MISSING, spelled
 from xaicli.diagnosis.steps import (
     AROUND,
     batch_losses,
@@ -78,8 +78,8 @@ def steps(
 
     Returns:
         A row a batch: mode, ds_id, epoch, step, rank, attempt, the mean of the metric under its name (of the finite
-        values, null without any; see `mean_column`), n, non_finite, usual (the median about the step), height (robust
-        deviations above it), is_spike. Further keys:
+        values, null without any; see `mean_column`), n, non_finite, missing, usual (the median about the step), height
+        (robust deviations above it), is_spike. Further keys:
 
         - `spikes` and `first_non_finite` (at most one a (mode, ds_id)), each with `at_start` (whether what is usual
           there is of the batches behind it: of a run's first 10, or the first asked about), `samples` by share of the
@@ -128,8 +128,7 @@ def steps(
         chosen = chosen.sort("height", STEP, descending=[True, False]).head(spikes)
         told = [("spikes", row) for row in chosen.iter_rows(named=True)]
         if (first := first_non_finite(near)) is not None:
-            broken = first["non_finite"] == first["n"]
-            first["before"] = before_it(batches, first) if broken else None
+            first["before"] = before_it(batches, first) if first["loss"] is None else None
             told.append(("first_non_finite", first))
         wanted = [row for _, row in told] + [row["before"] for _, row in told if row.get("before")]
         contents = _Contents.of(training, batches, wanted, logged)
@@ -420,9 +419,9 @@ def _each(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _merged() -> list[pl.Expr]:
     """The batches of several passes that share a step, as one."""
-    finite = pl.col("n") - pl.col("non_finite")
+    finite = pl.col("n") - pl.col("non_finite") - pl.col("missing")
     mean = (pl.col("loss") * finite).sum() / pl.when(pl.col("loss").is_not_null()).then(finite).sum()
-    return [pl.when(finite.sum() > 0).then(mean).alias("loss"), pl.col("n").sum(), pl.col("non_finite").sum()]
+    return [pl.when(finite.sum() > 0).then(mean).alias("loss"), pl.col("n", "non_finite", "missing").sum()]
 
 
 @dataclass(frozen=True)
@@ -490,7 +489,8 @@ class _Contents:
         for row in rows.head(top).iter_rows(named=True):
             item = {SAMPLE_ID: row[SAMPLE_ID], "value": row["value"], "share": row["share"]}
             if LABEL in row:
-                item |= {LABEL: row[LABEL], "name": names[row[LABEL]]}
+                item |= {LABEL: row[LABEL]}
+                item |= {} if rows.schema[LABEL].is_float() else {"name": names.beside(row[LABEL])}
             if PREDICTION in row:
                 item |= {PREDICTION: row[PREDICTION]}
             others = elsewhere[row[SAMPLE_ID]]
@@ -529,7 +529,8 @@ class _Contents:
         if _are_groups(rows) and training.labels is not None:
             total = int(training.seen["n"].sum()) if isinstance(rows.schema[LABEL], pl.List) else None
             for item in mix(rows[LABEL], training.labels, total):
-                found.append({"column": LABEL, LABEL: item.value, "name": names[item.value], **_odds(item)})
+                name = MISSING if item.value is None else names[item.value]
+                found.append({"column": LABEL, LABEL: item.value, "name": name, **_odds(item)})
         groups = training.groups if training.facts.width > 1 else pl.DataFrame()
         here = rows.select(SAMPLE_ID).join(groups, on=SAMPLE_ID, how="left") if groups.width else groups
         for column in (name for name in groups.columns if name != SAMPLE_ID):

@@ -42,6 +42,10 @@ class LabelNames:
             return ", ".join(self[one] for one in label) or NO_CLASS
         return self.by_value[label] if label in self.by_value else label_text(label)
 
+    def beside(self, label: Any) -> str | None:
+        """The name as it stands beside a label in an answer: none where no label is, or a number, its own name."""
+        return None if label is None or isinstance(label, float) else self[label]
+
 
 def names_of_labels(source: Catalogue, selection: Selection) -> dict[Any, str]:
     """{label: its name}, of the label map, else of the run or table; labels without one are left out.

@@ -15,7 +15,7 @@ from xaicli.queries.recorded import counted_on, going_on, start_again
 from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
 from xaicli.report.facts import fact_in_words, on_card
 from xaicli.report.model import IN_CSV, Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, listed, sample_name, shorts
+from xaicli.report.numbers import count, cut, listed, sample_name, short, shorts
 from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
 from xaicli.report.samples import answer_in_words, saliency_link
 from xaicli.words import percent
@@ -186,9 +186,12 @@ def _batch_words(
     verb = "had" if not batch["is_spike"] else "stands at" if start else "jumped to"
     loss, usual = shorts((batch[mean], batch["usual"]), 3)
     said += f" {verb} {loss} (usual {usual}{' after it' if start else ''})"
-    if odd := batch["non_finite"]:
-        others = "the other is" if odd == 1 else "the others are"
-        said += f" over {batch['n'] - odd:,} of {count(batch['n'], 'sample')}, {others} not finite"
+    odd, missing = batch["non_finite"], batch["missing"]
+    if left := odd + missing:
+        said += f" over {batch['n'] - left:,} of {count(batch['n'], 'sample')}, "
+        others = "the other is" if left == 1 else "the others are"
+        only = f"{others} not finite" if odd else f"{others} without {metric}"
+        said += f"{odd:,} not finite and {missing:,} without {metric}" if odd and missing else only
     held = _held(batch, samples)
     return f"{said}: {held}." if held else f"{said}."
 
@@ -202,7 +205,7 @@ def _held(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str
     if held < MOST_OF_IT:
         if few < FEW:  # those that are not finite come first, and only so many are told
             return ""
-        finite = batch["n"] - batch["non_finite"]
+        finite = batch["n"] - batch["non_finite"] - batch["missing"]
         return f"no few samples hold it, the highest {_WORDS[few]} of {finite:,} have {percent(held)}"
     said = f"{_WORDS[few]} {'sample holds' if few == 1 else 'samples hold'} {percent(held)} of it"
     again = [row for row in known[:few] if row.get("also_in")]
@@ -226,12 +229,14 @@ def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str, sev
     """Where the loss broke, and what broke it: a sample of the batch, or the weights before it."""
     said = f"The first {metric} that is not finite came at {_which(first, several).removesuffix(',')}"
     before = first.get("before")
-    if first["non_finite"] < first["n"]:
+    if first[mean_column(metric)] is not None:
         odd = [sample_name(row["sample_id"]) for row in first["samples"] if not math.isfinite(row["value"] or 0.0)]
         left = first["non_finite"] - len(odd)
         named = f"{', '.join(odd)} and {left:,} more" if left > 0 else listed(odd)
         return f"{said}, in {first['non_finite']:,} of {count(first['n'], 'sample')}: {named}."
-    said += f", in {'its one sample' if first['n'] == 1 else 'all ' + count(first['n'], 'sample')}"
+    said += f", in {'its one sample' if first['n'] == 1 else 'all ' + count(first['non_finite'], 'sample')}"
+    if missing := first["missing"]:
+        said += f" that have one ({missing:,} {'does' if missing == 1 else 'do'} not)"
     if not before:
         return f"{said}, and no batch stands before it."
     loss, usual = shorts((before[mean_column(metric)], before["usual"]), 3)
@@ -388,7 +393,7 @@ def _gallery(batch: Mapping[str, Any], metric: str, words: str, page: Page) -> l
         if (image := page.images.get(key)) is None:
             continue
         verdict, right = answer_in_words(row.get("label"), row.get("prediction"), page)
-        held = f"{metric} not finite" if row["share"] is None else f"{_percent(row['share'])} of {metric}"
+        held = f"{_share(row)} of {metric}" if row["share"] is not None else f"{metric} {_share(row)}"
         cards.append(
             Card(
                 key=page.keys(*key),
@@ -532,11 +537,15 @@ def _spikes_table(spikes: Sequence[Mapping[str, Any]], metric: str, words: str, 
 
 
 def _top(samples: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{sample_name(row['sample_id'])} {_percent(row['share'], 'not finite')}" for row in samples[:3])
+    return ", ".join(f"{sample_name(row['sample_id'])} {_share(row)}" for row in samples[:3])
 
 
-def _percent(share: float | None, absent: str = "–") -> str:
-    return percent(share, absent=absent)
+def _share(row: Mapping[str, Any]) -> str:
+    """How much of its batch's loss a sample holds, or why that is not told: its value, of losses below 0."""
+    value = row["value"]
+    if row["share"] is not None or value is None:
+        return percent(row["share"], absent="missing")
+    return short(value, 3) if math.isfinite(value) else "not finite"
 
 
 def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, page: Page, name: str) -> Table:
@@ -546,7 +555,7 @@ def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, p
         (Column("label"), lambda row: _label(row.get("label"), page)),
         (Column("prediction"), lambda row: _label(row.get("prediction"), page)),
         (Column("value", Cell.NUMBER), lambda row: row["value"]),
-        (Column("share", Cell.NUMBER), lambda row: _percent(row["share"])),
+        (Column("share", Cell.NUMBER), lambda row: percent(row["share"], absent="–")),
         (Column("also in the spikes at"), lambda row: _other_steps(row)),
         (Column("facts"), lambda row: ", ".join(_fact_words(row))),
         (Column("history", Cell.SPARKLINE), lambda row: times.course(row.get("history"))),

@@ -347,7 +347,7 @@ class Training:
             tuple((e, t, one.mean) for e, t, one in turns[-_HISTORY:]),
             len(last.by_label),
         )
-        worst = [{**origin, **row, "name": names[row[LABEL]]} for row in last.worst]
+        worst = [{**origin, **row, "name": names.beside(row[LABEL])} for row in last.worst]
         spikes, since = ([], []) if metric in HIGH_IS_GOOD else self._spikes(batches, is_whole=len(epochs) <= _HISTORY)
         return now, {
             "worst": worst,

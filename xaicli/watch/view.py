@@ -252,10 +252,10 @@ def _worst(every: Sequence[dict[str, Any]], now: Now, metric: str, width: int, m
     title = f"worst of {printable(_where(now))}{_of(most, len(every))}"
     table = _table((title, "left"), ("label", "left"), (metric, "right"))
     ids = told_apart([str(row["sample_id"]) for row in rows], max(12, width // 2))
-    names = told_apart([row["name"] for row in rows if row["label"] is not None], max(8, width // 4))
-    for row, value in zip(rows, shorts([row["value"] for row in rows]), strict=True):
-        label = "–" if row["label"] is None else names[row["name"]]
-        table.add_row(ids[str(row["sample_id"])], label, value)
+    texts = ["–" if row["label"] is None else row["name"] or str(row["label"]) for row in rows]
+    names = told_apart(texts, max(8, width // 4))
+    for row, text, value in zip(rows, texts, shorts([row["value"] for row in rows]), strict=True):
+        table.add_row(ids[str(row["sample_id"])], names[text], value)
     return table
 
 
