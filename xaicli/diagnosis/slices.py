@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from math import prod
+from math import isclose, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -154,7 +154,9 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
         return Found((), 0, 0, 0, others, names)
     q = _levels(tested)
     differing = sorted((row for row in tested if q[row] <= _LEVEL), key=_by_weight)
-    compared = differing[:_CANDIDATES]
+    twins = _twins(differing[:_CANDIDATES])
+    compared = [row for row in differing[:_CANDIDATES] if row not in twins]
+    tested = [row for row in tested if row not in twins]
     why: dict[_Tested, _Tested] = {}
     """What explains those that are left out."""
     sure: list[_Tested] = []
@@ -179,7 +181,8 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     slices = tuple(
         _slice(row, q[row], len(x), kept, float(point) * row.error) for row, point in zip(sure, points, strict=True)
     )
-    return Found(slices, len(tested), len(why), len(differing) - len(compared), others, names)
+    looked_at, explained = len(tested) + len(twins), len(why) + len(twins)
+    return Found(slices, looked_at, explained, len(differing) - len(compared) - len(twins), others, names)
 
 
 def _levels(tested: Sequence[_Tested]) -> dict[_Tested, float]:
@@ -298,6 +301,11 @@ class _Tested:
     def name(self) -> tuple[str, ...]:
         return (*(column.name for column in self.columns), *self.facts.values())
 
+    @property
+    def plainness(self) -> tuple[int, bool, tuple[str, ...]]:
+        """The lower, the sooner it stands for others that hold the same samples."""
+        return len(self.columns), not {MISSING, OTHER}.isdisjoint(self.facts.values()), self.name
+
     @cached_property
     def facts(self) -> dict[str, str]:
         return {column.name: column.names[code] for column, code in zip(self.columns, self.codes, strict=True)}
@@ -346,11 +354,26 @@ def _tested(every: Sequence[_Sums], x: Floats, min_n: int, draws: Draws) -> list
     ]
 
 
+def _twins(rows: Sequence[_Tested]) -> set[_Tested]:
+    """The slices that hold just the samples of a plainer one: counted again, they would differ by rounding alone."""
+    found: set[_Tested] = set()
+    plainest: dict[int, list[_Tested]] = {}
+    for row in sorted(rows, key=lambda row: row.plainness):
+        known = plainest.setdefault(row.n, [])
+        near = [one for one in known if isclose(one.mean, row.mean, rel_tol=1e-6, abs_tol=1e-9)]
+        own = row.rows() if near else None
+        if own is not None and any(one.holds(own).all() for one in near):
+            found.add(row)
+        else:
+            known.append(row)
+    return found
+
+
 def _explained(rows: Sequence[_Tested], x: Floats) -> dict[_Tested, _Tested]:
     """The slices that a larger one of them explains, with that one, which none explains."""
     accepted: list[_Tested] = []
     found: dict[_Tested, _Tested] = {}
-    for row in sorted(rows, key=lambda row: (-row.n, len(row.name), row.name)):
+    for row in sorted(rows, key=lambda row: (-row.n, row.plainness)):
         facts = row.facts.items()
         around = [larger for larger in accepted if larger.facts.items() <= facts]
         # Of one within another, all is known from its sums; only where they overlap are the samples gone through.
