@@ -491,7 +491,8 @@ def test_export_of_sets_of_classes(xai: Xai, tmp_path: Path, shape: str) -> None
 
 def test_export_wide(xai: Xai, root: Path, tmp_path: Path) -> None:
     asked(xai, "export", root, "--metric", "loss", "--mode", "all", "--shape", "wide", "-o", tmp_path / "wide.csv")
-    rows = list(csv.DictReader((tmp_path / "wide.csv").open()))
+    with (tmp_path / "wide.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 36
     assert list(rows[0]) == ["mode", "ds_id", "sample_id", "label", "loss_1", "loss_2", "loss_3", "loss_4"]
     absent = next(row for row in rows if row["ds_id"] == "a" and row["sample_id"] == "3")

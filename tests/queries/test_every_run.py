@@ -114,7 +114,10 @@ def asked(root: Path, question: str, **words: Any) -> Any:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_polars_and_duckdb_agree(run: Path, question: str) -> None:
-    for metric in open_reader(RunLayout(run)).metrics:
+    every = open_reader(RunLayout(run)).metrics
+    # All that follow from logits are asked for over four epochs; of one epoch the loss alone.
+    for metric in ("loss",) if run.name == "one_epoch" else every:
+        assert metric in every
         here, there = (asked(run, question, metric=metric, engine=engine) for engine in ("polars", "duckdb"))
         assert type(here) is type(there)
         if isinstance(here, XaiError):

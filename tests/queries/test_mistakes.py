@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import Xai
 from xaicli import Run, XaiError
 from xaicli.api import RunReader, open_run
 
@@ -316,24 +317,21 @@ def test_ordinary_conditions_are_not_read() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_commands_refuse(run: RunReader, tmp_path: Path) -> None:
+def test_commands_refuse(run: RunReader, xai: Xai) -> None:
     """The command line, with its exit status and both lines."""
     asked = [
         [name, str(run.layout.root), "--where", "1 < loss < 2"]
         for name in ("samples", "labels", "dynamics", "confusion", "findings", "slices", "export")
     ]
     for arguments in itertools.chain(asked, [["relabel", "export", str(run.layout.root), "--rule", "1 < loss < 2"]]):
-        done = subprocess.run(
-            [sys.executable, "-m", "xaicli", *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
-        )
-        assert done.returncode == 2, (arguments, done.stderr)
-        assert "'1 < loss < 2' chains comparisons" in done.stderr
-        assert "hint: 1 < loss AND loss < 2" in done.stderr
+        status, _, err = xai(*arguments)
+        assert status == 2, (arguments, err)
+        assert "'1 < loss < 2' chains comparisons" in err
+        assert "hint: 1 < loss AND loss < 2" in err
 
 
-def test_rules_of_check_refuse(run: RunReader, tmp_path: Path) -> None:
+def test_rules_of_check_refuse(run: RunReader, tmp_path: Path, xai: Xai) -> None:
     (tmp_path / "rules.toml").write_text('[[rule]]\nmetric = "loss"\nmost = 9\nwhere = "1 < loss < 2"\n')
-    asked = [sys.executable, "-m", "xaicli", "check", str(run.layout.root), "--rules", "rules.toml"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "chains comparisons" in done.stdout + done.stderr
+    status, out, err = xai("check", run.layout.root, "--rules", tmp_path / "rules.toml")
+    assert status == 2
+    assert "chains comparisons" in out + err

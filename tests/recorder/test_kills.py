@@ -164,18 +164,18 @@ def test_live_rows_are_seen_whole_while_training_runs(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PAUSE", "0.0005")
     ranks = Ranks(tmp_path, 1, 0)
     try:
-        deadline = time.monotonic() + 60
-        while not all(ranks.acknowledged()) and time.monotonic() < deadline:
+        while not all(ranks.acknowledged()):
             time.sleep(0.01)
+        deadline = time.monotonic() + 60
         seen = [0]
-        end = time.monotonic() + 4
-        while time.monotonic() < end:
+        while time.monotonic() < deadline and (len(seen) < 30 or seen[-1] == seen[1]):
             acknowledged = ranks.acknowledged()[0]
             number = np.sort(rows(ranks.run_dir)["sample_id"].to_numpy() // 1000)
             assert (number == np.arange(len(number))).all(), "a gap or a double"
             assert len(number) >= acknowledged
             seen.append(len(number))
         assert seen == sorted(seen)
+        assert len(seen) >= 3, "too few reads in a minute to say anything"
         assert seen[-1] > seen[1]
     finally:
         ranks.kill_after(0)

@@ -113,7 +113,8 @@ def test_a_result_writes_the_same_rows_to_json_and_csv(tmp_path: Path) -> None:
     result = labels_result(labels=2, epochs=3)
     paths = result.save(tmp_path, ["csv", "json"])
     rows = json.loads((tmp_path / "labels.json").read_text())["rows"]
-    table = list(csv.DictReader((tmp_path / "labels.csv").open(newline="")))
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
     assert [path.name for path in paths] == ["labels.csv", "labels.json"]
     assert [float(row["mean"]) for row in table] == [row["mean"] for row in rows]
     assert [float(row["std_high"]) for row in table] == [row["bounds"]["std"][1] for row in rows]

@@ -180,7 +180,8 @@ def test_one_sheet_or_a_picture_a_sample_and_a_row_a_map_in_the_csv(tmp_path: Pa
     assert names == {"saliency.html", "saliency.png", "saliency.csv", "maps.npz", "saliency.json"}
     more = {p.name for p in found.save(tmp_path, ["png"], pictures=True)}
     assert more == {"saliency.png", "saliency-001.png", "saliency-002.png"}
-    rows = list(csv.DictReader((tmp_path / "saliency.csv").open(newline="")))
+    with (tmp_path / "saliency.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     assert [(row["sample_id"], row["method"]) for row in rows][:2] == [("7", "gradient"), ("7", "smint")]
     assert rows[1]["agreement"] == "0.9"
 

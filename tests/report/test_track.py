@@ -116,7 +116,8 @@ def test_the_files_beside_the_page(run: Path, tmp_path: Path, xai: Xai) -> None:
     written = {Path(line).name for line in out.splitlines()}
     assert written == {path.name for path in tmp_path.iterdir()}
     assert {"track-report.html", "report.json", "samples.csv", "labels.csv", "samples-eval-loss.png"} <= written
-    rows = list(csv.DictReader((tmp_path / "samples.csv").open(newline="")))
+    with (tmp_path / "samples.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 6
     assert set(rows[0]) >= {
         "mode",
@@ -326,7 +327,8 @@ def test_rows_that_were_not_recorded_are_told_with_the_reason(tmp_path: Path) ->
 def test_suspects_have_their_labels_names_beside_the_numbers(xai, run: Path, tmp_path: Path) -> None:
     assert xai("track-report", run, "-o", tmp_path, "--format", "csv")[0] == 0
     names = json.loads((run / "xai.json").read_text())["label_names"]
-    rows = list(csv.DictReader((tmp_path / "suspects.csv").open()))
+    with (tmp_path / "suspects.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert rows
     for row in rows:
         assert row["label_name"] == names[int(row["label"])]
