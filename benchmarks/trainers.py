@@ -221,15 +221,16 @@ def compared(fit: Fit, callback: Callable[[], list[Any]], fits: int) -> tuple[li
 def lines(folder: Path, scale: int) -> Iterator[tuple[str, str, Fit, int]]:
     """Each line: what it is called, the callback's module, how it trains, and how many operations are looked at."""
     torch.manual_seed(0)
+    few = BATCH * max(3 * scale, FIRST + 2)  # of the shortest fit some steps are left
     kinds: Sequence[tuple[str, Any, Any, Any]] = (
         ("small MLP", mlp(), rows(BATCH * 20 * scale), of_tuple),
-        ("ResNet-18, 32 px", resnet(18), pictures(BATCH * 3 * scale), of_tuple),
+        ("ResNet-18, 32 px", resnet(18), pictures(few), of_tuple),
     )
     if find_spec("lightning"):
         for name, net, data, loss in kinds:
             yield f"Lightning, {name}", "lightning", by_lightning(net, data, loss, folder), operations(net, data, loss)
     if find_spec("transformers"):
-        net, data = bert(), texts(BATCH * 3 * scale)
+        net, data = bert(), texts(few)
         n = operations(net, data, of_texts)
         if find_spec("lightning"):
             yield "Lightning, small BERT", "lightning", by_lightning(net, data, of_texts, folder), n
