@@ -1,5 +1,6 @@
 """`xai check` on recorded runs: exit codes, verdicts by values, JUnit."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -7,10 +8,13 @@ import sys
 from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import xaicli
 from xaicli.cli import main
+from xaicli.layout import RunLayout
+from xaicli.maintenance.doctor import examine
 from xaicli.report.model import Table
 
 N = 600
@@ -987,3 +991,62 @@ def test_junit_is_no_standard_output(runs, capsys, tmp_path, monkeypatch):
     assert main(["check", str(runs["new"][0]), "--rule", "dropped <= 0", "--junit", "-"]) == 2
     assert "--junit - is no file" in capsys.readouterr().err
     assert not (tmp_path / "-").exists()
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6])
+def test_damaged_files_are_those_that_the_doctor_names_whatever_is_asked_first(tmp_path, capsys, place):
+    recorded(tmp_path / "run", 0.05)
+    file = next((tmp_path / "run/data").glob("**/epoch=2/*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[int(len(content) * place)] ^= 0x5A
+    file.write_bytes(content)
+    (finding,) = (one.path for one in examine(RunLayout(tmp_path / "run")).findings)
+    for rules in (["damaged"], ["damaged", "non_finite"], ["non_finite", "damaged"], ["ece", "damaged", "spikes"]):
+        code, found = asked(capsys, tmp_path / "run", *(f"--rule={rule} <= 0" for rule in rules))
+        row = found["rows"][rules.index("damaged")]
+        assert (code, row["rule"], row["outcome"], row["value"]) == (1, "damaged <= 0", "failed", 1), rules
+        assert found["counts"]["damaged"] == [finding]
+    assert main(["check", str(tmp_path / "run"), "--rule", "damaged <= 0", "--strict"]) == 1
+    assert f"{finding} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["file", "column"])
+def test_an_epoch_that_stands_for_a_damaged_one_is_told(tmp_path, capsys, what):
+    recorded(tmp_path / "run", 0.05, epochs=3)
+    file = next((tmp_path / "run/data").glob("**/epoch=3/*.parquet"))
+    content = bytearray(file.read_bytes())
+    if what == "column":
+        group = pq.read_metadata(file).row_group(0)
+        (loss,) = (one for one in map(group.column, range(group.num_columns)) if one.path_in_schema == "loss")
+        content[loss.data_page_offset + loss.total_compressed_size // 2] ^= 0x5A
+    file.write_bytes(content if what == "column" else b"")
+    said = "epoch 3 of eval is left out, see xai doctor: epoch 2 is judged as the last"
+    code, found = asked(capsys, tmp_path / "run", "--rule", "loss mean < 9")
+    assert (code, found["rows"][0]["epoch"], found["warnings"]) == (0, 2, [said])
+    recorded(tmp_path / "new", 0.05)
+    found = asked(capsys, tmp_path / "new", "--rule", "loss mean drop < 9", "--baseline", tmp_path / "run")[1]
+    lost = f"1 damaged file left out, see xai doctor: {file.relative_to(tmp_path / 'run').as_posix()}"
+    assert found["warnings"] == [f"in the baseline: {said}", f"in the baseline: {lost}"]
+
+
+def test_a_training_that_died_is_told_where_its_last_pass_is_whole(tmp_path, capsys):
+    with contextlib.suppress(RuntimeError), xaicli.Run(tmp_path / "died") as run:
+        run.log_samples(sample_id=range(3), loss=[1.0] * 3, mode="eval", epoch=1)
+        raise RuntimeError
+    with xaicli.Run(tmp_path / "ended") as run:
+        run.log_samples(sample_id=range(3), loss=[1.0] * 3, mode="eval", epoch=1)
+        running = asked(capsys, tmp_path / "ended", "--rule", "loss mean < 2")[1]
+    code, died = asked(capsys, tmp_path / "died", "--rule", "loss mean < 2")
+    ended = asked(capsys, tmp_path / "ended", "--rule", "loss mean drop < 2", "--baseline", tmp_path / "died")[1]
+    assert code == 0
+    assert [(one["state"], one["ended_by"], one["warnings"]) for one in (running, died, ended)] == [
+        ("running", "", []),
+        ("crashed", "RuntimeError", ["the training has died of RuntimeError"]),
+        ("finished", "", ["in the baseline: the training has died of RuntimeError"]),
+    ]
+
+
+def test_one_table_of_rules_is_told_from_a_list(tmp_path, runs, capsys):
+    (tmp_path / "rules.toml").write_text('[rule]\nmetric = "loss"\nmost = 1\n')
+    assert main(["check", str(runs["new"][0]), "--rules", str(tmp_path / "rules.toml")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "hint: write [[rule]] before each rule"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -29,11 +29,13 @@ from xaicli.checks.verdicts import (
 from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.training import steps
 from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown
+from xaicli.layout import decode_epoch
+from xaicli.maintenance.doctor import examine
 from xaicli.queries.listed import Listed, listed
 from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
-from xaicli.queries.runs import state_of
+from xaicli.queries.runs import ending_of
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
 from xaicli.tables.labels import is_same_number
@@ -102,6 +104,10 @@ def check(
             warnings.append("no rule is about a drop: --baseline is not looked at")
         if strict_drop:
             warnings.append("no rule is about a drop: --strict-drop changes nothing")
+    if any(one.count is Count.DAMAGED for one in wanted):
+        _note_damage(reader)
+    ending = ending_of(reader.layout)
+    warnings += _died(ending)
     rows: list[dict[str, Any]] = []
     for one in wanted:
         question = _Question(reader, baseline, one, mode, ds_id, strict_drop, where)
@@ -119,7 +125,13 @@ def check(
     if isinstance(baseline, Reader) and any(one.largest_drop is not None for one in wanted):
         pairs = {(row[MODE], row[DS_ID]) for row in rows}
         known = [pair for pair in pairs if pair[0] in baseline.modes() and pair[1] in baseline.ds_ids(pair[0])]
-        warnings += [f"in the baseline: {part}" for pair in sorted(known) if (part := _part(baseline, pair)[1])]
+        told = [*_died(ending_of(baseline.layout)), *(_part(baseline, pair)[1] for pair in sorted(known))]
+        if baseline.damaged:
+            n = len(baseline.damaged)
+            told.append(
+                f"{n:,} damaged {'file' if n == 1 else 'files'} left out, see xai doctor: {baseline.damaged[0]}"
+            )
+        warnings += [f"in the baseline: {one}" for one in told if one]
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     failed = data.filter(pl.col("outcome") == Outcome.FAILED.value).height
     broken = data.filter(pl.col("failing").list.len() > 0).with_columns(pl.col("failing").list.head(_TOLD_SAMPLES))
@@ -145,6 +157,7 @@ def check(
             "failed": failed,
             "not_asked": unasked,
             "exit": 1 if failed else 2 if unasked else 0,
+            **ending,
             **({"samples": samples} if samples.height else {}),
         },
     )
@@ -222,6 +235,24 @@ def _unlimited(reader: Reader) -> Reader:
     return reader.limited(None)
 
 
+def _note_damage(reader: Reader) -> None:
+    """Look at every byte of the run, as the doctor does: what reads some files alone knows of the damage in these.
+
+    Raises:
+        DamagedFileError: Something is damaged and the reader is strict.
+    """
+    for finding in examine(reader.layout).findings:
+        said = f"{finding.path} is {finding.complaint.value}: {finding.reason}"
+        reader.note(DamagedFileError(said, hint="see: xai doctor"), finding.path)
+
+
+def _died(ending: Mapping[str, str]) -> list[str]:
+    """What is said of a run that did not come to its end."""
+    if ending.get("state") != "crashed":
+        return []
+    return ["the training has died" + (f" of {ending['ended_by']}" if ending["ended_by"] else "")]
+
+
 def _parts(reader: Reader, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What is said of each (mode, ds_id) whose last pass was judged and has fewer samples than the one before."""
     judged_at = {((row[MODE], row[DS_ID]), (row[EPOCH], row[PASS])) for row in rows if row[EPOCH] is not None}
@@ -231,18 +262,35 @@ def _parts(reader: Reader, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield said
 
 
-def _part(reader: Reader, pair: Pair) -> tuple[tuple[int, int], str]:
-    """The epoch and pass that come last, and what is said of them where they have fewer samples than those before."""
-    frames = reader.place_frames(*pair, [SAMPLE_ID], reader.epochs(*pair)[-2:], backwards=True)
+def _part(reader: Reader, pair: Pair) -> tuple[tuple[int, int] | None, str]:
+    """The epoch and pass that come last, and what is said of them where they have fewer samples than those before; None
+    where no place can be read.
+    """
+    frames = reader.place_frames(*pair, [SAMPLE_ID], backwards=True)
     found = [(rows.place, rows.frame[SAMPLE_ID].n_unique()) for rows in islice(frames, 2)]
+    if not found:
+        return None, ""
     place, n = found[0]
     last = place.epoch, place.turn or 0
     if len(found) == 1 or n >= found[1][1]:
         return last, ""
-    state = "" if reader.layout.address else state_of(reader.layout)
+    state = ending_of(reader.layout).get("state", "")
     ends = {"running": "; the run is still recording", "crashed": "; the run died"}.get(state, "")
     where = " ".join(filter(None, pair))
     return last, f"the last pass of {where} has {n:,} of the {found[1][1]:,} samples of the one before{ends}"
+
+
+def _instead(reader: Reader, pair: Pair, epoch: int | None) -> list[str]:
+    """What is said of an epoch that is judged as the last, where a later one is left out as damaged."""
+    if epoch is None:
+        return []
+    of_pair = reader.layout.folder(*pair, epoch).relative_to(reader.layout.root).parent
+    lost = (Path(name).parent for name in reader.damaged if name in reader.records)  # not those of another run
+    epochs = [decode_epoch(folder.name) or 0 for folder in lost if folder.parent == of_pair]
+    if (last := max(epochs, default=epoch)) <= epoch:
+        return []
+    where = " ".join(filter(None, pair))
+    return [f"epoch {last} of {where} is left out, see xai doctor: epoch {epoch} is judged as the last"]
 
 
 def _where(reader: Reader, rule: Rule) -> Reader:
@@ -490,6 +538,9 @@ def _samples(
     if best is None:
         raise XaiError(f"no row of {' '.join(filter(None, pair))} is there to judge")
     _, frame, place = best
+    if rule.at is At.LAST:
+        which = "" if reader is question.reader else "in the baseline: "
+        question.warnings += [f"{which}{one}" for one in _instead(reader, pair, place[EPOCH])]
     if rule.samples:
         frame = frame.with_columns(pl.col(CORRECT).cast(pl.Boolean))
     return frame, place
@@ -648,6 +699,7 @@ def _calibration_errors(question: _Question) -> list[_Counted]:
         rows = next(walk(reader, selection, pair, [SAMPLE_ID, TOP_PROB, CORRECT], backwards=True), None)
         if rows is None:
             continue
+        question.warnings += _instead(reader, pair, rows.place.epoch)
         frame = rows.frame.sort(SAMPLE_ID)
         sure, right = (frame[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
         one = calibration(sure, right, resamples=0)

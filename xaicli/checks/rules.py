@@ -168,6 +168,8 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
         if key != "rule":
             raise UsageError(f"{path} has an unknown table {key!r}", hint="each rule is a [[rule]] table")
     tables = content.get("rule")
+    if isinstance(tables, dict):
+        raise UsageError(f"{path} has [rule], which is one table", hint="write [[rule]] before each rule")
     if not isinstance(tables, list) or not tables:
         raise UsageError(f"{path} holds no rule", hint='[[rule]] with metric = "correct" and least = 0.8, say')
     return tuple(_rule(table, f"rule {number} of {path}") for number, table in enumerate(tables, 1))

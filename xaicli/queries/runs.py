@@ -81,6 +81,7 @@ def info(reader: Reader) -> Answer:
         recorded_scalars(reader, other_scalars)
     else:
         scan_folder(reader, reader.layout.scalars)
+    non_finite = sum(map(reader.non_finite_count, reader.folders()))  # which may read files that are damaged
     return Answer(
         command="info",
         run=reader.layout.described,
@@ -89,7 +90,7 @@ def info(reader: Reader) -> Answer:
             "task": reader.manifest.task,
             "attempts": reader.which_attempts.value,
             "starts": len(reader.attempts),
-            **_state(reader.layout),
+            **ending_of(reader.layout),
             "states": [f"{s.path.name} (step {s.step}, epoch {s.epoch})" for s in saved_states(reader.layout.state)],
             "checkpoints": [_checkpoint(found) for found in checkpoints(reader.layout.checkpoints)],
         },
@@ -97,7 +98,7 @@ def info(reader: Reader) -> Answer:
         counts=replace(
             reader.counts(),
             rows=int(data["rows"].sum()),
-            non_finite=sum(map(reader.non_finite_count, reader.folders())),
+            non_finite=non_finite,
             duplicates=int(data["duplicates"].sum()),
         ),
         warnings=(
@@ -296,7 +297,7 @@ def state_of(layout: RunLayout) -> str:
     return "crashed" if died else "finished"
 
 
-def _state(layout: RunLayout) -> dict[str, str]:
+def ending_of(layout: RunLayout) -> dict[str, str]:
     """`state`, and `ended_by`, the exceptions and signals that ended the last start; nothing of a run in a store."""
     if layout.address:
         return {}
