@@ -253,6 +253,30 @@ def test_rows_a_second_are_those_between_two_listings(tmp_path: Path, monkeypatc
         assert training.look().rows_per_second == pytest.approx(100 / 10)
 
 
+def test_rows_a_second_are_not_told_where_they_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first look knows of none, nor does a second that comes before the next row; half a minute without one is 0."""
+    from types import SimpleNamespace
+
+    from rich.console import Console
+
+    from xaicli.watch import training as module
+
+    clock, console = [0.0], Console(width=80)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    training, rates, shown = Training(RunLayout(tmp_path / "run")), [], []
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(50), label=[-100] * 50, loss=[1.0] * 50, mode="train", epoch=1)
+        for clock[0] in (0.0, 1.0, 31.0):
+            watched = training.look()
+            rates.append(watched.rows_per_second)
+            with console.capture() as text:
+                console.print(screen(watched, Shown(), title="run", width=80, keys=False))
+            shown.append(text.get())
+    assert rates == [None, None, 0.0]
+    assert ["/s" in one for one in shown] == [False, False, True]
+    assert (Training(RunLayout(tmp_path / "run")).look().rows_per_second or 0) > 0  # since the start
+
+
 def test_a_rule_may_be_by_several_columns(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path / "run", label_names=["a", "b"]) as run:
         for epoch, predicted in ((1, [0, 0, 0, 0]), (2, [0, 1, 0, 1])):

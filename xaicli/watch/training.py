@@ -470,7 +470,7 @@ class Training:
         return spikes, [{**first, "within_epoch": within}]
 
     def _rate(self, rows: int, moment: float) -> float | None:
-        """Rows a second over the last half minute; before that as the recorder's own counters say.
+        """Rows a second over the last half minute; while no row has come in less, as the recorder's own counters say.
 
         Args:
             rows: Rows that count.
@@ -487,9 +487,10 @@ class Training:
         span = moment - since
         if span > 0 and rows != before:
             return (rows - before) / span
-        return self._rate_of_counters() if len(self._rates) < 2 else 0.0
+        return 0.0 if span >= _RATE_SECONDS else self._rate_of_counters()
 
     def _rate_of_counters(self) -> float | None:
+        """Since the start of the last attempt; None where its counters, kept with its files, do not tell yet."""
         assert self._reader is not None
         attempts = self._reader.attempts
         if not attempts:
@@ -504,7 +505,9 @@ class Training:
             seconds = (max(ends) - began).total_seconds()
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return logged / seconds if seconds > 0 else None
+        # While it goes on, what was counted within its first seconds is no pace.
+        is_told = seconds >= _RATE_SECONDS or all(facts.get("closed") for facts in found)
+        return logged / seconds if logged and seconds > 0 and is_told else None
 
     def _total_epochs(self) -> int | None:
         """What the last start is meant for: as it said within its epochs, else as its first row came."""
