@@ -146,22 +146,23 @@ def test_a_label_that_cannot_be_kept_is_missing_alone(
     assert [sum(told.get(name, {}).values()) for name in ("label", "label of inputs")] == [refused] * 2
 
 
-@pytest.mark.parametrize(
-    ("values", "right"),
-    [
-        ([2**24 + 1, None, 5], [2.0**24 + 1, None, 5.0]),
-        ([0.1, None, math.inf], [float(np.float32(0.1)), None, math.inf]),
-        ([1e300, None, 2.0], [1e300, None, 2.0]),
-        ([True, None, False], [1.0, None, 0.0]),
-    ],
-)
+NUMBERS: list[tuple[list[Any], list[Any]]] = [
+    ([2**24 + 1, None, 5], [2.0**24 + 1, None, 5.0]),
+    ([0.1, None, math.inf], [float(np.float32(0.1)), None, math.inf]),
+    ([1e300, None, 2.0], [1e300, None, 2.0]),
+    ([True, None, False], [1.0, None, 0.0]),
+]
+
+
 def test_a_number_of_a_metric_is_the_same_beside_a_gap_as_without(
-    tmp_path: Path, held: Callable[[list[Any]], Any], values: list[Any], right: list[Any]
+    tmp_path: Path, held: Callable[[list[Any]], Any]
 ) -> None:
     with Run(tmp_path / "run") as run:
-        run.log_samples(sample_id=[1, 2, 3], size=held(values), **WHERE)
+        metrics = {f"size_{at}": held(values) for at, (values, _) in enumerate(NUMBERS)}
+        run.log_samples(sample_id=[1, 2, 3], **metrics, **WHERE)
         told = run.stats()
-    assert column(tmp_path / "run", "size") == right
+    for at, (_, right) in enumerate(NUMBERS):
+        assert column(tmp_path / "run", f"size_{at}") == right
     assert not told["refused"]
 
 
@@ -192,27 +193,29 @@ def test_real_numbers_that_are_whole_ones_single_precision_lacks_are_doubles(tmp
     assert column(tmp_path / "run", "size")[:2] == [5.0, 2.0**24 + 1]
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        [2**53 + 1, None, 3],
-        ["a", None, "c"],
-        [0.1, None, 0.3],
-        [True, None, False],
-        [2**53 + 1, 2, 3],
-        ["a", "b", "c"],
-        [0.1, 0.2, 0.3],
-    ],
-)
-def test_facts_and_tables_keep_each_value(tmp_path: Path, held: Callable[[list[Any]], Any], values: list[Any]) -> None:
+KEPT: list[list[Any]] = [
+    [2**53 + 1, None, 3],
+    ["a", None, "c"],
+    [0.1, None, 0.3],
+    [True, None, False],
+    [2**53 + 1, 2, 3],
+    ["a", "b", "c"],
+    [0.1, 0.2, 0.3],
+]
+
+
+def test_facts_and_tables_keep_each_value(tmp_path: Path, held: Callable[[list[Any]], Any]) -> None:
     run_dir = tmp_path / "run"
     with Run(run_dir) as run:
         run.log_samples(sample_id=[1, 2, 3], loss=[0.0, 1.0, 2.0], **WHERE)
-        run.log_facts([1, 2, 3], fact=held(values))
-        table = run.add_metrics_data({"example_id": [0, 1, 2], "value": held(values)})
+        run.log_facts([1, 2, 3], **{f"fact_{at}": held(values) for at, values in enumerate(KEPT)})
+        columns = {f"value_{at}": held(values) for at, values in enumerate(KEPT)}
+        table = run.add_metrics_data({"example_id": [0, 1, 2], **columns})
         told = run.stats()["refused"]
-    assert kept(run_dir / "facts", "fact") == values
-    assert pq.read_table(table)["value"].to_pylist() == values
+    stored = pq.read_table(table)
+    for at, values in enumerate(KEPT):
+        assert kept(run_dir / "facts", f"fact_{at}") == values
+        assert stored[f"value_{at}"].to_pylist() == values
     assert not told
 
 
