@@ -25,6 +25,9 @@ metric = ["loss", "margin"]
 max = 10
 ```
 
+A default counts where it applies: what a question has no use for, or what does not go with an option said nearer to
+it, is passed over. Typed, it is an error.
+
 Lists have commas between their values. A value that holds a comma goes in double quotes, a quote in it doubled:
 `--metric '"a,c",loss'`, `--label-map 'x="a,b"'`; `--ds-id '""'` is the data set without a name. `--ids @FILE` reads one
 id a line, or the column `sample_id` of a CSV file, in UTF-8 or UTF-16. The answer comes even where its files cannot be

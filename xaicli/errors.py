@@ -39,9 +39,22 @@ class XaiError(Exception):
 
 
 class UsageError(XaiError):
-    """A question that makes no sense as asked (an unknown option value, a negative count): exit status 2."""
+    """A question that makes no sense as asked (an unknown option value, a negative count): exit status 2.
+
+    Args:
+        message: What is wrong, naming the thing.
+        hint: What exists and what to try; may be empty.
+        refused: Options that are out of place, by their names in Python: one that nobody typed is passed over.
+        by: The options that they do not go with; none where the question itself has no use for them.
+    """
 
     exit_status = 2
+
+    def __init__(
+        self, message: str, *, hint: str = "", refused: tuple[str, ...] = (), by: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.refused, self.by = refused, by
 
 
 class UnwrittenError(XaiError):

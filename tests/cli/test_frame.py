@@ -132,6 +132,48 @@ def test_flag_beats_variable_beats_file_beats_default(xai, sample_run: Path, tmp
     assert highest("--max", 1) == 1
 
 
+def test_a_default_that_does_not_apply_is_passed_over_and_typed_it_is_refused(
+    xai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_facts([1, 2, 3, 4], camera=["a", "b", "a", "b"])
+        for step, mode in ((1, "train"), (2, "eval")):
+            columns = {"label": [0, 0, 0, 1], "prediction": [0, 1, 1, 1], "loss": [0.1, 2.0, 3.0, 0.2]}
+            run.log_samples(
+                sample_id=[1, 2, 3, 4], mode=mode, epoch=1, step=step, **columns, margin=[4.0, -1.0, -2.0, 3.0]
+            )
+
+    def asked(*arguments: object) -> dict[str, object]:
+        status, out, err = xai(arguments[0], tmp_path / "run", "--json", *arguments[1:])
+        assert status == 0, err
+        return json.loads(out)
+
+    def refused(*arguments: object) -> str:
+        status, _, err = xai(arguments[0], tmp_path / "run", *arguments[1:])
+        assert status == 2
+        return err
+
+    monkeypatch.chdir(tmp_path)
+    Path("xai.toml").write_text(
+        'metric = ["loss", "margin"]\nno_facts = true\nn = 4\nby = "camera"\nreduce = "max"\n'
+        "[confusion]\ntop = 1\nno_facts = false\n[steps]\nspikes = 1\naround = 1\n"
+    )
+    assert [row["value"] for row in asked("confusion")["by"]] == ["a", "b"]
+    assert [row["sample_id"] for row in asked("confusion", "--cell", "cat,dog", "--metric", "loss")["rows"]] == [3]
+    assert asked("steps", "--step", 1)["selection"]["step"] == 1
+    assert asked("steps")["selection"]["metric"] == asked("findings")["selection"]["metric"] == ["loss"]
+    assert {row["sample_id"] for row in asked("samples", "--metric", "margin", "--max", 1, "--min", 0)["rows"]} == {1}
+    assert len(asked("select", "--rule", "hardest", "--share", 0.5, "--mode", "eval")["rows"]) == 2
+    assert asked("watch", "--once")["rows"]  # one metric alone
+    # A variable is nearer than the file, and what is typed nearer than both.
+    monkeypatch.setenv("XAI_STEP", "1")
+    assert asked("steps")["selection"]["step"] == 1
+    assert asked("steps", "--around", 1)["selection"]["around"] == 1
+    assert "--top is about the samples of a cell" in refused("confusion", "--top", 5)
+    assert "--by is about all cells" in refused("confusion", "--by", "camera", "--cell", "cat,dog")
+    assert "--metric takes one here" in refused("watch", "--once", "--metric", "loss,margin")
+
+
 def test_lists_in_variables_keep_blanks_within_their_values(
     xai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

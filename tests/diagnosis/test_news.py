@@ -98,6 +98,39 @@ def test_a_spike_is_a_finding_with_its_samples(tmp_path, capsys):
     assert report.answer.extra["spikes"][0]["step"] == 50
 
 
+def test_spikes_are_those_of_the_epochs_and_data_sets_selected(tmp_path, capsys):
+    """Sample 3 makes one in each of eight epochs, the higher the later; those of data set b are higher still."""
+    rng = np.random.default_rng(0)
+    with xaicli.Run(tmp_path / "run") as run:
+        for ds_id, least in (("a", 10.0), ("b", 100.0)):
+            for step in range(20, 180):
+                ids, loss = np.arange(16), rng.uniform(0.9, 1.1, 16)
+                if step % 20 == 10:
+                    loss[3] = least * 3 ** (step // 20)
+                run.log_samples(
+                    sample_id=ids, label=ids % 2, loss=loss, mode="train", ds_id=ds_id, epoch=step // 20, step=step
+                )
+        for epoch in (2, 4, 6):
+            run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[0.1, 0.2], mode="eval", epoch=epoch)
+
+    def told(*arguments: object) -> list[tuple[str, int, float]]:
+        rows = of_kind(asked(capsys, "findings", tmp_path / "run", *arguments), "spike")
+        return [(row["ds_id"], row["epoch"], row["score"]) for row in rows]
+
+    for words in (
+        ["--mode", "train", "--ds-id", "a", "--epoch-frequency", 2],
+        ["--mode", "train", "--ds-id", "b", "--epoch", "1,3,7"],
+    ):
+        spikes = asked(capsys, "steps", tmp_path / "run", *words, "--spikes", 3)["spikes"]
+        expected = {(spike["ds_id"], spike["epoch"], spike["height"]) for spike in spikes}
+        assert len(expected) == 3
+        assert set(told(*words)) == expected
+    assert {epoch for _, epoch, _ in told("--mode", "eval", "--epoch", "2,4")} == {2, 4}
+    reasons = of_kind(asked(capsys, "findings", tmp_path / "run", "--mode", "train", "--ds-id", "a"), "spike")
+    (last,) = [row["reason"] for row in reasons if row["epoch"] == 8]
+    assert last.endswith("; some of them also in the spikes at 30, 50, 70, 90 and 3 more")
+
+
 def test_the_track_report_says_who_is_taken_for_whom(tmp_path):
     label, logged = planted(tmp_path / "run")
     result = xaicli.open_run(tmp_path / "run").report()
@@ -183,6 +216,9 @@ def test_over_confidence_says_how_many_it_leaves_out(tmp_path, capsys):
     (told,) = of_kind(asked(capsys, "findings", tmp_path / "run"), "over_confident")
     assert told["score"] == pytest.approx(0.9, abs=1e-6)
     assert "top_prob is missing of 40 of the 100 samples, which are left out" in told["reason"]
+    sections = xaicli.open_run(tmp_path / "run").report().report.sections
+    (section,) = [section for section in sections if section.anchor == "confusion"]
+    assert "; 40 samples without a finite top_prob are left out of this." in section.blocks[0].text
 
 
 @pytest.mark.parametrize(

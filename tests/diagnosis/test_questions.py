@@ -14,6 +14,7 @@ import xaicli
 from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
 from xaicli.recorder.ledger import RecorderWarning
+from xaicli.report import confusion
 from xaicli.report.charts import MatrixChart
 
 NAMES = ["cat", "dog", "owl"]
@@ -127,6 +128,8 @@ def test_the_worst_of_a_cell_are_those_at_the_worse_end_of_the_metric(recorded, 
     expected = sorted(members.tolist(), key=lambda i: sign * values[i])[:3]
     found = asked(capsys, path, "--cell", "1,2", "--metric", metric, "--top", 3)
     assert [row["sample_id"] for row in found["rows"]] == expected
+    said = f"the 3 with the {'lowest' if sign > 0 else 'highest'} {metric} are shown."
+    assert xaicli.open_run(path).confusion(cell="1,2", metric=metric, top=3).report.sentence.endswith(said)
 
 
 def test_a_metric_of_ones_own_has_its_highest_first_in_a_cell(tmp_path, capsys):
@@ -343,7 +346,7 @@ def test_every_cell_of_the_matrix_leads_to_its_samples(recorded):
     assert all(f"#{sample}" in listed for sample in cell["sample_ids"])
 
 
-def test_of_many_labels_those_confused_most_stand_side_by_side(tmp_path):
+def test_of_many_labels_those_confused_most_stand_side_by_side(tmp_path, monkeypatch):
     """Forty labels, of which 3 and 30, 5 and 31, 7 and 32 are taken for one another."""
     rng = np.random.default_rng(0)
     label = np.arange(4000) % 40
@@ -353,9 +356,14 @@ def test_of_many_labels_those_confused_most_stand_side_by_side(tmp_path):
     taken[::97] = (label[::97] + 1) % 40
     with xaicli.Run(tmp_path / "run") as run:
         run.log_samples(sample_id=range(4000), label=label, prediction=taken, mode="eval", epoch=1)
+    linked: list[tuple[int, int]] = []
+    anchor = confusion._anchor
+    monkeypatch.setattr(confusion, "_anchor", lambda *ends: linked.append(ends[2:]) or anchor(*ends))
     report = xaicli.open_run(tmp_path / "run").confusion().report
     (chart,) = [block for section in report.sections for block in section.blocks if isinstance(block, MatrixChart)]
     assert len(chart.names) <= 30
+    shown = {(a, b) for a, b in set(zip(label, taken, strict=True)) if {str(a), str(b)} <= set(chart.names)}
+    assert set(linked) == shown, "what is not shown is led to by nothing, and costs nothing"
     for a, b in ((3, 30), (5, 31), (7, 32)):
         assert abs(chart.names.index(str(a)) - chart.names.index(str(b))) == 1
         i, j = chart.names.index(str(a)), chart.names.index(str(b))
@@ -719,6 +727,26 @@ def test_the_matrix_of_each_value_is_shown(tmp_path, capsys, monkeypatch):
     assert "--format html and md show the same of site s05" in said
     for text in (said, markdown, page):
         assert "No matrix of site s01: one label alone, taken for no other." in text
+
+
+def test_places_of_which_no_sample_is_in_a_cell_are_counted_and_told(tmp_path, capsys):
+    ids, label, taken = np.arange(40), np.arange(40) % 2, np.arange(40) // 2 % 2
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=ids, label=label, prediction=taken, mode="eval", ds_id="a", epoch=1)
+        run.log_samples(sample_id=ids, label=label, loss=ids / 40, mode="eval", ds_id="a", epoch=2)
+        run.log_samples(sample_id=ids[:30], prediction=taken[:30], mode="eval", ds_id="b", epoch=1)
+    found = asked(capsys, tmp_path / "run")
+    keys = ("ds_id", "epoch", "n", "accuracy", "without_label", "without_prediction")
+    places = [("a", 1, 40, 0.5, 0, 0), ("a", 2, 0, None, 0, 40), ("b", 1, 0, None, 30, 0)]
+    assert [tuple(row[key] for key in keys) for row in found["overall"]] == places
+    later = "no row of eval a at epoch 2 has both a label and a prediction (40 with one and without a prediction)"
+    other = "no row of eval b at epoch 1 has both a label and a prediction (30 without a label)"
+    said = [f"{later}: told is epoch 1", f"{other}: no confusion is told of it"]
+    assert found["warnings"] == said
+    assert set(said) <= set(xaicli.open_run(tmp_path / "run").report().answer.warnings)
+    cell = asked(capsys, tmp_path / "run", "--cell", "0,1")  # of the place whose matrix is shown
+    assert [row["sample_id"] for row in cell["rows"]] == [4 * i + 2 for i in range(10)]
+    assert said[0] in cell["warnings"]
 
 
 def test_matrices_beyond_those_shown_are_counted(tmp_path):

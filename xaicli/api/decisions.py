@@ -79,7 +79,8 @@ class RunDecisions(RunRows):
         if asked.rule is not Rule.DIVERSE and (table != "metrics" or column):
             option = "--column" if table == "metrics" else "--table"
             said = f"{option} says which embeddings, and the rule is {asked.named}"
-            raise UsageError(said, hint="--rule diverse goes by collected embeddings")
+            hint = "--rule diverse goes by collected embeddings"
+            raise UsageError(said, hint=hint, refused=("table", "column"), by=("rule",))
         reader, selection = self.selected_for(asked, **select)
         wanted = Wanted(asked, stat, complete_only, table, column)
         answer = chosen(reader, with_note_for_training(selection), wanted)

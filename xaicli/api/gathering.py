@@ -191,7 +191,7 @@ def gather(
         errors=asked("errors", lambda: named(errors(reader, selection))),
         objects=None if objects is None else with_facts(objects, reader),
         truth=scored,
-        judgements=asked("confusions", lambda: judgements(reader, selection)) or (),
+        judgements=asked("confusions", lambda: judgements(reader, selection, faults)) or (),
         steps=asked("steps", lambda: training_steps(reader, selection)),
         suggestions=suggestions(reader, doubted, truth) if doubted and truth is not None else None,
         absent=absent,
@@ -346,6 +346,7 @@ def _judged(found: Judgements) -> dict[str, Any]:
     """How labels and predictions stand as the JSON says it."""
     whole = asdict(replace(found, pairs=found.pairs.clear()))
     mode, ds_id = whole.pop("pair")
+    del whole["empty"]  # a warning says it
     return {"mode": mode, "ds_id": ds_id, **whole, "pairs": found.pairs.head(_PAIRS).to_dicts()}
 
 

@@ -131,7 +131,9 @@ def export(
 
     given: Any = dict(select)
     if ids is not None and rule is not None:
-        raise UsageError("--ids and --rule both say which samples", hint="give one of them")
+        raise UsageError(
+            "--ids and --rule both say which samples", hint="give one of them", refused=("rule",), by=("ids",)
+        )
     if rule is None and ids is not None:
         rule = "sample_id IS NOT NULL"
     elif rule is None and not given.get("where"):

@@ -77,7 +77,8 @@ def refuse_unhonoured(question: str, select: Mapping[str, Any], *, engines: bool
         if given is not None and str(given) != value:
             option = "--" + name.replace("_", "-")
             said = f"does not run on {option} {given}" if name == "engine" else f"has no use for {option} {given}"
-            raise UsageError(f"{question} {said}", hint=f"leave {option} out" + (f": {value}" if value else ""))
+            hint = f"leave {option} out" + (f": {value}" if value else "")
+            raise UsageError(f"{question} {said}", hint=hint, refused=(name,))
 
 
 _WRITTEN = "an answer is written by .save(folder, formats=...), and is text by .to_json() or .html()"

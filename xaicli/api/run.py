@@ -80,7 +80,9 @@ class RunReader(RunDecisions):
             asked: dict[str, Any] = {"max": max, "min": min, "ids": ids, "stat": stat, "complete_only": complete_only}
             return self._table_samples(table, select, reduce=reduce or "mean", **asked)
         if reduce is not None:
-            raise UsageError("--reduce is about the rows of a table", hint="add --table NAME, or leave it out")
+            raise UsageError(
+                "--reduce is about the rows of a table", hint="add --table NAME, or leave it out", refused=("reduce",)
+            )
         reader, selection = self.selected(**select)
         scores = scores_by(reader, selection, stat)
         answer = samples(
@@ -95,7 +97,12 @@ class RunReader(RunDecisions):
         words: dict[str, Any] = dict(select)
         refuse_others(words)
         if words.get("axis") == Axis.PASS:
-            raise UsageError("samples --table has no use for --axis pass: a table has none", hint="leave --axis out")
+            raise UsageError(
+                "samples --table has no use for --axis pass: a table has none",
+                hint="leave --axis out",
+                refused=("axis",),
+                by=("table",),
+            )
         opening = {name: words.pop(name) for name in ("strict", "attempts", "facts", "no_facts") if name in words}
         answer = table_samples(self.reader(**opening), table, **words, **asked)
         return shown(Asked(answer, self.layout))
@@ -209,7 +216,7 @@ class RunReader(RunDecisions):
 
         Args:
             cell: LABEL,PREDICTION, or the two one by one: the samples of that cell at the last selected epoch instead,
-                by the highest metric.
+                the worse end of the metric first.
             by: A column whose every value gets figures of its own.
             top: At most how many samples of a cell; 20 when None.
         """
@@ -217,9 +224,10 @@ class RunReader(RunDecisions):
 
         refuse_unhonoured("confusion", select)
         if cell is None:
-            for name, given in (("--metric", select.get("metric")), ("--top", top)):
+            for name, given in (("metric", select.get("metric")), ("top", top)):
                 if given is not None:
-                    raise UsageError(f"{name} is about the samples of a cell", hint="add --cell LABEL,PREDICTION")
+                    said = f"--{name} is about the samples of a cell"
+                    raise UsageError(said, hint="add --cell LABEL,PREDICTION", refused=(name,))
             select["metric"] = CORRECT
             try:
                 reader, selection = self.selected(**select)
@@ -229,7 +237,8 @@ class RunReader(RunDecisions):
                 raise
             return shown(Asked(confusion(reader, selection, by=by), self.layout, reader, selection))
         if by is not None:
-            raise UsageError("--by is about all cells", hint="leave out --cell, or limit the samples with --where")
+            hint = "leave out --cell, or limit the samples with --where"
+            raise UsageError("--by is about all cells", hint=hint, refused=("by",), by=("cell",))
         reader, selection = self.selected(**select)
         answer = cell_samples(reader, selection, cell, top=20 if top is None else top)
         return shown(Asked(answer, self.layout, reader, selection))
@@ -250,7 +259,8 @@ class RunReader(RunDecisions):
 
         refuse_unhonoured("steps", select)
         if step is not None and (around is not None or spikes is not None):
-            raise UsageError("--step tells one step alone", hint="leave out --around and --spikes")
+            hint, others = "leave out --around and --spikes", ("around", "spikes")
+            raise UsageError("--step tells one step alone", hint=hint, refused=others, by=("step",))
         select.setdefault("duplicates", "all")
         reader, selection = self.selected(usual_mode="train", **select)
         _refuse_several("steps", selection)
@@ -283,7 +293,8 @@ class RunReader(RunDecisions):
 
         refuse_unhonoured("errors", select)
         if select.get("metric") is not None:
-            raise UsageError("--metric has no meaning here: the task says what is measured", hint="leave it out")
+            said = "--metric has no meaning here: the task says what is measured"
+            raise UsageError(said, hint="leave it out", refused=("metric",))
         if (objects := self._objects(table, by=by, positive=positive, top=top, **select)) is not None:
             reader, told = objects
             return shown(Asked(told, self.layout, reader))
@@ -379,7 +390,8 @@ class RunReader(RunDecisions):
         others: dict[str, Any] = {name: given for name, given in select.items() if name != "metric"}
         if (objects := self._objects(**others)) is not None:
             if truth is not None or list(parse_bounds(bounds)) != ["std"]:
-                raise UsageError("--truth and --bounds say nothing of objects", hint="leave them out")
+                refused = "truth", "bounds"
+                raise UsageError("--truth and --bounds say nothing of objects", hint="leave them out", refused=refused)
             reader, told = objects
             of_pictures: dict[str, Any] = {"metric": metrics or ["fn", "fp"], "by_picture": True}
             chosen = table_samples(reader, "metrics", **of_pictures, **asked, **_of_rows(select))
@@ -410,4 +422,4 @@ def _refuse_several(what: str, selection: Selection) -> None:
         UsageError: It is.
     """
     if len(selection.metrics) > 1:
-        raise UsageError(f"{what} are about one metric", hint=f"--metric {selection.metrics[0]}")
+        raise UsageError(f"{what} are about one metric", hint=f"--metric {selection.metrics[0]}", refused=("metric",))

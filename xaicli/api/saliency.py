@@ -287,7 +287,9 @@ def _known(layout: RunLayout | None, facts: FactFiles, no_facts: bool) -> Reader
     from xaicli.reader import open_reader
 
     if layout is None and facts:
-        raise UsageError("--facts tells of a run's samples, and there is no run", hint="name the run")
+        raise UsageError(
+            "--facts tells of a run's samples, and there is no run", hint="name the run", refused=("facts",)
+        )
     if layout is None or (no_facts and not facts):
         return None
     reader = open_reader(layout, facts=facts, no_facts=no_facts)

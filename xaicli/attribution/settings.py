@@ -242,19 +242,36 @@ def _budget(
     passes = bool(smoothing) or (integrating is not None and bool(_integrating(integrating, 0)[0]))
     fe = settings.convention is Convention.FE
     if fe and settings.tolerance:
-        raise UsageError("the fe convention fixes its steps and draws", hint="leave out tolerance")
+        raise UsageError(
+            "the fe convention fixes its steps and draws",
+            hint="leave out tolerance",
+            refused=("tolerance",),
+            by=("convention",),
+        )
     if fe and settings.baseline is not Baseline.MID:
-        raise UsageError("the baseline of the fe convention is mid-grey", hint="leave out baseline")
+        raise UsageError(
+            "the baseline of the fe convention is mid-grey",
+            hint="leave out baseline",
+            refused=("baseline",),
+            by=("convention",),
+        )
     if evaluations in (None, "auto"):
         return None if passes or fe else AUTO
     is_text = isinstance(evaluations, str) and evaluations.isdecimal()
     number = _at_least("evaluations", int(evaluations) if is_text else evaluations, len(settings.methods))
     if fe:
-        raise UsageError("the fe convention fixes its steps and draws", hint="leave out evaluations")
+        raise UsageError(
+            "the fe convention fixes its steps and draws",
+            hint="leave out evaluations",
+            refused=("evaluations",),
+            by=("convention",),
+        )
     if passes:
         raise UsageError(
             "evaluations is a budget, smoothing and integrating ask for exactly those passes: both cannot be had",
             hint="leave out one of them",
+            refused=("evaluations",),
+            by=("smoothing", "integrating"),
         )
     return number
 

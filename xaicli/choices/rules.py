@@ -127,21 +127,25 @@ def choice(
     else:
         kind, sql = Rule.SQL, typed
     if n is not None and share is not None:
-        raise UsageError("--n and --share both say how many", hint="give one of them")
+        raise UsageError("--n and --share both say how many", hint="give one of them", refused=("n",), by=("share",))
     n = None if n is None else whole_number("--n", n, least=1)
     if share is not None and not 0 < share <= 1:
         raise UsageError(f"--share must be above 0 and at most 1, not {share:g}", hint="--share 0.1 is a tenth")
     if weight is not None and not (weight >= 0 and math.isfinite(weight)):
         raise UsageError(f"--weight must be a number from 0, not {weight}", hint="0 leaves the chosen out")
     if by is not None and kind is not Rule.BALANCED:
-        raise UsageError(f"--by says what is balanced, and the rule is {typed}", hint="--rule balanced --by FACT")
+        said = f"--by says what is balanced, and the rule is {typed}"
+        raise UsageError(said, hint="--rule balanced --by FACT", refused=("by",), by=("rule",))
     if per_label and kind is Rule.BALANCED:
-        raise UsageError("--per-label and --rule balanced both share out by label", hint="leave out --per-label")
+        said = "--per-label and --rule balanced both share out by label"
+        raise UsageError(said, hint="leave out --per-label", refused=("per_label",), by=("rule",))
     if weight is not None and kind is Rule.BALANCED:
         _refuse_number(weight, n, share)
     if per_label and n is None and share is None and kind in _COUNTED:
         raise UsageError(
-            f"--per-label needs a number, and without one --rule {typed} takes all it finds", hint="--n 100 --per-label"
+            f"--per-label needs a number, and without one --rule {typed} takes all it finds",
+            hint="--n 100 --per-label",
+            refused=("per_label",),
         )
     needs_number = kind not in _COUNTED and kind is not Rule.BALANCED
     if needs_number and n is None and share is None:
@@ -156,6 +160,8 @@ def _refuse_number(weight: float, n: int | None, share: float | None) -> None:
         raise UsageError(
             f"--weight with --rule balanced lists every sample, and {given} says how many are taken",
             hint=f"leave out {given} for weights, or --weight for a list",
+            refused=("n", "share"),
+            by=("weight",),
         )
     if weight == 0:
         raise UsageError(
@@ -179,9 +185,11 @@ def refuse_unused(choice: Choice, *, stat: str, metrics: Sequence[str]) -> None:
         raise UsageError(
             f"--stat is the score of hardest, easy and of a condition, and the rule is {choice.named}",
             hint="leave it out, or --stat last",
+            refused=("stat",),
         )
     if len(metrics) > 1:
         raise UsageError(
             f"samples are chosen by one metric, not by {len(metrics)}: {', '.join(metrics)}",
             hint=f"--metric {metrics[0]}",
+            refused=("metric",),
         )

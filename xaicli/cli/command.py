@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, get_type_hints
 
@@ -14,6 +14,7 @@ from typer.models import OptionInfo
 
 from xaicli.cli.completion import BY_OPTION
 from xaicli.cli.status import status_line
+from xaicli.errors import UsageError
 
 _LONG = {
     "saliency": "loading the model",
@@ -58,34 +59,43 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         context = given.pop(_CONTEXT)
         sources = {name: context.get_parameter_source(name) for name in context.params}
         _TYPED.set(frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE"))
-        _keep_nearer(given, sources)
-        wanted = dict(given)
-        filled = {
-            name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
-            for name, group in groups.items()
-        }
-        shown = "quiet" in wanted and not (wanted["quiet"] or wanted.get("no_progress"))
+        shown = "quiet" in given and not (given["quiet"] or given.get("no_progress"))
         first = _LONG.get(function.__name__)
         with status_line(first or "reading", shown=shown, at_once=first is not None):
-            function(**given, **filled)
+            while True:
+                rest = dict(given)
+                filled = {
+                    name: group(**{field.name: rest.pop(field.name) for field in dataclasses.fields(group)})
+                    for name, group in groups.items()
+                }
+                try:
+                    return function(**rest, **filled)
+                except UsageError as error:
+                    distant = [name for name in _farther(error, sources) if given[name] != defaults[name]]
+                    if not distant:
+                        raise
+                    given |= {name: defaults[name] for name in distant}
 
     for parameter in (*plain, *expanded):
         _complete(parameter)
     signature = inspect.Signature([*plain, *expanded, inspect.Parameter(_CONTEXT, _KEYWORD, annotation=typer.Context)])
+    defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     del run.__wrapped__
     return run
 
 
-def _keep_nearer(given: dict[str, Any], sources: Mapping[str, Any]) -> None:
-    """Of `facts` and `no_facts`, which exclude one another, leave the one that is said nearer to the question."""
-    if given.get("facts") and given.get("no_facts"):
-        facts, none = (_NEARNESS.index(sources[name].name) for name in ("facts", "no_facts"))
-        if facts < none:
-            given["no_facts"] = False
-        elif none < facts:
-            given["facts"] = None
+def _farther(error: UsageError, sources: Mapping[str, Any]) -> list[str]:
+    """Of options that do not go together, those said farther from the question; none where both sides are as near."""
+
+    def said(names: Sequence[str]) -> dict[str, int]:
+        found = {name: sources[name].name for name in names if sources.get(name) is not None}
+        return {name: _NEARNESS.index(source) for name, source in found.items() if source in _NEARNESS}
+
+    refused, by = said(error.refused), said(error.by)
+    near, other = min(refused.values(), default=0), min(by.values(), default=0)
+    return [name for name, at in (refused if other <= near else by).items() if at > min(near, other)]
 
 
 def _complete(parameter: inspect.Parameter) -> None:

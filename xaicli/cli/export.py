@@ -130,6 +130,8 @@ def export(
         raise UsageError(
             "standard output takes one answer: -o - is the samples themselves, in one format",
             hint="leave out --json" if json else f"--format {(format or ['csv'])[0]}, or -o DIR for several files",
+            refused=("json", "format"),
+            by=("output",),
         )
     targets = [] if str(output) == "-" else _targets(output, format)
     run = open_run(run_dir)
@@ -179,7 +181,10 @@ def _targets(output: Path | None, formats: list[str] | None) -> list[tuple[Path,
         return [((output or Path()) / f"export.{kind}", kind) for kind in kinds or ["csv"]]
     if kinds and suffix not in kinds:
         raise UsageError(
-            f"{output} is named as {suffix}, and --format says {', '.join(kinds)}", hint="name one of both"
+            f"{output} is named as {suffix}, and --format says {', '.join(kinds)}",
+            hint="name one of both",
+            refused=("format",),
+            by=("output",),
         )
     return [(output if kind == suffix else output.with_suffix(f".{kind}"), kind) for kind in kinds or [suffix]]
 

@@ -48,27 +48,30 @@ def split_commas(option: typer.CallbackParam, values: list[str] | None) -> list[
     return _items(option, values, words.split)
 
 
-def split_one(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
+def split_one(context: typer.Context, option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
     """As `split_commas`, of an option that other commands take several of, and this one cannot.
 
     Raises:
         UsageError: It was given several, or nothing.
     """
-    return _only_one(option, split_commas(option, values))
+    return _only_one(context, option, split_commas(option, values))
 
 
-def not_again(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
+def not_again(context: typer.Context, option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
     """One value as it is, commas and all, of an option that other commands take several of.
 
     Raises:
         UsageError: It was given again: the last alone would count.
     """
-    return _only_one(option, values or None)
+    return _only_one(context, option, values or None)
 
 
-def _only_one(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
+def _only_one(context: typer.Context, option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
     several = list(dict.fromkeys(values or ()))
     if len(several) > 1:
+        source = context.get_parameter_source(str(option.name))
+        if source is not None and source.name != "COMMANDLINE":
+            return None  # a default for commands that take several
         raise UsageError(
             f"{option.opts[0]} takes one here, not {len(several)}: {', '.join(several)}",
             hint=f"{option.opts[0]} {words.quoted(several[0], special=',')}, and ask again for another",

@@ -83,7 +83,9 @@ def write(
     formats = chosen_formats(output, always)
     if result.answer.command in _NO_PICTURES and Format.PNG in (output.format or ()):
         raise UsageError(
-            f"xai {result.answer.command} draws nothing to write as png", hint="formats: html, csv, json, md"
+            f"xai {result.answer.command} draws nothing to write as png",
+            hint="formats: html, csv, json, md",
+            refused=("format",),
         )
     folder = folder or result.folder or Path("reports")
     paths: list[Path] = []

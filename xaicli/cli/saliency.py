@@ -184,7 +184,10 @@ def saliency(
 
     if pictures and Format.PNG not in chosen_formats(output, REPORT_FORMATS):
         raise UsageError(
-            "--pictures draws PNGs, and --format names no png", hint="--format png, or leave out --pictures"
+            "--pictures draws PNGs, and --format names no png",
+            hint="--format png, or leave out --pictures",
+            refused=("pictures",),
+            by=("format",),
         )
     place = find_place(run_dir, model or [])
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

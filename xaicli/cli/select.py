@@ -122,13 +122,18 @@ def _targets(output: Output, usual: str) -> tuple[Path | None, Output, list[str]
             raise UsageError(
                 "standard output takes one answer: -o - is the ids",
                 hint="leave out --json and --format, or name a file",
+                refused=("json", "format"),
+                by=("output",),
             )
         return Path("-"), dataclasses.replace(output, output=None), []
     path = output.output
     if path is not None and not path.is_dir() and path.suffix.lower().lstrip(".") in _LISTS:
         if lists:
             raise UsageError(
-                f"{path} is one list, and --format names {', '.join(lists)}", hint="-o DIR writes several formats"
+                f"{path} is one list, and --format names {', '.join(lists)}",
+                hint="-o DIR writes several formats",
+                refused=("format",),
+                by=("output",),
             )
         return path, dataclasses.replace(output, output=path.parent if rest else None, format=rest or None), []
     if path is not None and named_as_file(path) and path.suffix.lower() != ".html":

@@ -63,9 +63,11 @@ def watch(
     """
     del debug
     if json and not once:
-        raise UsageError("--json is one answer, and watching has no end", hint="add --once")
+        raise UsageError("--json is one answer, and watching has no end", hint="add --once", refused=("json",))
     if once and until is not None:
-        raise UsageError("--once looks once, --until goes on", hint="leave one of them out")
+        raise UsageError(
+            "--once looks once, --until goes on", hint="leave one of them out", refused=("once",), by=("until",)
+        )
     if not interval > 0:
         raise UsageError(f"--interval must be above 0, not {interval:g}", hint="--interval 2")
     followed = metric[0] if metric else None

@@ -252,9 +252,15 @@ def _check_options(options: CollectorOptions, collectors: Sequence[str], typed: 
             raise UsageError(
                 f"--{flag} is an option of --collectors {' or '.join(takers)}",
                 hint="name that collector, or leave it out",
+                refused=(flag,),
             )
     if options.reduction is None and ("components" in typed or options.components != plain.components):
-        raise UsageError("--components: --reduction none keeps all dimensions", hint="leave out one of them")
+        raise UsageError(
+            "--components: --reduction none keeps all dimensions",
+            hint="leave out one of them",
+            refused=("components",),
+            by=("reduction",),
+        )
 
 
 def _check_opening(opening: Opening, rows: Any) -> None:
@@ -265,10 +271,16 @@ def _check_opening(opening: Opening, rows: Any) -> None:
     """
     own = not isinstance(rows, SourceRows)
     if own and (said := [n for n in ("mode", "resize", "mean", "std") if getattr(opening, n) is not None]):
-        raise UsageError(f"--{said[0]}: a table of your own is taken as it is", hint="prepare the samples in the table")
+        raise UsageError(
+            f"--{said[0]}: a table of your own is taken as it is",
+            hint="prepare the samples in the table",
+            refused=tuple(said),
+        )
     if opening.mode is not None and not (opening.reads_mode and (own or rows.reads_mode)):
         raise UsageError(
-            f"--mode: the samples of {opening.data} have no mode", hint="it chooses among inputs kept in a run"
+            f"--mode: the samples of {opening.data} have no mode",
+            hint="it chooses among inputs kept in a run",
+            refused=("mode",),
         )
 
 

@@ -68,7 +68,9 @@ def errors(
             raise unknown("fact or column", name, known, plural="facts and columns", where=where, note=note)
     task = task_of(reader, selection)
     if positive is not None and task is not Task.BINARY:
-        raise UsageError(f"--positive is about two classes, and this task is {task}", hint="leave it out")
+        raise UsageError(
+            f"--positive is about two classes, and this task is {task}", hint="leave it out", refused=("positive",)
+        )
     if task is not Task.SEQUENCE:
         refuse_other_kinds(reader, selection.label_key)
     asked = _Asked(reader, selection, tuple(dict.fromkeys(by or ())), positive, top)
@@ -146,7 +148,8 @@ def objects_asked(
         table = known[0]
     for name, value in {"where": None if of_pictures else reader.where, **select}.items():
         if name not in _KNOWN and value and value != _OF_ROWS.get(name):
-            raise UsageError(f"--{name.replace('_', '-')} says nothing of the objects of a table", hint="leave it out")
+            said = f"--{name.replace('_', '-')} says nothing of the objects of a table"
+            raise UsageError(said, hint="leave it out", refused=(name,))
     return table, places(reader, table, words(select.get(MODE), MODE), words(select.get(EPOCH), EPOCH))
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.calibration import calibration
+from xaicli.diagnosis.calibration import Calibration, calibration
 from xaicli.diagnosis.confusion import Overall, confused_pairs
-from xaicli.diagnosis.questions import counted, labelled, refuse_other_kinds
-from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
+from xaicli.diagnosis.questions import EmptyPlaces, counted, labelled, refuse_other_kinds
+from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column, other_spikes
 from xaicli.diagnosis.training import steps
 from xaicli.errors import XaiError
 from xaicli.queries.names import LabelNames
-from xaicli.queries.resolution import resolve
+from xaicli.queries.resolution import epoch_test, resolve
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import (
@@ -44,6 +44,8 @@ _LEAST = 0.05
 """The smallest fall of an F1, or rise of a pair's share of its label, that is worth a word."""
 _SURE = 0.02
 _SPIKES = 3
+_NAMED = 4
+"""Other spikes that a reason names; of more it says how many."""
 _ADDS = 0.005
 """What a sample adds at least to the loss of a batch that few make, to be named among them."""
 
@@ -82,9 +84,10 @@ class Judgements:
         over_interval: Its 95 % normal interval; NaN of fewer than 30 samples.
         ece: Expected calibration error.
         n: Samples of the last place.
-        n_unsure: Those without a finite top probability, which the three before leave out.
+        n_unsure: Those with both and without a finite top probability, which the three before leave out.
         fell: Labels whose F1 fell, the largest fall first.
         rose: Pairs that became confused, the largest rise first.
+        empty: What is to be said where a later epoch has no sample with both a label and a prediction.
     """
 
     pair: Pair
@@ -98,6 +101,7 @@ class Judgements:
     n_unsure: int
     fell: tuple[Change, ...]
     rose: tuple[Change, ...]
+    empty: str
 
     @property
     def is_over_confident(self) -> bool:
@@ -105,8 +109,13 @@ class Judgements:
         return self.over_confidence is not None and self.over_confidence >= _SURE and self.over_interval[0] > 0
 
 
-def judgements(reader: Reader, selection: Selection) -> list[Judgements]:
+def judgements(reader: Reader, selection: Selection, warnings: list[str]) -> list[Judgements]:
     """How labels and predictions stand, of each (mode, ds_id) that has both; none where they are numbers.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        warnings: Takes what is to be said of places without a sample that has both, from the last one told on.
 
     Raises:
         UsageError: The label key is no truth of the predictions.
@@ -116,34 +125,42 @@ def judgements(reader: Reader, selection: Selection) -> list[Judgements]:
     if any(kind is None or kind.is_float() for kind in kinds):
         return []
     refuse_other_kinds(reader, key)
-    return [found for pair in selection.pairs if (found := _judged(reader, selection, pair)) is not None]
+    judged = (_judged(reader, selection, pair, warnings) for pair in selection.pairs)
+    return [found for found in judged if found is not None]
 
 
-def _judged(reader: Reader, selection: Selection, pair: Pair) -> Judgements | None:
+def _judged(reader: Reader, selection: Selection, pair: Pair, warnings: list[str]) -> Judgements | None:
     columns = [SAMPLE_ID, PREDICTION, *(name for name in (TOP_PROB, CORRECT) if name in reader.dtypes)]
     places: list[tuple[int, pl.DataFrame, pl.DataFrame]] = []
     last: tuple[int, pl.DataFrame, Overall] | None = None
+    empty = EmptyPlaces()
     for rows in labelled(reader, selection, pair, columns, epochs=_evenly(selection.epochs[pair])):
         counts, table, overall = counted(rows.frame)
         if overall is not None:
             places.append((rows.place.epoch, counts, table))
             last = rows.place.epoch, rows.frame, overall
+            empty = EmptyPlaces()
+        else:
+            empty.add(rows)
+    said = empty.said(" ".join(filter(None, pair)), None if last is None else last[0])
+    warnings += said
     if last is None:
         return None
     epoch, frame, overall = last
-    gap, interval, ece = _sureness(frame)
+    sure = _sureness(frame)
     return Judgements(
         pair=pair,
         epoch=epoch,
         overall=overall,
         pairs=confused_pairs(places[-1][1]),
-        over_confidence=gap,
-        over_interval=interval,
-        ece=ece,
+        over_confidence=sure.over_confidence if sure else None,
+        over_interval=sure.over_interval if sure else (math.nan, math.nan),
+        ece=sure.ece if sure else None,
         n=frame.height,
-        n_unsure=frame.height - _n_sure(frame),
+        n_unsure=frame.drop_nulls([LABEL, PREDICTION]).height - (sure.n if sure else 0),
         fell=tuple(_fell(places)),
         rose=tuple(_rose(places)),
+        empty="".join(said),
     )
 
 
@@ -153,19 +170,11 @@ def _evenly(epochs: Sequence[int]) -> list[int]:
     return [epochs[place] for place in at]
 
 
-def _sureness(frame: pl.DataFrame) -> tuple[float | None, tuple[float, float], float | None]:
-    nothing = None, (math.nan, math.nan), None
+def _sureness(frame: pl.DataFrame) -> Calibration | None:
     if not {TOP_PROB, CORRECT} <= set(frame.columns):
-        return nothing
+        return None
     sure, right = (frame[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
-    found = calibration(sure, right, resamples=0)
-    if found is None:
-        return nothing
-    return found.over_confidence, found.over_interval, found.ece
-
-
-def _n_sure(frame: pl.DataFrame) -> int:
-    return int(frame[TOP_PROB].is_finite().sum()) if TOP_PROB in frame.columns else 0
+    return calibration(sure, right, resamples=0)
 
 
 def _fell(places: Sequence[tuple[int, pl.DataFrame, pl.DataFrame]]) -> Iterator[Change]:
@@ -235,7 +244,7 @@ def _two_shares(high: int, of_high: int, low: int, of_low: int) -> float:
 def training_steps(reader: Reader, selection: Selection, *, from_start: bool = True) -> Answer | None:
     """What `steps` says of the training within the epochs selected, without histories.
 
-    None where there is no training to look at.
+    None where there is no training to look at. The data sets are those selected, where the training itself is.
 
     Args:
         reader: The run.
@@ -255,10 +264,11 @@ def training_steps(reader: Reader, selection: Selection, *, from_start: bool = T
             "tells of them"
         )
     own = resolve(reader, mode=Mode.TRAIN.value, metric=metric, duplicates=Duplicates.ALL.value)
-    every = [epoch for epochs in selection.epochs.values() for epoch in epochs]
-    low, high = min(every), max(every)
-    epochs = {pair: tuple(e for e in own.epochs[pair] if low <= e <= high) for pair in own.pairs}
-    pairs = tuple(pair for pair in own.pairs if epochs[pair])
+    if Mode.TRAIN in selection.modes:
+        epochs = {pair: chosen for pair, chosen in selection.epochs.items() if pair[0] == Mode.TRAIN}
+    else:
+        epochs = {pair: _as_asked(reader, selection, pair, found) for pair, found in own.epochs.items()}
+    pairs = tuple(pair for pair in own.pairs if epochs.get(pair))
     if not pairs:
         return None
     if (n := _rows(reader, epochs)) > _MOST_ROWS:
@@ -268,6 +278,15 @@ def training_steps(reader: Reader, selection: Selection, *, from_start: bool = T
         )
     within = replace(own, pairs=pairs, epochs=epochs, label_key=selection.label_key, label_map=selection.label_map)
     return steps(reader, within, spikes=_SPIKES, histories=False, from_start=from_start)
+
+
+def _as_asked(reader: Reader, selection: Selection, pair: Pair, epochs: Sequence[int]) -> tuple[int, ...]:
+    """Those of the epochs of a (mode, ds_id) that the words of a selection of other modes mean."""
+    there = reader.epochs(*pair)
+    known = sorted({epoch for one in (*selection.pairs, pair) for epoch in reader.epochs(*one)})
+    tests = [epoch_test(word, known) for word in selection.epoch_asked]
+    asked = [epoch for epoch in epochs if not tests or any(test(epoch, there) for test in tests)]
+    return tuple(epoch for epoch in asked if epoch % selection.epoch_frequency == 0)
 
 
 def _rows(reader: Reader, epochs: Mapping[Pair, Sequence[int]]) -> int:
@@ -282,7 +301,7 @@ def news(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
         suggested_label (what a label is taken for).
     """
     names = LabelNames.of_classes(reader, selection)
-    return [row for found in judgements(reader, selection) for row in _of_judgements(found, names)]
+    return [row for found in judgements(reader, selection, []) for row in _of_judgements(found, names)]
 
 
 def spikes(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
@@ -301,26 +320,29 @@ def spikes(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
 
 def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, Any]]:
     origin = {"mode": found.pair[0], "ds_id": found.pair[1], EPOCH: found.epoch}
+    later = f"; {found.empty}" if found.empty else ""
     for change in found.fell:
         before = f"it was {fraction(change.before)} at epoch {change.since}"
         said = f"F1 of {names[change.label]} {fraction(change.after)}, {before}"
         score = change.before - change.after
-        yield {"finding": "falling_label", **origin, LABEL: change.label, "score": score, "reason": said}
+        yield {"finding": "falling_label", **origin, LABEL: change.label, "score": score, "reason": said + later}
     for change in found.rose:
         said = (
             f"{names[change.label]} is taken for {names[change.taken]} in {percent(change.after)} of its samples, "
             f"{percent(change.before)} at epoch {change.since}"
         )
         told = {LABEL: change.label, "score": change.after - change.before, "suggested_label": change.taken}
-        yield {"finding": "confused_pair", **origin, **told, "reason": said}
+        yield {"finding": "confused_pair", **origin, **told, "reason": said + later}
     if found.is_over_confident and found.over_confidence is not None and found.ece is not None:
         low, high = found.over_interval
         interval = f"95 % interval {percent(low, 1)} to {percent(high, 1)}; calibration error {percent(found.ece, 1)}"
         right = f"right are {percent(found.overall.accuracy, 1)}"
         said = f"surer than it is right by {percent(found.over_confidence, 1)} ({interval}); {right}"
         if found.n_unsure:
-            said += f"; top_prob is missing of {found.n_unsure:,} of the {found.n:,} samples, which are left out"
-        yield {"finding": "over_confident", **origin, "score": found.over_confidence, "reason": said}
+            said += (
+                f"; top_prob is missing of {found.n_unsure:,} of the {found.overall.n:,} samples, which are left out"
+            )
+        yield {"finding": "over_confident", **origin, "score": found.over_confidence, "reason": said + later}
 
 
 def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
@@ -331,8 +353,9 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
         # What adds less than half a percent to it did not make it.
         held = held[:1] + [row for row in held[1:] if row["share"] >= _ADDS]
     said = ", ".join(f"{sign}{row[SAMPLE_ID]} {percent(row['share'])}" for row in held)
-    others = sorted({step for row in held for step in row["also_in"]})
-    again = f"; some of them also in the spikes at {', '.join(f'{step:,}' for step in others[:4])}" if others else ""
+    others = [said for _, said in sorted({moment for row in held for moment in other_spikes(row)})]
+    told = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else "")
+    again = f"; some of them also in the {'spike' if len(others) == 1 else 'spikes'} at {told}" if others else ""
     loss, *usual = distinct([spike[name] for name in (mean_column(metric), "usual") if spike[name] is not None], 3)
     beside = f"(usual {usual[0]})" if usual else ""
     if share >= MOST_OF_IT:
@@ -342,6 +365,9 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
     else:
         known = spike["n"] - spike["non_finite"] - spike["missing"]
         most = f"spread over {known:,} samples, first {said}"
+    at = f"step {spike[STEP]:,}"
+    if any("also_in_epochs" in row for row in held):  # steps start again
+        at += f" of epoch {spike[EPOCH]}"
     return {
         "finding": "spike",
         "mode": spike["mode"],
@@ -350,5 +376,5 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
         SAMPLE_ID: held[0][SAMPLE_ID] if held else None,
         LABEL: held[0].get(LABEL) if held else None,
         "score": spike["height"],
-        "reason": f"{metric} {loss} {beside} at step {spike[STEP]:,}, {most}{again}",
+        "reason": f"{metric} {loss} {beside} at {at}, {most}{again}",
     }

@@ -50,7 +50,7 @@ from xaicli.vocabulary import (
     TOP_PROB,
     Duplicates,
 )
-from xaicli.words import quoted, split
+from xaicli.words import quoted, ranges, split
 
 _MOST_GROUPS = 50
 _UNKNOWN = "nothing tells how sure the model is"
@@ -75,13 +75,14 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     Returns:
         Rows mode, ds_id, epoch, pass, step, label, name, n, n_predicted, n_right, precision, recall, f1 (0 where
         undefined), undefined. Further keys: `overall`, the figures of every place, with the samples `without_label` and
-        `without_prediction` (of those with a label), which are in none; `cells`, the counts by (label,
-        prediction) of the last place of each (mode, ds_id), the 1,000 largest wrong ones, and the right ones of up to
-        30 labels, with five `sample_ids`, those of the highest loss first; `pairs`, how often the eight pairs that are
-        confused most in the last half of the places were confused at each; `calibration` and `probabilities` of the
-        last place; and `by`, the overall figures and cells of each value. A label that is a set of classes counts for
-        each class: in its cells the prediction of what was missed is null, and the label of what was predicted without
-        being there (both named "(none)"); right overall is who has exactly its set, and there is no `mcc`.
+        `without_prediction` (of those with a label), which are in none (null where `n` is 0); `cells`, the counts by
+        (label, prediction) of the last place of each (mode, ds_id), the 1,000 largest wrong ones, and the right ones of
+        up to 30 labels, with five `sample_ids`, those of the highest loss first; `pairs`, how often the eight pairs
+        that are confused most in the last half of the places were confused at each; `calibration` and `probabilities`
+        of the last place; and `by`, the overall figures and cells of each value. A label that is a set of classes
+        counts for each class: in its cells the prediction of what was missed is null, and the label of what was
+        predicted without being there (both named "(none)"); right overall is who has exactly its set, and there is no
+        `mcc`.
 
     Raises:
         XaiError: The run has no labels or predictions, they are numbers, or there is no such column.
@@ -98,7 +99,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     warnings = [*selection.warnings]
     for pair in selection.pairs:
         last: tuple[Rows, pl.DataFrame, Calibration | None] | None = None
-        over_time = _PairsOverTime(pair, names)
+        over_time, empty = _PairsOverTime(pair, names), EmptyPlaces()
         for rows in labelled(reader, selection, pair, columns, tally=tally):
             counts, table, overall = counted(rows.frame)
             labels.append(_placed(table, pair, rows, names))
@@ -108,9 +109,14 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
                 extra["overall"].append({**_place(pair, rows), **_figures(overall, rows.frame, sure)})
                 over_time.add(rows, counts)
                 last = rows, counts, sure if is_last else None
+            else:
+                empty.add(rows)
+                extra["overall"].append({**_place(pair, rows), **_NO_FIGURES, **left_out(rows.frame)})
+        where = " ".join(filter(None, pair))
+        warnings += empty.said(where, None if last is None else last[0].place.epoch)
         if last is not None:
             rows, counts, sure = last
-            where, at = " ".join(filter(None, pair)), f"at epoch {rows.place.epoch}"
+            at = f"at epoch {rows.place.epoch}"
             found = _calibration(rows.frame) if sure is None else sure
             if found is None and {TOP_PROB, CORRECT} <= set(rows.frame.columns):
                 warnings.append(f"no sample of {where} has a finite top_prob {at}: {_UNKNOWN}")
@@ -120,7 +126,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
             if (kept := _kept_before(reader, selection, pair, rows, extra["probabilities"])) is not None:
                 warnings.append(f"no probabilities of {where} were kept {at}: the last are of --epoch {kept}")
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
-    if not extra["overall"]:
+    if not labels or not cells:
         unmet = f"no row that meets --where {reader.where.text!r} has both" if reader.where else ""
         said = f"{reader.layout.described} has no sample with both a label and a prediction here"
         raise XaiError(said, hint=unmet or _NEEDS)
@@ -155,6 +161,47 @@ def in_no_cell(lacks: Mapping[str, int], where: str) -> list[str]:
         for key, lacking in kinds
         if (n := lacks[key])
     ]
+
+
+class EmptyPlaces:
+    """The places of one (mode, ds_id) of which no sample is in a cell."""
+
+    def __init__(self) -> None:
+        self._epochs: dict[int, None] = {}
+        self._lacks = dict.fromkeys(("without_label", "without_prediction"), 0)
+
+    def add(self, rows: Rows) -> None:
+        """Take one."""
+        self._epochs[rows.place.epoch] = None
+        for key, n in left_out(rows.frame).items():
+            self._lacks[key] += n
+
+    def said(self, where: str, last: int | None) -> list[str]:
+        """What to say of them: nothing where there are none.
+
+        Args:
+            where: Their mode and data set.
+            last: The last epoch that is told; None of none.
+        """
+        if not self._epochs:
+            return []
+        unlabelled, unpredicted = self._lacks.values()
+        lacking = [f"{unlabelled:,} without a label"] if unlabelled else []
+        if unpredicted:
+            lacking.append(f"{unpredicted:,} with one and without a prediction")
+        told = ", ".join(ranges(sorted(self._epochs)))
+        end = "no confusion is told of it" if last is None or last > max(self._epochs) else f"told is epoch {last}"
+        said = f"no row of {where} at epoch {told} has both a label and a prediction ({' and '.join(lacking)}): {end}"
+        return [said]
+
+
+_NO_FIGURES: dict[str, Any] = {
+    "n": 0,
+    **dict.fromkeys(("accuracy", "accuracy_interval", "balanced_accuracy", "macro_f1", "weighted_f1", "mcc")),
+    "undefined": [],
+    "ece": None,
+    "over_confidence": None,
+}
 
 
 class _PairsOverTime:
@@ -262,18 +309,22 @@ def counted(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, Overall | 
 def _in_cell(
     reader: Reader, selection: Selection, pair: Pair, ends: list[str], tally: Tally, both: dict[str, None]
 ) -> list[Any]:
-    """The samples of a cell at the last place of a (mode, ds_id), the worse end of the metric first.
+    """The samples of a cell at the last place of a (mode, ds_id) that has cells, the worse end of the metric first.
 
     Args:
-        both: Told where an end is the name of one label and the number of another, and where samples have other rows
-            than those in the cell.
+        both: Told where an end is the name of one label and the number of another, where samples have other rows than
+            those in the cell, and which places have no cells.
     """
     metric = selection.metrics[0]
-    columns = [SAMPLE_ID, PREDICTION, metric]
-    epochs = selection.epochs[pair][-1:]
-    rows = next(labelled(reader, selection, pair, columns, epochs=epochs, backwards=True, tally=tally), None)
-    if rows is None:
+    columns, empty = [SAMPLE_ID, PREDICTION, metric], EmptyPlaces()
+    for rows in labelled(reader, selection, pair, columns, backwards=True, tally=tally):
+        if rows.frame.drop_nulls([LABEL, PREDICTION]).height:
+            break
+        empty.add(rows)
+    else:
+        both |= dict.fromkeys(empty.said(" ".join(filter(None, pair)), None))
         return []
+    both |= dict.fromkeys(empty.said(" ".join(filter(None, pair)), rows.place.epoch))
     sign = -1 if metric in HIGH_IS_GOOD else 1
     frame = rows.frame.with_columns((sign * pl.col(metric).cast(pl.Float64)).alias("worst"))
     kept = (SAMPLE_ID, "worst")

@@ -268,3 +268,11 @@ def enrichment(seen: pl.DataFrame, spiked: pl.DataFrame) -> pl.DataFrame:
     )
     ordered = table.filter(pl.col("n_spikes") > 0).sort("p", "n_spikes", SAMPLE_ID, descending=[False, True, False])
     return ordered.select(columns)
+
+
+def other_spikes(row: Mapping[str, Any]) -> list[tuple[tuple[int, int], str]]:
+    """The other spikes that a sample stood in, in order, with their words: of steps that start again the epoch too."""
+    steps, epochs = row.get("also_in") or [], row.get("also_in_epochs")
+    if epochs is None:
+        return [((0, step), f"{step:,}") for step in steps]
+    return [((epoch, step), f"{step:,} of epoch {epoch}") for epoch, step in zip(epochs, steps, strict=True)]

@@ -66,7 +66,7 @@ def embeddings(
     identity = _identity(kinds, table)
     lacks = f"known by sample_id, and the rows of table {table!r} say {identity}"
     if reader.facts.files and identity != SAMPLE_ID:
-        raise UsageError(f"--facts are {lacks}", hint="leave it out")
+        raise UsageError(f"--facts are {lacks}", hint="leave it out", refused=("facts",))
     places = [name for name in (identity, _EPOCH, _SPLIT) if name in kinds]
     rows = lazy.select(*places, *columns).filter(pl.any_horizontal(pl.col(columns).is_not_null()))
     shown = _at(rows.collect(engine="streaming"), epoch, split)
@@ -370,7 +370,7 @@ def _at(frame: pl.DataFrame, epoch: int | None, split: str | None) -> pl.DataFra
             raise unknown("epoch", epoch, sorted(epochs.unique()), where="the table")
         frame = frame if chosen is None else frame.filter(pl.col(_EPOCH) == chosen)
     elif epoch is not None:
-        raise UsageError("the table has no epochs", hint="leave --epoch out")
+        raise UsageError("the table has no epochs", hint="leave --epoch out", refused=("epoch",))
     if split is not None:
         splits = frame[_SPLIT].unique().to_list() if _SPLIT in frame.columns else []
         if split not in splits:

@@ -77,7 +77,9 @@ def resolve(
     epoch_frequency = whole_number("--epoch-frequency", epoch_frequency, least=1, hint="1 takes every epoch")
     chosen_engine: Engine = _one_of(Engine, "--engine", engine)
     if spark_remote and chosen_engine is not Engine.SPARK:
-        raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
+        raise UsageError(
+            "--spark-remote needs --engine spark", hint="add --engine spark", refused=("spark_remote",), by=("engine",)
+        )
     warnings: list[str] = list(source.warnings)
     named, metrics = words(mode, MODE), words(metric, "metric")
     modes = _modes(source, named, warnings)

@@ -251,7 +251,8 @@ def polars_only(selection: Selection, question: str) -> None:
         UsageError: The engine is another than polars.
     """
     if selection.engine is not Engine.POLARS:
-        raise UsageError(f"{question} does not run on --engine {selection.engine}", hint="leave --engine out: polars")
+        said = f"{question} does not run on --engine {selection.engine}"
+        raise UsageError(said, hint="leave --engine out: polars", refused=("engine", "spark_remote"))
 
 
 def words(given: Words, name: str) -> list[str] | None:

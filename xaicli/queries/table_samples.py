@@ -175,7 +175,9 @@ class _Table:
         self.by_sample = _identity(present) == SAMPLE_ID
         if self.facts.files and not (self.by_sample or by_picture):
             raise UsageError(
-                f"--facts are known by sample_id, and the rows of {self.described} say example_id", hint="leave it out"
+                f"--facts are known by sample_id, and the rows of {self.described} say example_id",
+                hint="leave it out",
+                refused=("facts",),
             )
         placed = _placed(present, self.described)
         if self.by_sample and self.facts.names:

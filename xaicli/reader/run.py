@@ -122,7 +122,12 @@ class Reader(Holdings):
         no_facts: bool = False,
     ) -> None:
         if no_facts and each_file(facts):
-            raise UsageError("--facts and --no-facts exclude one another", hint="leave one of them out")
+            raise UsageError(
+                "--facts and --no-facts exclude one another",
+                hint="leave one of them out",
+                refused=("no_facts",),
+                by=("facts",),
+            )
         self._footers: dict[Path, Footer] = {}
         super().__init__(layout, strict=strict, attempts=attempts)
         self.facts = Facts(self, facts, wanted=not no_facts)

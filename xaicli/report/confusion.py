@@ -30,9 +30,9 @@ from xaicli.report.model import (
     Views,
 )
 from xaicli.report.numbers import count, cut, cut_apart, in_words, listed, sample_name, short
-from xaicli.report.page import Page, Part, report_of, words_of
+from xaicli.report.page import Page, Part, as_list, report_of, words_of
 from xaicli.report.samples import saliency_link, samples_report
-from xaicli.vocabulary import NO_CLASS
+from xaicli.vocabulary import HIGH_IS_GOOD, NO_CLASS
 from xaicli.words import fraction, split
 
 _MATRIX = 30
@@ -101,6 +101,9 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
         said += f"; {_most_often(found.pairs, wrong, overall.undefined)}"
     if found.over_confidence is not None:
         said += f". {confidence(vars(found))}"
+        if found.n_unsure:
+            verb = "is" if found.n_unsure == 1 else "are"
+            said += f"; {count(found.n_unsure, 'sample')} without a finite top_prob {verb} left out of this"
     if found.fell:
         fell = [f"{page.class_name(c.label)} ({fraction(c.before)} to {fraction(c.after)})" for c in found.fell]
         said += f". F1 fell since an earlier epoch: {listed(fell)}"
@@ -148,13 +151,16 @@ def cell_report(answer: Answer, page: Page | None = None, *, population: pl.Data
     label, taken = (_called(end, page) for end in split(str(answer.selection["cell"])))
     total = sum(row["n"] for row in answer.extra["n"])
     shown = answer.data.select("mode", "ds_id", "sample_id").unique().height
+    metric = as_list(answer.selection["metric"])[0]
+    end = f"with the {'lowest' if metric in HIGH_IS_GOOD else 'highest'} {metric}"
+    some = f"the one {end} is shown" if shown == 1 else f"the {shown:,} {end} are shown"
     said = f"{count(total, 'sample')} of {label} {'is' if total == 1 else 'are'} taken for {taken}"
     whole = samples_report(answer, page, population=population)
     return replace(
         whole,
         name="confusion-cell",
         title=f"{label} taken for {taken}",
-        sentence=said + (f"; the {shown:,} with the highest values are shown." if shown < total else "."),
+        sentence=said + (f"; {some}." if shown < total else "."),
     )
 
 
@@ -194,7 +200,7 @@ def _flat_groups(answer: Answer) -> pl.DataFrame:
 
 def _last_places(answer: Answer) -> list[Mapping[str, Any]]:
     """The overall figures of the last place of each (mode, ds_id), with its wrong cells in `wrong`."""
-    found = {(row["mode"], row["ds_id"]): row for row in answer.extra["overall"]}
+    found = {(row["mode"], row["ds_id"]): row for row in answer.extra["overall"] if row["n"]}
     return [{**place, "wrong": _wrong(answer, place)} for place in found.values()]
 
 
@@ -331,8 +337,10 @@ def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words:
     if len(labels) < 2:
         return
     title = f"Labels by row, predictions by column: {words}, epoch {place['epoch']}"
-    links = {(a, b): _anchor(page, words, a, b) for a, b in cells.select("label", "prediction").iter_rows()}
-    legend = " ".join(part for part in ("On the diagonal what is right; a cell leads to its samples.", note) if part)
+    within = _within(cells, labels).select("label", "prediction")
+    links = {(a, b): _anchor(page, words, a, b) for a, b in within.iter_rows()}
+    where = "On the diagonal what is right; on the page a cell leads to its samples."
+    legend = " ".join(part for part in (where, note) if part)
     alt = f"{title}. {_pairs_words(place)}"
     name = page.names("matrix", words)
     chart = replace(_chart(labels, cells, name, title), legend=legend, alt=alt)

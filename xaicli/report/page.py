@@ -184,6 +184,7 @@ class Names:
 
     def __init__(self) -> None:
         self._given: dict[tuple[Hashable, ...], str] = {}
+        self._taken: set[str] = set()
 
     def __call__(self, *parts: Hashable) -> str:
         """A name of lower-case letters, digits and dashes for what `parts` identify together."""
@@ -191,10 +192,11 @@ class Names:
             words = (re.sub(r"[^a-z0-9]+", "-", str(part).lower()).strip("-")[:_LONGEST] for part in parts)
             stem = "-".join(word for word in words if word) or "x"
             name, again = stem, 1
-            while name in self._given.values():
+            while name in self._taken:
                 again += 1
                 name = f"{stem}-{again}"
             self._given[parts] = name
+            self._taken.add(name)
         return self._given[parts]
 
 

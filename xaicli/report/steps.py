@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
+from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column, other_spikes
 from xaicli.queries.recorded import counted_on, going_on, start_again
 from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
 from xaicli.report.facts import fact_in_words, on_card
@@ -209,20 +209,12 @@ def _held(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str
         return f"no few samples hold it, the highest {_WORDS[few]} of {finite:,} have {percent(held)}"
     said = f"{_WORDS[few]} {'sample holds' if few == 1 else 'samples hold'} {percent(held)} of it"
     again = [row for row in known[:few] if row.get("also_in")]
-    steps = list(dict.fromkeys(moment for row in again for moment in _others(row)))
+    steps = list(dict.fromkeys(moment for row in again for moment in other_spikes(row)))
     if steps:
         who = "it" if few == 1 else "all of them" if len(again) == few else f"{_WORDS[len(again)]} of them"
         where = listed([said for _, said in sorted(steps)], _STEPS_TOLD)
         said += f"; {who} also stood in the {'spike' if len(steps) == 1 else 'spikes'} at {where}"
     return said
-
-
-def _others(row: Mapping[str, Any]) -> list[tuple[tuple[int, int], str]]:
-    """The other spikes that a sample stood in, in order, with their words: of steps that start again the epoch too."""
-    steps, epochs = row.get("also_in") or [], row.get("also_in_epochs")
-    if epochs is None:
-        return [((0, step), f"{step:,}") for step in steps]
-    return [((epoch, step), f"{step:,} of epoch {epoch}") for epoch, step in zip(epochs, steps, strict=True)]
 
 
 def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str, several: Sequence[str]) -> str:
@@ -578,7 +570,7 @@ def _label(value: Any, page: Page) -> str:
 
 
 def _other_steps(row: Mapping[str, Any]) -> str:
-    return listed([said for _, said in _others(row)], _STEPS_TOLD)
+    return listed([said for _, said in other_spikes(row)], _STEPS_TOLD)
 
 
 def _mix_table(mix: Sequence[Mapping[str, Any]], words: str, name: str) -> Table:
