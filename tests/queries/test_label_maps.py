@@ -109,8 +109,8 @@ def test_a_fact_is_not_called_as_a_class(recorded, tmp_path):
         .data.to_dicts()
     )
     assert {(row["label"], row["name"]) for row in rows} == {(1, "upstairs")}
-    rows = xaicli.open_run(recorded).findings(label_key="room", facts=tmp_path / "facts.csv").data.to_dicts()
-    assert {row["name"] for row in rows if row["label"] is not None} <= {"0", "1"}
+    rows = xaicli.open_run(recorded).labels(label_key="room", facts=tmp_path / "facts.csv").data.to_dicts()
+    assert {row["name"] for row in rows} == {"0", "1"}
 
 
 def test_two_labels_of_one_name(recorded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,39 @@ def test_right_is_by_the_label_key_in_every_reason(tmp_path):
     pairs = told.answer.extra["suspected_pairs"]
     assert {pair["name"] for pair in pairs} <= {"cat", "dog", "owl"}
     assert all(pair["name"] == ["cat", "dog", "owl"][pair["label"]] for pair in pairs)
+
+
+def test_a_class_has_one_name_in_answers_that_hold_the_key_against_the_predictions(tmp_path):
+    opened, true, _, taken = mislabelled(tmp_path / "run")
+    names, by_key = ["cat", "dog", "owl"], {"label_key": "clean", "mode": "train"}
+    cell = opened.confusion(cell="dog,cat", epoch="4", top=80, **by_key)
+    answers = [
+        cell,
+        opened.samples(max=4, min=4, **by_key),
+        opened.steps(step=12, **by_key),
+        opened.findings(**by_key),
+        opened.report(**by_key),
+    ]
+    assert sorted(cell.data["sample_id"]) == np.flatnonzero((true == 1) & (taken[3] == 0)).tolist() != []
+    for result in answers:
+        whole = json.loads(result.to_json())
+        listed = [rows for rows in whole.values() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
+        rows = [row for part in listed for row in part if "name" in row and row["label"] is not None]
+        ends = [(row["label"], row["name"]) for row in rows]
+        ends += [
+            (row["suggested_label"], row["suggested_name"]) for row in rows if row.get("suggested_label") is not None
+        ]
+        ends += [(row["prediction"], row["prediction_name"]) for row in rows if "prediction_name" in row]
+        assert ends, whole["command"]
+        assert [name for _, name in ends] == [names[label] for label, _ in ends], whole["command"]
+        said = [
+            warning for warning in whole["warnings"] if "predictions are right where they are clean; loss" in warning
+        ]
+        assert len(said) == 1, whole["command"]
+        assert said[0].endswith("as recorded, measured against label")
+    runs = [str(opened.layout.root)] * 2
+    (said,) = [w for w in xaicli.compare(*runs, **by_key).answer.warnings if "measured against" in w]
+    assert said == "predictions are right where they are clean; loss is as recorded, measured against label"
 
 
 def test_a_group_is_no_truth(tmp_path):

@@ -70,6 +70,7 @@ class RunDecisions(RunRows):
         from xaicli.choices.questions import Wanted, with_note_for_training
         from xaicli.choices.questions import select as chosen
         from xaicli.choices.rules import Rule, choice
+        from xaicli.diagnosis.questions import by_truth
 
         refuse_unhonoured("select", select)
         how: dict[str, Any] = {"n": n, "share": share, "per_label": per_label, "by": by, "weight": weight, "seed": seed}
@@ -82,6 +83,7 @@ class RunDecisions(RunRows):
             hint = "--rule diverse goes by collected embeddings"
             raise UsageError(said, hint=hint, refused=("table", "column"), by=("rule",))
         reader, selection = self.selected_for(asked, **select)
+        selection = by_truth(reader, selection)
         wanted = Wanted(asked, stat, complete_only, table, column)
         answer = chosen(reader, with_note_for_training(selection), wanted)
         return shown(Asked(answer, self.layout, reader, selection))

@@ -14,7 +14,7 @@ from xaicli.api.rows import OPENING, Select, refuse_others, refuse_unhonoured
 from xaicli.errors import UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
-from xaicli.vocabulary import CORRECT, Axis
+from xaicli.vocabulary import CORRECT, LOSS, Axis
 
 _OF_ROWS_ALONE = ("mode", "ds_id", "epoch", "epoch_frequency", "label_map", "where")
 
@@ -73,6 +73,7 @@ class RunReader(RunDecisions):
             table: A metrics table to ask instead of the samples.
             reduce: Of several rows of a sample in a table: `max`, `min`, `mean` (when None), `count` or `first`.
         """
+        from xaicli.diagnosis.questions import by_truth
         from xaicli.dynamics.statistics import scores_by
         from xaicli.queries.samples import samples
 
@@ -84,6 +85,7 @@ class RunReader(RunDecisions):
                 "--reduce is about the rows of a table", hint="add --table NAME, or leave it out", refused=("reduce",)
             )
         reader, selection = self.selected(**select)
+        selection = by_truth(reader, selection, selection.metrics)
         scores = scores_by(reader, selection, stat)
         answer = samples(
             reader, selection, max=max, min=min, ids=ids, stat=stat, complete_only=complete_only, scores=scores
@@ -184,6 +186,7 @@ class RunReader(RunDecisions):
 
     def findings(self, *, top: int = 10, early_epochs: int = 10, burn_in: int = 2, **select: Unpack[Select]) -> Result:
         """What to look at first, each with its reason."""
+        from xaicli.diagnosis.questions import by_truth
         from xaicli.dynamics.computed import compute
         from xaicli.dynamics.findings import findings, findings_of_objects, with_objects
         from xaicli.queries.selection import with_note_of_modes
@@ -195,7 +198,7 @@ class RunReader(RunDecisions):
             return shown(Asked(findings_of_objects(told), self.layout, reader))
         reader, selection = self.selected(**select)
         _refuse_several("findings", selection)
-        selection = with_note_of_modes(selection)
+        selection = with_note_of_modes(by_truth(reader, selection))
         found = compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
         answer = findings(reader, selection, found, top=top)
         beside, said = self._objects_beside(reader, select, top=top)
@@ -220,7 +223,7 @@ class RunReader(RunDecisions):
             by: A column whose every value gets figures of its own.
             top: At most how many samples of a cell; 20 when None.
         """
-        from xaicli.diagnosis.questions import cell_samples, confusion, refuse_other_tasks
+        from xaicli.diagnosis.questions import by_truth, cell_samples, confusion, refuse_other_tasks
 
         refuse_unhonoured("confusion", select)
         if cell is None:
@@ -235,11 +238,14 @@ class RunReader(RunDecisions):
                 if (reader := self.reader(strict=select.get("strict", False))).modes():
                     refuse_other_tasks(reader)
                 raise
+            # The samples of a cell are told by falling loss.
+            selection = by_truth(reader, selection, [LOSS] if LOSS in reader.dtypes else [])
             return shown(Asked(confusion(reader, selection, by=by), self.layout, reader, selection))
         if by is not None:
             hint = "leave out --cell, or limit the samples with --where"
             raise UsageError("--by is about all cells", hint=hint, refused=("by",), by=("cell",))
         reader, selection = self.selected(**select)
+        selection = by_truth(reader, selection, selection.metrics)
         answer = cell_samples(reader, selection, cell, top=20 if top is None else top)
         return shown(Asked(answer, self.layout, reader, selection))
 
@@ -255,6 +261,7 @@ class RunReader(RunDecisions):
             around: Only the steps within 50 of this one; which samples return is of all steps.
             spikes: How many spikes are told with their samples; 5 when None.
         """
+        from xaicli.diagnosis.questions import by_truth
         from xaicli.diagnosis.training import samples_of_step, steps
 
         refuse_unhonoured("steps", select)
@@ -264,6 +271,7 @@ class RunReader(RunDecisions):
         select.setdefault("duplicates", "all")
         reader, selection = self.selected(usual_mode="train", **select)
         _refuse_several("steps", selection)
+        selection = by_truth(reader, selection, selection.metrics)
         if step is not None:
             answer = samples_of_step(reader, selection, step)
         else:
@@ -379,6 +387,7 @@ class RunReader(RunDecisions):
     ) -> Result:
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
         from xaicli.api.gathering import gather, gather_objects
+        from xaicli.diagnosis.questions import by_truth
         from xaicli.dynamics.computed import compute
         from xaicli.dynamics.statistics import scores_by
         from xaicli.queries.labels import parse_bounds
@@ -398,6 +407,7 @@ class RunReader(RunDecisions):
             gathered = gather_objects(reader, chosen, told)
             return shown(Asked(gathered.answer, self.layout, reader, gathered=gathered))
         reader, selection = self.selected(**select)
+        selection = by_truth(reader, selection)
         computed = None if stat == LAST else compute(reader, selection)
         scores = scores_by(reader, selection, stat, computed)
         chosen = samples(

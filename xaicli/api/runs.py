@@ -51,6 +51,7 @@ def compare(
             are compared in place of runs.
     """
     from xaicli.diagnosis.paired import paired, unpaired
+    from xaicli.diagnosis.questions import measured_otherwise
     from xaicli.queries.compare import compare
     from xaicli.queries.names import with_facts_of_runs
     from xaicli.queries.resolution import resolve
@@ -62,11 +63,13 @@ def compare(
     opening = {name: words.pop(name) for name in OPENING if name in words}
     readers, left_out = _comparable(_each(runs), opening, words)
     answer = compare(readers, max=max, min=min, ids=ids, **words)
-    answer = with_facts_of_runs(answer, readers, [resolve(reader, **words) for reader in readers])
+    selections = [resolve(reader, **words) for reader in readers]
+    answer = with_facts_of_runs(answer, readers, selections)
+    of_first = readers[0], selections[0].label_key, selections[0].metrics
     groups = members_of(group, {reader.layout.described: reader.manifest.name or "" for reader in readers})
     differences = paired(readers, groups=groups, **words)
     selection = {**answer.selection, "group": {name: list(members) for name, members in groups.items()}}
-    warnings = (*answer.warnings, *left_out, *unpaired(answer, groups, differences))
+    warnings = (*answer.warnings, *measured_otherwise(*of_first), *left_out, *unpaired(answer, groups, differences))
     answer = replace(answer, selection=selection, warnings=warnings, extra={**answer.extra, "paired": differences})
     return shown(Asked(answer, readers=readers, select=words), readers[0].layout.reports)
 

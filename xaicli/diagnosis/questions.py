@@ -35,11 +35,13 @@ from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import (
     CORRECT,
     DS_ID,
+    EL2N,
     EPOCH,
     HIGH_IS_GOOD,
     LABEL,
     LABEL_PROB,
     LOSS,
+    MARGIN,
     MODE,
     NO_CLASS,
     PASS,
@@ -389,6 +391,29 @@ def is_truth(reader: Reader, key: str) -> bool:
     """Whether a column other than the label says which predictions are right: it holds classes of their kind."""
     known = {key, PREDICTION} <= reader.dtypes.keys() and not reader.dtypes[PREDICTION].is_float()
     return key not in (LABEL, PREDICTION) and known and not no_truth(reader, key)
+
+
+def by_truth(reader: Reader, selection: Selection, measures: Sequence[str] = ()) -> Selection:
+    """The selection of a question that holds the label key against the predictions, where that is another truth.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        measures: The metrics that the question goes by: a warning names those measured against the recorded label.
+    """
+    if not is_truth(reader, selection.label_key):
+        return selection
+    said = measured_otherwise(reader, selection.label_key, measures)
+    return replace(selection, label_is_truth=True, warnings=(*selection.warnings, *said))
+
+
+def measured_otherwise(reader: Reader, key: str, measures: Sequence[str]) -> list[str]:
+    """What to say of metrics that the recorder measured against the label, where another column is the truth."""
+    own = [name for name in measures if name in (LOSS, LABEL_PROB, MARGIN, EL2N, CORRECT)]
+    if not own or LABEL not in reader.dtypes or not is_truth(reader, key):
+        return []
+    are = "is" if len(own) == 1 else "are"
+    return [f"predictions are right where they are {key}; {', '.join(own)} {are} as recorded, measured against label"]
 
 
 def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) -> None:

@@ -52,13 +52,13 @@ def names_of_labels(source: Catalogue, selection: Selection) -> dict[Any, str]:
 
     Labels of one name are told apart, here as on every page (`words.names_apart`).
     """
-    known = source.names_of_classes(selection.label_key)
+    known = source.names_of_classes(PREDICTION if selection.label_is_truth else selection.label_key)
     return names_apart({**dict(enumerate(known)), **selection.label_map})
 
 
 def names_of_predictions(source: Catalogue, selection: Selection) -> dict[Any, str]:
-    """{prediction: its name}: those of the labels, but where a fact or another column stands for the label."""
-    if selection.label_key in (LABEL, PREDICTION):
+    """{prediction: its name}: those of the labels, but where a column that is no truth of them stands for the label."""
+    if selection.label_key in (LABEL, PREDICTION) or selection.label_is_truth:
         return names_of_labels(source, selection)
     return dict(enumerate(in_order_apart(source.names_of_classes(PREDICTION))))
 

@@ -139,6 +139,8 @@ class Selection:
         epochs: The epochs of each pair, ascending, never empty; the last has rows, unless no row is selected.
         metrics: The metrics; at least one, but of questions about the rows themselves.
         label_key: The column that groups samples.
+        label_is_truth: Whether a question holds that column, which is another than the label, against the predictions:
+            it is of their classes then, and has their names.
         label_map: {value: name} of the labels it is limited to; empty for all.
         ds_ids_left_out: Data sets of these modes that are not among the pairs.
         duplicates: Which rows of one sample in one epoch count.
@@ -156,6 +158,7 @@ class Selection:
     epochs: Mapping[Pair, tuple[int, ...]]
     metrics: tuple[str, ...]
     label_key: str = LABEL
+    label_is_truth: bool = False
     label_map: Mapping[Any, str] = field(default_factory=dict)
     ds_ids_left_out: tuple[str, ...] = ()
     duplicates: Duplicates = Duplicates.LAST
@@ -201,6 +204,7 @@ class Selection:
             "epoch_asked": list(self.epoch_asked),
             "epoch_frequency": self.epoch_frequency,
             "label_key": self.label_key,
+            **({"label_is_truth": True} if self.label_is_truth else {}),
             "label_map": self._labels_by_name(),
             "duplicates": self.duplicates.value,
             "engine": self.engine.value,

@@ -32,6 +32,7 @@ class RunFacts:
         name: What the user called the run; else the folder's name.
         label_names: The names of labels 0, 1, 2, ...
         label_key: The column that a question took for the label; the names are those of classes, not of a fact.
+        label_is_truth: Whether that column is held against the predictions, as of their classes.
         label_map: {label: name} that a question gave them.
         config: What the user passed to `Run(config=...)`.
         environment: What the recorder found: packages, git, machine, model.
@@ -45,6 +46,7 @@ class RunFacts:
     created_at: str = ""
     label_names: tuple[str, ...] = ()
     label_key: str = LABEL
+    label_is_truth: bool = False
     label_map: Mapping[Any, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class RunFacts:
             created_at=manifest.created_at,
             label_names=manifest.label_names or (),
             label_key=str((selection or {}).get("label_key") or LABEL),
+            label_is_truth=bool((selection or {}).get("label_is_truth")),
             label_map=_by_label((selection or {}).get("label_map") or {}),
             config=manifest.config,
             environment=manifest.environment,
@@ -112,12 +115,16 @@ class RunFacts:
     @cached_property
     def _names(self) -> dict[Any, str]:
         """{label: its name}, of the label map, else of the run; as the rows of answers have it."""
-        known = enumerate(self.label_names if self.label_key in (LABEL, PREDICTION) else ())
+        known = enumerate(self.label_names if self._are_classes else ())
         return names_apart({**dict(known), **self.label_map})
 
+    @property
+    def _are_classes(self) -> bool:
+        return self.label_key in (LABEL, PREDICTION) or self.label_is_truth
+
     def prediction_name(self, prediction: Any, *, apart: float = 0.0) -> str:
-        """What a prediction is called: as a label is, but where a fact or another column stands for the label."""
-        if self.label_key in (LABEL, PREDICTION):
+        """What a prediction is called: as a label is, but where what is no truth of it stands for the label."""
+        if self._are_classes:
             return self.label_name(prediction, apart=apart)
         return replace(self, label_key=LABEL, label_map={}).label_name(prediction, apart=apart)
 
