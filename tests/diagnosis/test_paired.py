@@ -185,6 +185,14 @@ def test_runs_without_common_samples_are_told(tmp_path, capsys):
     assert asked(capsys, a, c)["warnings"] == alone
 
 
+def test_runs_that_do_not_differ_are_named(tmp_path):
+    for name in "abc":
+        with xaicli.Run(tmp_path / name) as run:
+            run.log_samples(sample_id=[1, 2, 3], loss=np.array([1, 2, 4], np.float32), mode="eval", epoch=1)
+    said = xaicli.compare(*(tmp_path / name for name in "abc")).report.sentence
+    assert [f"no difference in mean loss at all between a and {other} (" in said for other in "bc"] == [True, True]
+
+
 def test_accuracy_counts_samples_whose_loss_is_not_finite(tmp_path, capsys):
     for name, taken in (("a", [0, 1, 1, 0]), ("b", [0, 1, 0, 1])):
         with xaicli.Run(tmp_path / name) as run:

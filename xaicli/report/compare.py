@@ -245,7 +245,7 @@ def _better(row: Mapping[str, Any], first: str, last: str, *, asked_alike: bool 
         many += f", {row['stale']:,} {samples} stale{' in some of them' if row['method'] == WELCH else ''}"
     interval = f"95 % {' to '.join(shorts((factor * low, factor * high), 2))}, {many}"
     if not size:
-        return f"no difference in {what.removeprefix('of ')} at all ({interval})"
+        return f"no difference in {what.removeprefix('of ')} at all between {first} and {last} ({interval})"
     if low <= 0:
         return f"no difference beyond chance: {winner} has {by} more than {loser} ({interval})"
     is_better = row["better"] and asked_alike
