@@ -170,7 +170,7 @@ def test_a_spike_that_no_few_samples_hold_is_not_said_to_be_held(tmp_path, capsy
             run.log_samples(sample_id=np.arange(20), label=[0, 1] * 10, loss=loss, mode="train", epoch=1, step=step)
     (spike,) = of_kind(asked(capsys, "findings", tmp_path / "run"), "spike")
     assert "most of it" not in spike["reason"]
-    assert "at step 50, spread over its 20 samples, first #" in spike["reason"]
+    assert "at step 50, spread over 20 samples, first #" in spike["reason"]
 
 
 def test_a_spike_is_told_by_the_samples_that_make_it(tmp_path, capsys):
