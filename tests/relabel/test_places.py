@@ -293,7 +293,35 @@ def test_what_an_export_suggests_comes_back(tmp_path: Path, tool: str, kind: str
                 task["annotations"] = [{"completed_by": 1, "result": results}] if results else []
         path.write_text(json.dumps(written), encoding="utf-8")
     expected = {"numbers": 4, "texts": "ewe", "sets": [0, 4]}[kind]
-    assert run.relabel_apply(target).data.select("sample_id", "label", "changed").rows() == [(1, expected, True)]
+    told = run.relabel_apply(target)
+    assert told.data.select("sample_id", "label", "changed").rows() == [(1, expected, True)]
+    (judged,) = (*told.answer.extra["suspects"], *told.answer.extra["others"])
+    row = told.data.to_dicts()[0]["suggested_label"], judged["suggested"], judged["suggestion_right"]
+    assert row == ((None, 0, None) if tool == "cvat" else (expected, 1, 1))  # whose tags have no place for it
+
+
+def test_a_suggestion_that_was_right_is_that_of_the_file(tmp_path: Path) -> None:
+    """Whatever this run would suggest now; of a file that brings none back, nothing is said."""
+    run = predicted_run(tmp_path / "run", "numbers")
+    run.relabel_export(tmp_path / "t.csv", ids=list(range(8)), mode="train")
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()))
+    for place, row in enumerate(rows):
+        row |= {"label": "2", "suggested_label": "2" if place < 3 else "0" if place < 5 else ""}
+    for name, columns in (("ours", list(rows[0])), ("theirs", ["sample_id", "label"])):
+        with (tmp_path / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+    ours, theirs = (run.relabel_apply(tmp_path / f"{name}.csv", mode="train") for name in ("ours", "theirs"))
+    judged = [[*one.answer.extra["suspects"], *one.answer.extra["others"]] for one in (ours, theirs)]
+    told = [[(row["looked_at"], row["suggested"], row["suggestion_right"]) for row in one] for one in judged]
+    assert told == [[(8, 5, 3)], [(8, 0, None)]]
+    assert ours.data["suggested_label"].to_list() == [2, 2, 2, 0, 0, None, None, None]
+    (tmp_path / "none.csv").write_text("sample_id,label\n", encoding="utf-8")
+    none = run.relabel_apply(tmp_path / "none.csv")
+    assert none.answer.warnings == (f"{tmp_path / 'none.csv'} names no sample",)
+    assert "There was no mark to take." in none.markdown()
+    assert "| no suspects | 8 | 6 | 75 % | 41 % to 93 % | – |" in theirs.markdown()
 
 
 def test_a_class_that_nothing_has_is_still_unknown(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ from xaicli.vocabulary import LABEL, MODE, SAMPLE_ID
 CORNERS = ("x0", "y0", "x1", "y1")
 RECORDED, PROPOSED = "box", "proposed"
 """What a region is called in Label Studio, before its number."""
+SUGGESTED = "suggested: "
+"""What stands there before the class that a region might be of."""
 _MARKS = ("number", "doubt", "suggested", "score", "reason")
 """What is said of a box beside its class and corners."""
 
@@ -257,7 +259,8 @@ def _label_studio(task: Task, batch: Batch, called: Mapping[str, str]) -> dict[s
             "value": {**value, "rotation": 0, "rectanglelabels": [box.label]},
         }
         if box.doubt:
-            region["meta"] = {"text": [f"{box.doubt}: {box.reason}"]}
+            instead = [SUGGESTED + box.suggested] if box.suggested else []
+            region["meta"] = {"text": [f"{box.doubt}: {box.reason}", *instead]}
         result.append(region if box.score is None else {**region, "score": box.score})
     return {"data": data, "predictions": [{"model_version": batch.made_by, "result": result}]}
 

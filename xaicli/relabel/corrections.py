@@ -71,6 +71,7 @@ class Correction:
         by: Who gave it, with commas between.
         when: When the last of them did, as the tool writes it.
         votes: How many gave this label, and how many any.
+        marks: What people said.
     """
 
     pair: Pair
@@ -80,6 +81,7 @@ class Correction:
     by: str
     when: str
     votes: tuple[int, int]
+    marks: tuple[Mark, ...] = ()
 
     @property
     def is_changed(self) -> bool:
@@ -193,7 +195,11 @@ class Labels:
         texts = [text for mark in marks.marks for text in mark.labels]
         if not self._inner.is_float() or any("." in text for text in texts) or not any(map(_COMMA.fullmatch, texts)):
             return marks
-        own = (replace(mark, labels=tuple(text.replace(",", ".", 1) for text in mark.labels)) for mark in marks.marks)
+
+        def told(texts: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(text.replace(",", ".", 1) for text in texts)
+
+        own = (replace(one, labels=told(one.labels), suggested=told(one.suggested)) for one in marks.marks)
         return replace(marks, marks=tuple(own))
 
     def taken(self, mark: Mark, sample: Sample, left: LeftOut, named: str) -> tuple[Any] | None:
@@ -222,6 +228,12 @@ class Labels:
         if self.may_be_row(mark):
             left.as_sets[f"[{', '.join(mark.labels)}]"] += 1
         return label
+
+    def suggested(self, marks: Sequence[Mark]) -> Any:
+        """What people were shown as what a label might be; None where no file brings it back."""
+        texts = next((mark.suggested for mark in marks if mark.suggested), None)
+        label = "" if texts is None else self.of(Mark(None, None, texts))
+        return None if isinstance(label, str) else label[0]
 
     @cached_property
     def _classes(self) -> Classes[Any]:
@@ -493,7 +505,9 @@ def _settled(
             left.add(OUTVOTED, f"{sample_id} ({mark.by or '?'}{': ' if mark.labels else ''}{', '.join(mark.labels)})")
         people = ", ".join(dict.fromkeys(mark.by for mark in agreeing if mark.by))
         when = max((mark.when for mark in agreeing), key=lambda one: (_time(one) is not None, _time(one) or 0.0, one))
-        yield Correction(key[0], sample_id, label, old, people, when, votes)
+        yield Correction(
+            key[0], sample_id, label, old, people, when, votes, tuple(mark for mark, _ in of_people.values())
+        )
 
 
 def _time(when: str) -> float | None:

@@ -6,12 +6,13 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.relabel.boxes import CORNERS, PROPOSED, RECORDED
+from xaicli.relabel.boxes import CORNERS, PROPOSED, RECORDED, SUGGESTED
 from xaicli.relabel.marks import (
     FORMATS,
     Mark,
@@ -43,6 +44,7 @@ MADE_UP = "made_up"
 _NO_BOX = "a shape that is no box stands in the picture"
 _TURNED = "a box stands in the picture that is turned"
 _NO_CLASS = "a box stands in the picture that has no class"
+_OF_REGION = ("id", "original_width", "original_height", "meta")
 _REGION = re.compile(rf"({RECORDED}|{PROPOSED})(\d+)")
 
 
@@ -77,6 +79,7 @@ def _of_attributes(label: str, corners: Iterable[Any], known: Mapping[str, Any],
         (x0, y0, x1, y1),
         number=_number(known.get("number")),
         doubt=str(known.get("doubt") or ""),
+        suggested=str(known.get("suggested") or ""),
         is_checked=None if checked is None else is_said(checked),
         **{"is_crowd": None, **more},
     )
@@ -218,7 +221,7 @@ def _label_studio(tasks: list[Any], path: Path, field: str | None) -> Iterator[M
                 [
                     {
                         **(item.get("value") or {}),
-                        **{key: item[key] for key in ("id", "original_width", "original_height") if key in item},
+                        **{key: item[key] for key in _OF_REGION if key in item},
                         "rotated": item.get("image_rotation"),
                     }
                     for item in results
@@ -283,8 +286,16 @@ def _regions(values: list[Mapping[str, Any]]) -> tuple[tuple[Box, ...], str]:
             corners = x * sides[0], y * sides[1], (x + across) * sides[0], (y + down) * sides[1]
         named = _REGION.fullmatch(str(value.get("id") or ""))
         number = int(named[2]) if named and named[1] == RECORDED else None
-        boxes.append(Box(str(labels[0]), corners, number=number, is_crowd=None, in_shares=not are_known))
+        box = Box(str(labels[0]), corners, number=number, is_crowd=None, in_shares=not are_known)
+        boxes.append(replace(box, suggested=_suggested(value.get("meta"))))
     return tuple(boxes), fault
+
+
+def _suggested(meta: Any) -> str:
+    """What the text beside a region says that it might be of instead."""
+    texts = meta.get("text") if isinstance(meta, Mapping) else None
+    said = [str(one) for one in (texts if isinstance(texts, list) else ())]
+    return next((one.removeprefix(SUGGESTED) for one in said if one.startswith(SUGGESTED)), "")
 
 
 def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -> Marks:

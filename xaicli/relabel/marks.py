@@ -92,6 +92,7 @@ class Mark:
         fault: Why the mark cannot be taken as it is; "" where it can.
         spelt: Whether the file tells names of classes from their numbers.
         called: What it says beside the label that its class is called; "" where it does not.
+        suggested: The names that the person was shown as what the label might be; none where the file brings none back.
     """
 
     sample_id: str | None
@@ -111,6 +112,7 @@ class Mark:
     fault: str = ""
     spelt: Spelt = Spelt.NAME
     called: str = ""
+    suggested: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -270,11 +272,17 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
                 ds_id=where[3],
                 is_truth=bool(one.get("ground_truth")),
                 spelt=Spelt.NUMBER if kinds & {"number", "rating"} else Spelt.NAME,
+                suggested=suggested_of(data.get("suggested_label")),
             )
 
         yield from each(annotations, of_one)
 
     yield from each(tasks, of_task)
+
+
+def suggested_of(value: Any) -> tuple[str, ...]:
+    """The names of what an export suggested, as it wrote them; none for an empty cell."""
+    return () if value in (None, "") else tuple(map(str, Written.of(value, Spelt.NAME).values))
 
 
 def each(records: Iterable[Any], read: Callable[[Any], Iterable[Mark]]) -> Iterator[Mark]:
@@ -395,7 +403,9 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
         by, when = _said_by(row, is_studio=is_studio, is_ours=is_ours)
         state = State.LABELLED if labels is not None else State.EMPTY if is_studio else State.SKIPPED
         mark = Mark(sample_id, picture, labels or (), by, when, state, mode=mode, ds_id=ds_id)
-        marks.append(replace(mark, spelt=spelt, called=called if isinstance(called, str) else ""))
+        suggested = suggested_of(row.get("suggested_label")) if is_studio or is_ours else ()
+        called = called if isinstance(called, str) else ""
+        marks.append(replace(mark, spelt=spelt, called=called, suggested=suggested))
     return Marks("Label Studio" if is_studio else "table", tuple(marks))
 
 
@@ -531,12 +541,12 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
     """`FiftyOneImageClassificationDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
     name_of, pictures = fiftyone_parts(found, path)
 
-    def named(value: Any) -> tuple[str, Any, Origin]:
+    def named(value: Any) -> tuple[str, Any, Origin, tuple[str, ...]]:
         attributes: Mapping[str, Any] = {}
         if isinstance(value, Mapping):
             attributes = fiftyone_attributes(value)
             value = value.get("label")
-        return name_of(value), attributes.get(CHECKED), origin_of(attributes)
+        return name_of(value), attributes.get(CHECKED), origin_of(attributes), suggested_of(attributes.get("suggested"))
 
     def of_item(item: tuple[str, Any]) -> Iterator[Mark]:
         key, value = item
@@ -553,6 +563,7 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
             mode=origin.mode,
             ds_id=origin.ds_id,
             is_key=origin.sample_id is None,
+            suggested=next((one[3] for one in told if one[3]), ()),
         )
 
     yield from each(found["labels"].items(), of_item)
@@ -601,6 +612,7 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
             is_checked=any(checked) if checked else None,
             mode=origin.mode,
             ds_id=origin.ds_id,
+            suggested=next(filter(None, (suggested_of(one.get("suggested")) for one in known)), ()),
         )
 
     yield from each(samples, of_sample)
@@ -646,6 +658,7 @@ def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
                 is_checked=any(checked) if checked else None,
                 mode=origin.mode,
                 ds_id=origin.ds_id,
+                suggested=next(filter(None, (suggested_of(attributes[n].get("suggested")) for n in places)), ()),
             )
 
     yield from each(found["images"], of_picture)

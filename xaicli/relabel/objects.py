@@ -38,7 +38,7 @@ from xaicli.relabel.drawn import MADE_UP, read_boxes
 from xaicli.relabel.marks import Mark, State
 from xaicli.relabel.questions import files_told, notes_of, path_fact
 from xaicli.relabel.tasks import Box
-from xaicli.tables.labels import Classes
+from xaicli.tables.labels import Classes, Spelt
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 from xaicli.words import quoted
@@ -114,6 +114,12 @@ class Objects:
             for number in self._classes.instead(box.label, box.spelt, box.called):
                 left.as_names[box.label, one.label, number] += 1
         return (own,)
+
+    def suggested(self, marks: Sequence[Mark]) -> dict[int, int]:
+        """The classes that files bring back as what recorded objects might be of, by number."""
+        boxes = [box for mark in marks for box in mark.boxes if box.number is not None and box.suggested]
+        meant = {box.number: self._classes.meant(box.suggested, Spelt.NAME) for box in boxes}
+        return {number: classes[0] for number, classes in meant.items() if number is not None and len(classes) == 1}
 
     @cached_property
     def _classes(self) -> Classes[int]:
@@ -196,7 +202,8 @@ def apply_to_objects(
         recorded (its class), recorded_name, doubt, votes, mode, ds_id: an object each, of every picture that was taken.
         A removed one has no label and the corners that it had; a picture in which nothing is and was has one row
         without any. Further keys: `pictures` taken, `changes` {change: n}, `left_out`, `files`, and `suspects`: of
-        each doubt how many were looked at, how many of these were wrong and how often the suggestion was right.
+        each doubt how many were looked at, how many of these were wrong, of how many the files bring back what was
+        `suggested`, and how often that was right (None where it is of none).
 
     Raises:
         XaiError: A file cannot be read, or nothing in any of them is about the run.
@@ -253,7 +260,7 @@ def apply_to_objects(
             "left_out": left.rows(),
             "pictures": len(taken),
             "changes": dict(Counter(row["change"] for row in rows).most_common()),
-            "suspects": _judged(taken, doubted),
+            "suspects": _judged(taken, doubted, objects),
         },
     )
 
@@ -379,18 +386,22 @@ def _schema(ids: pl.DataType) -> dict[str, pl.DataType]:
     }
 
 
-def _judged(taken: Sequence[Correction], doubted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _judged(
+    taken: Sequence[Correction], doubted: Sequence[Mapping[str, Any]], spelling: Objects
+) -> list[dict[str, Any]]:
     """Of each doubt, how many were looked at and how many of these were wrong: relabelled, removed, to be added, or
-    moved where the place was doubted.
+    moved where the place was doubted; of how many the files bring a suggestion back, and how often that was right. What
+    the model alone found is itself what it suggests.
     """
-    of_picture = {(one.pair[0], str(one.sample_id)): one.label for one in taken}
+    of_picture = {(one.pair[0], str(one.sample_id)): (one.label, spelling.suggested(one.marks)) for one in taken}
     counts: dict[tuple[str, str], list[int]] = {}
     for row in doubted:
-        objects: list[Object] | None = of_picture.get((row[MODE], str(row[SAMPLE_ID])))
-        if objects is None:
+        key = row[MODE], str(row[SAMPLE_ID])
+        if key not in of_picture:
             continue
+        objects: list[Object] = of_picture[key][0]
         label, corners = _of_row(row)
-        suggested = row.get("suggested")
+        suggested: int | None = label
         if row.get("instance_id") is None:
             here = np.array([corners])
             near = [
@@ -399,17 +410,19 @@ def _judged(taken: Sequence[Correction], doubted: Sequence[Mapping[str, Any]]) -
             wrong, right = bool(near), label in near
         else:
             stands = next((one for one in objects if one.number == row["instance_id"]), None)
+            suggested = of_picture[key][1].get(row["instance_id"])
             now = None if stands is None else stands.label
             was_moved = row["doubt"] == "badly_placed" and stands is not None and not stands.is_at(corners)
             wrong, right = now != label or was_moved, suggested is not None and now == suggested
-        count = counts.setdefault((row[MODE], row["doubt"]), [0, 0, 0])
-        for place, is_so in enumerate((True, wrong, right)):
+        count = counts.setdefault((row[MODE], row["doubt"]), [0, 0, 0, 0])
+        for place, is_so in enumerate((True, wrong, suggested is not None, right)):
             count[place] += is_so
     found = []
-    for (split, doubt), (n, wrong_n, right_n) in sorted(counts.items()):
+    for (split, doubt), (n, wrong_n, shown_n, right_n) in sorted(counts.items()):
         low, high = wilson(wrong_n, n)
         told = {MODE: split, DS_ID: "", "doubt": doubt, "looked_at": n, "wrong": wrong_n, "share": wrong_n / n}
-        found.append({**told, "low": low, "high": high, "suggestion_right": right_n})
+        told |= {"low": low, "high": high, "suggested": shown_n}
+        found.append({**told, "suggestion_right": right_n if shown_n else None})
     return found
 
 

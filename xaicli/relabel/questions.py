@@ -23,7 +23,7 @@ from xaicli.reader.facts import Facts
 from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, Samples, corrections
 from xaicli.relabel.marks import Marks, read_marks
 from xaicli.relabel.tasks import FIFTYONE_PICTURES, Batch, Task, Tool, facts_called
-from xaicli.tables.labels import class_number, in_order_apart, taken_as_names
+from xaicli.tables.labels import class_number, in_order_apart, is_same_number, taken_as_names
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
 from xaicli.words import quoted
 
@@ -271,11 +271,12 @@ def apply(
 
     Returns:
         Rows sample_id, label, by, when, name, recorded, recorded_name, changed, votes ("2 of 3"), suspect_rank (null
-        for a sample that is no suspect), suggested_label, mode, ds_id: one a sample. Further keys: `left_out` (reason,
-        n, examples), `files` (file, format, marks), `suspects` by mode and ds_id: how many were looked at, how many of
-        these were wrong (with Wilson's 95 % interval) and how often the suggestion was right, overall and among the
-        first of the ranking; the same of samples that are no suspects in `others`; and where labels are numbers and a
-        class is called by another, `classes`, the names of all.
+        for a sample that is no suspect), suggested_label (null where no file brings it back), mode, ds_id: one a
+        sample. Further keys: `left_out` (reason, n, examples), `files` (file, format, marks), `suspects` by mode and
+        ds_id: how many were looked at, how many of these were wrong (with Wilson's 95 % interval), of how many the
+        files bring back what was `suggested`, and how often that was right (None where it is of none), overall and
+        among the first of the ranking; the same of samples that are no suspects in `others`; and where labels are
+        numbers and a class is called by another, `classes`, the names of all.
 
     Raises:
         XaiError: A file cannot be read, or nothing in any of them is about the run.
@@ -304,7 +305,7 @@ def apply(
             hint=(f"{limits} leaves the others out; " if limits else "")
             + f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
         )
-    data, judged = _judged(reader, selection, found, taken, labels, known)
+    data, judged = _judged(reader, selection, found, taken, labels)
     return Answer(
         command="relabel apply",
         run=reader.layout.described,
@@ -455,27 +456,17 @@ def _judged(
     found: Statistics,
     taken: Sequence[Correction],
     labels: Labels,
-    known: Facts,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The rows of the answer, and how good the suspects were."""
     names = LabelNames.of(reader, selection)
-    ranks: dict[tuple[Pair, Any], tuple[int, Any]] = {}
     every = every_suspect(reader, selection, found)
-    for (mode, ds_id), frame in every.group_by(MODE, DS_ID, maintain_order=True):
-        pair = str(mode), str(ds_id)
-        recorded = {one.sample_id: one.recorded for one in taken if one.pair == pair}
-        bare = frame.filter(pl.col("suggested_label").is_null() & pl.col(SAMPLE_ID).is_in(list(recorded)))
-        answers: dict[Any, Any] = {}
-        if PREDICTION in reader.dtypes and bare.height:
-            last = with_columns(bare.select(SAMPLE_ID), reader, selection, pair, [PREDICTION], known)
-            answers = {sample: said for sample, said in last.iter_rows() if said != recorded[sample]}
-        for place, (sample_id, suggested) in enumerate(frame.select(SAMPLE_ID, "suggested_label").iter_rows(), 1):
-            # Where no label is suggested, the export suggests the model's last answer, which is one to the label alone.
-            said = answers.get(sample_id) if suggested is None else suggested
-            ranks[pair, sample_id] = place, said if selection.label_key == LABEL else None
+    ranks = {
+        ((str(mode), str(ds_id)), sample_id): place
+        for (mode, ds_id), frame in every.group_by(MODE, DS_ID, maintain_order=True)
+        for place, sample_id in enumerate(frame[SAMPLE_ID], 1)
+    }
     rows = []
     for one in taken:
-        rank, suggested = ranks.get((one.pair, one.sample_id), (None, None))
         rows.append(
             {
                 SAMPLE_ID: one.sample_id,
@@ -487,8 +478,8 @@ def _judged(
                 "recorded_name": ", ".join(_named(one.recorded, names)),
                 "changed": one.is_changed,
                 "votes": f"{one.votes[0]} of {one.votes[1]}",
-                "suspect_rank": rank,
-                "suggested_label": suggested,
+                "suspect_rank": ranks.get((one.pair, one.sample_id)),
+                "suggested_label": labels.suggested(one.marks),
                 MODE: one.pair[0],
                 DS_ID: one.pair[1],
             }
@@ -515,13 +506,14 @@ def _judged(
 def _share(frame: pl.DataFrame) -> dict[str, Any]:
     wrong = int(frame["changed"].sum())
     low, high = wilson(wrong, frame.height)
-    hinted = frame.filter(pl.col("suggested_label").is_not_null())
-    right = int((hinted["suggested_label"] == hinted[LABEL]).sum()) if hinted.height else 0
+    shown = frame.drop_nulls("suggested_label").select("suggested_label", LABEL).rows()
+    right = sum(a == b or (isinstance(a, float) and is_same_number(a, b)) for a, b in shown)
     return {
         "looked_at": frame.height,
         "wrong": wrong,
         "share": wrong / frame.height,
         "low": low,
         "high": high,
-        "suggestion_right": right,
+        "suggested": len(shown),
+        "suggestion_right": right if shown else None,
     }

@@ -152,7 +152,7 @@ def files_of(batch: Batch, tool: Tool, stem: str) -> dict[str, str]:
 
 
 _OF_STUDIO = (
-    *(SAMPLE_ID, MODE, DS_ID, "image", "recorded_label", "reason", CONTROL, "choice"),
+    *(SAMPLE_ID, MODE, DS_ID, "image", "recorded_label", "suggested_label", "reason", CONTROL, "choice"),
     *("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"),
 )
 """What a task says beside the facts, and what Label Studio puts beside them in JSON_MIN and CSV."""
@@ -283,7 +283,8 @@ def dumped(value: Any) -> str:
 def _label_studio(task: Task, batch: Batch, called: Mapping[str, str]) -> dict[str, Any]:
     """A task with predictions, as Label Studio imports it: https://labelstud.io/guide/predictions."""
     where = {SAMPLE_ID: carried(task.sample_id, keeps_blanks=True), MODE: task.mode, DS_ID: task.ds_id}
-    shown = {"recorded_label": ", ".join(task.labels), "reason": task.reason}
+    suggested = _joined(task.suggested, batch) if task.suggested else ""
+    shown = {"recorded_label": ", ".join(task.labels), "suggested_label": suggested, "reason": task.reason}
     media = {} if task.path is None else {"image": task.path}
     facts = {called[name]: value for name, value in task.facts.items() if name in called}
     found: dict[str, Any] = {"data": {**facts, **media, **where, **shown}}
@@ -390,7 +391,7 @@ def _fiftyone(batch: Batch, stem: str) -> dict[str, str]:
             SAMPLE_ID: carried(task.sample_id, keeps_blanks=True),
             MODE: task.mode,
             DS_ID: task.ds_id,
-            "suggested": ", ".join(task.suggested),
+            "suggested": _joined(task.suggested, batch) if task.suggested else "",
             "reason": task.reason,
         }
         named = [{"label": name, "attributes": {**known, CHECKED: False}} for name in task.labels]
@@ -438,7 +439,7 @@ def _coco(batch: Batch) -> dict[str, Any]:
                     "iscrowd": 0,
                     "attributes": {
                         **origin,
-                        "suggested": ", ".join(task.suggested),
+                        "suggested": _joined(task.suggested, batch) if task.suggested else "",
                         "reason": task.reason,
                         CHECKED: False,
                     },

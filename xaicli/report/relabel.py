@@ -390,7 +390,8 @@ def _no_judgement(answer: Answer) -> str:
 def _left_out(answer: Answer) -> Iterator[Block]:
     rows = answer.extra["left_out"]
     if not rows:
-        yield Text("Every mark was taken.", Tone.GOOD)
+        has_marks = any(one["marks"] for one in answer.extra["files"])
+        yield Text(*(("Every mark was taken.", Tone.GOOD) if has_marks else ("There was no mark to take.", Tone.FAINT)))
         return
     table = tuple((row["reason"], row["n"], ", ".join(row["examples"])) for row in rows)
     yield Table(
