@@ -235,6 +235,35 @@ def test_whether_a_model_answers_twice_alike_costs_six_samples() -> None:
     assert found["mates"][0].startswith("the model's answer for a sample depends on the other samples of its batch")
 
 
+@pytest.mark.parametrize(
+    ("gather", "is_told"),
+    [
+        (lambda found: found, False),
+        (lambda found: {"boxes": [one["boxes"] for one in found], "scores": [one["scores"] for one in found]}, False),
+        (lambda found: ([one["scores"].sum() for one in found], torch.stack([one["mates"] for one in found])), True),
+        (lambda found: tuple(torch.stack([one["mates"] for one in found]) for _ in range(4)), True),
+    ],
+)
+def test_pictures_with_as_many_boxes_as_the_batch_has_pictures_do_not_depend_on_one_another(gather, is_told) -> None:
+    class Detector(nn.Module):
+        def forward(self, pictures: list[torch.Tensor]) -> Any:
+            mean = torch.stack(list(pictures)).mean()
+            return gather(
+                [
+                    {"boxes": one[: int(one[0])], "scores": one[: int(one[0])].cos(), "mates": one[1:] - mean}
+                    for one in pictures
+                ]
+            )
+
+    pictures = [torch.arange(5.0) * 1.5 + k for k in (2, 4, 4, 4, 2, 3)]
+    with Predictor(Detector()).ready() as predictor:
+        said = predictor.doubt((pictures, None), len(pictures))
+        as_tuple = predictor.doubt((tuple(pictures), None), len(pictures))
+    assert said.startswith("the model's answer for a sample depends on the other samples") is is_told
+    assert bool(said) is is_told
+    assert as_tuple == ""  # a tuple of pictures cannot be told from one of inputs, and is not shared out
+
+
 def test_a_model_elsewhere_is_moved_and_put_back(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     moves: list[str] = []
     monkeypatch.setattr(net, "to", lambda device: moves.append(device.type))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -152,20 +152,22 @@ class Predictor:
             return ""
         few = min(n, _FEW)
 
-        def answers(rows: int, seed: int) -> list[torch.Tensor]:
+        fewer = (few + 1) // 2
+
+        def answers(rows: int, seed: int) -> Any:
             given, named = taken((args, kwargs), range(rows), n)
             with randomness_kept(self.device, seed=seed):
-                return [t for t in _tensors(self.model(*given, **named)) if t.ndim and len(t) == rows]
+                return self.model(*given, **named)
 
         try:
             args, kwargs = self._arguments(self.to_device(batch))
-            whole, less = answers(few, 0), answers((few + 1) // 2, 1)
-            if not self._differ(whole, less):
+            whole, less = answers(few, 0), answers(fewer, 1)
+            if not self._differ(_of_same(whole, less, few, fewer)):
                 return ""
             again = answers(few, 1)
         except Exception:  # whatever another's forward raises: the pass itself says it
             return ""
-        if self._differ(whole, again):
+        if self._differ(_of_same(whole, again, few, few)):
             part = self._still_training("dropout") or "something in forward"
             return f"{part} draws random numbers in evaluation mode too: another pass would give other values"
         part = self._still_training("norm") or "something in forward"
@@ -174,9 +176,9 @@ class Predictor:
             "another batch size would give other values"
         )
 
-    def _differ(self, ones: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    def _differ(self, answers: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> bool:
         """Whether answers are apart by more than rounding, as far as they are of the same samples."""
-        for one, other in zip(ones, others, strict=False):
+        for one, other in answers:
             if one.is_floating_point() and one.shape[1:] == other.shape[1:]:
                 a, b = one[: len(other)].double(), other.double()
                 both = a.isfinite() & b.isfinite()
@@ -279,11 +281,25 @@ class Predictor:
             return set()
 
 
-def _tensors(output: Any) -> list[torch.Tensor]:
-    if isinstance(output, torch.Tensor):
-        return [output]
-    parts: Any = output.values() if isinstance(output, Mapping) else output if isinstance(output, (list, tuple)) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+def _of_same(one: Any, other: Any, rows: int, fewer: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The tensors of two outputs that hold a row a sample, side by side.
+
+    Args:
+        one: The output for some samples.
+        other: That for the first of them.
+        rows: How many there are.
+        fewer: How many of them the other is for.
+    """
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        if one.ndim and other.ndim and (len(one), len(other)) == (rows, fewer):
+            yield one, other
+    elif isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in one:
+            yield from _of_same(one[key], other.get(key), rows, fewer)
+    # Lists as long as their batches are of samples: as many boxes in a picture as there are pictures are no rows.
+    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        for part, same in zip(one, other, strict=True):
+            yield from _of_same(part, same, rows, fewer)
 
 
 def layers_of(module: nn.Module) -> str:
