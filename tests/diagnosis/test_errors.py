@@ -315,6 +315,7 @@ def test_where_the_worst_token_is_counted_is_said(tmp_path, capsys, left):
         losses = [word["loss"] for word in row["words"]]
         assert losses.index(max(losses)) == 1
         assert row["worst_token"] == 1 + (padded - len(text) if left else 0)
+        assert isinstance(row["worst_token"], int)  # 5, and not 5.0
     assert max(found["places"], key=lambda place: place["loss"])["first"] == 1
     page = xaicli.open_run(tmp_path / "run").errors().html()
     assert "place of the token among those with a loss" in page

@@ -17,6 +17,7 @@ import xaicli
 from xaicli.api.decisions import write_list
 from xaicli.api.relabel import corrections_of
 from xaicli.cli import main
+from xaicli.errors import XaiError
 from xaicli.render.machine import to_csv
 from xaicli.vocabulary import fact_columns
 
@@ -124,6 +125,48 @@ def test_a_list_of_select_tells_which_facts_it_calls_otherwise(
         said = json.loads(capsys.readouterr().out)["warnings"]
         told = f"the fact score is called fact_score in {file}: a column of these rows has its name"
         assert (told in said, any("fact_score" in one for one in said)) == (is_told, is_told)
+
+
+def test_every_csv_of_samples_tells_which_facts_it_calls_otherwise(run: xaicli.RunReader, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.csv"
+    pl.DataFrame({"sample_id": range(N), "score": PLACE, "value": PLACE, "free": PLACE}).write_csv(facts)
+    how: dict[str, Any] = {"mode": "train", "facts": facts}
+    asked = {
+        "samples": (run.samples(ids=[1], max=0, min=0, **how), {"score", "value"}),
+        "cell": (run.confusion(cell="b,a", **how), {"score", "value"}),
+        "report": (run.report(**how), {"score", "value"}),
+    }
+    for name, (result, called) in asked.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result.save(tmp_path / name, formats=["csv"])
+        said = {str(one.message) for one in caught}
+        head = (tmp_path / name / "samples.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+        assert {fact for fact in ("score", "value", "free") if f"fact_{fact}" in head} == called
+        for fact in called:
+            told = f"the fact {fact} is called fact_{fact} in samples.csv: a column of these rows has its name"
+            assert told in said
+
+
+def test_a_column_of_another_table_is_said_to_be_there(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as recorded:
+        recorded.log_facts([1, 2], place=["here", "there"])
+        recorded.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    for engine in ("polars", "duckdb"):
+        for sql in (
+            "SELECT place, avg(loss) FROM samples GROUP BY place",
+            "SELECT count(*) FROM samples WHERE place IS NULL",
+            "SELECT s.place FROM samples s",
+        ):
+            with pytest.raises(XaiError, match="there is no column place where it is asked for") as refused:
+                opened.query(sql, engine=engine)
+            assert "place is a column of facts: JOIN facts USING (sample_id); tables: " in refused.value.hint
+            assert "did you mean" not in refused.value.hint
+        with pytest.raises(XaiError, match="there is no column plce") as refused:
+            opened.query("SELECT plce FROM samples", engine=engine)
+        assert "where it is" not in refused.value.message
+        assert refused.value.hint.startswith("did you mean place? tables: ")
 
 
 def test_a_condition_that_could_mean_a_statistic_says_which_it_means(run: xaicli.RunReader, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import xaicli
 from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
 from xaicli.report.facts import address_of, local_path
+from xaicli.report.model import Gallery
 from xaicli.results import Result
 
 N = 60
@@ -179,6 +180,26 @@ def test_a_path_is_looked_for_here_first(tmp_path, monkeypatch):
     (tmp_path / "images" / "7.png").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     assert local_path("images/7.png", "/somewhere/run") == tmp_path / "images" / "7.png"
+
+
+@pytest.mark.parametrize("written", ["file://{0}", "file://localhost{0}", "FILE://{0}"])
+def test_a_picture_at_an_address_of_a_file_is_the_thumbnail(tmp_path, written):
+    picture = tmp_path / "no 7.png"
+    Image.fromarray(np.full((4, 4, 3), 77, np.uint8)).save(picture)
+    address = written.format(picture.as_posix().replace(" ", "%20"))
+    assert local_path(address) == picture
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1], picture=[address])
+        run.log_samples(sample_id=[1], label=[0], loss=[1.0], mode="eval", epoch=1)
+    found = xaicli.open_run(tmp_path / "run").samples(max=1, min=0)
+    (card,) = (card for section in found.report.sections for block in section.blocks for card in cards_in(block))
+    assert set(card.image.pixels) == {77}
+    assert address.replace("FILE", "file") in found.html().replace("FILE", "file")
+    assert [local_path(text) for text in ("file://host/7.png", "https://host/7.png", "file://")] == [None] * 3
+
+
+def cards_in(block):
+    return block.cards if isinstance(block, Gallery) else ()
 
 
 def as_csv(rows):

@@ -468,7 +468,8 @@ def _sequences(asked: _Asked) -> Found:
         shown = [
             name for name in (SAMPLE_ID, LOSS, tokens.N_TOKENS, tokens.ACCURACY, *kept[:2]) if name in worst.columns
         ]
-        for row in worst.select(shown).iter_rows(named=True):
+        worst = worst.select(shown).with_columns(pl.col("^worst_token$").cast(pl.Int64, strict=False))
+        for row in worst.iter_rows(named=True):
             told = [{"token": token, "loss": loss} for token, loss in words.get(row[SAMPLE_ID], ())]
             details["worst"] += _at_place(pair, [{**row, "words": told}])
         details["n"] += _at_place(pair, [n])

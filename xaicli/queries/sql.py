@@ -19,9 +19,9 @@ from xaicli.reader import Place, Reader
 from xaicli.reader.dialect import cuts_fractions, for_polars, opaque_blanked, refuse_mistakes
 from xaicli.reader.kinds import Kind, kinds_of
 from xaicli.reader.lazy import scan, scan_folder, taken_back_of
-from xaicli.reader.rows import MISSING, name_columns, names_of, no_column
+from xaicli.reader.rows import name_columns, names_of, no_column
 from xaicli.tables.labels import in_order_apart
-from xaicli.vocabulary import Engine
+from xaicli.vocabulary import SAMPLE_ID, Engine
 from xaicli.wal.records import live_records
 
 SAMPLES = "samples"
@@ -457,6 +457,10 @@ def _apart(names: Sequence[str], key: Callable[[str], str] = str) -> Iterator[st
         yield called
 
 
+_ABSENT = re.compile(
+    r"""(?:find column|no column named|Referenced column|have a column named) ['"](.+?)['"](?:;| not| found|$)"""
+)
+"""How the engines say that a table, or all that a statement names, have no such column."""
 _TWICE = re.compile(r"duplicate output name '(.+?)'")
 """How polars begins to say that two columns have one name."""
 _UNSUPPORTED = "unsupported function"
@@ -470,10 +474,15 @@ def _refused(error: Exception, tables: dict[str, pl.LazyFrame], damaged: Sequenc
     if isinstance(error, pl.exceptions.DuplicateError) and (twice := _TWICE.search(said)):
         name = twice[1]
         return UsageError(f"two columns of the answer are called {name}", hint=f"name one: {name} AS {name}_2")
-    if missing := MISSING.search(said):
-        named = dict.fromkeys(name for lazy in tables.values() for name in lazy.collect_schema().names())
-        said, meant = no_column(missing[1], named)
-        known = f"{meant.partition('columns: ')[0]}tables: {known}"
-        return UsageError(f"the query cannot be run: {said}", hint=f"{known}{left_out}")
+    if missing := _ABSENT.search(said):
+        columns = {table: lazy.collect_schema().names() for table, lazy in tables.items()}
+        there = [table for table, names in columns.items() if missing[1] in names]
+        said, meant = no_column(missing[1], dict.fromkeys(name for names in columns.values() for name in names))
+        meant = meant.partition("columns: ")[0]
+        if there:
+            said += " where it is asked for"
+            joined = f": JOIN {there[0]} USING ({SAMPLE_ID})" if SAMPLE_ID in columns[there[0]] else ""
+            meant = f"{missing[1]} is a column of {' and '.join(there)}{joined}; "
+        return UsageError(f"the query cannot be run: {said}", hint=f"{meant}tables: {known}{left_out}")
     others = "--engine duckdb has more functions; " if _UNSUPPORTED in said else ""
     return UsageError(f"the query cannot be run: {said}", hint=f"{others}tables: {known}{left_out}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -16,6 +16,9 @@ from xaicli.answer import Answer
 from xaicli.tables.cells import csv_line
 from xaicli.vocabulary import SCHEMA_VERSION, fact_columns
 from xaicli.words import FORMULA, NUMBER, guarded, spelled
+
+if TYPE_CHECKING:
+    from xaicli.report.model import Rows
 
 _PART_ROWS = 1 << 12
 _FACTS = "facts"
@@ -92,7 +95,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def to_csv(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> str:
+def to_csv(rows: Rows) -> str:
     """Rows as comma-separated values (RFC 4180); lists and mappings as JSON inside a cell.
 
     Text that a spreadsheet would run as a formula gets an apostrophe in front. What is not finite is empty.
@@ -100,7 +103,7 @@ def to_csv(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> str:
     return "".join(csv_parts(rows))
 
 
-def csv_parts(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def csv_parts(rows: Rows) -> Iterator[str]:
     """What `to_csv` gives, a frame's in parts small enough to forget."""
     if isinstance(rows, pl.DataFrame) and _FACTS in rows.columns:
         rows = _side_by_side(rows)
@@ -117,13 +120,13 @@ def csv_parts(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Iterator[str]
             yield _rows_csv(rows.columns, part.iter_rows(named=True), header=not at)
 
 
-def facts_renamed(rows: Any) -> dict[str, str]:
+def facts_renamed(rows: Rows) -> dict[str, str]:
     """{fact: its column} of those that `csv_parts` calls otherwise, since a column of the rows has their name."""
     if isinstance(rows, pl.DataFrame):
         called = _called(rows)
     else:
-        first: Mapping[str, Any] = next(iter(rows), {}) if isinstance(rows, list) else {}
-        called = fact_columns(first.get(_FACTS) or {}, (name for name in first if name != _FACTS))
+        first: Mapping[str, Any] = next((row for row in rows if row.get(_FACTS)), {})
+        called = fact_columns(first.get(_FACTS, ()), (name for name in first if name != _FACTS))
     return {fact: column for fact, column in called.items() if fact != column}
 
 

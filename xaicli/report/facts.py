@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from xaicli.report.model import Column, Link
 from xaicli.report.numbers import brief, count, cut, exact, in_words
@@ -55,9 +55,11 @@ def address_of(value: Any, run: str = "") -> str:
 
 
 def local_path(value: Any, run: str = "") -> Path | None:
-    """Where the file or folder lies that a fact names by its path; None for every other fact."""
-    if not isinstance(value, str) or not value.isprintable() or not 2 < len(value) <= _LONGEST_PATH or "://" in value:
+    """Where the file or folder lies that a fact names by its path, or by a `file://`; None for every other fact."""
+    if not isinstance(value, str) or not value.isprintable() or not 2 < len(value) <= _LONGEST_PATH:
         return None
+    if "://" in value:
+        return _path_at(value)
     name = re.split(r"[/\\]", value)[-1]
     named = _SUFFIX.fullmatch(name) and "/" in value
     if value.startswith("//") or not (named or (value.startswith(_STARTS) and " " not in value)):
@@ -71,6 +73,18 @@ def local_path(value: Any, run: str = "") -> Path | None:
     except (OSError, ValueError):
         found = True
     return here if found else Path(run).absolute() / path
+
+
+def _path_at(address: str) -> Path | None:
+    """The file of this machine at an address that begins with `file://`."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None
+    if parts.scheme.lower() != "file" or parts.netloc.lower() not in ("", "localhost") or not parts.path:
+        return None
+    path = unquote(parts.path)
+    return Path(path[1:] if _WINDOWS.match(path[1:]) else path)
 
 
 def known_facts(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Built once per answer by the modules beside this one; every renderer takes the s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from xaicli.report.numbers import listed
 if TYPE_CHECKING:
     import polars as pl
 
-    Rows = pl.DataFrame | Iterable[Mapping[str, Any]]
+    Rows = pl.DataFrame | Sequence[Mapping[str, Any]]
 
 FIXED = "fixed"
 """The name of the view that always lies over the input, whatever is toggled."""

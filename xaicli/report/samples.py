@@ -397,12 +397,14 @@ def _of_stale(subject: Subject) -> str:
     return f"stale: {' and '.join(said)}{shown}{none}"
 
 
-def long_rows(data: pl.DataFrame, metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
+def long_rows(data: pl.DataFrame, metrics: Sequence[str]) -> list[dict[str, Any]]:
     """The histories as rows of one value each, for a CSV file."""
+    found: list[dict[str, Any]] = []
     for row in data.iter_rows(named=True):
         head = {key: value for key, value in row.items() if key != "history"}
         head.setdefault("metric", metrics[0] if metrics else "")
-        yield from ({**head, **point} for point in row["history"] or ())
+        found += ({**head, **point} for point in row["history"] or ())
+    return found
 
 
 def saliency_link(sample_id: int | str) -> tuple[tuple[str, str], ...]:
