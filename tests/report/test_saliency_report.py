@@ -270,6 +270,142 @@ def test_tables_get_bars_the_strongest_first() -> None:
     assert panel.chart.values == (-2.0, 1.0, 0.5)
 
 
+def test_features_that_are_not_drawn_are_counted_and_the_choice_is_said() -> None:
+    values = np.linspace(1, 25, 25)
+    answer = other_input(InputKind.TABULAR, values)
+    panels = grid_of(answer.report).rows[0].panels
+    for panel in panels:
+        assert isinstance(panel.chart, BarChart)
+        assert panel.chart.names == tuple(f"feature {i}" for i in range(24, 4, -1))
+        # 310 of 325: features 0 to 4 are 1 to 5.
+        assert panel.lines[-2:] == ("20 of 25 features: the strongest of SmInt", "95 % of this map")
+    assert "20 of 25 features" in answer.html()
+    few = grid_of(other_input(InputKind.TABULAR, values[:20]).report).rows[0].panels
+    assert [panel.lines for panel in few] == [(), ("delta 0.01", "agreement 0.90")]
+
+
+def test_features_are_called_as_their_columns() -> None:
+    base = other_input(InputKind.TABULAR, np.array([0.5, -2.0])).saliency.explanations[0]
+    named = replace(base, inputs=(replace(base.inputs[0], features=("age", "income €")),))
+    panel = grid_of(result(named).report).rows[0].panels[0]
+    assert isinstance(panel.chart, BarChart)
+    assert panel.chart.names == ("income €", "age")
+
+
+def written(monkeypatch: pytest.MonkeyPatch, answer: SaliencyResult) -> list[str]:
+    """What the sheet of pictures says, in order."""
+    drawn: list[str] = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda *a, **k: drawn.append(a[2]) or text(*a, **k))
+    sheet(grid := grid_of(answer.report), grid.rows)
+    return drawn
+
+
+def test_tokens_that_a_sheet_does_not_list_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = tuple(f"word{i}" for i in range(12))
+    said = written(monkeypatch, other_input(InputKind.TOKENS, np.arange(1.0, 13.0), tokens))
+    assert [text for text in said if text.startswith("word")] == 2 * [f"word{i}" for i in range(11, 1, -1)]
+    assert sum("the 10 strongest of 12 tokens" in text for text in said) == 2
+    said = written(monkeypatch, other_input(InputKind.TOKENS, np.arange(1.0, 11.0), tokens[:10]))
+    assert not any("strongest" in text for text in said)
+
+
+def test_classes_that_are_not_shown_are_counted() -> None:
+    note = grid_of(result(replace(explanation(), n_classes=10)).report).note
+    assert note.endswith(" Beside each sample: the 3 most probable of 10 classes.")
+    assert "most probable" not in grid_of(result(replace(explanation(), n_classes=3)).report).note
+
+
+def of_signal(values: np.ndarray, attribution: np.ndarray, *, axis: int | None) -> SaliencyResult:
+    """A signal and its map, summed over an axis, or over none."""
+    sizes = np.abs(attribution) if axis is None else np.abs(attribution).sum(axis, keepdims=True).reshape(1, -1)
+    unit = ((sizes - sizes.min()) / (sizes.max() - sizes.min())).astype(np.float32)
+    view = InputView("", InputKind.SIGNAL, values=values.astype(np.float32))
+    maps = tuple(SaliencyMap(m, "", unit, attribution.astype(np.float32)) for m in METHODS)
+    return result(replace(explanation(), inputs=(view,), maps=maps))
+
+
+@pytest.mark.parametrize("length", [2, 30])
+@pytest.mark.parametrize("last", [False, True])
+def test_every_channel_of_a_signal_is_drawn(length: int, *, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal = np.stack([np.arange(length), np.arange(length)[::-1] * 7 - 3])
+    attribution = np.stack([np.linspace(1, 2, length), np.linspace(0, 3, length)])
+    both = [array.T if last else array for array in (signal, attribution)]
+    answer = of_signal(*both, axis=1 if last else 0)
+    panel = grid_of(answer.report).rows[0].panels[0]
+    assert isinstance(panel.chart, LineChart)
+    names = ["channel 0", "channel 1", "map"]
+    assert [line.name for line in panel.chart.series] == names
+    for line, (start, end) in zip(panel.chart.series, ((0.0, 1.0), (1.0, 0.0), (0.0, 1.0)), strict=True):
+        assert (line.y[0], line.y[-1]) == (start, end)
+    assert panel.lines == ()
+    assert [text for text in written(monkeypatch, answer) if text in names] == 2 * names
+
+
+def test_channels_and_places_that_are_not_drawn_are_counted() -> None:
+    signal = np.arange(7)[:, None] + np.arange(1500)[None] % 10
+    attribution = np.ones((7, 1500)) * np.array([1, 7, 2, 6, 5, 4, 3])[:, None]
+    attribution[1, 1001] = 50
+    panel = grid_of(of_signal(signal, attribution, axis=0).report).rows[0].panels[0]
+    assert isinstance(panel.chart, LineChart)
+    assert [line.name for line in panel.chart.series[:-1]] == [f"channel {i}" for i in (1, 3, 4, 5, 6)]
+    assert len({line.colour for line in panel.chart.series[:-1]} - {1}) == 5  # the second colour is the map's
+    drawn = panel.chart.series[-1]
+    assert (len(drawn.x), drawn.y[drawn.x.index(1001.0)]) == (500, 1.0)
+    assert panel.lines == (
+        "5 of 7 channels: the strongest of SmInt",
+        "500 of 1,500 places: the strongest of each 3",
+    )
+
+
+def test_a_plane_of_time_and_features_is_a_picture_beside_its_input() -> None:
+    plane = np.arange(1.0, 81.0).reshape(40, 2)
+    row = grid_of(of_signal(plane, plane, axis=None).report).rows[0]
+    (image,), (clipped, *_) = row.inputs.values(), row.panels[0].views
+    for shown in (image, clipped.image):
+        pixels = np.frombuffer(shown.pixels, np.uint8).reshape(40, 10)
+        assert (pixels == np.round((plane - 1) / 79 * 255).repeat(5, axis=1)).all()
+
+
+def test_each_picture_that_went_in_is_shown_and_lies_under_its_own_map() -> None:
+    base = explanation()
+    dark, light = (np.full((8, 8, 3), level, np.uint8) for level in (0, 255))
+    inputs = tuple(InputView(name, InputKind.IMAGE, of) for name, of in (("a", dark), ("b", light)))
+    maps = tuple(replace(m, input=name) for m in base.maps for name in "ab")
+    answer = result(replace(base, inputs=inputs, maps=maps))
+    grid = grid_of(answer.report)
+    assert {name: set(image.pixels) for name, image in grid.rows[0].inputs.items()} == {"a": {0}, "b": {255}}
+    html = answer.html()
+    stored = dict(re.findall(r'<image id="([^"]+)" href="([^"]+)"', html))
+    assert len(set(stored.values())) == 2
+    under = re.findall(r'<use href="#([^"]+)">.*?<b>([^<]+)</b>', html, re.DOTALL)
+    first, second = stored
+    assert len(under) == 2 + 2 * (len(METHODS) + 1)
+    assert {title[-1]: at for at, title in under} == {"a": first, "b": second}
+    assert all(at == (first if title.endswith("a") else second) for at, title in under)
+    drawn = sheet(grid, grid.rows).picture
+    # Two inputs and four maps stand before the overlays, whose maps are black at the left.
+    levels = [drawn.getpixel((2 * (150 + column * 142 + 2), 2 * (44 + 16 + 60))) for column in (6, 7)]
+    assert [level[1] for level in levels if isinstance(level, tuple)] == [0, 140]
+
+
+def test_a_picture_that_is_a_mean_of_planes_says_so() -> None:
+    base = explanation()
+    view = replace(base.inputs[0], picture=np.zeros((8, 8, 1), np.uint8), values=np.zeros((7, 8, 8), np.float32))
+    row = grid_of(result(replace(base, inputs=(view,))).report).rows[0]
+    assert row.lines[-1] == "input shown as the mean of its 7 planes"
+    grey = replace(view, values=np.zeros((1, 8, 8), np.float32))
+    assert "mean" not in " ".join(grid_of(result(replace(base, inputs=(grey,))).report).rows[0].lines)
+
+
+def test_of_several_checkpoints_the_sentence_says_whose_predictions_are_counted() -> None:
+    columns = (CheckpointColumn("a.pt"), CheckpointColumn("b.pt"))
+    both = explanation(wrong=True), explanation(checkpoint=1)
+    sentence = result(*both, checkpoints=columns).report.sentence
+    assert sentence.startswith("0 of 1 predicted wrongly by b.pt, the last checkpoint. ")
+    assert "(SmInt, median rank correlation of all checkpoints)" in sentence
+
+
 def test_signals_get_curves() -> None:
     panel = grid_of(other_input(InputKind.SIGNAL, np.linspace(-1, 1, 50)).report).rows[0].panels[0]
     assert isinstance(panel.chart, LineChart)

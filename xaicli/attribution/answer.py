@@ -101,6 +101,7 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
         },
         output=output,
         correct=_correct(a, label, index, prediction),
+        n_classes=len(p) if classes else 0,
     )
 
 

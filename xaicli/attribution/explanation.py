@@ -45,6 +45,7 @@ class InputView:
         tokens: The text of each token, when `kind` is TOKENS; its number where the text is not known.
         special: The places of tokens that a tokenizer put among the words; None where that is not known.
         padding: The places that only fill a text up, by its attention mask: they are no words.
+        features: What the features of a tabular row are called, where that is known.
     """
 
     name: str
@@ -54,6 +55,7 @@ class InputView:
     tokens: tuple[str, ...] = ()
     special: frozenset[int] | None = None
     padding: frozenset[int] = frozenset()
+    features: tuple[str, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -116,6 +118,7 @@ class Explanation:
         checkpoint: The column, an index into `Saliency.checkpoints`.
         output: The key or index of the model's output; "" for the only one.
         correct: Whether the prediction is the label; None without a label, or where nothing can be right or wrong.
+        n_classes: How many classes there are; 0 where there are none.
     """
 
     sample_id: int | str
@@ -134,6 +137,7 @@ class Explanation:
     checkpoint: int = 0
     output: str = ""
     correct: bool | None = None
+    n_classes: int = 0
 
     def map_of(self, method: str, input_name: str) -> SaliencyMap | None:
         """The map of one method and input, or None."""

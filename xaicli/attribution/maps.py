@@ -127,7 +127,7 @@ def views_of(
             views.append(InputView(name, InputKind.IMAGE, picture=pictures[row]))
             pictures = None
         else:
-            views.append(_without_picture(name, sample, known))
+            views.append(_without_picture(name, sample, known, inputs.features))
     return tuple(views)
 
 
@@ -139,13 +139,14 @@ def _padding(inputs: Inputs, row: int, mask: int | None) -> frozenset[int]:
     return frozenset(np.flatnonzero(~counts).tolist()) if counts.any() else frozenset()
 
 
-def _without_picture(name: str, sample: npt.NDArray[Any], known: InputRange) -> InputView:
+def _without_picture(name: str, sample: npt.NDArray[Any], known: InputRange, features: tuple[str, ...]) -> InputView:
     values = sample.astype(np.float32)
     if sample.ndim >= 3:
         return InputView(name, InputKind.IMAGE, picture=picture_of(values, known), values=values)
     if sample.ndim == 2 or sample.size > _BARS:
         return InputView(name, InputKind.SIGNAL, values=values)
-    return InputView(name, InputKind.TABULAR, values=np.atleast_1d(values))
+    named = features if len(features) == sample.size else ()
+    return InputView(name, InputKind.TABULAR, values=np.atleast_1d(values), features=named)
 
 
 def picture_of(sample: npt.NDArray[np.float32], known: InputRange) -> Bytes:

@@ -18,7 +18,7 @@ from xaicli.render.machine import dump
 from xaicli.render.pictures import LOSSLESS_PIXELS, data_uri, shown_panels
 from xaicli.render.text import averaged, printable, told_apart
 from xaicli.report import numbers
-from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
+from xaicli.report.charts import BarChart, Image, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.model import (
     FIXED,
     Block,
@@ -240,10 +240,16 @@ class Blocks:
             name = f"{identity}-m{order}"
             boxes += [element("input", type="checkbox", id=name, checked=True), element("label", title, for_=name)]
         controls.append(element("fieldset", element("legend", grid.toggles), *boxes, class_="methods"))
-        inputs = [f"{identity}-i{i}" if row.input and not self._no_images else "" for i, row in enumerate(rows)]
+        inputs = [
+            {} if self._no_images else {of: f"{identity}-i{i}" + f"-{n}" * (n > 0) for n, of in enumerate(row.inputs)}
+            for i, row in enumerate(rows)
+        ]
+        kept = [
+            _stored(row.inputs[of], name) for row, ids in zip(rows, inputs, strict=True) for of, name in ids.items()
+        ]
         store = element(
             "svg",
-            element("defs", *(_stored(row, name) for row, name in zip(rows, inputs, strict=True) if name)),
+            element("defs", *kept),
             class_="store",
             aria_hidden="true",
         )
@@ -252,8 +258,8 @@ class Blocks:
         texts = told_apart([value.text for row in rows for _, value in row.facts], _ON_CARD)
         classes = told_apart([name for row in rows for name, *_ in row.probabilities], _CELL_NAME)
         shown = [
-            self._map_row(row, named[row.title], (texts, classes), list(titles), name)
-            for row, name in zip(rows, inputs, strict=True)
+            self._map_row(row, named[row.title], (texts, classes), list(titles), ids)
+            for row, ids in zip(rows, inputs, strict=True)
         ]
         return element("div", store, element("div", *controls, class_="controls"), note, *shown, class_="maps")
 
@@ -263,7 +269,7 @@ class Blocks:
         title: str,
         short: tuple[Mapping[str, str], Mapping[str, str]],
         methods: Sequence[str],
-        input_id: str,
+        input_ids: Mapping[str, str],
     ) -> Markup:
         texts, classes = short
         words: list[object] = [element("h3", title, title=row.title if title != row.title else "")]
@@ -273,19 +279,21 @@ class Blocks:
         ]
         known = _facts(row.facts, texts) if row.facts else ""
         words += [element("div", *bars, class_="bars3"), known, _links(row.links)]
-        panels = [self._panel(row, panel, methods.index(panel.method), input_id) for panel in row.panels]
-        if input_id:
-            under = _under(row, input_id, role="img", aria_label=row.input.alt if row.input else "")
-            caption = element("figcaption", element("b", "input"))
-            panels.insert(0, element("figure", element("div", under, class_="stack"), caption, class_="panel"))
+        panels = []
+        for of, input_id in input_ids.items():
+            under = _under(row.inputs[of], input_id, role="img", aria_label=row.inputs[of].alt)
+            caption = element("figcaption", element("b", f"input · {of}" if len(row.inputs) > 1 else "input"))
+            panels.append(element("figure", element("div", under, class_="stack"), caption, class_="panel"))
+        panels += [self._panel(row, panel, methods.index(panel.method), input_ids) for panel in row.panels]
         inside = element("div", *words, class_="words"), element("div", *panels, class_="panels")
         return element("article", *inside, class_="maprow", data_k=row.key, data_s=row.deep_link)
 
-    def _panel(self, row: MapRow, panel: MapPanel, order: int, input_id: str) -> Markup:
+    def _panel(self, row: MapRow, panel: MapPanel, order: int, input_ids: Mapping[str, str]) -> Markup:
         inside: list[object] = []
         if panel.views:
             dim = panel.views[0].name == FIXED
-            stack = [_under(row, input_id, dim=dim, aria_hidden="true")]
+            shape = row.inputs.get(panel.input, panel.views[0].image)
+            stack = [_under(shape, input_ids.get(panel.input, ""), dim=dim, aria_hidden="true")]
             for view in panel.views:
                 pixels = " pixels" if view.image.width * view.image.height <= LOSSLESS_PIXELS else ""
                 looks = f"over {view.name}{pixels}"
@@ -388,19 +396,16 @@ def all_of(whole: str, shown: str) -> str:
     return said if said != shown else ""
 
 
-def _stored(row: MapRow, name: str) -> Markup:
-    assert row.input is not None
-    small = row.input.width * row.input.height <= LOSSLESS_PIXELS
-    size = {"width": row.input.width, "height": row.input.height}
-    return element("image", id=name, href=data_uri(row.input), **size, class_="pixels" if small else "")
+def _stored(image: Image, name: str) -> Markup:
+    small = image.width * image.height <= LOSSLESS_PIXELS
+    size = {"width": image.width, "height": image.height}
+    return element("image", id=name, href=data_uri(image), **size, class_="pixels" if small else "")
 
 
-def _under(row: MapRow, input_id: str, *, dim: bool = False, **said: str) -> Markup:
+def _under(shape: Image, input_id: str, *, dim: bool = False, **said: str) -> Markup:
     """The input below a map, or a dark place of its shape."""
-    shapes = [view.image for panel in row.panels for view in panel.views]
-    shape = row.input or (shapes[0] if shapes else None)
-    box = f"0 0 {shape.width} {shape.height}" if shape else "0 0 1 1"
     use = element("use", href=f"#{input_id}") if input_id else ""
+    box = f"0 0 {shape.width} {shape.height}"
     return element("svg", use, class_="under dim" if dim else "under", viewBox=box, **said)
 
 

@@ -8,7 +8,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from xaicli.render.canvas import (
     LIGHT,
     REGULAR,
     can_reorder,
+    colour_and_dash,
     ems,
     font,
     lacking,
@@ -24,6 +25,7 @@ from xaicli.render.canvas import (
     reads_from_the_right,
     setting_of,
     told_within,
+    width_of,
 )
 from xaicli.report.charts import BarChart, Image, LineChart
 from xaicli.report.model import FIXED, MapGrid, MapPanel, MapRow
@@ -32,7 +34,7 @@ from xaicli.words import fraction
 if TYPE_CHECKING:
     from PIL.Image import Image as Pillow
 
-    Panel = MapPanel | Image
+    Panel = MapPanel | tuple[str, Image]
 
 LOSSLESS_PIXELS = 64 * 64
 """Up to this size pictures are kept exactly, and shown as the squares they are."""
@@ -131,6 +133,8 @@ _PITCH, _SMALL_PITCH = 10, 9
 """From one line of a text to its next."""
 _LONGEST = 72
 """So many characters of one thing that is said are shown."""
+_TOKENS = 10
+"""So many tokens of a text are listed."""
 _DIMMED = 0.55
 _DENSITY = 2
 """Pixels a point."""
@@ -154,8 +158,7 @@ def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> 
         no_images: Leave out the inputs, and what shows them.
     """
     shown: list[list[Panel]] = [
-        [*([row.input] if row.input is not None and not no_images else []), *shown_panels(row, no_images=no_images)]
-        for row in rows
+        [*(() if no_images else _titled(row.inputs)), *shown_panels(row, no_images=no_images)] for row in rows
     ]
     columns = max(map(len, shown), default=1)
     width = _WORDS + max(columns, 2) * (_SIDE + _GAP) + 16
@@ -173,10 +176,16 @@ def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> 
         top += head
         _words(brush, row, said, top)
         for column, tile in enumerate(laid):
-            _draw_tile(brush, tile, row.input, _WORDS + column * (_SIDE + _GAP), top)
+            _draw_tile(brush, tile, row.inputs, _WORDS + column * (_SIDE + _GAP), top)
         top += height
     boxes = frozenset(c for text in brush.texts for c in lacking(text))
     return Sheet(brush.picture, boxes, not can_reorder() and any(map(reads_from_the_right, brush.texts)))
+
+
+def _titled(inputs: Mapping[str, Image]) -> Iterator[tuple[str, Image]]:
+    """The pictures of what went in, each with what stands above it."""
+    for of, image in inputs.items():
+        yield f"input · {name(of, _LONGEST)}" if len(inputs) > 1 else "input", image
 
 
 def shown_panels(row: MapRow, *, no_images: bool) -> tuple[MapPanel, ...]:
@@ -304,10 +313,13 @@ class _Tile:
 
     @classmethod
     def of(cls, panel: Panel) -> _Tile:
-        if isinstance(panel, Image):
-            return cls(panel, ["input"], [])
+        if isinstance(panel, tuple):
+            return cls(panel, _lines(panel[0], _SIDE, _TEXT), [])
         title = " · ".join(name(part, _LONGEST) for part in panel.title.split(" · "))
-        words = " · ".join(name(part, _LONGEST) for part in (*panel.lines, *(("flat",) if panel.flat else ())))
+        left_out = len(panel.tokens) - _TOKENS
+        few = (f"the {_TOKENS} strongest of {len(panel.tokens):,} tokens",) if left_out > 0 else ()
+        flat = ("flat",) if panel.flat else ()
+        words = " · ".join(name(part, _LONGEST) for part in (*panel.lines, *few, *flat))
         return cls(panel, _lines(title, _SIDE, _TEXT), _lines(words, _SIDE, _SMALL))
 
 
@@ -316,14 +328,15 @@ def _under(tiles: Sequence[_Tile]) -> float:
     return _SIDE + _FOOT + _SMALL_PITCH * max((len(tile.caption) for tile in tiles), default=1)
 
 
-def _draw_tile(brush: _Brush, tile: _Tile, below: Image | None, left: float, top: float) -> None:
+def _draw_tile(brush: _Brush, tile: _Tile, inputs: Mapping[str, Image], left: float, top: float) -> None:
     panel, middle = tile.panel, left + _SIDE / 2
     view = panel.views[0] if isinstance(panel, MapPanel) and panel.views else None
-    image = panel if isinstance(panel, Image) else view.image if view else None
+    image = panel[1] if isinstance(panel, tuple) else view.image if view else None
+    below = inputs.get(panel.input) if isinstance(panel, MapPanel) and view and view.name == FIXED else None
     for number, line in enumerate(reversed(tile.title)):
         brush.write(middle, top - 5 - _PITCH * number, line, _TEXT, at="m")
     if image is not None:
-        _picture(brush, image, below if view and view.name == FIXED else None, left, top)
+        _picture(brush, image, below, left, top)
     elif isinstance(panel, MapPanel):
         _drawing(brush, panel, left, top)
     colour = "max" if isinstance(panel, MapPanel) and panel.flat else "muted"
@@ -356,7 +369,7 @@ def _drawing(brush: _Brush, panel: MapPanel, left: float, top: float) -> None:
         case LineChart() as chart:
             _curves(brush, chart, left, top)
         case None:
-            strongest = sorted(panel.tokens, key=lambda pair: -pair[1])[:8]
+            strongest = sorted(panel.tokens, key=lambda pair: -pair[1])[:_TOKENS]
             values = [fraction(strength, further=0) for _, strength in strongest]
             tokens = _within([token for token, _ in strongest], 16, _SIDE - 6 - _TEXT * ems(values), _TEXT)
             for number, (token, value) in enumerate(zip(tokens, values, strict=True), 1):
@@ -382,11 +395,20 @@ def _bars(brush: _Brush, chart: BarChart, left: float, top: float) -> None:
 
 
 def _curves(brush: _Brush, chart: LineChart, left: float, top: float) -> None:
-    """Lines, each over its own range: the signal, and what of it counts."""
-    for line, colour in zip(chart.series, ("median", "max"), strict=False):
+    """Lines within [0, 1] below their names: the signal, and what of it counts."""
+    colours = [colour_and_dash(line.tone, line.colour)[0] for line in chart.series]
+    x, below = left, top + _SMALL
+    for line, colour in zip(chart.series, colours, strict=True):
+        width = _SMALL * width_of(line.name)
+        if x > left and x + width > left + _SIDE:
+            x, below = left, below + _SMALL_PITCH
+        brush.write(x, below, line.name, _SMALL, colour)
+        x += width + _SMALL
+    high, low = below + _SMALL_PITCH / 2, top + _SIDE
+    for line, colour in zip(chart.series, colours, strict=True):
         known = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None and y == y]
         if len(known) < 2:
             continue
-        xs, ys = zip(*known, strict=True)
-        across, down = _SIDE / (max(xs) - min(xs) or 1.0), _SIDE / (max(ys) - min(ys) or 1.0)
-        brush.line([(left + (x - min(xs)) * across, top + _SIDE - (y - min(ys)) * down) for x, y in known], colour)
+        start, end = known[0][0], known[-1][0]
+        across = _SIDE / (end - start or 1.0)
+        brush.line([(left + (x - start) * across, low - y * (low - high)) for x, y in known], colour)

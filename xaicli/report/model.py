@@ -52,6 +52,8 @@ class MapPanel:
     special: frozenset[int] | None = None
     """Places of tokens that stand for no text; None where that is not known, and their spelling tells."""
     toggle: str = ""
+    input: str = ""
+    """The name of the input that it is a map of."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class MapRow:
     wrong: str
     """The one of the lines that is wrong; none where empty."""
     probabilities: tuple[tuple[str, float, Tone], ...]
-    input: Image | None
+    inputs: Mapping[str, Image]
+    """The pictures of what went in, by the inputs' names."""
     panels: tuple[MapPanel, ...]
     links: tuple[tuple[str, str], ...] = ()
     deep_link: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 from urllib.parse import quote
 
 from xaicli.answer import Answer
@@ -30,7 +30,7 @@ from xaicli.report.model import (
 )
 from xaicli.report.numbers import count, listed, sample_name, short
 from xaicli.report.page import RunFacts, made, run_line
-from xaicli.words import fraction
+from xaicli.words import fraction, percent
 
 if TYPE_CHECKING:
     from xaicli.attribution.explanation import Floats
@@ -40,13 +40,20 @@ MAGNITUDE, SIGNED = "inferno", "berlin"
 
 _BARS = 20
 _POINTS = 512
+_COLOURS = (0, 2, 3, 4, 5)
+"""Of the channels of a signal, as many as are drawn: the colours of plain lines but the one that is the map's."""
+_LONG = 4
+"""How many times as long as it is wide a plane of values is shown at most."""
 _TOP = 99.0
 
 
-def input_image(e: Explanation) -> Image | None:
-    """The first picture among a sample's inputs."""
-    view = next((view for view in e.inputs if view.picture is not None), None)
-    return _picture(view, f"input of sample {e.sample_id}") if view is not None else None
+def input_images(e: Explanation) -> dict[str, Image]:
+    """The pictures of a sample's inputs, by the inputs' names."""
+    several = len(e.inputs) > 1
+    seen = {
+        view.name: _seen(e, view, f"input {view.name} of" if several and view.name else "input of") for view in e.inputs
+    }
+    return {name: image for name, image in seen.items() if image is not None}
 
 
 def panels_of(
@@ -73,7 +80,7 @@ def panels_of(
             panel = MapPanel(toggled, shown, (MapView(FIXED, image),), lines)
         else:
             panel = _panel(e, view, found, toggled, shown, lines)
-        yield replace(panel, toggle=title)
+        yield replace(panel, toggle=title, input=view.name)
 
 
 def _panel(
@@ -82,9 +89,11 @@ def _panel(
     alt = f"{title}, sample {e.sample_id}"
     match view.kind:
         case InputKind.TABULAR:
-            return MapPanel(toggled, title, (), lines, found.flat, chart=_bars(e, found, title, alt))
-        case InputKind.SIGNAL:
-            return MapPanel(toggled, title, (), lines, found.flat, chart=_curve(view, found, title, alt))
+            bars, said = _bars(e, view, found, title, alt)
+            return MapPanel(toggled, title, (), (*lines, *said), found.flat, chart=bars)
+        case InputKind.SIGNAL if 1 in found.values.shape:
+            curve, said = _curve(e, view, found, title, alt)
+            return MapPanel(toggled, title, (), (*lines, *said), found.flat, chart=curve)
         case InputKind.TOKENS:
             strengths = found.values.reshape(-1)
             tokens = view.tokens or tuple(str(i) for i in range(len(strengths)))
@@ -92,8 +101,21 @@ def _panel(
             pairs = tuple((tokens[i], float(strengths[i])) for i in kept)
             special = None if view.special is None else frozenset(n for n, i in enumerate(kept) if i in view.special)
             return MapPanel(toggled, title, (), lines, found.flat, tokens=pairs, special=special)
-        case _:
+        case InputKind.SIGNAL:
+            plane = replace(found, values=_widened(found.values), attribution=_widened(found.attribution))
+            return MapPanel(toggled, title, tuple(_views(plane, alt)), lines, found.flat)
+        case InputKind.IMAGE:
             return MapPanel(toggled, title, tuple(_views(found, alt)), lines, found.flat)
+    assert_never(view.kind)
+
+
+def _widened(plane: Floats) -> Floats:
+    """A plane of (time, feature), its shorter axis repeated until the longer one is some times as long."""
+    import numpy as np
+
+    short, long = sorted(plane.shape)
+    widened: Floats = np.repeat(plane, max(1, long // (_LONG * short)), axis=plane.shape.index(short))
+    return widened
 
 
 def _views(found: SaliencyMap, alt: str) -> Iterator[MapView]:
@@ -134,39 +156,123 @@ def _grey(values: Floats, palette: str, alt: str) -> Image:
     return Image(width, height, 1, levels.tobytes(), alt, palette)
 
 
-def _picture(view: InputView, alt: str) -> Image | None:
-    if view.picture is None:
+def _seen(e: Explanation, view: InputView, of: str) -> Image | None:
+    """An input as a picture: its own, or a plane of values that has a map of its shape; None of any other."""
+    import numpy as np
+
+    alt = f"{of} sample {e.sample_id}"
+    if view.picture is not None:
+        height, width, channels = view.picture.shape
+        return Image(width, height, channels, view.picture.tobytes(), alt)
+    found = next((found for found in e.maps if found.input == view.name), None)
+    if found is None or view.values is None or 1 in found.values.shape or found.values.shape != view.values.shape:
         return None
-    height, width, channels = view.picture.shape
-    return Image(width, height, channels, view.picture.tobytes(), alt)
+    plane = np.nan_to_num(view.values, posinf=0, neginf=0)
+    return _grey(_widened(_unit(plane)), "", alt)
 
 
-def _bars(e: Explanation, found: SaliencyMap, title: str, alt: str) -> BarChart:
+def _finest(e: Explanation, name: str) -> SaliencyMap:
+    """The most refined map of an input: what is drawn of many features is chosen by it, alike for every method."""
+    return [found for found in e.maps if found.input == name][-1]
+
+
+def _chosen(n: int, sizes: Floats, what: str, e: Explanation, found: SaliencyMap) -> tuple[list[int], tuple[str, ...]]:
+    """The strongest of something by the most refined map, and what to say where they are not all.
+
+    Args:
+        n: How many there is room for.
+        sizes: How strong each is in the most refined map.
+        what: What they are, in the plural.
+        e, found: The sample, and the map that is drawn.
+    """
+    import numpy as np
+
+    order = np.argsort(-sizes, kind="stable")
+    chosen = [int(i) for i in order[:n]]
+    if len(order) <= n:
+        return chosen, ()
+    finest = _finest(e, found.input).method
+    return chosen, (f"{n} of {len(order):,} {what}: the strongest of {TITLES.get(finest, finest)}",)
+
+
+def _bars(
+    e: Explanation, view: InputView, found: SaliencyMap, title: str, alt: str
+) -> tuple[BarChart, tuple[str, ...]]:
     """The strongest features, in the order of the most refined map: the same for every method of a sample."""
     import numpy as np
 
     values = np.nan_to_num(found.attribution.reshape(-1))
-    finest = [other for other in e.maps if other.input == found.input][-1]
-    order = np.argsort(-np.abs(np.nan_to_num(finest.attribution.reshape(-1))), kind="stable")[:_BARS]
-    names = tuple(f"feature {i}" for i in order)
-    return BarChart("bars", title, "attribution", names, tuple(float(values[i]) for i in order), alt)
+    sizes = np.abs(np.nan_to_num(_finest(e, found.input).attribution.reshape(-1)))
+    order, said = _chosen(_BARS, sizes, "features", e, found)
+    if said and (whole := float(np.abs(values).sum())):
+        said = (*said, f"{percent(float(np.abs(values[order]).sum()) / whole)} of this map")
+    names = tuple(view.features[i] if view.features else f"feature {i}" for i in order)
+    return BarChart("bars", title, "attribution", names, tuple(float(values[i]) for i in order), alt), said
 
 
-def _curve(view: InputView, found: SaliencyMap, title: str, alt: str) -> LineChart:
-    """The signal, moved into [0, 1], and its map."""
+def _curve(
+    e: Explanation, view: InputView, found: SaliencyMap, title: str, alt: str
+) -> tuple[LineChart, tuple[str, ...]]:
+    """The channels of a signal, each moved into [0, 1], and its map; of a long one the strongest places."""
     import numpy as np
 
     strengths = found.values.reshape(-1)
-    signal = np.zeros_like(strengths) if view.values is None else view.values.reshape(-1, view.values.shape[-1])[0]
-    low, high = float(np.min(signal)), float(np.max(signal))
+    channels = _channels(view, found)
+    finest = _finest(e, found.input)
+    sizes = np.abs(np.nan_to_num(_channels(replace(view, values=finest.attribution), found))).sum(axis=1)
+    if len(sizes) != len(channels):  # a map that has no channels, as Grad-CAM's
+        sizes = np.ones(len(channels), np.float32)
+    chosen, said = _chosen(len(_COLOURS), sizes, "channels", e, found)
     stride = -(-len(strengths) // _POINTS)
-    x = tuple(float(i) for i in range(0, len(strengths), stride))
-    moved = (signal - low) / ((high - low) or 1)
-    lines = (
-        Series("signal", x, tuple(float(v) for v in moved[::stride]), Tone.MEDIAN, key="signal"),
-        Series("map", x, tuple(float(v) for v in strengths[::stride]), Tone.MAX, key="map"),
-    )
-    return LineChart("curve", title, "position", "map, and the signal moved into [0, 1]", lines, alt=alt)
+    at = [start + int(np.argmax(strengths[start : start + stride])) for start in range(0, len(strengths), stride)]
+    if stride > 1:
+        said = (*said, f"{len(at):,} of {len(strengths):,} places: the strongest of each {stride:,}")
+    x = tuple(float(i) for i in at)
+    lines = []
+    for colour, number in zip(_COLOURS, sorted(chosen), strict=False):
+        signal = np.nan_to_num(channels[number], posinf=0, neginf=0)
+        y = tuple(float(v) for v in _unit(signal)[at])
+        if len(channels) == 1:
+            lines.append(Series("signal", x, y, Tone.MEDIAN, key="signal"))
+        else:
+            lines.append(Series(f"channel {number}", x, y, key=f"channel-{number}", colour=colour))
+    lines.append(Series("map", x, tuple(float(v) for v in strengths[at]), Tone.MAX, key="map"))
+    label = "map, and the signal moved into [0, 1]"
+    if len(channels) > 1:
+        label = "map; each channel moved into [0, 1]"
+    return LineChart("curve", title, "position", label, tuple(lines), alt=alt), said
+
+
+def _channels(view: InputView, found: SaliencyMap) -> Floats:
+    """A signal as (channel, length), whichever of its axes are the channels that its map is summed over."""
+    import numpy as np
+
+    values, length = view.values, found.values.size
+    if values is None:
+        return np.zeros((1, length), np.float32)
+    if values.ndim != 2:
+        return values.reshape(-1, length)
+    if values.shape[1] != length or (values.shape[0] == length and _is_of_sums(found, axis=1)):
+        return values.T
+    return values
+
+
+def _is_of_sums(found: SaliencyMap, *, axis: int) -> bool:
+    """Whether a square attribution's sums over an axis, and not those over the other, are in the order of its map."""
+    import numpy as np
+
+    sizes = np.abs(np.nan_to_num(found.attribution))
+    strengths = found.values.reshape(-1)
+    if sizes.shape != (strengths.size, strengths.size):
+        return False
+    off = [float(np.abs(_unit(sizes.sum(axis=a)) - strengths).sum()) for a in (axis, 1 - axis)]
+    return off[0] < off[1]
+
+
+def _unit(values: Floats) -> Floats:
+    """Values moved into [0, 1]."""
+    moved: Floats = (values - values.min()) / ((values.max() - values.min()) or 1)
+    return moved
 
 
 TITLES = {
@@ -237,21 +343,26 @@ def _run_line(answer: Answer, saliency: Saliency, facts: RunFacts | None) -> str
 
 
 def _sentence(saliency: Saliency) -> str:
-    wrong = {str(e.sample_id) for e in saliency.explanations if _is_wrong(e)}
-    judged = {str(e.sample_id) for e in saliency.explanations if e.correct is not None}
+    last = len(saliency.checkpoints) - 1
+    of_last = [e for e in saliency.explanations if e.checkpoint == last]
+    wrong = {str(e.sample_id) for e in of_last if _is_wrong(e)}
+    judged = {str(e.sample_id) for e in of_last if e.correct is not None}
     flat = sum(trust.flat for e in saliency.explanations for trust in e.trust.values())
     agreements = sorted(
         trust.agreement
         for e in saliency.explanations
         if (trust := e.trust.get(saliency.overlay)) and trust.agreement is not None
     )
-    said = [f"{len(wrong)} of {len(judged)} predicted wrongly." if judged else ""]
+    by = f" by {saliency.checkpoints[last].name}, the last checkpoint" if last else ""
+    said = [f"{len(wrong)} of {len(judged)} predicted wrongly{by}." if judged else ""]
     if agreements:
         middle = agreements[len(agreements) // 2]
         title = TITLES.get(saliency.overlay, saliency.overlay)
+        of_all = " of all checkpoints" if last else ""
         noisy = sum(agreement < _NOISE for agreement in agreements)
         said.append(
-            f"Two halves of the draws agree to {fraction(middle, bounds=(_NOISE,))} ({title}, median rank correlation)."
+            f"Two halves of the draws agree to {fraction(middle, bounds=(_NOISE,))} "
+            f"({title}, median rank correlation{of_all})."
         )
         if noisy:
             said.append(
@@ -273,7 +384,15 @@ def _grid(saliency: Saliency, facts: RunFacts | None, known: Known) -> MapGrid:
             for panel in panels_of(e, method, TITLES.get(method, method), _trust_lines(e.trust.get(method)))
         ]
         rows.append(_row(e, number, (*panels, *_overlay(e, saliency)), facts, known))
-    return MapGrid("saliency", "Saliency", tuple(rows), _NOTE)
+    return MapGrid("saliency", "Saliency", tuple(rows), _note(saliency))
+
+
+def _note(saliency: Saliency) -> str:
+    """How to read the maps, and how many of the classes stand beside them."""
+    few = max(((e.n_classes, len(e.top)) for e in saliency.explanations), default=(0, 0))
+    return _NOTE + (
+        f" Beside each sample: the {few[1]} most probable of {few[0]:,} classes." if few[0] > few[1] else ""
+    )
 
 
 def _overlay(e: Explanation, saliency: Saliency) -> Iterator[MapPanel]:
@@ -306,7 +425,9 @@ def _by_checkpoint(saliency: Saliency, facts: RunFacts | None, known: Known) -> 
             row = _row(last, number, tuple(panels), facts, known)
             found.append(replace(row, lines=(f"answer of {_column(saliency, last.checkpoint)}", *row.lines)))
         views[TITLES.get(method, method)] = (
-            MapGrid(f"saliency-{method}", TITLES.get(method, method), tuple(found), _NOTE, toggles="checkpoints"),
+            MapGrid(
+                f"saliency-{method}", TITLES.get(method, method), tuple(found), _note(saliency), toggles="checkpoints"
+            ),
         )
     return (Views("methods", "method", views),)
 
@@ -329,6 +450,11 @@ def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFa
         lines.append(predicted := f"predicted {e.prediction_name}{mark}")
     if padding := sum(len(view.padding) for view in e.inputs):
         lines.append(f"{count(padding, 'place')} of padding left out")
+    lines += [
+        f"{' '.join(('input', view.name)).strip()} shown as the mean of its {planes:,} planes"
+        for view in e.inputs
+        if (planes := _planes_of(view)) > 1
+    ]
     history = f"track-report.html#s={quote(str(e.sample_id), safe='')}"
     return MapRow(
         key=f"e-{number}",
@@ -336,12 +462,20 @@ def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFa
         lines=tuple(lines),
         wrong=predicted if _is_wrong(e) else "",
         probabilities=tuple((name, p, _tone(e, name)) for name, p in e.top),
-        input=input_image(e),
+        inputs=input_images(e),
         panels=panels,
         links=(("history", history),) if facts is not None else (),
         deep_link=str(e.sample_id),
         facts=known.get(str(e.sample_id), ()),
     )
+
+
+def _planes_of(view: InputView) -> int:
+    """How many channels, planes or frames of an input are one plane of its picture."""
+    if view.picture is None or view.values is None or view.picture.shape[2] != 1:
+        return 1
+    height, width, _ = view.picture.shape
+    return view.values.size // (int(height) * int(width))
 
 
 def _is_wrong(e: Explanation) -> bool:

@@ -39,6 +39,7 @@ class Inputs:
         skipped: One sentence for each sample that could not be read and was left out, and for each doubt about the
             source.
         words: What the tokens stand for, {input: of each sample}, where the source knows it.
+        features: What the features are called, where the one input is a row of a table.
     """
 
     sample_id: list[Any]
@@ -47,6 +48,7 @@ class Inputs:
     pictures: NDArray[np.uint8] | None = None
     skipped: tuple[str, ...] = ()
     words: Mapping[str, Sequence[Words | None]] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -117,6 +119,7 @@ class IndexedSource:
         elsewhere: What to try for a sample that this source does not hold, where it is one of few of many.
         reads_mode: Whether the mode that was asked for chose among samples.
         modes: {id: the mode of the sample}, of inputs kept in a run.
+        features: What the features of a sample are called, each of them a column of a table.
     """
 
     sample_ids: Sequence[Any]
@@ -131,6 +134,7 @@ class IndexedSource:
     elsewhere: str = ""
     reads_mode: bool = True
     modes: Mapping[Any, str] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
     def told(self) -> tuple[str, ...]:
         """See `Source.told`."""
@@ -237,6 +241,7 @@ class IndexedSource:
                 for key in arrays
                 if any(key in sample.words for sample in samples)
             },
+            features=self.features,
         )
 
     def _ordered(self, arrays: Mapping[str, NDArray[Any]]) -> list[str]:

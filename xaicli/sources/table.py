@@ -93,8 +93,16 @@ def open_table(path: Path, preparation: Preparation, *, mode: str | None = None,
         notes.append(f"{unnamed:,} {'row' if unnamed == 1 else 'rows'} of {path} without {id_name}: left out")
     if no_numbers:
         notes.append(f"columns of {path} that hold no numbers are no features: {', '.join(no_numbers)}")
-    names_of_classes = _class_names(table.schema, label_name)
-    return IndexedSource(ids, read, str(path), strict, names_of_classes, tuple(notes), reads_mode=reads_mode)
+    return IndexedSource(
+        ids,
+        read,
+        str(path),
+        strict,
+        _class_names(table.schema, label_name),
+        tuple(notes),
+        reads_mode=reads_mode,
+        features=() if inputs else columns,
+    )
 
 
 def _tables(path: Path, mode: str | None) -> tuple[list[Path], bool]:
