@@ -19,8 +19,10 @@ import pytest
 from tests.written_run import WrittenRun
 from xaicli.api import list_runs, open_run
 from xaicli.api.run import RunReader
+from xaicli.layout import RunLayout
 from xaicli.queries import runs
 from xaicli.queries.compare import over_epochs
+from xaicli.recorder import attempt as attempts
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 from xaicli.summary import Summary
@@ -852,6 +854,23 @@ def test_a_process_that_ends_or_begins_while_it_is_asked_for_is_not_told_as_one_
         for run in recording:
             run.close()
     assert answer["state"] == state
+
+
+def test_a_run_whose_start_is_claimed_and_whose_lock_is_not_made_has_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, states = attempts.hold, list[str]()
+
+    def asked(lock: Path) -> None:
+        states.append(runs.state_of(RunLayout(tmp_path / "run")))
+        hold(lock)
+        states.append(runs.state_of(RunLayout(tmp_path / "run")))
+
+    monkeypatch.setattr(attempts, "hold", asked)
+    with Run(tmp_path / "run") as run:
+        run.log({"loss": 1.0})
+    assert states == ["waiting", "running"]
+    assert runs.state_of(RunLayout(tmp_path / "run")) == "finished"
 
 
 def test_a_run_before_its_first_row_has_not_finished(tmp_path: Path, xai: Any) -> None:

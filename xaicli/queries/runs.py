@@ -287,14 +287,17 @@ def state_of(layout: RunLayout) -> str:
     locks, last = _left(layout)
     if any(is_held(lock) for lock in locks):
         return "running"
-    died = any(end.by or end.is_closed is False for end in map(read_ending, _counters(layout, last or 0)))
+    ends = [read_ending(path) for path in _counters(layout, last or 0)]
     # A process that ended in order while it was asked for has taken its lock away, and another may have begun.
     if _left(layout) != (locks, last):
         return state_of(layout)
-    if last is None and not layout.data.is_dir():
-        return "waiting"
-    died = died or any(lock.name.startswith(f"a{last or 0:06d}-") for lock in locks)
-    return "crashed" if died else "finished"
+    if any(end.by or end.is_closed is False for end in ends) or any(
+        lock.name.startswith(f"a{last or 0:06d}-") for lock in locks
+    ):
+        return "crashed"
+    # A start is claimed before its lock is made, and says nothing of itself in between.
+    recorded = any(folder.is_dir() for folder in (layout.data, layout.scalars, layout.tables, layout.facts))
+    return "finished" if recorded or any(end.is_closed for end in ends) else "waiting"
 
 
 def ending_of(layout: RunLayout) -> dict[str, str]:
