@@ -53,12 +53,24 @@ def checkout_described_once() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def power_stays_on() -> Iterator[None]:
     """No test cuts the power, and few fill a segment: within this process a run of ten rows neither waits for the disk
-    nor has 5.5 MB of its pages touched, half of what it took. Processes of their own do both, as users' do.
+    nor has 5.5 MB of its pages touched, half of what it took. Processes of their own do both, as users' do. A step that
+    does fill one waits as long as a busy machine takes, so that no row is dropped.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(segments, "SEGMENT_BYTES", 250_000)
+        patch.setattr(segments, "LONGEST_WAIT", 60.0)
         yield
+
+
+USUAL = {name: getattr(segments, name) for name in ("SEGMENT_BYTES", "LONGEST_WAIT")}
+
+
+@pytest.fixture
+def usual_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments as those of users, for tests of what a disk has room for and of when rows are dropped."""
+    for name, value in USUAL.items():
+        monkeypatch.setattr(segments, name, value)
 
 
 @pytest.fixture(autouse=True)

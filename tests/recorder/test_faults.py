@@ -31,7 +31,7 @@ from xaicli.wal.frames import Frame
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(usual_segments: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - set before
     monkeypatch.setattr(writer, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(writer, "_LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(segments, "LONGEST_WAIT", 0.1)

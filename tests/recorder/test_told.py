@@ -185,6 +185,7 @@ def test_a_pass_that_is_named_and_those_that_follow(tmp_path: Path) -> None:
     assert found == [(0, 0.0), (2, 2.0), (3, 3.0), (3, 3.5), (4, 4.0), (4, 4.5), (5, 5.0)]
 
 
+@pytest.mark.usefixtures("usual_segments")
 def test_a_writer_that_stands_still_holds_one_step_and_what_is_dropped_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
