@@ -337,95 +337,12 @@ def test_a_model_without_convolutions_is_not_copied_again() -> None:
 
 def test_the_rest_behind_the_first_layer_shares_the_weights_of_the_whole() -> None:
     made = explainer(3, with_graphs=False)
-    assert made.parted is not None
+    assert made._behind_stem is not None
+    behind = made._behind_stem.model.model
     whole = {p.data_ptr(): p.numel() for p in (*made.fast.model.parameters(), *made.fast.model.buffers())}
-    rest = {p.data_ptr(): p.numel() for p in (*made.parted.rest.model.parameters(), *made.parted.rest.model.buffers())}
+    rest = {p.data_ptr(): p.numel() for p in (*behind.parameters(), *behind.buffers())}
     assert rest
     assert rest.keys() <= whole.keys()
-
-
-class Residual(nn.Module):
-    """relu(body(x) + short(x)), as residual networks are made of."""
-
-    def __init__(self, inside: int, outside: int, *, groups: int = 1) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inside, outside, 3, 1, 1, groups=groups, bias=False), nn.BatchNorm2d(outside), nn.ReLU(),
-            nn.Conv2d(outside, outside, 1, dilation=2), nn.BatchNorm2d(outside),
-        )  # fmt: skip
-        short = nn.Sequential(nn.Conv2d(inside, outside, 1, bias=False), nn.BatchNorm2d(outside))
-        self.short = nn.Identity() if inside == outside else short
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.short(x) + self.body(x))
-
-
-@pytest.fixture
-def cudnn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """cuDNN's two operations, which no CPU has; which of them were called."""
-    called: list[str] = []
-
-    def relu(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
-        called.append("relu")
-        return torch.conv2d(x, weight, bias, *how).relu()
-
-    def add_relu(x: Tensor, weight: Tensor, other: Tensor, alpha: float, bias: Tensor | None, *how: Any) -> Tensor:
-        called.append("add_relu")
-        return (torch.conv2d(x, weight, bias, *how) + alpha * other).relu()
-
-    monkeypatch.setattr(torch, "cudnn_convolution_relu", relu)
-    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", add_relu)
-    return called
-
-
-def residual_net() -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
-        Residual(8, 12), Residual(12, 12, groups=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4),
-    )  # fmt: skip
-    with torch.no_grad():
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if tensor.ndim == 1 and not name.endswith("weight"):
-                tensor.uniform_(0.2, 1.0)
-    return model.eval()
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_convolution_and_its_relu_in_one_give_the_same_maps(
-    precision: str, cudnn: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = torch.rand(3, 3, 14, 14, generator=torch.Generator().manual_seed(1))
-    settings = settle(methods=("smint",), integrating=(5, 2), precision=precision)
-    plain = Explainer(prepare(residual_net(), x, device="cpu"), settings).explain()
-    assert not cudnn
-    monkeypatch.setattr(fast_model, "joins", lambda *_: True)
-    made = Explainer(prepare(residual_net(), x, device="cpu"), settings)
-    joined = made.explain()
-    assert made.parted is not None
-    kinds = [type(module).__name__ for module in made.parted.rest.model.modules()]
-    assert kinds.count("RectifiedConvolution") == 4
-    assert {"relu", "add_relu"} == set(cudnn)
-    tolerance = 1e-4 if precision == "fp32" else 0.1
-    assert np.abs(joined.maps["smint"][""] - plain.maps["smint"][""]).max() < tolerance
-    if precision == "fp32":
-        np.testing.assert_allclose(
-            joined.attributions["smint"][""], plain.attributions["smint"][""], rtol=1e-3, atol=1e-7
-        )
-
-
-def test_where_cudnn_has_no_such_kernel_they_stay_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(*_: Any) -> Tensor:
-        raise RuntimeError("no valid execution plans")
-
-    for name in ("cudnn_convolution_relu", "cudnn_convolution_add_relu"):
-        monkeypatch.setattr(torch, name, none)
-    monkeypatch.setattr(fast_model, "joins", lambda *_: True)
-    x = torch.rand(3, 3, 14, 14)
-    made = Explainer(prepare(residual_net(), x, device="cpu"), settle(methods=("smint",), integrating=(3, 2)))
-    assert made.parted is not None
-    assert not any(type(module).__name__ == "RectifiedConvolution" for module in made.parted.rest.model.modules())
-    made.explain()
 
 
 def test_channels_are_last_on_a_gpu_where_its_tensor_cores_compute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,24 +251,25 @@ def test_a_captured_graph_gives_the_same_maps() -> None:
 
 
 def test_the_first_layer_is_done_once_per_path_for_modules_and_graphs() -> None:
-    from xaicli.attribution.fast_model import split
+    from xaicli.attribution.fast_model import Parted, simplified
 
     model, x = conv_net(), torch.randn(4, 2, 8, 8)
     graph = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("b", min=1)},)).module()
     for whole in (model, graph):
-        stem = split(whole)
-        assert stem is not None
+        made = simplified(whole, in_two=True)
+        assert isinstance(made, Parted)
+        stem = made.stem
         assert torch.allclose(stem.output(x), model(x), atol=1e-5)
         shift = torch.randn_like(x)
         change = stem.forward(x + shift) - stem.forward(x)
         g = torch.randn_like(change)
         # The transposed layer: <A d, g> = <d, A' g>.
         assert torch.allclose((change * g).sum(), (shift * stem.transposed(g, x)).sum(), rtol=1e-3)
-    assert split(nn.Sequential(nn.ReLU(), nn.Linear(3, 2))) is None
+    assert not isinstance(simplified(nn.Sequential(nn.ReLU(), nn.Linear(3, 2)), in_two=True), Parted)
 
 
 def test_a_model_that_asks_for_the_number_of_rows_is_parted_and_one_that_reads_its_input_twice_is_not() -> None:
-    from xaicli.attribution.fast_model import split
+    from xaicli.attribution.fast_model import Parted, simplified
 
     class Patches(nn.Module):
         def __init__(self, again: float) -> None:
@@ -282,11 +283,11 @@ def test_a_model_that_asks_for_the_number_of_rows_is_parted_and_one_that_reads_i
 
     torch.manual_seed(0)
     x = torch.randn(3, 2, 8, 8)
-    assert split(Patches(1.0)) is None
+    assert not isinstance(simplified(Patches(1.0), in_two=True), Parted)
     model = Patches(0.0)
-    stem = split(model)
-    assert stem is not None
-    assert torch.allclose(stem.output(x), model(x), atol=1e-6)
+    made = simplified(model, in_two=True)
+    assert isinstance(made, Parted)
+    assert torch.allclose(made(x), model(x), atol=1e-6)
     target = model(x).argmax(1)
     found = attribute(model, x, methods=("integrated",), integrating=(5, 1), baseline="zero")
     path = sum(gradient(model, x * ((k + 0.5) / 5), target) for k in range(5))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import xaicli
 from tests.attribution.attributing import attribute
@@ -1110,7 +1110,7 @@ def test_other_threads_call_their_models_while_one_is_traced() -> None:
         go_on.set()
         tracing.join(60)
     assert torch.equal(scores, other(x))
-    assert torch.equal(found[0](torch.tensor([-1.0, 3.0])), torch.tensor([0.0, 6.0]))
+    assert torch.equal(fx.GraphModule(*found[0])(torch.tensor([-1.0, 3.0])), torch.tensor([0.0, 6.0]))
 
 
 def test_numbers_that_are_said_to_be_probabilities_and_are_none() -> None:
@@ -1252,3 +1252,69 @@ def test_what_fails_however_few_there_are_says_so_of_the_first_failure() -> None
     x[13] = torch.nan
     with pytest.raises(XaiError, match=r"fails on inputs of shape \(20, 4\) float32: not a number"):
         xaicli.saliency(Calling(of_the_range), x, methods="gradient", device="cpu")
+
+
+def test_a_copy_is_what_a_deep_copy_is() -> None:
+    from xaicli.attribution.twin import copy_of
+
+    class ByHand(nn.Module):
+        def __deepcopy__(self, memo: dict[int, Any]) -> ByHand:
+            made = memo[id(self)] = ByHand()
+            made.by = "hand"
+            return made
+
+    class Without(nn.Linear):
+        def __getstate__(self) -> dict[str, Any]:
+            return {**vars(self), "cache": None}
+
+    without, tied = Without(2, 2), nn.Linear(3, 3)
+    without.cache = [torch.ones(2)]
+    norm = nn.BatchNorm1d(3)
+    model = nn.Sequential(tied, nn.ReLU(), tied, norm, ByHand(), without, nn.LSTM(2, 2))
+    model.owner = {"model": [model], "shape": (3, (tied,)), "names": {"a"}}
+    model.view = norm.running_mean[:2]
+    for sharing in (False, True):
+        made = copy_of(model, sharing=sharing)
+        assert made[0] is made[2]
+        assert made[0] is not tied
+        assert made.owner["model"][0] is made
+        assert made.owner["shape"][1][0] is made[0]
+        assert made.owner["names"] == {"a"}
+        assert made.owner["names"] is not model.owner["names"]
+        assert made[4].by == "hand"
+        assert made[5].cache is None
+        assert (made[0].weight.data_ptr() == tied.weight.data_ptr()) is sharing
+        assert made[0].weight is not tied.weight
+        assert made[3].running_mean.data_ptr() != norm.running_mean.data_ptr()
+        made.to(torch.bfloat16)
+        assert {t.dtype for t in model.parameters()} == {torch.float32}
+        torch.testing.assert_close(made[0].weight.float(), tied.weight, rtol=1e-2, atol=1e-2)
+
+
+def test_a_norm_is_folded_into_the_one_call_of_a_layer_that_it_is_behind() -> None:
+    from xaicli.attribution.fast_model import simplified
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm, self.first = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.Linear(4, 4)
+            self.flat, self.last = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mixed = self.layer(self.norm(self.layer(x)).relu()).mean((2, 3))
+            rows: Tensor = self.last(self.flat(self.first(torch.cat([mixed, mixed * mixed], 1))))
+            return rows
+
+    torch.manual_seed(0)
+    model = Twice().eval()
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())):
+            tensor.uniform_(0.5, 1.5)
+    before, x = copy.deepcopy(model.state_dict()), torch.rand(3, 2, 4, 4)
+    expected = model(x)
+    small = simplified(model)
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in small.modules())
+    torch.testing.assert_close(small(x), expected)
+    small.to(torch.bfloat16)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -174,10 +174,15 @@ def test_many_samples_go_through_one_captured_graph(monkeypatch: pytest.MonkeyPa
     from xaicli.attribution import gradients
 
     made: list[int] = []
+    failed: list[str] = []
     own = gradients.Captured.__init__
 
     def counted(self: Any, *args: Any) -> None:
-        own(self, *args)
+        try:
+            own(self, *args)
+        except RuntimeError as error:  # which is no failure of the call: it says here why there is no graph
+            failed.append(str(error))
+            raise
         made.append(self.rows)
 
     monkeypatch.setattr(gradients.Captured, "__init__", counted)
@@ -187,17 +192,21 @@ def test_many_samples_go_through_one_captured_graph(monkeypatch: pytest.MonkeyPa
     model, x = given("cnn")[0], torch.rand(40, 3, 16, 16)
     expected = xaicli.saliency(model, x, device="cpu", precision="fp32", integrating=(8, 3))
     found = xaicli.saliency(model, x, device=str(DEVICE), precision="fp32", integrating=(8, 3))
-    assert made == [64]
+    assert (made, failed) == ([64], [])
     for one, other in zip(arrays(expected, "integrated"), arrays(found, "integrated"), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-3 * float(np.abs(one).max()))
 
 
 @pytest.mark.card
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_convolution_and_its_relu_are_one_kernel(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where tensor cores compute: the maps are those of two kernels, and nearly the CPU's."""
-    from xaicli.attribution import fast_model
+def test_where_tensor_cores_compute_maps_are_nearly_those_of_the_cpu(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A product of bf16 is off by up to 2^-8, one of TF32 by 2^-11, so that a few ReLUs near zero switch: that moves
+    single pixels by any part of the range, but neither their mean nor their order.
+    """
     from xaicli.attribution.engine import Explainer
+    from xaicli.attribution.maps import rank_correlation
     from xaicli.attribution.prepared import prepare
     from xaicli.attribution.settings import settle
 
@@ -208,18 +217,16 @@ def test_a_convolution_and_its_relu_are_one_kernel(precision: str, monkeypatch: 
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 5),
     ).eval()  # fmt: skip
     x = torch.rand(6, 3, 32, 32)
-    settings = settle(methods=("smint",), integrating=(16, 4), precision=precision)
-    made = Explainer(prepare(model, x, device=str(DEVICE)), settings)
-    assert made.parted is not None
-    joined = [m for m in made.parted.rest.model.modules() if isinstance(m, fast_model.RectifiedConvolution)]
-    assert len(joined) == 4
-    found = made.explain().maps["smint"][""]
-    monkeypatch.setattr(fast_model, "joins", lambda *_: False)
-    apart = Explainer(prepare(model, x, device=str(DEVICE)), settings).explain().maps["smint"][""]
-    expected = Explainer(prepare(model, x, device="cpu"), settle(methods=("smint",), integrating=(16, 4)))
-    tolerance = 0.02 if precision == "fp32" else 0.15
-    assert np.abs(found - apart).max() < tolerance
-    assert np.abs(found - expected.explain().maps["smint"][""]).max() < tolerance
+    expected, found = (
+        Explainer(
+            prepare(model, x, device=device), settle(methods=("smint",), integrating=(16, 4), precision=asked)
+        ).explain()
+        for device, asked in (("cpu", "fp32"), (str(DEVICE), precision))
+    )
+    assert found.precision == precision
+    for one, other in zip(expected.maps["smint"][""], found.maps["smint"][""], strict=True):
+        assert rank_correlation(one, other) > (0.9975 if precision == "fp32" else 0.98)
+        assert np.abs(one - other).mean() < (0.0025 if precision == "fp32" else 0.02)
 
 
 @pytest.mark.card

@@ -92,10 +92,10 @@ class Explainer:
         if prepared.no_numbers is not None and (captum or set(settings.methods) - {GRADIENT}):
             raise prepared.no_numbers
         fast = fast_model(prepared, settings)
-        self.fast, self.precision, self.parted = fast.whole, fast.precision, fast.parted
+        self.fast, self.precision, self.stem = fast.whole, fast.precision, fast.stem
         # Of all units: what is asked of some of them shares one captured graph.
         self._gradients = Gradients(self.fast, prepared.reduce, prepared.arrange)
-        self._behind_stem = Gradients(self.parted.rest, prepared.reduce, _alone) if self.parted else None
+        self._behind_stem = Gradients(fast.rest, prepared.reduce, _alone) if fast.rest else None
         self.names = tuple(entry.name for entry in prepared.entries)
         self.layouts = {
             entry.name: layout_of(tuple(x.shape[1:]), read=entry.read, picture=pictures, tokens=entry.tokens)
@@ -164,7 +164,7 @@ class Explainer:
             forward=exact.scalars,
             probability=partial(exact.scalars, of_probability=True),
             clean=prepared.clean,
-            stem=self.parted.stem if self.parted else None,
+            stem=self.stem,
             gradients_behind_stem=self._behind_stem.only(units) if self._behind_stem is not None else None,
             progress=advance,
         )

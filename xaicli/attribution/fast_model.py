@@ -6,8 +6,7 @@ are fewer values: the largest of a window is the same, and its gradient too.
 The first layer, where it is linear, is done once per path: of `b + a (z - b)` it is `A(b) + a (A(z) - A(b))`, and the
 sum of its input gradients is the transposed layer on the sum of the gradients at its output.
 
-On CUDA a convolution, its bias, what is added to it and the ReLU behind it are one kernel of cuDNN: each by itself
-reads and writes all activations once more.
+A graph is traced, changed and made into a module once a call: of a small batch that is most of the time on a GPU.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from xaicli.attribution.frozen import FrozenModel, InBf16, wants_bf16
 from xaicli.attribution.prepared import Prepared
@@ -43,7 +42,6 @@ _PROBE = 8
 _REWRITTEN = 1e-3
 _IN_BF16 = 0.05
 _CONVOLUTIONAL = 2
-_MANY = 64
 
 
 _TRACING = threading.Lock()
@@ -76,8 +74,8 @@ class _Tracer(fx.Tracer):
         return super().create_node(*args, **kwargs)
 
 
-def traced(model: nn.Module) -> fx.GraphModule:
-    """A graph of a model.
+def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
+    """A graph of a model, and the module whose parts it calls.
 
     Args:
         model: In evaluation mode; given up to the graph, which is made of its parts.
@@ -86,39 +84,80 @@ def traced(model: nn.Module) -> fx.GraphModule:
         Exception: Whatever tracing raises: the model's path depends on values, or a part of it has no gradient.
     """
     if isinstance(model, fx.GraphModule):
-        return model
+        return model, model.graph
     if len(Hooks(model)):
         raise ValueError("what hooks hand on is not in a graph")
     tracer = _Tracer()
     with torch.enable_grad(), _TRACING:
         graph = tracer.trace(model)
-    return fx.GraphModule(tracer.root, graph)
+    return tracer.root, graph
 
 
-def simplified(model: nn.Module) -> nn.Module:
+def simplified(model: nn.Module, *, in_two: bool = False) -> nn.Module:
     """The model with less to do, or the model itself where there is nothing to save.
 
     Args:
         model: In evaluation mode; unchanged. The caller compares what both compute.
+        in_two: Whether it is to be `Parted` after its first layer, where that is a plain convolution or linear layer.
     """
     try:
-        graph = traced(copy_of(model))
-        if isinstance(model, fx.GraphModule):
-            changed = _fold_operators(graph)
-        elif changed := any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-            graph = fuse(graph, inplace=True, no_trace=True)  # type: ignore[assignment]
-        changed |= _pool_first(graph)
-        graph.graph.lint()
-        graph.recompile()
+        root, graph = traced(copy_of(model, sharing=True))
+        changed = _fold_operators(root, graph) if isinstance(root, fx.GraphModule) else _fold_modules(root, graph)
+        changed |= _pool_first(root, graph)
+        if in_two and (layer := _first_layer(root, graph)) is not None:
+            return Parted(Stem(layer, _module_of(root, graph)))
+        return _module_of(root, graph) if changed else model
     except Exception:
         return model  # An optimisation: a model that cannot be traced runs as it is.
-    return graph.requires_grad_(False) if changed else model
 
 
-def _pool_first(model: fx.GraphModule) -> bool:
+def _module_of(root: nn.Module, graph: fx.Graph) -> nn.Module:
+    """What runs a graph."""
+    graph.lint()
+    if isinstance(root, fx.GraphModule):
+        root.recompile()
+        return root.requires_grad_(False)
+    return fx.GraphModule(root, graph).requires_grad_(False)
+
+
+_FOLDED = {
+    (nn.Conv1d, nn.BatchNorm1d),
+    (nn.Conv2d, nn.BatchNorm2d),
+    (nn.Conv3d, nn.BatchNorm3d),
+    (nn.Linear, nn.BatchNorm1d),
+}
+
+
+def _fold_modules(root: nn.Module, graph: fx.Graph) -> bool:
+    """Fold each batch norm into the layer before it, where nothing else reads that; whether there was any."""
+    modules, folded = dict(root.named_modules()), False
+    for node in list(graph.nodes):
+        norm: Any = modules.get(node.target) if node.op == "call_module" else None
+        before = node.args[0] if norm is not None and node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        layer: Any = modules[str(before.target)]
+        if (type(layer), type(norm)) not in _FOLDED or norm.running_mean is None or norm.running_var is None:
+            continue
+        fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+        found = fuse(layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+        # Of this call of the layer alone: another may have no norm behind it.
+        both = copy.copy(layer)
+        both._parameters = dict(zip(("weight", "bias"), found, strict=True))
+        name = f"_folded_{node.name}"
+        modules[name] = both
+        root.add_module(name, both)
+        before.target = name
+        node.replace_all_uses_with(before)
+        graph.erase_node(node)
+        folded = True
+    return folded
+
+
+def _pool_first(model: nn.Module, graph: fx.Graph) -> bool:
     """Move each ReLU that only feeds a max pooling behind it."""
     changed = False
-    for pool in list(model.graph.nodes):
+    for pool in list(graph.nodes):
         relu = pool.args[0] if _is_pool(model, pool) and pool.args else None
         if not isinstance(relu, fx.Node) or not _is_relu(model, relu) or len(relu.users) > 1:
             continue
@@ -134,30 +173,28 @@ def _pool_first(model: fx.GraphModule) -> bool:
     return changed
 
 
-def _is_pool(model: fx.GraphModule, node: fx.Node) -> bool:
+def _is_pool(model: nn.Module, node: fx.Node) -> bool:
     if node.op != "call_module":
         return node.op == "call_function" and node.target in _POOLS
     module = model.get_submodule(str(node.target))
     return isinstance(module, nn.modules.pooling._MaxPoolNd) and not module.return_indices
 
 
-def _is_relu(model: fx.GraphModule, node: fx.Node) -> bool:
+def _is_relu(model: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
         return isinstance(model.get_submodule(str(node.target)), nn.ReLU)
     return node.op == "call_function" and node.target in _RELUS and len(node.args) == 1
 
 
-def _fold_operators(model: fx.GraphModule) -> bool:
+def _fold_operators(model: nn.Module, graph: fx.Graph) -> bool:
     """Fold the batch norms of an exported graph; whether there were any."""
     norms = [
-        node
-        for node in model.graph.nodes
-        if node.op == "call_function" and node.target is torch.ops.aten.batch_norm.default
+        node for node in graph.nodes if node.op == "call_function" and node.target is torch.ops.aten.batch_norm.default
     ]
-    return sum(_fold_node(model, node) for node in norms) > 0
+    return sum(_fold_node(model, graph, node) for node in norms) > 0
 
 
-def _fold_node(model: fx.GraphModule, norm: fx.Node) -> bool:
+def _fold_node(model: nn.Module, graph: fx.Graph, norm: fx.Node) -> bool:
     conv = norm.args[0]
     if not isinstance(conv, fx.Node) or conv.target not in _CONVOLUTIONS or len(conv.users) != 1:
         return False
@@ -172,18 +209,18 @@ def _fold_node(model: fx.GraphModule, norm: fx.Node) -> bool:
     shift = ((0 if bias is None else bias) - mean) * scale + (0 if beta is None else beta)
     names = [f"_folded_{norm.name}_weight", f"_folded_{norm.name}_bias"]
     values = [weight * scale.view(-1, *[1] * (weight.ndim - 1)), shift]
-    with model.graph.inserting_before(conv):
+    with graph.inserting_before(conv):
         made = []
         for name, value in zip(names, values, strict=True):
             model.register_buffer(name, value.detach())
-            made.append(model.graph.get_attr(name))
+            made.append(graph.get_attr(name))
     conv.args = (conv.args[0], *made, *conv.args[3:])
     norm.replace_all_uses_with(conv)
-    model.graph.erase_node(norm)
+    graph.erase_node(norm)
     return True
 
 
-def _value(model: fx.GraphModule, argument: Any) -> Tensor | None:
+def _value(model: nn.Module, argument: Any) -> Tensor | None:
     if not isinstance(argument, fx.Node) or argument.op != "get_attr":
         return None
     value: Any = model
@@ -209,13 +246,15 @@ class Stem:
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output, without a graph."""
         with torch.no_grad():
-            hidden = self.layer(x)
-        # Turned here, once per path, and not in front of `rest`, once per step.
-        return hidden.contiguous(memory_format=torch.channels_last) if self.channels_last else hidden
+            # Turned here, once per path, and not in front of `rest`, once per step.
+            return self._turned(self.layer(x))
 
     def output(self, x: Tensor) -> Any:
         """What the model returns."""
-        return self.rest(self.layer(x))
+        return self.rest(self._turned(self.layer(x)))
+
+    def _turned(self, hidden: Tensor) -> Tensor:
+        return hidden.contiguous(memory_format=torch.channels_last) if self.channels_last else hidden
 
     def transposed(self, gradients: Tensor, like: Tensor) -> Tensor:
         """Gradients at the layer's output as gradients at its input.
@@ -230,41 +269,38 @@ class Stem:
         return torch.autograd.grad(hidden, leaf, gradients)[0]
 
 
-def split(model: nn.Module) -> Stem | None:
-    """Part a model of one input after its first layer; None where that is no plain convolution or linear layer.
+class Parted(nn.Module):
+    """A model in two parts, of one input."""
 
-    Args:
-        model: In evaluation mode; unchanged, and the parts share its tensors. The caller compares what both compute.
-    """
-    try:
-        if type(model).__base__ is fx.GraphModule:  # of our own making, and no more than its graph
-            assert isinstance(model, fx.GraphModule)
-            return _parted(fx.GraphModule(model, copy.deepcopy(model.graph)))
-        return _parted(traced(copy_of(model, sharing=True)))
-    except Exception:
-        return None  # An optimisation: a model that cannot be traced runs as it is.
+    def __init__(self, stem: Stem) -> None:
+        super().__init__()
+        self.layer, self.rest, self.stem = stem.layer, stem.rest, stem
+
+    def forward(self, x: Tensor) -> Any:
+        """What the model returns."""
+        return self.stem.output(x)
 
 
-def _parted(graph: fx.GraphModule) -> Stem | None:
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+def _first_layer(root: nn.Module, graph: fx.Graph) -> Callable[[Tensor], Tensor] | None:
+    """Take the first layer out of a graph; None, and the graph as it was, where it cannot be."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1:
         return None
     entry = inputs[0]
-    for node in list(entry.users):
-        if node.op == "call_module" and not node.users:
-            graph.graph.erase_node(node)  # An exported graph's check of its input, which is another now.
+    # An exported graph's check of its input, which is another behind the layer.
+    checks = [node for node in entry.users if node.op == "call_module" and not node.users]
     # How many rows there are, a layer's output tells as well as its input.
-    readers = [node for node in entry.users if not _counts_rows(node)]
+    readers = [node for node in entry.users if node not in checks and not _counts_rows(node)]
     if len(readers) != 1 or readers[0].args[:1] != (entry,) or readers[0].kwargs:
         return None
     first = readers[0]
-    layer = _layer(graph, first)
+    layer = _layer(root, first)
     if layer is None:
         return None
     first.replace_all_uses_with(entry)
-    graph.graph.erase_node(first)
-    graph.recompile()
-    return Stem(layer, graph.requires_grad_(False))
+    for node in (first, *checks):
+        graph.erase_node(node)
+    return layer
 
 
 def _counts_rows(node: fx.Node) -> bool:
@@ -275,13 +311,13 @@ def _counts_rows(node: fx.Node) -> bool:
     return (sized or node.target is torch.ops.aten.sym_size.int) and node.args[1:] == (0,)
 
 
-def _layer(graph: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor] | None:
+def _layer(root: nn.Module, node: fx.Node) -> Callable[[Tensor], Tensor] | None:
     if node.op == "call_module":
-        module = graph.get_submodule(str(node.target))
+        module = root.get_submodule(str(node.target))
         plain = isinstance(module, nn.Linear) or (
             isinstance(module, nn.modules.conv._ConvNd) and module.padding_mode == "zeros" and not module.transposed
         )
-        return copy_of(module).requires_grad_(False) if plain else None
+        return copy_of(module, sharing=True).requires_grad_(False) if plain else None
     if node.op != "call_function" or node.target not in _OPERATORS:
         return None
     function, arguments = node.target, []
@@ -289,7 +325,7 @@ def _layer(graph: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor] |
         if isinstance(argument, fx.Node):
             if argument.op != "get_attr":
                 return None
-            value: object = graph
+            value: object = root
             for part in str(argument.target).split("."):
                 value = getattr(value, part)
             assert isinstance(value, Tensor)
@@ -299,120 +335,6 @@ def _layer(graph: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor] |
     return lambda x: function(x, *arguments)
 
 
-_ADDITIONS = {operator.add, operator.iadd, torch.add}
-
-
-class _Rectified(torch.autograd.Function):
-    """relu(convolution + other) by one kernel, differentiated by the two inputs alone."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, other: Tensor | None, conv: nn.Conv2d) -> Tensor:
-        how: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
-        if other is None:
-            y = torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *how)
-        else:
-            y = torch.cudnn_convolution_add_relu(x, conv.weight, other, 1.0, conv.bias, *how)
-        ctx.save_for_backward(x, y)
-        ctx.conv, ctx.adds = conv, other is not None
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        (x, y), conv = ctx.saved_tensors, ctx.conv
-        passed = torch.ops.aten.threshold_backward(outputs[0], y, 0)
-        geometry = list(conv.stride), list(conv.padding), list(conv.dilation), False, [0, 0], conv.groups
-        of_input = torch.ops.aten.convolution_backward(passed, x, conv.weight, None, *geometry, [True, False, False])[0]
-        return of_input, passed if ctx.adds else None, None
-
-
-class RectifiedConvolution(nn.Module):
-    """A convolution with the ReLU behind it, and what is added in between."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """relu(conv(x) + other)."""
-        apply: Any = _Rectified.apply
-        result: Tensor = apply(x, other, self.conv)
-        return result
-
-
-def rectified(model: nn.Module) -> nn.Module | None:
-    """The model with its convolutions and the ReLUs behind them in one; None where it is no graph or has none.
-
-    Args:
-        model: Unchanged; what is made shares its weights. The caller compares what both compute.
-    """
-    if not isinstance(model, fx.GraphModule):
-        return None
-    graph = fx.GraphModule(model, copy.deepcopy(model.graph))
-    changed = False
-    for relu in list(graph.graph.nodes):
-        before = relu.args[0] if _is_relu(graph, relu) and relu.args else None
-        if not isinstance(before, fx.Node) or len(before.users) > 1:
-            continue
-        conv, other = _summands(graph, before)
-        module = _plain_convolution(graph, conv)
-        if module is None:
-            continue
-        # The bias of a convolution that is added as well is added with the own one.
-        if other is not None and (twin := _plain_convolution(graph, other)) is not None and twin.bias is not None:
-            module = _biased(module, twin.bias if module.bias is None else module.bias + twin.bias)
-            graph.add_submodule(f"unbiased_{other.name}", _biased(twin, None))
-            other.target = f"unbiased_{other.name}"
-        graph.add_submodule(f"rectified_{relu.name}", RectifiedConvolution(module))
-        with graph.graph.inserting_before(relu):
-            new = graph.graph.call_module(f"rectified_{relu.name}", (conv.args[0], other))
-        relu.replace_all_uses_with(new)
-        for node in (relu, before, conv):
-            if not node.users and node in graph.graph.nodes:
-                graph.graph.erase_node(node)
-        changed = True
-    graph.graph.lint()
-    graph.recompile()
-    return graph.requires_grad_(False) if changed else None
-
-
-def _summands(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
-    """A convolution and what is added to it, where a node is such a sum; else the node itself."""
-    if node.op != "call_function" or node.target not in _ADDITIONS or len(node.args) != 2 or node.kwargs:
-        return node, None
-    one, other = node.args
-    if not isinstance(one, fx.Node) or not isinstance(other, fx.Node):
-        return node, None
-    # What is added to in place, others may read.
-    if _plain_convolution(graph, one) is None and node.target is not operator.iadd:
-        one, other = other, one
-    return one, other
-
-
-def _plain_convolution(graph: fx.GraphModule, node: Any) -> nn.Conv2d | None:
-    """The module of a node whose value nobody else reads."""
-    if not isinstance(node, fx.Node) or node.op != "call_module" or len(node.users) != 1:
-        return None
-    module = graph.get_submodule(str(node.target))
-    plain = type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return module if plain and len(node.args) == 1 and not node.kwargs else None  # type: ignore[return-value]
-
-
-def _biased(conv: nn.Conv2d, bias: Tensor | None) -> nn.Conv2d:
-    """A convolution of the same weights with another bias."""
-    twin = copy.copy(conv)
-    twin._parameters = dict(conv._parameters)
-    twin.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-    return twin
-
-
-@dataclass(frozen=True)
-class Parted:
-    """The fast model in two parts: its first layer, and the rest."""
-
-    stem: Stem
-    rest: FrozenModel
-
-
 @dataclass(frozen=True)
 class FastModel:
     """What the gradient passes run through.
@@ -420,12 +342,14 @@ class FastModel:
     Attributes:
         whole: The model, of the same function as the prepared one.
         precision: "fp32", "bf16" or "fp64".
-        parted: The same in two parts; None where it cannot be parted, or no path needs it.
+        stem: The same in two parts; None where it cannot be parted, or no path needs it.
+        rest: The second of them.
     """
 
     whole: FrozenModel
     precision: str
-    parted: Parted | None = None
+    stem: Stem | None = None
+    rest: FrozenModel | None = None
 
 
 def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
@@ -437,44 +361,26 @@ def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
     fast, stem = copy.copy(model), None
     inputs = [x[:_PROBE] for x in prepared.inputs]
     if len(inputs) == 1 and model.call == Call((0,)) and not prepared.entries[0].tokens and model.batch is None:
-        small = simplified(model.model)
-        if {INTEGRATED, SMINT} & set(settings.methods):
-            # Shared with the fast copy, not with the model itself, whose weights may be laid out otherwise.
-            stem = split(copy_of(small) if small is model.model else small)
-        if stem is not None and not _agrees(prepared, stem.output, _REWRITTEN):
-            stem = None
-        if small is not model.model and (stem is not None or _agrees(prepared, small, _REWRITTEN)):
+        small = simplified(model.model, in_two=bool({INTEGRATED, SMINT} & set(settings.methods)))
+        if small is not model.model and _agrees(prepared, small, _REWRITTEN):
             fast.model = small
-    bf16 = _in_bf16(prepared, fast, settings.precision)
+            stem = small.stem if isinstance(small, Parted) else None
+    bf16 = _in_bf16(prepared, fast, stem, settings.precision)
     precision = "bf16" if bf16 else "fp32"
     images = any(x.ndim == 4 for x in inputs)
-    # What is differentiated says how both are laid out, since they share their weights.
     counted = _convolutions(fast.model if stem is None else stem.rest)
     last = images and counted >= _CONVOLUTIONAL and channels_last_pays(model.device, bf16=bf16)
-    if fast.model is model.model and (bf16 or last):
-        fast.model = copy_of(model.model)  # whose weights are laid out otherwise; else the two share them
-    fast = _laid_out(fast, bf16=bf16, channels_last=last)
     if stem is None:
-        return FastModel(fast, precision)
+        if fast.model is model.model and (bf16 or last):
+            fast.model = copy_of(model.model)  # whose weights are laid out otherwise; else the two share them
+        return FastModel(_laid_out(fast, bf16=bf16, channels_last=last), precision)
     last = last and stem.forward(inputs[0]).ndim == 4
     rest = copy.copy(model)
     rest.model = stem.rest
-    joined = rectified(stem.rest) if last and joins(model.device, settings) else None
     rest = _laid_out(rest, bf16=bf16, channels_last=last)
-    _share(rest.model, fast.model)
-    stem = replace(stem, channels_last=last)
-    if joined is not None:
-        trial = copy.copy(rest)
-        trial.model = joined
-        trial = _laid_out(trial, bf16=bf16, channels_last=last)
-        output = replace(stem, rest=trial.model).output
-        rest = trial if _agrees(prepared, output, _IN_BF16 if bf16 else _REWRITTEN) else rest
-    return FastModel(fast, precision, Parted(stem, rest))
-
-
-def joins(device: torch.device, settings: Settings) -> bool:
-    """Whether a convolution and its ReLU are to be one kernel: on CUDA, where it saves more than making it so costs."""
-    return device.type == "cuda" and settings.evaluations_per_sample >= _MANY
+    stem = replace(stem, rest=rest.model, channels_last=last)
+    fast.model = Parted(stem)
+    return FastModel(fast, precision, stem, rest)
 
 
 def channels_last_pays(device: torch.device, *, bf16: bool) -> bool:
@@ -482,28 +388,17 @@ def channels_last_pays(device: torch.device, *, bf16: bool) -> bool:
     return device.type != "cuda" or bf16 or torch.backends.cudnn.allow_tf32
 
 
-def _share(part: nn.Module, whole: nn.Module) -> None:
-    """Let a part of a model use the whole's weights in place of its own copies of them."""
-    known = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
-    for path, module in part.named_modules():
-        for own in (module._parameters, module._buffers):
-            for name, tensor in own.items():
-                other = known.get(f"{path}.{name}" if path else name)
-                if tensor is None or other is None or other is tensor or type(other) is not type(tensor):
-                    continue
-                if other.dtype == tensor.dtype and other.stride() == tensor.stride() and torch.equal(other, tensor):
-                    own[name] = other
-
-
-def _in_bf16(prepared: Prepared, fast: FrozenModel, asked: Precision) -> bool:
+def _in_bf16(prepared: Prepared, fast: FrozenModel, stem: Stem | None, asked: Precision) -> bool:
     """Whether to run in bf16: unasked only where the model can, and still says nearly the same."""
     inputs = [x[:_PROBE] for x in prepared.inputs]
     if not wants_bf16(asked, fast, inputs):
         return False
     if asked is Precision.BF16:
         return True
+    if stem is not None:
+        return _agrees(prepared, replace(stem, rest=InBf16(copy_of(stem.rest, sharing=True))).output, _IN_BF16)
     trial = copy.copy(fast)
-    trial.model = InBf16(copy_of(fast.model))
+    trial.model = InBf16(copy_of(fast.model, sharing=True))
     return _agrees(prepared, trial, _IN_BF16)
 
 

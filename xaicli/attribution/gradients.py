@@ -24,7 +24,7 @@ _CPU_TARGET = 24 << 20
 _CPU_ROWS = (8, 256)
 _CONVOLUTIONAL_ROWS = 16
 """Below so many rows a single thread's 1 x 1 convolutions run outside oneDNN, in another memory order."""
-_GPU_ROWS = (32, 512)
+_GPU_ROWS = (32, 256)
 _MEMORY_PART = 0.3
 """The share of all memory that is used, whatever is free of it now: the same call takes the same chunks."""
 _FIRST_ROWS = 8

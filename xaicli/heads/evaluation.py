@@ -119,7 +119,10 @@ class _Contents:
             self._held.append((value, _copied(value)))
             parts = value.values() if isinstance(value, dict) else value
             for part in parts if depth and len(value) <= _MOST else ():
-                if type(part) not in _UNCHANGING:
+                kind = type(part)
+                if kind in _CONTAINERS and not part:  # most of what a module has: hooks that nobody has set
+                    self._held.append((part, kind()))
+                elif kind not in _UNCHANGING:
                     self._note(part, depth - 1)
         elif kind is tuple:
             for part in value if depth else ():
@@ -133,6 +136,8 @@ class _Contents:
             if isinstance(value, np.ndarray):
                 if not np.array_equal(value, before):
                     np.copyto(value, before)
+            elif not value and not before:
+                pass
             elif isinstance(value, dict):
                 if list(value) != list(before) or any(value[name] is not part for name, part in before.items()):
                     value.clear()
@@ -188,8 +193,8 @@ def _settled(model: nn.Module) -> list[nn.Module]:
 
 
 def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters(recurse=False)
-    yield from module.buffers(recurse=False)
+    for held in (module._parameters, module._buffers):
+        yield from (tensor for tensor in held.values() if tensor is not None)
 
 
 def into_evaluation(model: nn.Module, *, anew: bool = False) -> None:
