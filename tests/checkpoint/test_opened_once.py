@@ -1,4 +1,4 @@
-"""A checkpoint of many tensors is opened once for all of their values."""
+"""A checkpoint of many tensors is opened once for what it is and for all of their values."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ sys.addaudithook(lambda event, args: event == "open" and str(args[0]) == str(pat
 from xaicli.checkpoint.tensors import values_of
 from xaicli.checkpoint.torch_file import read_torch
 content = read_torch(path)
-described = len(opened)
 total = sum(float(values_of(tensor).sum()) for tensor in content.value.values())
-print(len(content.value), total, len(opened) - described)
+print(len(content.value), total, len(opened))
 """
 
 

@@ -178,17 +178,39 @@ def test_every_file_of_a_run_is_opened_once(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(sample_run if kind == "plain" else full if kind == "full" else resumed, run)
+    (tmp_path / "rules.toml").write_text(RULES)
+    opens = opened_by(counting, run, question)
+    assert any(name.startswith("data/") for name in opens)
+    if kind == "full":
+        assert any(name.startswith(PAGES[" ".join(question[:-2])]) for name in opens)
+    assert {name: n for name, n in opens.items() if n != 1} == {}
+
+
+def test_maps_of_the_worst_samples_open_each_file_once(
+    sample_run: Path, counting: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    run = tmp_path / "run"
+    shutil.copytree(sample_run, run, ignore=shutil.ignore_patterns("cache"))
+    shutil.copy(run / "checkpoints" / "ckpt.pt", run / "checkpoints" / "ckpt-2.pt")
+    how = ["--pick", "worst", "--samples", "2", "--methods", "gradient", "--format", "html"]
+    opens = opened_by(counting, run, ["saliency", "--model", "ckpt*.pt", *how])
+    rows = {path.relative_to(run).as_posix() for path in (run / "data").rglob("*.parquet") if "mode=eval" in str(path)}
+    assert {*rows, "checkpoints/ckpt.pt", "checkpoints/ckpt-2.pt"} <= opens.keys()
+    # The second checkpoint is a copy: what the first one's maps left in the cache answers for it.
+    assert {name: n for name, n in opens.items() if n != 1 and not name.startswith("cache/")} == {}
+
+
+def opened_by(counting: subprocess.Popen[str], run: Path, question: list[str]) -> dict[str, int]:
+    """How often each file of a run is opened for a question."""
     for path in run.rglob("*"):
         # What has just been written may be written again within the file system's clock tick, and is read each time.
         os.utime(path, (LONG_AGO, LONG_AGO))
-    (tmp_path / "rules.toml").write_text(RULES)
     assert counting.stdin is not None
     assert counting.stdout is not None
     words = [question[0], str(run), *question[1:]]
-    print(json.dumps([str(tmp_path), str(run), words]), file=counting.stdin, flush=True)
+    print(json.dumps([str(run.parent), str(run), words]), file=counting.stdin, flush=True)
     found = json.loads(counting.stdout.readline())
     assert found["status"] == 0, found["err"]
-    assert any(name.startswith("data/") for name in found["opens"])
-    if kind == "full":
-        assert any(name.startswith(PAGES[" ".join(question[:-2])]) for name in found["opens"])
-    assert {name: n for name, n in found["opens"].items() if n != 1} == {}
+    opens: dict[str, int] = found["opens"]
+    return opens

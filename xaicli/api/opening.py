@@ -15,6 +15,7 @@ from xaicli.location import find_run
 
 if TYPE_CHECKING:
     from xaicli.checkpoint.facts import LoadedModel
+    from xaicli.checkpoint.load import Contents
     from xaicli.sources.inputs import Source
 
 _CHECKPOINT = "ckpt.pt"
@@ -98,16 +99,26 @@ class Opening:
 
     def load(self, path: Path, *, device: str = "cpu") -> LoadedModel:
         """The model of a checkpoint."""
-        from xaicli.checkpoint.load import load_checkpoint
+        return self.build(self.read(path), device=device)
 
-        return load_checkpoint(
+    def read(self, path: Path) -> Contents:
+        """What a checkpoint holds."""
+        from xaicli.checkpoint.load import read_checkpoint
+
+        return read_checkpoint(
             path,
-            arch=self.arch,
-            arch_args=self.arch_args,
             weights=self.weights,
             trust=self.trust_checkpoint,
+            whole=self.arch is None,
             pythonpath=self.pythonpath,
-            device=device,
+        )
+
+    def build(self, contents: Contents, *, device: str = "cpu") -> LoadedModel:
+        """The model of what was read."""
+        from xaicli.checkpoint.load import build_model
+
+        return build_model(
+            contents, arch=self.arch, arch_args=self.arch_args, pythonpath=self.pythonpath, device=device
         )
 
     def source(self, layout: RunLayout | None, loaded: LoadedModel, *, used: Collection[str] = ()) -> Source:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.layout import RunLayout
-from xaicli.vocabulary import DS_ID, MODE
+from xaicli.vocabulary import MODE, SAMPLE_ID
 
 if TYPE_CHECKING:
+    from xaicli.reader import Reader
     from xaicli.sources.inputs import Source
 
 PICKS = ("first", "worst", "best", "random")
@@ -39,14 +39,12 @@ class Choice:
     mode: str | None = None
     typed: Collection[str] = ()
 
-    def of(
-        self, source: Source, layout: RunLayout | None, seed: int
-    ) -> tuple[int | list[Any], Mapping[str, Any] | None]:
+    def of(self, source: Source, reader: Reader | None, seed: int) -> tuple[int | list[Any], Mapping[str, Any] | None]:
         """What to take of a source, a number of samples or their ids; and how they were ranked, where they were.
 
         Args:
             source: Where the samples are.
-            layout: The run that logged the metric.
+            reader: The run that logged the metric.
             seed: Of a random pick.
 
         Raises:
@@ -69,12 +67,12 @@ class Choice:
                 every = list(source.sample_ids)
                 return random.Random(seed).sample(every, min(self.samples, len(every))), None
             case "worst" | "best":
-                if layout is None:
+                if reader is None:
                     raise XaiError(
                         f"--pick {self.pick} needs a run that logged a metric",
                         hint="name the run, or use --pick first or random",
                     )
-                return self._ranked(source, layout)
+                return self._ranked(source, reader)
             case _:
                 raise UsageError(f"no pick {self.pick!r}", hint="picks: " + ", ".join(PICKS))
 
@@ -98,40 +96,32 @@ class Choice:
             said.append("--mode was not used: the data has no modes, and no logged metric picks its samples")
         return tuple(said)
 
-    def _ranked(self, source: Source, layout: RunLayout) -> tuple[list[Any], dict[str, Any]]:
+    def _ranked(self, source: Source, reader: Reader) -> tuple[list[Any], dict[str, Any]]:
         """The worst or best samples of the source by their last logged value, and how they were ranked.
 
         Kept inputs are ranked together, each by the value that was logged in its own mode.
         """
         import polars as pl
 
-        from xaicli.api import RunReader
+        from xaicli.api.rows import refuse_objects_alone
+        from xaicli.queries.resolution import resolve
+        from xaicli.queries.samples import last_scores
+        from xaicli.queries.scores import SCORE
 
-        run = RunReader(layout)
         of_modes = self.mode or ("all" if source.modes else None)
         chosen: Any = {key: value for key, value in (("metric", self.metric), ("mode", of_modes)) if value}
-        _, selection = run.selected(**chosen)
+        refuse_objects_alone(reader)
+        selection = resolve(reader, **chosen)
         name = selection.metrics[0]
         highest = (self.pick == "worst") != (name in HIGHER_IS_BETTER)
         held = {str(sample_id) for sample_id in source.sample_ids}
         own = {str(sample_id): mode for sample_id, mode in source.modes.items() if mode in selection.modes}
-        asked = self.samples
-        while True:
-            # The extremes of each mode and data set first; further only while the source holds too few of one's.
-            sides: Any = {"max": asked, "min": 0} if highest else {"max": 0, "min": asked}
-            rows = run.samples(**sides, **{**chosen, "metric": name}).data
-            best = rows.sort("score", "sample_id", descending=[highest, False])
-            found: dict[Any, str] = {}
-            short: dict[tuple[str, str], int] = {}
-            for sample_id, mode, ds_id in best.select("sample_id", MODE, DS_ID).iter_rows():
-                short.setdefault((mode, ds_id), self.samples)
-                if str(sample_id) in held and own.get(str(sample_id), mode) == mode:
-                    found.setdefault(sample_id, mode)
-                    short[mode, ds_id] -= 1
-            whole = rows.group_by(MODE, DS_ID).len().filter(pl.col("len") < asked).select(MODE, DS_ID).rows()
-            if all(left <= 0 or of in whole for of, left in short.items()):
-                break
-            asked *= 8
+        scores = last_scores(reader, selection, name).filter(pl.col(SAMPLE_ID).cast(pl.String).is_in(held))
+        ranked = scores.sort(SCORE, SAMPLE_ID, descending=[highest, False])
+        found: dict[Any, str] = {}
+        for sample_id, mode in ranked.select(SAMPLE_ID, MODE).iter_rows():
+            if own.get(str(sample_id), mode) == mode:
+                found.setdefault(sample_id, mode)
         if not found:
             raise XaiError(
                 f"none of the data's samples has a logged {name} in mode {', '.join(selection.modes)}",

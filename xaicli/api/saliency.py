@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from xaicli.attribution.session import Column
-    from xaicli.checkpoint.facts import LoadedModel
+    from xaicli.checkpoint.facts import CheckpointFacts, LoadedModel
+    from xaicli.checkpoint.load import Contents
     from xaicli.layout import RunLayout
     from xaicli.reader import Reader
     from xaicli.reader.facts import FactFiles
@@ -218,7 +219,8 @@ def explain_run(
         std=tuple(opening.std) if opening.std is not None else None,
         **asked,
     )
-    which, ranked = choice.of(source, place.layout, settled.seed)
+    known = _known(place.layout, facts, no_facts)
+    which, ranked = choice.of(source, known, settled.seed)
     parts = _without_ignored(source.take_alike(which), place.layout)
     if ranked and not isinstance(which, int):
         notes = (*_picked(choice, ranked, len(which), source, kept=not opening.data), *parts[0][1].skipped)
@@ -230,10 +232,10 @@ def explain_run(
     more: dict[str, Any] = {name: asked.get(name) for name in ("task", "captum", "evaluate", "sanity")}
     more["output_key"] = list(output or ())
     asked_of = {**({} if place.layout else {"runs": []}), **opening.asked(), **{k: v for k, v in more.items() if v}}
-    known = _known(place.layout, facts, no_facts)
     asked_of |= {"picked": ranked} if ranked else {}
     asked_of |= {**_files_in_words(facts), **({"no_facts": True} if no_facts else {})}
-    return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of, known=known)
+    told = known if known is not None and known.facts.names else None
+    return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of, known=told)
 
 
 def _without_ignored(parts: list[tuple[list[int], Inputs]], layout: RunLayout | None) -> list[tuple[list[int], Inputs]]:
@@ -278,7 +280,7 @@ def _files_in_words(facts: FactFiles) -> dict[str, str]:
 
 
 def _known(layout: RunLayout | None, facts: FactFiles, no_facts: bool) -> Reader | None:
-    """What knows of the samples; None where nothing is known, or nothing is to be.
+    """The run, which knows of the samples; None where there is none.
 
     Raises:
         UsageError: There is a file of facts, and no run whose samples it tells of, or none are wanted.
@@ -290,10 +292,7 @@ def _known(layout: RunLayout | None, facts: FactFiles, no_facts: bool) -> Reader
         raise UsageError(
             "--facts tells of a run's samples, and there is no run", hint="name the run", refused=("facts",)
         )
-    if layout is None or (no_facts and not facts):
-        return None
-    reader = open_reader(layout, facts=facts, no_facts=no_facts)
-    return reader if reader.facts.names else None
+    return None if layout is None else open_reader(layout, facts=facts, no_facts=no_facts)
 
 
 class _File:
@@ -301,36 +300,37 @@ class _File:
 
     Attributes:
         keep: Whether it is loaded once for all, and not anew each time.
+        contents: What it holds, where that has been read and is small.
     """
 
     def __init__(self, path: Path, opening: Opening, *, keep: bool = False) -> None:
         self.path, self.keep = path, keep
+        self.contents: Contents | None = None
         self._opening = opening
         self._loaded: LoadedModel | None = None
 
     def __call__(self) -> LoadedModel:
-        loaded: LoadedModel = self._loaded or self._opening.load(self.path)
+        loaded: LoadedModel = self._loaded or self._opening.build(self.contents or self._opening.read(self.path))
         self._loaded = loaded if self.keep else None
         return loaded
 
 
 def _in_training_order(paths: Sequence[Path], opening: Opening) -> list[_File]:
-    """Checkpoints by epoch and step where all say them, else by name with numbers as numbers; none is kept in memory.
+    """Checkpoints by epoch and step where all say them, else by name with numbers as numbers.
+
+    What they hold is kept while it is little, so that their files are read once; no model is.
 
     Raises:
         XaiError: One of them cannot be loaded.
     """
     if len(paths) == 1:
         return [_File(paths[0], opening, keep=True)]
-    from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
-
-    facts = {}
-    for path in paths:
-        found = inspect_checkpoint(path)
-        if found.verdict is not Verdict.AS_IT_IS:
-            facts[path] = opening.load(path).facts  # what cannot be loaded is said before anything is explained
-        else:
-            facts[path] = found.facts
+    facts, read, room = {}, {}, _KEPT_BYTES
+    for number, path in enumerate(paths):
+        facts[path], contents = _looked_into(path, opening)
+        room -= path.stat().st_size
+        if room >= 0 and number < _KEPT_OPEN:
+            read[path] = contents
     known = all(said.epoch is not None or said.step is not None for said in facts.values())
 
     def order(path: Path) -> tuple[Any, ...]:
@@ -338,8 +338,29 @@ def _in_training_order(paths: Sequence[Path], opening: Opening) -> list[_File]:
         return (facts[path].epoch or 0, facts[path].step or 0, name) if known else (0, 0, name)
 
     files = [_File(path, opening) for path in sorted(paths, key=order)]
+    for file in files:
+        file.contents = read.get(file.path)
     files[-1].keep = True
     return files
+
+
+_KEPT_BYTES, _KEPT_OPEN = 2**30, 64
+"""Of several checkpoints, up to so large and so many together are held from when they are first read."""
+
+
+def _looked_into(path: Path, opening: Opening) -> tuple[CheckpointFacts, Contents | None]:
+    """What a checkpoint says of itself, and what it holds, where it is one file.
+
+    Raises:
+        XaiError: It cannot be loaded, which is said before anything is explained.
+    """
+    if path.is_file() and path.suffix != ".json":
+        contents = opening.read(path)
+        return contents.facts if contents.graph is not None else opening.build(contents).facts, contents
+    from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
+
+    found = inspect_checkpoint(path)  # of a folder the values are read when it is its turn
+    return found.facts if found.verdict is Verdict.AS_IT_IS else opening.load(path).facts, None
 
 
 def _columns(files: Sequence[_File]) -> list[Column]:

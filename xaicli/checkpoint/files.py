@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import weakref
 import zipfile
 from collections.abc import Collection
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 from xaicli.checkpoint.archive import MAGIC, Archive, RefusedError, damaged, refused
 from xaicli.checkpoint.package import is_package
@@ -52,8 +55,35 @@ class Container(StrEnum):
     """A bare pickle or a tar archive, made by `torch.save` before torch 1.6, or by `pickle.dump`."""
 
 
-def sniff(path: Path) -> Container:
+class Opened:
+    """A file that is opened once, when it is first read, and closed when nobody has it or a tensor of it any more.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def file(self) -> IO[bytes]:
+        """The file, at any place."""
+        file = self.path.open("rb")
+        weakref.finalize(self, file.close)
+        return file
+
+    def from_start(self) -> IO[bytes]:
+        """The file, at its first byte."""
+        self.file.seek(0)
+        return self.file
+
+
+def sniff(path: Path, opened: Opened | None = None) -> Container:
     """Tell the form of a checkpoint from its first bytes, checking a zip archive's structure on the way.
+
+    Args:
+        path: The checkpoint.
+        opened: The same, where it is read further.
 
     Raises:
         XaiError: There is no such file, or it is none of the forms; the error says what it is instead.
@@ -63,13 +93,13 @@ def sniff(path: Path) -> Container:
     _check_path(path)
     if path.is_dir():
         return _folder_form(path)
-    with path.open("rb") as file:
-        head = file.read(1024)
-        if head.startswith(MAGIC):
-            try:
-                return _zip_form(Archive(file, path))
-            except RefusedError as error:
-                raise _other_zip(path) or error from None
+    opened = opened or Opened(path)
+    head = opened.from_start().read(1024)
+    if head.startswith(MAGIC):
+        try:
+            return _zip_form(Archive(opened.file, path))
+        except RefusedError as error:
+            raise _other_zip(path) or error from None
     if path.name.endswith(_INDEXES):
         return Container.TORCH if path.name.endswith(_PICKLED_INDEX) else Container.SHARDS
     if len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER:
@@ -136,19 +166,18 @@ def _indexes(folder: Path) -> list[Path]:
     return [index for end in _INDEXES for index in sorted(folder.glob(f"*{end}"))]
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, opened: Opened | None = None) -> str:
     """The digest of a file's bytes, hexadecimal; of a folder or an index, that of its files together."""
     if path.is_dir() or path.name.endswith(_INDEXES):
         parts = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin") and p.is_file()) \
             if path.is_dir() else [path, *shards(path)]  # fmt: skip
-        together = "".join(f"{part.name} {_digest(part)}\n" for part in parts)
+        together = "".join(f"{part.name} {_digest(Opened(part))}\n" for part in parts)
         return hashlib.sha256(together.encode()).hexdigest()
-    return _digest(path)
+    return _digest(opened or Opened(path))
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(opened: Opened) -> str:
+    return hashlib.file_digest(opened.from_start(), "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _check_path(path: Path) -> None:

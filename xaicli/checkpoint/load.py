@@ -19,7 +19,7 @@ from xaicli.checkpoint.architecture import builder, model_with, searching
 from xaicli.checkpoint.archive import Archive, RefusedError, convert_hint, refused
 from xaicli.checkpoint.exported import check_in_child, evaluating, first_line, load_graph
 from xaicli.checkpoint.facts import CheckpointFacts, Kind, LoadedModel, is_own, read_own
-from xaicli.checkpoint.files import Container, only_file, pickled_in, sha256, sniff
+from xaicli.checkpoint.files import Container, Opened, only_file, pickled_in, sha256, sniff
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
 from xaicli.checkpoint.torch_file import read_torch, run_torch
@@ -179,8 +179,10 @@ def read_checkpoint(
         hint = "pip install 'torch>=2.10'"
         raise XaiError(f"torch {torch.__version__} can be made to run code by a file it reads weights-only", hint=hint)
     path = only_file(Path(path))
-    container = sniff(path)
-    reading = _Reading(path, CheckpointFacts(Kind.STATE_DICT, path, sha256(path)), weights, trust, whole)
+    opened = Opened(path)
+    container = sniff(path, opened)
+    facts = CheckpointFacts(Kind.STATE_DICT, path, sha256(path, opened))
+    reading = _Reading(path, opened, facts, weights, trust, whole)
     with searching(pythonpath):
         return reading.read(container)
 
@@ -218,6 +220,7 @@ class _Reading:
     """One reading of one checkpoint."""
 
     path: Path
+    opened: Opened
     facts: CheckpointFacts
     weights: str | None
     trust: bool
@@ -226,13 +229,13 @@ class _Reading:
     def read(self, container: Container) -> Contents:
         match container:
             case Container.FOLDER if not self.whole and (pickled := pickled_in(self.path)) is not None:
-                return replace(self, path=pickled)._torch_file()
+                return replace(self, path=pickled, opened=Opened(pickled))._torch_file()
             case Container.FOLDER if self.whole or not any(self.path.glob("*.safetensors")):
                 from xaicli.checkpoint.tensor_file import load_folder
 
                 facts, weights = replace(self.facts, kind=Kind.HUGGING_FACE), None
                 if (pickled := pickled_in(self.path)) is not None:
-                    read = replace(self, path=pickled, whole=False)._torch_file()
+                    read = replace(self, path=pickled, opened=Opened(pickled), whole=False)._torch_file()
                     facts = replace(facts, notes=(*facts.notes, *read.facts.notes))
                     weights = read.weights.weights if read.weights is not None else None
                 model, facts = load_folder(self.path, facts, weights)
@@ -242,7 +245,7 @@ class _Reading:
                 return Contents(facts, weights=self._part(read_tensors(self.path)))
             case Container.PACKAGE:
                 facts = replace(self.facts, kind=Kind.EXPORTED, notes=(*self.facts.notes, *self._unused()))
-                return self._graph(self.path.read_bytes(), Contents(facts))
+                return self._graph(self.opened.from_start().read(), Contents(facts))
             case Container.TORCHSCRIPT:
                 return self._torchscript()
             case Container.TORCH | Container.LEGACY:
@@ -260,7 +263,7 @@ class _Reading:
 
     def _torch_file(self) -> Contents:
         try:
-            content = read_torch(self.path)
+            content = read_torch(self.path, self.opened)
         except RefusedError as error:
             if not self.trust or error.hint != convert_hint(self.path):
                 raise
@@ -284,7 +287,7 @@ class _Reading:
     def _run(self, what: str) -> Contents:
         """What a trusted file holds when its code is run."""
         self._say_trusted(what)
-        content = run_torch(self.path)
+        content = run_torch(self.path, self.opened)
         notes = inert_objects_note(content.unknown, why="are not installed")
         facts = replace(self.facts, notes=(*self.facts.notes, *notes))
         if (model := find_module(content.value)) is not None:
@@ -307,7 +310,7 @@ class _Reading:
     def _torchscript(self) -> Contents:
         facts = replace(self.facts, kind=Kind.TORCHSCRIPT)
         if not self.whole:
-            content = read_torch(self.path).value
+            content = read_torch(self.path, self.opened).value
             if not found_weights(content):
                 hint = "torch.jit.freeze made constants of them: take the program, --trust-checkpoint without --arch"
                 raise XaiError(f"{self.path} is TorchScript without weights of its own", hint=hint)
@@ -317,7 +320,7 @@ class _Reading:
             raise refused(self.path, "TorchScript, a program of its own", hint=hint)
         self._say_trusted("TorchScript, a program of its own")
         try:
-            model = torch.jit.load(str(self.path), map_location="cpu")  # type: ignore[no-untyped-call]
+            model = torch.jit.load(self.opened.from_start(), map_location="cpu")  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise XaiError(f"{self.path}: torch cannot read the TorchScript: {first_line(error)}") from error
         return Contents(facts, model=Scripted(model))

@@ -7,16 +7,15 @@ import pickle
 import struct
 import sys
 import tarfile
-import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from xaicli.checkpoint.archive import Archive, Place, convert_hint, damaged, refused
-from xaicli.checkpoint.files import shards
+from xaicli.checkpoint.files import Opened, shards
 from xaicli.checkpoint.pickles import BoundedFile, CallsCodeError, Name, PickleError, PickleReader
 from xaicli.checkpoint.tensors import Storage, StoredTensor, TensorBuilders, TooLargeError, storage_dtype
 from xaicli.errors import XaiError
@@ -40,11 +39,15 @@ class TorchContent:
     unknown: Counter[str]
 
 
-def read_torch(path: Path) -> TorchContent:
+def read_torch(path: Path, opened: Opened | None = None) -> TorchContent:
     """The content of what `torch.save` or `pickle.dump` wrote; nothing that it names is imported or called.
 
     Of several files with their index it is what they hold together. Values of tensors are read, and compared with
     their checksums, when they are wanted.
+
+    Args:
+        path: The file, an index, or a folder with one.
+        opened: The file, where it was looked into before.
 
     Raises:
         RefusedError: It calls what only code from elsewhere would, or holds a tensor larger than its storage.
@@ -53,19 +56,17 @@ def read_torch(path: Path) -> TorchContent:
     """
     if path.is_dir() or path.suffix == ".json":
         return _read_shards(path)
-    with path.open("rb") as file:
-        return _read_file(file, path)
+    return _read_file(opened or Opened(path))
 
 
-def _read_file(file: IO[bytes], path: Path) -> TorchContent:
-    head = file.read(512)
+def _read_file(opened: Opened) -> TorchContent:
+    path, head = opened.path, opened.from_start().read(512)
     try:
         if head.startswith(b"PK"):
-            return _read_zip(Archive(file, path), path)
-        if not head.startswith(b"\x80") and tarfile.is_tarfile(path):
-            return _read_tar(path)
-        file.seek(0)
-        return _read_stream(file, path.stat().st_size, partial(_part_of_file, path), 0)
+            return _read_zip(Archive(opened.file, path), opened)
+        if not head.startswith(b"\x80") and tarfile.is_tarfile(opened.from_start()):
+            return _read_tar(opened)
+        return _read_stream(opened.from_start(), path.stat().st_size, partial(_part_of_file, opened), 0)
     except CallsCodeError as error:
         raise refused(path, f"a pickle that runs code when it is read: {error}", hint=convert_hint(path)) from error
     except TooLargeError as error:
@@ -86,7 +87,8 @@ def _read_shards(path: Path) -> TorchContent:
     return TorchContent(together, unknown)
 
 
-def _read_zip(archive: Archive, path: Path) -> TorchContent:
+def _read_zip(archive: Archive, opened: Opened) -> TorchContent:
+    path = opened.path
     member = archive.members["data.pkl"]
     if member.size > _LARGEST_PICKLE:
         raise refused(path, f"a description of {member.size:,} bytes (data.pkl)")
@@ -94,7 +96,6 @@ def _read_zip(archive: Archive, path: Path) -> TorchContent:
     order = archive.read("byteorder").decode("ascii", "replace") if "byteorder" in archive.members else "little"
     places = {name: archive.place(name) for name in archive.members if name.startswith("data/")}
     storages: dict[str, Storage] = {}
-    opened = _OpenedOnce(path)
 
     def persistent(saved: Any) -> Any:
         kind, key, _, n_elements = _storage_id(saved)[:4]
@@ -112,21 +113,7 @@ def _read_zip(archive: Archive, path: Path) -> TorchContent:
     return _read(io.BytesIO(data), persistent, 0)
 
 
-class _OpenedOnce:
-    """A file that is opened when the first of its storages is read, and closed when nobody has one of them any more."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @cached_property
-    def file(self) -> IO[bytes]:
-        """The file, at any place."""
-        file = self.path.open("rb")
-        weakref.finalize(self, file.close)
-        return file
-
-
-def _stored(opened: _OpenedOnce, place: Place, n_bytes: int, swap: int) -> bytearray:
+def _stored(opened: Opened, place: Place, n_bytes: int, swap: int) -> bytearray:
     """The bytes of a storage in an archive, in this machine's order."""
     data = place.read(opened.file, opened.path)
     del data[n_bytes:]
@@ -186,9 +173,10 @@ def _read_stream(file: IO[bytes], n_bytes: int, part: Callable[[int, int], bytea
     return content
 
 
-def _read_tar(path: Path) -> TorchContent:
+def _read_tar(opened: Opened) -> TorchContent:
     """torch's form before 0.1.10: a tar of storages, tensors and the pickle that names them."""
-    with tarfile.open(path, "r:") as archive:
+    path = opened.path
+    with tarfile.open(fileobj=opened.from_start(), mode="r:") as archive:
         members = {info.name: info for info in archive if info.isfile()}
         if not {"storages", "tensors", "pickle"} <= members.keys():
             raise XaiError(f"{path} is a tar archive, but none of torch's", hint=f"unpack it: tar xf {path}")
@@ -250,10 +238,9 @@ def _text(value: Any) -> str:
     return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _part_of_file(path: Path, at: int, n_bytes: int) -> bytearray:
-    with path.open("rb") as file:
-        file.seek(at)
-        return bytearray(file.read(n_bytes))
+def _part_of_file(opened: Opened, at: int, n_bytes: int) -> bytearray:
+    opened.file.seek(at)
+    return bytearray(opened.file.read(n_bytes))
 
 
 class _MissingAllowed(pickle.Unpickler):
@@ -282,7 +269,7 @@ class _Absent:
         raise TypeError(f"{Name(type(self).__module__, type(self).__name__)} is not installed")
 
 
-def run_torch(path: Path) -> TorchContent:
+def run_torch(path: Path, opened: Opened | None = None) -> TorchContent:
     """The content of a file that is trusted, with the code it names run; classes that are not installed stay inert.
 
     Raises:
@@ -302,7 +289,9 @@ def run_torch(path: Path) -> TorchContent:
     )
     try:
         return TorchContent(
-            torch.load(path, map_location="cpu", weights_only=False, pickle_module=module),
+            torch.load(
+                (opened or Opened(path)).from_start(), map_location="cpu", weights_only=False, pickle_module=module
+            ),
             missing,
         )
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AssertionError) as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import polars as pl
 
@@ -17,6 +17,8 @@ from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PASS, SAMPLE_ID, Engine, Group
+
+T = TypeVar("T")
 
 LAST = "last"
 POINT = pl.Struct({"epoch": pl.Int32(), "pass": pl.Int16(), "step": pl.Int64(), "value": pl.Float64()})
@@ -142,17 +144,33 @@ class Found:
 
 
 def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
-    """The shown samples of one (mode, ds_id), by the fastest way its files allow."""
+    """The shown samples of one (mode, ds_id)."""
     if selection.engine is not Engine.POLARS:
         from xaicli.queries.relations import of_engine
 
         with of_engine(reader, selection, pair) as source:
             return of_source(source, selection, pair, asked, tally)
+    return _by_files(reader, selection, pair, lambda source: of_source(source, selection, pair, asked, tally))
+
+
+def _by_files(reader: Reader, selection: Selection, pair: Pair, ask: Callable[[Source], T]) -> T:
+    """What one (mode, ds_id) answers, by the fastest way its files allow."""
     try:
-        return of_source(Aligned(reader, selection, pair), selection, pair, asked, tally)
+        return ask(Aligned(reader, selection, pair))
     except (NotAlignedError, DamagedFileError, FileNotFoundError):
         # Epoch by epoch, damaged files are named and vanished ones looked for again.
-        return of_source(Epochwise(reader, selection, pair), selection, pair, asked, tally)
+        return ask(Epochwise(reader, selection, pair))
+
+
+def last_scores(reader: Reader, selection: Selection, metric: str) -> pl.DataFrame:
+    """The last finite value of each sample in each (mode, ds_id): mode, ds_id, sample_id, score, stale."""
+
+    def of(pair: Pair) -> pl.DataFrame:
+        scores = _by_files(reader, selection, pair, lambda source: source.last_scores(metric))
+        mode, ds_id = pair
+        return scores.select(pl.lit(mode).alias(MODE), pl.lit(ds_id).alias(DS_ID), SAMPLE_ID, SCORE, STALE)
+
+    return pl.concat([of(pair) for pair in selection.pairs], how="vertical_relaxed")
 
 
 class Source(Protocol):
