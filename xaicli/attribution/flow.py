@@ -46,6 +46,8 @@ _ONE_BY_ONE |= {"short", "lshift", "rshift", "bitwise_left_shift", "bitwise_righ
 _ONE_BY_ONE |= {"eq", "ne", "lt", "le", "gt", "ge"}
 """What computes each value from the one at its place."""
 _CONVERT = frozenset(("to", "to_copy", "long", "int", "type", "clamp", "clamp_min", "clamp_max", "cuda", "cpu"))
+_PLACED = frozenset((*_MOVES, *_JOINS, *_PADS, *_PUTS))
+_FOLLOWED = _PLACED | _CONVERT | EMBEDDINGS
 _READ = frozenset(("item", "tolist", "numpy", "array", "bool", "int", "float", "index", "equal"))
 """What takes values out of tensors; whatever else gives no tensor asks for shapes, dtypes or devices."""
 _NO_VALUES = frozenset(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros"))
@@ -164,13 +166,14 @@ class _Watcher(TorchFunctionMode):
         name = name_of(func)
         if name in EMBEDDINGS:
             self._embedding(args, kwargs)
-        self._know_written(tensors_in((args, kwargs)))
-        before = [t for t in tensors_in((args, kwargs)) if id(t) in self._known]
+        given = list(tensors_in((args, kwargs)))
+        self._know_written(given)
+        before = [t for t in given if id(t) in self._known]
         if before and self._ids_alone and not any(not t.is_floating_point() for t in tensors_in(result)):
             if name == "setitem":
                 self._set(func, *args)
         elif before and name not in _NO_VALUES:
-            self._move(name, func, args, kwargs, list(tensors_in(result)))
+            self._move(name, func, args, kwargs, before, list(tensors_in(result)))
             for made in tensors_in(result):
                 self._note(name, args, kwargs, before, made, several=not isinstance(result, Tensor))
         if name in FEATURE_MAPS and not self._ids_alone:
@@ -283,9 +286,9 @@ class _Watcher(TorchFunctionMode):
         there = positions - self._starts[source]
         return torch.where((there >= 0) & (there < math.prod(self._shapes[source])), there, -1)
 
-    def _move(self, name: str, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> None:
+    def _move(self, name: str, func: Any, args: Any, kwargs: Any, known: list[Tensor], made: list[Tensor]) -> None:
         """Carry positions along."""
-        before = [p for t in tensors_in((args, kwargs)) if id(t) in self._known and (p := self._place(t)) is not None]
+        before = [p for t in known if (p := self._place(t)) is not None]
         if name == "setitem":
             self._set(func, *args)
             return
@@ -294,7 +297,7 @@ class _Watcher(TorchFunctionMode):
         except Exception:  # an index on another device, say: what is not followed is not explained
             found = None
         # One by one, values may become those of a mask or of features, which is not for a look-up alone to read.
-        if name not in _MOVES | _JOINS | _PADS | _CONVERT | EMBEDDINGS | set(_PUTS) and (made or name in _READ):
+        if name not in _FOLLOWED and (made or name in _READ):
             for place in before[:1]:
                 self._read_otherwise(place)
         # Changed in place: `add_`, `__iadd__`, not `long`, which may change nothing.
@@ -401,7 +404,7 @@ class _Watcher(TorchFunctionMode):
         kept = name in _KEEP_VALUES and made.numel() == first.numel()
         if self._memory(made) in self._written:
             return
-        moved = name in _MOVES | _JOINS | _PADS | set(_PUTS) and id(made) in self._positions
+        moved = name in _PLACED and id(made) in self._positions
         # Where an index says what is taken, it is that which is there.
         taken = traces[:1] if name in _TAKES and args and first is args[0] else traces
         same = known.same if kept or (moved and all(t.same is not None for t in taken)) else None

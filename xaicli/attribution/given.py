@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,8 @@ class GivenModel:
         self.names = tuple(names)
         self.batch = batch
         self.most: int | None = None
-        place = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        place = next((t.device for t in tensors), torch.device("cpu"))
         if unknown := [name for name, p in self.model.named_parameters() if isinstance(p, UninitializedParameter)]:
             raise UsageError(
                 f"the model has weights of no shape yet ({unknown[0]}): its lazy layers have seen no input",
