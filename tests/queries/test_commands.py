@@ -803,6 +803,35 @@ def test_attempts_that_were_recorded_beside_one_another_take_their_time_once(tmp
     assert list_runs(tmp_path).data["seconds"].to_list() == [100.0]
 
 
+def test_a_run_that_is_being_closed_is_running_until_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever `close` removes, its lock goes when the counters say that it is closed."""
+    run = Run(tmp_path / "run")
+    run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1, step=1)
+    run.flush()
+    said = []
+
+    def asked_after(act: Any) -> Any:
+        def acting(path: Path, *words: Any, **more: Any) -> None:
+            try:
+                act(path, *words, **more)
+            finally:
+                said.append((path.name, runs.state_of(RunLayout(tmp_path / "run"))))
+
+        return acting
+
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "rmdir"):
+            patch.setattr(Path, name, asked_after(getattr(Path, name)))
+        run.close()
+    of_lock = ("a000000-r0000.lock", "finished")
+    assert of_lock in said
+    assert {state for _, state in said[: said.index(of_lock)]} == {"running"}
+    assert {state for _, state in said[said.index(of_lock) :]} == {"finished"}
+    assert not RunLayout(tmp_path / "run").wal.exists()
+
+
 _KILLED = """
 import os, sys, xaicli
 xaicli.Run(sys.argv[1]).log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1, step=1)

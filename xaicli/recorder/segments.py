@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 from xaicli import files
 from xaicli.files import make_folder
 from xaicli.layout import RunLayout
-from xaicli.locks import release
-from xaicli.recorder import attempt
 from xaicli.recorder.columns import Column, Texts
 from xaicli.recorder.ledger import Ledger
 from xaicli.wal.frames import (
@@ -430,15 +428,16 @@ class Pool:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Remove the files of segments that hold nothing; the others wait for the next open."""
+        """Remove the files of segments that hold nothing; the others wait for the next open.
+
+        The lock stays: a process whose lock is gone before its counters say that it has closed was killed.
+        """
         with contextlib.suppress(OSError):
             # The newest last: it tells readers how far its writer came.
             for segment in sorted(self._free, key=lambda segment: segment.sequence):
                 if (path := self._path_of(segment)) is not None:
                     path.unlink(missing_ok=True)
             self._free.clear()
-            release(attempt.lock_path(self._layout, *self._origin))
-            self._layout.wal.rmdir()
 
 
 class AllocateJob:
