@@ -8,6 +8,7 @@ into a struct.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,15 +60,31 @@ def opened(
 
     Raises:
         XaiError: The engine is not installed.
+        FileNotFoundError: A file has vanished: see `Reader.while_files_last`.
     """
     wanted = {name: column(name) for name in (*columns, STEP)}
-    if engine is Engine.POLARS:
-        yield nw.from_native(_numbered(reader, places, wanted))
-    elif engine is Engine.DUCKDB:
-        with import_duckdb().connect(":memory:") as connection:
-            yield nw.from_native(duckdb_rows(connection, reader, places, wanted))
-    else:
-        yield nw.from_native(_spark_rows(spark_session(spark_remote), reader, places, wanted))
+    with vanished_told(reader, places):
+        if engine is Engine.POLARS:
+            yield nw.from_native(_numbered(reader, places, wanted))
+        elif engine is Engine.DUCKDB:
+            with import_duckdb().connect(":memory:") as connection:
+                yield nw.from_native(duckdb_rows(connection, reader, places, wanted))
+        else:
+            yield nw.from_native(_spark_rows(spark_session(spark_remote), reader, places, wanted))
+
+
+@contextmanager
+def vanished_told(reader: Reader, places: Sequence[Place]) -> Iterator[None]:
+    """Whatever an engine makes of a file that vanished while it read is a `FileNotFoundError`."""
+    try:
+        yield
+    except (XaiError, FileNotFoundError):
+        raise
+    except Exception as error:
+        listed = (piece.file.path for place in places for piece in reader.pieces(place) if piece.file)
+        if gone := next((path for path in listed if not path.exists()), None):
+            raise FileNotFoundError(errno.ENOENT, "vanished while it was read", str(gone)) from error
+        raise
 
 
 @contextmanager

@@ -248,6 +248,23 @@ def test_diverse_samples_of_collected_embeddings(run: xaicli.RunReader) -> None:
         ids(run, "diverse", n=9, table="nothing")
 
 
+def test_embeddings_that_were_taken_back_are_counted(tmp_path: Path) -> None:
+    for epochs, x in (((1, 2), [0.0, 1.0, 2.0]), ((2,), [9.0, 1.0, 5.0])):
+        with xaicli.Run(tmp_path / "run") as writing:
+            for epoch in epochs:
+                writing.log_samples(sample_id=[1, 2, 3], loss=[1.0] * 3, mode="train", epoch=epoch, step=epoch)
+                points = np.array([[one, 0.0] for one in x])
+                writing.add_metrics_data({"sample_id": [1, 2, 3], "epoch": [epoch] * 3, "v": points}, name="vectors")
+    run = xaicli.open_run(tmp_path / "run")
+    found = {a: run.select(rule="diverse", n=1, table="vectors", attempts=a).answer for a in ("last", "all")}
+    assert found["last"].data["sample_id"][0] == 3  # the nearest to the mean of 9, 1 and 5
+    assert [one.counts.taken_back for one in found.values()] == [3 + 3, 0]
+    said = (
+        "attempt 1 took back 3 rows of attempt 0 in table vectors from epoch 2, step 2 on: --attempts all counts them"
+    )
+    assert [said in one.warnings for one in found.values()] == [True, False]
+
+
 def test_what_is_in_no_group_is_left_out_of_balancing_weights(tmp_path: Path) -> None:
     """Of 60 samples the last 12 have no camera; 36 are of one and 12 of the other."""
     with xaicli.Run(tmp_path / "run") as made:

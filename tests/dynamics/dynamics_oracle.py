@@ -125,19 +125,19 @@ def rank_jumps(histories: Mapping[Hashable, list[Row]], burn_in: int) -> dict[Ha
         fallback = math.sqrt(math.pi / 2) * mean_distance if mean_distance > 1e-12 else 0.0
         scale = 1.4826 * mad if mad > 1e-12 else fallback
         for key, change in changes.items():
-            jump = abs(change - centre) / scale if scale else 0.0
-            jumps[key][epoch, turn] = (jump, "up" if change > centre else "down")
+            moved = change - centre if abs(change - centre) > 1e-12 else 0.0
+            jumps[key][epoch, turn] = (abs(moved) / scale if scale else 0.0, "up" if moved > 0 else "down")
     return {key: largest(found) for key, found in jumps.items()}
 
 
 def largest(jumps: Mapping[tuple[int, int], tuple[float, str]]) -> dict[str, Any]:
-    """The largest of {(epoch, pass): (jump, direction)}; of equal ones, but for rounding, every epoch and direction."""
+    """The largest of {(epoch, pass): (jump, direction)}; of equal ones, but for rounding, the earliest."""
+    names = ("rank_jump", "rank_jump_epoch", "rank_jump_direction")
     if not jumps:
-        return {"rank_jump": None, "rank_jump_when": {(None, None)}}
+        return dict.fromkeys(names)
     top = max(jump for jump, _ in jumps.values())
-    near = {(epoch, way) for (epoch, _), (jump, way) in jumps.items() if jump >= top * (1 - 1e-9)}
-    unmoved = {(epoch, way) for epoch, _ in jumps for way in ("up", "down")} if top < 1e-9 else set()
-    return {"rank_jump": top, "rank_jump_when": near | unmoved}
+    (epoch, _), (jump, way) = next(one for one in sorted(jumps.items()) if one[1][0] >= top * (1 - 1e-9))
+    return dict(zip(names, (jump, epoch, way), strict=True))
 
 
 def mid_rank(value: float, values: list[float]) -> float:

@@ -11,6 +11,7 @@ import pytest
 
 import xaicli
 from xaicli.errors import UsageError, XaiError
+from xaicli.queries.embeddings import kept_vectors
 
 IDS = [3, 1, 2]
 VECTORS = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 1.0]], np.float32)
@@ -173,3 +174,26 @@ def test_rows_that_say_no_sample_have_no_facts(tmp_path: Path) -> None:
         run.embeddings(facts=tmp_path / "more.csv")
     with pytest.raises(XaiError, match="no column or fact 'camera'"):
         run.embeddings(colour="camera")
+
+
+@pytest.mark.parametrize("size", [None, 3])
+@pytest.mark.parametrize("values", [[[3, 0, 0], [0, 4, 0], [0, 0, 5]], np.diag([3, 4, 5]), [*np.diag([3.0, 4.0, 5.0])]])
+def test_lists_that_are_said_to_be_embeddings_are(tmp_path: Path, values: Any, size: int | None) -> None:
+    said = {"emb": xaicli.Embedding("emb", size) if size else xaicli.Embedding("emb")}
+    expected = collected(tmp_path / "plain", {"sample_id": IDS, "emb": np.diag([3.0, 4.0, 5.0])})
+    with xaicli.Run(tmp_path / "run") as run:
+        run.add_metrics_data({"sample_id": IDS, "emb": values}, name="metrics", override_column_schemas=said)
+    opened = xaicli.open_run(tmp_path / "run")
+    kept = kept_vectors(opened.reader())
+    assert kept.vectors.tolist() == [[3.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 5.0]]
+    assert kept.ids.to_list() == IDS
+    places = [one.embeddings(colour=None).data.select("sample_id", "x", "y") for one in (opened, expected)]
+    assert places[0].equals(places[1])
+
+
+def test_embeddings_of_several_lengths_have_no_plane(tmp_path: Path) -> None:
+    said = {"emb": xaicli.Embedding("emb")}
+    with xaicli.Run(tmp_path / "run") as run:
+        run.add_metrics_data({"sample_id": [1, 2], "emb": [[1.0], [1.0, 2.0]]}, override_column_schemas=said)
+    with pytest.raises(XaiError, match="no embeddings: the vectors of emb are not of one length"):
+        xaicli.open_run(tmp_path / "run").embeddings()

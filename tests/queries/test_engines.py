@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from polars.testing import assert_frame_equal
 
 import xaicli
 from tests.written_run import WrittenRun
+from xaicli import engines
 from xaicli.api import open_run
 from xaicli.errors import XaiError
+from xaicli.maintenance.compact import compact
+from xaicli.queries import sql
 from xaicli.queries.labels import Kinds, labels
 from xaicli.queries.relations import of_engine
 from xaicli.queries.resolution import resolve
@@ -111,3 +115,47 @@ def test_duckdb_groups_by_a_fact_whatever_it_is_called(tmp_path: Path, name: str
         label_key=name, where=f'"{name.replace(chr(34), chr(34) * 2)}" = {values[0]!r}', engine="duckdb"
     )
     assert one.data["mean"].to_list() == [2.0]
+
+
+QUESTIONS: dict[str, Callable[[xaicli.RunReader], Any]] = {
+    "samples": lambda run: run.samples(max=3, min=3, engine="duckdb"),
+    "labels": lambda run: run.labels(engine="duckdb"),
+    "dynamics": lambda run: run.dynamics(engine="duckdb"),
+    "query": lambda run: run.query(
+        "SELECT epoch, sum(loss) AS s FROM samples GROUP BY epoch ORDER BY 1", engine="duckdb"
+    ),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_beside_a_compaction_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """The files that DuckDB was told of are replaced before it reads them."""
+    pytest.importorskip("duckdb")
+    for epoch in (1, 2):
+        with xaicli.Run(tmp_path / "run") as run:
+            values = [float(epoch * n) for n in range(6)]
+            run.log_samples(sample_id=range(6), label=[0, 1] * 3, loss=values, mode="eval", epoch=epoch, step=epoch)
+            run.flush()
+            run.log_samples(sample_id=[9], label=[0], loss=[epoch], mode="eval", epoch=epoch, step=epoch)
+    opened = open_run(tmp_path / "run")
+    real, told = engines.duckdb_rows, 0
+
+    def compacted_meanwhile(*args: Any, **how: Any) -> Any:
+        nonlocal told
+        told += 1
+        rows = real(*args, **how)
+        if told == 1:
+            compact(opened.layout, grace=0.0)
+        return rows
+
+    for module in (engines, sql):
+        monkeypatch.setattr(module, "duckdb_rows", compacted_meanwhile)
+    found = QUESTIONS[question](opened)
+    assert told == 2
+    monkeypatch.undo()
+    expected = QUESTIONS[question](open_run(tmp_path / "run"))
+    assert_frame_equal(found.data, expected.data)
+    assert found.answer.counts == expected.answer.counts
+    assert found.answer.warnings == expected.answer.warnings

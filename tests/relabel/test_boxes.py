@@ -228,3 +228,30 @@ def test_the_first_of_them_and_pictures_of_unknown_size(run, tmp_path, capsys):
     ]
     assert main(command) == 1
     assert "the size of 3 pictures is not known" in capsys.readouterr().err
+
+
+def test_objects_that_were_taken_back_are_counted(tmp_path, capsys):
+    """At epoch 2 the first attempt finds a sure box where nothing is; the second, resumed there, does not."""
+    args = {"batch_size": 2, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+    recorded = {"boxes": [[0, 0, 10, 10]], "labels": [0]}
+    more = {"boxes": [[0, 0, 10, 10], [11, 11, 15, 15]], "labels": [0, 0], "scores": [0.9, 0.95]}
+    for found, epochs, start in ((more, (1, 2), None), ({**recorded, "scores": [0.9]}, (2,), (2, 1))):
+        with xaicli.Run(tmp_path / "run", **({"resume_from": start} if start else {})) as run:
+            for epoch in epochs:
+                xaicli.collect_metrics(
+                    xaicli.Table([(n, recorded) for n in range(2)]),
+                    xaicli.BoundingBoxMetricsCollector(["cat"]),
+                    lambda numbers, found=found: [found for _ in numbers],
+                    run=run,
+                    constants={"epoch": epoch},
+                    dataloader_args=args,
+                )
+    table = tmp_path / "boxes.csv"
+    assert main(["relabel", "export", str(tmp_path / "run"), "--to", "csv", "-o", str(table), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    said = "attempt 1 took back 6 rows of attempt 0 in table boxes from epoch 2, step 1 on: --attempts all counts them"
+    assert (answer["rows"], answer["counts"]["taken_back"], said in answer["warnings"]) == ([], 6, True)
+    table.write_text("sample_id,x0,y0,x1,y1,label\n0,0,0,10,9,cat\n")
+    assert main(["relabel", "apply", str(tmp_path / "run"), str(table), "-o", str(tmp_path / "n.csv"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["counts"]["taken_back"], said in answer["warnings"]) == (6, True)

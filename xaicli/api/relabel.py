@@ -210,19 +210,21 @@ def _of_objects(
     if found is None:
         return None
     from xaicli.diagnosis.objects import told_places
+    from xaicli.reader.lazy import taken_back_of
     from xaicli.relabel.boxes import batch_of_objects
 
     n = None if choice["n"] is None else whole_number("--n", choice["n"], least=1)
     reader, table, chosen = found
     batch, data, notes = batch_of_objects(reader, table, tool, chosen=chosen, n=n, path=path, prefix=prefix)
+    taken_back = taken_back_of(reader, table)
     options = {"table": table, "to": tool.value, "n": n, "path": path, "prefix": prefix}
     answer = Answer(
         command="relabel export",
         run=reader.layout.described,
         selection={**told_places(chosen), "facts": reader.facts.given or None, **options},
         data=data,
-        counts=reader.counts(),
-        warnings=(*reader.warnings, *notes),
+        counts=replace(reader.counts(), taken_back=sum(taken.rows for taken in taken_back)),
+        warnings=(*reader.warnings, *map(str, taken_back), *notes),
         extra={
             "classes": list(batch.classes),
             "pictures": len(batch.tasks),

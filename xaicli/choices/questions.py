@@ -34,6 +34,7 @@ from xaicli.queries.scores import SCORE, extremes
 from xaicli.queries.selection import Pair, Selection, with_note_of_modes
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
+from xaicli.reader.lazy import taken_back_of
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
 
 _WORST = 20
@@ -107,7 +108,9 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         warnings += one.warnings
         for key, rows in one.beside().items():
             extra[key] += [{MODE: pair[0], DS_ID: pair[1], **row} for row in rows]
-    choice = wanted.choice
+    choice, counts = wanted.choice, found.counts(reader)
+    taken_back = taken_back_of(reader, wanted.table) if choice.rule is Rule.DIVERSE else ()
+    warnings += map(str, taken_back)
     options = {
         "rule": choice.named,
         **{name: getattr(choice, name) for name in ("n", "share", "per_label", "by", "weight", "seed")},
@@ -120,7 +123,7 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         run=reader.layout.described,
         selection={**selection.as_dict(), **options},
         data=pl.concat(parts, how="vertical_relaxed"),
-        counts=found.counts(reader),
+        counts=replace(counts, taken_back=(counts.taken_back or 0) + sum(taken.rows for taken in taken_back)),
         warnings=tuple(dict.fromkeys(warnings)),
         extra={"random": pl.concat(drawn, how="vertical_relaxed"), **extra},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TypeVar
 
 import polars as pl
@@ -318,8 +319,9 @@ def _track(
 ) -> tuple[pl.DataFrame, Mapping[int, tuple[int, int]]]:
     if selection.engine is not Engine.POLARS:
         from xaicli.dynamics.relations import statistics_by_engine
+        from xaicli.queries.relations import tallied
 
-        found, told = statistics_by_engine(reader, selection, pair, plan, tally)
+        found, told = tallied(reader, tally, partial(statistics_by_engine, reader, selection, pair, plan))
         return found.with_columns(**on_map(found.to_dict())), told
     facts = {
         **asdict(plan),

@@ -22,6 +22,8 @@ ODD = 3.5
 
 ROUNDING = 1e-12
 """Differences of ranks in (0, 1] below this are none."""
+TIED = 1e-9
+"""Jumps of one sample that differ by this share are equal: the earliest counts."""
 _BINS = 65_536
 _INDEX_BITS = np.uint64(32)
 _INDEX_MASK = np.uint64(0xFFFFFFFF)
@@ -170,7 +172,7 @@ class RankJumps:
     """The largest change of each sample's rank between two of its consecutive observations.
 
     The rank in a pass is the mid-rank divided by the number of samples, so in (0, 1]. A change is measured against
-    all changes that end in the same pass: |change - median| / (1.4826 MAD).
+    all changes that end in the same pass: |change - median| / (1.4826 MAD). Of equal ones the earliest counts.
 
     Args:
         burn_in: Changes that end in one of the first `burn_in` epochs do not count.
@@ -238,8 +240,10 @@ class RankJumps:
         for block in blocks(len(changes)):
             slots = part(where, block)
             excess = changes[block] - centre
+            excess[np.abs(excess) <= ROUNDING] = 0.0
             jumps = np.abs(excess) / scale
-            chosen = np.flatnonzero(~(jumps <= state["jump"][slots]))
+            # Ranks tie exactly, and rounding alone would say which of equal jumps is the largest.
+            chosen = np.flatnonzero(~(jumps <= state["jump"][slots] * (1 + TIED)))
             slots = part(slots, chosen)
             end = state["rank"][slots]
             state["jump"][slots] = jumps[chosen]

@@ -16,7 +16,7 @@ import polars as pl
 
 from xaicli import engines
 from xaicli.dynamics.metrics import EMA_WEIGHT, GROWING, MEMORISED, Plan, stale_of
-from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
+from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING, TIED
 from xaicli.engines import column
 from xaicli.queries.relations import LOGGED, Rows, asked_rows, finite, within_labels, without_duplicates
 from xaicli.queries.selection import Pair, Selection
@@ -204,7 +204,8 @@ def rank_jumps(rows: Rows, metric: str, first_counted: int) -> Rows:
     moved = moved.filter(~nw.col("rank_from").is_null(), nw.col(EPOCH) >= first_counted)
     change = nw.col("rank_to") - nw.col("rank_from")
     moved = moved.with_columns(change.alias("_change"))
-    moved = moved.with_columns((nw.col("_change") - nw.col("_change").median().over(EPOCH, PASS)).alias("_excess"))
+    excess = nw.col("_change") - nw.col("_change").median().over(EPOCH, PASS)
+    moved = moved.with_columns(excess.alias("_excess"))
     moved = moved.with_columns(nw.col("_excess").abs().alias("_distance"))
     moved = moved.with_columns(
         nw.col("_distance").median().over(EPOCH, PASS).alias("_mad"),
@@ -214,16 +215,17 @@ def rank_jumps(rows: Rows, metric: str, first_counted: int) -> Rows:
     by_mean = fallback.otherwise(nw.lit(0.0))
     jump = nw.when(nw.col("_mad") > ROUNDING).then(nw.col("_distance") / nw.col("_mad") / NORMAL_MAD)
     moved = moved.with_columns(jump.otherwise(by_mean).alias("rank_jump"))
-    largest = moved.with_columns((-nw.col("rank_jump")).alias("_least")).unique(
-        [SAMPLE_ID], keep="first", order_by=["_least", EPOCH, PASS]
-    )
+    # Of equal ones, but for rounding, the earliest.
+    moved = moved.with_columns(nw.col("rank_jump").max().over(SAMPLE_ID).alias("_most"))
+    tied = moved.filter(nw.col("rank_jump") * (1 + TIED) >= nw.col("_most"))
+    largest = tied.unique([SAMPLE_ID], keep="first", order_by=[EPOCH, PASS])
     return largest.select(
         SAMPLE_ID,
         "rank_jump",
         nw.col(EPOCH).alias("rank_jump_epoch"),
         "rank_from",
         "rank_to",
-        (nw.col("_excess") > 0).alias("rises"),
+        (nw.col("_excess") > ROUNDING).alias("rises"),
     )
 
 

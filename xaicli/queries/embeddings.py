@@ -156,7 +156,28 @@ def _table(reader: Reader, table: str) -> pl.LazyFrame:
         )
     if lazy is None:
         raise unknown("table", table, reader.table_folders(), where=reader.described)
-    return lazy
+    return _with_vectors(lazy, stored_schemas(reader.layout, table))
+
+
+def _with_vectors(lazy: pl.LazyFrame, schemas: dict[str, Schema]) -> pl.LazyFrame:
+    """The rows with what is said to be an embedding as vectors of one length, where lists of numbers are that."""
+    lists = {
+        name: kind.inner
+        for name, kind in lazy.collect_schema().items()
+        if isinstance(schemas.get(name), Embedding)
+        and isinstance(kind, pl.List | pl.Array)
+        and kind.inner.is_numeric()
+        and not (isinstance(kind, pl.Array) and kind.inner.is_float())
+    }
+    if not lists:
+        return lazy
+    sizes = [pl.col(n).cast(pl.List(inner)).list.len().drop_nulls().unique().implode() for n, inner in lists.items()]
+    found = lazy.select(sizes).collect(engine="streaming").row(0, named=True)
+    return lazy.with_columns(
+        pl.col(name).cast(pl.Array(inner if inner.is_float() else pl.Float64(), found[name][0]))
+        for name, inner in lists.items()
+        if len(found[name]) == 1
+    )
 
 
 def _identity(kinds: pl.Schema, table: str) -> str:
@@ -235,10 +256,9 @@ def _chosen(
     stated = {name: schema for name in vectors if isinstance(schema := schemas.get(name), Embedding)}
     found = [name for name, schema in stated.items() if bool(schema.reduction) != whole] or list(stated) or vectors
     if not found:
-        raise XaiError(
-            "the table holds no embeddings",
-            hint=_COLLECT,
-        )
+        uneven = [name for name in kinds if isinstance(schemas.get(name), Embedding)]
+        said = f": the vectors of {', '.join(uneven)} are not of one length from {_SMALLEST} on" if uneven else ""
+        raise XaiError(f"the table holds no embeddings{said}", hint=_COLLECT)
     return found
 
 

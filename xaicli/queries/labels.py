@@ -257,14 +257,16 @@ def _of_engine(
     tally: Tally,
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each metric's statistics as another engine computes them."""
-    from xaicli.queries.relations import of_engine
+    from xaicli.queries.relations import of_engine, tallied
 
-    with of_engine(reader, selection, pair) as source:
-        source.count(tally)
-        tally.unlabelled += source.n_unlabelled(kinds)
-        tally.valueless += source.n_valueless(kinds)
-        for metric in selection.metrics:
-            yield metric, source.label_statistics(metric, bounds, kinds)
+    def found(own: Tally) -> list[tuple[str, pl.DataFrame]]:
+        with of_engine(reader, selection, pair) as source:
+            source.count(own)
+            own.unlabelled += source.n_unlabelled(kinds)
+            own.valueless += source.n_valueless(kinds)
+            return [(metric, source.label_statistics(metric, bounds, kinds)) for metric in selection.metrics]
+
+    yield from tallied(reader, tally, found)
 
 
 def _by_place(

@@ -6,12 +6,12 @@ values are widened to float64 before a mean, and an order is always total.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import narwhals.stable.v2 as nw
 import polars as pl
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xaicli.queries.labels import Kinds
 
 
+T = TypeVar("T")
 Rows = nw.LazyFrame[Any]
 
 LOGGED = (EPOCH, PASS, ATTEMPT, STEP, RANK, ORDER)
@@ -279,6 +280,18 @@ def _resolved(rows: Rows, selection: Selection, pair: Pair) -> tuple[Rows, Rows,
     if duplicates and selection.duplicates is Duplicates.LAST:
         return without_duplicates(rows), rows, distinct, duplicates
     return rows, rows, total, duplicates
+
+
+def tallied(reader: Reader, tally: Tally, ask: Callable[[Tally], T]) -> T:
+    """What an engine answers, asked again where a file has vanished meanwhile; rows are counted once all the same."""
+
+    def once() -> tuple[T, Tally]:
+        own = Tally()
+        return ask(own), own
+
+    found, own = reader.while_files_last(once)
+    tally.add(own)
+    return found
 
 
 @contextmanager

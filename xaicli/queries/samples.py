@@ -146,10 +146,13 @@ class Found:
 def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
     """The shown samples of one (mode, ds_id)."""
     if selection.engine is not Engine.POLARS:
-        from xaicli.queries.relations import of_engine
+        from xaicli.queries.relations import of_engine, tallied
 
-        with of_engine(reader, selection, pair) as source:
-            return of_source(source, selection, pair, asked, tally)
+        def found(own: Tally) -> Found:
+            with of_engine(reader, selection, pair) as source:
+                return of_source(source, selection, pair, asked, own)
+
+        return tallied(reader, tally, found)
     return _by_files(reader, selection, pair, lambda source: of_source(source, selection, pair, asked, tally))
 
 

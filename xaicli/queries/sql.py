@@ -11,7 +11,7 @@ import polars as pl
 import polars.selectors as cs
 
 from xaicli.answer import Answer
-from xaicli.engines import duckdb_rows, import_duckdb
+from xaicli.engines import duckdb_rows, import_duckdb, vanished_told
 from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
@@ -66,6 +66,10 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     """
     if not is_query(sql):
         raise UsageError(f"only queries can be run: {sql.strip()[:60]!r}", hint="start with SELECT or WITH")
+    return reader.while_files_last(lambda: _answered(reader, sql, engine))
+
+
+def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     other_scalars = LeftOut()
     tables = sql_tables(reader, other_scalars)
     warnings = reader.warnings
@@ -359,7 +363,8 @@ def _by_duckdb(reader: Reader, tables: dict[str, pl.LazyFrame], called: _Called,
     duckdb = import_duckdb()
     try:
         try:
-            return _in_duckdb(duckdb, reader, tables, called, sql, in_memory=False)
+            with vanished_told(reader, all_places(reader)):
+                return _in_duckdb(duckdb, reader, tables, called, sql, in_memory=False)
         except duckdb.Error as error:
             if "BYTE_STREAM_SPLIT" not in str(error):
                 raise

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from xaicli.parquet import FileRecord
     from xaicli.wal.snapshot import LiveRows
+
+T = TypeVar("T")
 
 _NAME = "verified.json"
 _TRIES = 5
@@ -122,6 +124,19 @@ class Holdings:
         self._damaged: set[str] = set()
         self._live: dict[Any, LiveRows] = {}
         self.refresh()
+
+    def while_files_last(self, ask: Callable[[], T]) -> T:
+        """What a question answers; of the files listed anew, asked again, where one has vanished meanwhile.
+
+        Raises:
+            DamagedFileError: Files keep vanishing.
+        """
+        for _ in range(_TRIES):
+            try:
+                return ask()
+            except FileNotFoundError:
+                self.refresh()
+        raise DamagedFileError("files keep vanishing while they are read", hint="try again")
 
     def refresh(self) -> None:
         """List the run's files; again when one has vanished meanwhile."""

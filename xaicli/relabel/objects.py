@@ -21,6 +21,7 @@ from xaicli.diagnosis.objects import Places, doubted_objects, overlaps, told_pla
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.selection import Pair
 from xaicli.reader import Reader
+from xaicli.reader.lazy import taken_back_of
 from xaicli.relabel.boxes import CORNERS, called, size_of
 from xaicli.relabel.corrections import (
     EITHER_LABEL,
@@ -237,6 +238,7 @@ def apply_to_objects(
             + f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
         )
     doubts = {(row[MODE], str(row[SAMPLE_ID]), row.get("instance_id")): row["doubt"] for row in doubted}
+    taken_back = taken_back_of(reader, table)
     rows = [row for one in taken for row in _rows(one, names, doubts)]
     return Answer(
         command="relabel apply",
@@ -253,8 +255,8 @@ def apply_to_objects(
             "label_map": more,
         },
         data=pl.DataFrame(rows, schema=_schema(pictures.schema[SAMPLE_ID]), orient="row"),
-        counts=AnswerCounts(rows=n_marks, damaged=reader.damaged),
-        warnings=(*reader.warnings, *known.warnings, *notes_of(files, marks, left, taken)),
+        counts=AnswerCounts(rows=n_marks, taken_back=sum(taken.rows for taken in taken_back), damaged=reader.damaged),
+        warnings=(*reader.warnings, *map(str, taken_back), *known.warnings, *notes_of(files, marks, left, taken)),
         extra={
             "files": files_told(files, marks),
             "left_out": left.rows(),
