@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 
 from xaicli.api.saliency_result import SaliencyResult
+from xaicli.attribution.answer import changes_of
 from xaicli.attribution.explanation import (
     Change,
     CheckpointColumn,
@@ -232,6 +233,42 @@ def test_checkpoints_are_columns_in_training_order() -> None:
     moved = next(b for s in report.sections if s.anchor == "changes" for b in s.blocks)
     assert isinstance(moved, Table)
     assert moved.rows == (("7", "smint", "b.pt · epoch 5", 0.4),)
+
+
+def test_maps_of_one_sample_are_told_apart_by_checkpoint_output_and_target() -> None:
+    def maps_of(outputs: tuple[str, ...], targets: tuple[str, ...], checkpoints: int) -> SaliencyResult:
+        rows = [
+            replace(explanation(checkpoint=c), output=output, target=n, target_name=name)
+            for output in outputs
+            for n, name in enumerate(targets)
+            for c in range(checkpoints)
+        ]
+        columns = tuple(CheckpointColumn(name) for name in "ab"[:checkpoints])
+        changes = changes_of(rows, ("smint",)) if checkpoints > 1 else ()
+        return result(*rows, checkpoints=columns, changes=changes)
+
+    def table(answer: SaliencyResult, name: str) -> Table:
+        return next(b for s in answer.report.sections for b in s.blocks if isinstance(b, Table) and b.name == name)
+
+    one = table(maps_of(("",), ("cat",), 1), "trust")
+    assert [c.title for c in one.columns[:3]] == ["sample", "label → predicted", "method"]
+    of_targets = table(maps_of(("",), ("cat", "owl"), 1), "trust")
+    assert [c.title for c in of_targets.columns[:3]] == ["sample", "target", "label → predicted"]
+    assert [row[1] for row in of_targets.rows] == ["cat", "cat", "owl", "owl"]
+    of_outputs = table(maps_of(("cls", "aux"), ("cat",), 1), "trust")
+    assert [c.title for c in of_outputs.columns[:3]] == ["sample", "output", "label → predicted"]
+    whole = maps_of(("cls", "aux"), ("cat", "owl"), 2)
+    for name in ("trust", "evaluation"):
+        found = table(whole, name)
+        assert [c.title for c in found.columns[:4]] == ["sample", "checkpoint", "output", "target"]
+        of_gradient = [row[1:4] for row in found.rows if "gradient" in row]
+        assert of_gradient == [(c, o, t) for o in ("cls", "aux") for t in ("cat", "owl") for c in "ab"]
+    moved = table(whole, "changes")
+    assert [c.title for c in moved.columns[:4]] == ["sample", "output", "target", "method"]
+    assert [row[1:3] for row in moved.rows] == [(o, t) for o in ("cls", "aux") for t in ("cat", "owl")]
+    told = whole.answer.extra["changes"]
+    assert [(change["output"], change["target"]) for change in told] == [("cls", 0), ("cls", 1), ("aux", 0), ("aux", 1)]
+    assert "output" not in maps_of(("",), ("cat",), 2).answer.extra["changes"][0]
 
 
 def test_randomised_models_are_a_table() -> None:

@@ -143,7 +143,8 @@ def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
     said = (f"{len(ids)} samples have no prediction, since the model answers them with NaN: {shown}",) if ids else ()
     extra: dict[str, Any] = {}
     if len(saliency.checkpoints) > 1:
-        extra["changes"] = [vars(change) for change in saliency.changes]
+        told = (vars(change).items() for change in saliency.changes)
+        extra["changes"] = [{k: v for k, v in change if k != "output" or v} for change in told]
     if saliency.sanity:
         extra["sanity"] = [{"layer": step.layer, "similarity": dict(step.similarity)} for step in saliency.sanity]
     return Answer(

@@ -240,11 +240,8 @@ def changes_of(explanations: Sequence[Explanation], methods: Sequence[str]) -> t
                     np.concatenate([m.values.ravel() for m in e.maps if m.method == method]) for e in (before, after)
                 )
                 value = rank_correlation(a, b)
-                found.append(
-                    Change(
-                        after.sample_id, after.target, method, after.checkpoint, value if np.isfinite(value) else None
-                    )
-                )
+                known = value if np.isfinite(value) else None
+                found.append(Change(after.sample_id, after.target, method, after.checkpoint, known, after.output))
     return tuple(found)
 
 

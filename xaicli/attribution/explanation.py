@@ -175,6 +175,8 @@ class Change:
     """The later of the two; the earlier is the column before."""
     correlation: float | None
     """Rank correlation of the two maps: 1 means that the attention stayed."""
+    output: str = ""
+    """The key or index of the model's output; "" for the only one."""
 
 
 @dataclass(frozen=True)

@@ -522,12 +522,27 @@ def _verdict(trust: Trust) -> str:
     return ", ".join((*said, *_worse_than_random(trust)))
 
 
+def _beside_sample(saliency: Saliency) -> tuple[str, ...]:
+    """The columns that tell the maps of one sample apart: checkpoint, output, target, as far as there are several."""
+    rows = saliency.explanations
+    found = ["checkpoint"] if len(saliency.checkpoints) > 1 else []
+    found += ["output"] if len({e.output for e in rows}) > 1 else []
+    places = {(e.sample_id, e.checkpoint, e.output) for e in rows}
+    return (*found, *(["target"] if len(places) < len(rows) else []))
+
+
+def _of_which(saliency: Saliency, apart: tuple[str, ...], checkpoint: int, output: str, target: str) -> tuple[str, ...]:
+    """The cells of the columns of `_beside_sample`."""
+    said = {"checkpoint": saliency.checkpoints[checkpoint].name, "output": output, "target": target}
+    return tuple(said[name] for name in apart)
+
+
 def _trust_tables(saliency: Saliency) -> Iterator[Table]:
     """The figures that every map has with what speaks against it, and those of `--evaluate` on their own.
 
     In one table the verdict stood beyond the edge of the page.
     """
-    several = len(saliency.checkpoints) > 1
+    several, apart = len(saliency.checkpoints) > 1, _beside_sample(saliency)
     known = dict.fromkeys(name for e in saliency.explanations for t in e.trust.values() for name in t.quality)
     beside = {name: f"{name}_random" for name in known}  # a random map's figure stands beside the map's own
     names = [each for name in known if name not in beside.values() for each in (name, beside[name]) if each in known]
@@ -537,14 +552,14 @@ def _trust_tables(saliency: Saliency) -> Iterator[Table]:
     keys = []
     for number, e in enumerate(saliency.explanations):
         for method, trust in e.trust.items():
-            head = (str(e.sample_id), *([saliency.checkpoints[e.checkpoint].name] if several else []))
+            head = (str(e.sample_id), *_of_which(saliency, apart, e.checkpoint, e.output, e.target_name))
             answered = e.label_name if e.correct else ""
             answer = answered or (f"{e.label_name} → {e.prediction_name}" if e.label is not None else e.prediction_name)
             doubt = [_verdict(trust)] if doubted else []
             trusted.append((*head, answer, method, trust.delta, trust.agreement, *doubt))
             judged.append((*head, method, *(trust.quality.get(name) for name in names)))
             keys.append("" if several else f"e-{number}")
-    head_columns = (Column("sample"), *([Column("checkpoint")] if several else []))
+    head_columns = (Column("sample"), *(Column(name) for name in apart))
     columns = (
         *head_columns,
         Column("label → predicted"),
@@ -590,10 +605,20 @@ def _trust_tables(saliency: Saliency) -> Iterator[Table]:
 
 
 def _changes(saliency: Saliency) -> Table:
+    apart = tuple(name for name in _beside_sample(saliency) if name != "checkpoint")  # which has its own column
+    names = {(e.output, e.target): e.target_name for e in saliency.explanations}
     rows = tuple(
-        (str(c.sample_id), c.method, _column(saliency, c.to_checkpoint), c.correlation) for c in saliency.changes
+        (
+            str(c.sample_id),
+            *_of_which(saliency, apart, c.to_checkpoint, c.output, names.get((c.output, c.target), "")),
+            c.method,
+            _column(saliency, c.to_checkpoint),
+            c.correlation,
+        )
+        for c in saliency.changes
     )
-    columns = (Column("sample"), Column("method"), Column("to checkpoint"), Column("correlation", Cell.NUMBER))
+    head = (Column("sample"), *(Column(name) for name in apart))
+    columns = (*head, Column("method"), Column("to checkpoint"), Column("correlation", Cell.NUMBER))
     note = "Rank correlation with the same sample's map one checkpoint before: 1 means that the attention stayed."
     return Table("changes", "Correlation with the checkpoint before", columns, rows, note)
 
