@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from xaicli.manifest import Attempt
 
+COUNTED_WITH = "xai info, samples and most others count them with --attempts all"
+"""How rows that were taken back are counted after all, as every command may say it: some have no such option."""
+
 
 class TakeBack(NamedTuple):
     """From where on an attempt takes back earlier attempts' rows."""
@@ -35,7 +38,7 @@ class TakenBack(NamedTuple):
         of_table = f" in table {self.table}" if self.table else ""
         return (
             f"attempt {self.by} took back {self.rows:,} row{'s'[: self.rows != 1]} of attempt {self.attempt}{of_table} "
-            f"from epoch {self.epoch}, step {self.step} on: --attempts all counts them"
+            f"from epoch {self.epoch}, step {self.step} on: {COUNTED_WITH}"
         )
 
 

@@ -157,6 +157,6 @@ OF_ONE_LABEL = (None, "classification", "binary")
 """The tasks of which a sample has one label of several, and thus probabilities; None of a run that does not say it."""
 
 HIGH_IS_GOOD = (CORRECT, LABEL_PROB, MARGIN, "jaccard", "token_accuracy")
-LOW_IS_GOOD = (LOSS, EL2N, ENTROPY, "abs_error", "n_wrong")
-"""Which end of the recorder's own metrics is the good one, of those that have one."""
+LOW_IS_GOOD = (LOSS, EL2N, ENTROPY, "abs_error", "n_wrong", "worst_token_loss")
+"""Which end of the recorder's own metrics is the good one, of those that have one: a `residual` has none."""
 END_IS_KNOWN = frozenset({*HIGH_IS_GOOD, *LOW_IS_GOOD})

@@ -558,9 +558,35 @@ def test_values_that_only_the_baseline_has_are_counted(tmp_path, capsys):
     assert (outcome, n) == ("passed", 148)
     assert "50 samples of the baseline are not in this run" in reason
     assert "2 samples of the baseline have no finite loss in this run" in reason
+    cats = {i: float("nan") for i in range(0, 200, 2)}
+    lost = cameras(tmp_path / "lost", ("eval", "x", range(200)), loss=cats)
+    code, told, _ = drops(capsys, lost, old, "loss mean by label drop <= 0")
+    gone = "100 samples of the baseline have no finite loss in this run, and not compared"
+    why = f"{gone}; 100 values are not finite, and not judged"
+    assert (code, told) == (2, {("eval x", "dog"): ("passed", 100, ""), ("eval x", "cat"): ("not asked", 0, why)})
+    found = asked(capsys, lost, "--baseline", old, "--rule", "loss mean by label drop <= 0")[1]
+    assert [row["group"] for row in found["rows"]] == ["dog", "cat"], "one verdict of each"
     _, told, _ = drops(capsys, old, new, "loss mean drop <= 0")
     assert "50 samples are not in the baseline" in told["eval x", ""][2]
     assert "2 samples have no finite loss in the baseline" in told["eval x", ""][2]
+
+
+def test_the_way_to_rows_that_were_taken_back_is_one_there_is(tmp_path, capsys):
+    for loss in (1.0, 2.0):
+        with xaicli.Run(tmp_path / "run") as run:
+            run.log_samples(sample_id=range(3), label=[0, 1, 1], loss=[loss] * 3, mode="train", epoch=1, step=1)
+    way = "xai info, samples and most others count them with --attempts all"
+    said = f"attempt 1 took back 3 rows of attempt 0 from epoch 1, step 1 on: {way}"
+    assert asked(capsys, tmp_path / "run", "--rule", "loss mean < 9")[1]["warnings"][0] == said
+    assert main(["watch", str(tmp_path / "run"), "--once", "--json"]) == 0
+    assert said in json.loads(capsys.readouterr().out)["warnings"]
+    for command in ("info", "samples"):
+        assert main([command, str(tmp_path / "run"), "--attempts", "all", "--json"]) == 0
+        counts = json.loads(capsys.readouterr().out)["counts"]
+        assert (counts["rows"] + (counts["duplicates"] if command == "samples" else 0), counts["taken_back"]) == (6, 0)
+    options = ["--rule", "loss mean < 9", "--format", "html", "--output", str(tmp_path)]
+    assert main(["check", str(tmp_path / "run"), *options]) == 0
+    assert f"3; {way}" in (tmp_path / "check.html").read_text()
 
 
 def test_limits_beside_a_drop_are_judged_without_the_baseline(tmp_path, capsys):
@@ -1008,6 +1034,32 @@ def test_damaged_files_are_those_that_the_doctor_names_whatever_is_asked_first(t
         assert found["counts"]["damaged"] == [finding]
     assert main(["check", str(tmp_path / "run"), "--rule", "damaged <= 0", "--strict"]) == 1
     assert f"{finding} is damaged" in capsys.readouterr().err
+
+
+def test_a_file_that_is_said_to_be_left_out_is_judged_by_no_rule(tmp_path, capsys):
+    """Whichever of its columns is damaged: that of the loss here, and the rules are about others."""
+    right = {epochs: recorded(tmp_path / f"of {epochs}", 0.05, epochs=epochs) for epochs in (1, 2)}
+    run = tmp_path / "of 2"
+    file = next((run / "data").glob("**/epoch=2/*.parquet"))
+    content, group = bytearray(file.read_bytes()), pq.read_metadata(file).row_group(0)
+    (loss,) = (one for one in map(group.column, range(group.num_columns)) if one.path_in_schema == "loss")
+    content[loss.data_page_offset + loss.total_compressed_size // 2] ^= 0x5A
+    file.write_bytes(content)
+    said = "epoch 2 of eval is left out, see xai doctor: epoch 1 is judged as the last"
+    limited = tmp_path / "rules.toml"
+    limited.write_text("[[rule]]\nmetric = 'correct'\nleast = 0.1\nwhere = \"time = 'day'\"\n")
+    by_line = ("--rule=damaged <= 0", "--rule=correct mean >= 0.1", "--rule=ece <= 1")
+    for rules in (by_line[:2], by_line[1::-1]):
+        code, found = asked(capsys, run, *rules)
+        (row,) = (row for row in found["rows"] if row["rule"].startswith("correct"))
+        assert (code, row["epoch"], row["value"]) == (1, 1, pytest.approx(right[1].mean()))
+        assert said in found["warnings"]
+        assert len(found["counts"]["damaged"]) == 1
+    assert right[1].mean() != right[2].mean()
+    found = asked(capsys, run, by_line[0], "--rules", limited)[1]
+    assert [row["outcome"] for row in found["rows"]] == ["not asked", "failed"], "no row of the last epoch is there"
+    (row,) = asked(capsys, run, by_line[1])[1]["rows"]  # what it reads is whole
+    assert (row["epoch"], row["value"]) == (2, pytest.approx(right[2].mean()))
 
 
 @pytest.mark.parametrize("what", ["file", "column"])

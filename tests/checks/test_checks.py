@@ -381,6 +381,13 @@ def test_an_allowance_stricter_than_its_rule_is_refused(tmp_path, limits, allowe
     assert error.value.hint
 
 
+def test_the_end_of_the_recorders_own_metrics_is_known_where_one_is_good():
+    assert parse_rule("worst_token_loss mean drop <= 0").better is Better.LOW
+    for metric in ("residual", "top_prob", "n_tokens", "worst_token"):
+        with pytest.raises(UsageError, match=f"which end of {metric} is good"):
+            parse_rule(f"{metric} mean drop <= 0")
+
+
 def test_a_line_about_a_metric_whose_end_is_not_known_says_where_it_can_be_said():
     with pytest.raises(UsageError) as caught:
         parse_rule("own mean drop <= 0")

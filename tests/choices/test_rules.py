@@ -675,3 +675,16 @@ def test_a_column_alone_is_a_condition(tmp_path: Path, xai: Any) -> None:
     assert status == 2
     assert "or of a column alone --rule '(ok)'" in err
     assert opened.select(rule="(ok)", mode="train").data["sample_id"].to_list() == [2, 0]
+
+
+def test_of_a_signed_residual_neither_end_is_the_hardest_without_a_word(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_samples(sample_id=range(4), label=[0.0] * 4, prediction=[-3.0, 8.0, -1.0, 2.0], mode="train", epoch=1)
+    run_of = xaicli.open_run(tmp_path / "run")
+    for rule, first in (("hardest", 0), ("easy", 1)):
+        found = run_of.select(rule=rule, n=1, mode="train", metric="residual")
+        assert found.data["sample_id"][0] == first
+        assert [said for said in found.answer.warnings if said.startswith("which end of residual is good is not known")]
+    found = run_of.select(rule="hardest", n=1, mode="train", metric="abs_error")
+    assert found.data["sample_id"][0] == 1
+    assert not [said for said in found.answer.warnings if "which end" in said]

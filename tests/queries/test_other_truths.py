@@ -56,6 +56,36 @@ def test_no_truth_of_the_predictions(tmp_path, kind, key):
         ]
 
 
+def test_numbers_of_a_metric_are_no_classes_for_anyone_who_suspects_labels(tmp_path):
+    n = 60
+    label = np.arange(n) % 3
+    with xaicli.Run(tmp_path / "run", keep_probs=True) as run:
+        run.log_facts(np.arange(n), bright=(np.arange(n) / 7).tolist())
+        for epoch in (1, 2, 3):
+            taken = np.where(np.arange(n) % 10 == 0, (label + epoch) % 3, label)
+            probs = np.full((n, 3), 0.1) + 0.7 * np.eye(3)[taken]
+            values = {"label": label, "probs": probs, "human": label}
+            run.log_samples(sample_id=np.arange(n), mode="train", epoch=epoch, step=epoch, **values)
+    opened = xaicli.open_run(tmp_path / "run")
+    for key in ("human", "bright"):
+        said = f"--label-key {key} cannot be held against the predictions"
+        for rule in ("suspects", "label_issues"):
+            with pytest.raises(UsageError, match=said) as error:
+                opened.select(rule=rule, mode="train", label_key=key)
+            assert ("run.log_facts(sample_id, human=...)" in error.value.hint) is (key == "human")
+        with pytest.raises(UsageError, match=said):
+            opened.relabel_export(tmp_path / "x.csv", mode="train", label_key=key)
+        found = opened.findings(mode="train", label_key=key).answer
+        assert [warning for warning in found.warnings if said in warning]
+        assert found.extra["n_suspects"] == [{"mode": "train", "ds_id": "", "n": 0}]
+        rows = opened.select(rule="hardest", n=3, mode="train", label_key=key).data["sample_id"].to_list()
+        assert rows == opened.select(rule="hardest", n=3, mode="train").data["sample_id"].to_list()
+    assert opened.select(rule="suspects", mode="train").data.height
+    page = opened.report(mode="train", label_key="human")
+    assert page.answer.extra["n_suspects"] == [{"mode": "train", "ds_id": "", "n": 0}]
+    assert "--label-key human cannot be held against the predictions" in page.html(no_images=True)
+
+
 def test_page_of_a_training(tmp_path):
     opened = recorded(tmp_path / "run", "classes")
     result = opened.report(label_key="camera")

@@ -133,7 +133,7 @@ def logged_again(root: Path) -> None:
 
 def said_of_others(warnings: Iterable[str]) -> list[str]:
     """What warnings say of values beside those of another attempt, without what to do."""
-    ends = "; --attempts all counts them"
+    ends = "; xai scalars and most others count them with --attempts all"
     return [said.removesuffix(ends) for said in warnings if "at the same moment" in said and said.endswith(ends)]
 
 

@@ -65,7 +65,8 @@ def test_rows_of_a_table_are_taken_back_with_the_epochs_that_are_trained_again(t
     assert opened.query(of_epochs, attempts="all").data.rows() == [(1, 3.0), (2, 3.0), (3, 18.0), (4, 3.0)]
     assert (last.answer.counts.taken_back, every.answer.counts.taken_back) == (4, 0)
     of_table = (
-        "attempt 1 took back 4 rows of attempt 0 in table det from epoch 3, step 3 on: --attempts all counts them"
+        "attempt 1 took back 4 rows of attempt 0 in table det from epoch 3, step 3 on: "
+        "xai info, samples and most others count them with --attempts all"
     )
     assert last.answer.warnings == (of_table,)
     assert of_table in opened.query(of_epochs).answer.warnings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.vocabulary import MODE, SAMPLE_ID
+from xaicli.vocabulary import HIGH_IS_GOOD, MODE, SAMPLE_ID
 
 if TYPE_CHECKING:
     from xaicli.reader import Reader
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PICKS = ("first", "worst", "best", "random")
 HIGHER_IS_BETTER = frozenset(
-    {"label_prob", "top_prob", "margin", "correct", "confidence", "correctness", "aum", "accuracy", "acc", "f1", "iou"}
+    {*HIGH_IS_GOOD, "top_prob", "confidence", "correctness", "aum", "accuracy", "acc", "f1", "iou"}
 )
 """Metrics whose worst samples are the lowest; of every other metric, as of a loss, the highest."""
 

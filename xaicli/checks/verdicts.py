@@ -109,6 +109,8 @@ def judged(
         allowance = _allowance(rule, parts, called)
         met |= {allowance.value} if allowance else set()
         own = unfit.of(parts)
+        if not rows.height and (rule.least, rule.most) == (None, None) and others.has(parts):
+            continue  # which `gone` tells
         if rows.height < max(rule.min_n, 1):
             why = "; ".join(
                 filter(None, (f"fewer than {max(rule.min_n, 1):,}", *others.not_compared(parts, rows), own))
@@ -121,7 +123,7 @@ def judged(
         if rule.largest_drop is not None:
             verdict = _dropped(rule, group, rows, baseline, allowance, strict_drop)
             found.append(noted(verdict, *others.not_compared(parts, rows), _have_another(rows, relabelled), own))
-    found += others.gone()
+    found += others.gone(unfit)
     missing = [", ".join([value] if isinstance(value, str) else value) for value in rule.allow if value not in met]
     said = [
         *others.rest(),
@@ -379,13 +381,23 @@ class _Others:
                 told = words if n > 1 else words.replace("are", "is", 1).replace("have", "has", 1)
                 yield f"{_samples(n)}{of} {told}, and not compared"
 
-    def gone(self) -> Iterator[Verdict]:
-        """What cannot be said of groups that only the baseline has."""
+    def has(self, parts: tuple[str, ...]) -> bool:
+        """Whether the baseline has values of a group."""
+        return parts in self._groups
+
+    def gone(self, unfit: _NotFinite) -> Iterator[Verdict]:
+        """What cannot be said of groups that only the baseline has values of.
+
+        Args:
+            unfit: What this run has of them besides.
+        """
         if not self._rule.by:
             return
         for parts, rows in self._groups.items():
             if parts not in self._here:
                 reason = f"the baseline has {_samples(rows.height)} of it, this run none"
+                if said := unfit.of(parts):
+                    reason = "; ".join((*self._gone_of(rows), said))
                 yield replace(not_asked(self._rule, reason, bound=drop_bound(self._rule)), group=", ".join(parts))
 
 

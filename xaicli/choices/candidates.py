@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.choices.rules import Choice, Rule
+from xaicli.diagnosis.questions import refuse_other_kinds
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.suspects import suspects
@@ -21,10 +22,10 @@ from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.reader.rows import PLACED, Where
-from xaicli.vocabulary import DS_ID, EPOCH, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, SAMPLE_ID
+from xaicli.vocabulary import DS_ID, EPOCH, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, PREDICTION, SAMPLE_ID
 
 _HIGH = frozenset({*HIGH_IS_GOOD, "confidence", "correctness", "aum"})
-_LOW = frozenset({*LOW_IS_GOOD, "forgetting", "variability", "std", "ema", "residual"})
+_LOW = frozenset({*LOW_IS_GOOD, "forgetting", "variability", "std", "ema"})
 
 _OF_LAST_EPOCH = "epoch in the condition is that of a sample's last row, as its columns are: --epoch asks about another"
 
@@ -207,6 +208,8 @@ def _by(
 def _doubted(
     choice: Choice, frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, found: Statistics
 ) -> Ranked:
+    if selection.label_key not in (LABEL, PREDICTION):
+        refuse_other_kinds(reader, selection.label_key)
     if choice.rule is Rule.SUSPECTS:
         answer = suspects(reader, selection, found, top=None)
     elif reader.dtypes.get(LABEL, pl.Null()).is_nested():

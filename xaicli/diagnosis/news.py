@@ -121,8 +121,9 @@ def judgements(reader: Reader, selection: Selection, warnings: list[str]) -> lis
         UsageError: The label key is no truth of the predictions.
     """
     key, dtypes = selection.label_key, reader.dtypes
-    kinds = dtypes.get(key), dtypes.get(PREDICTION)
-    if any(kind is None or kind.is_float() for kind in kinds):
+    kinds = [dtypes.get(name) for name in (PREDICTION, key)]
+    # Numbers in place of a recorded label are no classes of the predictions', which is said.
+    if any(kind is None for kind in kinds) or any(kind.is_float() for kind in (kinds if key == LABEL else kinds[:1])):
         return []
     refuse_other_kinds(reader, key)
     judged = (_judged(reader, selection, pair, warnings) for pair in selection.pairs)

@@ -458,7 +458,10 @@ def refuse_other_kinds(reader: Reader, key: str) -> None:
     if said := no_truth(reader, key):
         if key == LABEL:
             raise XaiError(said, hint="log both by name or both by number; Run(label_names=[...]) makes them alike")
-        raise UsageError(said, hint="it takes a column of true classes of the predictions' kind, such as label")
+        hint = "it takes a column of true classes of the predictions' kind, such as label"
+        if reader.dtypes[key].is_float() and key not in reader.facts.dtypes:
+            hint += f"; a metric holds measured numbers, classes are facts: run.log_facts(sample_id, {key}=...)"
+        raise UsageError(said, hint=hint)
 
 
 def no_truth(reader: Reader, key: str) -> str:

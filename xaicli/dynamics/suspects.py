@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.questions import is_truth
+from xaicli.diagnosis.questions import is_truth, no_truth
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.metrics import GROWING, MEMORISED
@@ -194,6 +194,8 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics
     """All suspects of one (mode, ds_id), the most suspicious first, with what their reasons tell."""
     frame = found.frames[pair]
     if frame[LABEL].dtype.is_float():
+        if selection.label_key != LABEL and no_truth(reader, selection.label_key):
+            frame = frame.clear()  # predicted classes are no guesses of measured numbers
         return far_from_target(reader, selection, pair, frame)
     judged = PREDICTION in reader.dtypes and better_than_chance(found.accuracy[pair], frame[LABEL])
     scored = frame.with_columns(suspicion(frame))

@@ -40,6 +40,7 @@ _TRIES = 5
 _NAMED = 3
 _OF = "of epoch"
 _BY = "by"
+_COUNTED_WITH = "xai scalars and most others count them with --attempts all"
 
 
 @dataclass
@@ -78,16 +79,14 @@ class LeftOut:
         said = []
         if self.taken_back:
             are = "scalar of an earlier attempt does" if self.taken_back == 1 else "scalars of earlier attempts do"
-            why = "a later attempt logged that part of the training again; --attempts all counts them"
+            why = f"a later attempt logged that part of the training again; {_COUNTED_WITH}"
             said.append(f"{self.taken_back:,} {are} not count: {why}")
         if n := self.by_others.total():
             keys = _some(sorted({key for key, _ in self.by_others}))
             attempts = sorted({by for _, by in self.by_others})
             whose = ", ".join(f"attempt {attempt}'s" for attempt in attempts)
             values, do, moments = ("1 value", "does", "moment") if n == 1 else (f"{n:,} values", "do", "moments")
-            said.append(
-                f"{values} of {keys} {do} not count: {whose} at the same {moments} {do}; --attempts all counts them"
-            )
+            said.append(f"{values} of {keys} {do} not count: {whose} at the same {moments} {do}; {_COUNTED_WITH}")
         apart = 'run.log({"epoch": ..., "step": ..., ...}) keeps them apart'
         of_batch = 'run.log({"step": ..., ...}) with the number of the batch keeps them apart'
         for again, where, how in (

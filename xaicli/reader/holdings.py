@@ -141,6 +141,7 @@ class Holdings:
     def refresh(self) -> None:
         """List the run's files; again when one has vanished meanwhile."""
         self.__dict__.pop("taken_back", None)
+        lost = self._listing.damaged if "_listing" in self.__dict__ else {}
         for attempt in range(_TRIES):
             self.records: dict[str, FileRecord] = parquet.read_records(self.layout)
             try:
@@ -151,6 +152,8 @@ class Holdings:
             except FileNotFoundError:
                 if attempt == _TRIES - 1:
                     raise
+        # A file that was missing may have come since, and counts then.
+        self._damaged.difference_update(lost.keys() - self._listing.damaged.keys())
         for path, fault in self._listing.damaged.items():
             self.note(DamagedFileError(f"{path} {fault}", hint="see: xai doctor"), path)
 

@@ -515,6 +515,8 @@ class Reader(Holdings):
         else:
             assert piece.file is not None
             path = relative(self.layout, piece.file)
+            if path in self._damaged:  # wherever in it that is: what is called left out counts in no answer
+                return None
             try:
                 with self.opened(piece.file.path) as file:
                     if (footer := self._footers.get(piece.file.path)) is None:

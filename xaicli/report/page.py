@@ -14,6 +14,7 @@ from xaicli.report.charts import Image, Tone
 from xaicli.report.model import IN_CSV, Block, Cell, Column, Link, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, short
 from xaicli.tables.labels import names_apart
+from xaicli.takeback import COUNTED_WITH
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, Duplicates
 
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
     if counts.stale is not None:
         said.append((stale_in_words(conditions(answer.selection))[1], f"{counts.stale:,}"))
     if counts.taken_back is not None:
-        said.append(("rows taken back by a later attempt", f"{counts.taken_back:,}; --attempts all counts them"))
+        said.append(("rows taken back by a later attempt", f"{counts.taken_back:,}; {COUNTED_WITH}"))
     if counts.ignored:
         said.append(("ignored labels", f"{counts.ignored:,}, kept as missing"))
     if counts.damaged is not None:
