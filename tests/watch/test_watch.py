@@ -13,11 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 import xaicli
 from tests.watch import training_things as things
@@ -25,7 +27,7 @@ from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.watch.screen import Until
 from xaicli.watch.training import Now, Training, Watched
-from xaicli.watch.view import Shown, duration, line, screen
+from xaicli.watch.view import Shown, Sort, duration, line, screen
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE = 40.0
@@ -147,6 +149,37 @@ def test_all_tables_and_the_keys_are_seen_at_any_height(height: int, n_labels: i
         assert re.search(r"spikes, [1-4] of 5: step", text)
 
 
+@pytest.mark.parametrize("width", [32, 40, 60, 80, 100])
+def test_numbers_are_never_cut(width: int) -> None:
+    """Names and titles, however long, give way."""
+    where = {"mode": "eval", "ds_id": "validation-day-2026-第一"}
+    names = [f"domestic {kind} short-haired cat, {place}" for kind in ("tabby", "black") for place in ("in", "out")]
+    now = Now(*where.values(), 12, 0, 90, 120, 120, 120, 120, 1245.0, 1240.0, 0.4167, 0, 0, ((12, 0, 1245.0),), 9)
+    worst = [
+        {**where, "sample_id": f"images/night/frame_{i:06d}.png", "label": i, "name": names[i], "value": 1255.0 + i}
+        for i in range(4)
+    ]
+    labels = [
+        {**where, "label": i, "name": names[i], "n": 12345, "mean": 1239.0 + i, "change": -0.96, "usual": 1241.0}
+        for i in range(4)
+    ]
+    spikes = [{**where, "epoch": 12, "step": 123_456, "rank": 0, "loss": 1300.0, "height": 123.4}]
+    others = replace(now, ds_id="validation-night-2026-第一")
+    given = (worst, labels, spikes, 400, 10.0, 1.0, 0, 5, 60.0, ())
+    watched = Watched("running", "a_loss_with_a_long_name", (now, others), *given)
+    for sort in Sort:
+        text = shown_as_text(watched, width, Shown(sort))
+        lines = text.splitlines()
+        assert max(map(cell_len, lines)) <= width
+        assert all(f" {value}" in text for value in ("1,255", "1,256", "1,257", "1,258"))
+        for mean in (" 1,239 ", " 1,240 ", " 1,242 "):
+            (row,) = (line for line in lines if mean in line and " -0.96" in line)
+            assert width < 60 or (row.split()[-1], "12,345" in row) == ("1,241", True)
+        assert len([line for line in lines if " 12 " in line and " 1,245" in line]) == 2
+        assert [line.split()[-4:] for line in lines if "123,456" in line] == [["123,456", "12", "1,300", "123.4"]]
+        assert len({line.split("  ")[0] for line in lines if "-0.96" in line}) == 4, "and names are told apart"
+
+
 def test_the_chosen_data_set_is_seen_where_not_all_are() -> None:
     from rich.console import Console
 
@@ -196,7 +229,7 @@ def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert training.look().state == "finished"
 
 
-def test_spikes_drops_duplicates_and_passes_are_told(tmp_path: Path) -> None:
+def test_spikes_drops_duplicates_and_passes_are_told(tmp_path: Path, xai: Any) -> None:
     with xaicli.Run(tmp_path / "run") as run:
         for step in range(150):
             value = 50.0 if step == 120 else 1.0 + 0.01 * (step % 7)
@@ -213,6 +246,14 @@ def test_spikes_drops_duplicates_and_passes_are_told(tmp_path: Path) -> None:
     train, evaluation = found.places
     assert (train.n, train.duplicates) == (300, 1)
     assert (evaluation.turn, evaluation.mean, evaluation.before) == (1, 2.5, 1.5)
+    status, out, _ = xai("watch", tmp_path / "run", "--once", "--json")
+    told = json.loads(out)
+    assert (status, [(row["n"], row["duplicates"], row["non_finite"]) for row in told["rows"]]) == (
+        0,
+        [(300, 1, 0), (2, 0, 0)],
+    )
+    assert told["counts"]["rows"] == 305
+    assert not {"duplicates", "non_finite"} & told["counts"].keys(), "which would be of one place, and rows of all"
     assert "last spike at step 150" in line(found)  # the sample again, whose value is another
     assert "1 row dropped" in line(found)
 
@@ -688,12 +729,12 @@ def test_what_was_taken_back_and_labels_that_stand_for_none_are_counted(tmp_path
     assert (counts["rows"], counts["taken_back"], counts["ignored"]) == (3, 3, 2)
 
 
-def shown_as_text(watched: Watched, width: int = 80) -> str:
+def shown_as_text(watched: Watched, width: int = 80, shown: Shown | None = None) -> str:
     from rich.console import Console
 
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(screen(watched, Shown(), title="run", width=width, keys=False))
+        console.print(screen(watched, shown or Shown(), title="run", width=width, keys=False))
     return capture.get()
 
 

@@ -157,13 +157,8 @@ def _answer(
 def _counts(training: Training, watched: Watched) -> Any:
     from dataclasses import replace
 
-    return replace(
-        training.reader.counts(),
-        rows=watched.rows,
-        non_finite=sum(now.non_finite for now in watched.places),
-        duplicates=sum(now.duplicates for now in watched.places),
-        dropped=watched.dropped,
-    )
+    # Rows that repeat a sample and values that are no number are counted of each newest place, not of all rows.
+    return replace(training.reader.counts(), rows=watched.rows, dropped=watched.dropped)
 
 
 def _of_store(place: str, found: list[Training], how: dict[str, Any]) -> Training | None:

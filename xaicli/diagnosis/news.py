@@ -121,9 +121,9 @@ def judgements(reader: Reader, selection: Selection, warnings: list[str]) -> lis
         UsageError: The label key is no truth of the predictions.
     """
     key, dtypes = selection.label_key, reader.dtypes
-    kinds = [dtypes.get(name) for name in (PREDICTION, key)]
+    predicted, held = dtypes.get(PREDICTION), dtypes.get(key)
     # Numbers in place of a recorded label are no classes of the predictions', which is said.
-    if any(kind is None for kind in kinds) or any(kind.is_float() for kind in (kinds if key == LABEL else kinds[:1])):
+    if predicted is None or held is None or predicted.is_float() or (key == LABEL and held.is_float()):
         return []
     refuse_other_kinds(reader, key)
     judged = (_judged(reader, selection, pair, warnings) for pair in selection.pairs)

@@ -140,7 +140,7 @@ def screen(
         (len(watched.places), lambda most: _places(watched, chosen, width, most)),
         (len(own), lambda most: _worst(own, now, watched.metric, width, most)),
         (len(labels), lambda most: _labels(labels, shown.sort, now, watched.metric, width, most)),
-        (len(watched.spikes), lambda most: _spikes(watched, most)),
+        (len(watched.spikes), lambda most: _spikes(watched, width, most)),
     ]
     rows = [n for n, _ in tables]
     if height is not None:
@@ -200,43 +200,105 @@ def _head(watched: Watched, title: str, width: int) -> RenderableType:
     return text
 
 
-def _table(*columns: tuple[str, str]) -> Any:
+_GAP = 3
+"""Characters between columns."""
+_HEADING = 12
+"""Characters of a heading of numbers that stand back for nothing."""
+_LEAST = 10
+"""Characters of a name that is still one."""
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """A column of numbers, which are never cut, under a heading, which may be."""
+
+    heading: str
+    cells: Sequence[str]
+
+    @property
+    def least(self) -> int:
+        """How wide its numbers are."""
+        return max(map(len, self.cells), default=0)
+
+    @property
+    def width(self) -> int:
+        """How wide it is before anything beside it is cut."""
+        return max(self.least, min(len(self.heading), _HEADING))
+
+
+def _room(width: int, numbers: Sequence[_Numbers], texts: int = 1) -> int:
+    """How many characters columns of numbers leave for those of texts beside them: where few, headings stand back."""
+    rest = width - _GAP * (len(numbers) + texts - 1)
+    room = rest - sum(column.width for column in numbers)
+    return room if room >= _LEAST * texts else max(texts, rest - sum(column.least for column in numbers))
+
+
+_Texts = tuple[str, Sequence[str], int]
+"""A column of texts: its heading, its cells, and how wide it may be."""
+
+
+def _table(width: int, texts: Sequence[_Texts], numbers: Sequence[_Numbers], beside: Sequence[_Texts] = ()) -> Any:
+    """A table within a width: columns of texts, of numbers, and of what stands beside these."""
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="dim")
-    for name, justify in columns:
-        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    texts_wide = [min(most, max(map(cell_len, (heading, *cells)))) for heading, cells, most in (*texts, *beside)]
+    spare = width - _GAP * (len(texts_wide) + len(numbers) - 1) - sum(texts_wide)
+    for (heading, _, _), own in zip(texts, texts_wide, strict=False):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", width=own)
+    fits = sum(column.width for column in numbers) <= spare
+    widths = [column.width if fits else column.least for column in numbers]
+    spare -= sum(widths)
+    for column, own in zip(numbers, widths, strict=True):
+        more = min(max(len(column.heading) - own, 0), max(spare, 0))
+        spare -= more
+        table.add_column(column.heading, justify="right", no_wrap=True, overflow="ellipsis", width=own + more)
+    for (heading, _, _), own in zip(beside, texts_wide[len(texts) :], strict=True):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", width=own)
+    cells = (*(column[1] for column in texts), *(column.cells for column in numbers), *(one[1] for one in beside))
+    for row in zip(*cells, strict=True):
+        table.add_row(*row)
     return table
+
+
+def _titled(what: str, where: str, rest: str, room: int) -> str:
+    """The title of a table: of the data set as much as there is room for, and nothing where that is too little."""
+    left = room - len(f"{what} of {rest}")
+    return f"{what} of {cut(where, left)}{rest}" if left >= min(len(where), _LEAST // 2) else f"{what}{rest}"
 
 
 def _places(watched: Watched, chosen: int, width: int, most: int) -> Any:
     wide = width >= _NARROW
-    columns = [
-        (f"data set{_of(most, len(watched.places))}", "left"),
-        ("epoch", "right"),
-        (watched.metric, "right"),
-        ("change", "right"),
-    ]
-    is_judged = wide and any(now.accuracy is not None for now in watched.places)
-    columns += [("right", "right")] if is_judged else []
-    columns += [("samples", "right"), ("course", "left")] if wide else []
-    table = _table(*columns)
     start = min(chosen, len(watched.places) - most)
-    for number, now in list(enumerate(watched.places))[start : start + most]:
+    shown = list(enumerate(watched.places))[start : start + most]
+    names, epochs, means, changes, shares, courses = [], [], [], [], [], []
+    for number, now in shown:
         of = f"/{watched.total_epochs}" if watched.total_epochs and now.mode == "train" else ""
-        turn = f".{now.turn}" if now.turn else ""
+        epochs.append(f"{now.epoch}{f'.{now.turn}' if now.turn else ''}{of}")
         change = None if now.mean is None or now.before is None else now.mean - now.before
-        mark = "> " if number == chosen and len(watched.places) > 1 else ""
-        cells = [mark + printable(cut(_where(now), 20)), f"{now.epoch}{turn}{of}", _mean(now), _signed(change)]
-        if is_judged:
-            cells.append(percent(now.accuracy, 1))
-        if wide:
-            share = f"{now.n:,}" + (f"/{now.n_before:,}" if now.n_before and now.n < now.n_before else "")
-            course = sparkline([mean for _, _, mean in now.history[-12:]])
-            cells += [share, course]
-        table.add_row(*cells)
-    return table
+        names.append(("> " if number == chosen and len(watched.places) > 1 else "", printable(_where(now))))
+        means.append(_mean(now))
+        changes.append(_signed(change))
+        shares.append(f"{now.n:,}" + (f"/{now.n_before:,}" if now.n_before and now.n < now.n_before else ""))
+        courses.append(sparkline([mean for _, _, mean in now.history[-12:]]))
+    numbers = [_Numbers("epoch", epochs), _Numbers(watched.metric, means), _Numbers("change", changes)]
+    if wide and any(now.accuracy is not None for now in watched.places):
+        numbers.append(_Numbers("right", [percent(now.accuracy, 1) for _, now in shown]))
+    numbers += [_Numbers("samples", shares)] if wide else []
+    course = max(map(len, ("course", *courses)))
+    beside = [("course", courses, course)] if wide else []
+    if beside and _room(width, numbers, 2) - course < 2 * _LEAST:
+        beside = []
+    if _room(width, numbers) < _LEAST:
+        numbers = [column for column in numbers if column.heading != "change"]
+    room = _room(width, numbers, 1 + len(beside)) - (course if beside else 0)
+    left = max(room - max(map(len, (mark for mark, _ in names))), 1)
+    told = told_apart([name for _, name in names], left, longest=left)
+    cells = [mark + told[name] for mark, name in names]
+    title = f"data set{_of(most, len(watched.places))}"
+    return _table(width, [(title, cells, room)], numbers, beside)
 
 
 def _mean(now: Now) -> str:
@@ -249,14 +311,17 @@ def _signed(value: float | None) -> str:
 
 def _worst(every: Sequence[dict[str, Any]], now: Now, metric: str, width: int, most: int) -> Any:
     rows = every[:most]
-    title = f"worst of {printable(_where(now))}{_of(most, len(every))}"
-    table = _table((title, "left"), ("label", "left"), (metric, "right"))
-    ids = told_apart([str(row["sample_id"]) for row in rows], max(12, width // 2))
+    values = [_Numbers(metric, shorts([row["value"] for row in rows]))]
+    room = _room(width, values, 2)
     texts = ["–" if row["label"] is None else row["name"] or str(row["label"]) for row in rows]
-    names = told_apart(texts, max(8, width // 4))
-    for row, text, value in zip(rows, texts, shorts([row["value"] for row in rows]), strict=True):
-        table.add_row(ids[str(row["sample_id"])], names[text], value)
-    return table
+    of_label = max(room // 3, 1)
+    names = told_apart(texts, of_label, longest=of_label)
+    labels = [names[text] for text in texts]
+    room -= max(map(len, ("label"[:of_label], *labels)))
+    every_id = [str(row["sample_id"]) for row in rows]
+    ids = told_apart(every_id, max(room, 1), longest=max(room, 1))
+    title = _titled("worst", printable(_where(now)), _of(most, len(every)), room)
+    return _table(width, [(title, [ids[one] for one in every_id], room), ("label", labels, of_label)], values)
 
 
 def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, width: int, most: int) -> Any:
@@ -265,32 +330,33 @@ def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, w
         Sort.CHANGE: lambda row: (1 if metric in HIGH_IS_GOOD else -1) * (row["change"] or 0.0),
         Sort.NAME: lambda row: str(row["name"]),
     }
-    wide = width >= _NARROW
-    title = f"labels of {printable(_where(now))}, {sort.value}" if wide else f"labels, {sort.value}"
-    title += _of(most, max(now.n_labels, len(rows)))
-    beside = [("samples", "right")] if wide else []
-    usual = [("usual", "right")] if wide else []
-    table = _table((title, "left"), *beside, (metric, "right"), ("change", "right"), *usual)
     ordered = sorted(rows, key=order[sort])[:most]
-    names = told_apart([str(row["name"]) for row in ordered], max(10, width // 3))
-    means = shorts([row["mean"] for row in ordered])
-    usually = shorts([row["usual"] for row in ordered])
-    for row, mean, as_usual in zip(ordered, means, usually, strict=True):
-        cells = [mean, _signed(row["change"])]
-        cells = [f"{row['n']:,}", *cells, as_usual] if wide else cells
-        table.add_row(names[str(row["name"])], *cells)
-    return table
+    numbers = [
+        _Numbers(metric, shorts([row["mean"] for row in ordered])),
+        _Numbers("change", [_signed(row["change"]) for row in ordered]),
+    ]
+    wide = width >= _NARROW
+    if wide:
+        usual = _Numbers("usual", shorts([row["usual"] for row in ordered]))
+        numbers = [_Numbers("samples", [f"{row['n']:,}" for row in ordered]), *numbers, usual]
+    room = _room(width, numbers)
+    rest = f", {sort.value}{_of(most, max(now.n_labels, len(rows)))}"
+    title = _titled("labels", printable(_where(now)), rest, room if wide else 0)
+    every = [str(row["name"]) for row in ordered]
+    names = told_apart(every, room, longest=room)
+    return _table(width, [(title, [names[name] for name in every], room)], numbers)
 
 
-def _spikes(watched: Watched, most: int) -> Any:
+def _spikes(watched: Watched, width: int, most: int) -> Any:
     rows = watched.spikes[:most]
-    table = _table(
-        (f"spikes{_of(most, max(watched.n_spikes, len(watched.spikes)))}{since(watched)}: step", "right"),
-        ("epoch", "right"),
-        (watched.metric, "right"),
-        ("robust deviations", "right"),
-    )
-    for row, loss in zip(rows, shorts([row["loss"] for row in rows]), strict=True):
-        height = "far out" if row["height"] is None else f"{row['height']:.1f}"
-        table.add_row(f"{row['step']:,}", str(row["epoch"]), loss, height)
-    return table
+    numbers = [
+        _Numbers("epoch", [str(row["epoch"]) for row in rows]),
+        _Numbers(watched.metric, shorts([row["loss"] for row in rows])),
+        _Numbers("robust deviations", ["far out" if row["height"] is None else f"{row['height']:.1f}" for row in rows]),
+    ]
+    room = _room(width, numbers)
+    title = f"spikes{_of(most, max(watched.n_spikes, len(watched.spikes)))}{since(watched)}: step"
+    steps = [f"{row['step']:,}" for row in rows]
+    # A step is a number, too: it stands at the right of its column, and the title before it gives way.
+    own = min(room, max(map(len, (title, *steps))))
+    return _table(width, [(title, [step.rjust(own) for step in steps], room)], numbers)
