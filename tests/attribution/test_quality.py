@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 import xaicli
 from tests.attribution.nets import Calling
+from xaicli.attribution.session import Column, Request, explain
+from xaicli.attribution.settings import settle
 from xaicli.demo import load_digits
+from xaicli.report.model import Table
+from xaicli.sources.inputs import Inputs
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +105,55 @@ def test_a_map_of_a_randomised_net_is_another(trained: tuple[nn.Module, Tensor, 
     steps = result.saliency.sanity
     assert [step.layer for step in steps] == ["4", "0"]
     assert all(step.similarity["gradient"] < 0.9 for step in steps)
+    assert all(step.is_used for step in steps)
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.cls, self.aux = nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        seen = torch.tanh(self.body(x))
+        return {"cls": self.cls(seen), "aux": self.aux(seen)}
+
+
+def test_each_output_and_checkpoint_is_compared_with_its_own_randomised_models() -> None:
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        models.append(TwoHeads().eval())
+    x = torch.rand(4, 6)
+    how: dict[str, Any] = {"methods": ("gradient",), "sanity": True, "device": "cpu", "task": "classification"}
+    whole = xaicli.saliency(models[0], x, output=["cls", "aux"], **how)
+    steps = whole.saliency.sanity
+    assert [(step.output, step.layer, step.is_used) for step in steps] == [
+        ("cls", "aux", False), ("cls", "cls", True), ("cls", "body", True),
+        ("aux", "aux", True), ("aux", "cls", False), ("aux", "body", True),
+    ]  # fmt: skip
+    assert steps[0].similarity["gradient"] == pytest.approx(1)
+    assert steps[3].similarity["gradient"] < 0.9
+    table = next(s.blocks[0] for s in whole.report.sections if s.anchor == "sanity")
+    assert isinstance(table, Table)
+    assert [column.title for column in table.columns] == ["output", "randomised down to", "Gradient"]
+    assert [row[:2] for row in table.rows[2:4]] == [("cls", "body"), ("aux", "aux")]
+    assert "not used" in table.rows[0][1]
+    assert [(step["output"], step["is_used"]) for step in whole.answer.extra["sanity"]][:2] == [
+        ("cls", False), ("cls", True),
+    ]  # fmt: skip
+
+    columns = [Column(name, lambda model=model: model) for name, model in zip("ab", models, strict=True)]
+    given = Inputs(list(range(4)), {"": x.numpy()})
+    settings = settle(methods=("gradient",))
+
+    def request(target: Any) -> Request:
+        return Request(
+            settings=settings, target=target, outputs=("aux",), task="classification", sanity=True, device="cpu"
+        )
+
+    both = explain(columns, given, request("predicted"))
+    assert [(step.checkpoint, step.layer) for step in both.sanity[::3]] == [(0, "aux"), (1, "aux")]
+    targets = np.array([e.target for e in both.explanations if e.checkpoint == 0])
+    for number, column in enumerate(columns):
+        alone = explain([column], given, request(targets))
+        assert [s.similarity for s in alone.sanity] == [s.similarity for s in both.sanity if s.checkpoint == number]

@@ -51,7 +51,9 @@ def test_a_notebook_gets_one_rich_display_and_text() -> None:
     assert "<td>&lt;script&gt;x&lt;/script&gt;</td>" in bundle["text/html"]
     assert not {"<script", "style=", "<iframe"} & set(re.findall(r"<script|style=|<iframe", bundle["text/html"]))
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', bundle["text/html"])
-    assert [Pillow.open(io.BytesIO(base64.b64decode(data))).format for data in pictures] == ["PNG", "PNG"]
+    assert [Pillow.open(io.BytesIO(base64.b64decode(data))).format for data in pictures] == ["PNG"] * 3
+    alts = re.findall(r'<img alt="([^"]*)"', bundle["text/html"])
+    assert len(set(alts)) == 3, "the overview, and a picture a band"
 
 
 def test_a_notebook_shows_every_table_of_a_result() -> None:

@@ -30,10 +30,10 @@ from xaicli.attribution.explanation import (
     SanityStep,
     Trust,
 )
-from xaicli.render.pictures import sheet
+from xaicli.render.pictures import Sheet, sheet
 from xaicli.render.terminal import as_text
 from xaicli.report.charts import BarChart, LineChart
-from xaicli.report.model import MapGrid, Report, Table, Views
+from xaicli.report.model import MapGrid, MapRow, Report, Table, Views
 from xaicli.report.page import RunFacts
 from xaicli.report.saliency import MAGNITUDE, SIGNED, saliency_report
 from xaicli.results import Result
@@ -185,6 +185,30 @@ def test_one_sheet_or_a_picture_a_sample_and_a_row_a_map_in_the_csv(tmp_path: Pa
         rows = list(csv.DictReader(file))
     assert [(row["sample_id"], row["method"]) for row in rows][:2] == [("7", "gradient"), ("7", "smint")]
     assert rows[1]["agreement"] == "0.9"
+
+
+def test_every_sheet_says_which_it_is_and_a_notebook_shows_more_than_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("xaicli.render.figure._ROWS_OF_SHEET", 2)
+    monkeypatch.setattr("xaicli.render.notebook._SHEETS", 2)
+    drawn: list[tuple[str, list[str]]] = []
+
+    def noting(grid: MapGrid, rows: tuple[MapRow, ...]) -> Sheet:
+        drawn.append((grid.title, [row.title for row in rows]))
+        return sheet(grid, rows)
+
+    monkeypatch.setattr("xaicli.render.notebook.sheet", noting)
+
+    def shown(n: int) -> str:
+        return str(result(*(explanation(i) for i in range(n)))._repr_mimebundle_()["text/html"])
+
+    assert (shown(2).count("<img"), drawn.pop()) == (1, ("Saliency", ["#0", "#1"]))
+    html = shown(3)
+    assert drawn == [("Saliency · sheet 1 of 2", ["#0", "#1"]), ("Saliency · sheet 2 of 2", ["#2"])]
+    assert html.count("<img") == 2
+    assert "sheets of" not in html
+    assert "<p>2 of 3 sheets of Saliency: .show() has every sample</p>" in shown(5)
 
 
 def test_numbered_pictures_of_the_call_before_do_not_stay_beside_the_new_ones(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from xaicli.attribution.explanation import Explanation, Saliency
+    from xaicli.attribution.explanation import Explanation, Saliency, SanityStep
     from xaicli.reader import Reader
     from xaicli.report.model import Report
     from xaicli.report.page import RunFacts
@@ -146,7 +146,7 @@ def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
         told = (vars(change).items() for change in saliency.changes)
         extra["changes"] = [{k: v for k, v in change if k != "output" or v} for change in told]
     if saliency.sanity:
-        extra["sanity"] = [{"layer": step.layer, "similarity": dict(step.similarity)} for step in saliency.sanity]
+        extra["sanity"] = [_step(step, saliency) for step in saliency.sanity]
     return Answer(
         command="saliency",
         run=run,
@@ -178,6 +178,12 @@ def _row(e: Explanation, saliency: Saliency) -> dict[str, Any]:
     if e.output:
         row["output"] = e.output
     return row
+
+
+def _step(step: SanityStep, saliency: Saliency) -> dict[str, Any]:
+    told: dict[str, Any] = {"layer": step.layer, "similarity": dict(step.similarity), "is_used": step.is_used}
+    told |= {"checkpoint": saliency.checkpoints[step.checkpoint].name} if len(saliency.checkpoints) > 1 else {}
+    return told | ({"output": step.output} if step.output else {})
 
 
 def _figures(trust: Any) -> Mapping[str, Any]:

@@ -162,6 +162,11 @@ class SanityStep:
     layer: str
     similarity: Mapping[str, float]
     """Mean over samples, per method."""
+    checkpoint: int = 0
+    output: str = ""
+    """Whose maps they are, as of an explanation."""
+    is_used: bool = True
+    """Whether what is explained depends on the layer: else its maps stay the same, whatever the method."""
 
 
 @dataclass(frozen=True)

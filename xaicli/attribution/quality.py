@@ -195,13 +195,23 @@ def cascade(explainer: Explainer, found: Attribution, units: Tensor) -> tuple[Sa
     generator = torch.Generator().manual_seed(explainer.settings.seed)
     every = max(1, -(-len(layers) // _MOST_LAYERS))
     steps = []
+    before = _explained_values(explainer, units)
     for number, (name, tensors) in enumerate(layers, start=1):
         for tensor in tensors:
             _randomise(tensor, generator)
         if number % every == 0 or number == len(layers):
-            now = explainer.with_model(model).explain(units)
-            steps.append(SanityStep(name, {m: _similarity(found, now, m) for m in now.maps}))
+            randomised = explainer.with_model(model)
+            values, now = _explained_values(randomised, units), randomised.explain(units)
+            similarity = {m: _similarity(found, now, m) for m in now.maps}
+            steps.append(SanityStep(name, similarity, is_used=not torch.equal(values, before)))
+            before = values
     return tuple(steps)
+
+
+def _explained_values(explainer: Explainer, units: Tensor) -> Tensor:
+    """(unit,), what is explained, as the explainer's model answers at the inputs."""
+    problem = explainer.problem(units)
+    return problem.forward(list(problem.inputs), torch.arange(len(units), device=units.device))
 
 
 def _layers(model: nn.Module) -> list[tuple[str, list[Tensor]]]:

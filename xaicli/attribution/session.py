@@ -283,7 +283,7 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
         notes |= {"task was not used: a function of the model's outputs is explained": None} if request.task else {}
     advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
     used, decided = "", dict[str, None]()
-    sanity: tuple[SanityStep, ...] = ()
+    compared: list[tuple[int, int, tuple[SanityStep, ...]]] = []
     target, at = split_place(request.target, request.label_names)
     request = replace(request, target=target, place=at if at is not None else request.place)
     for position, output in enumerate(request.outputs):
@@ -299,11 +299,12 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
             notes |= dict.fromkeys((*work.column.notes(inputs), *work.notes, *work.told_of_start()))
             used = work.precision or used
             decided |= {work.decided: None} if work.decided else {}
-            sanity = sanity or work.sanity
+            compared.append((position, number, work.sanity))
             if len(columns) > 1 and number == len(columns) - 1 and _may_freeze(request.target):
                 frozen_targets = work.targets
     described = [column.described() for column in columns]
     how = {"head": "; ".join(decided), "precision": used or request.settings.precision.value}
+    sanity = tuple(step for *_, steps in sorted(compared, key=lambda one: one[:2]) for step in steps)
     return saliency_of(described, inputs, request, found, tuple(notes), how, sanity)
 
 
@@ -482,7 +483,9 @@ class _Work:
     def _cascade(self, explainer: Explainer) -> tuple[SanityStep, ...]:
         doing("comparing with randomised models")
         units = torch.arange(min(_SANITY_UNITS, len(explainer.prepared.units)), device=explainer.prepared.units.device)
-        return cascade(explainer, explainer.explain(units), units)
+        steps = cascade(explainer, explainer.explain(units), units)
+        output = "" if self.output is None else str(self.output)
+        return tuple(replace(step, checkpoint=self.number, output=output) for step in steps)
 
     def _others(self, explainer: Explainer, keys: list[str]) -> dict[int, Finished]:
         """The samples of other ranks, as they finish; those of a rank that is not there are explained here."""

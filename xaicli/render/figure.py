@@ -13,7 +13,7 @@ from xaicli.render.canvas import Drawn
 from xaicli.render.pictures import png_bytes, png_of, sheet
 from xaicli.render.text import printable
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
-from xaicli.report.model import Block, Figures, Gallery, MapGrid, MapRow, Passage, Report, Table, Text, Views
+from xaicli.report.model import Block, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
 from xaicli.report.numbers import spread
 
 if TYPE_CHECKING:
@@ -185,14 +185,10 @@ def first_figure(report: Report) -> Figure:
     if chart is not None and grid is None:
         return draw(chart).figure
     if grid is not None:
-        return _as_figure(sheet(grid, grid.rows[:_ROWS_OF_SHEET]).picture)
+        first = next(iter(sheets(grid).values()))
+        return _as_figure(sheet(first, first.rows).picture)
     with canvas.settings():
         return canvas.new_figure(canvas.WIDE, report.title, report.sentence or "There is nothing to draw.")
-
-
-def sheet_png(grid: MapGrid) -> bytes:
-    """The first samples of a grid of maps as PNG."""
-    return png_bytes(sheet(grid, grid.rows[:_ROWS_OF_SHEET]).picture)
 
 
 def _as_figure(picture: Pillow) -> Figure:
@@ -222,8 +218,8 @@ def pictures(
     for chart in charts(report):
         yield chart.name, drawn.of(chart).png
     for grid in grids(report):
-        for stem, rows in _sheets(grid, each=each).items():
-            made = sheet(grid, rows, no_images=no_images)
+        for stem, part in sheets(grid, each=each).items():
+            made = sheet(part, part.rows, no_images=no_images)
             drawn.boxes |= made.boxes
             drawn.is_mirrored |= made.is_mirrored
             yield stem, png_bytes(made.picture)
@@ -236,16 +232,21 @@ def pictures(
 def picture_names(report: Report, *, no_images: bool = False, each: bool = False) -> list[str]:
     """The file stems that `pictures` gives, without a picture being drawn."""
     stems = [chart.name for chart in charts(report)]
-    stems += [stem for grid in grids(report) for stem in _sheets(grid, each=each)]
+    stems += [stem for grid in grids(report) for stem in sheets(grid, each=each)]
     blocks = (block for section in report.sections for block in section.blocks)
     return stems + [block.name for block in blocks if isinstance(block, ImageChart) and not no_images]
 
 
-def _sheets(grid: MapGrid, *, each: bool) -> dict[str, tuple[MapRow, ...]]:
-    """The samples of each picture of a grid, by its file's stem."""
-    pages = [grid.rows[at : at + _ROWS_OF_SHEET] for at in range(0, len(grid.rows), _ROWS_OF_SHEET)]
-    sheets = {f"{grid.name}-sheet-{n}" if n > 1 else grid.name: rows for n, rows in enumerate(pages, 1)}
-    return sheets | ({f"{grid.name}-{n:03d}": (row,) for n, row in enumerate(grid.rows, 1)} if each else {})
+def sheets(grid: MapGrid, *, each: bool = False) -> dict[str, MapGrid]:
+    """The part of a grid that each picture shows, by its file's stem; of several sheets each says which it is."""
+    starts = range(0, len(grid.rows), _ROWS_OF_SHEET)
+    found = {}
+    for n, at in enumerate(starts, 1):
+        title = f"{grid.title} · sheet {n} of {len(starts)}" if len(starts) > 1 else grid.title
+        stem = f"{grid.name}-sheet-{n}" if n > 1 else grid.name
+        found[stem] = replace(grid, title=title, rows=grid.rows[at : at + _ROWS_OF_SHEET])
+    alone = {f"{grid.name}-{n:03d}": replace(grid, rows=(row,)) for n, row in enumerate(grid.rows, 1)} if each else {}
+    return found | alone
 
 
 def grids(report: Report) -> Iterator[MapGrid]:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, assert_never
 
-from xaicli.render.figure import Pictures, sheet_png
-from xaicli.render.pictures import png_of
+from xaicli.render.figure import Pictures, sheets
+from xaicli.render.pictures import png_bytes, png_of, sheet
 from xaicli.render.terminal import as_text
 from xaicli.render.text import printable, sparkline, told_apart
 from xaicli.report import numbers
@@ -32,6 +32,8 @@ from xaicli.report.numbers import count
 
 _HEIGHT = 800
 _DENSITY = 1.5
+_SHEETS = 4
+"""So many sheets of a grid of maps are shown: more make a notebook heavy."""
 _LONGEST = 300
 """Characters of a cell that are shown; a sentence is shown whole, whose middle is as much of it as its ends."""
 
@@ -65,11 +67,17 @@ def _block(block: Block, drawn: Pictures) -> Iterator[str]:
         case LineChart() | Multiples() | ScatterChart() | MatrixChart() | BarChart():
             yield _picture(drawn.of(block).png, block.alt or block.title)
         case MapGrid():
-            yield _picture(sheet_png(block), block.title)
+            parts = list(sheets(block).values())
+            for part in parts[:_SHEETS]:
+                yield _picture(png_bytes(sheet(part, part.rows).picture), part.title)
+            if len(parts) > _SHEETS:
+                yield f"<p>{_SHEETS} of {len(parts)} sheets of {_escaped(block.title)}: .show() has every sample</p>"
         case ImageChart():
             yield _picture(png_of(block.image), block.image.alt)
         case Views():
-            for inner in block.at_once():
+            # Without a limit of its own: a reader who cannot switch sees each.
+            views = [inner for blocks in block.views.values() for inner in blocks]
+            for inner in block.at_once() if block.apart else views:
                 yield from _block(inner, drawn)
         case Text():
             yield f"<p>{_escaped(block.text)}</p>"

@@ -624,11 +624,23 @@ def _changes(saliency: Saliency) -> Table:
 
 
 def _sanity(saliency: Saliency) -> Table:
-    rows = tuple((step.layer, *(step.similarity.get(m) for m in saliency.methods)) for step in saliency.sanity)
-    columns = (Column("randomised down to"), *(Column(TITLES.get(m, m), Cell.NUMBER) for m in saliency.methods))
+    apart = tuple(name for name in _beside_sample(saliency) if name != "target")  # a mean over all of them
+    unused = ": not used by what is explained"
+    rows = tuple(
+        (
+            *_of_which(saliency, apart, step.checkpoint, step.output, ""),
+            f"{step.layer}{'' if step.is_used else unused}",
+            *(step.similarity.get(m) for m in saliency.methods),
+        )
+        for step in saliency.sanity
+    )
+    head = (*(Column(name) for name in apart), Column("randomised down to"))
+    columns = (*head, *(Column(TITLES.get(m, m), Cell.NUMBER) for m in saliency.methods))
     note = (
         "Rank correlation with the trained model's maps: a method whose maps stay the same does not explain the model."
     )
+    if not all(step.is_used for step in saliency.sanity):
+        note += " Of a layer that is not used, they stay the same by right."
     if left_out := [m for m in saliency.methods if not any(m in step.similarity for step in saliency.sanity)]:
         note += f" Not asked of {listed(left_out)}, whose maps are Captum's."
     return Table("sanity", "Cascading randomisation", columns, rows, note)
