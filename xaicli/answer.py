@@ -55,7 +55,7 @@ _OPTIONS = frozenset(
             "tolerance",
             "precision",
         ),
-        *("output_key", "captum", "evaluate", "sanity"),
+        *("output_key", "captum", "evaluate", "sanity", "pick", "samples"),
         *("collectors", "layers", "reshape", "reduction", "components", "probs", "iou", "label_names"),
         *("batch_size", "no_aggregates", "quarantine", "grace"),
     }
@@ -128,6 +128,7 @@ class Answer:
             if (
                 name not in _OPTIONS - _TOLD.get(self.command, frozenset())
                 or value == _UNSAID.get(name)
+                or (name == "ids" and "pick" in self.selection)
                 or (name == DS_ID and "" in _listed(value) and not self.selection.get(_LEFT_OUT))
             ):
                 continue  # the data set without a name need not be said where there is no other

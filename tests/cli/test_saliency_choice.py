@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import html
+import io
 import json
 import os
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from xaicli import Run
+from xaicli import Run, open_run
 from xaicli.api.opening import find_place
+from xaicli.diagnosis.slicing import kept_inputs
+from xaicli.queries.media import thumbnails
 
 torch = pytest.importorskip("torch")
 
@@ -67,14 +76,14 @@ def test_kept_inputs_of_all_modes_are_ranked_together_each_by_its_own_mode(xai, 
     _kept_in_two_modes(run)
     ids, how, said = _picked(xai, run, tmp_path, "--pick", "worst", "--samples", "3")
     assert ids == [3, 103, 2]
-    assert how == {"pick": "worst", "metric": "loss", "mode": ["train", "eval"]}
+    assert how == {"pick": "worst", "metric": "loss", "mode": ["train", "eval"], "ds_id": [""]}
     assert "the worst are picked among the 8 samples whose inputs the run kept: --data picks among others" in said
     assert "the worst by loss of mode train and eval" in (tmp_path / "saliency.html").read_text()
     # Of one and the same command, the worst 8 of 8 are all, the first 8 too.
     assert _picked(xai, run, tmp_path, "--pick", "worst", "--samples", "8")[0] == [3, 103, 2, 102, 1, 101, 0, 100]
     assert _picked(xai, run, tmp_path, "--pick", "best", "--samples", "3")[0] == [100, 0, 101]
     ids, how, said = _picked(xai, run, tmp_path, "--pick", "worst", "--samples", "3", "--mode", "eval")
-    assert (ids, how) == ([103, 102, 101], {"pick": "worst", "metric": "loss", "mode": ["eval"]})
+    assert (ids, how) == ([103, 102, 101], {"pick": "worst", "metric": "loss", "mode": ["eval"], "ds_id": [""]})
     told = "the worst are picked among the 4 samples of mode eval whose inputs the run kept: --data picks among others"
     assert told in said
     assert _picked(xai, run, tmp_path, "--samples", "2")[1] is None
@@ -152,3 +161,178 @@ def test_a_value_is_told_as_a_value_whatever_it_is_called(xai, tmp_path: Path) -
     assert "label 7.25<" in page
     assert "explained" not in page
     assert "zero" not in page
+
+
+COLOURS = {("train", "cifar"): "red", ("eval", "cifar"): "lime", ("eval", "svhn"): "blue"}
+LOSSES = {("train", "cifar"): [50, 60, 70], ("eval", "cifar"): [4, 3, 2], ("eval", "svhn"): [10, 20, 30]}
+Sample = tuple[str, str, int]
+FIRST = ("eval", "svhn", 0)
+
+
+@pytest.fixture(scope="module")
+def shared_ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples 0, 1 and 2 in each of three places, all else of which differs: picture, label, losses."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+    folder = tmp_path_factory.mktemp("shared") / "run"
+    with Run(folder, label_names=["ant", "bee", "cow"]) as run:
+        for place, (mode, ds_id) in enumerate(COLOURS):
+            x = np.full((3, 3, 4, 4), 0.1, np.float32)
+            x[:, place] = 0.9
+            for ids, pictures in run.steps([(np.arange(3), x)], mode=mode, ds_id=ds_id):
+                labels = [place] * 3
+                run.log_samples(sample_id=ids, label=labels, loss=np.array(LOSSES[mode, ds_id], float), epoch=1, step=1)
+                run.log_inputs(ids, pictures, label=labels)
+        for name in ("ckpt.pt", "late.pt"):
+            run.save_checkpoint(model, name, example_inputs=torch.zeros(2, 3, 4, 4))
+    return folder
+
+
+def _maps(xai, run: Path, out: Path, *more: object) -> tuple[list[Sample], dict[str, object]]:
+    """The samples of an answer; their labels, and the pictures on the page, must be those of their places."""
+    question = ["saliency", run, "--model", "ckpt.pt", "--methods", "gradient", "--json", "-o", out]
+    status, printed, err = xai(*question, "--format", "html,csv,json", *more)
+    assert status == 0, err
+    answer = json.loads(printed)
+    told = [(row["mode"], row["ds_id"], row["sample_id"]) for row in answer["rows"]]
+    places = [list(COLOURS).index(key[:2]) for key in told]
+    assert [row["label"] for row in answer["rows"]] == places
+    page = (out / "saliency.html").read_text()
+    shown = [base64.b64decode(found) for found in re.findall(r'<image[^>]*href="data:image/\w+;base64,([^"]+)', page)]
+    colours = [Image.open(io.BytesIO(one)).convert("RGB").resize((1, 1)).getpixel((0, 0)) for one in shown]
+    assert [int(np.argmax(colour)) for colour in colours] == places
+    return told, answer
+
+
+def test_an_id_is_of_a_sample_in_each_mode_and_data_set(xai, shared_ids: Path, tmp_path: Path) -> None:
+    every = [(*place, n) for place in COLOURS for n in range(3)]
+    told, answer = _maps(xai, shared_ids, tmp_path)
+    assert sorted(told) == sorted(every)
+    page = (tmp_path / "saliency.html").read_text()
+    assert "Saliency of 9 samples" in page
+    assert all(f"#{n} · {mode} {ds_id}" in page for mode, ds_id, n in every)
+    rows = list(csv.DictReader((tmp_path / "saliency.csv").read_text().splitlines()))
+    assert [(row["mode"], row["ds_id"], int(row["sample_id"])) for row in rows] == told
+    maps = np.load(tmp_path / "maps.npz")
+    assert list(zip(maps["mode"], maps["ds_id"], maps["sample_id"], strict=True)) == told
+    assert "mode" not in answer["selection"]
+    assert sorted(_maps(xai, shared_ids, tmp_path, "--ids", "2")[0]) == sorted((*place, 2) for place in COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (("--pick", "best", "--samples", "2"), [("eval", "cifar", 2), ("eval", "cifar", 1)]),
+        (("--pick", "best", "--samples", "1", "--ds-id", "svhn"), [("eval", "svhn", 0)]),
+        (("--pick", "worst", "--samples", "2", "--mode", "eval"), [("eval", "svhn", 2), ("eval", "svhn", 1)]),
+        (("--ids", "1", "--ds-id", "cifar", "--mode", "train"), [("train", "cifar", 1)]),
+        (("--pick", "best", "--samples", "4", "--mode", "eval"), [*(("eval", "cifar", n) for n in (2, 1, 0)), FIRST]),
+        (("--pick", "random", "--samples", "2", "--seed", "3"), None),
+    ],
+)
+def test_samples_are_picked_by_their_own_values_and_asked_for_again(
+    xai, shared_ids: Path, tmp_path: Path, asked: tuple[str, ...], expected: list[Sample] | None
+) -> None:
+    told, answer = _maps(xai, shared_ids, tmp_path, *asked)
+    expected = expected or told
+    assert told == expected
+    if len({key[:2] for key in told}) == 1:
+        assert (answer["selection"]["mode"], answer["selection"]["ds_id"]) == (expected[0][0], [expected[0][1]])
+    page = (tmp_path / "saliency.html").read_text()
+    (command,) = re.findall(r"xai saliency [^<]*", html.unescape(page))[:1]
+    assert _maps(xai, shared_ids, tmp_path / "again", *shlex.split(command)[3:])[0] == expected
+
+
+def test_places_of_which_nothing_is_shown_are_told(xai, shared_ids: Path, tmp_path: Path) -> None:
+    told, answer = _maps(xai, shared_ids, tmp_path, "--samples", "3")
+    left = sorted({" ".join(place) for place in COLOURS} - {" ".join(key[:2]) for key in told})
+    said = f"inputs of 6 samples of {left[0]} and {left[1]} are kept, too, of which none is shown"
+    assert [said in warning for warning in answer["warnings"]].count(True) == 1
+    status, _, err = xai("saliency", shared_ids, "--model", "ckpt.pt", "--mode", "train", "--ds-id", "svhn")
+    assert status == 1
+    assert "holds no kept inputs of mode train of ds-id svhn" in err
+    assert "eval svhn" in err
+
+
+def test_the_same_input_of_two_places_is_kept_apart(xai, tmp_path: Path) -> None:
+    """Of one id, label and input all but the place is the same: also what the cache holds, and how a map moved."""
+    with Run(tmp_path / "run") as run:
+        for mode in ("train", "eval"):
+            run.state.mode = mode
+            run.log_inputs([7], np.ones((1, 3), np.float32), label=[0])
+        for name in ("a.pt", "b.pt"):
+            run.save_checkpoint(torch.nn.Linear(3, 2), name, example_inputs=torch.zeros(2, 3))
+    question = ["saliency", tmp_path / "run", "--model", "a.pt", "--model", "b.pt", "--methods", "gradient", "--json"]
+    for _ in range(2):
+        status, out, err = xai(*question, "-o", tmp_path, "--format", "html")
+        assert status == 0, err
+        answer = json.loads(out)
+        assert sorted(row["mode"] for row in answer["rows"]) == ["eval", "eval", "train", "train"]
+        assert [change["mode"] for change in answer["changes"]] == [row["mode"] for row in answer["rows"][::2]]
+
+
+def test_data_that_says_no_data_set_is_picked_with_a_word(xai, shared_ids: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", x=np.ones((3, 3, 4, 4), np.float32), sample_id=[0, 1, 2])
+    question = ["saliency", shared_ids, "--model", "ckpt.pt", "--methods", "gradient", "--json", "-o", tmp_path]
+    asked = [*question, "--data", tmp_path / "own.npz", "--pick", "best", "--samples", "2", "--format", "html"]
+    found = []
+    for more in ((), ("--ds-id", "svhn")):
+        status, out, err = xai(*asked, *more)
+        assert status == 0, err
+        answer = json.loads(out)
+        assert not {"mode", "ds_id"} & set(answer["rows"][0])
+        unsure = "the data says no mode and data set, and 2 of the 2 picked have a loss in several"
+        found.append(([row["sample_id"] for row in answer["rows"]], any(unsure in said for said in answer["warnings"])))
+    assert found == [([2, 1], True), ([0, 1], False)]
+    status, out, _ = xai(*question, "--data", tmp_path / "own.npz", "--ds-id", "svhn", "--format", "html")
+    assert (status, any(said.startswith("--ds-id was not used") for said in json.loads(out)["warnings"])) == (0, True)
+
+
+def test_links_lead_to_the_sample_of_the_same_place(xai, shared_ids: Path, tmp_path: Path) -> None:
+    _maps(xai, shared_ids, tmp_path, "--ids", "1", "--ds-id", "svhn")
+    for name, asked in (("samples", ["samples"]), ("track-report", ["track-report"])):
+        question = [*asked, shared_ids, "--ids", "1", "--max", "0", "--min", "0", "--mode", "all", "-o", tmp_path]
+        assert xai(*question, "--format", "html")[0] == 0
+        page = (tmp_path / f"{name}.html").read_text()
+        assert re.findall(r'<a href="(saliency[^"]*)"', page) == ["saliency.html#s=1&amp;at=eval%2Fsvhn"]
+    page = (tmp_path / "saliency.html").read_text()
+    assert re.findall(r'<a href="(track[^"]*)"', page) == ["track-report.html#s=1&amp;at=eval%2Fsvhn"]
+    assert re.findall(r'data-s="1" data-at="([^"]*)"', page) == ["eval/svhn"]
+
+
+def test_what_is_shown_of_kept_inputs_is_of_their_place(shared_ids: Path, tmp_path: Path) -> None:
+    reader = open_run(shared_ids).reader()
+    pictures, _ = thumbnails(reader, [0, 1, 2])
+    assert pictures.keys() == {(*place, n) for place in COLOURS for n in range(3)}
+    for (mode, ds_id, _), picture in pictures.items():
+        pixels = np.frombuffer(picture.pixels, np.uint8).reshape(-1, 3).mean(axis=0)
+        assert int(pixels.argmax()) == list(COLOURS).index((mode, ds_id))
+    light = {"train": 0.9, "eval": 0.1}
+    with Run(tmp_path / "run") as run:
+        for mode, value in light.items():
+            for ids, x in run.steps([(np.arange(4), np.full((4, 3, 4, 4), value, np.float32))], mode=mode):
+                run.log_inputs(ids, x)
+                run.log_samples(sample_id=ids, loss=[1.0] * 4, epoch=1, step=1)
+    reader = open_run(tmp_path / "run").reader()
+    inputs, _ = kept_inputs(reader)
+    assert {(mode, n): x for mode, _, n, x in inputs.iter_rows()} == {
+        (mode, n): pytest.approx(value, abs=0.01) for mode, value in light.items() for n in range(4)
+    }
+
+
+def test_one_table_is_not_collected_of_samples_with_one_id(xai, shared_ids: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(shared_ids, run)
+    question = ["collect", run, "--model", "ckpt.pt", "--label-names", "ant,bee,cow", "--json", "-o", tmp_path]
+    status, _, err = xai(*question)
+    assert status == 2
+    assert "inputs of sample 0 are kept of " in err
+    assert "--mode and --ds-id choose those of one" in err
+    status, out, err = xai(*question, "--ds-id", "svhn")
+    assert status == 0, err
+    assert json.loads(out)["counts"]["rows"] >= 3
+    table = pq.read_table(next((run / "tables").rglob("*.parquet")))
+    assert set(table["label"].to_pylist()) == {2}
+    np.savez(tmp_path / "own.npz", x=np.ones((3, 3, 4, 4), np.float32), sample_id=[0, 1, 2])
+    status, _, err = xai(*question, "--ds-id", "svhn", "--data", tmp_path / "own.npz")
+    assert (status, "--ds-id: it chooses among inputs kept in a run" in err) == (2, True)

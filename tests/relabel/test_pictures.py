@@ -268,3 +268,22 @@ def test_fiftyone_is_told_whole_paths_of_pictures_that_are_here(
     xaicli.open_run("run").relabel_export("out/set", to="fiftyone", ids=[0, 1], mode="train")
     listed = json.loads((tmp_path / "out" / "set" / "data.json").read_text())
     assert set(listed.values()) == {str(tmp_path / "pictures" / "0.png"), "elsewhere/1.png"}
+
+
+def test_pictures_of_one_id_in_several_data_sets_are_each_their_own(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=NAMES) as run:
+        for shade, (mode, ds_id) in enumerate(PLACES):
+            pictures = np.full((2, 4, 4, 3), 100 * shade, np.uint8)
+            for ids, x in run.steps([(np.arange(2), pictures)], mode=mode, ds_id=ds_id):
+                run.log_samples(sample_id=ids, label=[0, 1], loss=[1.0, 2.0], epoch=1, step=1)
+                if ds_id == "day":
+                    run.log_inputs(ids, x)
+                else:
+                    run.log_images(ids, x)
+    opened = xaicli.open_run(tmp_path / "run")
+    opened.relabel_export(tmp_path / "x.csv", to="csv", rule="loss >= 0", mode="all", pictures=True)
+    shades = {}
+    for picture in (tmp_path / "x-pictures").iterdir():
+        with Image.open(picture) as shown:
+            shades[sample_of_picture(picture.name)] = int(np.asarray(shown).mean())
+    assert shades == {(*place, str(n)): 100 * shade for shade, place in enumerate(PLACES) for n in range(2)}

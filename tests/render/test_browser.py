@@ -236,6 +236,14 @@ def test_a_link_finds_its_sample(open_page, sample: str) -> None:  # type: ignor
     assert page.run("document.querySelector('article.on').dataset.s") == sample
 
 
+@pytest.mark.parametrize(("at", "there"), [("eval/", True), ("eval/night & day", False)])
+def test_a_link_finds_the_sample_of_its_own_data_set(open_page, at: str, there: bool) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples", "#s=17&at=" + quote(at, safe=""))
+    assert page.run("document.querySelectorAll('article.on').length > 0") is there
+    said = page.run("document.querySelector('header').innerText")
+    assert ("Sample 17 of eval night & day is not on this page" in said) is not there
+
+
 def test_a_link_to_a_sample_that_is_not_there_says_so(open_page) -> None:  # type: ignore[no-untyped-def]
     page = open_page("samples", "#s=nobody")
     assert "nobody is not on this page" in page.run("document.querySelector('header').innerText")
@@ -244,7 +252,7 @@ def test_a_link_to_a_sample_that_is_not_there_says_so(open_page) -> None:  # typ
 def test_pinning_a_card_changes_the_address(open_page) -> None:  # type: ignore[no-untyped-def]
     page = open_page("samples")
     page.click("article[data-s='100'] button")
-    assert page.run("location.hash") == "#s=100"
+    assert page.run("location.hash") == "#s=100&at=eval%2F"
     page.click("article[data-s='100'] button")
     assert page.run("document.querySelectorAll('.line.on').length") == 0
 

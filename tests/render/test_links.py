@@ -37,6 +37,19 @@ def test_a_link_opens_once_its_page_lies_beside_and_only_for_the_samples_on_it(t
     assert opened(track) == []
 
 
+def test_a_link_leads_to_the_sample_of_its_own_mode_and_data_set(tmp_path: Path) -> None:
+    """Of one id in two data sets one has a map; a page that says none, as of data of one's own, is of any."""
+    links = [f"saliency.html#s=1&amp;at={at}" for at in ("eval%2Fcifar", "eval%2Fsvhn%20%26%20b")] + [
+        "saliency.html#s=1"
+    ]
+    cards = "".join(f'<article><a hidden data-href="{link}">x</a></article>' for link in links)
+    (tmp_path / "track-report.html").write_text(f"<head>{GENERATOR}</head>{cards}")
+    for said, led in (('data-at="eval/svhn &amp; b"', links[1:]), ('data-at="train/"', links[2:]), ("", links)):
+        (tmp_path / "saliency.html").write_text(f'<head>{GENERATOR}</head><article data-s="1" {said}>')
+        link_pages(tmp_path)
+        assert opened(tmp_path / "track-report.html") == led
+
+
 def test_pages_of_others_and_links_elsewhere_stay_as_they_are(tmp_path: Path) -> None:
     other = tmp_path / "other.html"
     other.write_text('<a href="saliency.html#s=1">x</a>')

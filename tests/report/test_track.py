@@ -261,7 +261,8 @@ def test_a_run_without_scalars_says_so(tmp_path: Path) -> None:
 
 
 def test_every_card_leads_to_its_saliency(report: Report) -> None:
-    assert cards_of(report)["7"].links == (("saliency", "saliency.html#s=7"),)
+    assert cards_of(report)["7"].links == (("saliency", "saliency.html#s=7&at=eval%2F"),)
+    assert cards_of(report)["7"].place == "eval/"
 
 
 def test_a_sample_without_a_thumbnail_shows_its_kept_input(tmp_path: Path) -> None:

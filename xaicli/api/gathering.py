@@ -21,7 +21,7 @@ from xaicli.dynamics.suspects import suspects
 from xaicli.dynamics.truth import score_rankings, suggestions
 from xaicli.errors import XaiError
 from xaicli.queries.labels import labels, parse_bounds
-from xaicli.queries.media import Thumbnail, picture_file, thumbnails
+from xaicli.queries.media import Thumbnail, picture_file, pictures_of, thumbnails
 from xaicli.queries.names import FACTS, facts_by_sample, with_facts, with_names
 from xaicli.queries.recorded import LeftOut
 from xaicli.queries.rows import walk
@@ -258,11 +258,12 @@ def page_of(
                     places.setdefault((mode, ds_id), {}).setdefault(place, set()).add(sample_id)
     wanted = {sample_id for ids in shown.values() for sample_id in ids}
     pictures, warnings = thumbnails(reader, wanted) if pictured else ({}, [])
+    # One that was logged for no data set counts only where there is one.
+    alone = len({d for m in reader.modes() for d in reader.ds_ids(m)}) <= 1
+    keys = ((*pair, sample_id) for pair, ids in shown.items() for sample_id in ids)
     images = {
-        (mode, ds_id, sample_id): found
-        for (mode, ds_id), ids in shown.items()
-        for sample_id in ids
-        if (found := _image(reader, pictures, mode, ds_id, sample_id)) is not None
+        key: Image(found.width, found.height, found.channels, found.pixels, f"sample {key[-1]}")
+        for key, found in pictures_of(pictures, keys, of_none=alone).items()
     }
     unpictured = [
         (pair, item) for pair, ids in shown.items() for item in ids if pictured and (*pair, item) not in images
@@ -306,24 +307,6 @@ def _pictures_named(run: str, reader: Reader, wanted: Sequence[tuple[Pair, Any]]
             size = picture.width, picture.height, picture.channels
             found[(*pair, item)] = Image(*size, picture.pixels, f"sample {item}")
     return found
-
-
-def _image(
-    reader: Reader, pictures: Mapping[tuple[str, str, Any], Thumbnail], mode: str, ds_id: str, sample_id: Any
-) -> Image | None:
-    """The picture of a sample: that of its own mode, else of another mode of the same data set.
-
-    An id of one data set is another sample in the next, so a picture without a data set counts only where there is one.
-    """
-    found = pictures.get((mode, ds_id, sample_id))
-    others = ((m, d) for m, d, i in pictures if i == sample_id)
-    alone = len({d for m in reader.modes() for d in reader.ds_ids(m)}) <= 1
-    for other_mode, other_ds_id in () if found else others:
-        if other_ds_id == ds_id or (alone and not other_ds_id):
-            found = pictures[other_mode, other_ds_id, sample_id]
-    if found is None:
-        return None
-    return Image(found.width, found.height, found.channels, found.pixels, f"sample {sample_id}")
 
 
 def _predictions(

@@ -78,6 +78,7 @@ class Opening:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     mode: str | None = None
+    ds_id: str | None = None
     strict: bool = False
 
     def asked(self) -> dict[str, Any]:
@@ -141,6 +142,7 @@ class Opening:
         return {
             "layout": layout,
             "mode": self.mode,
+            "ds_id": self.ds_id,
             "resize": self.resize,
             "mean": self.mean if self.mean is not None else facts.mean,
             "std": self.std if self.std is not None else facts.std,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.vocabulary import HIGH_IS_GOOD, MODE, SAMPLE_ID
+from xaicli.sources.inputs import Positions, Which
+from xaicli.vocabulary import DS_ID, HIGH_IS_GOOD, MODE, SAMPLE_ID
 
 if TYPE_CHECKING:
     from xaicli.reader import Reader
@@ -21,6 +22,30 @@ HIGHER_IS_BETTER = frozenset(
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """How samples were picked.
+
+    Attributes:
+        pick: `worst` or `best`.
+        metric: By the last values of which metric.
+        modes, ds_ids: Of which modes and data sets these are.
+        found: How many samples were picked.
+        unsure: Those of them that do not say their mode and data set, and have values in several.
+    """
+
+    pick: str
+    metric: str
+    modes: list[str]
+    ds_ids: list[str]
+    found: int
+    unsure: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """What an answer says of it."""
+        return {"pick": self.pick, "metric": self.metric, "mode": self.modes, "ds_id": self.ds_ids}
+
+
+@dataclass(frozen=True)
 class Choice:
     """Which samples to explain.
 
@@ -28,7 +53,7 @@ class Choice:
         samples: How many.
         ids: These; then `samples` and `pick` do not count.
         pick: Of `PICKS`.
-        metric, mode: Of the logged values that `pick` goes by; the run's own defaults when None.
+        metric, mode, ds_id: Of the logged values that `pick` goes by; the run's own defaults when None.
         typed: Those of these that were asked for in words, also where it is with their default.
     """
 
@@ -37,10 +62,11 @@ class Choice:
     pick: str = "first"
     metric: str | None = None
     mode: str | None = None
+    ds_id: str | None = None
     typed: Collection[str] = ()
 
-    def of(self, source: Source, reader: Reader | None, seed: int) -> tuple[int | list[Any], Mapping[str, Any] | None]:
-        """What to take of a source, a number of samples or their ids; and how they were ranked, where they were.
+    def of(self, source: Source, reader: Reader | None, seed: int) -> tuple[Which, Ranking | None]:
+        """What to take of a source; and how it was ranked, where it was.
 
         Args:
             source: Where the samples are.
@@ -64,8 +90,8 @@ class Choice:
             case "random":
                 import random
 
-                every = list(source.sample_ids)
-                return random.Random(seed).sample(every, min(self.samples, len(every))), None
+                every = [at for at, sample_id in enumerate(source.sample_ids) if sample_id is not None]
+                return Positions(random.Random(seed).sample(every, min(self.samples, len(every)))), None
             case "worst" | "best":
                 if reader is None:
                     raise XaiError(
@@ -76,11 +102,12 @@ class Choice:
             case _:
                 raise UsageError(f"no pick {self.pick!r}", hint="picks: " + ", ".join(PICKS))
 
-    def unused(self, *, mode_is_read: bool = True) -> tuple[str, ...]:
+    def unused(self, *, mode_is_read: bool = True, ds_id_is_read: bool = True) -> tuple[str, ...]:
         """What was said and does not count, one sentence each.
 
         Args:
             mode_is_read: Whether the source of samples goes by the mode.
+            ds_id_is_read: Whether it goes by the data set.
         """
         ranked = self.ids is None and self.pick in ("worst", "best")
         own = type(self)()
@@ -94,12 +121,15 @@ class Choice:
             said.append("--metric was not used: it is for --pick worst and best")
         if self.mode is not None and not ranked and not mode_is_read:
             said.append("--mode was not used: the data has no modes, and no logged metric picks its samples")
+        if self.ds_id is not None and not ranked and not ds_id_is_read:
+            said.append("--ds-id was not used: the data has no data sets, and no logged metric picks its samples")
         return tuple(said)
 
-    def _ranked(self, source: Source, reader: Reader) -> tuple[list[Any], dict[str, Any]]:
+    def _ranked(self, source: Source, reader: Reader) -> tuple[Positions, Ranking]:
         """The worst or best samples of the source by their last logged value, and how they were ranked.
 
-        Kept inputs are ranked together, each by the value that was logged in its own mode.
+        Kept inputs are ranked together, each by the value that was logged of it in its own mode and data set. What
+        says none, as other data, is ranked by the values of its id; `unsure` of those picked have several.
         """
         import polars as pl
 
@@ -108,24 +138,35 @@ class Choice:
         from xaicli.queries.samples import last_scores
         from xaicli.queries.scores import SCORE
 
-        of_modes = self.mode or ("all" if source.modes else None)
+        of_modes = self.mode or ("all" if source.pairs else None)
         chosen: Any = {key: value for key, value in (("metric", self.metric), ("mode", of_modes)) if value}
+        chosen |= {} if self.ds_id is None else {"ds_id": self.ds_id}
         refuse_objects_alone(reader)
         selection = resolve(reader, **chosen)
         name = selection.metrics[0]
         highest = (self.pick == "worst") != (name in HIGHER_IS_BETTER)
-        held = {str(sample_id) for sample_id in source.sample_ids}
-        own = {str(sample_id): mode for sample_id, mode in source.modes.items() if mode in selection.modes}
-        scores = last_scores(reader, selection, name).filter(pl.col(SAMPLE_ID).cast(pl.String).is_in(held))
+        held: dict[tuple[str, str, str], int] = {}
+        for position, sample_id in enumerate(source.sample_ids):
+            held.setdefault((*(source.pairs[position] if source.pairs else ("", "")), str(sample_id)), position)
+        ids = {sample_id for *_, sample_id in held}
+        scores = last_scores(reader, selection, name).filter(pl.col(SAMPLE_ID).cast(pl.String).is_in(ids))
         ranked = scores.sort(SCORE, SAMPLE_ID, descending=[highest, False])
-        found: dict[Any, str] = {}
-        for sample_id, mode in ranked.select(SAMPLE_ID, MODE).iter_rows():
-            if own.get(str(sample_id), mode) == mode:
-                found.setdefault(sample_id, mode)
+        found: dict[int, tuple[str, str]] = {}
+        again: set[int] = set()
+        for sample_id, *pair in ranked.select(SAMPLE_ID, MODE, DS_ID).iter_rows():
+            mode, ds_id = pair
+            for own in ((mode, ds_id), ("", ds_id), ("", "")):
+                if (at := held.get((*own, str(sample_id)))) is not None:
+                    again |= {at} & found.keys()
+                    found.setdefault(at, (mode, ds_id))
+                    break
         if not found:
             raise XaiError(
                 f"none of the data's samples has a logged {name} in mode {', '.join(selection.modes)}",
                 hint="do the ids of --data equal the logged ones? --mode chooses the rows",
             )
-        modes = [mode for mode in selection.modes if mode in found.values()]
-        return list(found)[: self.samples], {"pick": self.pick, "metric": name, "mode": modes}
+        modes = [mode for mode in selection.modes if mode in {mode for mode, _ in found.values()}]
+        ds_ids = sorted({ds_id for _, ds_id in found.values()})
+        picked = list(found)[: self.samples]
+        unsure = len(again.intersection(picked))
+        return Positions(picked), Ranking(self.pick, name, modes, ds_ids, len(picked), unsure)

@@ -38,14 +38,14 @@ class Export:
         result: The samples, with their report.
         batch: What is to be looked at.
         tool: Whose format.
-        thumbnails: Pictures that are written beside it, by sample; empty for none.
+        thumbnails: Pictures that are written beside it, by (mode, ds_id, sample_id); empty for none.
         prefix: What is put before their paths.
     """
 
     result: Result
     batch: Batch
     tool: Tool
-    thumbnails: Mapping[Any, Thumbnail]
+    thumbnails: Mapping[tuple[str, str, Any], Thumbnail]
     prefix: str = ""
 
     def write(self, target: Path) -> list[Path]:
@@ -125,7 +125,7 @@ def export(
     if made is not None:
         return made
     from xaicli.choices import questions, rules
-    from xaicli.queries.media import thumbnails
+    from xaicli.queries.media import pictures_of, thumbnails
     from xaicli.queries.selection import with_note_of_modes
     from xaicli.relabel.questions import batch_of, path_fact, pictured
 
@@ -145,11 +145,12 @@ def export(
     selection = with_note_of_modes(selection)
     chosen = questions.select(reader, selection, questions.Wanted(asked, ids=ids))
     batch, notes = batch_of(reader, selection, chosen, tool, path=path, prefix=prefix)
-    kept: dict[Any, Thumbnail] = {}
+    kept: dict[tuple[str, str, Any], Thumbnail] = {}
     if pictures:
         wanted = {task.sample_id for task in batch.tasks if task.path is None}
         found, faults = thumbnails(reader, wanted)
-        kept = {sample_id: thumbnail for (_, _, sample_id), thumbnail in found.items()}
+        keys = ((task.mode, task.ds_id, task.sample_id) for task in batch.tasks if task.path is None)
+        kept = pictures_of(found, keys, of_none=True)
         notes += faults
         if batch.tasks and not wanted:
             notes.append("every sample has a path: --pictures writes none")
@@ -279,7 +280,9 @@ def _before(tool: Tool, prefix: str, folder: Path) -> str:
             assert_never(tool)
 
 
-def _pictured(batch: Batch, kept: Mapping[Any, Thumbnail], before: str) -> tuple[Batch, dict[str, bytes]]:
+def _pictured(
+    batch: Batch, kept: Mapping[tuple[str, str, Any], Thumbnail], before: str
+) -> tuple[Batch, dict[str, bytes]]:
     """The batch with kept thumbnails as its pictures, and these as PNG by file name."""
     import io
 
@@ -289,7 +292,7 @@ def _pictured(batch: Batch, kept: Mapping[Any, Thumbnail], before: str) -> tuple
     tasks, files = [], {}
     names = picture_names([(task.mode, task.ds_id, task.sample_id) for task in batch.tasks])
     for name, task in zip(names, batch.tasks, strict=True):
-        thumbnail = kept.get(task.sample_id)
+        thumbnail = kept.get((task.mode, task.ds_id, task.sample_id))
         if task.path is None and thumbnail is not None:
             shape = (thumbnail.height, thumbnail.width, thumbnail.channels)
             pixels = np.frombuffer(thumbnail.pixels, np.uint8).reshape(shape)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from xaicli.api.opening import Opening, Place
-from xaicli.api.picks import Choice
+from xaicli.api.picks import Choice, Ranking
 from xaicli.api.saliency_result import SaliencyResult
 from xaicli.errors import UsageError
 from xaicli.heads.head import Task
@@ -222,17 +222,21 @@ def explain_run(
     known = _known(place.layout, facts, no_facts)
     which, ranked = choice.of(source, known, settled.seed)
     parts = _without_ignored(source.take_alike(which), place.layout)
-    if ranked and not isinstance(which, int):
-        notes = (*_picked(choice, ranked, len(which), source, kept=not opening.data), *parts[0][1].skipped)
-        parts = [(places, replace(inputs, skipped=notes)) for places, inputs in parts]
-    if left := choice.unused(mode_is_read=opening.reads_mode and source.reads_mode):
+    notes = _picked(choice, ranked, source) if ranked else _not_shown(source, parts) if choice.ids is None else []
+    if notes:
+        notes += parts[0][1].skipped
+        parts = [(places, replace(inputs, skipped=tuple(notes))) for places, inputs in parts]
+    reads = {"mode_is_read": opening.reads_mode and source.reads_mode, "ds_id_is_read": opening.data is None}
+    if left := choice.unused(**reads):
         parts = [(places, replace(inputs, skipped=(*inputs.skipped, *left))) for places, inputs in parts]
     saliency = explain_alike(columns, parts, request, progress=progress)
     run = place.layout.described if place.layout else str(place.checkpoints[0])
     more: dict[str, Any] = {name: asked.get(name) for name in ("task", "captum", "evaluate", "sanity")}
     more["output_key"] = list(output or ())
     asked_of = {**({} if place.layout else {"runs": []}), **opening.asked(), **{k: v for k, v in more.items() if v}}
-    asked_of |= {"picked": ranked} if ranked else {}
+    asked_of |= {"picked": ranked.as_dict()} if ranked else {}
+    if choice.ids is None and len(saliency.places) > 1:  # their ids alone would ask for more
+        asked_of |= {"pick": choice.pick, "samples": choice.samples, **({"metric": ranked.metric} if ranked else {})}
     asked_of |= {**_files_in_words(facts), **({"no_facts": True} if no_facts else {})}
     told = known if known is not None and known.facts.names else None
     return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of, known=told)
@@ -256,18 +260,40 @@ def _is_one_of(label: Any, some: Collection[Any]) -> bool:
     return isinstance(label, int | str | float) and label in some
 
 
-def _picked(choice: Choice, ranked: Mapping[str, Any], found: int, source: Source, *, kept: bool) -> list[str]:
+def _not_shown(source: Source, parts: Sequence[tuple[Sequence[int], Inputs]]) -> list[str]:
+    """Of which modes and data sets inputs are kept of which no sample is among those explained."""
+    shown = {pair for _, inputs in parts for pair in inputs.pairs or ()}
+    left = Counter(pair for pair in source.pairs if pair not in shown) if shown else Counter[tuple[str, str]]()
+    if not left:
+        return []
+    from xaicli.report.numbers import listed
+
+    of = listed([" ".join(filter(None, pair)) or "no mode" for pair in sorted(left)])
+    n = sum(left.values())
+    kept = f"inputs of {n:,} {'sample' if n == 1 else 'samples'} of {of} are kept, too, of which none is shown"
+    return [f"{kept}: --mode, --ds-id, --ids or more --samples choose them"]
+
+
+def _picked(choice: Choice, ranked: Ranking, source: Source) -> list[str]:
     """Among which samples the worst or best were picked, and where they are fewer than were asked for."""
     said = []
+    kept = bool(source.pairs)
     if kept:
         of = f" of mode {choice.mode}" if choice.mode else ""
+        of += f" of data set {choice.ds_id}" if choice.ds_id else ""
         among = f"the {len(source.sample_ids):,} samples{of} whose inputs the run kept"
         said.append(f"the {choice.pick} are picked among {among}: --data picks among others")
-    if found < min(choice.samples, len(source.sample_ids)):
-        where = f"mode {' and '.join(ranked['mode'])}"
+    if ranked.found < min(choice.samples, len(source.sample_ids)):
+        where = f"mode {' and '.join(ranked.modes)}"
         others = "" if choice.mode or kept else ": --mode ranks by another's"
-        of = f"{found:,} of {choice.samples:,} were picked"
-        said.append(f"{of}: no more have a logged {ranked['metric']} in {where}{others}")
+        of = f"{ranked.found:,} of {choice.samples:,} were picked"
+        said.append(f"{of}: no more have a logged {ranked.metric} in {where}{others}")
+    if ranked.unsure:
+        what = "inputs were kept without a mode and data set" if kept else "the data says no mode and data set"
+        said.append(
+            f"{what}, and {ranked.unsure:,} of the {ranked.found:,} picked have a {ranked.metric} in several: the "
+            f"{ranked.pick} of them counts, --mode and --ds-id choose one"
+        )
     return said
 
 

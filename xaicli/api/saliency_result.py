@@ -138,13 +138,13 @@ def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
 
     rows = [_row(e, saliency) for e in saliency.explanations]
     broken = [e for e in saliency.explanations if e.prediction is None and e.target >= 0]
-    ids = list(dict.fromkeys(str(e.sample_id) for e in broken))
+    ids = list(dict.fromkeys(" ".join(filter(None, (str(e.sample_id), e.place))) for e in broken))
     shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
     said = (f"{len(ids)} samples have no prediction, since the model answers them with NaN: {shown}",) if ids else ()
     extra: dict[str, Any] = {}
     if len(saliency.checkpoints) > 1:
-        told = (vars(change).items() for change in saliency.changes)
-        extra["changes"] = [{k: v for k, v in change if k != "output" or v} for change in told]
+        told = ({k: v for k, v in vars(change).items() if k != "output" or v} for change in saliency.changes)
+        extra["changes"] = [_placed(change.pop("mode"), change.pop("ds_id")) | change for change in told]
     if saliency.sanity:
         extra["sanity"] = [_step(step, saliency) for step in saliency.sanity]
     return Answer(
@@ -154,6 +154,7 @@ def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
             "model": [c.path or c.name for c in saliency.checkpoints],
             "ids": list(dict.fromkeys(e.sample_id for e in saliency.explanations)),
             **asked,
+            **_of_one_place(saliency),
             **saliency.settings,
         },
         data=pl.DataFrame(rows, infer_schema_length=None),
@@ -165,6 +166,7 @@ def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
 
 def _row(e: Explanation, saliency: Saliency) -> dict[str, Any]:
     row: dict[str, Any] = {
+        **_placed(e.mode, e.ds_id),
         "sample_id": e.sample_id,
         "label": e.label,
         "target": e.target,
@@ -184,6 +186,19 @@ def _step(step: SanityStep, saliency: Saliency) -> dict[str, Any]:
     told: dict[str, Any] = {"layer": step.layer, "similarity": dict(step.similarity), "is_used": step.is_used}
     told |= {"checkpoint": saliency.checkpoints[step.checkpoint].name} if len(saliency.checkpoints) > 1 else {}
     return told | ({"output": step.output} if step.output else {})
+
+
+def _placed(mode: str | None, ds_id: str | None) -> dict[str, str]:
+    """Which sample of that id it is, where that is known."""
+    return {} if mode is None else {"mode": mode, "ds_id": ds_id or ""}
+
+
+def _of_one_place(saliency: Saliency) -> dict[str, Any]:
+    """The mode and data set, where all samples are of one: by them and the ids the same ones are asked for again."""
+    if len(saliency.places) != 1 or not any(saliency.places[0]):
+        return {}
+    mode, ds_id = saliency.places[0]
+    return {"mode": mode, "ds_id": [ds_id]}
 
 
 def _figures(trust: Any) -> Mapping[str, Any]:

@@ -76,6 +76,7 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
         names = ()  # a value is no class, whatever number it is near
     value_alone = a.head is not None and not classes and len(p) == 1
     index = class_of(label, names, a.head) if a.head is not None else None
+    mode, ds_id = (None, None) if inputs.pairs is None else inputs.pairs[row]
     known = [int(c) for c in np.argsort(-p, kind="stable")[:_TOP]] if classes and np.isfinite(p).all() else []
     return Explanation(
         sample_id=plain(inputs.sample_id[row]),
@@ -102,6 +103,8 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
         output=output,
         correct=_correct(a, label, index, prediction),
         n_classes=len(p) if classes else 0,
+        mode=mode,
+        ds_id=ds_id,
     )
 
 
@@ -187,14 +190,15 @@ def together(parts: Sequence[tuple[Sequence[int], Inputs, Saliency]]) -> Salienc
     """
     place_of: dict[Any, int] = {}
     for places, inputs, _ in parts:
-        place_of |= dict(zip(map(plain, inputs.sample_id), places, strict=True))
+        of: Sequence[tuple[str | None, str | None]] = inputs.pairs or [(None, None)] * len(places)
+        keys = ((*pair, plain(sample_id)) for pair, sample_id in zip(of, inputs.sample_id, strict=True))
+        place_of |= dict(zip(keys, places, strict=True))
     every = [found for *_, found in parts]
     # Place among all samples, part, row in it.
-    order = sorted(
-        (place_of[e.sample_id], n, row) for n, of in enumerate(every) for row, e in enumerate(of.explanations)
-    )
+    order = sorted((place_of[e.key], n, row) for n, of in enumerate(every) for row, e in enumerate(of.explanations))
     first = next((found for found in every if found.explanations), every[0])
-    changes = sorted((change for found in every for change in found.changes), key=lambda c: place_of[c.sample_id])
+    changes = [change for found in every for change in found.changes]
+    changes.sort(key=lambda c: place_of[c.mode, c.ds_id, c.sample_id])
     return replace(
         first,
         explanations=tuple(every[part].explanations[row] for _, part, row in order),
@@ -231,7 +235,7 @@ def changes_of(explanations: Sequence[Explanation], methods: Sequence[str]) -> t
     """
     groups: dict[tuple[Any, ...], list[Explanation]] = {}
     for e in explanations:
-        groups.setdefault((e.sample_id, e.output, e.target), []).append(e)
+        groups.setdefault((e.key, e.output, e.target), []).append(e)
     found = []
     for columns in groups.values():
         for before, after in pairwise(columns):
@@ -241,7 +245,8 @@ def changes_of(explanations: Sequence[Explanation], methods: Sequence[str]) -> t
                 )
                 value = rank_correlation(a, b)
                 known = value if np.isfinite(value) else None
-                found.append(Change(after.sample_id, after.target, method, after.checkpoint, known, after.output))
+                at = (after.checkpoint, known, after.output, after.mode, after.ds_id)
+                found.append(Change(after.sample_id, after.target, method, *at))
     return tuple(found)
 
 

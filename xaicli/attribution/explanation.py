@@ -119,6 +119,7 @@ class Explanation:
         output: The key or index of the model's output; "" for the only one.
         correct: Whether the prediction is the label; None without a label, or where nothing can be right or wrong.
         n_classes: How many classes there are; 0 where there are none.
+        mode, ds_id: Of which mode and data set of a run the sample is; None where nothing says it.
     """
 
     sample_id: int | str
@@ -138,6 +139,18 @@ class Explanation:
     output: str = ""
     correct: bool | None = None
     n_classes: int = 0
+    mode: str | None = None
+    ds_id: str | None = None
+
+    @property
+    def key(self) -> tuple[str | None, str | None, int | str]:
+        """What tells the sample from all others: one id may be of a sample in each mode and data set."""
+        return self.mode, self.ds_id, self.sample_id
+
+    @property
+    def place(self) -> str:
+        """Its mode and data set in words; "" where nothing says them."""
+        return " ".join(filter(None, (self.mode, self.ds_id)))
 
     def map_of(self, method: str, input_name: str) -> SaliencyMap | None:
         """The map of one method and input, or None."""
@@ -182,6 +195,8 @@ class Change:
     """Rank correlation of the two maps: 1 means that the attention stayed."""
     output: str = ""
     """The key or index of the model's output; "" for the only one."""
+    mode: str | None = None
+    ds_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -213,3 +228,8 @@ class Saliency:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> list[tuple[str | None, str | None]]:
+        """The modes and data sets of the samples."""
+        return list(dict.fromkeys(e.key[:2] for e in self.explanations))

@@ -423,8 +423,9 @@ class _Work:
         )
         common = key_of(fingerprint(prepared.model.model) if self.store.folder else "", *asked, *whole_batch)
         labels = self.inputs.label or [None] * len(self.inputs.sample_id)
+        pairs: Sequence[tuple[str, str] | None] = self.inputs.pairs or [None] * len(labels)
         return [
-            key_of(common, sample_id, labels[row], self.targets[row].tolist(), *(a[row] for a in arrays))
+            key_of(common, pairs[row], sample_id, labels[row], self.targets[row].tolist(), *(a[row] for a in arrays))
             for row, sample_id in enumerate(self.inputs.sample_id)
         ]
 

@@ -265,8 +265,8 @@ def _explanation(facts: dict[str, Any]) -> Explanation:
 def maps_archive(saliency: Saliency) -> dict[str, Any]:
     """The arrays of `maps.npz`, a row an explanation.
 
-    `<method>` (row, H, W), `attribution/<method>` (row, ...), `sample_id`, `target`; with several inputs
-    `<method>/<input>` and `attribution/<method>/<input>`; with several checkpoints
+    `<method>` (row, H, W), `attribution/<method>` (row, ...), `sample_id`, `target`; of inputs kept in a run `mode`
+    and `ds_id`; with several inputs `<method>/<input>` and `attribution/<method>/<input>`; with several checkpoints
     `checkpoint`, with several outputs `output`. Of texts `words` (row, longest), the text of each token, "" behind a
     shorter one and where padding stands; with several texts a sample `words/<input>`.
     """
@@ -275,6 +275,8 @@ def maps_archive(saliency: Saliency) -> dict[str, Any]:
         "sample_id": np.array([e.sample_id for e in rows]),
         "target": np.array([e.target for e in rows], dtype=np.int64),
     }
+    if any(e.mode is not None for e in rows):
+        arrays |= {"mode": np.array([e.mode or "" for e in rows]), "ds_id": np.array([e.ds_id or "" for e in rows])}
     if len(saliency.checkpoints) > 1:
         arrays["checkpoint"] = np.array([saliency.checkpoints[e.checkpoint].name for e in rows])
     if len({e.output for e in rows}) > 1:

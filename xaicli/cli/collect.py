@@ -34,6 +34,12 @@ def collect(
         list[str] | None,
         typer.Option(callback=split_one, rich_help_panel=_MODEL, show_default=False, help="Kept inputs of this mode."),
     ] = None,
+    ds_id: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_one, rich_help_panel=_MODEL, show_default=False, help="Kept inputs of this data set."
+        ),
+    ] = None,
     collectors: Annotated[
         list[str],
         typer.Option(
@@ -107,7 +113,12 @@ def collect(
 
     result = collect_run(
         run_dir,
-        Opening(**loading.arguments(), mode=mode[0] if mode else None, strict=strict),
+        Opening(
+            **loading.arguments(),
+            mode=mode[0] if mode else None,
+            ds_id=ds_id[0] if ds_id else None,
+            strict=strict,
+        ),
         model=model,
         collectors=collectors,
         options=CollectorOptions(

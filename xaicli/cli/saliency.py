@@ -43,6 +43,12 @@ class Samples(OptionGroup):
         list[str] | None,
         typer.Option(callback=split_one, rich_help_panel=_SAMPLES, show_default=False, help="Samples of this mode."),
     ] = None
+    ds_id: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_one, rich_help_panel=_SAMPLES, show_default=False, help="Samples of this data set."
+        ),
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,10 +199,10 @@ def saliency(
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank:
         end_status()  # one of many tells
-    one = {name: values[0] if values else None for name, values in (("metric", samples.metric), ("mode", samples.mode))}
+    one = {name: values[0] if (values := getattr(samples, name)) else None for name in ("metric", "mode", "ds_id")}
     result = explain_run(
         place,
-        Opening(**loading.arguments(), mode=one["mode"], strict=strict),
+        Opening(**loading.arguments(), mode=one["mode"], ds_id=one["ds_id"], strict=strict),
         Choice(**{**samples.arguments(), **one}, typed=typed()),
         target=target,
         output=output_key,

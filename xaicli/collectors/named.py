@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,4 +215,11 @@ def table_of(
     source = open_source(data, pythonpath=pythonpath, label_names=label_names, **opening)
     names = source.label_names or label_names or ()
     ids = list(source.sample_ids)
+    if source.pairs and len(set(ids)) < len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        of = [" ".join(filter(None, source.pairs[at])) or "no mode" for at, one in enumerate(ids) if one == twice]
+        raise UsageError(
+            f"inputs of sample {twice} are kept of {' and of '.join(of)}, and a table tells samples by their ids alone",
+            hint="--mode and --ds-id choose those of one",
+        )
     return Table(SourceRows(source, names), name=Path(data).stem if data else "inputs", ids=ids, url=data or "inputs")

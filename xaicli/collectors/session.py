@@ -282,6 +282,13 @@ def _check_opening(opening: Opening, rows: Any) -> None:
             hint="it chooses among inputs kept in a run",
             refused=("mode",),
         )
+    if opening.ds_id is not None and opening.data is not None:
+        raise UsageError(
+            "--ds-id: it chooses among inputs kept in a run, and --data names others",
+            hint="leave out one of them",
+            refused=("ds_id",),
+            by=("data",),
+        )
 
 
 def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected) -> Result:

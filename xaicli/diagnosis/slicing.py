@@ -27,18 +27,20 @@ BRIGHTNESS, LENGTH = "brightness", "length"
 _INPUT_IDS, _MASK = "input_ids", "attention_mask"
 MOST = 20_000
 """So many inputs are read."""
+_KEY = (MODE, DS_ID, SAMPLE_ID)
 
 
 def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
     """What the inputs of `run.log_inputs` are like, and a word where not all were read.
 
     Returns:
-        Rows sample_id, and of the kinds there are brightness (the mean of a picture's pixels, 0 black to 1 white) and
-        length (how many tokens a row of whole numbers has, those left out that its attention mask leaves out); no
-        columns but the id where no inputs were kept.
+        Rows mode, ds_id (both empty where inputs were kept without), sample_id, and of the kinds there are brightness
+        (the mean of a picture's pixels, 0 black to 1 white) and length (how many tokens a row of whole numbers has,
+        those left out that its attention mask leaves out); no columns but these three where no inputs were kept.
     """
     kind = reader.stored.get(SAMPLE_ID, pl.Int64())
-    nothing = pl.DataFrame(schema={SAMPLE_ID: kind})
+    key = {MODE: pl.String(), DS_ID: pl.String(), SAMPLE_ID: kind}
+    nothing = pl.DataFrame(schema=key)
     if not reader.layout.inputs.is_dir():
         return nothing, ""
     try:
@@ -46,16 +48,16 @@ def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
     except XaiError:
         return nothing, ""
     rows: list[dict[str, Any]] = []
-    for position, sample_id in enumerate(kept.sample_ids[:MOST]):
+    for position, ((mode, ds_id), sample_id) in enumerate(zip(kept.pairs[:MOST], kept.sample_ids[:MOST], strict=True)):
         try:
             sample = kept.read(position)
         except (BadSampleError, XaiError, ValueError, OSError):
             continue
         bright = float(np.asarray(sample.picture).mean()) / 255 if sample.picture is not None else None
         length = _length(sample.arrays) if sample.picture is None else None
-        rows.append({SAMPLE_ID: sample_id, BRIGHTNESS: bright, LENGTH: length})
-    frame = pl.DataFrame(rows, schema={SAMPLE_ID: kind, BRIGHTNESS: pl.Float64(), LENGTH: pl.Int64()}, strict=False)
-    told = frame.select(SAMPLE_ID, *(name for name in (BRIGHTNESS, LENGTH) if frame[name].null_count() < frame.height))
+        rows.append({MODE: mode, DS_ID: ds_id, SAMPLE_ID: sample_id, BRIGHTNESS: bright, LENGTH: length})
+    frame = pl.DataFrame(rows, schema={**key, BRIGHTNESS: pl.Float64(), LENGTH: pl.Int64()}, strict=False)
+    told = frame.select(*key, *(name for name in (BRIGHTNESS, LENGTH) if frame[name].null_count() < frame.height))
     left = len(kept.sample_ids) - MOST
     return told, f"{left:,} of {len(kept.sample_ids):,} kept inputs were not looked at" if left > 0 else ""
 
@@ -107,7 +109,7 @@ def slices(
     asks_inputs = wanted is None and not reader.facts.names
     asks_inputs |= bool({BRIGHTNESS, LENGTH} & set(wanted or ()) - set(reader.dtypes))
     inputs, said = kept_inputs(reader) if asks_inputs else (None, "")
-    columns = _columns(reader, selection, wanted, inputs.columns[1:] if inputs is not None else [])
+    columns = _columns(reader, selection, wanted, inputs.columns[len(_KEY) :] if inputs is not None else [])
     names = LabelNames.of(reader, selection)
     tally = Tally()
     warnings = [*selection.warnings, *([said] if said else [])]
@@ -184,7 +186,8 @@ def _last(
     tally.add(tallies[rows.place.epoch])
     joined = rows.frame
     if inputs is not None:
-        of_inputs = inputs.select(SAMPLE_ID, *(name for name in columns if name not in stored))
+        known = [name for name in inputs.columns[len(_KEY) :] if name in columns and name not in stored]
+        of_inputs = _of_pair(inputs, pair).select(SAMPLE_ID, *known)
         joined = joined.join(of_inputs, on=SAMPLE_ID, how="left", maintain_order="left")
     warnings += _left_out(joined, selection, columns, where)
     facts = reader.facts
@@ -201,6 +204,14 @@ def _last(
             kind = pl.Enum(list(dict.fromkeys(called.values())))
             spelled.append(pl.col(name).replace_strict(called, default=None, return_dtype=kind))
     return joined.with_columns(spelled), {EPOCH: rows.place.epoch, PASS: rows.place.turn}
+
+
+def _of_pair(inputs: pl.DataFrame, pair: Pair) -> pl.DataFrame:
+    """What is known of the inputs of one (mode, ds_id): what was kept there, else what was kept without a mode."""
+    mode, ds_id = pair
+    # Of the three the nearest comes first.
+    near = [inputs.filter(pl.col(MODE) == m, pl.col(DS_ID) == d) for m, d in ((mode, ds_id), ("", ds_id), ("", ""))]
+    return pl.concat(near).unique(SAMPLE_ID, keep="first", maintain_order=True)
 
 
 def _left_out(rows: pl.DataFrame, selection: Selection, columns: list[str], where: str) -> list[str]:

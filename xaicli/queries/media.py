@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,32 @@ def thumbnails(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str,
 
     Returns:
         {(mode, ds_id, sample_id): picture}, and a warning for each file that had to be left out. A sample without a
-        picture of its own has that of its kept input, where this is one, under ("", "", sample_id).
+        picture of its own has that of its kept input, where this is one.
     """
     found, warnings = _logged(reader, wanted)
-    pictured = {sample_id for _, _, sample_id in found}
-    return found | _of_inputs(reader, [sample_id for sample_id in wanted if sample_id not in pictured]), warnings
+    return _of_inputs(reader, wanted, found) | found, warnings
+
+
+def pictures_of(
+    pictures: Mapping[tuple[str, str, Any], Thumbnail], wanted: Iterable[tuple[str, str, Any]], *, of_none: bool
+) -> dict[tuple[str, str, Any], Thumbnail]:
+    """The pictures of samples that have one: of their own mode, else of another mode of the same data set.
+
+    An id of one data set is another sample in the next.
+
+    Args:
+        pictures: As `thumbnails` gives them.
+        wanted: (mode, ds_id, sample_id) each.
+        of_none: Whether one that was logged for no data set counts, too.
+    """
+    latest = {(ds_id, sample_id): picture for (_, ds_id, sample_id), picture in pictures.items()}
+    found = {}
+    for mode, ds_id, sample_id in wanted:
+        keys = [(ds_id, sample_id), *([("", sample_id)] if of_none else [])]
+        other = next((latest[key] for key in keys if key in latest), None)
+        if (picture := pictures.get((mode, ds_id, sample_id), other)) is not None:
+            found[mode, ds_id, sample_id] = picture
+    return found
 
 
 def _logged(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, str, Any], Thumbnail], list[str]]:
@@ -80,8 +101,10 @@ def _logged(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, st
     return found, warnings
 
 
-def _of_inputs(reader: Reader, wanted: Collection[Any]) -> dict[tuple[str, str, Any], Thumbnail]:
-    """The inputs of `run.log_inputs` that look like pictures; of damaged ones saliency tells."""
+def _of_inputs(
+    reader: Reader, wanted: Collection[Any], pictured: Collection[tuple[str, str, Any]]
+) -> dict[tuple[str, str, Any], Thumbnail]:
+    """The inputs of `run.log_inputs` that look like pictures, of samples without; of damaged ones saliency tells."""
     if not wanted or not reader.layout.inputs.is_dir():
         return {}
     preparation = Preparation()
@@ -89,19 +112,20 @@ def _of_inputs(reader: Reader, wanted: Collection[Any]) -> dict[tuple[str, str, 
         kept = open_kept(reader.layout, None, preparation, strict=False, contents=reader.contents)
     except XaiError:
         return {}
-    places = {sample_id: place for place, sample_id in enumerate(kept.sample_ids)}
-    found = {}
-    for sample_id in wanted:
-        if sample_id not in places:
+    # A picture of the data set is the sample's, in whichever mode it was logged.
+    has = {(ds_id, sample_id) for _, ds_id, sample_id in pictured}
+    ids, found = set(wanted), {}
+    for place, ((mode, ds_id), sample_id) in enumerate(zip(kept.pairs, kept.sample_ids, strict=True)):
+        if sample_id not in ids or (ds_id, sample_id) in has:
             continue
         try:
-            _, picture = preparation.from_array(next(iter(kept.read(places[sample_id]).arrays.values())))
+            _, picture = preparation.from_array(next(iter(kept.read(place).arrays.values())))
         except (BadSampleError, XaiError, ValueError):
             continue
         if picture is not None:
             small = _shrunk(picture)
             height, width, channels = small.shape
-            found["", "", sample_id] = Thumbnail(height, width, channels, small.tobytes())
+            found[mode, ds_id, sample_id] = Thumbnail(height, width, channels, small.tobytes())
     return found
 
 

@@ -161,9 +161,9 @@ def pictured(tasks: Sequence[Task], tool: Tool, what: str, kept: Collection[Any]
         tasks: What is to be looked at.
         tool: Whose format.
         what: What the tasks are, in the plural.
-        kept: The samples whose thumbnails are written.
+        kept: The samples whose thumbnails are written, by (mode, ds_id, sample_id).
     """
-    having = [task for task in tasks if task.path is not None or task.sample_id in kept]
+    having = [t for t in tasks if t.path is not None or (t.mode, t.ds_id, t.sample_id) in kept]
     lacking = len(tasks) - len(having)
     if not lacking:
         return list(tasks), []

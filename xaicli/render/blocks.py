@@ -215,7 +215,8 @@ class Blocks:
         if card.image is not None and not self._no_images:
             pixels = " pixels" if card.image.width * card.image.height <= LOSSLESS_PIXELS else ""
             picture = element("img", class_=f"picture{pixels}", src=data_uri(card.image), alt=card.image.alt)
-        named = {"class_": f"card c-{card.tone}", "data_k": card.key, "data_s": card.deep_link}
+        at = card.place if card.deep_link else ""
+        named = {"class_": f"card c-{card.tone}", "data_k": card.key, "data_s": card.deep_link, "data_at": at}
         return element("article", picture, *inside, **named)
 
     def _maps(self, grid: MapGrid) -> Markup:
@@ -286,7 +287,7 @@ class Blocks:
             panels.append(element("figure", element("div", under, class_="stack"), caption, class_="panel"))
         panels += [self._panel(row, panel, methods.index(panel.method), input_ids) for panel in row.panels]
         inside = element("div", *words, class_="words"), element("div", *panels, class_="panels")
-        return element("article", *inside, class_="maprow", data_k=row.key, data_s=row.deep_link)
+        return element("article", *inside, class_="maprow", data_k=row.key, data_s=row.deep_link, data_at=row.place)
 
     def _panel(self, row: MapRow, panel: MapPanel, order: int, input_ids: Mapping[str, str]) -> Markup:
         inside: list[object] = []
@@ -323,7 +324,7 @@ def _passage(block: Passage, title: str) -> Markup:
         element("h4", title, title=block.title if title != block.title else ""),
         *(element("p", line) for line in block.lines),
     )
-    named = {"class_": "passage", "data_k": block.key, "data_s": block.deep_link}
+    named = {"class_": "passage", "data_k": block.key, "data_s": block.deep_link, "data_at": block.place}
     return element("article", *said, _words(block.words), **named)
 
 

@@ -62,21 +62,29 @@ def choice(identity: str, title: str, words: Iterable[object], **attributes: obj
 
 _OURS = '<meta name="generator" content="xaicli '
 _LINK = re.compile(r'<a (?:hidden data-)?href="([\w-]+\.html)#s=([^"]*)">')
-_SAMPLE = re.compile(r' data-s="([^"]*)"')
+_SAMPLE = re.compile(r' data-s="([^"]*)"(?: data-at="([^"]*)")?')
+_AT = "&at="
 
 
 def link_pages(folder: Path) -> None:
     """Open the links of a folder's pages that lead somewhere, close those that do not.
 
+    A link that says the mode and data set of its sample leads to one of them, or to one of which nothing says them.
+
     Raises:
         OSError: A page cannot be read or written.
     """
     pages = {path: text for path in sorted(folder.glob("*.html")) if (text := _page_of_ours(path))}
-    shown = {path.name: {html.unescape(found) for found in _SAMPLE.findall(text)} for path, text in pages.items()}
+    shown: dict[str, dict[str, set[str]]] = {path.name: {} for path in pages}
+    for path, text in pages.items():
+        for sample, at in _SAMPLE.findall(text):
+            shown[path.name].setdefault(html.unescape(sample), set()).add(html.unescape(at))
 
     def link(match: re.Match[str]) -> str:
         page, sample = match.groups()
-        leads = printable(unquote(sample)) in shown.get(page, ())
+        named, _, at = html.unescape(sample).partition(_AT)
+        places = shown.get(page, {}).get(printable(unquote(named)), set())
+        leads = bool(places if not at else places & {"", printable(unquote(at))})
         return f'<a {"" if leads else "hidden data-"}href="{page}#s={sample}">'
 
     for path, text in pages.items():

@@ -36,12 +36,13 @@
     document.body.classList.toggle("picking", Boolean(shown));
     if (shown) for (const element of all(`[data-k="${CSS.escape(shown)}"]`)) element.classList.add("on");
   };
-  const pin = (key, sample) => {
+  const pin = (key, sample, at) => {
     pinned = pinned === key ? "" : key;
     light("");
     if (sample === undefined) return;
     // Throws in a frame without an address of its own.
-    try { history.replaceState(null, "", pinned ? "#s=" + encodeURIComponent(sample) : "#"); } catch { /* stays */ }
+    const where = "#s=" + encodeURIComponent(sample) + (at ? "&at=" + encodeURIComponent(at) : "");
+    try { history.replaceState(null, "", pinned ? where : "#"); } catch { /* stays */ }
   };
 
   // Charts: the nearest point of the nearest line, by pointer or by keys.
@@ -148,12 +149,12 @@
     for (const svg of all("svg[data-x]", figure)) watch(svg, data);
   }
 
-  // Cards and rows light their line; a button pins them; #s=<id> finds them.
+  // Cards and rows light their line; a button pins them; #s=<id> finds them, &at=<mode/ds_id> those of one place.
   for (const card of all("[data-s]")) {
     const title = card.querySelector("h3, h4");
     const button = make("button", title.textContent, { type: "button", title: "keep this sample lit" });
     title.replaceChildren(button);
-    button.addEventListener("click", () => pin(card.dataset.k, card.dataset.s));
+    button.addEventListener("click", () => pin(card.dataset.k, card.dataset.s, card.dataset.at));
   }
   for (const element of all("[data-s], tr[data-k], .cell[data-k]")) {
     element.addEventListener("pointerenter", () => light(element.dataset.k));
@@ -163,11 +164,13 @@
   const absent = make("p", "", { class: "warnings", role: "status", hidden: "" });
   document.querySelector("header").append(absent);
   const follow = () => {
-    if (!location.hash.startsWith("#s=")) return;
-    let wanted = "";
-    try { wanted = decodeURIComponent(location.hash.slice(3)); } catch { return; }
-    const card = all("[data-s]").find((element) => element.dataset.s === wanted);
-    absent.textContent = card ? "" : `Sample ${wanted} is not on this page; ask for it with --ids.`;
+    const asked = /^#s=(.*?)(?:&at=([^&]*))?$/.exec(location.hash);
+    if (!asked) return;
+    let wanted = "", at = "";
+    try { [wanted, at] = [asked[1], asked[2] ?? ""].map(decodeURIComponent); } catch { return; }
+    const card = all("[data-s]").find(({ dataset }) => dataset.s === wanted && (!at || !dataset.at || dataset.at === at));
+    const of = at ? " of " + at.split("/").filter(Boolean).join(" ") : "";
+    absent.textContent = card ? "" : `Sample ${wanted}${of} is not on this page; ask for it with --ids.`;
     absent.hidden = Boolean(card);
     if (!card) return;
     pinned = "";

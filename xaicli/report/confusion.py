@@ -481,7 +481,7 @@ def _samples_of_cells(
                 sample_name(key[2]),
                 (),
                 image=page.images.get(key),
-                links=saliency_link(key[2]),
+                links=saliency_link(*key),
                 facts=on_card(known.get(key, {}), page.facts.path),
             )
             for key in keys

@@ -15,7 +15,7 @@ from xaicli.report.datamap import truth_table
 from xaicli.report.facts import FactColumns, on_card
 from xaicli.report.model import IN_CSV, IN_JSON, Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, sample_name
-from xaicli.report.page import Page, made, run_line, words_of
+from xaicli.report.page import Page, made, place_of, run_line, words_of
 from xaicli.report.samples import saliency_link
 
 _CARDS = 12
@@ -270,8 +270,9 @@ def _card(row: Mapping[str, Any], page: Page) -> Card:
         lines=(row["reason"],) if suggested is not None or row["label"] is None else (label, row["reason"]),
         tone=Tone.MAX,
         image=_image(row, page),
-        links=saliency_link(row["sample_id"]),
+        links=saliency_link(row["mode"], row["ds_id"], row["sample_id"]),
         deep_link=str(row["sample_id"]),
+        place=place_of(row["mode"], row["ds_id"]),
         facts=on_card(row, page.facts.path),
     )
 

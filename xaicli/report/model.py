@@ -71,6 +71,7 @@ class MapRow:
     panels: tuple[MapPanel, ...]
     links: tuple[tuple[str, str], ...] = ()
     deep_link: str = ""
+    place: str = ""
     facts: tuple[tuple[str, Link], ...] = ()
     """What the sample is, as (name, what is known)."""
 
@@ -180,6 +181,8 @@ class Card:
     """(text, relative address) pairs."""
     deep_link: str = ""
     """The sample id that a link to `#s=` names."""
+    place: str = ""
+    """The sample's `mode/ds_id`, which a link may name behind it as `&at=`; "" where it is not known."""
     verdict: str = ""
     """The line that stands out: label and prediction where they differ."""
     facts: tuple[tuple[str, Link], ...] = ()
@@ -250,6 +253,8 @@ class Passage:
     """(word, strength in [0, 1])."""
     deep_link: str = ""
     """The sample id that a link to `#s=` names."""
+    place: str = ""
+    """As `Card.place`."""
 
 
 Block = (

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout
@@ -265,6 +266,17 @@ _DUPLICATES: dict[str, str] = {
     Duplicates.ALL: "each of them counts, too",
     Duplicates.ERROR: "any would have been refused",
 }
+
+
+def place_of(mode: str, ds_id: str) -> str:
+    """A mode and data set as pages and links name those of a sample."""
+    return f"{mode}/{ds_id}"
+
+
+def address_of(page: str, sample_id: int | str, place: str = "") -> str:
+    """Where a sample is on a page, of those with its id the one of a place where that is known."""
+    at = f"&at={quote(place, safe='')}" if place else ""
+    return f"{page}#s={quote(str(sample_id), safe='')}{at}"
 
 
 def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]:

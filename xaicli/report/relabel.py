@@ -25,7 +25,7 @@ from xaicli.report.model import (
     Text,
 )
 from xaicli.report.numbers import count, cut, sample_name
-from xaicli.report.page import Page, made, run_line
+from xaicli.report.page import Page, made, place_of, run_line
 from xaicli.report.samples import saliency_link
 from xaicli.words import percent
 
@@ -134,8 +134,9 @@ def _asked(row: Mapping[str, Any], page: Page) -> Card:
         lines=(row["reason"],) if row["reason"] else (),
         tone=Tone.MAX,
         image=_image(row, page),
-        links=saliency_link(row["sample_id"]),
+        links=saliency_link(row["mode"], row["ds_id"], row["sample_id"]),
         deep_link=str(row["sample_id"]),
+        place=place_of(row["mode"], row["ds_id"]),
         facts=on_card(row, page.facts.path),
     )
 
@@ -346,8 +347,9 @@ def _corrected(row: Mapping[str, Any], page: Page) -> Card:
         ),
         tone=Tone.MAX,
         image=_image(row, page),
-        links=saliency_link(row["sample_id"]),
+        links=saliency_link(row["mode"], row["ds_id"], row["sample_id"]),
         deep_link=str(row["sample_id"]),
+        place=place_of(row["mode"], row["ds_id"]),
         facts=on_card(row, page.facts.path),
     )
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
-from urllib.parse import quote
 
 from xaicli.answer import Answer
-from xaicli.attribution.explanation import Explanation, InputKind, InputView, Saliency, SaliencyMap, Trust
+from xaicli.attribution.explanation import Change, Explanation, InputKind, InputView, Saliency, SaliencyMap, Trust
 from xaicli.report.charts import BarChart, Image, LineChart, Series, Tone
 from xaicli.report.facts import FACTS, on_card
 from xaicli.report.model import (
@@ -29,7 +28,7 @@ from xaicli.report.model import (
     Views,
 )
 from xaicli.report.numbers import count, listed, sample_name, short
-from xaicli.report.page import RunFacts, made, run_line
+from xaicli.report.page import RunFacts, address_of, made, place_of, run_line
 from xaicli.words import fraction, percent
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def panels_of(
         shown = f"{title} · {view.name}" if view.name and len(e.inputs) > 1 else title
         toggled = group or ("overlay" if overlay else method)
         if overlay:
-            image = _grey(found.values, MAGNITUDE, f"{shown}, sample {e.sample_id}")
+            image = _grey(found.values, MAGNITUDE, f"{shown}, sample {_in_words(e)}")
             panel = MapPanel(toggled, shown, (MapView(FIXED, image),), lines)
         else:
             panel = _panel(e, view, found, toggled, shown, lines)
@@ -86,7 +85,7 @@ def panels_of(
 def _panel(
     e: Explanation, view: InputView, found: SaliencyMap, toggled: str, title: str, lines: tuple[str, ...]
 ) -> MapPanel:
-    alt = f"{title}, sample {e.sample_id}"
+    alt = f"{title}, sample {_in_words(e)}"
     match view.kind:
         case InputKind.TABULAR:
             bars, said = _bars(e, view, found, title, alt)
@@ -107,6 +106,17 @@ def _panel(
         case InputKind.IMAGE:
             return MapPanel(toggled, title, tuple(_views(found, alt)), lines, found.flat)
     assert_never(view.kind)
+
+
+def _in_words(e: Explanation | Change) -> str:
+    """A sample in a sentence: by its id and, where that is known, of which mode and data set it is."""
+    place = " ".join(filter(None, (e.mode, e.ds_id)))
+    return f"{e.sample_id} of {place}" if place else str(e.sample_id)
+
+
+def _sample(saliency: Saliency, e: Explanation | Change) -> str:
+    """A sample in a table: by its id, where samples are of several modes or data sets with its own."""
+    return _in_words(e) if len(saliency.places) > 1 else str(e.sample_id)
 
 
 def _widened(plane: Floats) -> Floats:
@@ -160,7 +170,7 @@ def _seen(e: Explanation, view: InputView, of: str) -> Image | None:
     """An input as a picture: its own, or a plane of values that has a map of its shape; None of any other."""
     import numpy as np
 
-    alt = f"{of} sample {e.sample_id}"
+    alt = f"{of} sample {_in_words(e)}"
     if view.picture is not None:
         height, width, channels = view.picture.shape
         return Image(width, height, channels, view.picture.tobytes(), alt)
@@ -320,7 +330,7 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
         sections.append(Section("Against randomised models", "sanity", (_sanity(saliency),)))
     return Report(
         name="saliency",
-        title=f"Saliency of {count(len({str(e.sample_id) for e in saliency.explanations}), 'sample')}",
+        title=f"Saliency of {count(len({e.key for e in saliency.explanations}), 'sample')}",
         run_line=_run_line(answer, saliency, facts),
         sentence=_sentence(saliency),
         sections=tuple(sections),
@@ -345,8 +355,8 @@ def _run_line(answer: Answer, saliency: Saliency, facts: RunFacts | None) -> str
 def _sentence(saliency: Saliency) -> str:
     last = len(saliency.checkpoints) - 1
     of_last = [e for e in saliency.explanations if e.checkpoint == last]
-    wrong = {str(e.sample_id) for e in of_last if _is_wrong(e)}
-    judged = {str(e.sample_id) for e in of_last if e.correct is not None}
+    wrong = {e.key for e in of_last if _is_wrong(e)}
+    judged = {e.key for e in of_last if e.correct is not None}
     flat = sum(trust.flat for e in saliency.explanations for trust in e.trust.values())
     agreements = sorted(
         trust.agreement
@@ -383,7 +393,7 @@ def _grid(saliency: Saliency, facts: RunFacts | None, known: Known) -> MapGrid:
             for method in saliency.methods
             for panel in panels_of(e, method, TITLES.get(method, method), _trust_lines(e.trust.get(method)))
         ]
-        rows.append(_row(e, number, (*panels, *_overlay(e, saliency)), facts, known))
+        rows.append(_row(e, number, (*panels, *_overlay(e, saliency)), facts, known, several=len(saliency.places) > 1))
     return MapGrid("saliency", "Saliency", tuple(rows), _note(saliency))
 
 
@@ -407,7 +417,7 @@ def _by_checkpoint(saliency: Saliency, facts: RunFacts | None, known: Known) -> 
     for method in (saliency.overlay, *(m for m in saliency.methods if m != saliency.overlay)):
         rows: dict[tuple[object, ...], list[Explanation]] = {}
         for e in saliency.explanations:
-            rows.setdefault((str(e.sample_id), e.target, e.output), []).append(e)
+            rows.setdefault((e.key, e.target, e.output), []).append(e)
         found = []
         for number, group in enumerate(rows.values()):
             panels = [
@@ -422,7 +432,7 @@ def _by_checkpoint(saliency: Saliency, facts: RunFacts | None, known: Known) -> 
                 )
             ]
             last = group[-1]
-            row = _row(last, number, tuple(panels), facts, known)
+            row = _row(last, number, tuple(panels), facts, known, several=len(saliency.places) > 1)
             found.append(replace(row, lines=(f"answer of {_column(saliency, last.checkpoint)}", *row.lines)))
         views[TITLES.get(method, method)] = (
             MapGrid(
@@ -437,7 +447,9 @@ def _column(saliency: Saliency, index: int) -> str:
     return checkpoint.name + (f" · epoch {checkpoint.epoch}" if checkpoint.epoch is not None else "")
 
 
-def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFacts | None, known: Known) -> MapRow:
+def _row(
+    e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFacts | None, known: Known, *, several: bool
+) -> MapRow:
     predicted = ""
     sure = f" ({fraction(e.label_prob)})" if e.label_prob is not None else ""
     lines = [f"label {e.label_name}{sure}"] if e.label is not None else []
@@ -455,10 +467,11 @@ def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFa
         for view in e.inputs
         if (planes := _planes_of(view)) > 1
     ]
-    history = f"track-report.html#s={quote(str(e.sample_id), safe='')}"
+    place = "" if e.mode is None else place_of(e.mode, e.ds_id or "")
+    history = address_of("track-report.html", e.sample_id, place)
     return MapRow(
         key=f"e-{number}",
-        title=sample_name(e.sample_id),
+        title=" · ".join(filter(None, (sample_name(e.sample_id), e.place if several else ""))),
         lines=tuple(lines),
         wrong=predicted if _is_wrong(e) else "",
         probabilities=tuple((name, p, _tone(e, name)) for name, p in e.top),
@@ -466,6 +479,7 @@ def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFa
         panels=panels,
         links=(("history", history),) if facts is not None else (),
         deep_link=str(e.sample_id),
+        place=place,
         facts=known.get(str(e.sample_id), ()),
     )
 
@@ -552,7 +566,7 @@ def _trust_tables(saliency: Saliency) -> Iterator[Table]:
     keys = []
     for number, e in enumerate(saliency.explanations):
         for method, trust in e.trust.items():
-            head = (str(e.sample_id), *_of_which(saliency, apart, e.checkpoint, e.output, e.target_name))
+            head = (_sample(saliency, e), *_of_which(saliency, apart, e.checkpoint, e.output, e.target_name))
             answered = e.label_name if e.correct else ""
             answer = answered or (f"{e.label_name} → {e.prediction_name}" if e.label is not None else e.prediction_name)
             doubt = [_verdict(trust)] if doubted else []
@@ -609,7 +623,7 @@ def _changes(saliency: Saliency) -> Table:
     names = {(e.output, e.target): e.target_name for e in saliency.explanations}
     rows = tuple(
         (
-            str(c.sample_id),
+            _sample(saliency, c),
             *_of_which(saliency, apart, c.to_checkpoint, c.output, names.get((c.output, c.target), "")),
             c.method,
             _column(saliency, c.to_checkpoint),

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import polars as pl
 
@@ -15,7 +14,18 @@ from xaicli.report.charts import Band, LineChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import IN_CSV, Block, Card, Cell, Column, Gallery, Report, Table, Text
 from xaicli.report.numbers import count, listed, sample_name, shorts, spread
-from xaicli.report.page import Page, Part, among, as_list, conditions, headline, report_of, words_of
+from xaicli.report.page import (
+    Page,
+    Part,
+    address_of,
+    among,
+    as_list,
+    conditions,
+    headline,
+    place_of,
+    report_of,
+    words_of,
+)
 from xaicli.vocabulary import LABEL, PREDICTION, Group
 
 TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
@@ -295,8 +305,9 @@ def _card(subject: Subject, row: Mapping[str, Any], score: str, page: Page, time
         tone=TONES[Group(row["group"])],
         image=page.images.get((subject.mode, subject.ds_id, sample_id)),
         sparkline=() if times.are_one else times.course(row["history"]),
-        links=saliency_link(sample_id),
+        links=saliency_link(subject.mode, subject.ds_id, sample_id),
         deep_link=str(sample_id),
+        place=place_of(subject.mode, subject.ds_id),
         verdict="" if right else verdict,
         facts=on_card(row, page.facts.path),
     )
@@ -407,9 +418,9 @@ def long_rows(data: pl.DataFrame, metrics: Sequence[str]) -> list[dict[str, Any]
     return found
 
 
-def saliency_link(sample_id: int | str) -> tuple[tuple[str, str], ...]:
+def saliency_link(mode: str, ds_id: str, sample_id: int | str) -> tuple[tuple[str, str], ...]:
     """The link to a sample's saliency."""
-    return (("saliency", f"saliency.html#s={quote(str(sample_id), safe='')}"),)
+    return (("saliency", address_of("saliency.html", sample_id, place_of(mode, ds_id))),)
 
 
 def _finite(value: Any) -> bool:

@@ -25,7 +25,7 @@ from xaicli.report.model import (
     Text,
 )
 from xaicli.report.numbers import count, cut, cut_apart, sample_name, shorts
-from xaicli.report.page import Page, made, run_line
+from xaicli.report.page import Page, made, place_of, run_line
 from xaicli.report.samples import saliency_link
 from xaicli.words import percent
 
@@ -152,8 +152,9 @@ def _card(row: Mapping[str, Any], scores: Mapping[float | None, str], page: Page
         lines=tuple(lines),
         tone=Tone.LISTED,
         image=_image(row, page),
-        links=saliency_link(row["sample_id"]),
+        links=saliency_link(row["mode"], row["ds_id"], row["sample_id"]),
         deep_link=str(row["sample_id"]),
+        place=place_of(row["mode"], row["ds_id"]),
         facts=on_card(row, page.facts.path),
     )
 

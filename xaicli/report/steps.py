@@ -394,7 +394,7 @@ def _gallery(batch: Mapping[str, Any], metric: str, words: str, page: Page) -> l
                 tone=Tone.MAX,
                 image=image,
                 sparkline=() if times.are_one else times.course(row.get("history")),
-                links=saliency_link(row["sample_id"]),
+                links=saliency_link(*key),
                 verdict="" if right else verdict,
                 facts=on_card(row, page.facts.path),
             )

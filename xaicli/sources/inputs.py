@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,9 @@ from xaicli.errors import XaiError, unknown
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+Pair = tuple[str, str]
+"""(mode, ds_id): an id of one is another sample in the next."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Inputs:
             source.
         words: What the tokens stand for, {input: of each sample}, where the source knows it.
         features: What the features are called, where the one input is a row of a table.
+        pairs: The (mode, ds_id) of each sample, where the source knows it: one id may be of a sample in each.
     """
 
     sample_id: list[Any]
@@ -49,6 +53,18 @@ class Inputs:
     skipped: tuple[str, ...] = ()
     words: Mapping[str, Sequence[Words | None]] = field(default_factory=dict)
     features: tuple[str, ...] = ()
+    pairs: Sequence[Pair] | None = None
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Samples of a source by where they are among all."""
+
+    at: Sequence[int]
+
+
+Which = int | Sequence[Any] | Positions
+"""Samples of a source: the first so many, those with some ids, or those at some positions."""
 
 
 class Source(Protocol):
@@ -67,20 +83,23 @@ class Source(Protocol):
         """Whether the mode that was asked for chose among samples."""
 
     @property
-    def modes(self) -> Mapping[Any, str]:
-        """{id: the mode of the sample}, where the source knows modes; else empty."""
+    def pairs(self) -> Sequence[Pair]:
+        """The (mode, ds_id) of each sample of a run, in the order of `sample_ids`, of what was kept outside of any
+        ("", ""); empty of other data.
+        """
 
     def told(self) -> tuple[str, ...]:
         """What a user should know of the source, one sentence each, once samples have been read."""
 
-    def take(self, which: int | Sequence[Any]) -> Inputs:
-        """Read the first `which` readable samples, or those with the given ids in the given order.
+    def take(self, which: Which) -> Inputs:
+        """Read the first `which` readable samples, or those with the given ids, or at the given places, in the given
+        order. An id is that of a sample in each (mode, ds_id) that has it.
 
         Raises:
             XaiError: An id does not exist, no sample can be read, or (when opened strict) one cannot be read.
         """
 
-    def take_alike(self, which: int | Sequence[Any]) -> list[tuple[list[int], Inputs]]:
+    def take_alike(self, which: Which) -> list[tuple[list[int], Inputs]]:
         """The same samples in parts of one shape each, with the places of each part's samples among all of them.
 
         Raises:
@@ -118,7 +137,7 @@ class IndexedSource:
         late_notes: What is to be said once samples have been read.
         elsewhere: What to try for a sample that this source does not hold, where it is one of few of many.
         reads_mode: Whether the mode that was asked for chose among samples.
-        modes: {id: the mode of the sample}, of inputs kept in a run.
+        pairs: The (mode, ds_id) of each sample, of inputs kept in a run; ("", "") of those that were kept without.
         features: What the features of a sample are called, each of them a column of a table.
     """
 
@@ -133,55 +152,60 @@ class IndexedSource:
     late_notes: Callable[[], tuple[str, ...]] = tuple
     elsewhere: str = ""
     reads_mode: bool = True
-    modes: Mapping[Any, str] = field(default_factory=dict)
+    pairs: Sequence[Pair] = ()
     features: tuple[str, ...] = ()
 
     def told(self) -> tuple[str, ...]:
         """See `Source.told`."""
         return (*self.notes, *self.late_notes())
 
-    def take(self, which: int | Sequence[Any]) -> Inputs:
+    def take(self, which: Which) -> Inputs:
         """Read samples; see `Source.take`."""
-        ids, samples, skipped = self._read(which)
+        positions, samples, skipped = self._read(which)
         shapes = [_shapes(sample) for sample in samples]
         if len(set(shapes)) > 1:
-            raise _bad_shapes(self.name, ids, shapes)
-        return self._together(ids, samples, skipped)
+            raise _bad_shapes(self.name, [self.sample_ids[at] for at in positions], shapes)
+        return self._together(positions, samples, skipped)
 
-    def take_alike(self, which: int | Sequence[Any]) -> list[tuple[list[int], Inputs]]:
+    def take_alike(self, which: Which) -> list[tuple[list[int], Inputs]]:
         """Read samples, by shape; see `Source.take_alike`."""
-        ids, samples, skipped = self._read(which)
+        positions, samples, skipped = self._read(which)
         places: dict[Any, list[int]] = {}
         for place, sample in enumerate(samples):
             places.setdefault(_shapes(sample), []).append(place)
         if len(places) > 1 and any(sample.picture is not None for sample in samples):
+            ids = [self.sample_ids[at] for at in positions]
             raise _bad_shapes(self.name, ids, [_shapes(sample) for sample in samples])
         labelled = any(sample.label is not None for sample in samples)
         found = []
         for of_shape in places.values():
-            part = self._together([ids[i] for i in of_shape], [samples[i] for i in of_shape], skipped)
+            part = self._together([positions[i] for i in of_shape], [samples[i] for i in of_shape], skipped)
             if labelled and part.label is None:
                 part = replace(part, label=[None] * len(of_shape))
             found.append((of_shape, part))
         return found
 
-    def _read(self, which: int | Sequence[Any]) -> tuple[list[Any], list[Sample], tuple[str, ...]]:
-        """The ids and samples that can be read, and what to say of the others."""
+    def _read(self, which: Which) -> tuple[list[int], list[Sample], tuple[str, ...]]:
+        """The positions of the samples that can be read, these samples, and what to say of the others."""
         skipped: list[str] = []
+        wanted: Iterable[int]
         if isinstance(which, int):
             wanted, limit = self._first(which), which
+        elif isinstance(which, Positions):
+            wanted, limit = which.at, len(which.at)
         else:
             known, missing = self._known(which)
-            wanted, limit = ((position, sample_id) for sample_id, position in known.items()), len(known)
+            wanted, limit = known, len(known)
             if missing:
                 shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
                 skipped.append(f"{len(missing)} of {len(which)} ids are not among {self.name}: {shown}")
-        ids: list[Any] = []
+        positions: list[int] = []
         samples: list[Sample] = []
-        for position, sample_id in wanted:
+        for position in wanted:
+            sample_id = self.sample_ids[position]
             try:
                 samples.append(self.read(position))
-                ids.append(sample_id)
+                positions.append(position)
             except BadSampleError as error:
                 if self.strict:
                     raise XaiError(
@@ -192,26 +216,31 @@ class IndexedSource:
                 break
         if not samples:
             raise XaiError(f"no sample of {self.name} can be read", hint=skipped[0] if skipped else "it holds none")
-        return ids, samples, (*self.told(), *skipped)
+        return positions, samples, (*self.told(), *skipped)
 
-    def _first(self, n: int) -> Iterator[tuple[int, Any]]:
+    def _first(self, n: int) -> Iterator[int]:
         if n < 1:
             raise XaiError(f"{n} samples asked of {self.name}", hint="ask for one or more")
-        yield from ((place, sample_id) for place, sample_id in enumerate(self.sample_ids) if sample_id is not None)
+        yield from (place for place, sample_id in enumerate(self.sample_ids) if sample_id is not None)
 
-    def _known(self, ids: Sequence[Any]) -> tuple[dict[Any, int], list[Any]]:
-        """Those of the ids that are here with their positions, each once, and those that are not."""
-        named = [(place, sample_id) for place, sample_id in enumerate(self.sample_ids) if sample_id is not None]
-        positions = {sample_id: position for position, sample_id in reversed(named)}
+    def _known(self, ids: Sequence[Any]) -> tuple[list[int], list[Any]]:
+        """The positions of those of the ids that are here, each once, and the ids that are not.
+
+        Where no (mode, ds_id) are known, an id that comes again is the first.
+        """
+        positions: dict[Any, list[int]] = {}
+        for place, sample_id in enumerate(self.sample_ids):
+            if sample_id is not None and (self.pairs or sample_id not in positions):
+                positions.setdefault(sample_id, []).append(place)
         sort = type(next(iter(positions), None))
-        found: dict[Any, int] = {}
+        found: dict[int, None] = {}
         missing: list[Any] = []
         for given in ids:
             # Ids come as text from a command line.
             sample_id = int(given) if issubclass(sort, int) and re.fullmatch(r"-?\d+", str(given)) else given
             sample_id = str(given) if issubclass(sort, str) else sample_id
             if sample_id in positions:
-                found[sample_id] = positions[sample_id]
+                found |= dict.fromkeys(positions[sample_id])
             else:
                 missing.append(given)
         if missing and (self.strict or not found):
@@ -220,9 +249,9 @@ class IndexedSource:
                     f"sample {missing[0]} is not among {self.name}, {len(positions):,} samples", hint=self.elsewhere
                 )
             raise unknown("sample", missing[0], list(positions)[:1000], where=self.name)
-        return found, missing
+        return list(found), missing
 
-    def _together(self, ids: list[Any], samples: list[Sample], skipped: tuple[str, ...]) -> Inputs:
+    def _together(self, positions: list[int], samples: list[Sample], skipped: tuple[str, ...]) -> Inputs:
         import numpy as np
 
         names = self._ordered(samples[0].arrays)
@@ -231,7 +260,7 @@ class IndexedSource:
         pictures = [sample.picture for sample in samples if sample.picture is not None]
         alike = len(pictures) == len(samples) and len({picture.shape for picture in pictures}) == 1
         return Inputs(
-            sample_id=[plain(sample_id) for sample_id in ids],
+            sample_id=[plain(self.sample_ids[at]) for at in positions],
             arrays=arrays,
             label=None if all(label is None for label in labels) else labels,
             pictures=np.stack(pictures) if alike else None,
@@ -242,6 +271,7 @@ class IndexedSource:
                 if any(key in sample.words for sample in samples)
             },
             features=self.features,
+            pairs=[self.pairs[at] for at in positions] if any(map(any, self.pairs)) else None,
         )
 
     def _ordered(self, arrays: Mapping[str, NDArray[Any]]) -> list[str]:

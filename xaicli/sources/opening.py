@@ -28,6 +28,7 @@ def open_source(
     *,
     layout: RunLayout | None = None,
     mode: str | None = None,
+    ds_id: str | None = None,
     resize: int | Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -48,6 +49,7 @@ def open_source(
             Parquet table or a folder of them; a CSV table. None for the inputs kept in the run.
         layout: The run, for kept inputs.
         mode: Only samples of this mode: of kept inputs, or handed to a factory that takes `mode`.
+        ds_id: Only kept inputs of this data set.
         resize: Height and width of pictures, or one number for both.
         mean: Per channel, subtracted from pictures in [0, 1].
         std: Per channel, divided by after that.
@@ -75,7 +77,14 @@ def open_source(
         depth=channels,
     )
     source = _opened(
-        spec, preparation, layout=layout, mode=mode, label_names=label_names, pythonpath=pythonpath, strict=strict
+        spec,
+        preparation,
+        layout=layout,
+        mode=mode,
+        ds_id=ds_id,
+        label_names=label_names,
+        pythonpath=pythonpath,
+        strict=strict,
     )
 
     def unused() -> tuple[str, ...]:
@@ -101,6 +110,7 @@ def _opened(
     *,
     layout: RunLayout | None,
     mode: str | None,
+    ds_id: str | None,
     label_names: Sequence[str] | None,
     pythonpath: Sequence[str | PathLike[str]],
     strict: bool,
@@ -110,7 +120,7 @@ def _opened(
             raise XaiError("no data given, and no run whose kept inputs could serve", hint=f"--data: {_FORMS}")
         from xaicli.sources.table import open_kept
 
-        return open_kept(layout, mode, preparation, strict=strict)
+        return open_kept(layout, mode, preparation, strict=strict, ds_id=ds_id)
     path = Path(spec)
     kind = path.suffix.lower()
     if kind in (".npz", ".npy") and path.is_file():

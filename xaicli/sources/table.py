@@ -344,6 +344,8 @@ _ADVICE = "name the data with --data, or keep inputs while training: run.log_inp
 
 Place = tuple[ParquetRows, int]
 """A row: the file and its number in it."""
+Key = tuple[str, str, Any]
+"""(mode, ds_id, sample_id)."""
 
 _COLUMNS = ("label", "dtype", "shape", "data")
 _WORDS = ("tokens", "special")
@@ -352,13 +354,20 @@ OF_PLACES = "labels"
 
 
 def open_kept(
-    layout: RunLayout, mode: str | None, preparation: Preparation, *, strict: bool, contents: Contents | None = None
+    layout: RunLayout,
+    mode: str | None,
+    preparation: Preparation,
+    *,
+    strict: bool,
+    ds_id: str | None = None,
+    contents: Contents | None = None,
 ) -> IndexedSource:
-    """Open the inputs kept in a run.
+    """Open the inputs kept in a run: a sample for each (mode, ds_id, sample_id).
 
     Args:
         layout: The run.
         mode: Only inputs of this mode; any when None.
+        ds_id: Only inputs of this data set; any when None.
         preparation: How to draw them; the values are never changed.
         strict: Whether a damaged file is an error instead of being left out.
         contents: What keeps the small files of the run.
@@ -366,30 +375,32 @@ def open_kept(
     Raises:
         XaiError: The run kept none.
     """
-    rows: dict[Any, dict[str, Place]] = {}
-    mode_of: dict[Any, str] = {}
-    modes: set[str] = set()
+    every: dict[Key, dict[str, Place]] = {}
     problems: list[str] = []
     for path in _parts(layout.inputs):
         try:
-            modes |= _index(ParquetRows([path], contents), mode, rows, mode_of)
+            _index(ParquetRows([path], contents), every)
         except XaiError as error:
             if strict:
                 raise XaiError(f"{path}: {error.message}", hint="find damage with: xai doctor") from error
             problems.append(path.name)
-    if not rows:
+    keys = [key for key in every if mode in (None, key[0]) and ds_id in (None, key[1])]
+    if not keys:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
-        of_mode = f" of mode {mode}" if mode else ""
-        named = f"of mode {', '.join(sorted(filter(None, modes)))}" if any(modes) else "without a mode"
-        others = f"there are some {named}: leave --mode out; else " if modes else ""
-        raise XaiError(f"{layout.described} holds no kept inputs{of_mode}{damage}", hint=others + _ADVICE)
-    ids = list(rows)
+        asked = {"mode": mode or None, "ds-id": ds_id}
+        of = "".join(f" of {name} {said or repr(said)}" for name, said in asked.items() if said is not None)
+        pairs = sorted({key[:2] for key in every})
+        there = ", ".join(" ".join(filter(None, pair)) for pair in pairs if any(pair))
+        named = f"of {'mode ' if ds_id is None else ''}{there}" if there else "without a mode"
+        left = " and ".join(f"--{name}" for name, said in asked.items() if said is not None)
+        others = f"there are some {named}: leave {left} out; else " if every else ""
+        raise XaiError(f"{layout.described} holds no kept inputs{of}{damage}", hint=others + _ADVICE)
 
     def read(position: int) -> Sample:
         arrays: dict[str, NDArray[Any]] = {}
         words: dict[str, Words] = {}
         label = None
-        for name, (file, row) in rows[ids[position]].items():
+        for name, (file, row) in every[keys[position]].items():
             facts = file.row(row, (*_COLUMNS, *(c for c in _WORDS if c in file.schema.names)))
             arrays[name] = _array(facts)
             if (said := _words(facts, arrays[name])) is not None:
@@ -400,12 +411,12 @@ def open_kept(
         return Sample(arrays, label, preparation.picture(next(iter(arrays.values()))), words)
 
     return IndexedSource(
-        ids,
+        [sample_id for *_, sample_id in keys],
         read,
         f"the inputs kept in {layout.described}",
         strict,
         elsewhere="the run may have logged it without its inputs: " + _ADVICE,
-        modes=mode_of,
+        pairs=[key[:2] for key in keys],
     )
 
 
@@ -416,23 +427,14 @@ def _parts(folder: Path) -> list[Path]:
     return [path for _, path in sorted(named)]
 
 
-def _index(file: ParquetRows, mode: str | None, rows: dict[Any, dict[str, Place]], mode_of: dict[Any, str]) -> set[str]:
-    """Note where each sample's newest inputs are, and their mode: a later row takes the place of an earlier one.
-
-    Returns:
-        The modes there are inputs of.
-    """
-    here: dict[Any, dict[str, Place]] = {}
-    modes: set[str] = set()
-    columns = (file.column(name) for name in ("sample_id", "mode", "name"))
-    for row, (sample_id, row_mode, name) in enumerate(zip(*columns, strict=True)):
-        modes.add(row_mode)
-        if mode is None or row_mode == mode:
-            here.setdefault(sample_id, {})[name] = (file, row)
-            mode_of[sample_id] = row_mode
-    for sample_id, places in here.items():
-        rows.setdefault(sample_id, {}).update(places)
-    return modes
+def _index(file: ParquetRows, every: dict[Key, dict[str, Place]]) -> None:
+    """Note where each sample's newest inputs are: a later row takes the place of an earlier one."""
+    here: dict[Key, dict[str, Place]] = {}
+    columns = (file.column(name) for name in ("mode", "ds_id", "sample_id", "name"))
+    for row, (mode, ds_id, sample_id, name) in enumerate(zip(*columns, strict=True)):
+        here.setdefault((mode or "", ds_id or "", sample_id), {})[name] = (file, row)
+    for key, places in here.items():
+        every.setdefault(key, {}).update(places)
 
 
 def _array(facts: dict[str, Any]) -> NDArray[Any]:
