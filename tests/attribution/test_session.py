@@ -178,16 +178,16 @@ def test_checkpoints_are_in_memory_one_after_another(run_dir: Path, monkeypatch:
 
     alive: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
     together: list[int] = []
-    whole = Opening.load
+    whole = Opening.build
 
-    def load(self: Opening, path: Path, *, device: str = "cpu") -> LoadedModel:
-        loaded = whole(self, path, device=device)
+    def build(self: Opening, contents: Any, *, device: str = "cpu") -> LoadedModel:
+        loaded = whole(self, contents, device=device)
         alive.add(loaded.model)
         gc.collect()
         together.append(len(alive))
         return loaded
 
-    monkeypatch.setattr(Opening, "load", load)
+    monkeypatch.setattr(Opening, "build", build)
     place = find_place(run_dir, ["ckpt*.pt"])
     asked: dict[str, Any] = {"methods": "gradient", "evaluations": None}
     found = explain_run(place, Opening(arch=ARCH[1]), Choice(ids=["1"]), settings=asked)

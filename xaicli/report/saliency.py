@@ -541,7 +541,7 @@ def _beside_sample(saliency: Saliency) -> tuple[str, ...]:
     rows = saliency.explanations
     found = ["checkpoint"] if len(saliency.checkpoints) > 1 else []
     found += ["output"] if len({e.output for e in rows}) > 1 else []
-    places = {(e.sample_id, e.checkpoint, e.output) for e in rows}
+    places = {(e.key, e.checkpoint, e.output) for e in rows}
     return (*found, *(["target"] if len(places) < len(rows) else []))
 
 
