@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,11 +15,14 @@ import pytest
 import torch
 
 from tests.attribution.nets import conv_net
+from xaicli.api.picks import Choice
 from xaicli.attribution.session import Column, Request, explain
 from xaicli.attribution.settings import settle
 from xaicli.attribution.store import Store
 from xaicli.checkpoint.facts import CheckpointFacts, Kind
 from xaicli.demo import build_model, load_digits
+from xaicli.layout import RunLayout
+from xaicli.reader import open_reader
 from xaicli.recorder.run import Run
 from xaicli.sources.inputs import Inputs
 
@@ -75,6 +79,17 @@ def test_maps_from_a_checkpoint_alone(run_dir: Path, xai: Xai, tmp_path: Path) -
         assert maps["target"].tolist() == [row["target"] for row in answer["rows"]]
         assert maps["integrated"].max() <= 1.0
         assert maps["integrated"].min() >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "worst"), [("jaccard", 1), ("token_accuracy", 1), ("worst_token_loss", 0), ("iou", 1)]
+)
+def test_the_worst_are_at_the_bad_end_of_their_metric(tmp_path: Path, metric: str, worst: int) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[0, 1, 2], **{metric: [0.9, 0.1, 0.5]}, mode="eval", epoch=1)
+    source: Any = SimpleNamespace(sample_ids=[0, 1, 2], modes={})
+    ids, _ = Choice(samples=1, pick="worst", metric=metric).of(source, open_reader(RunLayout(tmp_path / "run")), 0)
+    assert ids == [worst]
 
 
 @pytest.mark.parametrize(("pick", "first"), [("worst", 3), ("best", 5)])

@@ -771,6 +771,12 @@ def test_no_spike_is_said_of_what_was_looked_at(tmp_path: Path) -> None:
     assert "no spike since epoch 7" in shown_as_text(watched)
 
 
+def test_of_a_run_that_is_over_nothing_is_awaited() -> None:
+    for state, said in (("running", "no row yet"), ("finished", "no row of a sample was recorded")):
+        empty = Watched(state, "loss", (), (), (), (), 0, None, None, 0, None, None, ())
+        assert said in shown_as_text(empty)
+
+
 def test_a_table_of_labels_says_of_how_many(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path / "run") as run:
         for epoch in (1, 2):

@@ -127,7 +127,8 @@ def screen(
         hint = "q quit  s sort labels  n next data set  o open the report"
         end += [Text(), Text(hint if width >= _NARROW else "q s n o", style="dim")]
     if not watched.places:
-        told = watched.lacks or ("no value yet" if watched.rows else "no row yet")
+        what = "value" if watched.rows else "row"
+        told = watched.lacks or (f"no {what} of a sample was recorded" if watched.is_over else f"no {what} yet")
         head.append(Text(printable(told), style="dim"))
         return Group(*head, *end)
     chosen = shown.place % len(watched.places)
