@@ -410,3 +410,86 @@ def test_numbers_that_a_loss_leaves_out_do_not_count(tmp_path: Path, way: str) -
     ]
     assert rows["loss"].to_list() == expected
     assert not said
+
+
+def test_a_criterion_that_is_given_a_part_of_the_answers_says_which_count(tmp_path: Path) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        labels, outputs = inputs.pop("labels"), model(**inputs)
+        beside = functional.mse_loss(outputs.logits[:, 3], inputs["input_ids"][:, 0] / 20)
+        return functional.cross_entropy(outputs.logits[:, :3], labels) + beside, outputs
+
+    def heads(model: Any, inputs: dict[str, Any]) -> Any:
+        labels, outputs = inputs.pop("labels"), model(**inputs)
+        first = functional.cross_entropy(outputs.logits[:, :2], labels[:, 0])
+        return first + functional.cross_entropy(outputs.logits[:, 2:], labels[:, 1]), outputs
+
+    model = model_of(num_labels=4)
+    rows, said = evaluated(tmp_path / "part", model, loss)
+    z, kinds = answers(model)[:, :3], torch.tensor(KINDS)
+    assert rows["label"].to_list() == KINDS
+    assert rows["prediction"].to_list() == z.argmax(1).tolist()
+    expected = functional.cross_entropy(z, kinds, reduction="none")
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert said == []
+    rows, said = evaluated(tmp_path / "heads", model, heads, [[kind % 2, i % 2] for i, kind in enumerate(KINDS)])
+    assert rows.is_empty()
+    assert "gives criteria several parts of its answers" in said[0]
+
+
+class Score(torch.nn.Module):
+    """One number a text, and no configuration that says what it means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = torch.nn.Embedding(20, 4)
+        self.last = torch.nn.Linear(4, 1)
+
+    def forward(self, input_ids: Any, labels: Any = None) -> Any:
+        del labels
+        return {"logits": self.last(self.words(input_ids).mean(1))[:, 0]}
+
+
+@pytest.mark.parametrize("is_number", [True, False])
+def test_squared_errors_of_zeros_and_ones_are_of_numbers_and_smoothed_ones_of_yes_and_no(
+    tmp_path: Path, is_number: bool
+) -> None:
+    def loss(model: Any, inputs: dict[str, Any]) -> Any:
+        labels, outputs = inputs.pop("labels"), model(**inputs)
+        if is_number:
+            return functional.mse_loss(outputs["logits"], labels), outputs
+        return functional.binary_cross_entropy_with_logits(outputs["logits"], labels * 0.9 + 0.05), outputs
+
+    model, bits = Score(), torch.arange(N) % 2
+    rows, said = evaluated(tmp_path, model, loss, bits.float().tolist())
+    with torch.no_grad():
+        z = model(TOKENS)["logits"].double()
+    expected = (z - bits).square() if is_number else torch.log1p(z.exp()) - z * bits
+    predicted = z if is_number else (z > 0).long()
+    assert rows["label"].to_list() == bits.tolist()
+    assert rows["prediction"].to_list() == pytest.approx(predicted.tolist(), abs=1e-5)
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert len(said) == (0 if is_number else 1)
+
+
+def test_a_loss_that_compares_samples_has_rows_only_of_answers_beside(tmp_path: Path) -> None:
+    def compared(model: Any, inputs: dict[str, Any]) -> Any:
+        labels, outputs = inputs.pop("labels"), model(**inputs)
+        a = functional.normalize(outputs.logits)
+        return 0.5 * functional.cross_entropy(a @ a.T, torch.arange(len(a))), outputs, labels
+
+    def beside(model: Any, inputs: dict[str, Any]) -> Any:
+        found, outputs, labels = compared(model, inputs)
+        log_p = outputs.logits.log_softmax(1)
+        return found - log_p[range(len(labels)), labels].mean(), outputs
+
+    model = model_of(num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    rows, said = evaluated(tmp_path / "alone", model, lambda m, i: compared(m, i)[:2], trains=True)
+    assert rows.is_empty()
+    assert len(said) == 1
+    assert "compute_loss compares the samples of a batch with one another" in said[0]
+    rows, said = evaluated(tmp_path / "beside", model, beside, trains=True)
+    expected = functional.cross_entropy(answers(model), torch.tensor(KINDS), reduction="none")
+    assert rows["label"].to_list() == KINDS
+    assert rows["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert said == []

@@ -359,3 +359,95 @@ def test_a_class_and_its_row_of_zeros_and_a_one_say_the_same() -> None:
         (Task.REGRESSION, BITS),
     ):
         assert labels_as(task, truth, 1 if task is Task.BINARY or truth is BITS else K) is None
+
+
+MASKS = (torch.rand(N, 1, 2, 4, generator=torch.Generator().manual_seed(2)) > 0.5).float()
+
+
+def as_masks(z: torch.Tensor) -> torch.Tensor:
+    return z.reshape(-1, 1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "made", "of"),
+    [
+        (functional.binary_cross_entropy, lambda z: as_masks(z).sigmoid(), lambda y: y),
+        (functional.binary_cross_entropy_with_logits, lambda z: as_masks(z)[:, 0], lambda y: y[:, 0]),
+        (functional.binary_cross_entropy_with_logits, lambda z: z.reshape(-1, 4, 2), lambda y: y.reshape(-1, 4, 2)),
+    ],
+)
+def test_yes_and_no_at_every_place_is_of_all_places(tmp_path: Path, criterion: Any, made: Any, of: Any) -> None:
+    def step(model: Any, batch: Any) -> Any:
+        return criterion(made(model(batch["x"])), of(batch["label"]))
+
+    model, frames, said = rows_of(tmp_path, step, step, MASKS, 8)
+    z = scores_of(model).double()
+    each = torch.log1p(z.exp()) - z * MASKS.flatten(1)
+    right = ((z > 0) == (MASKS.flatten(1) > 0.5)).double().mean(1)
+    for frame in frames.values():
+        assert frame["loss"].to_list() == pytest.approx(each.mean(1).tolist(), abs=1e-5)
+        assert frame["token_accuracy"].to_list() == pytest.approx(right.tolist())
+        assert frame["worst_token"].to_list() == each.argmax(1).tolist()
+        assert frame["n_tokens"].to_list() == [8] * N
+        assert "label" not in frame.columns
+    assert said == []
+
+
+def test_one_number_beside_soft_labels_has_the_batchs_own_or_the_larger_share(tmp_path: Path) -> None:
+    def smoothed(model: Any, batch: Any) -> Any:
+        target = batch["label"].float() * 0.9 + 0.05
+        return functional.binary_cross_entropy_with_logits(model(batch["x"])[:, 0], target)
+
+    def given(model: Any, batch: Any) -> Any:
+        return functional.binary_cross_entropy_with_logits(model(batch["x"])[:, 0], batch["label"])
+
+    model, frames, said = rows_of(tmp_path / "own", smoothed, smoothed, BITS, 1)
+    z = scores_of(model)[:, 0].double()
+    for frame in frames.values():
+        assert frame["label"].to_list() == BITS.tolist()
+        assert frame["loss"].to_list() == pytest.approx((torch.log1p(z.exp()) - z * BITS).tolist(), abs=1e-5)
+    assert len(said) == 2
+    assert all("gives its criterion soft labels" in line for line in said)
+    share = BITS * 0.6 + 0.2
+    _, frames, said = rows_of(tmp_path / "shares", given, given, share, 1)
+    for frame in frames.values():
+        assert frame["label"].to_list() == BITS.tolist()
+        assert frame["loss"].to_list() == pytest.approx((torch.log1p(z.exp()) - z * share).tolist(), abs=1e-5)
+    assert said == []
+    gray = MASKS * 0.5 + 0.1  # pictures in between have a loss, and no class a place
+    _, frames, said = rows_of(
+        tmp_path / "gray",
+        lambda model, batch: functional.binary_cross_entropy_with_logits(as_masks(model(batch["x"])), batch["label"]),
+        given_scores,
+        gray,
+        8,
+    )
+    each = torch.log1p(scores_of8().exp()) - scores_of8() * gray.flatten(1)
+    assert frames["train"]["loss"].to_list() == pytest.approx(each.mean(1).tolist(), abs=1e-5)
+    assert "token_accuracy" not in frames["train"].columns
+
+
+def given_scores(model: Any, batch: Any) -> Any:
+    return {"loss": functional.mse_loss(as_masks(model(batch["x"])), batch["label"])}
+
+
+def scores_of8() -> torch.Tensor:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return nn.Linear(4, 8)(X).double()  # type: ignore[no-any-return]
+
+
+def test_heads_laid_side_by_side_and_members_of_an_ensemble_are_counted_as_dropped(tmp_path: Path) -> None:
+    def heads(model: Any, batch: Any) -> Any:
+        z, y = model(batch["x"]), batch["label"]
+        return functional.cross_entropy(z[:, :3], y[:, 0]) + functional.cross_entropy(z[:, 3:], y[:, 1])
+
+    def members(model: Any, batch: Any) -> Any:
+        model.forward = lambda x: model.net(x).reshape(-1, 2, 3).movedim(1, 0)
+        return sum(functional.cross_entropy(z, batch["label"][:, 0]) for z in model(batch["x"]))
+
+    both = torch.stack([CLASSES, OTHERS], 1)
+    for name, step in (("heads", heads), ("members", members)):
+        with pytest.raises(xaicli.XaiError, match="48 rows were not recorded") as dropped:
+            rows_of(tmp_path / name, step, step, both, 6)
+        assert str(dropped.value.hint).count("which of the answers count cannot be told") == 2

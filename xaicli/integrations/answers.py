@@ -17,6 +17,8 @@ from xaicli.vocabulary import Mode
 
 LEFT_OUT = -100
 """The label of what does not count."""
+_MOST_NUMBERS = 2**20
+"""Of an output of so many numbers it is looked whether criteria were given parts of it."""
 _OTHER_LABELS = (
     "gives its criterion other labels than the batch's, as many of each, and whether these are the same in another "
     "order, and its answers with them, is not known"
@@ -32,14 +34,15 @@ def answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
     judged = distinct(outer([one for one in step.judged if rows is None or _fits(one, labels, rows)], rows))
     if len(judged) > 1:
         judged = [one for one in judged if not is_of_unknown_places(one, labels)] or judged
+    output, of = step.forwards[0].output if len(step.forwards) == 1 else None, judged
     if len(judged) > 1:
         # An auxiliary loss beside: the criterion that was given the batch's labels is meant, and the module's output.
         judged = [one for one in judged if isinstance(labels, torch.Tensor) and same(one.truth, labels)]
-        if len(judged) > 1 and len(step.forwards) == 1:
-            judged = [one for one in judged if is_output(one.answers, step.forwards[0].output)]
+        if len(judged) > 1 and len(step.forwards) == 1 and not are_several_parts(judged, output, labels):
+            judged = [one for one in judged if is_output(one.answers, output)]
     if len(judged) == 1:
         return judged[0]
-    if len(step.forwards) != 1 or not is_one(output := step.forwards[0].output):
+    if len(step.forwards) != 1 or not is_one(output) or are_several_parts(of, output, labels):
         return None
     if of_some_places(step, labels, output):
         return None
@@ -359,6 +362,45 @@ def is_turned_part(tensor: torch.Tensor, batch: Any) -> bool:
     return False
 
 
+def is_part_of(answers: torch.Tensor, output: torch.Tensor) -> bool:
+    """Whether a criterion was given a part of each sample's answers: some columns of them, a member of an ensemble.
+
+    It lies in the output's memory; or, as after a change of the dtype, each of its columns is one of the output's.
+    """
+    if not (answers.ndim and output.ndim and answers.numel() < output.numel() <= _MOST_NUMBERS):
+        return False
+    if answers.untyped_storage().data_ptr() == output.untyped_storage().data_ptr():
+        return bool(torch.isin(_addresses(answers), _addresses(output)).all())
+    if not (output.is_cpu and answers.is_cpu and output.ndim == 2 and len(answers) == len(output)):
+        return False
+    columns = answers.reshape(len(output), -1).to(output.dtype)
+    return bool((columns[:, :, None] == output[:, None]).all(0).any(1).all())
+
+
+def _addresses(tensor: torch.Tensor) -> torch.Tensor:
+    """Where in its memory each number of a tensor lies."""
+    found = torch.tensor([tensor.storage_offset()])
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        found = (found[:, None] + torch.arange(size) * stride).reshape(-1)
+    return found
+
+
+def are_several_parts(judged: Sequence[Judged], output: Any, labels: Any) -> bool:
+    """Whether criteria were given several parts of one output that are each an answer: heads laid side by side, the
+    members of an ensemble. Places one after the other are none, nor are a sample's numbers, each with its own label.
+    """
+    for _, whole in tensors_of(output):
+        parts = [one for one in judged if not one.is_inner and is_part_of(one.answers, whole)]
+        if len(parts) < 2 or all(is_same(one.answers, parts[0].answers) for one in parts):
+            continue
+        are_numbers = all(one.is_each or one.values is Values.VALUE for one in parts)
+        if are_numbers and isinstance(labels, torch.Tensor) and labels.shape == whole.shape:
+            continue
+        if whole.ndim == 2 or all(same(one.truth, parts[0].truth) for one in parts):
+            return True
+    return False
+
+
 def of_some_places(step: Step, labels: Any, output: Any) -> bool:
     """Whether a criterion was given the classes of some places of the output, laid one below the other."""
     if not (isinstance(labels, torch.Tensor) and labels.ndim >= 2):
@@ -412,6 +454,12 @@ def meaning_of(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, tor
         width = values.shape[1]
         return Head(Task.REGRESSION, Values.VALUE, width, single=width == 1), values, truth.reshape(len(truth), -1)
     if judged.is_each:
+        n = rows if rows and answers is not judged.answers else len(answers)
+        if judged.answers[:1].numel() > width or n != len(judged.answers):
+            # Yes or no at every place, of each of its numbers: of pictures (N, 1, H, W), of sounds (N, T, K).
+            head = Head(Task.TOKEN_CLASSIFICATION, judged.values, 2, single=True)
+            return head, judged.answers.reshape(n, 1, -1), judged.truth.reshape(n, -1)
+        values, truth = (one.reshape(len(values), width) if values.ndim > 2 else one for one in (values, truth))
         task = Task.BINARY if width == 1 else Task.MULTILABEL
         head = Head(task, judged.values, 2 if width == 1 else width, single=width == 1, independent=width > 1)
         return head, values, truth
@@ -466,12 +514,12 @@ def labels_as(task: Task, truth: Any, width: int) -> torch.Tensor | None:
     """
     if not isinstance(truth, torch.Tensor) or not truth.ndim:
         return None
-    if task is Task.BINARY and truth.numel() == len(truth) and _are_bits(truth):
+    if task is Task.BINARY and truth.numel() == len(truth) and are_bits(truth):
         return truth.reshape(-1).long()
     if task in (Task.MULTILABEL, Task.REGRESSION) and width > 1 and truth.ndim == 1 and not truth.is_floating_point():
         is_class = bool(((truth >= 0) & (truth < width)).all())
         return torch.nn.functional.one_hot(truth.long(), width) if is_class else None
-    if truth.ndim != 2 or truth.shape[1] != width or not _are_bits(truth):
+    if truth.ndim != 2 or truth.shape[1] != width or not are_bits(truth):
         return None
     if task is Task.CLASSIFICATION and bool((truth.sum(1) == 1).all()):
         return truth.argmax(1)
@@ -490,7 +538,20 @@ def are_parts(values: Any, rows: int | None) -> bool:
     )
 
 
-def _are_bits(truth: torch.Tensor) -> bool:
+def are_shares(truth: torch.Tensor) -> torch.Tensor:
+    """Whether some of these are between no and yes, as smoothed labels and a teacher's probabilities are: one bool."""
+    return ((truth > 0) & (truth < 1)).any()
+
+
+def is_mixture(judged: Judged) -> bool:
+    """Whether a criterion of classes was given a mixture of them, or one of yes and no something in between."""
+    if not judged.truth.is_floating_point() or judged.values is Values.VALUE:
+        return False
+    return not judged.is_each or bool(are_shares(judged.truth))
+
+
+def are_bits(truth: torch.Tensor) -> bool:
+    """Whether these are zeros and ones."""
     return bool(((truth == 0) | (truth == 1)).all())
 
 

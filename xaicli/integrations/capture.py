@@ -75,6 +75,7 @@ class Judged:
         picked: What is known of the answers and of the target where a mask picked their places; None of what it did
             not pick.
         is_of_pairs: Whether the answers are one of every two samples; None where that was not watched.
+        loss: The one number that it gave, where it did.
     """
 
     answers: Tensor
@@ -91,6 +92,12 @@ class Judged:
     counting: Tensor | None = None
     picked: tuple[Picked | None, Picked | None] = (None, None)
     is_of_pairs: bool | None = None
+    loss: Tensor | None = None
+
+    @property
+    def has_square(self) -> bool:
+        """Whether the answers are as many numbers a sample as there are samples, as where these are compared."""
+        return self.answers.ndim == 2 and self.answers.shape[0] == self.answers.shape[1]
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ class Step:
         self.returned = returned
         counted = self.losses.counted(self.loss)
         weights: list[Tensor | None] = [None] * len(counted)
-        if any(counted) and len(counted) + len(self.losses.own) > 1:
+        if any(counted) and (len(counted) + len(self.losses.own) > 1 or self.judged[0].has_square):
             weights, self.own_weight = self.losses.weights(self.loss)
         self.judged = [
             replace(one, counts=counts, weight=weight)
@@ -236,6 +243,7 @@ def _note(step: Step, func: Any, args: Any, kwargs: Any, result: Any) -> None:
                 counting=counting,
                 picked=(step.selections.of(answers), step.selections.of(truth)),
                 is_of_pairs=step.selections.is_of_pairs(answers),
+                loss=result.detach() if isinstance(result, Tensor) and not result.ndim else None,
             )
         )
         step.losses.add(result)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xaicli.heads.head import Head, Task, Values
 from xaicli.heads.outputs import items_of
-from xaicli.integrations.answers import LEFT_OUT, of_some_places
+from xaicli.integrations.answers import LEFT_OUT, are_shares, of_some_places
 from xaicli.integrations.capture import Judged, Step
 from xaicli.recorder.device import derive_sequences_on_device, missing_on
 
@@ -47,6 +47,7 @@ def columns_of(
     ignored: int | None = None,
     void: int | None = LEFT_OUT,
     counting: Tensor | None = None,
+    shares: bool | None = None,
 ) -> dict[str, Any]:
     """The arguments of `log_samples` that follow from a batch's answers, without the ids.
 
@@ -61,6 +62,7 @@ def columns_of(
         void: The run's label that stands for none.
         counting: The numbers, or the classes each for itself, that count of each sample; None of all whose label is
             not missing (NaN).
+        shares: Whether labels of yes and no are something in between; None to look, where that waits for no device.
     """
     values = values.detach()
     truth = _tensor(labels, values)
@@ -74,6 +76,13 @@ def columns_of(
         values = values.float()  # of places a part at a time: a vocabulary is large
     if counting is None and truth is not None and truth.is_floating_point() and truth.shape == values.shape:
         counting = ~truth.isnan() if head.task in (Task.MULTILABEL, Task.REGRESSION) and values.shape[1] > 1 else None
+    if truth is not None and truth.is_floating_point() and head.single and head.has_classes:
+        shares = truth.is_cpu and bool(are_shares(truth)) if shares is None else shares
+        if head.has_places:
+            return _of_yes_and_no(head, values, truth, counting, shares, first, keep_tokens)
+        if shares and truth.numel() == len(values):
+            # As parts of both classes: `log_samples` makes the soft cross entropy of them.
+            labels = truth = torch.stack([1 - truth.reshape(-1), truth.reshape(-1)], 1)
     match head.task:
         case Task.CLASSIFICATION | Task.BINARY:
             return _of_classes(head, values, labels, truth)
@@ -170,15 +179,29 @@ def _of_places(
         return {}
     if shifted:
         values, truth = values[:, :, :-1], truth[:, 1:]
-    are_logits = head.values is Values.LOGITS and not head.single
-    if not are_logits:
-        values = head.at_places(values.float())
+    are_logits = head.values is Values.LOGITS
+    if head.single or not are_logits:
+        values = head.logits(values) if are_logits else head.at_places(values.float())
     scores, label = values.flatten(2).movedim(1, 2), truth.flatten(1).long()
     # An answer that is about the next place: the first label is of the second.
     found: dict[str, Any] = derive_sequences_on_device(
         scores, label, are_logits=are_logits, ignored=LEFT_OUT, first=first + int(shifted)
     )
     return {"label": label, "logits" if are_logits else "probs": scores, **found} if keep_tokens else found
+
+
+def _of_yes_and_no(
+    head: Head, values: Tensor, truth: Tensor, counting: Tensor | None, shares: bool, first: int, keep_tokens: bool
+) -> dict[str, Any]:
+    """The columns of one number a place that means yes or no: beside what lies in between the loss alone."""
+    if truth.numel() != values.numel():
+        return {}
+    values, truth = values.reshape(len(values), 1, -1), truth.reshape(len(values), -1)
+    counts = ~truth.isnan() if counting is None else counting.reshape(truth.shape) & ~truth.isnan()
+    if not shares:
+        return _of_places(head, values, truth.masked_fill(~counts, LEFT_OUT), False, first, keep_tokens)
+    log_p = head.logits(values.float()).log_softmax(1)
+    return {"loss": _mean_of(-(log_p[:, 0] * (1 - truth) + log_p[:, 1] * truth), counts)}
 
 
 def _may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
@@ -304,7 +327,7 @@ def that_count(
     """
     head, values, truth = meaning
     is_whole = isinstance(truth, Tensor) and not truth.is_floating_point()
-    if judged.is_weighed and head.task is Task.TOKEN_CLASSIFICATION and is_whole:
+    if judged.is_weighed and head.task is Task.TOKEN_CLASSIFICATION and is_whole and not judged.is_each:
         truth = without_left_out(step, batch, values, truth, judged.ignored)
         if truth is None:
             return None, None, WEIGHED

@@ -38,7 +38,7 @@ from xaicli.integrations.options import settled
 from xaicli.integrations.order import has_places_first, with_samples_first
 from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
-from xaicli.integrations.steps import DISPUTED, StepOrders, is_of_batch
+from xaicli.integrations.steps import COMPARED, DISPUTED, StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
 
 _STEPS = {
@@ -86,10 +86,7 @@ _OBJECTS = (
     'output: {{"n_found": [len(one["boxes"]) for one in output] if isinstance(output, list) else len(batch[0]) * '
     "[None]}}), where output is what the module's forward returned"
 )
-_COMPARED = (
-    "compares the samples of a batch with one another, as a contrastive loss does: its answers are no classes; "
-    f"no samples of it are recorded: where the model has answers of each sample, {_END} of these, or give samples_fn"
-)
+_COMPARED = f"where the model has answers of each sample, {_END} of these, or give samples_fn"
 _INPUTS_OF_PLACES = (
     "the module takes its places before its samples, and xai saliency gives a model samples first: no inputs are kept, "
     "and the checkpoint is saved without an exported graph; keep_inputs=0, save_checkpoint=False ask for neither"
@@ -311,7 +308,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         ids = None if mode is Mode.INFER else recording.ids_in(batch) if len(parts) == 1 else None
         compared = [] if mode is Mode.INFER else self._orders.leave_out_compared(step, batch, ids, mode)
         if compared and not self._answers_beside(step, compared, mode):
-            recording.missed(rows, f"{_name_of(mode)} {_COMPARED}")
+            recording.missed(
+                rows,
+                f"{_name_of(mode)} {COMPARED}: {_COMPARED}",
+            )
             return
         if len(parts) == 1:
             whole = parts[0]
@@ -430,6 +430,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """
         if is_of_unknown_places(result, part.labels):
             return SOME_PLACES
+        result = self._orders.with_own_label(result, part.labels, mode, _name_of(mode))
         is_in_order = not is_turned and self._orders.is_kept(mode) and step.is_answer(result.answers)
         labels, stray = self._orders.labels_of(result, part.labels, mode, is_in_order=is_in_order)
         if stray is not None:
@@ -471,7 +472,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         keep, void = recording.keeps_tokens(head.task), recording.void_label
         counting = None if counting is None or counting.numel() != values.numel() else counting
         columns = columns_of(
-            head, values, truth, first=first, keep_tokens=keep, ignored=judged.ignored, void=void, counting=counting
+            head,
+            values,
+            truth,
+            first=first,
+            keep_tokens=keep,
+            ignored=judged.ignored,
+            void=void,
+            counting=counting,
+            shares=self._orders.are_shares(judged, mode) if judged.is_each else None,
         )
         if task is not None and not columns.keys() & {"label", "loss"}:
             recording.tell(_OTHER_TASK.format(name=name, task=task.value, other=said.value))
@@ -673,7 +682,8 @@ def _ask(step: Step, mode: Mode, rows: int, batch: Any) -> str:
         return f"{name} left batches out, whose samples are not recorded; where it computes answers for them, {_END}"
     if len(step.forwards) == 1 and any(part.ndim > 2 for _, part in tensors_of(step.forwards[0].output)):
         shorter = [one for one in step.judged if one.answers.ndim == 2 and one.truth.ndim == 1]
-        if len(shorter) == len(step.judged) > 0:
+        are_of_samples = len(shorter) > 1 and all(len(one.truth) == rows for one in shorter)
+        if len(shorter) == len(step.judged) > 0 and not are_of_samples:
             return f"{name} {SOME_PLACES}"
     several = [*(one.output for one in step.forwards), *([step.returned] if mode is Mode.INFER else [])]
     if len(step.judged) < 2 and not all(is_one(one) for one in several):

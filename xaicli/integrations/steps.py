@@ -11,10 +11,14 @@ import torch
 from xaicli.heads.head import Task, Values
 from xaicli.integrations.answers import (
     LEFT_OUT,
+    are_bits,
     are_labels,
     are_places,
+    are_several_parts,
     batch_first,
     distinct,
+    is_mixture,
+    is_part_of,
     is_same,
     is_turned_part,
     judged_of,
@@ -63,6 +67,11 @@ _SOFT = (
     "loss of that"
 )
 
+COMPARED = (
+    "compares the samples of a batch with one another, as a contrastive loss does: its answers are no classes; no "
+    "samples of it are recorded"
+)
+
 _PLACES_FIRST = (
     "gives its criterion labels of which the first dimension is not the batch's samples, and whose they are is not "
     "known; no samples of it are recorded: let the collate_fn put the samples first, or give samples_fn"
@@ -82,6 +91,8 @@ _TAKEN_WRONGLY = (
     "were taken to be first: these may have the labels and losses of others"
 )
 
+_ROUNDED = 1e-4
+"""By how much rounding puts a sum of losses off."""
 _LABEL = "the batch's label"
 """Stands for that among the names of its parts."""
 
@@ -104,6 +115,10 @@ class StepOrders:
         """Whether the last step of a mode that was looked at gave its model the batch in another order."""
         self._assumed: dict[Mode, int] = {}
         """How many rows of a mode were taken to be in the batch's order where nothing showed it."""
+        self._shares: dict[Mode, tuple[bool, bool]] = {}
+        """Whether the last target of yes and no that was looked at lay in between, and the batch's own does not."""
+        self._part: dict[Mode, int | None] = {}
+        """Which of the parts of its answers a step last gave a criterion with the batch's labels, where it was one."""
         self._strays: dict[Mode, str | None] = {}
         """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
         self._by_value: dict[Mode, bool] = {}
@@ -124,6 +139,10 @@ class StepOrders:
         self._compares: dict[tuple[Mode, int], bool] = {}
         """Whether the n-th criterion of a mode's steps compares samples with one another, as the first batch that
         tells it showed."""
+        self.is_of_pairs = False
+        """Whether the training's last loss was made of nothing but criteria that compare samples."""
+        self._are_alone = True
+        """Whether the training's loss was made of nothing but criteria that compare samples, when that was known."""
         self._is_own_first: bool | None = None
         """Whether a loss that a model has of its own counts before a criterion of the step's, as its weight said."""
         self._is_turned_batch: bool | None = None
@@ -137,7 +156,7 @@ class StepOrders:
 
     def begin(self) -> None:
         """A training begins, which may be of other targets than the one before."""
-        self._targets, self._is_own_first = [], None
+        self._targets, self._is_own_first, self._are_alone = [], None, True
 
     def leave_out_compared(self, step: Step, batch: Any, ids: Any, mode: Mode) -> list[Judged]:
         """Leave out the criteria of a step that compare the samples of its batch with one another, as CLIP's do.
@@ -157,6 +176,22 @@ class StepOrders:
         found = [one for n, one in enumerate(step.judged) if self._is_compared(one, step, given, (mode, n))]
         step.judged = [one for one in step.judged if not any(one is other for other in found)]
         return found
+
+    def are_compared_alone(self, step: Step, compared: Sequence[Judged], mode: Mode) -> bool:
+        """Whether the loss of a step is made of nothing but criteria that compare its samples, as far as is known.
+
+        An evaluation, whose loss has no graph that tells the weights, has the verdict of the training.
+        """
+        is_beside = any(one.counts is not False for one in step.judged) or bool(step.own_given)
+        loss = None if is_beside else step.loss
+        if isinstance(loss, torch.Tensor) and (loss.is_cpu or mode not in self.watched):
+            parts = [None if o.weight is None or o.loss is None else float(o.weight * o.loss) for o in compared]
+            if None not in parts:
+                known = sum(part for part in parts if part is not None)
+                self._are_alone = abs(float(loss) - known) <= _ROUNDED * max(abs(known), 1.0)
+        are_alone = self._are_alone and not is_beside
+        self.is_of_pairs = are_alone if mode is Mode.TRAIN else self.is_of_pairs
+        return are_alone
 
     def _is_compared(self, judged: Judged, step: Step, given: Sequence[torch.Tensor], kind: tuple[Mode, int]) -> bool:
         """Whether a criterion, the n-th of a mode's steps, compares samples with one another.
@@ -331,7 +366,7 @@ class StepOrders:
             outer = [one for one in kept if one.counts and not one.is_inner]
             are_batch = not any(_are_others(one, labels) for one in outer)
             if batch is not None:
-                mixed = any(map(_is_mixture, outer))
+                mixed = any(map(is_mixture, outer))
                 self._note_targets([] if mixed else [_target(one, labels, batch) for one in outer])
                 are_batch = are_batch and all(_LABEL in parts for _, parts in self._targets)
             self._trained = frozenset(one.is_inner for one in kept if one.counts), are_batch
@@ -404,12 +439,50 @@ class StepOrders:
 
     def say_soft(self, judged: Judged, labels: Any, mode: Mode, name: str) -> None:
         """Say where a criterion of classes was given parts of them and the batch has others, which then count."""
-        if not _is_mixture(judged) or not (judged.truth.is_cpu or mode not in self.watched):
+        if judged.is_each or not (judged.truth.is_cpu or mode not in self.watched) or not is_mixture(judged):
             return
         if labels is None or not _are_others(judged, labels):
             return
         if labels_as(Task.CLASSIFICATION, judged.truth, judged.answers[:1].numel()) is None:
             self._tell(_SOFT.format(name=name), None)
+
+    def with_own_label(self, judged: Judged, labels: Any, mode: Mode, name: str) -> Judged:
+        """What a criterion of yes and no was given; where that is something in between, beside the batch's own label.
+
+        Which is said, where the batch has one.
+        """
+        if not judged.is_each or not judged.truth.is_floating_point():
+            return judged
+        truth, own = judged.truth, labels if isinstance(labels, torch.Tensor) else None
+        own = own if own is not None and own.numel() == truth.numel() and own.device == truth.device else None
+        if truth.is_cpu or mode not in self.watched:
+            self._shares[mode] = is_mixture(judged), own is not None and are_bits(own)
+        is_mixed, has_own = self._shares[mode]
+        if not (is_mixed and has_own) or own is None:
+            return judged
+        self._tell(_SOFT.format(name=name), None)
+        return replace(judged, truth=own.reshape(truth.shape).to(truth.dtype))
+
+    def part_of(self, answers: torch.Tensor, step: Step, labels: Any, rows: int, mode: Mode) -> list[Judged]:
+        """What a step's criterion was given where that was a part of the answers that it returned; several where these
+        are several, of which not one alone has the batch's labels.
+        """
+        own = [one for one in distinct(step.judged) if not one.is_inner and one.counts is not False]
+        own = [one for one in own if one.answers.shape[:1] == (rows,) and is_part_of(one.answers, answers)]
+        if len(own) < 2:
+            return own
+        if own[0].truth.is_cpu or mode not in self.watched:
+            is_one = isinstance(labels, torch.Tensor) and labels.ndim == 1
+            alike = [is_one or (labels is not None and one.truth.shape == labels.shape) for one in own]
+            of = [n for n, one in enumerate(own) if alike[n] and not _are_others(one, labels)]
+            self._part[mode] = of[0] if len(of) == 1 else None
+        if (number := self._part.get(mode)) is not None and number < len(own):
+            return [own[number]]
+        return own if are_several_parts(own, answers, labels) else []
+
+    def are_shares(self, judged: Judged, mode: Mode) -> bool:
+        """Whether the last target of yes and no of a mode is something in between, and its samples have no other."""
+        return judged.is_each and self._shares.get(mode, (False, False)) == (True, False)
 
     def _note_targets(self, targets: list[tuple[Any, frozenset[Any]]]) -> None:
         """Remember what the training's criteria were given: equal to a part of every batch, not of some by chance."""
@@ -423,7 +496,7 @@ class StepOrders:
         A part of the batch is known again. Of what a step makes of its batch, it is the only target of the same
         criterion that is no part of it, or else the only one.
         """
-        if batch is None or len(self._targets) != 1 or any(map(_is_mixture, unknown)) or len(_truths(unknown)) < 2:
+        if batch is None or len(self._targets) != 1 or any(map(is_mixture, unknown)) or len(_truths(unknown)) < 2:
             return kept
         ((by, parts),) = self._targets
         found = [(one, *_target(one, labels, batch)) for one in unknown]
@@ -598,11 +671,6 @@ def _target(judged: Judged, labels: Any, batch: Any) -> tuple[Any, frozenset[Any
         parts = [(name, part.to(truth.dtype)) for name, part in parts]
     found = frozenset(name for name, part in parts if are_labels(truth, part))
     return judged.by, found if _are_others(judged, labels) else found | {_LABEL}
-
-
-def _is_mixture(judged: Judged) -> bool:
-    """Whether a criterion of classes was given a mixture of them."""
-    return judged.truth.is_floating_point() and not judged.is_each and judged.values is not Values.VALUE
 
 
 def _truths(judged: Sequence[Judged]) -> list[torch.Tensor]:

@@ -17,7 +17,7 @@ import torch
 from xaicli.collectors.outputs import taken
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
-from xaicli.heads.head import Task, Text, Values
+from xaicli.heads.head import Head, Task, Text, Values
 from xaicli.integrations.answers import are_reordered, at_all_places, meaning_of, of_some_places
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
@@ -26,7 +26,7 @@ from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, 
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
-from xaicli.integrations.steps import DISPUTED, StepOrders, is_of_batch
+from xaicli.integrations.steps import COMPARED, DISPUTED, StepOrders, is_of_batch
 from xaicli.sources.table import OF_PLACES
 from xaicli.vocabulary import Mode
 
@@ -61,6 +61,10 @@ _PERMUTED = (
 _SEVERAL = (
     "gives criteria its answers with several labels, and which of them are the samples' is not known; no samples of it "
     "are recorded: give one criterion all answers with their labels, or give samples_fn"
+)
+_PARTS = (
+    "gives criteria several parts of its answers, and which of them are the samples' is not known; no samples of it "
+    'are recorded: let it return the part that counts, return (loss, {"logits": logits[:, :3]}), or give samples_fn'
 )
 _NO_LABELS = (
     "the batch has no labels, and compute_loss gives no criterion of torch.nn.functional all answers with some: let "
@@ -374,6 +378,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     "prediction_step returns no answers, and runs no model that shows them: let it return them as its "
                     "second value",
                 )
+            elif self._orders.is_of_pairs and labels is None and self._recording.samples_fn is None:
+                self._recording.missed(rows_of(given, None), f"compute_loss {COMPARED}: give samples_fn")
             elif _are_whole(answers):
                 rows = rows_of(given, None)
                 self._recording.missed(rows, "generated texts without labels beside them have no loss, and no row")
@@ -414,24 +420,31 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _log_judged(self, heard: Step, outputs: Any, given: Mapping[str, Any], labels: Any, ids: Any) -> None:
         """Log what a compute_loss answered, under the samples and by the labels that it was seen to be of."""
+        rows, mode = rows_of(given, None), (self._loop or (Mode.TRAIN, ""))[0]
+        is_by_hand = self._recording.samples_fn is not None
+        compared = self._orders.leave_out_compared(heard, given, ids, mode)
+        if compared and not is_by_hand and self._orders.are_compared_alone(heard, compared, mode):
+            self._orders.watched.add(mode)
+            self._recording.missed(rows, f"compute_loss {COMPARED}: give samples_fn")
+            return
         heard.judged = [at_all_places(one, labels, given) for one in heard.judged]
-        if self._orders.leave_out_watched(heard, labels, (self._loop or (Mode.TRAIN, ""))[0]):
+        if self._orders.leave_out_watched(heard, labels, mode):
             self._recording.tell(DISPUTED.format(name="compute_loss"))
             labels = None
-        task = _task_of(heard.judged, rows_of(given, None), self._config)
+        task, meaning = _task_of(heard.judged, _scores(outputs), rows, self._config), None
         places, reason = self._order_of(heard, given, labels, outputs)
         if reason is None and places is not None:
             given, labels, ids = (taken(one, places) for one in (dict(given), labels, ids))
         shifted = self._shifted
-        if reason is None and shifted:
+        if reason is None and shifted and not is_by_hand:
             labels, shifted, reason = self._labels_of_next(heard, given, labels, outputs)
-        elif reason is None:
-            labels, reason = self._labels_of(heard, given, labels, outputs, rows_of(given, None))
-        self._orders.watched.add((self._loop or (Mode.TRAIN, ""))[0])
+        elif reason is None and not is_by_hand:
+            labels, meaning, reason = self._labels_of(heard, given, labels, outputs, rows_of(given, None))
+        self._orders.watched.add(mode)
         if reason is not None:
             self._recording.missed(rows_of(given, None), reason)
             return
-        self._log(outputs, given, labels, ids, task, shifted=shifted)
+        self._log(outputs, given, labels, ids, task, shifted=shifted, meaning=meaning)
 
     def _heard(self, own: Any, model: Any) -> Any:
         """What a compute_loss of the caller's gives its criteria and model; the Trainer's own is known, and so let be.
@@ -475,33 +488,46 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _labels_of(
         self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any, rows: int | None
-    ) -> tuple[Any, str | None]:
-        """The labels that the answers were judged by, where a criterion shows it; or why they are of no sample."""
+    ) -> tuple[Any, tuple[Head, torch.Tensor] | None, str | None]:
+        """The labels that the answers were judged by, where a criterion shows it; or why they are of no sample.
+
+        Of a criterion that was given a part of the answers, or yes and no at every place, also what these mean, and
+        the numbers (N, K, ...).
+        """
         scores, mode = _scores(outputs), (self._loop or (Mode.TRAIN, ""))[0]
         if scores is None or not rows:
-            return labels, None
+            return labels, None, None
         judged = self._orders.judged_of(scores, heard.judged, labels, mode)
+        parts = [] if judged and not judged[0].is_inner else self._orders.part_of(scores, heard, labels, rows, mode)
+        if len(parts) > 1:
+            return labels, None, f"compute_loss {_PARTS}"
+        judged = parts or judged
         if not judged or judged[0].is_inner:
-            return _labels_of_places(heard, given, labels, scores)
+            labels, reason = _labels_of_places(heard, given, labels, scores)
+            return labels, None, reason
         if len(judged) > 1:
             self._recording.tell(DISPUTED.format(name="compute_loss"))
-            return None, None
+            return None, None, None
         if self._orders.are_disputed(heard, judged[0], labels, mode, "compute_loss"):
-            return None, None
+            return None, None, None
         self._orders.say_soft(judged[0], labels, mode, "compute_loss")
+        judged = [self._orders.with_own_label(judged[0], labels, mode, "compute_loss")]
         is_in_order = self._orders.is_kept(mode)  # and so are answers that are returned in that of the model's
         own, stray = self._orders.labels_of(judged[0], labels, mode, is_in_order=is_in_order)
         if stray is not None:
-            return labels, f"compute_loss {stray}; no samples of it are recorded: give samples_fn"
-        truth, counting, unknown = that_count(heard, given, judged[0], meaning_of(judged[0], own, rows), labels)
+            return labels, None, f"compute_loss {stray}; no samples of it are recorded: give samples_fn"
+        meant = meaning_of(judged[0], own, rows)
+        truth, counting, unknown = that_count(heard, given, judged[0], meant, labels)
         if unknown is not None:
-            return labels, f"compute_loss {unknown}"
+            return labels, None, f"compute_loss {unknown}"
+        meaning = meant[:2] if parts or (judged[0].is_each and meant[0].has_places) else None
         if not isinstance(truth, torch.Tensor):
-            return truth, None
+            return truth, meaning, None
         if truth.is_floating_point():
-            return truth if counting is None else truth.masked_fill(~counting.reshape(truth.shape), torch.nan), None
+            truth = truth if counting is None else truth.masked_fill(~counting.reshape(truth.shape), torch.nan)
+            return truth, meaning, None
         ignored = judged[0].ignored
-        return (truth if ignored is None else truth.masked_fill(truth == ignored, _IGNORED)), None
+        return (truth if ignored is None else truth.masked_fill(truth == ignored, _IGNORED)), meaning, None
 
     def _labels_of_next(
         self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any
@@ -547,6 +573,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         task: str | None = None,
         *,
         shifted: bool | None = None,
+        meaning: tuple[Head, torch.Tensor] | None = None,
     ) -> None:
         recording = self._recording
         mode, ds_id = self._loop or (Mode.TRAIN, "")
@@ -570,7 +597,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if (reason := _by_hand(outputs, inputs, labels, self._config)) is not None:
                 recording.missed(rows, reason)
                 return
-            head, values = recording.answers(outputs, labels, task=task, known=known)
+            head, values = meaning or recording.answers(outputs, labels, task=task, known=known)
+            recording.settle(head.task)
             if ids is not None and len(values) == 1 < len(ids):
                 rows, spans = len(ids), _spans(inputs)
                 if len(spans) != rows or not isinstance(labels, torch.Tensor):
@@ -708,16 +736,26 @@ def _is_permuted(judged: Sequence[Judged], labels: Any) -> bool:
     return any(are_reordered(truth, labels) for truth in given)
 
 
-def _task_of(judged: Sequence[Judged], rows: int | None, config: Any) -> str | None:
+def _task_of(judged: Sequence[Judged], scores: torch.Tensor | None, rows: int | None, config: Any) -> str | None:
     """What a criterion of the caller's says that takes each number for itself; None where none does.
 
     Without a word of the configuration (`problem_type`) a model of one number is taken for one of a regression, and one
     of several for one of classes.
+
+    Args:
+        judged: What criteria were given.
+        scores: The answers that were returned; None where these are not known.
+        rows: How many samples there are.
+        config: The model's configuration.
     """
     if getattr(config, "problem_type", None) is not None:
         return None
+    is_one = scores is None or scores.numel() == rows
+    one = [one for one in judged if is_one and one.answers.numel() == rows]
+    if one and all(judged.values is Values.VALUE for judged in one):
+        return Task.REGRESSION.value
     for task, given in (
-        (Task.BINARY, [one for one in judged if one.answers.numel() == rows]),
+        (Task.BINARY, one),
         (Task.MULTILABEL, [o for o in judged if o.answers.ndim == 2 and len(o.answers) == rows != o.answers.numel()]),
     ):
         if given and all(one.is_each and one.values is Values.LOGITS for one in given):
