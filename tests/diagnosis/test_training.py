@@ -463,7 +463,7 @@ def test_scalars_of_steps_that_start_again_stand_beside_their_own_epoch(tmp_path
     rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["finding"] == "spike"]
     (said,) = [row["reason"] for row in rows if row["epoch"] == 2]
     assert " at step 7 of epoch 2, " in said
-    assert said.endswith("; some of them also in the spike at 7 of epoch 4")
+    assert said.endswith("; all of them also in the spike at 7 of epoch 4")
     assert told[2, 7]["lr"] == {"key": "lr", "epoch": 2, "step": 7, "value": 0.01, "usual": 0.01}
     assert told[4, 7]["lr"] == {"key": "lr", "epoch": 4, "step": 7, "value": 0.0001, "usual": 0.0001}
     assert (told[2, 7]["at"]["value"], told[2, 7]["at"]["usual"]) == (127, 127)

@@ -22,6 +22,7 @@ import xaicli
 from tests.dynamics import planted
 from tests.dynamics.planted import Planted
 from tests.written_run import WrittenRun
+from xaicli.cli import main
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import Finding, findings, rank_jumps
 from xaicli.dynamics.label_issues import label_issues
@@ -114,6 +115,36 @@ def test_memorisation_is_warned_of(memorised: Planted, run: Planted) -> None:
         assert len(said) == 1
         assert "does not mean clean" in said[0]
     assert sum("memorised" in text for text in dynamics(*opened(memorised)).warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("n_right", "n_last", "told"),
+    [
+        (1939, 1939, None),
+        (1950, 1930, "97.5 % of the train labels are predicted at epoch 3 and 96.5 % at epoch 12;"),
+        (1970, 1970, "98.5 % of the train labels are predicted at epoch 3 and 98.5 % at epoch 12;"),
+        (1981, 1981, "99.1 % of the train labels are predicted at epoch 3 and 99.1 % at epoch 12;"),
+    ],
+)
+def test_memorisation_is_told_from_where_observations_no_longer_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], n_right: int, n_last: int, told: str | None
+) -> None:
+    """1,600 of 2,000 labels are predicted at first; from epoch 3 on more, in the last epoch so many."""
+    ids = np.arange(2000)
+    with Run(tmp_path / "run") as run:
+        for epoch in range(1, 13):
+            right = ids < (1600 if epoch < 3 else n_right if epoch < 12 else n_last)
+            loss = np.where(right, 0.01, 3.0) + 0.001 * (ids + epoch)
+            run.log_samples(sample_id=ids, label=0 * ids, prediction=1 - right, loss=loss, mode="train", epoch=epoch)
+    for command in ("findings", "dynamics", "track-report"):
+        assert main([command, str(tmp_path / "run"), "--mode", "train", "--json"]) == 0
+        warnings = json.loads(capsys.readouterr().out)["warnings"]
+        said = [text for text in warnings if "memorised" in text]
+        assert len(said) == (told is not None), warnings
+        if told:
+            assert told in said[0]
+            after = "after epoch 3 only the first 10 observations of a sample count for suspects"
+            assert said[0].endswith(after)
 
 
 @pytest.mark.parametrize(
@@ -511,7 +542,7 @@ def test_ranks_are_followed_only_where_they_are_asked_for(run: Planted, monkeypa
     assert "mean" in raised.value.hint
 
 
-def test_late_observations_count_alike_from_the_tenth_on() -> None:
+def test_late_observations_count_alike_from_the_fifth_on() -> None:
     values = np.random.default_rng(0).uniform(0, 2, 25)
     with ThreadPoolExecutor(1) as helper:
         tracker = Tracker(Plan(("loss",), frozenset({"loss", "el2n", "margin"}), "label", jumps=False), helper)
@@ -521,7 +552,7 @@ def test_late_observations_count_alike_from_the_tenth_on() -> None:
                 epoch, pl.DataFrame(row, schema_overrides=dict.fromkeys(("loss", "el2n", "margin"), pl.Float32))
             )
         frame = tracker.frame()
-    weights = np.minimum(np.arange(1, 26), 10) ** 2
+    weights = np.minimum(np.arange(1, 26), 5) ** 2
     expected = np.average(values.astype(np.float32).astype(float), weights=weights)
     for name in ("loss_recent", "el2n_recent", "aum_recent"):
         assert frame[name][0] == pytest.approx(expected)
@@ -554,7 +585,7 @@ def test_once_labels_are_memorised_only_first_observations_count(tmp_path: Path)
             found = dict(zip(frame["sample_id"], frame[name], strict=True))
             for i, rows in seen.items():
                 known = [(row[0], row[place]) for row in rows if np.isfinite(row[place])]
-                kept = [(min(k, 10) ** 2, x) for k, (at, x) in enumerate(known, 1) if k <= 10 or at <= memorised]
+                kept = [(min(k, 5) ** 2, x) for k, (at, x) in enumerate(known, 1) if k <= 10 or at <= memorised]
                 expected = sum(w * x for w, x in kept) / sum(w for w, _ in kept)
                 assert found[i] == pytest.approx(expected, rel=1e-6), (engine, name, i)
 

@@ -250,9 +250,9 @@ class TestFindings(StatisticTester):
 
 
 def recent(rows: list[Row], metric: str) -> float | None:
-    """The mean in which the k-th finite value counts min(k, 10) squared times."""
+    """The mean in which the k-th finite value counts min(k, 5) squared times."""
     values = [row[metric] for row in rows if math.isfinite(row[metric])]
-    weights = [min(k, 10) ** 2 for k in range(1, len(values) + 1)]
+    weights = [min(k, 5) ** 2 for k in range(1, len(values) + 1)]
     return sum(w * x for w, x in zip(weights, values, strict=True)) / sum(weights) if values else None
 
 

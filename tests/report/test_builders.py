@@ -294,6 +294,12 @@ def test_spikes_are_counted_as_spikes_and_the_scores_meaning_stays_beside_cards(
     report = findings_report(Answer("findings", "r", {}, pl.DataFrame([*suspected, *spikes])), page)
     tables = [block for section in report.sections for block in section.blocks if isinstance(block, Table)]
     assert [table.title for table in tables if table.title.startswith("3 ")] == ["3 spikes, each with its reason"]
+    for kind, noun in (("confused_pair", "pairs"), ("doubted_label", "labels"), ("over_confident", "data sets")):
+        some = [{**row, "finding": kind, "sample_id": None, "reason": f"number {n}"} for n in range(2)]
+        section = findings_report(Answer("findings", "r", {}, pl.DataFrame(some)), page).sections[0]
+        assert [block.title for block in section.blocks if isinstance(block, Table)] == [
+            f"2 {noun}, each with its reason"
+        ]
     assert tables[0].note == SUSPECT_SCORE
     gallery = next(block for section in report.sections for block in section.blocks if isinstance(block, Gallery))
     assert gallery.note == "the first 12 of 20; the table has all"

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from xaicli.dynamics.metrics import GROWING, MEMORISED
+from xaicli.dynamics.metrics import LEARNING, MEMORISED
 from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID
 from xaicli.words import percent
 
@@ -65,7 +65,7 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         trusted (how often the model is right when it says so of other samples: the class's precision, or its recall)
         and score, times / n_counted x trusted; contradicted in a third of the observations or more with a score above
         0.5, score descending, then by id and class. After the first place where nearly all labels are predicted
-        (`MEMORISED`), only the first `GROWING` observations of a sample still count, as those of suspects do. A class
+        (`MEMORISED`), only the first `LEARNING` observations of a sample still count, as those of suspects do. A class
         counts by the label a sample has last; one that has none then has no doubtful label.
     """
     said = []
@@ -81,7 +81,7 @@ def doubted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
         if known.is_empty():
             continue
         so_far = known.select(SAMPLE_ID).join(n_obs, on=SAMPLE_ID, how="left", maintain_order="left")
-        counts = so_far["n_counted"].fill_null(0) < GROWING if memorised else pl.repeat(True, known.height, eager=True)
+        counts = so_far["n_counted"].fill_null(0) < LEARNING if memorised else pl.repeat(True, known.height, eager=True)
         now = known.select(SAMPLE_ID, n_obs=1, n_counted=counts.cast(pl.Int64)).cast({"n_obs": pl.Int64()})
         n_obs = pl.concat([n_obs, now]).group_by(SAMPLE_ID).sum()
         wrong = pl.col(LABEL).list.set_symmetric_difference(PREDICTION).list.len() > 0

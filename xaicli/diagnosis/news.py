@@ -356,7 +356,9 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
     said = ", ".join(f"{sign}{row[SAMPLE_ID]} {percent(row['share'])}" for row in held)
     others = [said for _, said in sorted({moment for row in held for moment in other_spikes(row)})]
     told = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else "")
-    again = f"; some of them also in the {'spike' if len(others) == 1 else 'spikes'} at {told}" if others else ""
+    n_again = sum(bool(other_spikes(row)) for row in held)
+    who = "some of them" if n_again < len(held) else "it" if n_again == 1 else "all of them"
+    again = f"; {who} also in the {'spike' if len(others) == 1 else 'spikes'} at {told}" if others else ""
     loss, *usual = distinct([spike[name] for name in (mean_column(metric), "usual") if spike[name] is not None], 3)
     beside = f"(usual {usual[0]})" if usual else ""
     if share >= MOST_OF_IT:

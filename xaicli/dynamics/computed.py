@@ -13,7 +13,7 @@ import polars as pl
 from xaicli.answer import Counts
 from xaicli.diagnosis.questions import is_truth
 from xaicli.dynamics.arrays import MANY
-from xaicli.dynamics.metrics import GROWING, Plan
+from xaicli.dynamics.metrics import GROWING, LEARNING, MEMORISED, Plan
 from xaicli.dynamics.regions import on_map
 from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import DamagedFileError, whole_number
@@ -145,14 +145,11 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
             del item
 
 
-MEMORISED = 0.99
-"""Training accuracy on the labels given above which they count as memorised."""
-
-
 def memorised(reader: Reader, selection: Selection, known: Mapping[Pair, Mapping[int, float]]) -> list[str]:
-    """A warning for each training set whose labels were memorised at its last selected epoch.
+    """A warning for each training set whose labels were memorised: at a selected epoch, or at the last one up to there.
 
-    The training rows are looked at even when another mode is selected: the same network made those.
+    The training rows are looked at even when another mode is selected: the same network made those. Where they are
+    selected, this is told from the first epoch on after which not all observations count for suspects.
 
     Args:
         reader: The run.
@@ -162,18 +159,27 @@ def memorised(reader: Reader, selection: Selection, known: Mapping[Pair, Mapping
     warnings = []
     for ds_id in reader.ds_ids(Mode.TRAIN) if Mode.TRAIN in reader.modes() else ():
         pair = (Mode.TRAIN.value, ds_id)
+        shares = sorted(known.get(pair, {}).items())
+        first = next((each for each in shares if each[1] >= MEMORISED), None)
         if pair in known:
-            epoch, share = max(known[pair].items(), default=(0, 0.0))
+            epoch, share = first or (0, 0.0)
         else:
             last = max(epoch for epochs in selection.epochs.values() for epoch in epochs)
             epoch = max((e for e in reader.epochs(*pair) if e <= last), default=-1)
             share = accuracy(reader, pair, epoch) if epoch >= 0 else 0.0
-        if share > MEMORISED:
+        if share >= MEMORISED:
             where = f"train {ds_id}".strip()
+            last, at_last = shares[-1] if shares else (epoch, share)
+            later = f" and {percent(at_last, 1)} at epoch {last}" if last > epoch else ""
             warnings.append(
                 f"the network has memorised its labels: {percent(share, 1)} of the {where} labels are predicted at "
-                f"epoch {epoch}; wrong ones no longer stand out there, and a short list does not mean clean labels"
+                f"epoch {epoch}{later}; wrong ones no longer stand out there, and a short list does not mean clean "
+                "labels"
             )
+            if last > epoch and len(shares) > LEARNING:
+                warnings[-1] += (
+                    f"; after epoch {epoch} only the first {LEARNING} observations of a sample count for suspects"
+                )
     return warnings
 
 
@@ -325,7 +331,7 @@ def _track(
         return found.with_columns(**on_map(found.to_dict())), told
     facts = {
         **asdict(plan),
-        "growing": GROWING,
+        "counting": (GROWING, LEARNING),
         "available": sorted(plan.available),
         "id_type": str(plan.id_type),
         "told": "judged",

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from xaicli.answer import Answer, Counts
 from xaicli.diagnosis.confusion import wilson
-from xaicli.dynamics.computed import MEMORISED, accuracy
+from xaicli.dynamics.computed import accuracy
+from xaicli.dynamics.metrics import MEMORISED
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection
@@ -175,7 +176,7 @@ def doubts(reader: Reader, selection: Selection, pair: Pair) -> Probabilities | 
         return None
     epochs = selection.epochs[pair]
     last = next(_with_probabilities(reader, selection, pair, epochs[::-1]), None)
-    if last is None or pair[0] != Mode.TRAIN or last.accuracy <= MEMORISED:
+    if last is None or pair[0] != Mode.TRAIN or last.accuracy < MEMORISED:
         return last
     before = [epoch for epoch in epochs if epoch < last.epoch]
     learning = [epoch for epoch in before if accuracy(reader, pair, epoch) <= _UNDER_WAY]
@@ -241,7 +242,7 @@ def label_issues(reader: Reader, selection: Selection, *, top: int | None = None
         if held is None:
             warnings.append(f"no class probabilities of {where} were kept: record them with Run(..., keep_probs=True)")
             continue
-        if held.accuracy > MEMORISED and pair[0] == Mode.TRAIN:
+        if held.accuracy >= MEMORISED and pair[0] == Mode.TRAIN:
             warnings.append(
                 f"at epoch {held.epoch}, whose {where} probabilities are used, {percent(held.accuracy, 1)} "
                 "of the labels were already memorised: few issues, or none, do not mean clean labels; "

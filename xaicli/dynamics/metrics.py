@@ -35,7 +35,7 @@ class Parts:
         early: Of how many first observations to take a separate mean; 0 for none.
         recent: The mean in which the k-th value counts min(k, `GROWING`) squared times: the first ones tell little, and
             the last ones no more than those before them. Once the labels are memorised (`MEMORISED`), only the first
-            `GROWING` values of a sample still count.
+            `LEARNING` values of a sample still count.
         mean: The plain mean; spread and trend need it.
     """
 
@@ -62,11 +62,15 @@ class Parts:
 EMA_WEIGHT = 0.1
 """The weight of a new loss in `ema`: slow, for a fast average forgets what the final loss forgets."""
 
-GROWING = 10
-"""From so many observations on each counts as much as the next in `recent`: later ones may be memorised."""
+GROWING = 5
+"""From so many observations on each counts as much as the next in `recent`: the first tell little, but those that lean
+on the last lean on memorised ones long before nearly all labels are predicted."""
+
+LEARNING = 10
+"""So many first observations of a sample count in `recent` however early the labels are memorised."""
 
 MEMORISED = 0.97
-"""After the first epoch in which this share of the labels was predicted, observations of a sample beyond `GROWING` no
+"""After the first epoch in which this share of the labels was predicted, observations of a sample beyond `LEARNING` no
 longer count in `recent`: a net that is right on nearly all has learned wrong labels, too, and then says nothing."""
 
 _EVERYTHING = Parts(spread=True, trend=True, extremes=True)
@@ -181,7 +185,7 @@ class MetricSums:
         self._state.grow(size)
 
     def settle(self, n: NDArray[np.int32]) -> None:
-        """Say that the labels are memorised: of each sample at most `GROWING` values count in `recent` from now on.
+        """Say that the labels are memorised: of each sample at most `LEARNING` values count in `recent` from now on.
 
         Args:
             n: How many values each sample has so far.
@@ -296,7 +300,7 @@ class MetricSums:
             if self._settled is not None:
                 settled = np.zeros(len(n), n.dtype)
                 settled[: len(self._settled[block])] = self._settled[block]
-                n = np.minimum(n, np.maximum(settled, GROWING))
+                n = np.minimum(n, np.maximum(settled, LEARNING))
             growing = np.minimum(n, GROWING).astype(np.float64)
             total = growing * (growing + 1) * (2 * growing + 1) / 6 + (n - growing) * GROWING**2
             state["recent"][block] /= total
@@ -312,13 +316,13 @@ def _growing(counted: NDArray[np.int32], *, only_first: bool) -> NDArray[np.floa
 
     Args:
         counted: Which observation of its sample each is, from 1.
-        only_first: Whether those after the first `GROWING` do not count.
+        only_first: Whether those after the first `LEARNING` do not count.
     """
     if counted.strides == (0,) and len(counted):
-        return 0.0 if only_first and counted[0] > GROWING else float(min(counted[0], GROWING)) ** 2
+        return 0.0 if only_first and counted[0] > LEARNING else float(min(counted[0], GROWING)) ** 2
     times = np.square(np.minimum(counted, GROWING), dtype=np.float64)
     if only_first:
-        times[counted > GROWING] = 0.0
+        times[counted > LEARNING] = 0.0
     return times
 
 

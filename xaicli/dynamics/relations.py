@@ -15,7 +15,7 @@ import narwhals.stable.v2 as nw
 import polars as pl
 
 from xaicli import engines
-from xaicli.dynamics.metrics import EMA_WEIGHT, GROWING, MEMORISED, Plan, stale_of
+from xaicli.dynamics.metrics import EMA_WEIGHT, GROWING, LEARNING, MEMORISED, Plan, stale_of
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING, TIED
 from xaicli.engines import column
 from xaicli.queries.relations import LOGGED, Rows, asked_rows, finite, within_labels, without_duplicates
@@ -86,7 +86,7 @@ def history(numbered: Rows, metric: str, plan: Plan, memorised: int | None, *, f
         numbered: Rows with `_number`, how often the sample had been observed, this time included.
         metric: The metric.
         plan: What to find out.
-        memorised: After this epoch only the first `GROWING` values of a sample count in the `recent` mean.
+        memorised: After this epoch only the first `LEARNING` values of a sample count in the `recent` mean.
         full: Whether every summary is wanted.
     """
     value = nw.col("_value")
@@ -104,7 +104,7 @@ def history(numbered: Rows, metric: str, plan: Plan, memorised: int | None, *, f
     growing = nw.when(nw.col("_k") < GROWING).then(nw.col("_k").cast(nw.Float64())).otherwise(nw.lit(float(GROWING)))
     often = growing * growing
     if memorised is not None:
-        often = nw.when((nw.col("_k") <= GROWING) | (nw.col(EPOCH) <= memorised)).then(often).otherwise(nw.lit(0.0))
+        often = nw.when((nw.col("_k") <= LEARNING) | (nw.col(EPOCH) <= memorised)).then(often).otherwise(nw.lit(0.0))
     weight = nw.when(nw.col("_k") == 1).then(nw.lit(1.0)).otherwise(nw.lit(EMA_WEIGHT))
     terms = known.with_columns(
         early.alias("_early"),

@@ -14,7 +14,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.questions import is_truth, no_truth
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
-from xaicli.dynamics.metrics import GROWING, MEMORISED
+from xaicli.dynamics.metrics import LEARNING, MEMORISED
 from xaicli.dynamics.ranks import ODD, mid_ranks, robust_scale
 from xaicli.errors import whole_number
 from xaicli.queries.fifths import Fifths
@@ -27,7 +27,7 @@ from xaicli.words import distinct, how_often, ordinal
 EVIDENCE: Mapping[str, int] = {"el2n_recent": 1, "loss_recent": 1, "aum_recent": -1}
 """The statistics that count, and which end is suspicious.
 
-All are means over the whole history in which the k-th observation counts min(k, 10) squared times: before a net has
+All are means over the whole history in which the k-th observation counts min(k, 5) squared times: before a net has
 learned, the first epochs say little; once it memorises its labels, the last say no more than those before. After the
 first epoch with 97 % of the labels right (`MEMORISED`), only the first ten observations of a sample still count.
 
@@ -311,7 +311,7 @@ def predictions(
 
     Args:
         chosen: The samples: sample_id, label.
-        memorised: The first epoch with nearly all labels right (`MEMORISED`): after it only the first `GROWING`
+        memorised: The first epoch with nearly all labels right (`MEMORISED`): after it only the first `LEARNING`
             observations of a sample count, here as in the score; None without one.
 
     Returns:
@@ -330,10 +330,10 @@ def predictions(
             slots = known["_slot"].to_numpy()
             counts = np.ones(known.height, np.bool_)
             if memorised is not None and rows.place.epoch > memorised:
-                counts = n_counted[slots] < GROWING
+                counts = n_counted[slots] < LEARNING
                 if selection.duplicates is Duplicates.ALL and counts.any():
                     again = known.select(pl.int_range(pl.len()).over("_slot")).to_series().to_numpy()
-                    counts &= n_counted[slots] + again < GROWING
+                    counts &= n_counted[slots] + again < LEARNING
             n_counted += np.bincount(slots[counts], minlength=len(n_counted))
             others = known.with_columns(pl.Series("counted", counts)).filter(pl.col(PREDICTION) != pl.col(LABEL))
             times = (pl.len().cast(pl.UInt32).alias("times"), pl.col("counted").sum().cast(pl.UInt32))

@@ -42,6 +42,15 @@ _TITLES = {
     "worst_picture": "Pictures with most missed and made up",
 }
 
+_NOUNS = {
+    "doubted_label": "label",
+    "confused_pair": "pair",
+    "over_confident": "data set",
+    "spike": "spike",
+    "doubted_object": "object",
+}
+"""What a row is, where not a sample or a label: a sample may lead several spikes, a label be taken for several."""
+
 
 def findings_report(answer: Answer, page: Page | None = None, objects: Page | None = None) -> Report:
     """The page of `xai findings`.
@@ -245,8 +254,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
     known = tuple(
         page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) if has["sample_id"] else "" for row in rows
     )
-    # A sample may lead several spikes.
-    noun = "spike" if rows and rows[0].get("finding") == "spike" else "sample" if has["sample_id"] else "label"
+    noun = _NOUNS.get(rows[0].get("finding", "") if rows else "", "sample" if has["sample_id"] else "label")
     first = f"the first {len(rows):,}" if len(rows) > 1 else "the first"
     said = count(len(rows), noun) if total <= len(rows) else f"{first} of {total:,} {noun}s"
     said = f"{said}, each with its reason"
