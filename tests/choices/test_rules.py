@@ -260,7 +260,8 @@ def test_embeddings_that_were_taken_back_are_counted(tmp_path: Path) -> None:
     assert found["last"].data["sample_id"][0] == 3  # the nearest to the mean of 9, 1 and 5
     assert [one.counts.taken_back for one in found.values()] == [3 + 3, 0]
     said = (
-        "attempt 1 took back 3 rows of attempt 0 in table vectors from epoch 2, step 2 on: --attempts all counts them"
+        "attempt 1 took back 3 rows of attempt 0 in table vectors from epoch 2, step 2 on: "
+        "xai info, samples and most others count them with --attempts all"
     )
     assert [said in one.warnings for one in found.values()] == [True, False]
 

@@ -249,7 +249,10 @@ def test_objects_that_were_taken_back_are_counted(tmp_path, capsys):
     table = tmp_path / "boxes.csv"
     assert main(["relabel", "export", str(tmp_path / "run"), "--to", "csv", "-o", str(table), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    said = "attempt 1 took back 6 rows of attempt 0 in table boxes from epoch 2, step 1 on: --attempts all counts them"
+    said = (
+        "attempt 1 took back 6 rows of attempt 0 in table boxes from epoch 2, step 1 on: "
+        "xai info, samples and most others count them with --attempts all"
+    )
     assert (answer["rows"], answer["counts"]["taken_back"], said in answer["warnings"]) == ([], 6, True)
     table.write_text("sample_id,x0,y0,x1,y1,label\n0,0,0,10,9,cat\n")
     assert main(["relabel", "apply", str(tmp_path / "run"), str(table), "-o", str(tmp_path / "n.csv"), "--json"]) == 0
