@@ -21,6 +21,7 @@ from xaicli.attribution.settings import settle
 from xaicli.attribution.store import Store
 from xaicli.checkpoint.facts import CheckpointFacts, Kind
 from xaicli.demo import build_model, load_digits
+from xaicli.errors import InterruptedWorkError
 from xaicli.layout import RunLayout
 from xaicli.reader import open_reader
 from xaicli.recorder.run import Run
@@ -261,6 +262,28 @@ def counted() -> tuple[Column, list[int]]:
 
 def request(**changes: Any) -> Request:
     return Request(settings=settle(smoothing=3, integrating=(4, 2)), label_names=tuple("0123456789"), **changes)
+
+
+def test_samples_of_a_large_model_are_kept_as_they_are_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one group all would be lost, whatever the progress had said."""
+    torch.manual_seed(0)
+    # Of a large model eight rows are a pass, and eight passes hold two samples of 24 evaluations.
+    monkeypatch.setattr("xaicli.attribution.gradients._CPU_TARGET", 1)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    kept: list[tuple[int, float]] = []
+
+    def progress(done: float, _: int) -> None:
+        kept.append((len(list(tmp_path.glob("*.npz"))), done))
+        if done >= 3.5:
+            raise KeyboardInterrupt
+
+    asked = Request(settings=settle(), task="classification", store=tmp_path)
+    with pytest.raises(InterruptedWorkError, match=r"^2 of 6 samples are finished and kept"):
+        explain([Column("", lambda: model.eval())], digits(6), asked, progress=progress)
+    assert all(done - 2.001 <= held for held, done in kept)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
 def test_finished_samples_are_not_done_again(tmp_path: Path) -> None:

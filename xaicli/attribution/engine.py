@@ -102,6 +102,11 @@ class Explainer:
             for entry, x in zip(prepared.entries, prepared.points, strict=True)
         }
 
+    @property
+    def rows(self) -> int:
+        """How many rows a pass takes: a few until it is known what a row needs."""
+        return max(part.rows for part in (self._gradients, self._behind_stem) if part is not None)
+
     def explain(
         self, units: Tensor | None = None, *, progress: Callable[[int, int], None] | None = None
     ) -> Attribution:

@@ -302,8 +302,8 @@ class Gradients:
             return self._eager(kept_points, units)
         used = sum(size for pointer, size in kept.items() if pointer not in own)
         self._rows = self._fitting(max(1, used // max(len(units), 2)))
-        if self._parent is not None and self._graphs:
-            self._parent._rows = self._rows  # of the graph that all parts share
+        if self._parent is not None:
+            self._parent._rows = self._rows  # of the parts that follow, and of the graph that all share
         return gradients
 
     def _fitting(self, per_row: int) -> int:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from xaicli.sources.inputs import Inputs
 
 _PREPARING = threading.Lock()
-_ROWS_TOGETHER = 2048
+_PASSES_TOGETHER = 8
+"""So many passes explain samples together: a few seconds of a large model, after which what is finished is kept."""
 _POLL_SECONDS = 0.5
 _SILENT_SECONDS = 20.0
 """A rank that has given no sign of life for so long is not waited for: its samples are explained here."""
@@ -433,20 +434,23 @@ class _Work:
         self, explainer: Explainer, rows: list[int], keys: list[str], advance: Callable[[float], None]
     ) -> dict[int, Finished]:
         done: dict[int, Finished] = {}
-        for group in self._groups(rows):
+        for group in self._groups(rows, explainer):
             done |= self._explained(explainer, group, keys, advance)
         return done
 
-    def _groups(self, rows: list[int]) -> Iterator[list[int]]:
+    def _groups(self, rows: list[int], explainer: Explainer) -> Iterator[list[int]]:
+        """The samples that are explained together, and kept together; the first are few, and tell what a pass takes."""
         if self.request.settings.convention is Convention.FE:
             # Its numbers depend on the whole batch.
             if rows:
                 yield list(range(len(self.inputs.sample_id)))
             return
         per_sample = self.request.settings.evaluations_per_sample * self.targets.shape[1]
-        size = max(1, _ROWS_TOGETHER // max(1, per_sample))
-        for first in range(0, len(rows), size):
+        first = 0
+        while first < len(rows):
+            size = max(1, _PASSES_TOGETHER * explainer.rows // max(1, per_sample))
             yield rows[first : first + size]
+            first += size
 
     def _explained(
         self, explainer: Explainer, rows: list[int], keys: list[str], advance: Callable[[float], None]
