@@ -20,10 +20,10 @@ IDS = torch.tensor([[1, 5, 0, 0], [2, 2, 7, 0], [9, 3, 4, 6]])
 class Bag(nn.Module):
     """Bags of ids, and the same from rows of embeddings."""
 
-    def __init__(self, mode: str, padding: int | None = 0) -> None:
+    def __init__(self, mode: str, padding: int | None = 0, **more: Any) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.bag = nn.EmbeddingBag(12, 5, mode=mode, padding_idx=padding)
+        self.bag = nn.EmbeddingBag(12, 5, mode=mode, padding_idx=padding, **more)
         self.head = nn.Linear(5, 3)
         self.mode, self.padding = mode, padding
 
@@ -86,6 +86,18 @@ def test_ids_are_explained_at_their_rows_of_the_table(name: str) -> None:
     assert found.maps["gradient"].shape == (3, 1, 4)
     if "max" not in name:
         assert np.nanmax(found.delta["integrated"]) < 0.05
+
+
+def test_a_bag_that_bounds_its_rows_is_explained_at_the_bounded_ones_and_keeps_its_table() -> None:
+    model = Bag("mean", max_norm=1.0).eval()
+    table = model.table.detach().clone()
+    found = xaicli.saliency(model, IDS, methods="gradient", device="cpu")
+    assert torch.equal(model.table, table)
+    rows = (table * (1 / table.norm(dim=1, keepdim=True)).clamp(max=1))[IDS].requires_grad_()
+    scores = model.of_rows(rows, IDS)
+    assert found.predictions.tolist() == scores.argmax(1).tolist()
+    wanted = torch.autograd.grad(scores.amax(1).sum(), rows)[0]
+    np.testing.assert_allclose(found.attributions["gradient"], wanted, atol=1e-5)
 
 
 def test_a_bag_with_a_weight_for_each_id() -> None:

@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import threading
+import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import xaicli
 from tests.attribution.attributing import attribute
 from tests.attribution.nets import Calling, conv_net
 from xaicli.errors import UsageError, XaiError
+from xaicli.heads.decision import head_of
 
 FEW: dict[str, Any] = {"smoothing": 3, "integrating": (4, 2)}
 
@@ -1016,6 +1018,110 @@ def test_an_instrument_that_knows_the_models_parts_knows_the_copys() -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert set(seen) == {"4"}
     assert len(seen) <= 4
+
+
+class Normed(nn.Module):
+    """Its norm is reached by what is handed on, the module itself by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.norm, self.head = nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)
+        self.norm.running_mean.uniform_(-1, 1)  # type: ignore[union-attr]
+        self.drop, self.reach = nn.Dropout(0.5), lambda: self.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(torch.tanh(self.reach()(self.body(x)))))  # type: ignore[no-any-return]
+
+
+def _by_global(model: Normed) -> None:
+    lines = "old = model.forward\ndef again(x): return old(x)\nmodel.forward = lambda x: again(x)"
+    exec(lines, {"model": model})
+
+
+def _by_weak_reference(model: Normed) -> None:
+    model.reach = weakref.ref(model.norm)
+
+
+def _by_a_partial_in_a_list(model: Normed) -> None:
+    ways = model.ways = [functools.partial(lambda norm: norm, model.norm)]  # type: ignore[assignment]
+    model.reach = lambda: ways[0]()  # type: ignore[operator, index]
+
+
+@pytest.mark.parametrize("reach", [_by_global, _by_weak_reference, _by_a_partial_in_a_list])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_model_that_reaches_itself_by_another_name_is_reached_in_its_copy(reach: Any, training: bool) -> None:
+    plain, x = Normed().eval(), torch.randn(4, 6)
+    scores = plain(z := x.clone().requires_grad_())
+    wanted = torch.autograd.grad(scores.amax(1).sum(), z)[0]
+    model = Normed().train(training)
+    reach(model)
+    before = [t.clone() for t in model.buffers()]
+    found = xaicli.saliency(model, x, methods="gradient", device="cpu")
+    np.testing.assert_allclose(found.attributions["gradient"], wanted, atol=1e-6)
+    assert found.predictions.tolist() == scores.argmax(1).tolist()
+    assert all(map(torch.equal, model.buffers(), before))
+    assert {m.training for m in model.modules()} == {training}
+
+
+def test_a_forward_of_a_class_that_reaches_a_model_in_training_mode_is_refused_by_that() -> None:
+    class Naming(Normed):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(model.norm(self.body(x)))  # type: ignore[no-any-return]
+
+    model, x = Naming().train(), torch.randn(4, 6)
+    before = [t.clone() for t in model.buffers()]
+    with pytest.raises(XaiError, match=r"reaches a BatchNorm1d of the model itself.*training mode"):
+        xaicli.saliency(model, x, methods="gradient", device="cpu")
+    assert all(map(torch.equal, model.buffers(), before))
+    assert not model.norm._forward_pre_hooks
+    assert xaicli.saliency(model.eval(), x, methods="gradient", device="cpu").attributions["gradient"].any()
+
+
+class BoundingItself(nn.Linear):
+    """Its forward bounds its weights, in one of the ways that people write it."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__(6, 3)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        match self.way:
+            case "other memory":
+                self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.3)
+            case "without gradients":
+                with torch.no_grad():
+                    self.weight.copy_(torch.renorm(self.weight, 2, 0, 0.3))
+            case _:
+                self.weight.data.mul_(0.3 / self.weight.data.norm(dim=1, keepdim=True).clamp(min=0.3))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("way", ["other memory", "without gradients", "past autograd"])
+@pytest.mark.parametrize("training", [False, True])
+def test_weights_that_forward_bounds_are_what_they_were(way: str, training: bool) -> None:
+    torch.manual_seed(0)
+    model, x = BoundingItself(way).train(training), torch.randn(4, 6)
+    weight, before, place = model.weight, model.weight.detach().clone(), model.weight.data_ptr()
+    assert float(before.norm(dim=1).max()) > 0.5
+    found = xaicli.saliency(model, x, methods="gradient", device="cpu")
+    assert model.weight is weight
+    assert torch.equal(weight, before)
+    assert weight.data_ptr() == place
+    bounded = torch.renorm(before, 2, 0, 0.3)
+    best = (x @ bounded.T + model.bias).argmax(1)
+    assert found.predictions.tolist() == best.tolist()
+    np.testing.assert_allclose(found.attributions["gradient"], bounded[best], atol=1e-6)
+    head_of(model, x)
+    assert torch.equal(weight, before)
+
+
+def test_a_table_with_a_largest_norm_is_what_it_was() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 4, max_norm=1.0), nn.Flatten(), nn.Linear(12, 3))
+    before = model[0].weight.detach().clone()
+    xaicli.saliency(model, torch.arange(18).view(6, 3), methods="gradient", device="cpu")
+    assert torch.equal(model[0].weight, before)
 
 
 class RunningMean(nn.Module):

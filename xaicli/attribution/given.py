@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -16,7 +18,7 @@ from xaicli.attribution.inputs import as_input, of_bags
 from xaicli.attribution.twin import private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names, takes_one
-from xaicli.heads.evaluation import evaluating
+from xaicli.heads.evaluation import Writing, evaluating
 from xaicli.state.randomness import randomness_kept, seeded
 from xaicli.tables.containers import for_torch
 
@@ -83,7 +85,7 @@ def _answers(model: nn.Module, inputs: Sequence[Tensor], form: Form) -> bool:
     try:
         place = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         batch = [as_input(x.detach(), dtype_of(model)).to(place) for x in inputs]
-        with torch.no_grad(), evaluating(model), randomness_kept(place):
+        with torch.no_grad(), evaluating(model, written=model.parameters()), randomness_kept(place):
             Call(tuple(range(len(batch))), form=form)(model, batch)
     except Exception:  # whatever another's forward raises
         return False
@@ -109,6 +111,7 @@ class GivenModel:
         self.names = tuple(names)
         self.batch = batch
         self.most: int | None = None
+        self._written: tuple[Tensor, ...] = tuple(self.model.parameters())  # as long as that is not known
         tensors = chain(self.model.parameters(), self.model.buffers())
         place = next((t.device for t in tensors), torch.device("cpu"))
         if unknown := [name for name, p in self.model.named_parameters() if isinstance(p, UninitializedParameter)]:
@@ -184,11 +187,16 @@ class GivenModel:
         batch = [
             torch.cat([x[list(rows)], mates[i]]) if mates else x[list(rows)].clone() for i, x in enumerate(self.inputs)
         ]
-        if model is not None:
-            with torch.no_grad():
-                return self.call(model, batch)
-        with torch.no_grad(), evaluating(self.model):
-            return self.call(self.model, batch)
+        # Of a copy, too: forward may reach the model itself by a way that no copy follows.
+        own = _refused(self.model) if model is not None and _trains(self.model) else nullcontext()
+        with torch.no_grad(), evaluating(self.model, written=self._written if model is None else ()), own:
+            return self.call(model or self.model, batch)
+
+    def learn_written(self, twin: nn.Module, seen: Writing) -> None:
+        """After a pass of a fresh copy: which weights forward writes, so that no others are kept beside the model."""
+        own, others = list(self.model.parameters()), list(twin.parameters())
+        if [p.shape for p in own] == [p.shape for p in others]:
+            self._written = seen.written(zip(own, others, strict=True))
 
     def chunks(self) -> list[list[int]]:
         """The samples as they are run: a few at a time, never one alone, since some models squeeze it away."""
@@ -433,6 +441,32 @@ def _refuse_training_graph(model: fx.GraphModule) -> None:
                 f"the graph was exported in training mode ({name}): every pass would depend on its batch mates",
                 hint="call model.eval() before torch.export.export, or save with run.save_checkpoint",
             )
+
+
+def _trains(model: nn.Module) -> bool:
+    return any(getattr(module, "training", False) for module in model.modules())
+
+
+@contextmanager
+def _refused(model: nn.Module) -> Iterator[None]:
+    """A model in training mode that is called within a pass of its copy: gradient passes would train it."""
+    here = threading.get_ident()
+
+    def refuse(module: nn.Module, _: Any) -> None:
+        if threading.get_ident() != here:  # a training, say, which is none of this one's business
+            return
+        raise XaiError(
+            f"forward reaches a {type(module).__name__} of the model itself, of which a copy is explained, and the "
+            "model is in training mode",
+            hint="call model.eval() first, or let forward reach its parts by self",
+        )
+
+    hooks = [m.register_forward_pre_hook(refuse) for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _refuse_other_shapes(model: nn.Module, call: Call, names: Sequence[str], inputs: Sequence[Tensor]) -> None:

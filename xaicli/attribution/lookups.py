@@ -251,15 +251,16 @@ def _bags(args: Any, kwargs: Any) -> Tensor | None:
     names = _OF_OPERATOR if args[0].is_floating_point() else _OF_FUNCTION
     given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
     ids, weight, offsets, padding = given["input"], given["weight"], given.get("offsets"), given.get("padding_idx")
-    if given.get("max_norm") is not None or given.get("include_last_offset"):
-        return None
     if ids.ndim == 1:
         starts: list[int] = offsets.tolist() if offsets is not None else []
+        if given.get("include_last_offset") and starts and starts.pop() != len(ids):
+            return None
         length = len(ids) // len(starts) if starts else 0
         if not length or starts != list(range(0, len(ids), length)):
             return None
         ids = ids.view(-1, length)
-    rows = functional.embedding(ids, weight)
+    # What max_norm changes is the table, before anything is read.
+    rows = functional.embedding(ids, weight, max_norm=given.get("max_norm"), norm_type=given.get("norm_type", 2.0))
     if (scales := given.get("per_sample_weights")) is not None:
         rows = rows * scales.view(ids.shape).unsqueeze(-1)
     counts = torch.ones_like(ids, dtype=torch.bool) if padding in (None, -1) else ids != padding % len(weight)

@@ -23,6 +23,7 @@ from xaicli.attribution.twin import Hooks, private_copy, set_by_hand
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names
 from xaicli.heads.decision import decide, known_of
+from xaicli.heads.evaluation import Writing
 from xaicli.heads.head import Head, Task
 from xaicli.heads.operations import watching
 
@@ -183,13 +184,14 @@ def prepare(
     tensors = _bytes_as_ids(given, twin, tensors)
     head = None
     on_cpu = instead_of(device)
-    with torch.no_grad(), watching() as origin:
+    with torch.no_grad(), watching() as origin, Writing() as seen:
         try:
             result = given.explained_run(few, model=twin)
         except XaiError:
             if not given.learn_batch():
                 raise
             result = given.explained_run([0] * (given.batch or 1), model=twin)
+        given.learn_written(twin, seen)
         if function is None:
             known = known_of(given.model, facts)
             if known.classes is None and label_names:

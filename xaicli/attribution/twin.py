@@ -27,6 +27,7 @@ from xaicli.heads.evaluation import into_evaluation
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _FORWARD = ("_forward_pre_hooks", "_forward_hooks")
+_OF_TORCH = frozenset(vars(nn.Module()))
 _BACKWARD = ("_backward_pre_hooks", "_backward_hooks")
 _DEEP = 6
 """How far below a module's attributes things that cannot be copied are looked for; in a hook, what is the model's."""
@@ -206,7 +207,7 @@ def _copied(model: _Module, memo: dict[int, Any]) -> _Module:
         own = vars(module)
         for held in (*(own[kind] for kind in _FORWARD if kind in own), own):
             for key, value in held.items():
-                if isinstance(value, types.FunctionType) or held is not own:
+                if held is not own or not (key in _OF_TORCH or isinstance(value, Tensor | nn.Module)):
                     held[key] = of_model.rebound(value)
     return copied
 
@@ -311,13 +312,20 @@ class _OfModel:
         return made
 
     def _function(self, value: types.FunctionType, depth: int) -> types.FunctionType:
+        around, names = value.__globals__, _names_in(value.__code__) if not _is_torchs(value) else ()
+        globals_ = {n: around[n] for n in names if n in around and around[n] is not value}
+        others = {n: self.rebound(held, depth - 1) for n, held in globals_.items()}
+        others = {n: held for n, held in others.items() if held is not globals_[n]}
         cells = tuple(self._cell(cell, depth) for cell in value.__closure__ or ())
         defaults, named = (self.rebound(part, depth - 1) for part in (value.__defaults__, value.__kwdefaults__))
         parts = (*cells, defaults, named)
         before = (*(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__)
-        if all(one is other for one, other in zip(parts, before, strict=True)):
+        if not others and all(one is other for one, other in zip(parts, before, strict=True)):
             return value
-        made = types.FunctionType(value.__code__, value.__globals__, value.__name__, defaults, cells)
+        around = around | others if others else around
+        made = types.FunctionType(value.__code__, around, value.__name__, defaults, cells)
+        if others:
+            around |= {n: made for n in names if around.get(n) is value}
         made.__kwdefaults__ = named
         made.__qualname__, made.__module__ = value.__qualname__, value.__module__
         vars(made).update(vars(value))
@@ -338,6 +346,12 @@ class _OfModel:
         self._kept.append(cell)
         self._made[id(cell)] = types.CellType(other)
         return self._cell(cell, depth)
+
+
+def _names_in(code: types.CodeType) -> frozenset[str]:
+    """The names that a function, and those written inside of it, may ask its globals for."""
+    inside = (_names_in(part) for part in code.co_consts if isinstance(part, types.CodeType))
+    return frozenset(code.co_names).union(*inside)
 
 
 def _shared(model: nn.Module, *, tensors: bool) -> dict[int, Any]:

@@ -109,7 +109,7 @@ def head_of(
     Raises:
         XaiError: As `decide`.
     """
-    mode = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
+    mode = evaluating(model, written=model.parameters()) if isinstance(model, nn.Module) else nullcontext()
     with mode, torch.no_grad(), watching() as origin:
         result = model(*inputs, **named)
         return decide(result, origin=origin, task=task, output=output, labels=labels, known=known_of(model, facts))

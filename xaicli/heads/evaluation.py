@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.overrides import TorchFunctionMode
 
 from xaicli.errors import XaiError
 
@@ -35,19 +36,23 @@ def gradients_kept(*models: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module, *, written: Iterable[Tensor] = ()) -> Iterator[None]:
     """The model in evaluation mode; afterwards, also after an error, it trains on as if nothing had been.
 
     Modules with an `eval()` or `train()` of their own are brought there and back by it: one merges low-rank weights,
     another keeps its batch norm on the batch. What that leaves otherwise - the mode of a single module set by hand,
     the last bits of a weight that was added to and taken from - is put back besides, as are gradients and their flags,
-    and what passes write: buffers, attributes and what stands in them (`left_as_it_was`).
+    and what passes write: buffers, attributes and what stands in them (`left_as_it_was`), weights (`weights_kept`).
+
+    Args:
+        model: In any mode.
+        written: The parameters that forward may write in place.
 
     Raises:
         XaiError: The model's own `eval()` fails.
     """
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    with gradients_kept(model), left_as_it_was(model):
+    with gradients_kept(model), weights_kept(model, written), left_as_it_was(model):
         before = _Before(model)
         try:
             into_evaluation(model)
@@ -58,6 +63,71 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             for parameter, wanted in flags:
                 if parameter.requires_grad != wanted:
                     parameter.requires_grad_(wanted)
+
+
+@contextmanager
+def weights_kept(model: nn.Module, written: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Weights that forward constrains by itself (`weight.data = ...`, `max_norm`) are what they were.
+
+    Args:
+        model: Its tables with a `max_norm`, and weights that get other memory, are known by themselves.
+        written: The parameters that forward may write in place besides: only a copy of them knows their values.
+    """
+    tables = [m.weight for m in model.modules() if isinstance(m, _TABLES) and m.max_norm is not None]
+    values = _values({id(tensor): tensor for tensor in (*tables, *written)}.values())
+    # Of torch's own class only: what is spread over processes is given other memory by its keeper.
+    plain = [p for p in model.parameters() if type(p) is nn.Parameter and not hasattr(p, "_is_flat_param")]
+    memory = [(parameter, parameter.data) for parameter in plain]
+    try:
+        yield
+    finally:
+        for parameter, before in memory:
+            if not _lies_at(parameter, before) and not (
+                parameter.device == before.device and _same(parameter.data, before)
+            ):
+                parameter.data = before
+        with torch.no_grad():
+            _put_back(values)
+
+
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
+
+
+def _lies_at(tensor: Tensor, before: Tensor) -> bool:
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return True
+    return tensor.data_ptr() == before.data_ptr() and tensor.shape == before.shape
+
+
+class Writing(TorchFunctionMode):
+    """Looks on while a fresh copy of a model runs: which weights does forward write?"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._past_versions = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        owner = getattr(func, "__self__", None)  # of `data`, whose getter is asked for
+        self._past_versions |= getattr(func, "__name__", "") in _PAST_VERSIONS or owner is Tensor.data
+        return func(*args, **(kwargs or {}))
+
+    def written(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
+        """The weights of the model that were written in its copy.
+
+        Args:
+            pairs: Each of the model's with the copy's.
+        """
+        pairs = list(pairs)
+        if not self._past_versions:  # comparing values reads all of a large model
+            return tuple(own for own, other in pairs if other._version)
+        unchanged = _unchanged_there(pairs)
+        return tuple(
+            own for own, other in pairs if other._version or not ((unchanged and own.is_cuda) or _same(own, other))
+        )
+
+
+_PAST_VERSIONS = frozenset(("numpy", "storage", "untyped_storage", "__array__", "__dlpack__"))
+"""What is written through these, and through `data`, raises no version of the tensor."""
 
 
 @contextmanager
