@@ -112,7 +112,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "embeddings": ("embeddings", "A", "--table", "vectors"),
     "info": ("info", "A"),
     "ls": ("ls", "A"),
-    "query": ("query", "A", "SELECT count(*) AS n FROM samples"),
+    "query": ("query", "A", "SELECT max(camera) AS camera, count(*) AS n FROM samples JOIN facts USING (sample_id)"),
     "export": ("export", "A"),
     "compare": ("compare", "A", "B"),
 }

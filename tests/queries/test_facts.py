@@ -233,6 +233,73 @@ def test_facts_of_a_file_count_before_those_recorded(recorded, tmp_path, kind):
     assert "--facts" in result.answer.command_line()
 
 
+def test_every_question_tells_how_a_file_fits_the_run(recorded: Path, tmp_path: Path) -> None:
+    odd, strange = tmp_path / "odd.csv", tmp_path / "strange.csv"
+    odd.write_text("sample_id,camera,city\n" + "".join(f"{i},rear,x\n" for i in range(50)) + "9,front,y\n99,rear,x\n")
+    strange.write_text("sample_id,city\n1000,x\n")
+    of_odd = [
+        "camera of 1 sample has several values in odd.csv: the last counts",
+        "city of 1 sample has several values in odd.csv: the last counts",
+        "camera of 32 samples is another in odd.csv than recorded: the file's counts",  # rear: 1, 4, ..., 49; front: 9
+        "1 of the 51 ids in odd.csv are no samples of the run",
+        "10 of the run's 60 samples are not in odd.csv",
+    ]
+    of_strange = [
+        "1 of the 1 ids in strange.csv are no samples of the run",
+        "60 of the run's 60 samples are not in strange.csv",
+    ]
+    run = xaicli.open_run(recorded)
+    questions: list[Callable[..., Any]] = [
+        run.samples,
+        run.steps,
+        partial(run.check, rule="loss mean < 9"),
+        partial(run.check, rule="loss mean by city < 9"),
+        partial(run.query, "SELECT 1 AS one FROM samples"),
+        partial(run.export, io.BytesIO()),
+    ]
+    for question in questions:
+        for file, expected in ((odd, of_odd), (strange, of_strange)):
+            found = question(facts=file)
+            said = (found.answer if isinstance(found, Result) else found).warnings
+            assert [one for one in said if file.name in one] == expected
+    change = run.check(rule="loss mean drop <= 0", baseline=recorded, facts=odd)
+    assert [one for one in change.answer.warnings if "odd.csv" in one and "baseline" in one] == [
+        f"in the baseline: {one}" for one in of_odd
+    ]
+
+
+def test_an_export_tells_of_facts_of_no_sample(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([7, 8], site=["north", "south"])
+        run.log_samples(sample_id=[1, 2], loss=[0.5, 0.25], mode="eval", epoch=1)
+    told = xaicli.open_run(tmp_path / "run").export(io.BytesIO()).warnings
+    assert "none of the 2 ids with facts is a sample of the run: 7 against 1" in told
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_a_statement_has_the_facts_that_are_asked_for(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], engine: str
+) -> None:
+    if engine == "duckdb":
+        pytest.importorskip("duckdb")
+    (tmp_path / "few.csv").write_text("sample_id,camera,city\n0,other,x\n1,other,y\n")
+    sql = "SELECT camera, count(*) AS n, count(city) AS cities FROM facts GROUP BY camera ORDER BY n, camera"
+    query = ["query", str(recorded), sql, "--engine", engine]
+    others = sorted(zip((19, 19, 20), CAMERAS, strict=True))
+    expected = [{"camera": camera, "n": n, "cities": 2 * (n == 2)} for n, camera in [(2, "other"), *others]]
+    found = asked(capsys, *query, "--facts", tmp_path / "few.csv")
+    assert found["rows"] == expected
+    assert found["selection"]["facts"] == str(tmp_path / "few.csv")
+    monkeypatch.setenv("XAI_FACTS", str(tmp_path / "few.csv"))
+    assert asked(capsys, *query)["rows"] == expected
+    monkeypatch.delenv("XAI_FACTS")
+    monkeypatch.setenv("XAI_NO_FACTS", "1")
+    assert main(query) == 2
+    said = capsys.readouterr().err
+    assert "--no-facts leaves out every fact" in said
+    assert "camera" not in said.partition("hint:")[2]
+
+
 def test_what_is_wrong_with_a_file_is_counted(recorded, tmp_path):
     file = tmp_path / "odd.csv"
     file.write_bytes(

@@ -242,7 +242,7 @@ class RunDecisions(RunRows):
             ds_id=ds_id,
             strict_drop=strict_drop,
         )
-        return shown(Asked(answer, self.layout, reader if "samples" in answer.extra else None))
+        return shown(Asked(answer, self.layout, reader))
 
 
 KINDS = ("txt", "csv", "parquet", "json", "jsonl")

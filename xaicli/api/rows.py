@@ -202,11 +202,21 @@ class RunRows:
         select.setdefault("mode", "all")
         return rows(*self.selected(every_metric=True, **select))
 
-    def query(self, sql: str, *, engine: str = "polars", attempts: str = "last", strict: bool = False) -> Result:
+    def query(
+        self,
+        sql: str,
+        *,
+        engine: str = "polars",
+        facts: FactFiles = None,
+        no_facts: bool = False,
+        attempts: str = "last",
+        strict: bool = False,
+    ) -> Result:
         """One SQL query over `samples`, `scalars`, `facts` and the run's tables; nothing can be changed by it."""
         from xaicli.queries.sql import query
 
-        answer = query(self.reader(strict=strict, attempts=attempts), sql, engine=engine)
+        reader = self.reader(strict=strict, attempts=attempts, facts=facts, no_facts=no_facts)
+        answer = query(reader, sql, engine=engine)
         return shown(Asked(answer, self.layout))
 
     def export(

@@ -131,6 +131,7 @@ def check(
             told.append(
                 f"{n:,} damaged {'file' if n == 1 else 'files'} left out, see xai doctor: {baseline.damaged[0]}"
             )
+        told += baseline.facts.told
         warnings += [f"in the baseline: {one}" for one in told if one]
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     failed = data.filter(pl.col("outcome") == Outcome.FAILED.value).height

@@ -16,7 +16,9 @@ from xaicli.cli.options import (
     OUTPUT,
     AttemptsOption,
     Debug,
+    FactsOption,
     Json,
+    NoFacts,
     NoProgress,
     Output,
     Quiet,
@@ -47,6 +49,8 @@ def query(
         str,
         typer.Option(help="Whose SQL it is: polars or duckdb.", autocompletion=offered(lambda: ("polars", "duckdb"))),
     ] = Engine.POLARS.value,
+    facts: FactsOption = None,
+    no_facts: NoFacts = False,
     attempts: AttemptsOption = Attempts.LAST.value,
     strict: Strict = False,
     output: Output,
@@ -74,7 +78,7 @@ def query(
     if not is_query(sql) and len(sql.split()) == 1:
         raise UsageError(f"{sql} is neither a run nor SQL", hint='xai query RUN_DIR "SELECT count(*) FROM samples"')
     run = open_run(given[0] if given else None)
-    result = run.query(sql, engine=engine, attempts=attempts, strict=strict)
+    result = run.query(sql, engine=engine, facts=facts, no_facts=no_facts, attempts=attempts, strict=strict)
     write(result, output)
 
 

@@ -286,7 +286,7 @@ def export_answer(
         selection={**selection.as_dict(), "shape": shape, "format": kind.value},
         data=pl.DataFrame([written]),
         counts=reader.counts(tally),
-        warnings=(*selection.warnings, *_left_out(reader, selection)),
+        warnings=(*selection.warnings, *_left_out(reader, selection), *reader.facts.told, *reader.facts.of_no_sample()),
     )
 
 

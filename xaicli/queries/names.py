@@ -141,7 +141,7 @@ def with_facts(answer: Answer, reader: Reader, selection: Selection | None = Non
         return answer
     told = {name: _beside(frame, facts.frame) if _are_samples(frame) else frame for name, frame in answer.extra.items()}
     data = _beside(answer.data, facts.frame) if _are_samples(answer.data) else answer.data
-    warnings = [*answer.warnings, *(facts.warnings if facts.are_read else ()), *facts.mismatches()]
+    warnings = [*answer.warnings, *facts.told]
     warnings += _without(reader, selection) if selection is not None else ()
     shown = [
         frame[FACTS]

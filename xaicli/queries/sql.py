@@ -92,6 +92,8 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
         taken for table in reader.table_folders() if table.lower() in named for taken in taken_back_of(reader, table)
     ]
     warnings = (*warnings, *map(str, of_tables))
+    if FACTS in named or reader.facts.files:
+        warnings = (*warnings, *reader.facts.told)
     if SCALARS in named:
         warnings = (*warnings, *other_scalars.warnings())
         counts = replace(counts, duplicates=(counts.duplicates or 0) + other_scalars.duplicates)
@@ -102,7 +104,13 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     return Answer(
         command="query",
         run=reader.layout.described,
-        selection={"sql": sql, "engine": str(engine), "attempts": reader.which_attempts.value},
+        selection={
+            "sql": sql,
+            "engine": str(engine),
+            "attempts": reader.which_attempts.value,
+            **({"facts": reader.facts.given} if reader.facts.files else {}),
+            **({} if reader.facts.wanted else {"no_facts": True}),
+        },
         data=data,
         counts=replace(counts, rows=data.height, non_finite=_non_finite(data)),
         warnings=warnings,
@@ -239,7 +247,7 @@ def _by_polars(reader: Reader, tables: dict[str, pl.LazyFrame], sql: str) -> tup
         return _in_polars(tables, sql), said
     except pl.exceptions.PolarsError as error:
         refuse_mistakes(sql, _kinds(tables))
-        raise _refused(error, tables, reader.damaged) from error
+        raise _refused(error, tables, reader) from error
 
 
 def _in_polars(tables: Mapping[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
@@ -370,7 +378,7 @@ def _by_duckdb(reader: Reader, tables: dict[str, pl.LazyFrame], called: _Called,
                 raise
             return _in_duckdb(duckdb, reader, tables, called, sql, in_memory=True)
     except duckdb.Error as error:
-        raise _refused(error, tables, reader.damaged) from error
+        raise _refused(error, tables, reader) from error
 
 
 def _in_duckdb(
@@ -472,9 +480,11 @@ _UNSUPPORTED = "unsupported function"
 """What polars says of a function that it lacks."""
 
 
-def _refused(error: Exception, tables: dict[str, pl.LazyFrame], damaged: Sequence[str]) -> UsageError:
+def _refused(error: Exception, tables: dict[str, pl.LazyFrame], reader: Reader) -> UsageError:
     known = "; ".join(f"{name}({', '.join(lazy.collect_schema().names())})" for name, lazy in tables.items())
+    damaged = reader.damaged
     left_out = f"; left out, see xai doctor: {', '.join(damaged[:_SHOWN])}" if damaged else ""
+    left_out += f"; {reader.facts.left_out}" if not reader.facts.wanted and reader.facts.left_out else ""
     said = str(error).strip().splitlines()[0]
     if isinstance(error, pl.exceptions.DuplicateError) and (twice := _TWICE.search(said)):
         name = twice[1]

@@ -188,6 +188,11 @@ class Facts:
             ]
         return tuple(said)
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What is said where a question has been answered: of their values, where it read any or was given some."""
+        return (*(self.warnings if self.files or self.are_read else ()), *self.mismatches())
+
     def of(self, ids: pl.Series) -> pl.DataFrame:
         """The facts of some samples: a row an id, in their order, nulls where nothing is known."""
         return pl.DataFrame({SAMPLE_ID: ids}).join(self.frame, on=SAMPLE_ID, how="left", maintain_order="left")
