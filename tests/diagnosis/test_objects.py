@@ -2,15 +2,19 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 import xaicli
 from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.media import Thumbnail, with_boxes
+from xaicli.report.charts import Image as Picture
+from xaicli.report.model import Gallery, Report
 
 TRUTH = [
     {"boxes": [[0, 0, 10, 10], [20, 20, 30, 30]], "labels": [0, 1]},
@@ -220,6 +224,50 @@ def test_boxes_are_drawn_where_they_are():
     assert not blue[6 * k, 12 * k]
     assert with_boxes(picture, [("fn", (8, 4, 60, 12))]) is None  # the kept picture is smaller than the one seen
     assert with_boxes(picture, [("fn", (float("nan"), 4, 10, 12))]) is None
+
+
+def _galleries(report: Report) -> list[Gallery]:
+    return [one for part in report.sections for one in part.blocks if isinstance(one, Gallery)]
+
+
+def _images(report: Report) -> dict[str, Picture]:
+    cards = [card for one in _galleries(report) for card in one.cards]
+    return {card.image.alt: card.image for card in cards if card.image is not None}
+
+
+def test_pictures_of_objects_are_in_the_files_that_facts_name(tmp_path: Path) -> None:
+    times, args = 20, {"batch_size": 3, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+    large = [
+        [{**one, "boxes": np.asarray(one["boxes"], float).reshape(-1, 4) * times} for one in part]
+        for part in (TRUTH, SAID)
+    ]
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        table = xaicli.Table(list(enumerate(large[0])), ids=[0, 1, 2], facts={"path": paths})
+        collector = xaicli.BoundingBoxMetricsCollector(["cat", "dog"])
+        model = lambda numbers: [large[1][int(i)] for i in numbers]  # noqa: E731
+        xaicli.collect_metrics(table, collector, model, run=run, split="val", dataloader_args=args)
+        run.add_metrics_data({"example_id": [0, 1], "iou": [0.1, 0.2], "epoch": [1, 1]}, name="others")
+    opened = xaicli.open_run(tmp_path / "run")
+    assert [one.note for one in _galleries(opened.errors().report)] == [""]  # no file is there: nothing is drawn
+    for path in paths:
+        Image.fromarray(np.full((800, 640, 3), 200, np.uint8)).save(path)
+    told = opened.errors().report
+    found = _images(told)
+    assert set(found) == {"picture 0 with 3 boxes", "picture 1 with 2 boxes", "picture 2 with 1 box"}
+    image = found["picture 2 with 1 box"]
+    pixels = np.frombuffer(image.pixels, np.uint8).reshape(image.height, image.width, 3)
+    rows, columns = np.nonzero((pixels == (20, 100, 220)).all(axis=2))
+    across = 800 / image.height
+    assert across > 1  # a file is shown smaller than it is
+    corners = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert np.array(corners) * across == pytest.approx([0, 400, 200, 600], abs=across)
+    assert [one.note for one in _galleries(told)] == ["Green: found. Red: made up. Blue: missed."]
+    assert set(_images(opened.findings().report)) == set(found)
+    assert set(_images(opened.report().report)) == set(found)
+    samples = _images(opened.samples(table="metrics", metric="fp", max=3, min=0).report)
+    assert {name: set(one.pixels) for name, one in samples.items()} == {f"sample {i}": {200} for i in range(3)}
+    assert _images(opened.samples(table="others", metric="iou").report) == {}  # these rows are about no sample
 
 
 def test_findings_are_of_the_objects(run, capsys):

@@ -45,9 +45,31 @@ def test_a_table_has_no_passes_to_draw_over(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path / "run") as run:
         run.add_metrics_data({"sample_id": [1, 2], "iou": [0.1, 0.2], "epoch": [1, 1]}, name="boxes")
     opened = xaicli.open_run(tmp_path / "run")
-    assert opened.samples(table="boxes", metric="iou", axis="step").data.height == 4
     with pytest.raises(xaicli.errors.UsageError, match="has no use for --axis pass"):
         opened.samples(table="boxes", metric="iou", axis="pass")
+
+
+def test_a_row_of_a_table_has_no_step_but_the_recorded_one(tmp_path: Path) -> None:
+    rows = {"sample_id": [1, 2], "iou": [0.1, 0.2]}
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in (3, 5, 6):
+            run.add_metrics_data({**rows, "epoch": [epoch] * 2}, name="boxes")
+            steps = {"step": [epoch * 10, None]} if epoch == 5 else {"step": [None, None]}
+            run.add_metrics_data({**rows, "epoch": [epoch] * 2, **steps}, name="some")
+            run.add_metrics_data({**rows, "epoch": [epoch] * 2, "step": [7, 8]}, name="each")
+    opened = xaicli.open_run(tmp_path / "run")
+    expected = {"boxes": [None] * 3, "some": [None, 50, None], "each": [8, 8, 8]}
+    for table, steps in expected.items():
+        history = opened.samples(table=table, metric="iou", max=1, min=0).data["history"][0]
+        assert [(point["epoch"], point["step"]) for point in history] == list(zip((3, 5, 6), steps, strict=True))
+    assert opened.samples(table="each", metric="iou", axis="step").data.height == 4
+    for table, epochs in (("boxes", "3, 5-6"), ("some", "3, 6")):
+        with pytest.raises(xaicli.errors.UsageError, match=f"says no step of epoch {epochs}: --axis step"):
+            opened.samples(table=table, metric="iou", axis="step")
+    assert opened.samples(table="some", metric="iou", epoch=5, axis="step").data.height == 4
+    with pytest.raises(xaicli.errors.UsageError, match="step"):
+        opened.samples(table="boxes", metric="iou", where="step = 3")
+    assert opened.samples(table="some", metric="iou", where="step = 50").data["sample_id"].to_list() == [1, 1]
 
 
 def test_rows_of_a_table_are_taken_back_with_the_epochs_that_are_trained_again(tmp_path: Path) -> None:

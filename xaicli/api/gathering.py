@@ -21,7 +21,7 @@ from xaicli.dynamics.suspects import suspects
 from xaicli.dynamics.truth import score_rankings, suggestions
 from xaicli.errors import XaiError
 from xaicli.queries.labels import labels, parse_bounds
-from xaicli.queries.media import Thumbnail, picture_file, pictures_of, thumbnails
+from xaicli.queries.media import SHOWN_SIDE, Thumbnail, picture_file, pictures_of, thumbnails
 from xaicli.queries.names import FACTS, facts_by_sample, with_facts, with_names
 from xaicli.queries.recorded import LeftOut
 from xaicli.queries.rows import walk
@@ -292,20 +292,35 @@ def _of_no_data_set(
 
 def _pictures_named(run: str, reader: Reader, wanted: Sequence[tuple[Pair, Any]]) -> dict[tuple[str, str, Any], Image]:
     """The pictures that the facts of some samples name by their paths, where the files are there."""
-    if not wanted or not reader.facts.names:
+    found = files_named(run, reader, [item for _, item in wanted])
+    return {
+        (*pair, item): Image(picture.width, picture.height, picture.channels, picture.pixels, f"sample {item}")
+        for pair, item in wanted
+        if (picture := found.get(item)) is not None
+    }
+
+
+def files_named(run: str, reader: Reader, wanted: Iterable[Any], side: int = SHOWN_SIDE) -> dict[Any, Thumbnail]:
+    """The pictures in the files that the facts of some samples name by their paths: {sample_id: picture}.
+
+    Args:
+        run: The run's folder, below which a path is looked for, too.
+        reader: The run.
+        wanted: Sample ids, the first 100 of which count.
+        side: At most so many pixels a side.
+    """
+    ids = list(dict.fromkeys(wanted))[:_MOST_FILES]
+    if not ids or not reader.facts.names:
         return {}
-    kind = reader.facts.frame.schema[SAMPLE_ID]
-    known = facts_by_sample(reader, pl.Series([item for _, item in wanted], dtype=kind))
-    found: dict[tuple[str, str, Any], Image] = {}
-    read: dict[Any, Thumbnail | None] = {}
-    for pair, item in wanted:
-        if item not in read and len(read) < _MOST_FILES:
-            paths = (local_path(value, run) for value in known.get(item, {}).values())
-            pictures = (picture_file(path) for path in paths if path and path.suffix.lower() in SUFFIXES)
-            read[item] = next((picture for picture in pictures if picture is not None), None)
-        if (picture := read.get(item)) is not None:
-            size = picture.width, picture.height, picture.channels
-            found[(*pair, item)] = Image(*size, picture.pixels, f"sample {item}")
+    # Rows of a table may have their ids as text.
+    keys = pl.Series(ids).cast(reader.facts.frame.schema[SAMPLE_ID], strict=False)
+    known = facts_by_sample(reader, keys)
+    found: dict[Any, Thumbnail] = {}
+    for item, key in zip(ids, keys, strict=True):
+        paths = (local_path(value, run) for value in known.get(key, {}).values())
+        pictures = (picture_file(path, side) for path in paths if path and path.suffix.lower() in SUFFIXES)
+        if (picture := next((picture for picture in pictures if picture is not None), None)) is not None:
+            found[item] = picture
     return found
 
 

@@ -18,6 +18,7 @@ from xaicli.vocabulary import LABEL
 
 if TYPE_CHECKING:
     from xaicli.api.gathering import Gathered
+    from xaicli.queries.media import Thumbnail
     from xaicli.queries.selection import Selection
     from xaicli.reader import Reader
     from xaicli.report.charts import Image
@@ -38,6 +39,7 @@ class Asked:
         select: How their rows were chosen.
         gathered: The parts of the track report.
         objects: How collected objects were found, where a run with rows of samples has them, too.
+        pictured: The run whose samples the rows of a table are about.
     """
 
     answer: Answer
@@ -48,6 +50,7 @@ class Asked:
     select: Mapping[str, Any] = field(default_factory=dict)
     gathered: Gathered | None = None
     objects: Answer | None = None
+    pictured: Reader | None = None
 
 
 def shown(asked: Asked, folder: Path | None = None) -> Result:
@@ -81,7 +84,8 @@ def _samples(asked: Asked, *, whole: bool = True) -> Report:
 
         key = str(asked.answer.selection.get("label_key") or LABEL)
         names = class_names(asked.layout, str(asked.answer.selection["table"]), key)
-        return samples_report(asked.answer, Page(replace(facts, label_names=names) if names else facts))
+        images = {} if asked.pictured is None or not whole else _of_table(facts.path, asked.pictured, asked.answer)
+        return samples_report(asked.answer, Page(replace(facts, label_names=names) if names else facts, images))
     from xaicli.api.gathering import page_of
     from xaicli.queries.spread import ends_of_population, population
 
@@ -142,6 +146,9 @@ def _track_report(asked: Asked) -> Report:
     facts = RunFacts.complete(asked.layout, asked.answer.selection)
     if asked.gathered.errors is not None and asked.gathered.of_objects:
         page = _page_of_objects(facts, asked, asked.gathered.errors)
+        # Of a picture that is among the worst, too, the one with its boxes is shown.
+        others = _of_table(facts.path, asked.reader, asked.gathered.samples)
+        page = replace(page, images={**others, **page.images})
         return track_report(asked.answer, asked.gathered, page)
     assert asked.selection is not None
     page, warnings = page_of(facts, asked.reader, asked.selection, asked.gathered.of_samples)
@@ -219,9 +226,9 @@ def _page_of_objects(facts: RunFacts, asked: Asked, told: Answer) -> Page:
 
 
 def _with_boxes(asked: Asked, told: Answer) -> dict[tuple[str, str, Any], Image]:
-    """The kept pictures of the worst pictures and of the suspects, their boxes drawn in."""
-    from xaicli.queries.media import thumbnails, with_boxes
-    from xaicli.report.charts import Image
+    """The worst pictures and those of the suspects, kept or in files, their boxes drawn in."""
+    from xaicli.api.gathering import files_named
+    from xaicli.queries.media import DRAWN_SIDE, thumbnails, with_boxes
 
     drawn_in: dict[tuple[str, str, Any], list[Mapping[str, Any]]] = {}
     for row in _listed(told.extra["worst"]):
@@ -234,17 +241,39 @@ def _with_boxes(asked: Asked, told: Answer) -> dict[tuple[str, str, Any], Image]
             drawn_in.setdefault(key, []).append(row)
     if asked.reader is None or not drawn_in:
         return {}
+
+    def drawn(pictures: Mapping[Any, Thumbnail]) -> dict[tuple[str, str, Any], Image]:
+        found = {}
+        for key, boxes in drawn_in.items():
+            corners = [(one["outcome"], [one[name] for name in ("x0", "y0", "x1", "y1")]) for one in boxes]
+            if key[-1] in pictures and (picture := with_boxes(pictures[key[-1]], corners)) is not None:
+                said = f"picture {key[-1]} with {len(corners)} {'box' if len(corners) == 1 else 'boxes'}"
+                found[key] = _image(picture, said)
+        return found
+
     pictures, _ = thumbnails(asked.reader, list(dict.fromkeys(sample_id for _, _, sample_id in drawn_in)))
-    by_id = {sample_id: picture for (_, _, sample_id), picture in pictures.items()}
-    images: dict[tuple[str, str, Any], Image] = {}
-    for key, boxes in drawn_in.items():
-        corners = [(one["outcome"], [one[name] for name in ("x0", "y0", "x1", "y1")]) for one in boxes]
-        picture = by_id.get(key[-1])
-        drawn = None if picture is None else with_boxes(picture, corners)
-        if drawn is not None:
-            said = f"picture {key[-1]} with {len(corners)} {'box' if len(corners) == 1 else 'boxes'}"
-            images[key] = Image(drawn.width, drawn.height, drawn.channels, drawn.pixels, said)
-    return images
+    images = drawn({sample_id: picture for (_, _, sample_id), picture in pictures.items()})
+    missing = [sample_id for *pair, sample_id in drawn_in if (*pair, sample_id) not in images]
+    return {**drawn(files_named(str(asked.reader.layout.root), asked.reader, missing, DRAWN_SIDE)), **images}
+
+
+def _of_table(run: str, reader: Reader, answer: Answer) -> dict[tuple[str, str, Any], Image]:
+    """The pictures of samples that the rows of a table are about: those that were kept, else those in files."""
+    from xaicli.api.gathering import files_named
+    from xaicli.queries.media import thumbnails
+
+    keys = dict.fromkeys(answer.data.select("mode", "ds_id", "sample_id").iter_rows())
+    ids = list(dict.fromkeys(sample_id for _, _, sample_id in keys))
+    kept, _ = thumbnails(reader, ids)
+    pictures = {sample_id: picture for (_, _, sample_id), picture in kept.items()}
+    pictures |= files_named(run, reader, [sample_id for sample_id in ids if sample_id not in pictures])
+    return {key: _image(pictures[key[-1]], f"sample {key[-1]}") for key in keys if key[-1] in pictures}
+
+
+def _image(picture: Thumbnail, alt: str) -> Image:
+    from xaicli.report.charts import Image
+
+    return Image(picture.width, picture.height, picture.channels, picture.pixels, alt)
 
 
 def _listed(found: Any) -> list[dict[str, Any]]:

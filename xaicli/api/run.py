@@ -94,7 +94,7 @@ class RunReader(RunDecisions):
 
     def _table_samples(self, table: str, select: Select, **asked: Any) -> Result:
         """`samples` of a metrics table."""
-        from xaicli.queries.table_samples import table_samples
+        from xaicli.queries.table_samples import are_of_samples, table_samples
 
         words: dict[str, Any] = dict(select)
         refuse_others(words)
@@ -106,8 +106,9 @@ class RunReader(RunDecisions):
                 by=("table",),
             )
         opening = {name: words.pop(name) for name in ("strict", "attempts", "facts", "no_facts") if name in words}
-        answer = table_samples(self.reader(**opening), table, **words, **asked)
-        return shown(Asked(answer, self.layout))
+        reader = self.reader(**opening)
+        answer = table_samples(reader, table, **words, **asked)
+        return shown(Asked(answer, self.layout, pictured=reader if are_of_samples(reader, table) else None))
 
     def labels(self, *, bounds: Sequence[str] | str | None = ("std",), **select: Unpack[Select]) -> Result:
         """Each label's mean and spread over the epochs."""

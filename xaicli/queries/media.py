@@ -25,9 +25,10 @@ _KEYS = [SAMPLE_ID, MODE, DS_ID]
 _PIXELS = ["height", "width", "channels", "pixels"]
 _LONGEST_SIDE = 512
 """Pixels; the recorder keeps far smaller ones, a run from elsewhere may hold anything."""
-_DRAWN_SIDE = 192
+DRAWN_SIDE = 192
+"""Pixels of a picture with boxes."""
 _BOX_COLOURS = {"tp": (0, 140, 90), "fp": (213, 60, 20), "fn": (20, 100, 220)}
-_SHOWN_SIDE = 96
+SHOWN_SIDE = 96
 """Pixels of an input shown as a thumbnail."""
 
 
@@ -39,6 +40,8 @@ class Thumbnail:
     width: int
     channels: int
     pixels: bytes
+    shrunk: int = 1
+    """How many pixels of the picture it is made from lie along a side of each."""
 
 
 def thumbnails(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, str, Any], Thumbnail], list[str]]:
@@ -134,14 +137,14 @@ def with_boxes(picture: Thumbnail, boxes: Sequence[tuple[str, Sequence[float]]])
 
     Args:
         picture: The picture as it was seen.
-        boxes: What each is - `tp` green, `fp` red, `fn` blue - and (x0, y0, x1, y1) in pixels.
+        boxes: What each is - `tp` green, `fp` red, `fn` blue - and (x0, y0, x1, y1) in pixels, before it was shrunk.
     """
-    corners = np.array([box for _, box in boxes], np.float64).reshape(-1, 4)
+    corners = np.array([box for _, box in boxes], np.float64).reshape(-1, 4) / picture.shrunk
     if not np.isfinite(corners).all() or (len(corners) and bool((corners[:, 2:].max(axis=0) > _sides(picture)).any())):
         return None
     pixels = np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, picture.channels)
     colours = np.repeat(pixels, 3, axis=2) if picture.channels == 1 else pixels[..., :3]
-    k = max(1, _DRAWN_SIDE // max(picture.height, picture.width))
+    k = max(1, DRAWN_SIDE // max(picture.height, picture.width))
     canvas = np.repeat(np.repeat(colours, k, axis=0), k, axis=1).copy()
     for (outcome, _), corner in zip(boxes, corners, strict=True):
         x0, y0 = (np.floor(corner[:2] * k).astype(int)).clip(0)
@@ -157,23 +160,29 @@ def _sides(picture: Thumbnail) -> list[float]:
     return [picture.width + 1.0, picture.height + 1.0]
 
 
-def picture_file(path: Path) -> Thumbnail | None:
-    """The picture in a file, small; None where there is none that can be read."""
+def picture_file(path: Path, side: int = SHOWN_SIDE) -> Thumbnail | None:
+    """The picture in a file, of at most so many pixels a side; None where there is none that can be read."""
     try:
         if not path.is_file():  # a pipe would never end
             return None
         _, picture = Preparation().decoded(path)
     except (BadSampleError, XaiError, OSError, ValueError):
         return None
-    small = _shrunk(picture)
+    small = _shrunk(picture, side)
     height, width, channels = small.shape
-    return Thumbnail(height, width, channels, small.tobytes())
+    return Thumbnail(height, width, channels, small.tobytes(), _times(picture, side))
 
 
-def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """At most `_SHOWN_SIDE` pixels a side, each the mean of a square of `k` x `k`."""
+def _times(picture: NDArray[np.uint8], side: int) -> int:
+    """How many pixels of a picture become one, for so many a side."""
+    longest: int = max(picture.shape[:2])
+    return -(-longest // side)
+
+
+def _shrunk(picture: NDArray[np.uint8], side: int = SHOWN_SIDE) -> NDArray[np.uint8]:
+    """At most `side` pixels a side, each the mean of a square of `k` x `k`."""
     height, width, channels = picture.shape
-    k = -(-max(height, width) // _SHOWN_SIDE)
+    k = _times(picture, side)
     if k == 1:
         return picture
     rows, columns = max(1, height // k), max(1, width // k)

@@ -22,7 +22,20 @@ from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder, taken_back_of
 from xaicli.reader.rows import Where, finite
 from xaicli.tables.schema import class_names
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates, fact_columns
+from xaicli.vocabulary import (
+    DS_ID,
+    EPOCH,
+    LABEL,
+    MODE,
+    PASS,
+    PREDICTION,
+    SAMPLE_ID,
+    STEP,
+    Axis,
+    Duplicates,
+    fact_columns,
+)
+from xaicli.words import ranges
 
 _IDS = (SAMPLE_ID, "example_id")
 _MODES = (MODE, "split")
@@ -109,6 +122,13 @@ def table_samples(
         )
     metrics = list(selection.metrics)
     rows, non_finite = finite(held.selected(selection), metrics)
+    if selection.axis is Axis.STEP and (epochs := _without_step(rows)):
+        raise UsageError(
+            f"{held.described} says no step of epoch {', '.join(ranges(epochs))}: --axis step has no place for it",
+            hint="leave --axis out",
+            refused=("axis",),
+            by=("table",),
+        )
     one = _reduced(rows, metrics, Reduce(reduce))
     said = _label_notes(one)
     given = listed(held, ids)
@@ -146,6 +166,11 @@ def table_samples(
         return told
     lacks = f"facts are known by sample_id, and the rows of {held.described} say example_id: none are shown"
     return replace(told, warnings=(*told.warnings, lacks))
+
+
+def are_of_samples(reader: Reader, table: str) -> bool:
+    """Whether the rows of a table say which sample of the run they are about."""
+    return _identity(_scanned(reader, table, table).collect_schema()) == SAMPLE_ID
 
 
 class _Table:
@@ -187,8 +212,8 @@ class _Table:
             facts = self.facts.frame.select(own, *(pl.col(name).alias(new) for name, new in called.items())).lazy()
             lazy = lazy.join(facts, on=SAMPLE_ID, how="left", maintain_order="left")
             present = lazy.collect_schema()
-        beside = {name: value for name, value in placed.items() if name not in present}
-        named = {**present, **{name: pl.Int64() if name == STEP else pl.String() for name in beside}}
+        beside = {name: value for name, value in placed.items() if name not in present and name != STEP}
+        named = {**present, **{name: pl.Int32() if name == EPOCH else pl.String() for name in beside}}
         if SAMPLE_ID in beside:
             named[SAMPLE_ID] = present["example_id"]
         self.where = (
@@ -311,7 +336,7 @@ def _placed(present: pl.Schema, where: str) -> dict[str, pl.Expr]:
         MODE: pl.col(mode).cast(pl.String).fill_null("") if mode else pl.lit(""),
         DS_ID: pl.col(DS_ID).cast(pl.String).fill_null("") if DS_ID in present else pl.lit(""),
         EPOCH: pl.col(EPOCH).cast(pl.Int32).fill_null(0) if EPOCH in present else pl.lit(0, pl.Int32),
-        STEP: pl.coalesce(*(pl.col(n).cast(pl.Int64) for n in (STEP, EPOCH) if n in present), pl.lit(0)),
+        STEP: pl.col(STEP).cast(pl.Int64) if STEP in present else pl.lit(None, pl.Int64),
     }
 
 
@@ -338,6 +363,12 @@ def _reduced(rows: pl.DataFrame, metrics: list[str], reduce: Reduce) -> pl.DataF
     known = pl.col(LABEL).drop_nulls()
     labels = known.last(), known.unique(maintain_order=True).alias(_LABELS)
     return rows.group_by(keys, maintain_order=True).agg(pl.col(STEP).max(), *labels, *by[reduce])
+
+
+def _without_step(rows: pl.DataFrame) -> list[int]:
+    """The epochs of which some data set has no step in any row."""
+    steps = rows.group_by(MODE, DS_ID, EPOCH).agg(pl.col(STEP).max())
+    return steps.filter(pl.col(STEP).is_null())[EPOCH].unique().sort().to_list()
 
 
 def _label_notes(rows: pl.DataFrame) -> list[str]:

@@ -527,7 +527,7 @@ class _Errors:
         times = Times.among(row["history"] for row in rows)
         cards = tuple(self._picture(row, times) for row in rows[:_PASSAGES])
         if cards:
-            note = "Green: found. Red: made up. Blue: missed."
+            note = "Green: found. Red: made up. Blue: missed." if any(card.image for card in cards) else ""
             yield Gallery(f"Worst pictures: {self.words}", cards, note)
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("picture"), *facts.columns, *(Column(name, whole) for name in ("found", "made up", "missed")))
