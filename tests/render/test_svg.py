@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image, ImageColor
 
 from tests.report_answers import labels_result
-from xaicli.render import figure
+from xaicli.render import canvas, figure
 from xaicli.render.canvas import LIGHT, ems, tick, ticks, told_within
 from xaicli.render.lines import end_names, set_apart
 from xaicli.render.svg import path_data
@@ -365,3 +366,12 @@ def test_a_cell_on_its_own_axis_is_as_fine_as_on_a_shared_one(most: float) -> No
         places = [at + sum(steps[:i]) for i in range(len(steps) + 1)]
         wanted = [bottom - value * (bottom - top) for value in values]
         assert [scale * place + shift for place in places] == pytest.approx(wanted, abs=0.3)
+
+
+def test_a_title_that_is_long_is_written_smaller_and_ends_within_its_picture() -> None:
+    size = canvas.Size(500, 300, 52, 9)
+    for words in ("matrix, epoch 6", "Labels by row, predictions by column: eval · openimages-challenge-2019, epoch 6"):
+        drawn = canvas.new_figure(size, words, "")
+        title = drawn.texts[0]
+        assert title.get_text() == words
+        assert title.get_window_extent(FigureCanvasAgg(drawn).get_renderer()).x1 <= drawn.bbox.x1

@@ -155,6 +155,7 @@ def test_json_on_standard_output_is_one_object(run: Path, tmp_path: Path, xai: X
 def test_the_terminal_shows_samples_and_suspects_only(run: Path, tmp_path: Path, xai: Xai) -> None:
     _, out, _ = xai("track-report", run, "-o", tmp_path, "--format", "md")
     assert "Suspected labels" in out
+    assert "score: the sample's rank among all by its evidence" in " ".join(out.split())
     assert "never learned" in out
     assert "Configuration" not in out
     parts = "Labels, Data map, Label issues, Scalars and custom graphs, System and traceability"

@@ -336,9 +336,9 @@ def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, A
         yield {"finding": "confused_pair", **origin, **told, "reason": said + later}
     if found.is_over_confident and found.over_confidence is not None and found.ece is not None:
         low, high = found.over_interval
-        interval = f"95 % interval {percent(low, 1)} to {percent(high, 1)}; calibration error {percent(found.ece, 1)}"
+        interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f}; calibration error {percent(found.ece, 1)}"
         right = f"right are {percent(found.overall.accuracy, 1)}"
-        said = f"surer than it is right by {percent(found.over_confidence, 1)} ({interval}); {right}"
+        said = f"surer than it is right by {100 * found.over_confidence:.1f} points ({interval}); {right}"
         if found.n_unsure:
             said += (
                 f"; top_prob is missing of {found.n_unsure:,} of the {found.overall.n:,} samples, which are left out"

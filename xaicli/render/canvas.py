@@ -218,7 +218,10 @@ def new_figure(size: Size, title: str, legend: str) -> Figure:
     total = size.height + size.header
     figure = ShownFigure(figsize=(size.width / POINTS_PER_INCH, total / POINTS_PER_INCH), facecolor=LIGHT["page"])
     place: dict[str, Any] = {"x": 14 / size.width, "ha": "left", "va": "top", "gid": "header"}
-    figure.text(y=1 - 10 / total, s=name(title, 90), fontsize=size.font + 3, weight="bold", color=LIGHT["ink"], **place)
+    told = name(title, 90)
+    # A long title is written smaller: its end says the epoch and the data set.
+    points = min(size.font + 3, (size.width - 28) / max(1.0, width_of(told, "bold")))
+    figure.text(y=1 - 10 / total, s=told, fontsize=points, weight="bold", color=LIGHT["ink"], **place)
     lines = wrapped(legend, size.width, size.font - 1)
     figure.text(
         y=1 - 28 / total, s="\n".join(lines), fontsize=size.font - 1, color=LIGHT["muted"], linespacing=1.3, **place

@@ -21,6 +21,8 @@ from xaicli.report.samples import saliency_link
 _CARDS = 12
 _PAIRS = 20
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
+ISSUE_SCORE = "score: 1 minus the probability of the label in that epoch"
+JUMP_SCORE = "score: how many times the spread of all samples' moves then"
 _ABOUT = "about {} may be wrong"
 _SO_FAR = "{} contradicted in the early epochs, when the network was not sure yet: more may be wrong"
 _OTHERWISE = "{} contradicted by the model in the early epochs, its own mistakes among them"

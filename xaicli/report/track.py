@@ -13,7 +13,7 @@ from xaicli.report.calibration import percent
 from xaicli.report.charts import Tone
 from xaicli.report.confusion import judgement_blocks
 from xaicli.report.datamap import definitions, map_blocks, truth_table
-from xaicli.report.findings import finding_blocks, noise_blocks, pair_blocks
+from xaicli.report.findings import ISSUE_SCORE, JUMP_SCORE, SUSPECT_SCORE, finding_blocks, noise_blocks, pair_blocks
 from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks, with_gaps
@@ -248,6 +248,7 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
             heading=where,
             terminal_rows=_SUSPECTS_IN_TERMINAL,
             total=total,
+            note=SUSPECT_SCORE,
             rest_in=IN_CSV,
         )
         if frame.height > _SUSPECTS_SHOWN:
@@ -335,7 +336,7 @@ def _issues(gathered: Gathered, page: Page) -> Iterator[Section]:
     shown = answer.data.head(_SUSPECTS_SHOWN)
     words = "Labels that one epoch's probabilities contradict"
     found: list[Block] = [Text(_NOT_HELD_OUT)] if Mode.TRAIN in answer.data["mode"].unique() else []
-    found += finding_blocks(shown, words, page, heading=words, cards=False, total=answer.data.height)
+    found += finding_blocks(shown, words, page, heading=words, cards=False, total=answer.data.height, note=ISSUE_SCORE)
     more = answer.data.height - shown.height
     rest = (Text(f"{more:,} more in report.json.", Tone.FAINT),) if more else ()
     yield Section(title, "label-issues", (*found, *rest), page_only=True)
@@ -351,7 +352,7 @@ def _jumps(gathered: Gathered, page: Page) -> Section:
             why = "None can be told: that takes finite values of a sample at two epochs or more, after the first ones."
         return Section(title, "rank-changes", (_missing(gathered, "rank changes", why),))
     note = Text("Samples that suddenly moved against all others: interesting, though no evidence of a wrong label.")
-    found = finding_blocks(answer.data, title, page, cards=False)
+    found = finding_blocks(answer.data, title, page, cards=False, note=JUMP_SCORE)
     return Section(title, "rank-changes", (note, *found))
 
 
