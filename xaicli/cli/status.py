@@ -44,8 +44,8 @@ class StatusLine:
         if fresh:
             self._begun_what = time.monotonic()
         if done is not None:
-            # The same work a second time: a count would go backwards.
-            done, self._furthest[what] = (done, done) if done > self._furthest.get(what, -1) else (None, math.inf)
+            # The same work a second time: a count would go backwards. It stands still between groups of samples.
+            done, self._furthest[what] = (done, done) if done >= self._furthest.get(what, 0) else (None, math.inf)
         self._what, self._done, self._total = what, done, total
         if fresh and time.monotonic() - self._began >= self._soon:
             self._draw()
