@@ -25,7 +25,7 @@ from xaicli.errors import InterruptedWorkError
 from xaicli.layout import RunLayout
 from xaicli.reader import open_reader
 from xaicli.recorder.run import Run
-from xaicli.sources.inputs import Inputs
+from xaicli.sources.inputs import Inputs, Positions
 
 Xai = Callable[..., tuple[int, str, str]]
 ARCH = ("--arch", "xaicli.demo:build_model")
@@ -88,9 +88,9 @@ def test_maps_from_a_checkpoint_alone(run_dir: Path, xai: Xai, tmp_path: Path) -
 def test_the_worst_are_at_the_bad_end_of_their_metric(tmp_path: Path, metric: str, worst: int) -> None:
     with Run(tmp_path / "run") as run:
         run.log_samples(sample_id=[0, 1, 2], **{metric: [0.9, 0.1, 0.5]}, mode="eval", epoch=1)
-    source: Any = SimpleNamespace(sample_ids=[0, 1, 2], modes={})
-    ids, _ = Choice(samples=1, pick="worst", metric=metric).of(source, open_reader(RunLayout(tmp_path / "run")), 0)
-    assert ids == [worst]
+    source: Any = SimpleNamespace(sample_ids=[0, 1, 2], pairs=None)
+    found, _ = Choice(samples=1, pick="worst", metric=metric).of(source, open_reader(RunLayout(tmp_path / "run")), 0)
+    assert found == Positions([worst])
 
 
 @pytest.mark.parametrize(("pick", "first"), [("worst", 3), ("best", 5)])
