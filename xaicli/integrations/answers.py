@@ -17,8 +17,8 @@ from xaicli.vocabulary import Mode
 
 LEFT_OUT = -100
 """The label of what does not count."""
-_MOST_NUMBERS = 2**20
-"""Of an output of so many numbers it is looked whether criteria were given parts of it."""
+_MOST_COMPARED = 2**22
+"""So many pairs of numbers are compared to tell what columns of an output a criterion was given."""
 _OTHER_LABELS = (
     "gives its criterion other labels than the batch's, as many of each, and whether these are the same in another "
     "order, and its answers with them, is not known"
@@ -367,22 +367,23 @@ def is_part_of(answers: torch.Tensor, output: torch.Tensor) -> bool:
 
     It lies in the output's memory; or, as after a change of the dtype, each of its columns is one of the output's.
     """
-    if not (answers.ndim and output.ndim and answers.numel() < output.numel() <= _MOST_NUMBERS):
+    if not (answers.ndim and output.ndim and 0 < answers.numel() < output.numel()):
         return False
     if answers.untyped_storage().data_ptr() == output.untyped_storage().data_ptr():
-        return bool(torch.isin(_addresses(answers), _addresses(output)).all())
+        (first, last), (begin, end) = _reach(answers), _reach(output)
+        return begin <= first and last <= end and end - begin < output.numel()  # without gaps
     if not (output.is_cpu and answers.is_cpu and output.ndim == 2 and len(answers) == len(output)):
+        return False
+    if answers.numel() * output.shape[1] > _MOST_COMPARED:
         return False
     columns = answers.reshape(len(output), -1).to(output.dtype)
     return bool((columns[:, :, None] == output[:, None]).all(0).any(1).all())
 
 
-def _addresses(tensor: torch.Tensor) -> torch.Tensor:
-    """Where in its memory each number of a tensor lies."""
-    found = torch.tensor([tensor.storage_offset()])
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        found = (found[:, None] + torch.arange(size) * stride).reshape(-1)
-    return found
+def _reach(tensor: torch.Tensor) -> tuple[int, int]:
+    """Where in its memory the first and the last number of a tensor lie."""
+    first = int(tensor.storage_offset())
+    return first, first + sum((int(n) - 1) * int(step) for n, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def are_several_parts(judged: Sequence[Judged], output: Any, labels: Any) -> bool:
@@ -390,13 +391,15 @@ def are_several_parts(judged: Sequence[Judged], output: Any, labels: Any) -> boo
     members of an ensemble. Places one after the other are none, nor are a sample's numbers, each with its own label.
     """
     for _, whole in tensors_of(output):
-        parts = [one for one in judged if not one.is_inner and is_part_of(one.answers, whole)]
+        parts = [one for one in judged if not one.is_inner and one.answers.numel() < whole.numel()]
         if len(parts) < 2 or all(is_same(one.answers, parts[0].answers) for one in parts):
+            continue
+        if whole.ndim > 2 and not all(same(one.truth, parts[0].truth) for one in parts):
             continue
         are_numbers = all(one.is_each or one.values is Values.VALUE for one in parts)
         if are_numbers and isinstance(labels, torch.Tensor) and labels.shape == whole.shape:
             continue
-        if whole.ndim == 2 or all(same(one.truth, parts[0].truth) for one in parts):
+        if sum(is_part_of(one.answers, whole) for one in parts) > 1:
             return True
     return False
 
