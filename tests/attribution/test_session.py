@@ -16,6 +16,7 @@ import torch
 
 from tests.attribution.nets import conv_net
 from xaicli.api.picks import Choice
+from xaicli.attribution import gradients
 from xaicli.attribution.session import Column, Request, explain
 from xaicli.attribution.settings import settle
 from xaicli.attribution.store import Store
@@ -270,7 +271,7 @@ def test_samples_of_a_large_model_are_kept_as_they_are_finished(
     """In one group all would be lost, whatever the progress had said."""
     torch.manual_seed(0)
     # Of a large model eight rows are a pass, and eight passes hold two samples of 24 evaluations.
-    monkeypatch.setattr("xaicli.attribution.gradients._CPU_TARGET", 1)
+    monkeypatch.setattr(gradients, "_CPU_TARGET", 1)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
     kept: list[tuple[int, float]] = []
 

@@ -67,9 +67,7 @@ def test_what_was_planted_is_found(tmp_path, capsys):
     gaps = top_prob.astype(np.float32).astype(float) - (taken == label)
     assert sure["score"] == pytest.approx(gaps.mean())
     low, high = stats.norm.interval(0.95, gaps.mean(), gaps.std() / np.sqrt(len(gaps)))
-    surer = (
-        f"surer than it is right by {100 * gaps.mean():.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f};"
-    )
+    surer = f"surer than right by {100 * gaps.mean():.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f};"
     assert surer in sure["reason"]
     assert found["found"]["confused_pair"] == 1
 

@@ -338,7 +338,7 @@ def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, A
         low, high = found.over_interval
         interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f}; calibration error {percent(found.ece, 1)}"
         right = f"right are {percent(found.overall.accuracy, 1)}"
-        said = f"surer than it is right by {100 * found.over_confidence:.1f} points ({interval}); {right}"
+        said = f"surer than right by {100 * found.over_confidence:.1f} points ({interval}); {right}"
         if found.n_unsure:
             said += (
                 f"; top_prob is missing of {found.n_unsure:,} of the {found.overall.n:,} samples, which are left out"
