@@ -21,7 +21,7 @@ from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan_folder, sound_pieces
 from xaicli.reader.pieces import foreign_files
 from xaicli.recorder.attempt import lock_path
-from xaicli.recorder.ledger import read_ending
+from xaicli.recorder.ledger import Ending, read_ending
 from xaicli.recorder.parts import last_sign
 from xaicli.recorder.uniformity import other_tools
 from xaicli.state.best import Checkpoint, checkpoints
@@ -284,29 +284,33 @@ def state_of(layout: RunLayout) -> str:
     A killed process left its lock behind, or has not said that it closed the run; one that an exception or a signal
     ended has said so. `waiting` where none has recorded anything yet: the first row is what makes the first lock.
     """
-    locks, last = _left(layout)
-    if any(is_held(lock) for lock in locks):
-        return "running"
-    ends = [read_ending(path) for path in _counters(layout, last or 0)]
-    # A process that ended in order while it was asked for has taken its lock away, and another may have begun.
-    if _left(layout) != (locks, last):
-        return state_of(layout)
-    if any(end.by or end.is_closed is False for end in ends) or any(
-        lock.name.startswith(f"a{last or 0:06d}-") for lock in locks
-    ):
-        return "crashed"
-    # A start is claimed before its lock is made, and says nothing of itself in between.
-    recorded = any(folder.is_dir() for folder in (layout.data, layout.scalars, layout.tables, layout.facts))
-    return "finished" if recorded or any(end.is_closed for end in ends) else "waiting"
+    return _state_and_ends(layout)[0]
 
 
 def ending_of(layout: RunLayout) -> dict[str, str]:
     """`state`, and `ended_by`, the exceptions and signals that ended the last start; nothing of a run in a store."""
     if layout.address:
         return {}
-    last = _left(layout)[1]
-    by = {ending.by: None for ending in map(read_ending, _counters(layout, last or 0)) if ending.by}
-    return {"state": state_of(layout), "ended_by": ", ".join(by)}
+    state, ends = _state_and_ends(layout)
+    return {"state": state, "ended_by": ", ".join(dict.fromkeys(end.by for end in ends if end.by))}
+
+
+def _state_and_ends(layout: RunLayout) -> tuple[str, list[Ending]]:
+    """The state of a run, and what each rank of its last start says of its end."""
+    locks, last = _left(layout)
+    running = any(is_held(lock) for lock in locks)
+    ends = [read_ending(path) for path in _counters(layout, last or 0)]
+    if running:
+        return "running", ends
+    # A process that ended in order while it was asked for has taken its lock away, and another may have begun.
+    if _left(layout) != (locks, last):
+        return _state_and_ends(layout)
+    killed = any(lock.name.startswith(f"a{last or 0:06d}-") for lock in locks)
+    if killed or any(end.by or end.is_closed is False for end in ends):
+        return "crashed", ends
+    # A start is claimed before its lock is made, and says nothing of itself in between.
+    recorded = any(folder.is_dir() for folder in (layout.data, layout.scalars, layout.tables, layout.facts))
+    return "finished" if recorded or any(end.is_closed for end in ends) else "waiting", ends
 
 
 def _counters(layout: RunLayout, attempt: int) -> list[Path]:

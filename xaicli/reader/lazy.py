@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 FOLDER_COLUMNS = (MODE, DS_ID, EPOCH)
 """What rows have in common with all others of their folder; files need not say it again."""
-_TRIES = 5
 _CAST = pl.ScanCastOptions(categorical_to_string="allow", float_cast="upcast")
 
 
@@ -102,6 +101,8 @@ def taken_back_of(run: Holdings, table: str) -> tuple[TakenBack, ...]:
     of no moment, and never taken back. One without a step may be of the beginning of an epoch that is gone on with: it
     is taken back where the epoch begins anew, or has rows of the later attempt in this table, too.
     """
+    if not run.take_backs:
+        return ()  # and no file is opened again
     found = []
     for back, taken in _divided(run, run.table_folders()[table])[1]:
         counts = taken.group_by(_WRITTEN_BY).len().sort(_WRITTEN_BY).collect(engine="streaming")
@@ -149,18 +150,16 @@ def _divided(run: Holdings, folder: Path) -> tuple[pl.LazyFrame | None, list[tup
 
 def sound_pieces(run: Holdings, places: Sequence[Place]) -> list[Piece]:
     """The pieces whose files are verified; after a compaction in between, those that replaced them."""
-    for _ in range(_TRIES):
+
+    def checked() -> tuple[list[Piece], set[Path], list[tuple[str, DamagedFileError]]]:
         wanted = [piece for place in places for piece in run.pieces(place)]
-        try:
-            good, damaged = run.verified.check([piece.file.path for piece in wanted if piece.file], run.records)
-        except FileNotFoundError:
-            run.refresh()
-            continue
-        for path, error in damaged:
-            run.note(error, path)
-        kept = set(good)
-        return [piece for piece in wanted if piece.file is None or piece.file.path in kept]
-    raise DamagedFileError("files keep vanishing while they are read", hint="try again")
+        good, damaged = run.verified.check([piece.file.path for piece in wanted if piece.file], run.records)
+        return wanted, set(good), damaged
+
+    wanted, good, damaged = run.while_files_last(checked)
+    for path, error in damaged:
+        run.note(error, path)
+    return [piece for piece in wanted if piece.file is None or piece.file.path in good]
 
 
 def _lazily(run: Holdings, group: Sequence[Source], schema: pl.Schema) -> Iterable[pl.LazyFrame]:
