@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import xaicli
 
@@ -93,3 +98,24 @@ def test_rows_of_a_table_are_taken_back_with_the_epochs_that_are_trained_again(t
     assert last.answer.warnings == (of_table,)
     assert of_table in opened.query(of_epochs).answer.warnings
     assert every.answer.warnings == ()
+
+
+def test_a_row_of_a_table_shows_no_picture_of_another_data_set(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        for ds_id, grey in (("day", 10), ("night", 200)):
+            run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", ds_id=ds_id, epoch=1)
+            run.state.mode, run.state.ds_id = "eval", ds_id
+            run.log_images([1], np.full((1, 8, 8), grey, np.uint8))
+        run.log_images([2], np.full((1, 8, 8), 99, np.uint8))
+        run.add_metrics_data({"sample_id": [1, 2], "iou": [0.1, 0.2], "epoch": [1, 1]}, name="said nowhere")
+        own = {"sample_id": [1, 1], "iou": [0.1, 0.2], "ds_id": ["day", "night"], "mode": ["eval"] * 2, "epoch": [1, 1]}
+        run.add_metrics_data(own, name="own")
+    opened = xaicli.open_run(tmp_path / "run")
+
+    def greys(table: str) -> list[int]:
+        page = opened.samples(table=table, metric="iou", max=2, min=0).html()
+        pictures = (base64.b64decode(found) for found in re.findall(r"data:image/png;base64,([^\"')]+)", page))
+        return sorted(int(np.asarray(Image.open(io.BytesIO(one)).convert("L")).max()) for one in pictures)
+
+    assert greys("said nowhere") == [99]
+    assert greys("own") == [10, 200]

@@ -228,7 +228,7 @@ def _page_of_objects(facts: RunFacts, asked: Asked, told: Answer) -> Page:
 def _with_boxes(asked: Asked, told: Answer) -> dict[tuple[str, str, Any], Image]:
     """The worst pictures and those of the suspects, kept or in files, their boxes drawn in."""
     from xaicli.api.gathering import files_named
-    from xaicli.queries.media import DRAWN_SIDE, thumbnails, with_boxes
+    from xaicli.queries.media import DRAWN_SIDE, pictures_by_id, thumbnails, with_boxes
 
     drawn_in: dict[tuple[str, str, Any], list[Mapping[str, Any]]] = {}
     for row in _listed(told.extra["worst"]):
@@ -252,7 +252,7 @@ def _with_boxes(asked: Asked, told: Answer) -> dict[tuple[str, str, Any], Image]
         return found
 
     pictures, _ = thumbnails(asked.reader, list(dict.fromkeys(sample_id for _, _, sample_id in drawn_in)))
-    images = drawn({sample_id: picture for (_, _, sample_id), picture in pictures.items()})
+    images = drawn(pictures_by_id(pictures))
     missing = [sample_id for *pair, sample_id in drawn_in if (*pair, sample_id) not in images]
     return {**drawn(files_named(str(asked.reader.layout.root), asked.reader, missing, DRAWN_SIDE)), **images}
 
@@ -260,14 +260,14 @@ def _with_boxes(asked: Asked, told: Answer) -> dict[tuple[str, str, Any], Image]
 def _of_table(run: str, reader: Reader, answer: Answer) -> dict[tuple[str, str, Any], Image]:
     """The pictures of samples that the rows of a table are about: those that were kept, else those in files."""
     from xaicli.api.gathering import files_named
-    from xaicli.queries.media import thumbnails
+    from xaicli.queries.media import pictures_by_id, pictures_of, thumbnails
 
     keys = dict.fromkeys(answer.data.select("mode", "ds_id", "sample_id").iter_rows())
-    ids = list(dict.fromkeys(sample_id for _, _, sample_id in keys))
-    kept, _ = thumbnails(reader, ids)
-    pictures = {sample_id: picture for (_, _, sample_id), picture in kept.items()}
-    pictures |= files_named(run, reader, [sample_id for sample_id in ids if sample_id not in pictures])
-    return {key: _image(pictures[key[-1]], f"sample {key[-1]}") for key in keys if key[-1] in pictures}
+    kept, _ = thumbnails(reader, list(dict.fromkeys(sample_id for _, _, sample_id in keys)))
+    own, others = pictures_of(kept, keys, of_none=True), pictures_by_id(kept)
+    others |= files_named(run, reader, [key[-1] for key in keys if key not in own and key[-1] not in others])
+    found = {key: own.get(key, others.get(key[-1])) for key in keys}
+    return {key: _image(picture, f"sample {key[-1]}") for key, picture in found.items() if picture is not None}
 
 
 def _image(picture: Thumbnail, alt: str) -> Image:

@@ -81,6 +81,18 @@ def pictures_of(
     return found
 
 
+def pictures_by_id(pictures: Mapping[tuple[str, str, Any], Thumbnail]) -> dict[Any, Thumbnail]:
+    """{sample_id: picture} for rows that say no data set of the run: of ids that have pictures in one data set alone.
+
+    Args:
+        pictures: As `thumbnails` gives them.
+    """
+    ds_ids: dict[Any, set[str]] = {}
+    for _, ds_id, sample_id in pictures:
+        ds_ids.setdefault(sample_id, set()).add(ds_id)
+    return {sample_id: picture for (_, _, sample_id), picture in pictures.items() if len(ds_ids[sample_id]) == 1}
+
+
 def _logged(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, str, Any], Thumbnail], list[str]]:
     """The pictures of `run.log_images`."""
     folder = reader.layout.media
