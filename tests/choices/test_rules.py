@@ -73,7 +73,7 @@ def test_the_hardest_have_the_highest_loss_and_the_lowest_probability(run: xaicl
     assert N - 1 not in ids(run, "easy", n=N - 1, complete_only=True)
 
 
-@pytest.mark.parametrize("rule", ["hardest", "ambiguous", "forgotten"])
+@pytest.mark.parametrize("rule", ["hardest", "ambiguous", "forgotten", "loss > 0.6"])
 def test_the_suspects_among_the_chosen_are_counted_and_not_called_wrong(run: xaicli.RunReader, rule: str) -> None:
     """Most of them are right here: nobody planted a wrong label."""
     suspects = set(ids(run, "suspects"))
@@ -85,6 +85,22 @@ def test_the_suspects_among_the_chosen_are_counted_and_not_called_wrong(run: xai
     are = "is" if n == 1 else "are"
     assert said.startswith(f"{n} of the {chosen} chosen of train {are} suspected of a wrong label, the model's own")
     assert "probably" not in said
+
+
+def test_what_is_left_out_is_not_counted_among_the_chosen(run: xaicli.RunReader) -> None:
+    """One sample is not complete: each number is of what its sentence says."""
+    suspects = set(ids(run, "suspects"))
+    found = run.select(rule="hardest", n=20, mode="train", complete_only=True)
+    n = len(suspects & set(found.data["sample_id"]))
+    assert found.data.height == 20
+    assert [one[: one.index(" of train")] for one in found.answer.warnings] == ["1 sample", f"{n} of the 20 chosen"]
+
+
+@pytest.mark.parametrize("rule", ["easy", "balanced", "random"])
+def test_rules_that_prefer_no_wrong_labels_do_not_look_for_them(run: xaicli.RunReader, rule: str) -> None:
+    found = run.select(rule=rule, n=50, mode="train")
+    assert set(ids(run, "suspects")) & set(found.data["sample_id"])
+    assert not [one for one in found.answer.warnings if "suspected" in one]
 
 
 def test_of_each_label_the_hardest(run: xaicli.RunReader) -> None:

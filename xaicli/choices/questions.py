@@ -39,8 +39,8 @@ from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
 
 _WORST = 20
 _MOST_VALUES = 50
-_PRONE = frozenset({Rule.HARDEST, Rule.AMBIGUOUS, Rule.FORGOTTEN})
-"""Rules that like wrong labels."""
+_PRONE = frozenset({Rule.HARDEST, Rule.AMBIGUOUS, Rule.FORGOTTEN, Rule.SQL})
+"""Rules that like wrong labels, or may, as a condition does; a draw has them as often as the data does."""
 
 
 @dataclass(frozen=True)
@@ -319,10 +319,13 @@ class _Pair:
         if not n and asked is None:
             self.warnings.append(f"{self.where}: {self.choice.named} finds no sample")
         if self.stale_left_out:
-            n, given = self.stale_left_out, {"--where": self.selection.where, "--label-map": self.selection.label_map}
+            left, given = (
+                self.stale_left_out,
+                {"--where": self.selection.where, "--label-map": self.selection.label_map},
+            )
             limits = " and ".join(option for option, value in given.items() if value)
             lack = "without a finite value in the last epoch" + (f" among the rows of {limits}" if limits else "")
-            self.warnings.append(f"{_samples(n, self.where)} {lack} {_are(n)} left out")
+            self.warnings.append(f"{_samples(left, self.where)} {lack} {_are(left)} left out")
         if rule in (Rule.HARDEST, Rule.EASY) and not is_end_known(self.selection.metrics[0], self.wanted.stat):
             self.warnings.append(
                 f"which end of {self.selection.metrics[0]} is good is not known: the highest counts as the hardest; "
