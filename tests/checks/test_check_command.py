@@ -85,6 +85,53 @@ def test_groups_by_fact_and_the_best_place(runs, capsys):
     assert found["rows"][0]["epoch"] == 2
 
 
+def accuracies(path, *shares, low=0):
+    """A run of 100 samples from `low` on, as many of which as a share says are right at each epoch, the first ones."""
+    ids = np.arange(low, low + 100)
+    with xaicli.Run(path, label_names=["cat", "dog"]) as run:
+        for epoch, share in enumerate(shares, 1):
+            right = ids < low + 100 * share
+            run.log_samples(
+                sample_id=ids, label=ids % 2, prediction=np.where(right, ids % 2, 1 - ids % 2), mode="eval", epoch=epoch
+            )
+    return path
+
+
+def test_a_drop_at_best_is_of_the_best_place_of_each_run(tmp_path, capsys):
+    new, old = accuracies(tmp_path / "new", 0.6, 1.0, 0.5), accuracies(tmp_path / "old", 0.3, 0.4, 0.8)
+
+    def drop(*how, run=new, baseline=old):
+        code, found = asked(capsys, run, "--baseline", baseline, *how)
+        (row,) = found["rows"]
+        return code, row["epoch"], row["baseline_epoch"], row["baseline_pass"], pytest.approx(row["value"])
+
+    # A sample of those that changed is worth 1 and all others 0: the means of each place, subtracted.
+    assert drop("--rule", "correct mean drop <= 0.05") == (1, 3, 3, 0, 0.3)
+    assert drop("--rule", "correct mean at last drop <= 0.05") == (1, 3, 3, 0, 0.3)
+    assert drop("--rule", "correct mean at best drop <= 0.05") == (0, 2, 3, 0, -0.2)
+    assert drop("--rule", "correct mean at best drop <= 0.05", run=old, baseline=new) == (1, 3, 2, 0, 0.2)
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nmetric = "correct"\nat = "best"\nleast = 1\nlargest_drop = 0\n')
+    code, found = asked(capsys, new, "--baseline", old, "--rules", rules)
+    limits = [(row["outcome"], row["epoch"], row["baseline_epoch"]) for row in found["rows"]]
+    assert (code, limits) == (0, [("passed", 2, None), ("passed", 2, 3)])  # a limit of the run alone is of no other
+    # Of the samples that both have, at the places that are best over all of each.
+    part = accuracies(tmp_path / "part", 0.9, 0.2, low=50)
+    assert drop("--rule", "correct mean at best drop <= 1", run=part) == (0, 1, 3, 0, 0.6 - 1.0)
+    main(["check", str(new), "--baseline", str(old), "--rule", "correct mean at best drop <= 0.05", "--format", "md"])
+    assert "eval epoch 2, baseline epoch 3" in capsys.readouterr().out
+
+
+def test_a_short_last_pass_of_the_baseline_is_told_where_it_is_measured_against(tmp_path, capsys):
+    new, old = accuracies(tmp_path / "new", 0.5), accuracies(tmp_path / "old", 0.9, 0.8)
+    with xaicli.Run(old) as run:
+        run.log_samples(sample_id=[0, 1], label=[0, 1], prediction=[1, 0], mode="eval", epoch=3)
+    said = ["in the baseline: the last pass of eval has 2 of the 100 samples of the one before"]
+    for place, told in (("last", said), ("best", [])):
+        _, found = asked(capsys, new, "--baseline", old, "--rule", f"correct mean at {place} drop <= 0")
+        assert [one for one in found["warnings"] if "last pass" in one] == told
+
+
 def test_a_file_of_rules_listed_samples_and_counts(runs, capsys, tmp_path):
     path, right = runs["new"]
     (tmp_path / "golden.txt").write_text("0\n1\n2\n9999\n")
@@ -264,19 +311,43 @@ def test_combinations_of_columns_are_groups(tmp_path, capsys):
     )
 
 
+def test_a_rule_names_several_modes_and_data_sets_as_a_list(tmp_path, capsys):
+    every = range(8)
+    run = cameras(
+        tmp_path / "run", *((mode, ds, every) for mode in ("train", "eval", "test") for ds in ("x", "y", "a,b"))
+    )
+    rules = tmp_path / "rules.toml"
+    for mode, ds_id in (('["train", "test"]', '["a,b", "x"]'), ('"train,test"', """'"a,b",x'""")):
+        rules.write_text(f'[[rule]]\nmetric = "correct"\nleast = 0\nmode = {mode}\nds_id = {ds_id}\n')
+        _, found = asked(capsys, run, "--rules", rules)
+        places = {(row["mode"], row["ds_id"]) for row in found["rows"]}
+        assert places == {(one, ds) for one in ("train", "test") for ds in ("x", "a,b")}
+    rules.write_text('[[rule]]\nmetric = "correct"\nleast = 0\nmode = []\n')
+    assert main(["check", str(run), "--rules", str(rules)]) == 2
+    assert "mode = [] is no text" in capsys.readouterr().err
+
+
+def test_the_name_of_a_list_may_stand_in_quotes(tmp_path, capsys):
+    run = cameras(tmp_path / "run", ("eval", "x", range(4)))
+    (tmp_path / "my list.txt").write_text("0\n1\n")
+    for name in ("{}", "'{}'", '"{}"'):
+        code, found = asked(capsys, run, "--rule", f"no sample of {name.format(tmp_path / 'my list.txt')} is wrong")
+        assert (code, [row["n"] for row in found["rows"]]) == (0, [2]), name
+
+
 def test_samples_beyond_a_limit_are_named(tmp_path, capsys):
     path = facts_run(tmp_path / "run", [1.0, 9.0, 2.0, 8.0])
     code, found = asked(capsys, path, "--rule", "loss max <= 7", "--rule", "loss min by camera >= 1.5")
     assert code == 1
-    assert found["rows"][0]["failing"] == ["1", "3"]
+    assert found["rows"][0]["failing"] == [1, 3]
     assert "samples 1, 3" in found["rows"][0]["reason"]
-    assert {row["group"]: row["failing"] for row in found["rows"][1:]} == {"front": [], "rear": ["0"]}
+    assert {row["group"]: row["failing"] for row in found["rows"][1:]} == {"front": [], "rear": [0]}
 
 
 def test_counts_and_listed_samples_in_one_line(runs, capsys, tmp_path):
     path, right = runs["new"]
     (tmp_path / "golden.txt").write_text("".join(f"{i}\n" for i in range(50)))
-    wrong = [str(i) for i in range(50) if not right[i]]
+    wrong = [i for i in range(50) if not right[i]]
     code, found = asked(
         capsys, path, "--rule", f"no sample of {tmp_path / 'golden.txt'} is wrong", "--rule", "dropped <= 0"
     )
@@ -466,6 +537,45 @@ def drops(capsys, new, old, *rules, options=()):
         for row in found["rows"]
     }
     return code, told, found["warnings"]
+
+
+@pytest.mark.parametrize("by", ["label", "cam,label"])
+def test_a_group_that_only_one_run_has_is_not_asked_whatever_its_values(tmp_path, capsys, by):
+    """Groups of a run by what it has of them: finite values, others, or nothing."""
+
+    def run(name, has):
+        ids = np.array([i for i in range(60) if has != "nothing" or i % 3 < 2])
+        loss = np.where((ids % 3 == 2) & (has == "nan"), np.nan, 1.0)
+        with xaicli.Run(tmp_path / name, label_names=["a", "b", "c"]) as run:
+            run.log_facts(ids, cam=["front" if i % 2 else "rear" for i in ids])
+            run.log_samples(sample_id=ids, label=ids % 3, prediction=ids % 3, loss=loss, mode="eval", epoch=1)
+        return tmp_path / name
+
+    runs = {has: run(has, has) for has in ("finite", "nan", "nothing")}
+    reasons = {
+        ("nan", "nothing"): "the baseline has no sample of it; {} values are not finite, and not judged",
+        ("nothing", "nan"): "the baseline has {} samples of it, none with a finite loss, this run none",
+    }
+    for new, old in [(new, old) for new in runs for old in runs]:
+        code, told, _ = drops(capsys, runs[new], runs[old], f"loss mean by {by} drop <= 0.1")
+        groups = {group: (outcome, reason) for (_, group), (outcome, _, reason) in told.items() if "c" in group[-1]}
+        asked_of = {outcome for outcome, _ in groups.values()}
+        if new == old:  # both have as much of it
+            wanted = {"finite": {"passed"}, "nan": {"too few"}, "nothing": set()}[new]
+            assert (code, asked_of) == (0, wanted)
+        else:
+            assert (code, asked_of) == (2, {"not asked"}), (new, old)
+        if (new, old) in reasons:
+            assert {reason for _, reason in groups.values()} == {reasons[new, old].format(20 if by == "label" else 10)}
+    # Another limit of the rule is judged, and of a group of few samples nothing is.
+    rules = tmp_path / "rules.toml"
+    table = '[[rule]]\nmetric = "loss"\nby = "label"\nlargest_drop = 0.1\n'
+    for more, said in (("most = 9", ["the baseline has", "fewer than 1;"]), ("min_n = 21", ["fewer than 21;"])):
+        rules.write_text(f"{table}{more}\n")
+        _, found = asked(capsys, runs["nan"], "--baseline", runs["nothing"], "--rules", rules)
+        reasons_of_c = [row["reason"] for row in found["rows"] if row["group"] == "c"]
+        assert all(map(str.startswith, reasons_of_c, said)), more
+        assert len(reasons_of_c) == len(said)
 
 
 def test_samples_that_only_the_baseline_has_are_counted_everywhere(tmp_path, capsys):
@@ -805,7 +915,7 @@ def test_a_limit_is_what_the_column_would_hold_for_it(tmp_path, capsys, logged, 
     found = asked(capsys, tmp_path / "run", "--rule", rule)
     assert found[0] == code
     (row,) = found[1]["rows"]
-    assert row["failing"] == (["1", "2"] if code else [])
+    assert row["failing"] == ([1, 2] if code else [])
 
 
 def test_numbers_of_64_bits_are_compared_as_they_are(tmp_path, capsys):

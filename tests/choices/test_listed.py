@@ -58,7 +58,7 @@ def test_a_check_is_about_the_rows_that_select_chose(xai: Any, run: Path, tmp_pa
     both = chosen(xai, run, tmp_path / f"both.{kind}", "--rule", "correct = true")
     assert checked(xai, run, both)[:2] == (0, [("eval", "x", "passed", [], 7), ("eval", "y", "passed", [], 6)])
     wrong = chosen(xai, run, tmp_path / f"wrong.{kind}", "--rule", "correct = false")
-    expected = [("eval", "x", "failed", ["2", "3"], 2), ("eval", "y", "failed", ["4", "5"], 2)]
+    expected = [("eval", "x", "failed", [2, 3], 2), ("eval", "y", "failed", [4, 5], 2)]
     assert checked(xai, run, wrong)[:2] == (1, expected)
     # Nobody said which mode, and the list does.
     train = chosen(xai, run, tmp_path / f"train.{kind}", "--rule", "correct = true", "--mode", "train")
@@ -76,9 +76,9 @@ def test_a_plain_list_is_asked_where_its_ids_are(xai: Any, run: Path, tmp_path: 
     only = written(tmp_path / "only.txt", "8")
     assert checked(xai, run, only)[:2] == (0, [("eval", "x", "passed", [], 1)])
     absent = written(tmp_path / "absent.txt", "8", "99")
-    expected = [("eval", "x", "passed", [], 1), (None, None, "failed", ["99"], 1)]
+    expected = [("eval", "x", "passed", [], 1), (None, None, "failed", [99], 1)]
     assert checked(xai, run, absent)[:2] == (1, expected)
-    assert checked(xai, run, absent, "--ds-id", "y")[:2] == (1, [("eval", "y", "failed", ["8", "99"], 2)])
+    assert checked(xai, run, absent, "--ds-id", "y")[:2] == (1, [("eval", "y", "failed", [8, 99], 2)])
     _, said, _ = xai("check", run, "--rule", f"no sample of {absent} is wrong", "--json")
     assert "not judged in eval x or eval y: 99" in [row["reason"] for row in json.loads(said)["rows"]]
 
@@ -90,8 +90,8 @@ def test_a_listed_row_that_the_run_lacks_is_none_that_is_right(xai: Any, run: Pa
     assert status == 1
     assert rows == [
         ("eval", "x", "passed", [], 1),
-        ("eval", "y", "failed", ["8"], 1),
-        (None, None, "failed", ["6"], 1),
+        ("eval", "y", "failed", [8], 1),
+        (None, None, "failed", [6], 1),
     ]
 
 

@@ -84,7 +84,8 @@ def check(
         Rows rule, mode (of a count all that were counted, with commas between; null of the whole run), ds_id, epoch,
         pass, group, outcome (passed, failed, allowed, unsure, too few, not asked),
         value, bound, n, low, high (95 % interval of a drop), reason, failing (the samples that break a rule on samples
-        or on a largest or smallest value). The keys `failed` and `not_asked` count them; `samples` are the failing
+        or on a largest or smallest value), baseline_epoch, baseline_pass (of a drop, what of the baseline it was
+        measured against). The keys `failed` and `not_asked` count them; `samples` are the failing
         ones, a row each, at most 100 a verdict;
         `exit` is 1 where a rule failed, else 2 where one could not be asked, else 0.
 
@@ -123,9 +124,7 @@ def check(
             ]
     warnings += _parts(reader, rows)
     if isinstance(baseline, Reader) and any(one.largest_drop is not None for one in wanted):
-        pairs = {(row[MODE], row[DS_ID]) for row in rows}
-        known = [pair for pair in pairs if pair[0] in baseline.modes() and pair[1] in baseline.ds_ids(pair[0])]
-        told = [*_died(ending_of(baseline.layout)), *(_part(baseline, pair)[1] for pair in sorted(known))]
+        told = [*_died(ending_of(baseline.layout)), *_parts(baseline, rows, *_OF_BASELINE)]
         if baseline.damaged:
             n = len(baseline.damaged)
             told.append(
@@ -133,7 +132,8 @@ def check(
             )
         told += baseline.facts.told
         warnings += [f"in the baseline: {one}" for one in told if one]
-    data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+    ids = pl.List(reader.dtypes.get(SAMPLE_ID, pl.String()))
+    data = pl.DataFrame(rows, schema={**_SCHEMA, "failing": ids}, orient="row")
     failed = data.filter(pl.col("outcome") == Outcome.FAILED.value).height
     broken = data.filter(pl.col("failing").list.len() > 0).with_columns(pl.col("failing").list.head(_TOLD_SAMPLES))
     samples = broken.explode("failing").select("rule", MODE, DS_ID, "group", pl.col("failing").alias(SAMPLE_ID))
@@ -166,6 +166,7 @@ def check(
 
 _TOLD_SAMPLES = 100
 _TOLD_LABELS = 5
+_OF_BASELINE = ("baseline_epoch", "baseline_pass")
 _SCHEMA = {
     "rule": pl.String(),
     MODE: pl.String(),
@@ -180,7 +181,9 @@ _SCHEMA = {
     "low": pl.Float64(),
     "high": pl.Float64(),
     "reason": pl.String(),
-    "failing": pl.List(pl.String()),
+    "failing": pl.List(pl.String()),  # or of whatever the ids of the run are
+    _OF_BASELINE[0]: pl.Int32(),
+    _OF_BASELINE[1]: pl.Int16(),
 }
 
 
@@ -254,9 +257,15 @@ def _died(ending: Mapping[str, str]) -> list[str]:
     return ["the training has died" + (f" of {ending['ended_by']}" if ending["ended_by"] else "")]
 
 
-def _parts(reader: Reader, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What is said of each (mode, ds_id) whose last pass was judged and has fewer samples than the one before."""
-    judged_at = {((row[MODE], row[DS_ID]), (row[EPOCH], row[PASS])) for row in rows if row[EPOCH] is not None}
+def _parts(reader: Reader, rows: Sequence[dict[str, Any]], epoch: str = EPOCH, turn: str = PASS) -> Iterator[str]:
+    """What is said of each (mode, ds_id) whose last pass was judged and has fewer samples than the one before.
+
+    Args:
+        reader: The run, or the baseline.
+        rows: The verdicts.
+        epoch, turn: Where these say at which place of it they are.
+    """
+    judged_at = {((row[MODE], row[DS_ID]), (row[epoch], row[turn])) for row in rows if row[epoch] is not None}
     for pair in sorted({pair for pair, _ in judged_at}):
         last, said = _part(reader, pair)
         if said and (pair, last) in judged_at:
@@ -416,8 +425,10 @@ def _gone(question: _Question, selection: Selection, metric: str) -> Iterator[di
         yield {**_row(verdict), MODE: pair[0], DS_ID: pair[1]}
 
 
-def _baseline(question: _Question, pair: Pair, metric: str) -> tuple[pl.DataFrame, LabelNames] | str:
-    """The baseline's samples and what its labels are called, or why a drop of this (mode, ds_id) cannot be asked."""
+def _baseline(question: _Question, pair: Pair, metric: str) -> tuple[pl.DataFrame, dict[str, Any], LabelNames] | str:
+    """The baseline's samples, at which place, and what its labels are called, or why a drop of this (mode, ds_id)
+    cannot be asked.
+    """
     baseline = question.baseline
     if baseline is None:
         return "a drop needs --baseline RUN"
@@ -427,7 +438,7 @@ def _baseline(question: _Question, pair: Pair, metric: str) -> tuple[pl.DataFram
         return f"the baseline has no rows of {' '.join(filter(None, pair))}"
     try:
         other = question.select(baseline, metric, mode=pair[0])
-        return _samples(question, baseline, other, pair, metric)[0], LabelNames.of(baseline, other)
+        return *_samples(question, baseline, other, pair, metric), LabelNames.of(baseline, other)
     except DamagedFileError:
         raise
     except XaiError as error:
@@ -443,13 +454,15 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
     remarks: list[str] = []
     relabelled: pl.Series | None = None
     unasked: list[Verdict] = []
+    against: dict[str, Any] = {}
     if rule.largest_drop is not None:
         other = _baseline(question, pair, metric)
         if isinstance(other, str):
             unasked = [not_asked(rule, other, bound=drop_bound(rule))]
             rule = replace(rule, largest_drop=None)
         else:
-            base, base_names = other
+            base, at, base_names = other
+            against = dict(zip(_OF_BASELINE, (at[EPOCH], at[PASS]), strict=True))
             relabelled = _relabelled(frame, base, names, base_names)
             if LABEL not in rule.columns:
                 remarks += _labels_gone(frame, base, names, base_names)
@@ -477,7 +490,7 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
         question.warnings += [f"{rule.name} ({where}): {remark}" for remark in remarks]
     else:
         found[-1] = noted(found[-1], *remarks)
-    return [{**_row(verdict), **told} for verdict in (*found, *unasked)]
+    return [{**_row(verdict), **told, **(against if verdict.is_of_drop else {})} for verdict in (*found, *unasked)]
 
 
 def _labels_gone(frame: pl.DataFrame, base: pl.DataFrame, names: LabelNames, base_names: LabelNames) -> Iterator[str]:
@@ -732,5 +745,6 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         "low": low,
         "high": high,
         "reason": verdict.reason,
-        "failing": [str(sample_id) for sample_id in verdict.failing],
+        "failing": list(verdict.failing),
+        **dict.fromkeys(_OF_BASELINE),
     }

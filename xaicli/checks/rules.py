@@ -17,8 +17,8 @@ from xaicli.vocabulary import HIGH_IS_GOOD, LOW_IS_GOOD
 from xaicli.words import quoted, split, unquoted
 
 GRAMMAR = (
-    "METRIC STATISTIC [by COLUMN,...] [at last|best] >=|<=|>|< NUMBER, METRIC mean [by COLUMN,...] drop <= NUMBER, "
-    "dropped|spikes|ece|... <= NUMBER, or no sample of FILE is wrong"
+    "METRIC STATISTIC [by COLUMN,...] [at last|best] >=|<=|>|< NUMBER, METRIC mean [by COLUMN,...] [at last|best] "
+    "drop <= NUMBER, dropped|spikes|ece|... <= NUMBER, or no sample of FILE is wrong"
 )
 _LINE = re.compile(
     r"(?P<metric>\"[^\"]+\"|\S+)\s+(?P<stat>[\w.]+)(?:\s+by\s+(?P<by>(?:\"[^\"]*\"|,\s*|[^\s\"])+))?(?:\s+at\s+(?P<at>\w+))?"
@@ -47,7 +47,7 @@ class At(StrEnum):
 
     LAST = "last"
     BEST = "best"
-    """That with the best mean of the metric."""
+    """That with the best mean of the metric; of a drop each run has its own."""
 
 
 class Better(StrEnum):
@@ -84,8 +84,8 @@ class Rule:
         largest_drop: How much worse than the baseline it may be.
         better: Which end is good; known for the recorder's own metrics, else it must be said where it matters.
         where: SQL that limits the samples.
-        mode: The mode; None for the command's.
-        ds_id: The dataset; None for all.
+        mode: The mode, or several with commas between; None for the command's.
+        ds_id: The dataset, or several; None for all.
         min_n: Groups of fewer samples are not judged, and said to be so.
         samples: A file of sample ids none of which may be wrong, or no more than `most`.
         count: A count of the whole run that `most` limits.
@@ -133,7 +133,9 @@ def parse_rule(line: str) -> Rule:
     name = " ".join(line.split())
     facts: dict[str, Any]
     if found := _SAMPLES_LINE.fullmatch(line.strip()):
-        return _rule({"samples": unquoted(found["samples"])}, repr(line), name=name)
+        file = found["samples"]
+        is_quoted = len(file) > 2 and file[0] == file[-1] == "'"
+        return _rule({"samples": file[1:-1] if is_quoted else unquoted(file)}, repr(line), name=name)
     if (found := _COUNT_LINE.fullmatch(line.strip())) and found["count"] in set(Count):
         facts = {"count": found["count"], "most": _number(found["bound"], line), "strict": found["sign"] == "<"}
         return _rule(facts, repr(line), name=name)
@@ -235,7 +237,12 @@ def _checked(key: str, value: Any, place: str) -> Any:
     kind = _KEYS.get(key)
     if kind is None:
         raise _unknown(key, list(_KEYS), place)
-    if key == "by" and isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+    if (
+        key in ("by", "mode", "ds_id")
+        and isinstance(value, list)
+        and value
+        and all(isinstance(one, str) for one in value)
+    ):
         value = ",".join(quoted(one) for one in value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = is_number and math.isfinite(value) if kind is float else isinstance(value, kind)

@@ -22,6 +22,8 @@ from xaicli.vocabulary import CORRECT, LABEL, NO_CLASS, PREDICTION, SAMPLE_ID
 from xaicli.words import quoted
 
 _SHOWN = 10
+_DROP = "drop "
+"""What the limit of a drop begins with."""
 _VALUE, _OLD = "\0value", "\0old"
 """The metric in this run and in the baseline; no metric, label or fact beside them is called so."""
 
@@ -67,6 +69,11 @@ class Verdict:
     reason: str = ""
     failing: tuple[Any, ...] = ()
 
+    @property
+    def is_of_drop(self) -> bool:
+        """Whether it is of the limit of a drop."""
+        return self.bound.startswith(_DROP)
+
 
 def judged(
     rule: Rule,
@@ -109,8 +116,10 @@ def judged(
         allowance = _allowance(rule, parts, called)
         met |= {allowance.value} if allowance else set()
         own = unfit.of(parts)
-        if not rows.height and (rule.least, rule.most) == (None, None) and others.has(parts):
-            continue  # which `gone` tells
+        alone = None if rows.height else others.alone(parts, unfit)
+        found += [alone] if alone else []
+        if (alone or (not rows.height and others.has(parts))) and (rule.least, rule.most) == (None, None):
+            continue  # of one that the baseline has values of, `gone` tells
         if rows.height < max(rule.min_n, 1):
             why = "; ".join(
                 filter(None, (f"fewer than {max(rule.min_n, 1):,}", *others.not_compared(parts, rows), own))
@@ -162,6 +171,10 @@ class _NotFinite:
             in_groups = [rows[SAMPLE_ID] for rows in self._groups.values()]
             self._rest -= pl.concat(in_groups).n_unique() if in_groups else 0
         self._met: set[tuple[str, ...]] = set()
+
+    def n(self, parts: tuple[str, ...]) -> int:
+        """How many there are of a group."""
+        return self._groups[parts].height if parts in self._groups else 0
 
     def of(self, parts: tuple[str, ...]) -> str:
         """What is said of those of a group; "" where there are none."""
@@ -329,6 +342,9 @@ class _Others:
         self._rule = rule
         self._groups: dict[tuple[str, ...], pl.DataFrame] = {}
         self._here: set[tuple[str, ...]] = set()
+        self._unfit: dict[str, dict[tuple[str, ...], pl.DataFrame]] = {"run": {}, "base": {}}
+        """The samples of either run without a finite value, by group."""
+        self._is_by_group = False
         self._rest: pl.DataFrame | None = None
         """The baseline's samples where its groups are fifths of other values, and so of no group of this run."""
         self._are_known = False
@@ -346,6 +362,9 @@ class _Others:
         else:
             self._groups = dict(_groups(rule, old, names))
             self._here = {parts for parts, _ in _groups(rule, known, names)}
+            for name, one in (("run", frame), ("base", base)):
+                self._unfit[name] = dict(_groups(rule, one.filter(~pl.col(_VALUE).is_finite()), names))
+            self._is_by_group = bool(rule.columns)
 
     def not_compared(self, parts: tuple[str, ...], rows: pl.DataFrame) -> list[str]:
         """What is said of the samples of a group that are not compared.
@@ -385,14 +404,32 @@ class _Others:
         """Whether the baseline has values of a group."""
         return parts in self._groups
 
+    def alone(self, parts: tuple[str, ...], unfit: _NotFinite) -> Verdict | None:
+        """What cannot be said of a group without a finite value that the baseline has no sample of; None of others.
+
+        Args:
+            parts: The group.
+            unfit: What this run has of it.
+        """
+        is_there = parts in self._groups or parts in self._unfit["base"]
+        if not self._is_by_group or is_there or unfit.n(parts) < self._rule.min_n:
+            return None
+        reason = f"the baseline has no sample of it; {unfit.of(parts)}"
+        return replace(not_asked(self._rule, reason, bound=drop_bound(self._rule)), group=", ".join(parts))
+
     def gone(self, unfit: _NotFinite) -> Iterator[Verdict]:
-        """What cannot be said of groups that only the baseline has values of.
+        """What cannot be said of groups that only the baseline has, or has values of.
 
         Args:
             unfit: What this run has of them besides.
         """
         if not self._rule.by:
             return
+        for parts, rows in self._unfit["base"].items():
+            if parts not in self._groups and parts not in self._here and parts not in self._unfit["run"]:
+                metric = self._rule.metric
+                reason = f"the baseline has {_samples(rows.height)} of it, none with a finite {metric}, this run none"
+                yield replace(not_asked(self._rule, reason, bound=drop_bound(self._rule)), group=", ".join(parts))
         for parts, rows in self._groups.items():
             if parts not in self._here:
                 reason = f"the baseline has {_samples(rows.height)} of it, this run none"
@@ -403,7 +440,7 @@ class _Others:
 
 def drop_bound(rule: Rule) -> str:
     """The limit of a drop in words."""
-    return f"drop <{'' if rule.is_strict else '='} {rule.largest_drop:.12g}"
+    return f"{_DROP}<{'' if rule.is_strict else '='} {rule.largest_drop:.12g}"
 
 
 def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | None) -> Verdict:
@@ -528,7 +565,7 @@ def _dropped(
     outcome = Outcome.PASSED if _within(drop, None, limit, strict=strict) else Outcome.FAILED
     if outcome is Outcome.FAILED and allowance and allowance.largest_drop is not None:
         limit, strict, reason = allowance.largest_drop, False, allowance.reason
-        bound = f"drop <= {limit:.12g}"
+        bound = f"{_DROP}<= {limit:.12g}"
         outcome = Outcome.ALLOWED if drop <= limit else Outcome.FAILED
     if outcome is Outcome.FAILED and not strict_drop and _within(interval[0], None, limit, strict=strict):
         outcome = Outcome.UNSURE

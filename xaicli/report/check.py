@@ -98,7 +98,9 @@ def _failing(answer: Answer, page: Page) -> Iterator[Table]:
 
 def _place(row: Mapping[str, Any]) -> str:
     parts = [part for part in (row["mode"], row["ds_id"]) if part]
-    return " ".join([*parts, *([f"epoch {row['epoch']}"] if row["epoch"] is not None else [])])
+    place = " ".join([*parts, *([f"epoch {row['epoch']}"] if row["epoch"] is not None else [])])
+    other = row["baseline_epoch"]
+    return place if other in (None, row["epoch"]) else f"{place}, baseline epoch {other}"
 
 
 def _why(row: Mapping[str, Any]) -> str:
