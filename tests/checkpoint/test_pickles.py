@@ -438,3 +438,72 @@ def test_a_trusted_module_loads_though_another_class_is_missing(
         loaded = load_checkpoint(tmp_path / "a.pt", trust=True)
     torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
     assert loaded.facts.notes == ("1 object of classes that are not installed: config_library.Settings",)
+
+
+def without(name: str, **classes: Any) -> Any:
+    """A module that can be imported while something is saved, and not afterwards."""
+    gone = types.ModuleType(name)
+    for of, base in classes.items():
+        setattr(gone, of, type(of, (base,), {"__module__": name}))
+    sys.modules[name] = gone
+    return gone
+
+
+class _Pair(nn.Module):
+    def __init__(self, one: nn.Module) -> None:
+        super().__init__()
+        self.one = one
+        self.other = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("place", ["whole", "in a training's dict", "a layer", "in an object"])
+@pytest.mark.parametrize("name", ["networks_of_mine", "__main__"])
+def test_a_trusted_module_whose_class_is_not_here_is_told_with_the_way_out(
+    name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "__main__":
+        monkeypatch.setitem(sys.modules, name, sys.modules[name])
+    gone = without(name, Net=nn.Linear, Trainer=object)
+    trainer = gone.Trainer()
+    trainer.model = gone.Net(2, 2)
+    held = {
+        "whole": trainer.model,
+        "in a training's dict": {"epoch": 3, "model": trainer.model},
+        "in an object": trainer,
+    }
+    torch.save(held.get(place, _Pair(trainer.model)), tmp_path / "a.pt")
+    del sys.modules[name]
+    sys.modules.setdefault("__main__", types.ModuleType("__main__"))
+    missing = "Net" if place != "in an object" else "(Net|Trainer)"
+    why = f"No module named '{name}'" if name != "__main__" else f"__main__ has no {missing}"
+    with (
+        pytest.warns(UserWarning, match="trusting"),
+        pytest.raises(XaiError, match=rf"a\.pt needs code that is not here: {why} \({name}\.{missing}\)") as raised,
+    ):
+        load_checkpoint(tmp_path / "a.pt", trust=True)
+    assert "--arch module:factory takes its weights" in raised.value.hint
+    assert ("--pythonpath DIR" in raised.value.hint) is (name != "__main__")
+    if place != "a layer":
+        notes = inspect_checkpoint(tmp_path / "a.pt").facts.notes
+        assert raised.value.hint in notes[-1]
+        assert f"{name}.Net" in notes[-1]
+
+
+def test_a_module_that_fails_where_it_is_imported_is_no_damage(tmp_path: Path) -> None:
+    torch.save(without("fails_at_import", Net=nn.Linear).Net(2, 2), tmp_path / "a.pt")
+    del sys.modules["fails_at_import"]
+    (tmp_path / "fails_at_import.py").write_text("raise RuntimeError('no display')")
+    with (
+        pytest.warns(UserWarning, match="trusting"),
+        pytest.raises(XaiError, match="fails_at_import, which fails where it is imported: RuntimeError: no display"),
+    ):
+        load_checkpoint(tmp_path / "a.pt", trust=True, pythonpath=[tmp_path])
+
+
+def test_of_several_trusted_modules_the_one_asked_for_is_loaded(tmp_path: Path) -> None:
+    held = {"generator": nn.Linear(2, 3), "nets": [nn.Linear(2, 4)], "discriminator": nn.Linear(2, 5)}
+    torch.save(held, tmp_path / "a.pt")
+    for name, n_outputs in (("generator", 3), ("nets.0", 4), ("discriminator", 5)):
+        with pytest.warns(UserWarning, match="trusting"):
+            model = load_checkpoint(tmp_path / "a.pt", trust=True, weights=name).model
+        assert model(torch.ones(1, 2)).shape == (1, n_outputs)

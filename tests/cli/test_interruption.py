@@ -157,7 +157,9 @@ def test_ctrl_c_while_what_draws_is_loaded_leaves_the_page(tmp_path: Path, modul
     code = DRAWING.replace("MODULE", repr(module)).replace("RUN", repr(str(SAMPLE_RUN)))
     status, said = run(code.replace("OUT", repr(str(tmp_path / "out"))))
     assert status == 130
-    assert "warning: interrupted: labels.html is in" in said
+    # Mostly "labels.html is in ..."; on a busy machine the signal that comes again may find every file written.
+    assert "warning: interrupted: " in said
+    assert "labels.html" in said
     assert "<table" in (tmp_path / "out" / "labels.html").read_text(encoding="utf-8")
 
 

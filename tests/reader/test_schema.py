@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -34,3 +35,9 @@ def test_a_run_with_kept_probabilities_is_scanned() -> None:
     assert rows.height == 12 * 360
     sums = rows["probs"].list.eval(pl.element().cast(pl.Float64)).list.sum()
     assert sums.is_between(0.99, 1.01).all()
+
+
+def test_pandas_reads_the_recorded_run_by_its_default_call() -> None:
+    rows = pd.read_parquet(SAMPLE_RUN / "data")
+    assert len(rows) == 12 * 1797
+    assert rows["mode"].value_counts().to_dict() == {"train": 12 * 1437, "eval": 12 * 360}

@@ -171,10 +171,10 @@ def test_a_long_sparkline_is_averaged_into_its_width() -> None:
 def test_columns_that_do_not_fit_are_counted_not_squeezed() -> None:
     columns = (Column("sample"), *(Column(f"n{number}", Cell.NUMBER) for number in range(12)))
     text = as_text(report_of(Table("wide", "", columns, (("7", *[0.123456] * 12),))), width=80)
-    # 6 + 8 * (6 + 3) = 78 columns; a ninth number would pass 80
-    assert "n7" in text
-    assert "n8" not in text[: text.index("and 4 more")]
-    assert "and 4 more columns (n8, n9, n10 and n11)" in text
+    # 6 + 9 * (6 + 2) = 78 columns; a tenth number would pass 80
+    assert "n8" in text
+    assert "n9" not in text[: text.index("and 3 more")]
+    assert "and 3 more columns (n9, n10 and n11)" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -331,7 +331,7 @@ def test_long_ids_are_cut_once_and_leave_room_for_verdicts() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize(("width", "shown"), [(40, 4), (50, 5), (60, 6), (20, 2)])
+@pytest.mark.parametrize(("width", "shown"), [(40, 5), (50, 5), (60, 6), (20, 3)])
 def test_a_narrow_terminal_drops_the_score_last_and_names_what_it_drops(width: int, shown: int) -> None:
     columns = (
         *map(Column, ("group", "sample", "label", "prediction")),
@@ -411,3 +411,29 @@ def test_huge_texts_are_told_by_their_ends_before_anything_walks_through_them() 
     lines = [line.split() for line in shown.splitlines() if line.strip().startswith(("1", "2"))]
     assert [line[-1] for line in lines] == ["3", "4"]
     assert lines[0][1] != lines[1][1]
+
+
+def test_long_names_are_cut_before_columns_go() -> None:
+    """The parts of a data set's, a sample's and two labels' names that tell them apart, all in 80 columns."""
+    sides = ("left", "right")
+    labels = [f"{sign}-with-effusion-{side}" for sign in ("cardiomegaly", "pneumothorax") for side in sides]
+    columns = (*map(Column, ("mode", "data set", "sample", "label", "suggested")), Column("reason"))
+    rows = tuple(
+        (
+            "train",
+            f"hospital-{2023 + i % 2}-multicentre",
+            f"patient-{i:05d}/frontal-view-{i:03d}.dcm",
+            labels[i],
+            labels[i - 1],
+            f"never learned; always predicted {labels[i - 1]}; 4th highest mean loss of 600 samples",
+        )
+        for i in range(4)
+    )
+    text = as_text(report_of(Table("t", "T", columns, rows)), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "more column" not in text
+    shown = [line.split() for line in text.splitlines() if line.startswith("train")]
+    assert [len(row) for row in shown] == [5] * 4
+    assert len({row[1] for row in shown}) == 2
+    for place in (2, 3, 4):
+        assert len({row[place] for row in shown}) == 4

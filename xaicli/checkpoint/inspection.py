@@ -20,7 +20,7 @@ from xaicli.checkpoint.load import inert_objects_note, training_facts, with_grap
 from xaicli.checkpoint.package import TensorFacts, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
 from xaicli.checkpoint.tensors import OddTensor, StoredTensor
-from xaicli.checkpoint.torch_file import read_torch
+from xaicli.checkpoint.torch_file import read_torch, where_code_is
 from xaicli.checkpoint.weights import Found, broken, found_weights, tensors_in
 
 
@@ -175,7 +175,7 @@ def _torch_file(found: Inspection) -> Inspection:
     reasons = [_unread(each) for each in sets] or ["no weights: no state dict, and no part that is one"]
     found = replace(
         found,
-        facts=replace(facts, notes=inert_objects_note(content.unknown)),
+        facts=replace(facts, notes=(*inert_objects_note(content.unknown), *_as_it_is(sets))),
         verdict=Verdict.NOT if all(reasons) else Verdict.WITH_ARCH,
         refusal=reasons[0] if all(reasons) else "",
         tensors=_tensors(content.value),
@@ -183,6 +183,12 @@ def _torch_file(found: Inspection) -> Inspection:
         runs=tuple(f"{name}, if it were unpickled" for name, _ in content.unknown.most_common()),
     )
     return _with_broken(found, _weights_in(content.value))
+
+
+def _as_it_is(sets: Iterable[Found]) -> Iterator[str]:
+    """What --trust-checkpoint needs to load the pickled modules themselves, beside torch's own."""
+    for name in dict.fromkeys(each.module for each in sets if each.module and not each.module.startswith("torch.")):
+        yield f"--trust-checkpoint loads it where {name} can be imported: {where_code_is(name)}"
 
 
 def _weights_in(content: object) -> Iterator[tuple[str, Any]]:

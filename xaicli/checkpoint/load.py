@@ -22,7 +22,7 @@ from xaicli.checkpoint.facts import CheckpointFacts, Kind, LoadedModel, is_own, 
 from xaicli.checkpoint.files import Container, Opened, only_file, pickled_in, sha256, sniff
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
-from xaicli.checkpoint.torch_file import read_torch, run_torch
+from xaicli.checkpoint.torch_file import class_absent_in, code_missing, read_torch, run_torch
 from xaicli.checkpoint.weights import (
     Chosen,
     StateDict,
@@ -277,21 +277,30 @@ class _Reading:
             return contents if own.graph is None else self._graph(own.graph, contents)
         chosen = choose_weights(value, self.path, wanted=self.weights)
         if chosen.module and self.trust and self.whole:
-            return self._run(f"a pickled module ({chosen.module})")
+            return self._run(f"a pickled module ({chosen.module})", chosen)
         facts = replace(self.facts, **training_facts(value, chosen.key))
         if chosen.module:
             facts = replace(facts, kind=Kind.PICKLED_MODULE)
         notes = (*chosen.notes, *inert_objects_note(unknown, chosen.module))
         return Contents(replace(facts, notes=(*facts.notes, *notes)), weights=chosen)
 
-    def _run(self, what: str) -> Contents:
-        """What a trusted file holds when its code is run."""
+    def _run(self, what: str, chosen: Chosen | None = None) -> Contents:
+        """What a trusted file holds when its code is run.
+
+        Args:
+            what: What that code is.
+            chosen: The pickled module that was found without running it.
+        """
         self._say_trusted(what)
         content = run_torch(self.path, self.opened)
         notes = inert_objects_note(content.unknown, why="are not installed")
         facts = replace(self.facts, notes=(*self.facts.notes, *notes))
-        if (model := find_module(content.value)) is not None:
+        if (model := find_module(content.value, chosen.key if chosen else None)) is not None:
+            if absent := class_absent_in(model):
+                raise code_missing(self.path, content, absent)
             return Contents(replace(facts, kind=Kind.PICKLED_MODULE), model=model)
+        if content.why and (chosen is not None or not found_weights(content.value)):
+            raise code_missing(self.path, content, chosen.module if chosen else "")
         chosen = choose_weights(content.value, self.path, wanted=self.weights)
         facts = replace(facts, **training_facts(content.value, chosen.key))
         return Contents(facts, weights=chosen)

@@ -9,16 +9,19 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from xaicli.checkpoint.archive import Archive, Place, convert_hint, damaged, refused
 from xaicli.checkpoint.files import Opened, shards
 from xaicli.checkpoint.pickles import BoundedFile, CallsCodeError, Name, PickleError, PickleReader
 from xaicli.checkpoint.tensors import Storage, StoredTensor, TensorBuilders, TooLargeError, storage_dtype
 from xaicli.errors import XaiError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LARGEST_PICKLE = 2 * 2**30
@@ -33,10 +36,12 @@ class TorchContent:
     Attributes:
         value: Its content; tensors as `StoredTensor`, objects that were not built as `Inert`.
         unknown: How many objects of each class were not built.
+        why: Of a file whose code was run, why each of these classes was not there.
     """
 
     value: Any
     unknown: Counter[str]
+    why: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_torch(path: Path, opened: Opened | None = None) -> TorchContent:
@@ -247,16 +252,23 @@ class _MissingAllowed(pickle.Unpickler):
     """Unpickles with everything that can be imported; what cannot stands inert."""
 
     missing: Counter[str]
+    why: dict[str, str]
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return super().find_class(module, name)
-        except (ImportError, AttributeError):
+        except (ImportError, AttributeError) as error:
             self.missing[f"{module}.{name}"] += 1
-            return type(name.rsplit(".", 1)[-1], (_Absent,), {"__module__": module})
+            self.why[f"{module}.{name}"] = str(error) if isinstance(error, ImportError) else f"{module} has no {name}"
+            return type(name.rsplit(".", 1)[-1], (Absent,), {"__module__": module, "__qualname__": name})
+        except Exception as error:  # whatever a module raises while it is imported
+            raise XaiError(
+                f"it needs {module}, which fails where it is imported: {type(error).__name__}: {error}",
+                hint=f'try python -c "import {module}"',
+            ) from error
 
 
-class _Absent:
+class Absent:
     """An object of a class that is not installed, in a file that is trusted."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -281,7 +293,8 @@ def run_torch(path: Path, opened: Opened | None = None) -> TorchContent:
     import torch
 
     missing: Counter[str] = Counter()
-    unpickler = type("Unpickler", (_MissingAllowed,), {"missing": missing})
+    why: dict[str, str] = {}
+    unpickler = type("Unpickler", (_MissingAllowed,), {"missing": missing, "why": why})
     module: Any = types.SimpleNamespace(
         Unpickler=unpickler,
         load=lambda file, **options: unpickler(file, **options).load(),
@@ -293,10 +306,44 @@ def run_torch(path: Path, opened: Opened | None = None) -> TorchContent:
                 (opened or Opened(path)).from_start(), map_location="cpu", weights_only=False, pickle_module=module
             ),
             missing,
+            why,
         )
+    except XaiError as error:
+        raise XaiError(f"{path}: {error}", hint=error.hint) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AssertionError) as error:
         raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     except Exception as error:
         raise XaiError(
             f"{path} needs code that is not here: {error}", hint="say where with --pythonpath DIR"
         ) from error
+
+
+def class_absent_in(model: nn.Module) -> str:
+    """The class of the first part of a model whose class is not there; "" where all are."""
+    waiting: list[Any] = [model]
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, Absent):
+            return f"{type(part).__module__}.{type(part).__qualname__}"
+        waiting += [each for each in vars(part).get("_modules", {}).values() if each is not None]
+    return ""
+
+
+def code_missing(path: Path, content: TorchContent, of: str = "") -> XaiError:
+    """The error for a trusted file whose class cannot be imported.
+
+    Args:
+        path: The file.
+        content: What running it gave.
+        of: The class that is needed; the first that is not there where that is not known.
+    """
+    name = of if of in content.why else next(iter(content.why))
+    return XaiError(f"{path} needs code that is not here: {content.why[name]} ({name})", hint=where_code_is(name))
+
+
+def where_code_is(name: str) -> str:
+    """How a pickled module of a class can be loaded."""
+    weights = "--arch module:factory takes its weights without running it"
+    if name.startswith("__main__."):
+        return f"the class was in the script that saved it, which is in no module: {weights}"
+    return f"say where it is with --pythonpath DIR (--pythonpath . for the current folder); or {weights}"

@@ -113,10 +113,20 @@ def found_weights(content: object) -> list[Found]:
     return found or _loose(content)
 
 
-def find_module(content: object) -> nn.Module | None:
-    """The model in an unpickled checkpoint: the content itself, or the only module in it."""
-    if isinstance(content, nn.Module):
-        return content
+def find_module(content: object, key: str | None = None) -> nn.Module | None:
+    """The model in an unpickled checkpoint: what stands under a key, else the content itself, or the only module in it.
+
+    Args:
+        content: What the file holds.
+        key: As `Found.key`; None where it is not known.
+    """
+    if key:
+        name, _, rest = key.partition(".")
+        parts = enumerate(content) if isinstance(content, list | tuple) else getattr(content, "__dict__", {})
+        held = dict(content if isinstance(content, Mapping) else parts)
+        return find_module({str(each): part for each, part in held.items()}.get(name), rest)
+    if isinstance(content, nn.Module) or key is not None:
+        return content if isinstance(content, nn.Module) else None
     found = content if isinstance(content, Mapping) else {}
     usual = [found[key] for key in _USUAL_KEYS if isinstance(found.get(key), nn.Module)]
     modules = usual or [value for value in found.values() if isinstance(value, nn.Module)]

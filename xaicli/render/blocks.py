@@ -190,7 +190,7 @@ class Blocks:
         own = any(chart.y_own for chart in grid.charts)
         buttons = choice(self._identity(), "y axis", ("the same for all", "its own"), class_="choice") if own else ""
         both = element("div", buttons, element("div", *cells, class_="cells"), class_="either cells-either")
-        return joined((element("h3", grid.title), both, element("p", grid.legend, class_="note")))
+        return joined((element("h3", grid.title), both, element("p", grid.caption, class_="note")))
 
     def _gallery(self, block: Gallery) -> Markup:
         pictured = not self._no_images and any(card.image for card in block.cards)

@@ -161,7 +161,7 @@ def multiples_figure(grid: Multiples) -> Drawn:
     rows = math.ceil(len(grid.charts) / columns)
     pitch = _CELL.height + _CELL_HEAD
     size = Size(columns * _CELL.width + (_COLUMNS - columns) * 60, rows * pitch + 8, 52, 9)
-    figure = new_figure(size, grid.title, grid.legend)
+    figure = new_figure(size, grid.title, grid.caption)
     total = size.height + size.header
     plane = Plane(figure)
     frames = []

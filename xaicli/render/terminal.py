@@ -296,7 +296,9 @@ def _layout(
             if _n_columns_that_fit(*_of(kept, headings, tight), width, blanks) == len(kept)
         ]
         on_one = [] if has_sentence else [found for found in fit if _one_line_width(kept, *found) <= width]
-        cells, gap = next(iter((*on_one, *fit)), (cells, gap))
+        # Where none has room for all columns, that which has room for most.
+        most = max(closer, key=lambda found: _n_columns_that_fit(*_of(kept, headings, found[0]), width, found[1]))
+        cells, gap = next(iter((*on_one, *fit)), most)
     while len(kept) > 1 and _n_columns_that_fit(*_of(kept, headings, cells), width, gap) < len(kept):
         kept.remove(next((index for index in reversed(kept[1:]) if not table.columns[index].kept), kept[-1]))
     return kept, cells, gap

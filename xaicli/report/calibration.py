@@ -80,7 +80,7 @@ def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator
             row["n"],
             row["top_prob"],
             row["accuracy"],
-            f"{_signed(row['over_confidence'])} ({_signed(row['low'])} to {_signed(row['high'])})",
+            f"{_points(row['over_confidence'])} ({_points(row['low'])} to {_points(row['high'])})",
             *([None if row["ece"] is None else _with_interval(row)] if is_known else []),
         )
         for row in found["by_prediction"]
@@ -91,7 +91,7 @@ def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator
             f"How sure of each label it predicts, {words}",
             (
                 *(Column("predicted"), Column("samples", Cell.INTEGER), Column("mean probability", Cell.NUMBER)),
-                *(Column("share right", Cell.NUMBER), Column("surer than right by (95 % interval)")),
+                *(Column("share right", Cell.NUMBER), Column("surer than right by, in points (95 % interval)")),
                 *([Column("calibration error (95 % interval)")] if is_known else []),
             ),
             rows,
@@ -104,8 +104,9 @@ def _with_interval(row: Mapping[str, Any]) -> str:
     return f"{percent(row['ece'])} ({percent(row['ece_low'])} to {percent(row['ece_high'])})"
 
 
-def _signed(share: float) -> str:
-    return ("+" if share > 0 else "") + percent(share).replace("-", "−")
+def _points(share: float) -> str:
+    """A difference of two shares, in points."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def _bins(found: Mapping[str, Any], words: str, page: Page) -> Table:

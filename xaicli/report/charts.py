@@ -1,4 +1,4 @@
-"""Charts and pictures of a report as frozen plain data: what to draw, not how. Standard library only."""
+"""Charts and pictures of a report as frozen plain data: what to draw, not how."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from xaicli.report.numbers import listed
 from xaicli.vocabulary import Axis as Over
 
 
@@ -97,6 +98,15 @@ class Multiples:
     charts: tuple[LineChart, ...]
     legend: str = ""
     alt: str = ""
+
+    @property
+    def caption(self) -> str:
+        """The legend, and what the cells' x axes are: a cell has no room for it."""
+        over: dict[str, list[str]] = {}
+        for chart in self.charts:
+            over.setdefault(chart.x_label, []).append(chart.title)
+        said = ", ".join(over) if len(over) < 2 else "; ".join(f"{x} ({listed(own, 3)})" for x, own in over.items())
+        return f"{self.legend} Left to right: {said}.".lstrip()
 
 
 @dataclass(frozen=True)

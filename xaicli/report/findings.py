@@ -44,6 +44,7 @@ _TITLES = {
     "worst_picture": "Pictures with most missed and made up",
 }
 
+_PLACES = (("mode", "mode"), ("data set", "ds_id"))
 _NOUNS = {
     "doubted_label": "label",
     "confused_pair": "pair",
@@ -231,10 +232,11 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Page, total: int) -> Table:
-    several = len({(row["mode"], row["ds_id"]) for row in rows}) > 1
+    # Of what all rows share the page's first line speaks.
+    places = [(name, key) for name, key in _PLACES if len({row[key] for row in rows}) > 1]
     has = {key: any(row.get(key) is not None for row in rows) for key in ("sample_id", "suggested_label", "epoch")}
     has["label"] = any(row["label"] is not None for row in rows) or not has["sample_id"]
-    columns = [Column("mode")] if several else []
+    columns = [Column(name) for name, _ in places]
     columns += [Column("sample")] if has["sample_id"] else []
     columns += [Column("label")] if has["label"] else []
     columns += [Column("suggested")] if has["suggested_label"] else []
@@ -245,7 +247,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
     columns += [*known_facts.columns, Column("reason")]
     shown = []
     for row in rows:
-        cells: list[Any] = [" ".join(part for part in (row["mode"], row["ds_id"]) if part)] if several else []
+        cells: list[Any] = [row[key] for _, key in places]
         cells += [str(row["sample_id"])] if has["sample_id"] else []
         cells += [page.label_cell(row["label"])] if has["label"] else []
         cells += [page.label_cell(row.get("suggested_label"))] if has["suggested_label"] else []
