@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from torch.nn import functional
@@ -45,15 +46,18 @@ def said(caught: Any) -> list[str]:
     return [one.getMessage() for one in caught.records if one.name == "xaicli.integrations"]
 
 
-def fitted(path: Path, data: Any, evaluated: Any = None, **options: Any) -> list[str]:
+def fitted(
+    path: Path, data: Any, evaluated: Any = None, net: Any = Net, trainer: Any = None, **options: Any
+) -> list[str]:
     """What xai warned of in a training of two epochs."""
     from xaicli.integrations.lightning import XaiCallback
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = quiet_trainer(XaiCallback(path / "run", save_checkpoint=False, **options), path, max_epochs=2)
+    callback = XaiCallback(path / "run", save_checkpoint=False, **options)
+    trainer = quiet_trainer(callback, path, max_epochs=2, **(trainer or {}))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer.fit(Net(), DataLoader(data, batch_size=4), evaluated)
+        trainer.fit(net(), DataLoader(data, batch_size=4), evaluated)
     return said_by_xai(caught)
 
 
@@ -94,6 +98,76 @@ def test_lightning_says_it_of_each_set(tmp_path: Path, caplog: Any) -> None:
         "sample ids of eval day: the first part of the batches",
         "sample ids of eval night: the rows' numbers in the dataset, as the loader's sampler gave them",
     ]
+
+
+class Taking(Net):
+    """Takes out of its batch what is no input, as before `self.model(**batch)`."""
+
+    def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
+        del batch_idx, dataloader_idx
+        if isinstance(batch, list):
+            batch.pop()
+            x, label = batch
+        elif "meta" in batch:
+            del batch["meta"]["sample_id"]
+            x, label = batch["x"], batch["label"]
+        else:
+            batch.pop("sample_id", None)
+            label = batch.pop("label")
+            (x,) = batch.values()
+        return functional.cross_entropy(self.net(x), label)
+
+    validation_step = training_step
+
+
+class TakingBefore(Taking):
+    """Its hook takes the ids out before the step."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        del batch_idx
+        batch.pop("sample_id")
+
+
+class Stream(torch.utils.data.IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([{"sample_id": f"s{i}", **one} for i, one in enumerate(NAMED)])
+
+
+@pytest.mark.parametrize(
+    ("net", "data", "options", "ids"),
+    [
+        (Taking, [{"sample_id": 50 + i, **one} for i, one in enumerate(NAMED)], {}, [50 + i for i in range(N)]),
+        (TakingBefore, [{"sample_id": 50 + i, **one} for i, one in enumerate(NAMED)], {}, [50 + i for i in range(N)]),
+        (Taking, Stream(), {"ids": "sample_id"}, [f"s{i}" for i in range(N)]),
+        (Taking, [(X[i], i % 2, f"s{i}") for i in range(N)], {"ids": 2}, [f"s{i}" for i in range(N)]),
+        (
+            Taking,
+            [{"meta": {"sample_id": 50 + i}, **one} for i, one in enumerate(NAMED)],
+            {"ids": lambda batch: batch["meta"]["sample_id"]},
+            [50 + i for i in range(N)],
+        ),
+    ],
+)
+def test_ids_and_labels_that_a_step_takes_out_of_its_batch_are_the_samples(
+    tmp_path: Path, net: Any, data: Any, options: dict[str, Any], ids: list[Any]
+) -> None:
+    assert fitted(tmp_path, data, DataLoader(data, batch_size=4), net=net, **options) == []
+    rows = pl.read_parquet(tmp_path / "run" / "data")
+    for mode in ("train", "eval"):
+        of = rows.filter((pl.col("mode") == mode) & (pl.col("epoch") == 2)).sort("sample_id")
+        assert of["sample_id"].to_list() == ids
+        assert of["label"].to_list() == [i % 2 for i in range(N)]
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_rows_of_a_training_have_their_numbers_beside_several_evaluations(tmp_path: Path, sanity: int) -> None:
+    sets = [DataLoader(NAMED, batch_size=4), DataLoader([PARTS[i][1:] for i in range(N)], batch_size=2)]
+    fitted(tmp_path, NAMED, sets, trainer={"num_sanity_val_steps": sanity})
+    rows = pl.read_parquet(tmp_path / "run" / "data")
+    for mode, ds_id in (("train", ""), ("eval", ""), ("eval", "1")):
+        for epoch in (1, 2):
+            of = rows.filter((pl.col("mode") == mode) & (pl.col("ds_id") == ds_id) & (pl.col("epoch") == epoch))
+            assert sorted(of["sample_id"]) == list(range(N))
 
 
 def test_a_trainer_of_transformers_says_it_of_each_set(tmp_path: Path, caplog: Any) -> None:

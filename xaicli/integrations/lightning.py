@@ -36,7 +36,7 @@ from xaicli.integrations.columns import SOME_PLACES, columns_of, of_chosen_place
 from xaicli.integrations.identity import may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import has_places_first, with_samples_first
-from xaicli.integrations.parts import Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
+from xaicli.integrations.parts import Held, Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import COMPARED, DISPUTED, StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
@@ -136,6 +136,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._batch_at: tuple[Any, ...] = ()
         """The epoch, the optimizer's steps and the number of the last batch of a training."""
         self._loader = 0
+        """Which of an evaluation's loaders gave its batch."""
+        self._held: tuple[Any, Held] | None = None
+        """The batch that comes, and its parts before the module's hooks and its step take some out."""
         self._rows = Rows(self._recording)
         self._trainer: Any = None
         self._logged: dict[str, Any] = {}
@@ -154,7 +157,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is bound to this process: a trainer may be sent to others."""
-        return {**self.__dict__, "_undo": [], "_trainer": None}
+        return {**self.__dict__, "_undo": [], "_trainer": None, "_held": None}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Stand beside the strategy's steps until `teardown`."""
@@ -210,11 +213,16 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         del pl_module
         self._begin(trainer, Mode.INFER, trainer.predict_dataloaders)
 
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Remember the parts of the batch."""
+        del trainer, pl_module, batch_idx
+        self._held = batch, Held(batch)
+
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Remember whose batch it is."""
-        del trainer, pl_module, batch, batch_idx
+        """Remember whose batch it is, and its parts."""
+        self.on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._loader = dataloader_idx
 
     on_test_batch_start = on_validation_batch_start
@@ -262,14 +270,17 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 self._batch_at = batch_at
                 self._at(trainer)  # before a step that calls its optimizers itself has them count
             within = getattr(strategy, "model", None)
+            held = self._held[1] if self._held is not None and self._held[0] is args[0] else Held(args[0])
+            self._held = None
             with captured(pl_module, closely=mode not in self._orders.watched, within=within, batch=args[0]) as taken:
                 returned = own(*args, **kwargs)
             self._recording.guarded("telling what the loss is made of", partial(taken.end, returned))
             is_wrapped = within is not None and within is not pl_module
             taken.forwards = _own_forwards(taken.forwards, returned, is_wrapped=is_wrapped)
+            batch = held.put_back(args[0])
             with torch.no_grad():
                 self._recording.guarded(
-                    "logging samples", lambda: self._log(trainer, taken, args[0], mode), rows=rows_of(args[0], None)
+                    "logging samples", lambda: self._log(trainer, taken, batch, mode), rows=rows_of(batch, None)
                 )
             if not self._recording.is_undecided:
                 self._orders.watched.add(mode)
@@ -283,7 +294,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _log(self, trainer: Any, step: Step, batch: Any, mode: Mode) -> None:
         recording = self._recording
-        parts = parts_of(*loaders_of(trainer, mode), batch, self._loader, recording.label_in)
+        number = 0 if mode is Mode.TRAIN else self._loader  # that of the last evaluation says nothing of a training
+        parts = parts_of(*loaders_of(trainer, mode), batch, number, recording.label_in)
         rows = sum(part.rows or 0 for part in parts)
         if len(parts) != 1 or recording.samples_fn is not None:
             self._orders.leave_out_watched(step, None, mode)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -95,6 +96,45 @@ class Part:
     def rows(self) -> int | None:
         """How many samples it holds."""
         return rows_of(self.batch, None)
+
+
+class Held:
+    """The parts of a batch before a step, or a hook, takes some out of it, as `ids = batch.pop("sample_id")` does.
+
+    Args:
+        batch: The batch, as it comes.
+        depth: So deep lists and dicts in it are looked into.
+    """
+
+    def __init__(self, batch: Any, depth: int = 3) -> None:
+        parts = _entries_held(batch) if depth else None
+        self._parts = None if parts is None else {at: (part, Held(part, depth - 1)) for at, part in parts.items()}
+
+    def put_back(self, batch: Any) -> Any:
+        """The batch as it was left, with what was taken out put back; itself where nothing was."""
+        now = None if self._parts is None else _entries_held(batch)
+        if now is None or self._parts is None:
+            return batch
+        is_list = isinstance(batch, list)
+        if is_list and len(now) < len(self._parts):
+            return [part for part, _ in self._parts.values()]  # where in it a part was taken out is not known
+        changed = {at: part for at, (part, _) in self._parts.items() if at not in now}
+        for at, (_, held) in self._parts.items():
+            if at in now and (left := held.put_back(now[at])) is not now[at]:
+                changed[at] = left
+        if not changed:
+            return batch
+        made = copy(batch)
+        for at, part in changed.items():
+            made[at] = part
+        return made
+
+
+def _entries_held(batch: Any) -> dict[Any, Any] | None:
+    """The parts of what a step may take some out of: a dict, a list; None of anything else."""
+    if isinstance(batch, MutableMapping):
+        return dict(batch)
+    return dict(enumerate(batch)) if isinstance(batch, list) else None
 
 
 class Rows:
