@@ -191,6 +191,9 @@ def test_label_studio(run, tmp_path):
     path.write_text(json.dumps(exported), encoding="utf-8")
     left = run.relabel_apply(path).answer.extra["left_out"]
     assert [(row["reason"], row["n"]) for row in left] == [("skipped", 1)]
+    path.write_text(json.dumps([{**exported[0], "annotations": []}, *exported[1:]]), encoding="utf-8")
+    left = run.relabel_apply(path).answer.extra["left_out"]
+    assert [(row["reason"], row["n"]) for row in left] == [("not labelled yet", 1)]
     # JSON_MIN and CSV: a row an annotation, regions without their ids, so that a moved box is another one.
     rows = []
     for task in exported:

@@ -246,7 +246,7 @@ def test_a_table(run: xaicli.RunReader, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == PATH[::-1]
     assert [row["recorded_label"] for row in rows] == [NAMES[label] for label in LABEL[::-1]]
-    assert left_out(run, tmp_path / "table.csv") == {"skipped": 6}
+    assert left_out(run, tmp_path / "table.csv") == {"not labelled yet": 6}
     for row, sample_id in zip(rows, IDS[::-1], strict=True):
         row["label"] = NAMES[new_label(sample_id)]
         row["by"] = "ann"
@@ -428,7 +428,7 @@ def test_a_record_that_is_none_costs_its_neighbours_nothing(run: xaicli.RunReade
     ]
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     assert applied(run, tmp_path / "tasks.json") == {"7": 0}
-    assert left_out(run, tmp_path / "tasks.json") == {"not what the tool writes": 4, "skipped": 1}
+    assert left_out(run, tmp_path / "tasks.json") == {"not what the tool writes": 4, "not labelled yet": 1}
     coco = {
         "images": [5, {"id": 1, "sample_id": "7"}],
         "annotations": [None, {"image_id": 1, "category_id": 2}],

@@ -28,6 +28,7 @@ ELSEWHERE = "not recorded where the file says (mode, ds_id)"
 SEVERAL_MODES = "recorded in several splits, and the file does not say which: --mode"
 SEVERAL_SETS = "recorded in several data sets, and the file does not say which: --ds-id"
 SKIPPED = "skipped"
+UNTOUCHED = "not labelled yet"
 UNKNOWN_LABEL = "a label that the run does not know"
 SET_IN_A_TEXT = 'several classes in one text, which is no set: write ["person", "car"]'
 NOT_FINITE = "a number that is not finite"
@@ -155,7 +156,7 @@ class Labels:
                 if self.are_sets and not meant and self._are_several(text, mark):
                     return SET_IN_A_TEXT
                 # What a cell of blanks says, which is no name, is nothing.
-                return EITHER_LABEL if meant else UNKNOWN_LABEL if text.strip() else SKIPPED
+                return EITHER_LABEL if meant else UNKNOWN_LABEL if text.strip() else UNTOUCHED
             if self._inner.is_float() and not math.isfinite(meant[0]):
                 return NOT_FINITE
             values += meant
@@ -204,8 +205,8 @@ class Labels:
 
     def taken(self, mark: Mark, sample: Sample, left: LeftOut, named: str) -> tuple[Any] | None:
         """The label of a mark; None where it gives none, which is counted."""
-        if mark.state is State.SKIPPED:
-            left.add(SKIPPED, named)
+        if mark.state in (State.SKIPPED, State.UNTOUCHED):
+            left.add(SKIPPED if mark.state is State.SKIPPED else UNTOUCHED, named)
             return None
         if mark.state is State.EMPTY and not (self.are_sets and mark.is_checked):
             left.add("handed in without a label", named)
@@ -215,7 +216,7 @@ class Labels:
             return None
         label = self.of(mark) if mark.labels else ([],)
         if isinstance(label, str):
-            left.add(label, named if label == SKIPPED else f"{named}: {', '.join(map(quoted, mark.labels))}")
+            left.add(label, named if label == UNTOUCHED else f"{named}: {', '.join(map(quoted, mark.labels))}")
             return None
         if isinstance(sample[2], float) and isinstance(label[0], float) and is_same_number(label[0], sample[2]):
             label = (sample[2],)

@@ -213,7 +213,7 @@ def _label_studio(tasks: list[Any], path: Path, field: str | None) -> Iterator[M
         where = place_of(task.get("data") or {})
         annotations = task.get("annotations", task.get("completions")) or []
         if not annotations:
-            yield Mark(*where[:2], (), state=State.SKIPPED, mode=where[2])
+            yield Mark(*where[:2], (), state=State.UNTOUCHED, mode=where[2])
 
         def of_one(one: dict[str, Any]) -> Iterator[Mark]:
             results = [item for item in one.get("result") or [] if item.get("from_name") == control]

@@ -35,6 +35,8 @@ class State(StrEnum):
     LABELLED = "labelled"
     SKIPPED = "skipped"
     """The sample was passed over."""
+    UNTOUCHED = "untouched"
+    """Nobody has labelled it yet."""
     EMPTY = "empty"
     """It was handed in without a label."""
     UNREADABLE = "unreadable"
@@ -252,7 +254,7 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
         where = place_of(data)
         annotations = task.get("annotations", task.get("completions")) or []
         if not annotations:
-            yield Mark(*where[:2], (), state=State.SKIPPED, mode=where[2], ds_id=where[3])
+            yield Mark(*where[:2], (), state=State.UNTOUCHED, mode=where[2], ds_id=where[3])
 
         def of_one(one: dict[str, Any]) -> Iterator[Mark]:
             labels: list[str] = []
@@ -401,7 +403,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
         labels, spelt = _labels(row[column], Spelt.NAME if are_names else Spelt.EITHER)
         called = row.get("name") if column == LABEL and not (is_studio or is_ours) else None
         by, when = _said_by(row, is_studio=is_studio, is_ours=is_ours)
-        state = State.LABELLED if labels is not None else State.EMPTY if is_studio else State.SKIPPED
+        state = State.LABELLED if labels is not None else State.EMPTY if is_studio else State.UNTOUCHED
         mark = Mark(sample_id, picture, labels or (), by, when, state, mode=mode, ds_id=ds_id)
         suggested = suggested_of(row.get("suggested_label")) if is_studio or is_ours else ()
         called = called if isinstance(called, str) else ""

@@ -29,6 +29,7 @@ from xaicli.relabel.corrections import (
     NOT_LOOKED_AT,
     SKIPPED,
     UNKNOWN_LABEL,
+    UNTOUCHED,
     Correction,
     LeftOut,
     Sample,
@@ -83,8 +84,8 @@ class Objects:
 
     def taken(self, mark: Mark, sample: Sample, left: LeftOut, named: str) -> tuple[list[Object]] | None:
         """The objects of a picture as a mark has them; None where it says nothing, which is counted."""
-        if mark.state is State.SKIPPED:
-            left.add(SKIPPED, named)
+        if mark.state in (State.SKIPPED, State.UNTOUCHED):
+            left.add(SKIPPED if mark.state is State.SKIPPED else UNTOUCHED, named)
             return None
         size = mark.size or self.sizes.get(str(sample[1]))
         found: list[tuple[Box, Object]] = []

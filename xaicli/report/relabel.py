@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xaicli.answer import Answer
-from xaicli.relabel.corrections import NOT_LOOKED_AT, SKIPPED
+from xaicli.relabel.corrections import NOT_LOOKED_AT, SKIPPED, UNTOUCHED
 from xaicli.report.charts import Tone
 from xaicli.report.facts import FactColumns, on_card
 from xaicli.report.model import (
@@ -382,7 +382,7 @@ def _suspects(answer: Answer) -> Iterator[Block]:
 
 def _no_judgement(answer: Answer) -> str:
     """Why nothing can be said of the suspects where no label came of the marks."""
-    rows = [row for row in answer.extra["left_out"] if row["reason"] not in (SKIPPED, NOT_LOOKED_AT)]
+    rows = [row for row in answer.extra["left_out"] if row["reason"] not in (SKIPPED, UNTOUCHED, NOT_LOOKED_AT)]
     if not rows:
         return "Nobody looked at anything yet."
     why = "; ".join(f"{row['n']:,}: {row['reason']}" for row in rows)
