@@ -258,3 +258,33 @@ def test_objects_that_were_taken_back_are_counted(tmp_path, capsys):
     assert main(["relabel", "apply", str(tmp_path / "run"), str(table), "-o", str(tmp_path / "n.csv"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["counts"]["taken_back"], said in answer["warnings"]) == (6, True)
+
+
+def test_a_table_of_boxes_has_the_facts_of_their_pictures(run, tmp_path, capsys):
+    (tmp_path / "f.csv").write_text(
+        "sample_id,camera,x0,name,score,ds_id\n"
+        + "".join(f'"{one.replace(chr(34), chr(34) * 2)}",c{i},left,n{i},{i}.5,d{i}\n' for i, one in enumerate(IDS))
+    )
+    target, facts = tmp_path / "out.csv", str(tmp_path / "f.csv")
+    assert main(["relabel", "export", str(run), "--to", "csv", "--facts", facts, "-o", str(target), "--json"]) == 0
+    said = [words.partition(":")[0] for words in json.loads(capsys.readouterr().out)["warnings"]]
+    with target.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 + 3 + 1  # of the three pictures in doubt what is recorded, and a proposal
+    for row in rows:
+        number = IDS.index(of_carried(row["sample_id"]))
+        own = {"camera": f"c{number}", "fact_name": f"n{number}", "fact_score": f"{number}.5"}
+        assert {name: row[name] for name in own} == own
+        assert (row["fact_x0"], float(row["x0"]) >= 0) == ("left", True)
+    for name in ("x0", "name", "score"):
+        assert f"the fact {name} is called fact_{name} in the file for csv" in said
+    plain = exported(run, tmp_path, "csv", "plain.csv", "--no-facts")
+    with plain.open(encoding="utf-8", newline="") as file:
+        assert "camera" not in next(csv.reader(file))
+    opened = xaicli.open_run(run)
+    found = [opened.relabel_apply(one, facts=facts).to_json() for one in (target, plain)]
+    told = [json.loads(one) for one in found]
+    assert told[0]["rows"] == told[1]["rows"]
+    assert [(one["reason"], one["n"]) for one in told[0]["left_out"]] == [
+        (one["reason"], one["n"]) for one in told[1]["left_out"]
+    ]

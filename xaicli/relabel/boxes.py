@@ -22,6 +22,9 @@ from xaicli.relabel.questions import as_tool_names, facts_told, file_told, made_
 from xaicli.relabel.tasks import (
     CHECKED,
     CONTROL,
+    CORNERS,
+    MARKS,
+    TABLE_OF_BOXES,
     Batch,
     Box,
     Task,
@@ -38,13 +41,10 @@ from xaicli.tables.cells import csv_line
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import LABEL, MODE, SAMPLE_ID
 
-CORNERS = ("x0", "y0", "x1", "y1")
 RECORDED, PROPOSED = "box", "proposed"
 """What a region is called in Label Studio, before its number."""
 SUGGESTED = "suggested: "
 """What stands there before the class that a region might be of."""
-_MARKS = ("number", "doubt", "suggested", "score", "reason")
-"""What is said of a box beside its class and corners."""
 
 
 def batch_of_objects(
@@ -116,7 +116,7 @@ def batch_of_objects(
     tasks = as_tool_names(tasks, tool, prefix, notes)
     classes = list(names) or sorted({box.label for task in tasks for box in task.boxes})
     batch = Batch(tasks, classes, made_by=made_by(reader), of_boxes=True)
-    notes += facts_told(batch, tool) if tool is Tool.LABEL_STUDIO else ()  # a table of boxes holds no facts
+    notes += facts_told(batch, tool)
     return batch, _rows(doubted, tasks, names), notes
 
 
@@ -226,7 +226,7 @@ def _refuse_unknown_sizes(batch: Batch, tool: Tool) -> None:
 
 def _marks(box: Box) -> dict[str, Any]:
     """What is said of a box, without what is not."""
-    said = {name: getattr(box, name) for name in _MARKS}
+    said = {name: getattr(box, name) for name in MARKS}
     return {name: value for name, value in said.items() if value is not None and value != ""}
 
 
@@ -288,7 +288,7 @@ def _cvat(batch: Batch) -> str:
                 image, "box", {"label": xml_text(box.label), "occluded": "0", "source": source, **ends, "z_order": "0"}
             )
             origin = {SAMPLE_ID: carried(picture.sample_id), MODE: picture.mode}
-            said = {**origin, **dict.fromkeys(_MARKS, ""), **_marks(box), CHECKED: "false"}
+            said = {**origin, **dict.fromkeys(MARKS, ""), **_marks(box), CHECKED: "false"}
             for key, value in said.items():
                 ElementTree.SubElement(drawn, "attribute", name=key).text = xml_text(str(value))
     return xml_of(root)
@@ -298,7 +298,7 @@ def _cvat_label(name: str) -> dict[str, Any]:
     """A label as CVAT's raw editor takes it, with the attributes that its boxes have."""
     texts = [
         {"name": key, "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
-        for key in (SAMPLE_ID, MODE, *_MARKS)
+        for key in (SAMPLE_ID, MODE, *MARKS)
     ]
     box = {"name": CHECKED, "mutable": False, "input_type": "checkbox", "default_value": "true", "values": ["true"]}
     return {"name": name, "type": "rectangle", "attributes": [*texts, box]}
@@ -354,11 +354,13 @@ def _coco(batch: Batch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _csv(batch: Batch) -> str:
-    """A table for a spreadsheet, a row a box."""
-    lines = [csv_line([SAMPLE_ID, MODE, "path", LABEL, *CORNERS, "crowd", CHECKED, "by", "when", *_MARKS])]
+    """A table for a spreadsheet, a row a box, each with the facts of its picture."""
+    columns = facts_called(batch, Tool.CSV)
+    lines = [csv_line([*TABLE_OF_BOXES, *columns.values()])]
     for task in batch.tasks:
         origin = [carried(task.sample_id, keeps_blanks=True), task.mode, task.path]
+        facts = [task.facts.get(name) for name in columns]
         for box in task.boxes:
-            said = (getattr(box, name) for name in _MARKS)
-            lines.append(csv_line([*origin, box.label, *box.corners, box.is_crowd, False, None, None, *said]))
+            said = (getattr(box, name) for name in MARKS)
+            lines.append(csv_line([*origin, box.label, *box.corners, box.is_crowd, False, None, None, *said, *facts]))
     return "".join(lines)

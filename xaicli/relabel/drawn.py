@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.relabel.boxes import CORNERS, PROPOSED, RECORDED, SUGGESTED
+from xaicli.relabel.boxes import PROPOSED, RECORDED, SUGGESTED
 from xaicli.relabel.marks import (
     FORMATS,
     Mark,
@@ -35,7 +35,7 @@ from xaicli.relabel.marks import (
     read_with,
     who,
 )
-from xaicli.relabel.tasks import CHECKED, CONTROL, Box
+from xaicli.relabel.tasks import CHECKED, CONTROL, CORNERS, Box
 from xaicli.tables.labels import Spelt
 from xaicli.tables.lists import is_typed
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID

@@ -22,7 +22,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.queries.selection import Pair
 from xaicli.reader import Reader
 from xaicli.reader.lazy import taken_back_of
-from xaicli.relabel.boxes import CORNERS, called, size_of
+from xaicli.relabel.boxes import called, size_of
 from xaicli.relabel.corrections import (
     EITHER_LABEL,
     NO_SAMPLE,
@@ -39,7 +39,7 @@ from xaicli.relabel.corrections import (
 from xaicli.relabel.drawn import MADE_UP, read_boxes
 from xaicli.relabel.marks import Mark, State
 from xaicli.relabel.questions import files_told, notes_of, path_fact
-from xaicli.relabel.tasks import Box
+from xaicli.relabel.tasks import CORNERS, Box
 from xaicli.tables.labels import Classes, Spelt
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID

@@ -161,6 +161,11 @@ _OF_TABLE = (
     *(MODE, DS_ID),
 )
 """The columns of the table that are no facts."""
+CORNERS = ("x0", "y0", "x1", "y1")
+MARKS = ("number", "doubt", "suggested", "score", "reason")
+"""What is said of a box beside its class and corners."""
+TABLE_OF_BOXES = (SAMPLE_ID, MODE, "path", LABEL, *CORNERS, "crowd", CHECKED, "by", "when", *MARKS)
+"""The columns of a table of boxes that are no facts."""
 
 
 def facts_called(batch: Batch, tool: Tool) -> dict[str, str]:
@@ -173,8 +178,9 @@ def facts_called(batch: Batch, tool: Tool) -> dict[str, str]:
         case Tool.LABEL_STUDIO:
             own, picture = _OF_STUDIO, "image"
         case Tool.CSV:
-            # By it a table is known to be of Label Studio.
-            own, picture = (*_OF_TABLE, "annotation_id"), "path"
+            # By annotation_id a table is known to be of Label Studio; name and ds_id are read in one of boxes, too.
+            columns = (*TABLE_OF_BOXES, "name", DS_ID) if batch.of_boxes else _OF_TABLE
+            own, picture = (*columns, "annotation_id"), "path"
         case Tool.CVAT | Tool.FIFTYONE | Tool.COCO:
             return {}
         case _:
