@@ -1212,3 +1212,36 @@ def test_one_table_of_rules_is_told_from_a_list(tmp_path, runs, capsys):
     (tmp_path / "rules.toml").write_text('[rule]\nmetric = "loss"\nmost = 1\n')
     assert main(["check", str(runs["new"][0]), "--rules", str(tmp_path / "rules.toml")]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "hint: write [[rule]] before each rule"
+
+
+def test_groups_of_a_truth_value_are_called_as_everywhere(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(range(40), night=[i % 4 == 0 for i in range(40)])
+        run.log_samples(sample_id=range(40), label=[0] * 40, loss=[float(i % 4 == 0) for i in range(40)], mode="eval")
+    opened = xaicli.open_run(tmp_path / "run")
+    grouped = [row["name"] for row in opened.labels(label_key="night").data.to_dicts()]
+    chosen = opened.select(rule="balanced", by="night", n=8, mode="eval").answer.extra["mix"]
+    assert {row["value"] for row in chosen if row["column"] == "night"} == {*grouped}
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[rule]]\nmetric = "loss"\nmost = 0.5\nby = "night"\nallow = [{ value = true, most = 1.0, reason = "dark" }]\n'
+    )
+    code, found = asked(capsys, tmp_path / "run", "--rules", rules)
+    assert code == 0
+    assert [(row["group"], row["outcome"]) for row in found["rows"]] == [("false", "passed"), ("true", "allowed")]
+    assert grouped == ["false", "true"]
+
+
+def test_facts_of_a_baseline_that_go_by_another_name_are_told(tmp_path, capsys):
+    for name, fact in (("run", "camera"), ("old", "step")):
+        with xaicli.Run(tmp_path / name) as run:
+            run.log_facts(range(40), **{fact: ["a", "b"] * 20})
+            run.log_samples(sample_id=range(40), label=[0] * 40, loss=[1.0] * 40, mode="eval", epoch=1)
+    (tmp_path / "f.csv").write_text("sample_id,epoch,a,a\n" + "".join(f"{i},1,2,3\n" for i in range(40)))
+    drop = ["--rule", "loss mean drop <= 0.1", "--baseline", tmp_path / "old", "--facts", tmp_path / "f.csv"]
+    _, found = asked(capsys, tmp_path / "run", *drop)
+    assert [words for words in found["warnings"] if "called" in words] == [
+        "the fact epoch is called fact_epoch: a column of the rows has its name",
+        "f.csv has several columns a: the next is called a_2",
+        "in the baseline: the fact step is called fact_step: a column of the rows has its name",
+    ]

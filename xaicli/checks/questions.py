@@ -130,7 +130,7 @@ def check(
             told.append(
                 f"{n:,} damaged {'file' if n == 1 else 'files'} left out, see xai doctor: {baseline.damaged[0]}"
             )
-        told += baseline.facts.told
+        told += [*(words for words in baseline.facts.notices if words not in warnings), *baseline.facts.told]
         warnings += [f"in the baseline: {one}" for one in told if one]
     ids = pl.List(reader.dtypes.get(SAMPLE_ID, pl.String()))
     data = pl.DataFrame(rows, schema={**_SCHEMA, "failing": ids}, orient="row")

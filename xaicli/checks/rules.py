@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.errors import UsageError, unknown
+from xaicli.queries.names import label_text
 from xaicli.vocabulary import HIGH_IS_GOOD, LOW_IS_GOOD
 from xaicli.words import quoted, split, unquoted
 
@@ -316,7 +317,7 @@ def _allowance(item: Any, place: str) -> Allowance:
             f"{place}: the allowance of {item['value']} allows nothing", hint="least, most or largest_drop"
         )
     value = item["value"]
-    group = tuple(str(one) for one in value) if isinstance(value, list) else str(value)
+    group = tuple(map(label_text, value)) if isinstance(value, list) else label_text(value)
     return Allowance(group[0] if len(group) == 1 and isinstance(value, list) else group, str(item["reason"]), **limits)
 
 

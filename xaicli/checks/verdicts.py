@@ -18,6 +18,7 @@ from xaicli.checks.rules import Allowance, Better, Rule, quantile_of
 from xaicli.choices.groups import grouped
 from xaicli.diagnosis.chance import student_975
 from xaicli.errors import UsageError
+from xaicli.queries.names import label_text
 from xaicli.vocabulary import CORRECT, LABEL, NO_CLASS, PREDICTION, SAMPLE_ID
 from xaicli.words import quoted
 
@@ -200,7 +201,7 @@ def _have_another(rows: pl.DataFrame, relabelled: pl.Series | None) -> str:
 def _values_called(names: Mapping[Any, str]) -> dict[str, str]:
     """What label each name is that of, but for labels that are the name of another."""
     taken = {str(name) for name in names.values()}
-    return {str(name): str(value) for value, name in names.items() if str(value) not in taken}
+    return {str(name): label_text(value) for value, name in names.items() if label_text(value) not in taken}
 
 
 def _allowance(rule: Rule, parts: tuple[str, ...], called: Mapping[str, str]) -> Allowance | None:
@@ -292,11 +293,11 @@ def _groups(
         return
 
     def name(value: Any) -> str:
-        return str(names.get(value, value))
+        return names.get(value, label_text(value))
 
     parts = []
     for column in rule.columns:
-        groups = grouped(frame[column], name if column in (LABEL, PREDICTION) else str, by_value=True)
+        groups = grouped(frame[column], name if column in (LABEL, PREDICTION) else label_text, by_value=True)
         named = zip(groups.names, groups.rows, strict=True)
         # A rule by class is about the samples of a class.
         parts.append([one for one in named if one[0] != NO_CLASS or not isinstance(frame.schema[column], pl.List)])

@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.queries.fifths import Fifths, are_many
+from xaicli.queries.names import label_text
 from xaicli.vocabulary import NO_CLASS
 
 Places = NDArray[np.intp]
@@ -84,7 +85,7 @@ def draws_of(*words: object) -> np.random.RandomState:
     return np.random.RandomState(np.frombuffer(digest, np.uint32))
 
 
-def grouped(values: pl.Series, name: Callable[[Any], str] = str, *, by_value: bool = False) -> Groups:
+def grouped(values: pl.Series, name: Callable[[Any], str] = label_text, *, by_value: bool = False) -> Groups:
     """The rows by value: each class of a set, numbers and dates of more than ten values by fifth, infinite ones apart.
 
     Args:

@@ -28,7 +28,7 @@ from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
 from xaicli.queries.listed import Ids, listed, refuse_unknown
-from xaicli.queries.names import LabelNames
+from xaicli.queries.names import LabelNames, label_text
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, extremes
 from xaicli.queries.selection import Pair, Selection, with_note_of_modes
@@ -176,7 +176,7 @@ class _Pair:
         column = LABEL if is_label else by
         frame = with_columns(self.frame, self.reader, self.selection, self.pair, [column], self.facts)
         by_value = is_label or by not in self.facts.names
-        groups = grouped(frame[column], self.names.__getitem__ if is_label else str, by_value=by_value)
+        groups = grouped(frame[column], self.names.__getitem__ if is_label else label_text, by_value=by_value)
         if not groups.rows:
             raise XaiError(f"no sample of {self.where} has a {by}", hint="there is nothing to share out by")
         if is_label:
@@ -448,7 +448,8 @@ class _Pair:
         for name in columns:
             is_label = name == LABEL
             known = self._of_label if is_label else self.by if name == by else None
-            groups = known or grouped(frame[name], self.names.__getitem__ if is_label else str, by_value=is_label)
+            called = self.names.__getitem__ if is_label else label_text
+            groups = known or grouped(frame[name], called, by_value=is_label)
             column = self.selection.label_key if is_label else name
             if not groups.rows:
                 continue
