@@ -375,9 +375,9 @@ def test_a_run_held_against_itself_has_changed_nowhere(xai: Xai, tmp_path: Path)
     rows = asked(xai, "compare", root, root, "--ids", "1,2")["rows"]
     assert {row["change"] for row in rows} == {0.0}
     assert [(row["label"], row["name"]) for row in rows if row["kind"] == "label"] == [
-        ([0], "a"),
-        ([1], "b"),
-        ([2], "c"),
+        (0, "a"),
+        (1, "b"),
+        (2, "c"),
     ]
     listed = [(row["sample_id"], row["label"], row["name"], row["correct"]) for row in rows if row["group"] == "listed"]
     assert listed == [(1, [0, 1], "a, b", [True, True]), (2, [], "(none)", [True, True])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -358,3 +359,36 @@ def test_sets_of_classes_are_the_same_whatever_the_order_of_their_names(tmp_path
         "dog": [2, 2, 2],
         "bird": [3, 3, 2],
     }
+
+
+def test_a_class_is_called_alike_by_labels_and_compare_where_samples_have_sets(tmp_path: Path) -> None:
+    sets = [[0], [0, 1], [2], []]
+    rows = np.array([[int(k in one) for k in range(3)] for one in sets])
+    for name in "ab":
+        with xaicli.Run(tmp_path / name, task="multilabel", label_names=["cat", "dog", "owl"]) as run:
+            run.log_facts(range(4), camera=list("wxyz"))
+            turned = rows if name == "a" else 1 - rows
+            run.log_samples(sample_id=range(4), label=rows, logits=turned * 4.0 - 2, mode="eval", epoch=1)
+    both = tmp_path / "a", tmp_path / "b"
+    of_labels = json.loads(xaicli.open_run(tmp_path / "a").labels(metric="loss").to_json())["rows"]
+    for label_map, classes in ((None, [0, 1, 2]), ({"bird": 2, "hound": 1}, [1, 2])):
+        result = xaicli.compare(*both, metric="loss", label_map=label_map, max=9)
+        told = json.loads(result.to_json())["rows"]
+        found = {row["label"]: row["values"][0] for row in told if row["kind"] == "label"}
+        assert found == {row["label"]: row["mean"] for row in of_labels if row["label"] in classes}
+        of_samples = {row["sample_id"]: row["label"] for row in told if row["kind"] == "sample"}
+        assert of_samples == {i: one for i, one in enumerate(sets) if label_map is None or {*one} & {*classes}}
+        (table,) = [path for path in result.save(tmp_path / "out", formats=["csv"]) if path.name == "compare.csv"]
+        with table.open(encoding="utf-8", newline="") as file:
+            cells = [row for row in csv.DictReader(file) if row["kind"] == "label"]
+        assert [row["label"] for row in cells] == list(map(str, classes))
+
+
+def test_a_class_of_a_set_is_that_class_where_another_run_has_no_sets(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "a", task="multilabel") as run:
+        sets = [[1, 0, 0], [1, 1, 1]]
+        run.log_samples(sample_id=[0, 1], label=sets, logits=[[2.0, -2.0, 1.0]] * 2, mode="eval", epoch=1)
+    record(tmp_path / "b", [whole([0, 1], [0, 1], [1.0, 2.0])])
+    told = json.loads(xaicli.compare(tmp_path / "a", tmp_path / "b", metric="loss").to_json())["rows"]
+    found = {row["label"]: row["n"] for row in told if row["kind"] == "label"}
+    assert found == {"0": [2, 1], "1": [1, 1], "2": [1, None]}

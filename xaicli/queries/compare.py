@@ -175,6 +175,8 @@ def compare(
     kinds = {LABEL: _label_type(readers, found.selections), SAMPLE_ID: readers[0].dtypes[SAMPLE_ID]}
     if kinds[LABEL] == pl.String():
         rows = [{**row, LABEL: None if row[LABEL] is None else label_text(row[LABEL])} for row in rows]
+    if isinstance(kinds[LABEL], pl.List):  # of the one class in rows of a label, which is written alone
+        rows = [{**row, LABEL: [row[LABEL]]} if row["kind"] == "label" else row for row in rows]
     data = pl.DataFrame(rows, schema=_SCHEMA | kinds, orient="row")
     asked = found.selections[0]
     ignored = [reader.ignored for reader in readers if reader.ignored is not None]
@@ -328,15 +330,13 @@ def _metric_and_labels(
         finite.append(end.frame[metric].count() if end else None)
         places[EPOCH].append(end.place.epoch if end else None)
         places[PASS].append(end.place.turn if end else None)
-        known = selection.label_key in reader.dtypes
         found: list[dict[str, Any]] = []
-        if end and known:
+        if end and selection.label_key in reader.dtypes:
             of_epoch = labels(reader, replace(selection, epochs={pair: (end.place.epoch,)}), bounds="none").data
             found = of_epoch.filter(pl.col(PASS) == end.place.turn).to_dicts()
         keys = _keys(found, called)
         by_label.append(dict(zip(keys, found, strict=True)))
-        is_set = known and isinstance(reader.dtypes[selection.label_key], pl.List)
-        values |= {key: [row[LABEL]] if is_set else row[LABEL] for key, row in zip(keys, found, strict=True)}
+        values |= {key: row[LABEL] for key, row in zip(keys, found, strict=True)}
     rows = [_row("metric", pair, metric, means, n=finite, **places)]
     for key in dict.fromkeys(key for of_run in by_label for key in of_run):
         told = [of_run.get(key, {}) for of_run in by_label]

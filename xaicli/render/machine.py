@@ -14,7 +14,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.tables.cells import csv_line
-from xaicli.vocabulary import SCHEMA_VERSION, fact_columns
+from xaicli.vocabulary import LABEL, SCHEMA_VERSION, fact_columns
 from xaicli.words import FORMULA, NUMBER, guarded, spelled
 
 if TYPE_CHECKING:
@@ -66,7 +66,18 @@ def rows_json(frame: pl.DataFrame) -> str:
     """The rows of a frame as a JSON list of objects; polars writes non-finite numbers as null."""
     # Widened first: the shortest text of a float32 is another number than the float64 that equals it.
     wide: dict[Any, Any] = {name: _wide(dtype) for name, dtype in frame.schema.items()}
-    return _without_binary(frame).cast(wide).write_json() if frame.width else "[]"
+    text = _without_binary(frame).cast(wide).write_json() if frame.width else "[]"
+    return dump([_class_alone(row) for row in json.loads(text)]) if _has_classes(frame) else text
+
+
+def _has_classes(frame: pl.DataFrame) -> bool:
+    """Whether some rows are of one class (of the kind label), where samples beside them have sets of classes."""
+    return "kind" in frame.columns and isinstance(frame.schema.get(LABEL), pl.List)
+
+
+def _class_alone(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row as it is written: a column of a frame has one type, yet a class is no set."""
+    return {**row, LABEL: row[LABEL][0]} if row["kind"] == LABEL and row[LABEL] else row
 
 
 def dump(value: Any) -> str:
@@ -117,7 +128,9 @@ def csv_parts(rows: Rows) -> Iterator[str]:
         if flat and rows.width:
             yield _frame_csv(part, header=not at)
         else:
-            yield _rows_csv(rows.columns, part.iter_rows(named=True), header=not at)
+            every: Iterable[Mapping[str, Any]] = part.iter_rows(named=True)
+            every = map(_class_alone, every) if _has_classes(part) else every
+            yield _rows_csv(rows.columns, every, header=not at)
 
 
 def facts_renamed(rows: Rows) -> dict[str, str]:
