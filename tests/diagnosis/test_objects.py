@@ -27,6 +27,8 @@ SAID = [
     {"boxes": np.zeros((0, 4)), "labels": [], "scores": []},  # never found
 ]
 
+LEGEND = "Green: found. Red: made up. Blue: missed."
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -249,7 +251,7 @@ def test_pictures_of_objects_are_in_the_files_that_facts_name(tmp_path: Path) ->
         xaicli.collect_metrics(table, collector, model, run=run, split="val", dataloader_args=args)
         run.add_metrics_data({"example_id": [0, 1], "iou": [0.1, 0.2], "epoch": [1, 1]}, name="others")
     opened = xaicli.open_run(tmp_path / "run")
-    assert [one.note for one in _galleries(opened.errors().report)] == [""]  # no file is there: nothing is drawn
+    assert LEGEND not in opened.errors().html()  # no file is there: nothing is drawn
     for path in paths:
         Image.fromarray(np.full((800, 640, 3), 200, np.uint8)).save(path)
     told = opened.errors().report
@@ -262,7 +264,9 @@ def test_pictures_of_objects_are_in_the_files_that_facts_name(tmp_path: Path) ->
     assert across > 1  # a file is shown smaller than it is
     corners = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     assert np.array(corners) * across == pytest.approx([0, 400, 200, 600], abs=across)
-    assert [one.note for one in _galleries(told)] == ["Green: found. Red: made up. Blue: missed."]
+    for question in (opened.errors, opened.report):
+        assert question().html().count(LEGEND) == 1
+        assert LEGEND not in question().html(no_images=True)
     assert set(_images(opened.findings().report)) == set(found)
     assert set(_images(opened.report().report)) == set(found)
     samples = _images(opened.samples(table="metrics", metric="fp", max=3, min=0).report)
@@ -399,25 +403,46 @@ def test_errors_of_samples_name_the_table_of_objects(both, capsys):
     assert asked(capsys, both, "--table", "boxes")["task"] == "objects"
 
 
-@pytest.mark.parametrize("command", ["samples", "errors", "findings", "slices", "track-report"])
+@pytest.mark.parametrize("command", ["samples", "errors", "findings", "slices", "track-report", "export"])
 def test_a_run_of_other_tables_alone_says_what_tells_of_them(tmp_path, capsys, command):
     with xaicli.Run(tmp_path / "run") as run:
         run.add_metrics({"example_id": [0, 1], "mean_iou": [0.5, 0.7]}, name="pictures")
     assert main([command, str(tmp_path / "run")]) == 1
     said = capsys.readouterr().err.replace("\n", " ")
     assert "holds no rows of samples" in said
-    assert "xai samples --table pictures" in said
+    hint = " ".join(said.partition("hint:")[2].split())
+    assert hint == "of its tables (pictures): xai samples --table pictures, xai query"
+    assert main(["query", str(tmp_path / "run"), "SELECT count(*) AS n FROM pictures", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == [{"n": 2}]
     assert main(["samples", str(tmp_path / "run"), "--table", "pictures", "--metric", "mean_iou", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["score"] == 0.7
 
 
-def recorded(folder, truth, said, collector=None):
+@pytest.mark.parametrize("of_file", [False, True])
+def test_facts_called_like_columns_of_rows_are_told_where_there_are_no_rows(tmp_path, capsys, of_file):
+    file, run = tmp_path / "f.csv", recorded(tmp_path / "run", TRUTH, [SAID], ids=[0, 1, 2])
+    file.write_text("sample_id,epoch,step\n0,4,x\n1,5,y\n2,5,z\n")
+    if not of_file:
+        with xaicli.Run(run) as again:
+            again.log_facts(facts=file)
+    more = ["--facts", str(file)] if of_file else []
+    said = [f"the fact {name} is called fact_{name}: a column of the rows has its name" for name in ("epoch", "step")]
+    samples = ["samples", "--table", "metrics", "--metric", "fp"]
+    for command in (["errors"], ["errors", "--by", "fact_epoch"], ["findings"], ["track-report"], samples):
+        assert main([*command, str(run), *more, "--json", "-o", str(tmp_path / "out")]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert [words for words in told["warnings"] if "is called" in words] == said
+    assert main(["errors", str(run), *more, "--by", "epoch"]) == 1
+    assert "did you mean fact_epoch?" in capsys.readouterr().err
+
+
+def recorded(folder, truth, said, collector=None, ids=None):
     """A run of as many epochs as `said` has lists, each with what is told of the pictures of `truth`."""
     args = {"batch_size": len(truth), "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
     with xaicli.Run(folder, label_names=["cat", "dog"]) as run:
         for epoch in run.epochs(len(said)):
             of_epoch = said[epoch - 1]
-            table = xaicli.Table(list(enumerate(truth)))
+            table = xaicli.Table(list(enumerate(truth)), ids=ids)
             model = lambda numbers, own=of_epoch: [own[int(i)] for i in numbers]  # noqa: E731
             one = collector or xaicli.BoundingBoxMetricsCollector(["cat", "dog"])
             xaicli.collect_metrics(table, one, model, run=run, split="val", dataloader_args=args)

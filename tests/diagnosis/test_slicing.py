@@ -154,6 +154,13 @@ def test_where_nothing_could_be_compared_nothing_is_called_good(tmp_path):
     assert header.split(",")[:8] == ["slice", "mode", "ds_id", "epoch", "pass", "metric", "n", "share"]
 
 
+def test_where_no_slice_has_enough_samples_a_program_reads_so(recorded, capsys):
+    path, _ = recorded
+    said = "loss of eval: no slice has 5,000 samples with a value, and others beside it"
+    assert said in asked(capsys, path, "--min-n", 5000)["warnings"]
+    assert not [words for words in asked(capsys, path)["warnings"] if "no slice has" in words]
+
+
 def test_without_facts_kept_inputs_tell_brightness_and_length(tmp_path, capsys):
     rng = np.random.default_rng(9)
     n = 300

@@ -424,3 +424,19 @@ def test_an_array_of_json_is_no_json_lines(tmp_path: Path, indent: int | None, b
     found = read_fact_file(tmp_path / "f.jsonl", "int64")
     assert found.table.to_pylist() == rows
     assert [n for _, _, n in found.left_out] == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "kept", "said"),
+    [
+        (["x", {"k": 1}], ["x", '{"k": 1}'], "lists or objects among other values"),
+        ([{"k": 1}, "x"], ['{"k": 1}', "x"], "lists or objects among other values"),
+        ([3, [1], None], ["3", "[1]", None], "lists or objects among other values"),
+        ([[1], {"k": 1}], ["[1]", '{"k": 1}'], "neither texts, numbers nor dates"),
+    ],
+)
+def test_lists_and_objects_that_become_text_are_told_whatever_they_stand_among(tmp_path, values, kept, said):
+    lines = [json.dumps({"sample_id": number, "a": value}) for number, value in enumerate(values)]
+    found = read_fact_file(written(tmp_path / "f.jsonl", "\n".join(lines)), "int64")
+    assert found.table["a"].to_pylist() == kept
+    assert found.notices == [f"a of f.jsonl holds {said}: kept as text"]

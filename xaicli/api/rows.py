@@ -56,7 +56,7 @@ def refuse_objects_alone(reader: Reader) -> None:
     if names and not reader.drops and not reader.damaged and reader.where is None:
         raise XaiError(
             f"{reader.layout.described} holds no rows of samples: this is answered of them alone",
-            hint=f"of its tables ({', '.join(names)}): xai samples --table {names[0]}, xai query, xai export",
+            hint=f"of its tables ({', '.join(names)}): xai samples --table {names[0]}, xai query",
         )
 
 

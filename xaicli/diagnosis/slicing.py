@@ -127,6 +127,9 @@ def slices(
                 for name, n in found.others.items()
             ]
             warnings += [f"{name} is another for every sample, as a name is: it makes no slice" for name in found.names]
+            if not found.looked_at:
+                where = " ".join(filter(None, (metric, "of", *pair)))
+                warnings.append(f"{where}: no slice has {min_n:,} samples with a value, and others beside it")
             left = {"explained": found.explained, "not_compared": found.left_out}
             searched.append({**told, "looked_at": found.looked_at, "found": len(found.slices), **left})
             part = [{**told, **_row(one, frame, metric)} for one in found.slices]

@@ -96,7 +96,7 @@ def embeddings(
         warnings=(*map(str, taken_back), *found.warnings),
     )
     if identity == SAMPLE_ID:
-        return with_facts(replace(answer, warnings=(*reader.facts.notices, *answer.warnings)), reader)
+        return with_facts(answer, reader)
     if reader.facts.names:
         return replace(answer, warnings=(*answer.warnings, f"facts are {lacks}: none are shown"))
     return answer

@@ -138,10 +138,10 @@ def with_facts(answer: Answer, reader: Reader, selection: Selection | None = Non
     """
     facts = reader.facts
     if not facts.names:
-        return answer
+        return replace(answer, warnings=tuple(dict.fromkeys((*answer.warnings, *facts.notices))))
     told = {name: _beside(frame, facts.frame) if _are_samples(frame) else frame for name, frame in answer.extra.items()}
     data = _beside(answer.data, facts.frame) if _are_samples(answer.data) else answer.data
-    warnings = [*answer.warnings, *facts.told]
+    warnings = [*answer.warnings, *facts.notices, *facts.told]
     warnings += _without(reader, selection) if selection is not None else ()
     shown = [
         frame[FACTS]

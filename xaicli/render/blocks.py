@@ -199,7 +199,8 @@ class Blocks:
         facts = told_apart([value.text for card in block.cards for _, value in card.facts], _ON_CARD)
         cards = [self._card(card, short_titles[card.title], lines | facts, pictured=pictured) for card in block.cards]
         title = element("h3", block.title) if block.title else ""
-        note = element("p", block.note, class_="note") if block.note else ""
+        told = ". ".join(filter(None, (block.note, block.legend if pictured else "")))
+        note = element("p", told, class_="note") if told else ""
         said = (text for c in block.cards for text in (c.title, *c.lines, *(fact.text for _, fact in c.facts)))
         wordy = any(len(text) > _LONG for text in said)
         kinds = "cards" + (" wordy" if wordy else "") + ("" if pictured else " plain")

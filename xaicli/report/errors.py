@@ -527,8 +527,8 @@ class _Errors:
         times = Times.among(row["history"] for row in rows)
         cards = tuple(self._picture(row, times) for row in rows[:_PASSAGES])
         if cards:
-            note = "Green: found. Red: made up. Blue: missed." if any(card.image for card in cards) else ""
-            yield Gallery(f"Worst pictures: {self.words}", cards, note)
+            legend = "Green: found. Red: made up. Blue: missed."
+            yield Gallery(f"Worst pictures: {self.words}", cards, legend=legend)
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("picture"), *facts.columns, *(Column(name, whole) for name in ("found", "made up", "missed")))
         heads += (Column("mean IoU", number), Column("wrong over the epochs", Cell.SPARKLINE))

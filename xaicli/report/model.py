@@ -191,11 +191,16 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards under one heading."""
+    """Cards under one heading.
+
+    Attributes:
+        legend: What is drawn in the pictures, said only where some are shown.
+    """
 
     title: str
     cards: tuple[Card, ...]
     note: str = ""
+    legend: str = ""
 
 
 @dataclass(frozen=True)

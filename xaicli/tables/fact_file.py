@@ -261,8 +261,9 @@ def _of_values(name: str, values: list[Any], path: Path, found: FactFile) -> pa.
         if beyond := fitting.count(None) - values.count(None):
             found.left_out.append((name, beyond_64_bits(name, beyond, path), beyond))
         values = fitting
-    if kinds and kinds <= {dict, list}:
-        found.notices.append(f"{name} of {path.name} holds neither texts, numbers nor dates: kept as text")
+    if nested := kinds & {dict, list}:
+        other = "neither texts, numbers nor dates" if kinds == nested else "lists or objects among other values"
+        found.notices.append(f"{name} of {path.name} holds {other}: kept as text")
     elif kinds <= {int, float} or len(kinds) == 1:
         try:
             if kinds == {int, float}:
