@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from xaicli.sources.inputs import Inputs, Positions
 
 Xai = Callable[..., tuple[int, str, str]]
 ARCH = ("--arch", "xaicli.demo:build_model")
+COUNTED = logging.getLogger("tests.counted")
 FEW = ("--smoothing", "3", "--integrating", "4,2", "--no-progress")
 
 
@@ -240,10 +242,20 @@ def digits(n: int = 6) -> Inputs:
     return Inputs(found.sample_id[:n].tolist(), {"": found.images[:n]}, found.label[:n].tolist())
 
 
-class Counting(torch.nn.Module):
-    """A model that counts the rows it is differentiated at, copies included."""
+class Rows(logging.Handler):
+    """Collects what is logged of rows: a list that forward itself fills is part of what the model answers by."""
 
-    rows: ClassVar[list[int]] = []
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert isinstance(record.args, tuple)
+        self.rows.append(int(str(record.args[0])))
+
+
+class Counting(torch.nn.Module):
+    """A model that logs the rows it is differentiated at, copies included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -252,13 +264,15 @@ class Counting(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         if torch.is_grad_enabled() and len(x) > 2:  # two rows show which way the inputs take
-            self.rows.append(len(x))
+            COUNTED.info("%d", len(x))
         return self.inner(x)
 
 
 def counted() -> tuple[Column, list[int]]:
-    Counting.rows.clear()
-    return Column("", Counting), Counting.rows
+    handler = Rows()
+    COUNTED.handlers[:] = [handler]
+    COUNTED.setLevel(logging.INFO)
+    return Column("", Counting), handler.rows
 
 
 def request(**changes: Any) -> Request:
@@ -477,7 +491,7 @@ def test_a_rank_that_gives_signs_of_life_is_waited_for(tmp_path: Path, monkeypat
 
 
 def test_an_edited_forward_is_explained_anew() -> None:
-    from xaicli.attribution.store import fingerprint
+    from xaicli.attribution.fingerprint import fingerprint
 
     def made(source: str) -> torch.nn.Module:
         space: dict[str, Any] = {"torch": torch, "nn": torch.nn, "__name__": "people"}
@@ -499,11 +513,28 @@ class Net(nn.Module):
         return self.linear(helper(x)) {tail}
 """
     plain = {"factor": 2, "scale": 1, "power": 1, "tail": ""}
-    same = fingerprint(made(net.format(**plain)))
-    assert same == fingerprint(made(net.format(**plain)))
+    same, untold = fingerprint(made(net.format(**plain)))
+    assert (same, untold) == (fingerprint(made(net.format(**plain)))[0], "")
     edits = [{"factor": 3}, {"scale": 2}, {"power": 2}, {"tail": "* 2"}, {"tail": "+ x.sum()"}]
-    others = {fingerprint(made(net.format(**{**plain, **edit}))) for edit in edits}
+    others = {fingerprint(made(net.format(**{**plain, **edit})))[0] for edit in edits}
     assert len(others | {same}) == 6
+
+
+def test_maps_of_a_model_that_cannot_be_told_are_not_kept(tmp_path: Path) -> None:
+    class Sealed:
+        __slots__ = ()
+
+        def __reduce__(self) -> Any:
+            raise TypeError("it is sealed")
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    column = Column("sealed", lambda: model)
+    explain([column], digits(), request(store=tmp_path / "kept"))
+    assert list((tmp_path / "kept").glob("*.npz"))
+    model.key = Sealed()  # type: ignore[assignment]
+    found = explain([column], digits(), request(store=tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+    assert any("no maps are kept" in note and "Sealed" in note for note in found.notes)
 
 
 def test_the_command_under_the_page_asks_for_the_same_passes() -> None:

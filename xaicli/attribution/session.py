@@ -18,12 +18,13 @@ from xaicli.attribution.answer import Found, explanations_of, saliency_of, toget
 from xaicli.attribution.captum_methods import named, taken_by
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.explanation import CheckpointColumn, Saliency, SanityStep
+from xaicli.attribution.fingerprint import fingerprint
 from xaicli.attribution.inputs import InputRange, device_of, told_of, using
 from xaicli.attribution.maps import views_of
 from xaicli.attribution.prepared import Prepared, prepare
 from xaicli.attribution.quality import cascade, quality
 from xaicli.attribution.settings import Convention, Precision, Settings, Target
-from xaicli.attribution.store import Finished, Store, fingerprint, key_of
+from xaicli.attribution.store import Finished, Store, key_of
 from xaicli.attribution.targets import LOSS, split_place
 from xaicli.errors import InterruptedWorkError, UsageError, XaiError
 from xaicli.progress import doing
@@ -422,7 +423,14 @@ class _Work:
             request.place,
             self._known,
         )
-        common = key_of(fingerprint(prepared.model.model) if self.store.folder else "", *asked, *whole_batch)
+        told, untold = fingerprint(prepared.model.model) if self.store.folder else ("", "")
+        if untold and request.world_size == 1:
+            self.store = Store(None)
+        if untold:
+            # Ranks hand their samples to each other by that folder.
+            what = "no maps are kept" if request.world_size == 1 else "maps kept before an edit of it are shown again"
+            self.notes = (*self.notes, f"{what}: what the model answers by cannot all be told ({untold})")
+        common = key_of(told, *asked, *whole_batch)
         labels = self.inputs.label or [None] * len(self.inputs.sample_id)
         pairs: Sequence[tuple[str, str] | None] = self.inputs.pairs or [None] * len(labels)
         return [

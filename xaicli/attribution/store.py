@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
-import sys
 import threading
-import types
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import fx, nn
 
 from xaicli import __version__
 from xaicli.attribution.explanation import Explanation, Floats, Saliency, Trust
 from xaicli.files import write_whole
 
 _SEPARATOR = "\x1f"
-_PLAIN = (str, bytes, int, float, bool, complex, type(None), torch.dtype, torch.device)
 
 ByMap = Mapping[tuple[str, str], Floats]
 """{(method, input): (explanation, ...)}."""
@@ -56,110 +51,6 @@ def key_of(*parts: Any) -> str:
             digest.update(repr(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:32]
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A hash of a model: its structure, its code and the functions that calls, its settings, and every weight."""
-    digest = hashlib.sha256(torch.__version__.encode())
-    seen: set[int] = set()
-    digest.update(model.code.encode() if isinstance(model, fx.GraphModule) else str(model).encode())
-    if isinstance(model, torch.jit.ScriptModule):
-        digest.update(str(model.inlined_graph).encode())
-    for module in model.modules():
-        _code(type(module), digest, seen)
-        for name, value in sorted(vars(module).items()):
-            if not name.startswith("_"):
-                digest.update(name.encode())
-                _value(value, digest, seen)
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, torch.Tensor):
-            digest.update(name.encode())
-            _value(tensor, digest, seen)
-    return digest.hexdigest()
-
-
-def _value(value: Any, digest: Any, seen: set[int]) -> None:
-    """What a module keeps beside its weights: numbers, tensors, functions, and what they hold."""
-    if isinstance(value, _PLAIN):
-        digest.update(repr(value).encode())
-    elif isinstance(value, torch.Tensor):
-        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        data = value.detach().cpu().contiguous().flatten()
-        digest.update(data.view(torch.uint8).numpy().tobytes() if data.numel() else b"")
-    elif id(value) in seen:
-        return
-    elif isinstance(value, dict):
-        seen.add(id(value))
-        for key, part in value.items():
-            digest.update(repr(key).encode())
-            _value(part, digest, seen)
-    elif isinstance(value, list | tuple):
-        seen.add(id(value))
-        for part in value:
-            _value(part, digest, seen)
-    elif isinstance(value, types.FunctionType | types.MethodType | type):
-        _code(value, digest, seen)
-    elif not isinstance(value, nn.Module):
-        seen.add(id(value))
-        digest.update(f"{type(value).__module__}.{type(value).__qualname__}".encode())
-        _value(getattr(value, "__dict__", {}), digest, seen)
-
-
-def _code(thing: Any, digest: Any, seen: set[int]) -> None:
-    """The bytecode of a class or function, and of what it uses that is neither torch's nor Python's own."""
-    if id(thing) in seen or _is_of_a_library(thing):
-        return
-    seen.add(id(thing))
-    if isinstance(thing, type):
-        for base in thing.__mro__[1:]:
-            _code(base, digest, seen)
-        for name, part in sorted(vars(thing).items()):
-            part = getattr(part, "__func__", getattr(part, "fget", part))
-            if isinstance(part, types.FunctionType):
-                _code(part, digest, seen)
-            elif isinstance(part, _PLAIN) and not name.startswith("__"):
-                digest.update(f"{name}{part!r}".encode())
-        return
-    function = getattr(thing, "__func__", thing)
-    if isinstance(function, types.FunctionType):
-        _function(function, digest, seen)
-
-
-def _function(function: types.FunctionType, digest: Any, seen: set[int]) -> None:
-    _bytes_of(function.__code__, digest)
-    _value([function.__defaults__, function.__kwdefaults__], digest, seen)
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):
-            _value(cell.cell_contents, digest, seen)
-    for name in _names(function.__code__):
-        used = function.__globals__.get(name)
-        if isinstance(used, types.ModuleType):
-            if not _is_of_a_library(used):
-                own = [part for part in vars(used).values() if getattr(part, "__module__", None) == used.__name__]
-                _value([part for part in own if isinstance(part, types.FunctionType | type)], digest, seen)
-        elif isinstance(used, (types.FunctionType, type, torch.Tensor, *_PLAIN)):
-            _value(used, digest, seen)
-
-
-def _bytes_of(code: types.CodeType, digest: Any) -> None:
-    digest.update(code.co_code)
-    digest.update(repr(code.co_names).encode())
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            _bytes_of(constant, digest)
-        else:
-            digest.update(repr(constant).encode())
-
-
-def _names(code: types.CodeType) -> list[str]:
-    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
-    return sorted({*code.co_names, *inner})
-
-
-def _is_of_a_library(thing: Any) -> bool:
-    made = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
-    root = str(made or "builtins").partition(".")[0]
-    return root != "__main__" and (root in sys.stdlib_module_names or root in ("torch", "numpy", "builtins", "xaicli"))
 
 
 class Store:
