@@ -1216,3 +1216,43 @@ def test_the_loss_that_is_trained_on_says_the_labels_and_their_places(tmp_path: 
     assert found["loss"].to_list() == pytest.approx(each.mean(1).tolist(), abs=1e-5)
     assert found["n_tokens"].to_list() == [5 if is_other else 4] * N
     assert found["worst_token"].to_list() == (each.argmax(1) + (0 if is_other else 1)).tolist()
+
+
+@pytest.mark.parametrize("options", [{"val_check_interval": 0.5}, {"check_val_every_n_epoch": 2}], ids=str)
+def test_a_validation_s_scalars_do_not_come_again_where_a_checkpoint_is_saved(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    validated: list[tuple[int, int]] = []
+
+    class Logging(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            loss = super().training_step(batch, batch_idx)
+            self.log("share", 0.25, on_step=False, on_epoch=True)  # of one name and one value in both modes
+            return loss
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            del batch_idx
+            self.log("val_loss", functional.cross_entropy(self(batch[1]), batch[2]))
+            self.log("share", 0.25)
+
+        def on_validation_epoch_end(self) -> None:
+            self.log("val_end", 1.0 + len(validated))
+            if not self.trainer.sanity_checking:
+                validated.append((self.current_epoch + 1, self.global_step))
+
+        def on_train_epoch_end(self) -> None:
+            self.log("train_end", 1.0 + self.current_epoch)
+
+    stopping = lightning.callbacks.EarlyStopping("val_loss", patience=9, check_on_train_epoch_end=False)
+    callbacks = [XaiCallback(tmp_path / "run", save_checkpoint=False), stopping]
+    fit(Logging(), callbacks, tmp_path, max_epochs=4, enable_checkpointing=True, num_sanity_val_steps=0, **options)
+    logged = xaicli.open_run(tmp_path / "run").query("SELECT key, mode, epoch, step FROM scalars").data
+    for key in ("val_loss", "val_end"):
+        found = logged.filter(pl.col("key") == key).select("mode", "epoch", "step").rows()
+        assert sorted(found) == [("eval", *at) for at in validated]
+    shared = logged.filter(pl.col("key") == "share").select("mode", "epoch").rows()
+    assert sorted(shared) == [*(("eval", at[0]) for at in validated), *(("train", epoch) for epoch in (1, 2, 3, 4))]
+    ends = logged.filter(pl.col("key") == "train_end").select("mode", "epoch").rows()
+    assert sorted(ends) == [("train", epoch) for epoch in (1, 2, 3, 4)]

@@ -171,6 +171,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.tokenizer = next((t for one in holders if (t := tokenizer_of(one)) is not None), None)
         for name, mode in _STEPS.items():
             self._wrap(trainer, pl_module, name, mode)
+        self._watch_validations(trainer)
         self._undo += self._rows.stand_beside(trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -291,6 +292,25 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
         setattr(strategy, name, step)
         self._undo.append(lambda: strategy.__dict__.pop(name, None))
+
+    def _watch_validations(self, trainer: Any) -> None:
+        """Have what a validation leaves among the trainer's metrics known as logged, whoever asked for it since.
+
+        The trainer makes its tensors anew for each callback that asks behind this one, as a checkpoint's does; the
+        strategy is the last that is told of the end, and from then on they stay.
+        """
+        strategy, own = trainer.strategy, trainer.strategy.on_validation_end
+
+        def note() -> None:
+            self._logged |= _come_since(trainer, self._before)
+
+        def ended() -> None:
+            own()
+            if not trainer.sanity_checking:
+                self._recording.guarded("telling a validation's scalars from the training's", note)
+
+        strategy.on_validation_end = ended
+        self._undo.append(lambda: strategy.__dict__.pop("on_validation_end", None))
 
     def _log(self, trainer: Any, step: Step, batch: Any, mode: Mode) -> None:
         recording = self._recording
@@ -587,7 +607,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _log_new(self, trainer: Any, mode: Mode, loaders: list[tuple[str, Any]]) -> None:
         recording, before = self._recording, self._logged if mode is Mode.TRAIN else self._before
-        new = {name: value for name, value in trainer.callback_metrics.items() if value is not before.get(name)}
+        new = _come_since(trainer, before)
         self._logged |= new
         time = {"epoch": recording.epoch}
         if mode is Mode.EVAL and trainer.state.fn == "fit":
@@ -607,6 +627,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _restore(self) -> None:
         while self._undo:
             self._undo.pop()()
+
+
+def _come_since(trainer: Any, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a trainer's metrics that are not the very ones that it had before."""
+    return {name: value for name, value in trainer.callback_metrics.items() if value is not before.get(name)}
 
 
 def _set_of(metric: str, loaders: list[tuple[str, Any]]) -> str:
