@@ -304,6 +304,54 @@ def test_facts_told_before_the_kind_of_ids_is_known_count(tmp_path: Path) -> Non
     assert [(row["sample_id"], row["facts"]["a"]) for row in rows] == [("2", "y"), ("1", "x")]
 
 
+@pytest.mark.parametrize("when", ["opened", "before", "killed", "after", "asked"])
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("f.csv", "sample_id,a\n0.0,x\n1.00,y\n2.0,z\ntotal,3\n", {0: "x", 1: "y", 2: "z"}),
+        ("f.csv", "sample_id,a\n 0,x\n+1,y\n2 ,z\ntotal,3\n", {0: "x", 1: "y", 2: "z"}),
+        ("f.csv", "sample_id,a\n0,x\n2,y\nabc,z\n2.0,w\n", {0: "x", 2: "w"}),
+        ("f.jsonl", '{"sample_id": 0, "a": "x"}\n{"sample_id": 1.0, "a": "y"}\n{"sample_id": "2", "a": "z"}\n', None),
+        ("f.parquet", ["0", "1.0", "+2", "x"], {0: "0", 1: "1", 2: "2"}),
+    ],
+    ids=["floats", "signs and blanks", "twice", "lines", "parquet"],
+)
+def test_ids_are_read_alike_whenever_a_file_of_facts_is_told(
+    tmp_path: Path, name: str, content: str | list[str], wanted: dict[int, str] | None, when: str
+) -> None:
+    """An id that the run cannot have costs no other, whether the run's kind of ids is known by then or not."""
+    file = tmp_path / name
+    if isinstance(content, str):
+        written(file, content)
+    else:
+        pq.write_table(pa.table({"sample_id": content, "a": ["0", "1", "2", "3"]}), file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the odd id, where it is known to be one
+        run = Run(tmp_path / "run", facts=file if when == "opened" else None)
+        if when in ("before", "killed"):
+            run.log_facts(facts=file)
+        run.log_samples(sample_id=[0, 1, 2], loss=[0.5, 1.5, 2.5], mode="eval", epoch=1)
+        if when == "after":
+            run.log_facts(facts=file)
+        run.flush()
+        if when != "killed":
+            run.close()
+        asked = {"facts": file} if when == "asked" else {}
+        found = xaicli.open_run(tmp_path / "run").query("SELECT sample_id, a FROM facts", **asked)
+        told = [*found.answer.warnings, *xaicli.open_run(tmp_path / "run").info().answer.warnings]
+        run.close()
+    assert dict(found.data.rows()) == (wanted or {0: "x", 1: "y", 2: "z"})
+    assert any("none of the run's kind" in said for said in told) == (wanted is not None)
+
+
+def test_texts_that_spell_numbers_are_apart_in_a_run_of_texts(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_facts(facts=written(tmp_path / "f.csv", "sample_id,a\n007,x\n1.0,y\n1,z\n"))
+        run.log_samples(sample_id=["007", "1", "1.0"], loss=[0.5, 1.5, 2.5], mode="eval", epoch=1)
+    found = xaicli.open_run(tmp_path / "run").query("SELECT sample_id, a FROM facts").data
+    assert dict(found.rows()) == {"007": "x", "1.0": "y", "1": "z"}
+
+
 def test_lists_that_are_facts_are_their_json_and_what_names_nothing_is_told(tmp_path: Path) -> None:
     with Run(tmp_path / "run") as run:
         run.log_facts([1, 2, 3], tokens=[["a", "b"], ["c"], None], box=[{"x": 1}, [2], None])

@@ -17,6 +17,7 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.pieces import foreign, relative
 from xaicli.reader.rows import dtype_of
+from xaicli.tables.column import whole_ids
 from xaicli.tables.fact_file import path_of_facts, read_fact_file
 from xaicli.vocabulary import FACT, RESERVED_COLUMNS, SAMPLE_ID, fact_columns
 from xaicli.wal.records import live_records
@@ -480,10 +481,13 @@ def _spelt_otherwise(unknown: pl.DataFrame, samples: pl.DataFrame) -> str:
 
 
 def _with_ids(frame: pl.DataFrame, kind: pl.DataType) -> pl.DataFrame:
-    """Facts that were told before the first rows said what ids are: "17" is 17 in a run of numbers."""
-    if frame.schema[SAMPLE_ID] == kind:
+    """Facts that were told before the first rows said what ids are: "17" and "17.0" are 17 in a run of numbers."""
+    ids = frame[SAMPLE_ID]
+    if ids.dtype == kind:
         return frame
-    return frame.with_columns(pl.col(SAMPLE_ID).cast(kind, strict=False)).drop_nulls(SAMPLE_ID)
+    if ids.dtype == pl.String and kind.is_integer():
+        ids = pl.Series(SAMPLE_ID, whole_ids(ids.to_arrow(compat_level=pl.CompatLevel.oldest())))
+    return frame.with_columns(ids.cast(kind, strict=False)).drop_nulls(SAMPLE_ID)
 
 
 @dataclass(frozen=True)

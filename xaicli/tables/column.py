@@ -103,6 +103,18 @@ def whole_numbers(texts: Any) -> Any:
     return pc.coalesce(numbers, _long_numbers(pc.if_else(short, None, digits)))
 
 
+def whole_ids(texts: Any) -> Any:
+    """The ids that texts spell, as int64; null where one is no whole number of 64 bits.
+
+    A table program writes 17 as 17.0, and blanks may stand around it.
+
+    Args:
+        texts: (N,) strings.
+    """
+    bare = pc.utf8_trim_whitespace(texts)
+    return whole_numbers(pc.replace_substring_regex(bare, rf"^({WHOLE})\.0*$", r"\1"))
+
+
 def within_64_bits(column: pa.Array) -> pa.Array:
     """Whole numbers of any width, and decimals that are such by their type, as int64; null beyond 64 bits."""
     if column.type == pa.uint64():

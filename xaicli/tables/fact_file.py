@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import for_arrow
 from xaicli.tables.cells import header, read_cells, without_guards
-from xaicli.tables.column import WHOLE, whole_numbers, within_64_bits
+from xaicli.tables.column import WHOLE, whole_ids, whole_numbers, within_64_bits
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import unguarded
 
@@ -326,11 +326,8 @@ def _read_ids(given: pa.Array, id_kind: str | None, *, is_text: bool) -> tuple[p
     """Ids by what is written: null where one is none, how many are empty, and of which kind they are."""
     texts = given.cast(pa.string()) if not pa.types.is_nested(given.type) else pa.nulls(len(given), pa.string())
     bare = pc.utf8_trim_whitespace(texts)
-    # A table program writes 17 as 17.0.
-    whole = pc.replace_substring_regex(bare, rf"^({WHOLE})\.0*$", r"\1")
-    if pa.types.is_floating(given.type):
-        whole = _whole_numbers(given)
-    numbered = whole_numbers(whole)
+    whole = _whole_numbers(given) if pa.types.is_floating(given.type) else bare
+    numbered = whole_ids(whole)
     looks_whole = numbered.is_valid()
     if id_kind is None:
         blank = pc.or_(pc.is_null(bare), pc.equal(bare, ""))

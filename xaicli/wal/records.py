@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import PartName, RunLayout
-from xaicli.tables.column import whole_numbers
+from xaicli.tables.column import whole_ids
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal import arrays
 from xaicli.wal.frames import Frame, read_segment, segment_files
@@ -81,7 +81,7 @@ def records_table(
 
 def with_ids(table: pa.Table, kind: str) -> pa.Table:
     """Records with ids of the run's kind, which may be settled by rows that came later: a number as its text, a text
-    that is a whole number as that; those whose id is no such are left out.
+    that spells a whole number as that, as in a file of facts; those whose id is no such are left out.
 
     Args:
         table: Records, with `sample_id`.
@@ -93,7 +93,7 @@ def with_ids(table: pa.Table, kind: str) -> pa.Table:
         return table
     if kind == "string":
         return table.set_column(place, SAMPLE_ID, ids.cast(pa.string()))
-    whole = whole_numbers(ids)
+    whole = whole_ids(ids)
     return table.set_column(place, SAMPLE_ID, whole).filter(whole.is_valid())
 
 
