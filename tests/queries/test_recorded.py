@@ -152,6 +152,28 @@ def test_scalars_that_a_later_attempt_overwrote_are_counted_and_can_be_counted_a
     assert "--attempts all" in everything.command_line()
 
 
+def test_the_scalars_of_other_ranks_that_differ_are_told(tmp_path: Path) -> None:
+    """The lowest rank's counts; what other ranks have of the same value is nothing to know of."""
+    runs = [Run(tmp_path / "run", rank=rank) for rank in range(3)]
+    for rank, run in enumerate(runs):
+        for step in (1, 2):
+            run.log({"step": step, "epoch": step, "mean": step / 8, "own": float(rank), "no": float("nan")})
+        run.log({"epoch": 2, "late": float(rank)} if rank else {"epoch": 1, "late": 0.0})
+    for run in runs:
+        run.close()
+    for root in (tmp_path / "run", compacted(tmp_path / "run")):
+        answer = scalars([root])
+        assert curve(answer, "own") == {1: 0.0, 2: 0.0}
+        assert curve(answer, "late") == {1: 0.0, 2: 1.0}
+        assert answer.counts.duplicates == 3 * 2 * 2 + 1
+        ends = "log the mean of the ranks, or each rank's under a name of its own, as loss/rank1"
+        said = f"5 values of late, own do not count: rank 0's, rank 1's at the same moments do; {ends}"
+        assert [*answer.warnings] == [said]
+        asked = xaicli.open_run(root).query("SELECT count(*) AS n FROM scalars WHERE key = 'own'")
+        assert (asked.data["n"].item(), [*asked.answer.warnings]) == (2, [said])
+        assert said in scalars([root], attempts="all").warnings
+
+
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
 def test_sql_counts_the_scalars_that_it_does_not_see(tmp_path: Path, engine: str) -> None:
     logged_again(tmp_path / "run")

@@ -41,6 +41,7 @@ _NAMED = 3
 _OF = "of epoch"
 _BY = "by"
 _COUNTED_WITH = "xai scalars and most others count them with --attempts all"
+_APART = "log the mean of the ranks, or each rank's under a name of its own, as loss/rank1"
 
 
 @dataclass
@@ -61,6 +62,7 @@ class LeftOut:
     taken_back: int = 0
     duplicates: int = 0
     by_others: Counter[tuple[str, int]] = field(default_factory=Counter)
+    by_ranks: Counter[tuple[str, int]] = field(default_factory=Counter)
     again: Counter[str] = field(default_factory=Counter)
     again_in_epoch: Counter[str] = field(default_factory=Counter)
     again_at_step: Counter[str] = field(default_factory=Counter)
@@ -70,6 +72,7 @@ class LeftOut:
         self.taken_back += other.taken_back
         self.duplicates += other.duplicates
         self.by_others += other.by_others
+        self.by_ranks += other.by_ranks
         self.again += other.again
         self.again_in_epoch += other.again_in_epoch
         self.again_at_step += other.again_at_step
@@ -81,12 +84,12 @@ class LeftOut:
             are = "scalar of an earlier attempt does" if self.taken_back == 1 else "scalars of earlier attempts do"
             why = f"a later attempt logged that part of the training again; {_COUNTED_WITH}"
             said.append(f"{self.taken_back:,} {are} not count: {why}")
-        if n := self.by_others.total():
-            keys = _some(sorted({key for key, _ in self.by_others}))
-            attempts = sorted({by for _, by in self.by_others})
-            whose = ", ".join(f"attempt {attempt}'s" for attempt in attempts)
-            values, do, moments = ("1 value", "does", "moment") if n == 1 else (f"{n:,} values", "do", "moments")
-            said.append(f"{values} of {keys} {do} not count: {whose} at the same {moments} {do}; {_COUNTED_WITH}")
+        for of, whose, how in ((self.by_others, "attempt", _COUNTED_WITH), (self.by_ranks, "rank", _APART)):
+            if n := of.total():
+                keys = _some(sorted({key for key, _ in of}))
+                counting = ", ".join(f"{whose} {by}'s" for by in sorted({by for _, by in of}))
+                values, do, moments = ("1 value", "does", "moment") if n == 1 else (f"{n:,} values", "do", "moments")
+                said.append(f"{values} of {keys} {do} not count: {counting} at the same {moments} {do}; {how}")
         apart = 'run.log({"epoch": ..., "step": ..., ...}) keeps them apart'
         of_batch = 'run.log({"step": ..., ...}) with the number of the batch keeps them apart'
         for again, where, how in (
@@ -153,6 +156,7 @@ def recorded_scalars(reader: Reader, left_out: LeftOut | None = None) -> pl.Data
                 left_out.duplicates += not trained
                 left_out.by_others[key, by] += not trained
         for curve in kept:
+            left_out.by_ranks.update(_of_other_ranks(curve))
             axis = curve[AXIS][0] if curve.height else None
             nameless = curve if axis == EPOCH else curve.filter(pl.col(EPOCH).is_null())
             rest = curve.clear() if axis == EPOCH else curve.filter(pl.col(EPOCH).is_not_null())
@@ -347,6 +351,17 @@ def _of_others(curve: pl.DataFrame, order: Preferred, taken: _TakenBack) -> Iter
     moments, at = _moments(curve)
     beside = order.counting(moments, at).filter(pl.col(ATTEMPT) != pl.col(_BY))
     yield from beside.select(KEY, _BY, taken.again(curve[AXIS][0], pl.col(_BY)).alias(_OF)).iter_rows()
+
+
+def _of_other_ranks(curve: pl.DataFrame) -> Iterator[tuple[str, int]]:
+    """The values that differ from that of a lower rank of their attempt at their moment: the key, and that rank."""
+    if curve[RANK].n_unique() < 2:
+        return
+    moments, at = _moments(curve)
+    at.append(ATTEMPT)
+    each = moments.unique([*at, RANK], keep="last", maintain_order=True).sort(RANK, maintain_order=True)
+    differs = pl.col(VALUE) != pl.col(VALUE).first().over(at)
+    yield from each.with_columns(pl.col(RANK).first().over(at).alias(_BY)).filter(differs).select(KEY, _BY).iter_rows()
 
 
 def _logged_again(curve: pl.DataFrame) -> int:
