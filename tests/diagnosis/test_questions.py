@@ -157,6 +157,39 @@ def test_by_a_column(recorded, capsys):
     ]
 
 
+def test_by_a_value_none_of_whose_samples_is_in_a_cell(tmp_path):
+    """Site C has no labels, D no predictions; of data set b no sample has both."""
+    site = [*"AAABBBCCCDDD"]
+    given = [None if one == "C" else k % 2 for k, one in enumerate(site)]
+    taken = [None if one == "D" else 0 for one in site]
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(list(range(12)), site=site)
+        for ds_id, label in (("a", given), ("b", [None] * 12)):
+            run.log_samples(
+                sample_id=list(range(12)), label=label, prediction=taken, mode="eval", ds_id=ds_id, epoch=1, step=1
+            )
+    told = xaicli.open_run(tmp_path / "run").confusion(by="site")
+    rows = [row for row in told.answer.extra["by"] if row["ds_id"] == "a"]
+    counts = ("value", "n", "without_label", "without_prediction")
+    assert [tuple(row[key] for key in counts) for row in rows] == [
+        ("A", 3, 0, 0),
+        ("B", 3, 0, 0),
+        ("C", 0, 3, 0),
+        ("D", 0, 0, 3),
+    ]
+    figures = ("accuracy", "accuracy_interval", "macro_f1", "mcc", "ece", "over_confidence")
+    assert all(row[key] is None for row in rows[2:] for key in figures)
+    assert all(row["cells"] == [] for row in rows[2:])
+    others = [tuple(row[key] for key in counts) for row in told.answer.extra["by"] if row["ds_id"] == "b"]
+    assert others == [(value, 0, 3, 0) for value in "ABCD"]
+    page = told.markdown()
+    assert "C: no sample is in a cell, 3 without a label" in page
+    assert "D: no sample is in a cell, 3 with a label and without a prediction" in page
+    told.save(tmp_path / "out", formats=["csv", "html"])
+    with (tmp_path / "out" / "confusion-by.csv").open(newline="") as file:
+        assert [row["n"] for row in csv.DictReader(file)] == ["3", "3", "0", "0", "0", "0", "0", "0"]
+
+
 def test_ids_with_blanks_stay_apart_in_the_csv(tmp_path):
     ids = ["a b", "c", "d e f"]
     with xaicli.Run(tmp_path / "run") as run:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 import xaicli
@@ -212,5 +213,75 @@ def test_runs_are_compared_by_the_truth_asked_for(tmp_path):
         paired = xaicli.compare(*runs, mode="train", epoch=epoch, label_key=key).answer.extra["paired"]
         (accuracy,) = [row for row in paired if row["metric"] == "correct"]
         assert accuracy["values"] == pytest.approx(expected), (epoch, key)
+        # So are its samples: which are right in each, and which flipped.
+        told = xaicli.compare(*runs, mode="train", epoch=epoch, label_key=key, max=80, min=80).data
+        right = np.array([taken[epoch - 1] == truth for taken in (one, other)])
+        rows = told.filter(pl.col("kind") == "sample").select("sample_id", "group", "correct").rows()
+        assert {sample for sample, _, _ in rows} == set(range(80))
+        assert all(own == right[:, sample].tolist() for sample, _, own in rows), (epoch, key)
+        flipped = {sample for sample, group, _ in rows if group == "flipped"}
+        assert flipped == set(np.flatnonzero(right[0] != right[1]).tolist()), (epoch, key)
     confusion = last.confusion(label_key="clean").answer.extra["overall"][-1]
     assert confusion["accuracy"] == pytest.approx((other[-1] == true).mean())
+
+
+@pytest.mark.parametrize(
+    "site", [[f"p{k % 10}" for k in range(40)], [k % 10 for k in range(40)]], ids=["text", "number"]
+)
+def test_one_value_a_sample_is_no_truth_of_sets(tmp_path, site):
+    rng = np.random.default_rng(0)
+    labels = (rng.random((40, 4)) < 0.4).astype(int)
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=list("abcd"), resume="never") as run:
+        run.log_facts(np.arange(40), site=site)
+        for epoch in (1, 2):
+            logits = rng.normal(size=(40, 4)) + 2 * labels - 1
+            run.log_samples(sample_id=np.arange(40), label=labels, logits=logits, mode="train", epoch=epoch, step=epoch)
+    opened = xaicli.open_run(tmp_path / "run")
+    for told in (opened.findings(label_key="site"), opened.report(label_key="site")):
+        assert told.answer.extra["n_suspects"] == [{"mode": "train", "ds_id": "", "n": 0}]
+        assert [said for said in told.answer.warnings if "site cannot be held against the predictions" in said]
+        assert not [said for said in told.answer.warnings if "could not be computed" in said]
+
+
+def test_where_a_column_only_groups_nothing_else_is_made_up(tmp_path):
+    """A text says neither what is right nor which label is wrong: said once, in the data as on the page."""
+    opened, _, _, _ = mislabelled(tmp_path / "run")
+    said = f"--label-key named cannot be held against the predictions of {opened.layout.described}"
+    for told in (opened.samples(label_key="named"), opened.report(label_key="named")):
+        assert told.answer.warnings.count(f"{said}: samples are told neither right nor wrong") == 1
+        assert told.markdown().count("samples are told neither right nor wrong") == 1
+    page = opened.report(label_key="named").markdown()
+    # Of suspects and of label issues.
+    assert page.count("None can be told: --label-key named cannot be held against the predictions of ") == 2
+    assert "where predictions tell" not in page
+    assert "predicted as" not in str(opened.report(label_key="named"))
+    kept = opened.report(label_key="named").answer
+    assert not [warning for warning in kept.warnings if "keep_probs" in warning]
+
+
+def test_the_headline_is_by_the_truth_asked_for(tmp_path):
+    opened, true, given, taken = mislabelled(tmp_path / "run")
+    by_key = {"label_key": "clean", "mode": "train"}
+    for select, truth, words in (({}, given, "labelled"), (by_key, true, "clean says")):
+        page = str(opened.report(**select))
+        share = f"{100 * (taken[-1] == truth).mean():.1f} %"
+        assert f"{share} of 80 train samples with a prediction at epoch 12 are predicted as {words}" in " ".join(
+            page.split()
+        )
+
+
+def test_a_spike_names_the_classes_of_the_truth(tmp_path):
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"], resume="never") as run:
+        run.log_facts(np.arange(400), clean=[k % 2 for k in range(400)])
+        for step in range(40):
+            ids, loss = np.arange(step * 10, step * 10 + 10), np.full(10, 0.5 + 0.01 * (step % 3))
+            loss[3] += 40 * (step == 30)
+            run.log_samples(
+                sample_id=ids, label=ids % 2, prediction=ids % 2, loss=loss, mode="train", epoch=1, step=step
+            )
+    opened = xaicli.open_run(tmp_path / "run")
+    for told in (opened.report(label_key="clean"), opened.steps(label_key="clean")):
+        (spike,) = told.answer.extra["spikes"]
+        assert spike["samples"][0]["sample_id"] == 303
+        assert [(row["label"], row["name"]) for row in spike["samples"][:1]] == [(1, "dog")]
+        assert {row["name"] for row in spike["mix"] if row["column"] == "label"} <= {"cat", "dog"}

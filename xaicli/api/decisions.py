@@ -70,7 +70,7 @@ class RunDecisions(RunRows):
         from xaicli.choices.questions import Wanted, with_note_for_training
         from xaicli.choices.questions import select as chosen
         from xaicli.choices.rules import Rule, choice
-        from xaicli.diagnosis.questions import by_truth
+        from xaicli.queries.truth import by_truth
 
         refuse_unhonoured("select", select)
         how: dict[str, Any] = {"n": n, "share": share, "per_label": per_label, "by": by, "weight": weight, "seed": seed}

@@ -12,7 +12,6 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.diagnosis.errors import errors
 from xaicli.diagnosis.news import Judgements, judgements, training_steps
-from xaicli.diagnosis.questions import no_truth
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
@@ -27,6 +26,7 @@ from xaicli.queries.recorded import LeftOut
 from xaicli.queries.rows import walk
 from xaicli.queries.scalars import run_frame
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.truth import only_groups
 from xaicli.reader import Reader
 from xaicli.report.charts import Image
 from xaicli.report.facts import local_path
@@ -178,14 +178,18 @@ def gather(
         absent |= dict.fromkeys(("data map", "suspects", "rank changes"), absent["training dynamics"])
     of_pass = {name: asked(part, question) for name, (part, question) in by_pass.items()}
     doubted = of_pass.get("suspects")
+    of_one_label, issues = reader.manifest.task in OF_ONE_LABEL, None
+    if unlike := only_groups(reader, selection.label_key):
+        parts = ("suspects", *(["label issues"] if of_one_label else []))
+        absent |= dict.fromkeys(parts, f"None can be told: {unlike}.")
+    elif of_one_label:
+        issues = asked("label issues", lambda: named(label_issues(reader, selection)))
     return Gathered(
         samples=named(replace(chosen, selection={**chosen.selection, **asked_too})),
         labels=asked("labels", lambda: labels(reader, selection, bounds=bounds)),
         computed=computed,
         **of_pass,
-        label_issues=asked("label issues", lambda: named(label_issues(reader, selection)))
-        if reader.manifest.task in OF_ONE_LABEL
-        else None,
+        label_issues=issues,
         scalars=asked("scalars", lambda: run_frame(reader, other_scalars)),
         other_scalars=other_scalars,
         errors=asked("errors", lambda: named(errors(reader, selection))),
@@ -270,8 +274,6 @@ def page_of(
     ]
     images |= _pictures_named(facts.path, reader, unpictured)
     predictions = _predictions(reader, selection, places)
-    said = no_truth(reader, selection.label_key) if predictions else ""
-    warnings += [f"{said}: samples are told neither right nor wrong"] if said else []
     return Page(facts, images, predictions), [*warnings, *_of_no_data_set(pictures, images)]
 
 

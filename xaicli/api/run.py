@@ -73,9 +73,9 @@ class RunReader(RunDecisions):
             table: A metrics table to ask instead of the samples.
             reduce: Of several rows of a sample in a table: `max`, `min`, `mean` (when None), `count` or `first`.
         """
-        from xaicli.diagnosis.questions import by_truth
         from xaicli.dynamics.statistics import scores_by
         from xaicli.queries.samples import samples
+        from xaicli.queries.truth import by_truth
 
         if table is not None:
             asked: dict[str, Any] = {"max": max, "min": min, "ids": ids, "stat": stat, "complete_only": complete_only}
@@ -85,7 +85,7 @@ class RunReader(RunDecisions):
                 "--reduce is about the rows of a table", hint="add --table NAME, or leave it out", refused=("reduce",)
             )
         reader, selection = self.selected(**select)
-        selection = by_truth(reader, selection, selection.metrics)
+        selection = by_truth(reader, selection, selection.metrics, shows_right=True)
         scores = scores_by(reader, selection, stat)
         answer = samples(
             reader, selection, max=max, min=min, ids=ids, stat=stat, complete_only=complete_only, scores=scores
@@ -187,10 +187,10 @@ class RunReader(RunDecisions):
 
     def findings(self, *, top: int = 10, early_epochs: int = 10, burn_in: int = 2, **select: Unpack[Select]) -> Result:
         """What to look at first, each with its reason."""
-        from xaicli.diagnosis.questions import by_truth
         from xaicli.dynamics.computed import compute
         from xaicli.dynamics.findings import findings, findings_of_objects, with_objects
         from xaicli.queries.selection import with_note_of_modes
+        from xaicli.queries.truth import by_truth
 
         refuse_unhonoured("findings", select, engines=True)
         objects = self._objects(early_epochs=early_epochs != 10, burn_in=burn_in != 2, top=top, **select)
@@ -224,7 +224,8 @@ class RunReader(RunDecisions):
             by: A column whose every value gets figures of its own.
             top: At most how many samples of a cell; 20 when None.
         """
-        from xaicli.diagnosis.questions import by_truth, cell_samples, confusion, refuse_other_tasks
+        from xaicli.diagnosis.questions import cell_samples, confusion, refuse_other_tasks
+        from xaicli.queries.truth import by_truth
 
         refuse_unhonoured("confusion", select)
         if cell is None:
@@ -262,8 +263,8 @@ class RunReader(RunDecisions):
             around: Only the steps within 50 of this one; which samples return is of all steps.
             spikes: How many spikes are told with their samples; 5 when None.
         """
-        from xaicli.diagnosis.questions import by_truth
         from xaicli.diagnosis.training import samples_of_step, steps
+        from xaicli.queries.truth import by_truth
 
         refuse_unhonoured("steps", select)
         if step is not None and (around is not None or spikes is not None):
@@ -388,12 +389,12 @@ class RunReader(RunDecisions):
     ) -> Result:
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
         from xaicli.api.gathering import gather, gather_objects
-        from xaicli.diagnosis.questions import by_truth
         from xaicli.dynamics.computed import compute
         from xaicli.dynamics.statistics import scores_by
         from xaicli.queries.labels import parse_bounds
         from xaicli.queries.samples import LAST, samples
         from xaicli.queries.table_samples import table_samples
+        from xaicli.queries.truth import by_truth
 
         asked: dict[str, Any] = {"max": max, "min": min, "ids": ids, "stat": stat, "complete_only": complete_only}
         metrics = select.get("metric")
@@ -408,7 +409,7 @@ class RunReader(RunDecisions):
             gathered = gather_objects(reader, chosen, told)
             return shown(Asked(gathered.answer, self.layout, reader, gathered=gathered))
         reader, selection = self.selected(**select)
-        selection = by_truth(reader, selection)
+        selection = by_truth(reader, selection, shows_right=True)
         computed = None if stat == LAST else compute(reader, selection)
         scores = scores_by(reader, selection, stat, computed)
         chosen = samples(

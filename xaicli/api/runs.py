@@ -51,11 +51,11 @@ def compare(
             are compared in place of runs.
     """
     from xaicli.diagnosis.paired import paired, unpaired
-    from xaicli.diagnosis.questions import measured_otherwise
     from xaicli.queries.compare import compare
     from xaicli.queries.names import with_facts_of_runs
     from xaicli.queries.resolution import resolve
     from xaicli.queries.scalars import members_of
+    from xaicli.queries.truth import measured_of_all
 
     words: dict[str, Any] = dict(select)
     refuse_others(words)
@@ -65,11 +65,11 @@ def compare(
     answer = compare(readers, max=max, min=min, ids=ids, **words)
     selections = [resolve(reader, **words) for reader in readers]
     answer = with_facts_of_runs(answer, readers, selections)
-    of_first = readers[0], selections[0].label_key, selections[0].metrics
+    told = measured_of_all(readers, selections[0].label_key, selections[0].metrics)
     groups = members_of(group, {reader.layout.described: reader.manifest.name or "" for reader in readers})
     differences = paired(readers, groups=groups, **words)
     selection = {**answer.selection, "group": {name: list(members) for name, members in groups.items()}}
-    warnings = (*answer.warnings, *measured_otherwise(*of_first), *left_out, *unpaired(answer, groups, differences))
+    warnings = (*answer.warnings, *told, *left_out, *unpaired(answer, groups, differences))
     answer = replace(answer, selection=selection, warnings=warnings, extra={**answer.extra, "paired": differences})
     return shown(Asked(answer, readers=readers, select=words), readers[0].layout.reports)
 

@@ -10,7 +10,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.choices.rules import Choice, Rule
-from xaicli.diagnosis.questions import refuse_other_kinds
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.suspects import suspects
@@ -19,6 +18,7 @@ from xaicli.queries.rows import walk
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, comparable
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.truth import refuse_other_kinds
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.reader.rows import PLACED, Where

@@ -13,7 +13,6 @@ from xaicli.answer import Answer
 from xaicli.diagnosis import residuals, tokens
 from xaicli.diagnosis.confusion import by_class, exact_sets, label_figures, overall_figures, set_counts
 from xaicli.diagnosis.label_sets import doubt_in_words, doubted, swapped
-from xaicli.diagnosis.questions import refuse_other_kinds
 from xaicli.diagnosis.slices import MISSING, OTHER, by_quintile, coded
 from xaicli.diagnosis.thresholds import Thresholds
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
@@ -21,6 +20,7 @@ from xaicli.heads.head import Task
 from xaicli.queries.names import LabelNames, facts_by_sample
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
+from xaicli.queries.truth import refuse_other_kinds
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, TOKEN_LOSSES, TOP_PROB
 

@@ -13,13 +13,14 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.diagnosis.calibration import Calibration, calibration
 from xaicli.diagnosis.confusion import Overall, confused_pairs
-from xaicli.diagnosis.questions import EmptyPlaces, counted, labelled, refuse_other_kinds
+from xaicli.diagnosis.questions import EmptyPlaces, counted, labelled
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column, other_spikes
 from xaicli.diagnosis.training import steps
 from xaicli.errors import XaiError
 from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import epoch_test, resolve
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.truth import refuse_other_kinds
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import (
     CORRECT,
@@ -277,7 +278,8 @@ def training_steps(reader: Reader, selection: Selection, *, from_start: bool = T
             f"the {n:,} rows of train, more than {_MOST_ROWS:,}, were not searched for spikes of the loss: "
             "xai steps does it when asked"
         )
-    within = replace(own, pairs=pairs, epochs=epochs, label_key=selection.label_key, label_map=selection.label_map)
+    by = {name: getattr(selection, name) for name in ("label_key", "label_is_truth", "label_map")}
+    within = replace(own, pairs=pairs, epochs=epochs, **by)
     return steps(reader, within, spikes=_SPIKES, histories=False, from_start=from_start)
 
 

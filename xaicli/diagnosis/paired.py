@@ -12,14 +12,14 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.chance import binomial_tail, student_975, student_two_sided, welch
-from xaicli.diagnosis.questions import is_right, is_truth
 from xaicli.errors import UsageError
 from xaicli.queries.compare import joined_at_end, other_tasks, shared
 from xaicli.queries.labels import NORMAL_975
 from xaicli.queries.scores import SCORE, STALE, Epochwise
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.truth import right_by
 from xaicli.reader import Reader
-from xaicli.vocabulary import CORRECT, DS_ID, HIGH_IS_GOOD, LOW_IS_GOOD, MODE, PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import CORRECT, DS_ID, HIGH_IS_GOOD, LOW_IS_GOOD, MODE, SAMPLE_ID
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -220,15 +220,13 @@ def _right(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pai
         run's last.
     """
     numbers = range(len(readers))
-    key = selections[0].label_key
-    by_key = all(is_truth(reader, key) for reader in readers)
-    told_by = PREDICTION if by_key else CORRECT
-    if not all(told_by in reader.dtypes for reader in readers):
+    told = right_by(readers, selections[0].label_key)
+    if not all(column in reader.dtypes for reader, (column, _) in zip(readers, told, strict=True)):
         return pl.DataFrame(schema={f"{name}{at}": pl.Boolean() for name in ("run", STALE) for at in numbers})
     joined: pl.DataFrame | None = None
     for number, (reader, selection) in enumerate(zip(readers, selections, strict=True)):
-        value = is_right(key, reader.dtypes[key]) if by_key else pl.col(CORRECT)
-        scores = Epochwise(reader, replace(selection, metrics=(told_by,)), pair).last_scores(value)
+        column, value = told[number]
+        scores = Epochwise(reader, replace(selection, metrics=(column,)), pair).last_scores(value)
         right = pl.col(SCORE).cast(pl.Boolean).alias(f"run{number}")
         found = scores.select(SAMPLE_ID, right, pl.col(STALE).alias(f"{STALE}{number}"))
         joined = found if joined is None else joined.join(found, on=SAMPLE_ID, how="inner", maintain_order="left")

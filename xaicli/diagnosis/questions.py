@@ -31,17 +31,16 @@ from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.truth import is_right, refuse_other_kinds
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import (
     CORRECT,
     DS_ID,
-    EL2N,
     EPOCH,
     HIGH_IS_GOOD,
     LABEL,
     LABEL_PROB,
     LOSS,
-    MARGIN,
     MODE,
     NO_CLASS,
     PASS,
@@ -113,7 +112,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
                 last = rows, counts, sure if is_last else None
             else:
                 empty.add(rows)
-                extra["overall"].append({**_place(pair, rows), **_NO_FIGURES, **left_out(rows.frame)})
+                extra["overall"].append({**_place(pair, rows), **_figures(None, rows.frame, None)})
         where = " ".join(filter(None, pair))
         warnings += empty.said(where, None if last is None else last[0].place.epoch)
         if last is not None:
@@ -127,6 +126,8 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
             extra["pairs"] += over_time.most_confused()
             if (kept := _kept_before(reader, selection, pair, rows, extra["probabilities"])) is not None:
                 warnings.append(f"no probabilities of {where} were kept {at}: the last are of --epoch {kept}")
+        elif by is not None and empty.last is not None:
+            _add_groups(empty.last, by, _place(pair, empty.last), names, extra)
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
     if not labels or not cells:
         unmet = f"no row that meets --where {reader.where.text!r} has both" if reader.where else ""
@@ -166,14 +167,20 @@ def in_no_cell(lacks: Mapping[str, int], where: str) -> list[str]:
 
 
 class EmptyPlaces:
-    """The places of one (mode, ds_id) of which no sample is in a cell."""
+    """The places of one (mode, ds_id) of which no sample is in a cell.
+
+    Attributes:
+        last: The rows of the last one.
+    """
 
     def __init__(self) -> None:
+        self.last: Rows | None = None
         self._epochs: dict[int, None] = {}
         self._lacks = dict.fromkeys(("without_label", "without_prediction"), 0)
 
     def add(self, rows: Rows) -> None:
         """Take one."""
+        self.last = rows
         self._epochs[rows.place.epoch] = None
         for key, n in left_out(rows.frame).items():
             self._lacks[key] += n
@@ -375,47 +382,6 @@ def labelled(reader: Reader, selection: Selection, pair: Pair, columns: list[str
         yield rows._replace(frame=frame)
 
 
-def is_right(label: str, dtype: pl.DataType) -> pl.Expr:
-    """Whether a prediction is the label; a set of classes, whether it is exactly its set. Null without either.
-
-    Args:
-        label: The column of labels.
-        dtype: What it holds.
-    """
-    ends = [pl.col(name) for name in (label, PREDICTION)]
-    truth, taken = (end.list.unique().list.sort() for end in ends) if isinstance(dtype, pl.List) else ends
-    return truth == taken
-
-
-def is_truth(reader: Reader, key: str) -> bool:
-    """Whether a column other than the label says which predictions are right: it holds classes of their kind."""
-    known = {key, PREDICTION} <= reader.dtypes.keys() and not reader.dtypes[PREDICTION].is_float()
-    return key not in (LABEL, PREDICTION) and known and not no_truth(reader, key)
-
-
-def by_truth(reader: Reader, selection: Selection, measures: Sequence[str] = ()) -> Selection:
-    """The selection of a question that holds the label key against the predictions, where that is another truth.
-
-    Args:
-        reader: The run.
-        selection: Which rows.
-        measures: The metrics that the question goes by: a warning names those measured against the recorded label.
-    """
-    if not is_truth(reader, selection.label_key):
-        return selection
-    said = measured_otherwise(reader, selection.label_key, measures)
-    return replace(selection, label_is_truth=True, warnings=(*selection.warnings, *said))
-
-
-def measured_otherwise(reader: Reader, key: str, measures: Sequence[str]) -> list[str]:
-    """What to say of metrics that the recorder measured against the label, where another column is the truth."""
-    own = [name for name in measures if name in (LOSS, LABEL_PROB, MARGIN, EL2N, CORRECT)]
-    if not own or LABEL not in reader.dtypes or not is_truth(reader, key):
-        return []
-    are = "is" if len(own) == 1 else "are"
-    return [f"predictions are right where they are {key}; {', '.join(own)} {are} as recorded, measured against label"]
-
-
 def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) -> None:
     """Say why a run has no confusions.
 
@@ -446,55 +412,6 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
             f"--by {by} holds several values a sample: none is its group",
             hint=f"columns of one value: {', '.join(single)}; the figures of each class are in the answer without --by",
         )
-
-
-def refuse_other_kinds(reader: Reader, key: str) -> None:
-    """Say that a label key is no truth of the predictions, where a run has both.
-
-    Raises:
-        UsageError: It is the predictions themselves, or of another type than these.
-        XaiError: The run's own labels are of another type than its predictions.
-    """
-    if said := no_truth(reader, key):
-        if key == LABEL:
-            raise XaiError(said, hint="log both by name or both by number; Run(label_names=[...]) makes them alike")
-        hint = "it takes a column of true classes of the predictions' kind, such as label"
-        if reader.dtypes[key].is_float() and key not in reader.facts.dtypes:
-            hint += f"; a metric holds measured numbers, classes are facts: run.log_facts(sample_id, {key}=...)"
-        raise UsageError(said, hint=hint)
-
-
-def no_truth(reader: Reader, key: str) -> str:
-    """What there is to say where a label key is no truth of the predictions; "" where it may be one."""
-    kinds = [reader.dtypes[name] for name in (key, PREDICTION) if name in reader.dtypes]
-    if len(kinds) < 2 or (key != PREDICTION and _are_alike(*kinds)):
-        return ""
-    if key == LABEL:
-        label, prediction = (_TOLD.get(_kind(dtype), str(dtype)) for dtype in kinds)
-        where = reader.layout.described
-        return f"labels are {label} and predictions {prediction} in {where}: nothing says which are right"
-    return f"--label-key {key} cannot be held against the predictions of {reader.layout.described}"
-
-
-def _are_alike(label: pl.DataType, prediction: pl.DataType) -> bool:
-    """Whether one may be the truth of the other: classes of the same kind, or numbers."""
-    if label.is_numeric() and prediction.is_float():
-        return True
-    return _kind(label) is _kind(prediction)
-
-
-_TOLD: dict[type[pl.DataType], str] = {
-    pl.Int64: "whole numbers",
-    pl.String: "texts",
-    pl.List: "sets of classes",
-    pl.Float64: "numbers",
-    pl.Float32: "numbers",
-}
-
-
-def _kind(dtype: pl.DataType) -> type[pl.DataType]:
-    """What a column's classes are: whole numbers of any width, or what its type says."""
-    return pl.Int64 if dtype.is_integer() else type(dtype)
 
 
 def _of_last(
@@ -548,14 +465,13 @@ def _add_groups(
     for value in values:
         part = rows.frame.filter(column.eq_missing(pl.Series([value], dtype=column.dtype)))
         counts, _, overall = counted(part)
-        if overall is not None:
-            known = MISSING if value is None else value
-            if isinstance(known, float) and math.isinf(known):
-                known = str(known)
-            facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) else known}
-            cells = _named_cells(counts, names).to_dicts()
-            sure = _calibration(part, resamples=0)
-            extra["by"].append({**place, **facts, **_figures(overall, part, sure), "cells": cells})
+        known = MISSING if value is None else value
+        if isinstance(known, float) and math.isinf(known):
+            known = str(known)
+        facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) and value is not None else known}
+        cells = _named_cells(counts, names).to_dicts()
+        sure = _calibration(part, resamples=0)
+        extra["by"].append({**place, **facts, **_figures(overall, part, sure), "cells": cells})
 
 
 def _named_cells(counts: pl.DataFrame, names: LabelNames) -> pl.DataFrame:
@@ -606,8 +522,10 @@ def _place(pair: Pair, rows: Rows) -> dict[str, Any]:
     return {MODE: pair[0], DS_ID: pair[1], EPOCH: place.epoch, PASS: place.turn, STEP: rows.step}
 
 
-def _figures(found: Overall, frame: pl.DataFrame, sure: Calibration | None) -> dict[str, Any]:
-    """What is told of some samples of a place, all of them or those of a value."""
+def _figures(found: Overall | None, frame: pl.DataFrame, sure: Calibration | None) -> dict[str, Any]:
+    """What is told of some samples of a place, all of them or those of a value, also where none is in a cell."""
+    if found is None:
+        return {**_NO_FIGURES, **left_out(frame)}
     told = {**vars(found), "accuracy_interval": list(found.accuracy_interval), "undefined": list(found.undefined)}
     calibrated = {"ece": sure and sure.ece, "over_confidence": sure and sure.over_confidence}
     return {**told, **left_out(frame), **calibrated}

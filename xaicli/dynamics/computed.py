@@ -11,7 +11,6 @@ from typing import TypeVar
 import polars as pl
 
 from xaicli.answer import Counts
-from xaicli.diagnosis.questions import is_truth
 from xaicli.dynamics.arrays import MANY
 from xaicli.dynamics.metrics import GROWING, LEARNING, MEMORISED, Plan
 from xaicli.dynamics.regions import on_map
@@ -21,6 +20,7 @@ from xaicli.progress import doing
 from xaicli.queries.cache import Entry
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.truth import is_truth
 from xaicli.reader import Piece, Place, Reader, Tally
 from xaicli.reader.pages import Footer
 from xaicli.reader.pieces import relative

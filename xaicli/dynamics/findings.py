@@ -24,6 +24,7 @@ from xaicli.queries.labels import labels
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.truth import only_groups
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID
 from xaicli.words import distinct, fraction, how_often, ordinal
@@ -97,7 +98,8 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
     for pair in selection.pairs:
         of_pair = (pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
         frame = found.frames[pair]
-        unlabelled += _without_label(frame, selection, pair)
+        if not only_groups(reader, selection.label_key):
+            unlabelled += _without_label(frame, selection, pair)
         jumped = jumps_of(frame, selection, pair, top) if "rank_jump" in frame.columns else pl.DataFrame()
         of_kinds = {
             Finding.SUSPECT: suspected.data.filter(of_pair),

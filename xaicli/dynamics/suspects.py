@@ -11,7 +11,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.questions import is_truth, no_truth
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.metrics import LEARNING, MEMORISED
@@ -20,6 +19,7 @@ from xaicli.errors import whole_number
 from xaicli.queries.fifths import Fifths
 from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.truth import is_truth, only_groups
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID, Duplicates
 from xaicli.words import distinct, how_often, ordinal
@@ -193,9 +193,11 @@ def most_suspicious(scored: pl.DataFrame) -> pl.DataFrame:
 def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics) -> pl.DataFrame:
     """All suspects of one (mode, ds_id), the most suspicious first, with what their reasons tell."""
     frame = found.frames[pair]
+    origin = (pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
+    if only_groups(reader, selection.label_key):
+        unknown = pl.lit(None, frame[LABEL].dtype).alias("suggested_label")
+        return frame.clear().with_columns(*origin, pl.lit(None, pl.Float64).alias("score"), unknown)
     if frame[LABEL].dtype.is_float():
-        if selection.label_key != LABEL and no_truth(reader, selection.label_key):
-            frame = frame.clear()  # predicted classes are no guesses of measured numbers
         return far_from_target(reader, selection, pair, frame)
     judged = PREDICTION in reader.dtypes and better_than_chance(found.accuracy[pair], frame[LABEL])
     scored = frame.with_columns(suspicion(frame))
@@ -209,7 +211,6 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics
     rows = chosen.join(votes, on=SAMPLE_ID, how="left", maintain_order="left")
     if judged:
         rows = rows.filter(contradicted(rows, frame))
-    origin = (pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
     return rows.with_columns(*origin, pl.col("suggested_label").cast(frame[LABEL].dtype))
 
 

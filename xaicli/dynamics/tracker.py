@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.diagnosis.questions import is_right
 from xaicli.dynamics.arrays import NO_EPOCH, Array, IdIndex, Rows, Where, as_series, blocks, distinct_rows, joined, part
 from xaicli.dynamics.learning import LastLabel, Learning, Times
 from xaicli.dynamics.metrics import MEMORISED, MetricSums, Plan, sample_std, stale_of
 from xaicli.dynamics.ranks import RankJumps
 from xaicli.dynamics.regions import named, on_map
+from xaicli.queries.truth import is_right
 from xaicli.vocabulary import EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID
 
 _GROWTH = 1.25

@@ -17,6 +17,7 @@ from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
 from xaicli.queries.selection import Pair, Selection, left_out_by, polars_only
+from xaicli.queries.truth import right_by
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, SAMPLE_ID, Group
 
@@ -142,14 +143,14 @@ def compare(
     rows: list[dict[str, Any]] = []
     tally, others, n_stale = Tally(), list[str](), 0
     known: dict[Pair, set[Any]] = {}
-    names = _names(readers, found.selections)
+    names, right = _names(readers, found.selections), right_by(readers, found.selections[0].label_key)
     for pair in found.pairs:
         ones = [replace(selection, pairs=(pair,), metrics=found.metrics) for selection in found.selections]
-        sources = [_source(reader, one, pair) for reader, one in zip(readers, ones, strict=True)]
+        sources = [_source(*one, pair) for one in zip(readers, ones, right, strict=True)]
         for metric in found.metrics:
             alone = [replace(one, metrics=(metric,)) for one in ones]
             rows += _metric_and_labels(readers, alone, pair, metric, names)
-            table = _at_ends(readers, alone, pair, metric, sources, names)
+            table = _at_ends(readers, alone, pair, metric, sources, names, right)
             wanted = given.of(pair)
             known.setdefault(pair, set()).update(table.filter(pl.col(SAMPLE_ID).is_in(wanted))[SAMPLE_ID])
             rows += _samples(table, len(readers), pair, metric, max, min, wanted)
@@ -421,13 +422,14 @@ def joined_at_end(readers: Sequence[Reader], selections: Sequence[Selection], pa
     Raises:
         XaiError: The runs' sample ids are of different kinds.
     """
-    sources = [_source(reader, one, pair) for reader, one in zip(readers, selections, strict=True)]
-    return _at_ends(readers, selections, pair, metric, sources, _names(readers, selections))
+    right = right_by(readers, selections[0].label_key)
+    sources = [_source(*one, pair) for one in zip(readers, selections, right, strict=True)]
+    return _at_ends(readers, selections, pair, metric, sources, _names(readers, selections), right)
 
 
-def _source(reader: Reader, selection: Selection, pair: Pair) -> Epochwise:
-    """The rows of a run, with whether they are right where that is known."""
-    judged = (CORRECT,) if CORRECT in reader.dtypes else ()
+def _source(reader: Reader, selection: Selection, right: tuple[str, pl.Expr], pair: Pair) -> Epochwise:
+    """The rows of a run, with what tells whether they are right where anything does."""
+    judged = right[:1] if right[0] in reader.dtypes else ()
     return Epochwise(reader, replace(selection, metrics=tuple(dict.fromkeys([*selection.metrics, *judged]))), pair)
 
 
@@ -438,6 +440,7 @@ def _at_ends(
     metric: str,
     sources: Sequence[Epochwise],
     names: Sequence[Mapping[Any, str]],
+    right: Sequence[tuple[str, pl.Expr]],
 ) -> pl.DataFrame:
     """What `joined_at_end` gives, of runs that are opened.
 
@@ -446,7 +449,7 @@ def _at_ends(
     """
     joined: pl.DataFrame | None = None
     for number, (reader, selection, source) in enumerate(zip(readers, selections, sources, strict=True)):
-        found = _at_end(reader, selection, pair, metric, source, names[number])
+        found = _at_end(reader, selection, pair, metric, source, names[number], right[number])
         found = found.rename({name: f"{name}{number}" for name in found.columns if name != SAMPLE_ID})
         if joined is not None and joined.schema[SAMPLE_ID] != found.schema[SAMPLE_ID]:
             kinds = {reader.layout.described: reader.manifest.id_type for reader in (readers[0], reader)}
@@ -461,7 +464,13 @@ def _at_ends(
 
 
 def _at_end(
-    reader: Reader, selection: Selection, pair: Pair, metric: str, source: Epochwise, names: Mapping[Any, str]
+    reader: Reader,
+    selection: Selection,
+    pair: Pair,
+    metric: str,
+    source: Epochwise,
+    names: Mapping[Any, str],
+    right: tuple[str, pl.Expr],
 ) -> pl.DataFrame:
     """The last value of each sample, whether it is right, its label and the label's name, and whether they are stale.
 
@@ -476,8 +485,8 @@ def _at_end(
     own = (pl.col(key) if known else pl.lit(None)).alias(LABEL)
     joined = at_end.select(SAMPLE_ID, own, pl.lit(True).alias("_there"))
     told = {"value": source.last_scores(metric, with_label=True)}
-    if CORRECT in reader.dtypes:
-        told[CORRECT] = source.last_scores(CORRECT, with_label=True)
+    if right[0] in reader.dtypes:
+        told[CORRECT] = source.last_scores(right[1], with_label=True)
     for name, scores in told.items():
         found = scores.select(
             SAMPLE_ID, pl.col(SCORE).alias(name), pl.col(STALE).alias(f"_stale_{name}"), pl.col(LABEL).alias(f"_{name}")

@@ -183,7 +183,7 @@ def _flat_groups(answer: Answer) -> pl.DataFrame:
     """The figures of each value of `--by`, a row each; the cells of the values are in the JSON."""
     rows = []
     for row in answer.extra["by"]:
-        low, high = row["accuracy_interval"]
+        low, high = row["accuracy_interval"] or (None, None)
         told = {name: value for name, value in row.items() if name not in ("cells", "accuracy_interval")}
         undefined = " ".join(map(str, row["undefined"]))
         rows.append(
@@ -611,8 +611,17 @@ def _value(row: Mapping[str, Any]) -> str:
     return cut("–" if row["value"] is None else in_words(row["value"]))
 
 
+def _in_no_cell(row: Mapping[str, Any]) -> str:
+    """What is said of a value none of whose samples is in a cell."""
+    unlabelled, unpredicted = row["without_label"], row["without_prediction"]
+    lacking = [f"{unlabelled:,} without a label"] if unlabelled else []
+    lacking += [f"{unpredicted:,} with a label and without a prediction"] if unpredicted else []
+    return f"{_value(row)}: no sample is in a cell, {' and '.join(lacking)}"
+
+
 def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iterator[Block]:
     """The figures of each value of a column, and a matrix each."""
+    empty, groups = [row for row in groups if not row["n"]], [row for row in groups if row["n"]]
     undefined = any(row["undefined"] for row in groups)
     calibrated = any(row["ece"] is not None for row in groups)
     rows = tuple(
@@ -638,9 +647,8 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
     )
     name = str(groups[0]["column"])
     columns = (Column(name), Column("samples", Cell.INTEGER), *titles)
-    yield Table(
-        page.names("by", words), f"By {name}, the lowest accuracy first: {words}", columns, rows, rest_in=IN_CSV
-    )
+    title = f"By {name}, the lowest accuracy first: {words}"
+    yield Table(page.names("by", words), title, columns, rows, "; ".join(map(_in_no_cell, empty)), rest_in=IN_CSV)
     views: dict[str, tuple[Block, ...]] = {}
     alone: list[str] = []
     for row in groups:

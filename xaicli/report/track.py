@@ -23,7 +23,7 @@ from xaicli.report.page import Names, Page, among, as_list, conditions, headline
 from xaicli.report.samples import Subject, blocks, long_rows, no_samples, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
 from xaicli.report.steps import step_blocks
-from xaicli.vocabulary import Bounds, Mode
+from xaicli.vocabulary import LABEL, Bounds, Mode
 
 if TYPE_CHECKING:
     from xaicli.api.gathering import Gathered
@@ -168,17 +168,31 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
         if medians:
             ends = dict.fromkeys(shorts((medians[0], medians[-1]), 3))
             yield Figure(" → ".join(ends), f"median {part.words}")
-    if computed is not None and not gathered.samples.data["label"].dtype.is_float():
-        for (mode, ds_id), by_epoch in computed.judged.items():
-            if by_epoch:
-                last = max(by_epoch)  # the last epoch that has predictions
-                right, n = by_epoch[last]
-                where = " ".join(part for part in (mode, ds_id) if part)
-                of = f"of {count(n, f'{where} sample')} with a prediction at epoch {last}"
-                yield Figure(percent(right / n), f"{of} {'is' if n == 1 else 'are'} predicted as labelled")
+    key = str(gathered.samples.selection["label_key"])
+    said = "as labelled" if key == LABEL else f"as {key} says"
+    for (mode, ds_id), (epoch, n, share) in _right(gathered, key):
+        where = " ".join(part for part in (mode, ds_id) if part)
+        of = f"of {count(n, f'{where} sample')} with a prediction at epoch {epoch}"
+        yield Figure(percent(share), f"{of} {'is' if n == 1 else 'are'} predicted {said}")
     dropped = gathered.samples.counts.dropped
     if dropped:
         yield Figure(f"{dropped:,}", "rows lost while recording", Tone.BAD)
+
+
+def _right(gathered: Gathered, key: str) -> Iterator[tuple[tuple[str, str], tuple[int, int, float]]]:
+    """Of each (mode, ds_id) the last epoch with predictions, of how many samples, and the share that is right.
+
+    By the label key, where it says what is right; where it only groups, nothing.
+    """
+    if key != LABEL:
+        for found in gathered.judgements:
+            yield found.pair, (found.epoch, found.overall.n, found.overall.accuracy)
+    elif gathered.computed is not None and not gathered.samples.data[LABEL].dtype.is_float():
+        for pair, by_epoch in gathered.computed.judged.items():
+            if by_epoch:
+                last = max(by_epoch)
+                right, n = by_epoch[last]
+                yield pair, (last, n, right / n)
 
 
 def _labels(gathered: Gathered, names: Names, without_finite: pl.DataFrame | None) -> Section:

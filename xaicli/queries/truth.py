@@ -1,0 +1,140 @@
+"""Another truth: a column that says, in place of the label, which predictions are right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from xaicli.errors import UsageError, XaiError
+from xaicli.queries.selection import Selection
+from xaicli.reader import Reader
+from xaicli.vocabulary import CORRECT, EL2N, LABEL, LABEL_PROB, LOSS, MARGIN, PREDICTION
+
+
+def is_right(label: str, dtype: pl.DataType) -> pl.Expr:
+    """Whether a prediction is the label; a set of classes, whether it is exactly its set. Null without either.
+
+    Args:
+        label: The column of labels.
+        dtype: What it holds.
+    """
+    ends = [pl.col(name) for name in (label, PREDICTION)]
+    truth, taken = (end.list.unique().list.sort() for end in ends) if isinstance(dtype, pl.List) else ends
+    return truth == taken
+
+
+def is_truth(reader: Reader, key: str) -> bool:
+    """Whether a column other than the label says which predictions are right: it holds classes of their kind."""
+    known = {key, PREDICTION} <= reader.dtypes.keys() and not reader.dtypes[PREDICTION].is_float()
+    return key not in (LABEL, PREDICTION) and known and not no_truth(reader, key)
+
+
+def right_by(readers: Sequence[Reader], key: str) -> list[tuple[str, pl.Expr]]:
+    """What tells in runs that are compared whether a prediction is right, in all of them the same.
+
+    Args:
+        readers: The runs.
+        key: The label key.
+
+    Returns:
+        For each run a column, which it may lack, and what is made of that and the label key.
+    """
+    if all(is_truth(reader, key) for reader in readers):
+        return [(PREDICTION, is_right(key, reader.dtypes[key])) for reader in readers]
+    return [(CORRECT, pl.col(CORRECT)) for _ in readers]
+
+
+def by_truth(
+    reader: Reader, selection: Selection, measures: Sequence[str] = (), *, shows_right: bool = False
+) -> Selection:
+    """The selection of a question that holds the label key against the predictions, where that is another truth.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        measures: The metrics that the question goes by: a warning names those measured against the recorded label.
+        shows_right: Whether it shows of samples whether they are right: a warning says where nothing tells that.
+    """
+    if not is_truth(reader, selection.label_key):
+        if not (shows_right and (unlike := no_truth(reader, selection.label_key))):
+            return selection
+        unsaid = f"{unlike}: samples are told neither right nor wrong"
+        return replace(selection, warnings=(*selection.warnings, unsaid))
+    said = measured_otherwise(reader, selection.label_key, measures)
+    return replace(selection, label_is_truth=True, warnings=(*selection.warnings, *said))
+
+
+def measured_otherwise(reader: Reader, key: str, measures: Sequence[str]) -> list[str]:
+    """What to say of metrics that the recorder measured against the label, where another column is the truth."""
+    own = [name for name in measures if name in (LOSS, LABEL_PROB, MARGIN, EL2N, CORRECT)]
+    if not own or LABEL not in reader.dtypes or not is_truth(reader, key):
+        return []
+    are = "is" if len(own) == 1 else "are"
+    return [f"predictions are right where they are {key}; {', '.join(own)} {are} as recorded, measured against label"]
+
+
+def measured_of_all(readers: Sequence[Reader], key: str, measures: Sequence[str]) -> list[str]:
+    """The same of runs that are compared; or which of them cannot be judged by a truth of others."""
+    others = [reader for reader in readers if not is_truth(reader, key)]
+    if not others:
+        return measured_otherwise(readers[0], key, measures)
+    if len(others) == len(readers):
+        return []
+    lack = no_truth(others[0], key) or f"{others[0].layout.described} has no {key} beside predictions"
+    return [f"{lack}: what is right is told as recorded, by label"]
+
+
+def refuse_other_kinds(reader: Reader, key: str) -> None:
+    """Say that a label key is no truth of the predictions, where a run has both.
+
+    Raises:
+        UsageError: It is the predictions themselves, or of another type than these.
+        XaiError: The run's own labels are of another type than its predictions.
+    """
+    if said := no_truth(reader, key):
+        if key == LABEL:
+            raise XaiError(said, hint="log both by name or both by number; Run(label_names=[...]) makes them alike")
+        hint = "it takes a column of true classes of the predictions' kind, such as label"
+        if reader.dtypes[key].is_float() and key not in reader.facts.dtypes:
+            hint += f"; a metric holds measured numbers, classes are facts: run.log_facts(sample_id, {key}=...)"
+        raise UsageError(said, hint=hint)
+
+
+def only_groups(reader: Reader, key: str) -> str:
+    """What there is to say of a column other than the label that is no truth of the predictions; "" of any other."""
+    return "" if key == LABEL else no_truth(reader, key)
+
+
+def no_truth(reader: Reader, key: str) -> str:
+    """What there is to say where a label key is no truth of the predictions; "" where it may be one."""
+    kinds = [reader.dtypes[name] for name in (key, PREDICTION) if name in reader.dtypes]
+    if len(kinds) < 2 or (key != PREDICTION and _are_alike(*kinds)):
+        return ""
+    if key == LABEL:
+        label, prediction = (_TOLD.get(_kind(dtype), str(dtype)) for dtype in kinds)
+        where = reader.layout.described
+        return f"labels are {label} and predictions {prediction} in {where}: nothing says which are right"
+    return f"--label-key {key} cannot be held against the predictions of {reader.layout.described}"
+
+
+def _are_alike(label: pl.DataType, prediction: pl.DataType) -> bool:
+    """Whether one may be the truth of the other: classes of the same kind, or numbers."""
+    if label.is_numeric() and prediction.is_float():
+        return True
+    return _kind(label) is _kind(prediction)
+
+
+_TOLD: dict[type[pl.DataType], str] = {
+    pl.Int64: "whole numbers",
+    pl.String: "texts",
+    pl.List: "sets of classes",
+    pl.Float64: "numbers",
+    pl.Float32: "numbers",
+}
+
+
+def _kind(dtype: pl.DataType) -> type[pl.DataType]:
+    """What a column's classes are: whole numbers of any width, or what its type says."""
+    return pl.Int64 if dtype.is_integer() else type(dtype)
