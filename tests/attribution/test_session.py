@@ -18,7 +18,7 @@ import torch
 from tests.attribution.nets import conv_net
 from xaicli.api.picks import Choice
 from xaicli.attribution import gradients
-from xaicli.attribution.session import Column, Request, explain
+from xaicli.attribution.session import Column, Request, explain, explain_alike
 from xaicli.attribution.settings import settle
 from xaicli.attribution.store import Store
 from xaicli.checkpoint.facts import CheckpointFacts, Kind
@@ -279,26 +279,74 @@ def request(**changes: Any) -> Request:
     return Request(settings=settle(smoothing=3, integrating=(4, 2)), label_names=tuple("0123456789"), **changes)
 
 
+@pytest.mark.parametrize("evaluate", [False, True])
 def test_samples_of_a_large_model_are_kept_as_they_are_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evaluate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one group all would be lost, whatever the progress had said."""
+    """In one group all would be lost; no more are counted than are kept."""
     torch.manual_seed(0)
     # Of a large model eight rows are a pass, and eight passes hold two samples of 24 evaluations.
     monkeypatch.setattr(gradients, "_CPU_TARGET", 1)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
-    kept: list[tuple[int, float]] = []
+    told: list[tuple[int, float]] = []
+    stop = (2, 1.0)
 
-    def progress(done: float, _: int) -> None:
-        kept.append((len(list(tmp_path.glob("*.npz"))), done))
-        if done >= 3.5:
+    def progress(done: int, _: int, under_way: float) -> None:
+        told.append((done, under_way))
+        assert done <= len(list(tmp_path.glob("*.npz")))
+        if (done, under_way) >= stop:
             raise KeyboardInterrupt
 
-    asked = Request(settings=settle(), task="classification", store=tmp_path)
-    with pytest.raises(InterruptedWorkError, match=r"^2 of 6 samples are finished and kept"):
+    asked = Request(settings=settle(), task="classification", store=tmp_path, evaluate=evaluate)
+    if not evaluate:
+        with pytest.raises(InterruptedWorkError, match=r"^2 of 6 samples are finished and kept"):
+            explain([Column("", lambda: model.eval())], digits(6), asked, progress=progress)
+        assert told[-1][0] == len(list(tmp_path.glob("*.npz"))) == 2
+    stop = (3, 0.0)
+    # What is explained is kept, where the interrupt comes while it is.
+    with pytest.raises(InterruptedWorkError, match=r"^4 of 6 samples are finished and kept"):
         explain([Column("", lambda: model.eval())], digits(6), asked, progress=progress)
-    assert all(done - 2.001 <= held for held, done in kept)
-    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert len(list(tmp_path.glob("*.npz"))) == 4
+    stop = (7, 0.0)
+    explain([Column("", lambda: model.eval())], digits(6), asked, progress=progress)
+    assert told[-1] == (6, 0.0)
+
+
+def test_samples_of_several_shapes_are_counted_together_where_they_are_interrupted(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    small, large = (Inputs(list(ids), {"": np.ones((len(ids), 1, n, n), "f4")}) for ids, n in (("abc", 4), ("de", 6)))
+
+    def progress(done: int, total: int, _: float) -> None:
+        assert (total, done <= len(list(tmp_path.glob("*.npz")))) == (5, True)
+        if done == 4:
+            raise KeyboardInterrupt
+
+    asked = Request(settings=settle(methods=["gradient"]), task="classification", store=tmp_path)
+    parts = [([0, 1, 2], small), ([3, 4], large)]
+    with pytest.raises(InterruptedWorkError, match=r"^5 of 5 samples are finished and kept"):
+        explain_alike([Column("", lambda: model.eval())], parts, asked, progress=progress)
+
+
+def test_the_seeds_batch_is_counted_once(tmp_path: Path) -> None:
+    column, _ = counted()
+    asked = Request(settings=settle(smoothing=3, integrating=(4, 2), convention="fe"), store=tmp_path)
+    explain([column], digits(3), asked)
+    sorted(tmp_path.glob("*.npz"))[0].unlink()
+    seen: list[float] = []
+    explain([column], digits(3), asked, progress=lambda done, _, under_way: seen.append(done + under_way))
+    assert max(seen) == seen[-1] == 3
+
+
+def test_an_interrupt_says_that_nothing_is_kept_where_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    column, _ = counted()
+
+    def progress(done: int, *_: float) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedWorkError, match=r"^no maps are kept$"):
+        explain([column], digits(3), request(store=tmp_path / "file" / "cache"), progress=progress)
 
 
 def test_finished_samples_are_not_done_again(tmp_path: Path) -> None:
@@ -335,8 +383,8 @@ def test_ranks_share_the_samples_out(tmp_path: Path) -> None:
 def test_progress_reaches_the_number_of_samples() -> None:
     column, _ = counted()
     seen: list[tuple[float, int]] = []
-    explain([column], digits(3), request(), progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == pytest.approx(3)
+    explain([column], digits(3), request(), progress=lambda done, total, _: seen.append((done, total)))
+    assert seen[-1][0] == 3
     assert {total for _, total in seen} == {3}
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 

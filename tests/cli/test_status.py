@@ -182,12 +182,13 @@ entry()
         time.sleep(0.05)
     seen.process.send_signal(signal.SIGINT)
     assert (seen.end(), seen.left) == ((130, ""), "")
-    first = kept.read_text().split()
+    first = set(kept.read_text().split())
+    n_written = len(kept.read_text().split())
     again = Terminal(["-c", slowly, "0", *question], tmp_path)
     assert again.end()[0] == 0, again.seen
-    later = kept.read_text().split()[len(first) :]
+    later = kept.read_text().split()[n_written:]
     assert len(first) + len(later) == 12
-    assert not set(first) & set(later)
+    assert not first & set(later)
 
 
 def test_a_count_never_goes_backwards() -> None:
@@ -200,3 +201,26 @@ def test_a_count_never_goes_backwards() -> None:
     numbers = [found[1] for text in said if (found := re.search(r"epochs (\d)", text))]
     assert numbers == ["1", "2", "2", "3"]
     assert [text.split(" 1")[0] for text in said[4:]] == ["reading eval epochs"] * 4
+
+
+def test_the_time_left_is_told_from_what_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before the first are finished, nor as if those that were there before had been made; it counts down."""
+    line = StatusLine("starting")
+    now = [1000.0]
+    monkeypatch.setattr("xaicli.cli.status.time.monotonic", lambda: now[0])
+
+    def said(after: float, *told: float) -> str:
+        now[0] += after
+        if told:
+            line.tell("maps", int(told[0]), 48, *told[1:])
+        return line._text().partition(" so far")[0].partition(", ")[2]
+
+    assert "left" not in said(0, 8)
+    assert "left" not in said(5, 8, 1.5)
+    assert said(5, 10) == "about 3 min left", "two in ten seconds, 38 to go"
+    assert said(10) == "about 3 min left"
+    assert said(10, 10, 34) == "about 3 s left", "36 of 40 in thirty seconds"
+    assert "left" not in said(1)
+    line.tell("scoring the maps")
+    assert said(70, 44) == "about 11 s left", "36 of 40 in 101 seconds"
+    line.close()

@@ -172,7 +172,7 @@ def explain_run(
     *,
     target: str = "predicted",
     output: Sequence[str] | None = None,
-    progress: Callable[[float, int], None] | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
     settings: Mapping[str, Any],
     facts: FactFiles = None,
     no_facts: bool = False,
@@ -185,7 +185,7 @@ def explain_run(
         opening: How models and data are opened.
         choice: Which samples.
         target, output: As `xai saliency` has them.
-        progress: Called with (samples done, samples in all).
+        progress: As `xaicli.attribution.session.Progress`.
         settings: Arguments of `xaicli.attribution.settings.settle`.
         facts: Files of what the samples are, beside the run's own facts.
         no_facts: Know no facts.

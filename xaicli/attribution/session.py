@@ -46,8 +46,10 @@ _SANITY_UNITS = 8
 _MARGIN = 0.25
 """How far beyond the known range, as a share of it, an input may reach without a word: noise, another normalisation."""
 
-Progress = Callable[[float, int], None]
-"""(samples done, samples in all): a sample under way counts by the part that is done."""
+Progress = Callable[[int, int, float], None]
+"""(samples finished, samples in all, samples' worth of what is under way): finished ones are kept, where any are."""
+Advance = Callable[[int, float], None]
+"""(samples more that are finished, samples' worth of what is under way)."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,12 @@ def in_ieee(wanted: bool) -> Iterator[None]:
 
 
 def explain(
-    columns: Sequence[Column], inputs: Inputs, request: Request, *, progress: Progress | None = None
+    columns: Sequence[Column],
+    inputs: Inputs,
+    request: Request,
+    *,
+    progress: Progress | None = None,
+    part: tuple[int, int] = (0, 0),
 ) -> Saliency:
     """Explain samples through one or more checkpoints.
 
@@ -206,7 +213,8 @@ def explain(
         columns: In training order.
         inputs: The samples.
         request: What is asked.
-        progress: Called with (samples done, samples in all).
+        progress: Told of each sample that is finished.
+        part: Where these are a part of what is asked for: how many are finished before, and how many there are in all.
 
     Returns:
         The answer; on a rank other than 0, only that rank's share.
@@ -214,7 +222,7 @@ def explain(
     place = device_of(request.device)
     on_gpu = place.type == "cuda"
     with _own_modes(place), in_one_order(on_gpu), in_ieee(on_gpu and request.settings.precision is Precision.FP32):
-        return _explained(columns, inputs, request, progress)
+        return _explained(columns, inputs, request, progress, part)
 
 
 def explain_alike(
@@ -230,7 +238,7 @@ def explain_alike(
         columns: In training order.
         parts: The places of some samples among all, and these samples, of one shape.
         request: What is asked; randomised models are compared on the samples of the most frequent shape.
-        progress: Called with (samples done, samples in all).
+        progress: Told of each sample that is finished.
 
     Raises:
         UsageError: The seed's convention is asked for, whose numbers depend on the whole batch.
@@ -248,12 +256,12 @@ def explain_alike(
     before = 0
     for number, (places, inputs) in enumerate(parts):
 
-        def advance(done: float, _: int, before: int = before) -> None:
+        def advance(done: int, _: int, under_way: float, before: int = before) -> None:
             if progress is not None:
-                progress(before + done, sum(sizes))
+                progress(before + done, sum(sizes), under_way)
 
         asked = replace(request, sanity=request.sanity and number == most)
-        found.append((places, inputs, explain(columns, inputs, asked, progress=advance)))
+        found.append((places, inputs, explain(columns, inputs, asked, progress=advance, part=(before, sum(sizes)))))
         before += sizes[number]
     whole = together(found)
     if not request.sanity:
@@ -262,7 +270,9 @@ def explain_alike(
     return replace(whole, notes=(*whole.notes, said))
 
 
-def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, progress: Progress | None) -> Saliency:
+def _explained(
+    columns: Sequence[Column], inputs: Inputs, request: Request, progress: Progress | None, part: tuple[int, int]
+) -> Saliency:
     """`explain`, in modes of its own."""
     if callable(request.target) and request.world_size > 1:
         raise XaiError("a function as --target cannot be shared among ranks", hint="run it in one process")
@@ -283,7 +293,8 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
                 hint="choose it in the function, def target(outputs): return outputs['logits'][:, 3], or leave it out",
             )
         notes |= {"task was not used: a function of the model's outputs is explained": None} if request.task else {}
-    advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
+    total = len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id)))
+    advance = _advance(progress, total)
     used, decided = "", dict[str, None]()
     compared: list[tuple[int, int, tuple[SanityStep, ...]]] = []
     target, at = split_place(request.target, request.label_names)
@@ -295,7 +306,9 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
             try:
                 finished = work.run(advance)
             except KeyboardInterrupt:
-                raise InterruptedWorkError(_left(len(found) + work.finished, columns, inputs, request)) from None
+                what = "samples" if len(columns) * len(request.outputs) == 1 else "maps of samples"
+                so_far = part[0] + len(found) + work.finished
+                raise InterruptedWorkError(_left(so_far, part[1] or total, what, work.store)) from None
             found += [Found(row, position, number, done) for row, done in finished.items()]
             columns[number] = work.column
             notes |= dict.fromkeys((*work.column.notes(inputs), *work.notes, *work.told_of_start()))
@@ -310,12 +323,10 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
     return saliency_of(described, inputs, request, found, tuple(notes), how, sanity)
 
 
-def _left(finished: int, columns: Sequence[Column], inputs: Inputs, request: Request) -> str:
+def _left(finished: int, total: int, what: str, store: Store) -> str:
     """What an interrupted call leaves."""
-    if request.store is None or callable(request.target):
+    if store.folder is None:
         return "no maps are kept"
-    total = len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id)))
-    what = "maps of samples" if total > len(inputs.sample_id) else "samples"
     return f"{finished:,} of {total:,} {what} are finished and kept, no report is written; the same call goes on there"
 
 
@@ -339,7 +350,7 @@ class _Work:
         self.store = Store(None if callable(request.target) else request.store)
         self._pictures = inputs.pictures.shape[1:3] if inputs.pictures is not None else None
 
-    def run(self, advance: Callable[[float], None]) -> dict[int, Finished]:
+    def run(self, advance: Advance) -> dict[int, Finished]:
         """Every sample of this rank (of all ranks on rank 0), by its position."""
         request = self.request
         prepared = self._prepare()
@@ -351,8 +362,10 @@ class _Work:
         mine = request.share(n)
         with self.store.alive(key_of(*keys), request.rank, _BEAT_SECONDS):
             done = {row: kept for row in mine if (kept := self.store.read(keys[row])) is not None}
+            if request.settings.convention is Convention.FE and len(done) < len(mine):
+                done = {}  # it explains the whole batch again
             self.finished = len(done)
-            advance(len(done))
+            advance(len(done), 0.0)
             explainer = Explainer(
                 prepared,
                 request.settings,
@@ -438,9 +451,7 @@ class _Work:
             for row, sample_id in enumerate(self.inputs.sample_id)
         ]
 
-    def _all_of(
-        self, explainer: Explainer, rows: list[int], keys: list[str], advance: Callable[[float], None]
-    ) -> dict[int, Finished]:
+    def _all_of(self, explainer: Explainer, rows: list[int], keys: list[str], advance: Advance) -> dict[int, Finished]:
         done: dict[int, Finished] = {}
         for group in self._groups(rows, explainer):
             done |= self._explained(explainer, group, keys, advance)
@@ -461,25 +472,23 @@ class _Work:
             first += size
 
     def _explained(
-        self, explainer: Explainer, rows: list[int], keys: list[str], advance: Callable[[float], None]
+        self, explainer: Explainer, rows: list[int], keys: list[str], advance: Advance
     ) -> dict[int, Finished]:
         k = self.targets.shape[1]
         units = torch.tensor([row * k + t for row in rows for t in range(k)], device=explainer.prepared.units.device)
-        last = 0.0
 
         def progress(done: int, total: int) -> None:
-            nonlocal last
-            advance(len(rows) * (done / total - last))
-            last = done / total
+            if not self.request.evaluate:  # Scoring takes longer, nobody knows how long.
+                advance(0, len(rows) * done / total)
 
         attribution = explainer.explain(units, progress=progress)
         if self.request.evaluate:
             doing("scoring the maps")
             attribution = replace(attribution, quality=quality(explainer, attribution, units))
-        advance(len(rows) * (1.0 - last))
         self.notes = (*self.notes, *attribution.notes)
-        found = {}
-        for place, row in enumerate(rows):
+        found: dict[int, Finished] = {}
+
+        def keep(place: int, row: int) -> None:
             finished = explanations_of(
                 attribution,
                 range(place * k, place * k + k),
@@ -490,7 +499,20 @@ class _Work:
             )
             self.store.write(keys[row], finished)
             found[row] = finished
-            self.finished += 1
+
+        before = self.finished
+        try:
+            for place, row in enumerate(rows):
+                keep(place, row)
+                self.finished = before + len(found)
+                advance(1, 0.0)
+        except KeyboardInterrupt:
+            # All of them are explained, and keeping them takes a moment.
+            for place, row in enumerate(rows):
+                if row not in found:
+                    keep(place, row)
+            self.finished = before + len(found)
+            raise
         return found
 
     def _cascade(self, explainer: Explainer) -> tuple[SanityStep, ...]:
@@ -522,7 +544,7 @@ class _Work:
                         f"rank {rank} of {self.request.world_size} gives no sign of life: its {len(waiting)} samples "
                         "were explained by rank 0 (is WORLD_SIZE set without torchrun?)",
                     )
-                    found |= self._all_of(explainer, waiting, keys, lambda _: None)
+                    found |= self._all_of(explainer, waiting, keys, lambda *_: None)
                     break
                 if waiting:
                     time.sleep(_POLL_SECONDS)
@@ -535,14 +557,14 @@ class _Work:
         return replace(finished, explanations=rows)
 
 
-def _advance(progress: Progress | None, total: int) -> Callable[[float], None]:
-    done, lock = 0.0, threading.Lock()
+def _advance(progress: Progress | None, total: int) -> Advance:
+    done, lock = 0, threading.Lock()
 
-    def advance(samples: float) -> None:
+    def advance(samples: int, under_way: float) -> None:
         nonlocal done
         with lock:
             done += samples
         if progress is not None:
-            progress(done, total)
+            progress(done, total, under_way)
 
     return advance

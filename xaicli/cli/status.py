@@ -29,7 +29,10 @@ class StatusLine:
         self._done: float | None = None
         self._total: int | None = None
         self._furthest: dict[str, float] = {}
-        self._began = self._begun_what = time.monotonic()
+        self._first: dict[str, tuple[float, float]] = {}
+        """When each work was first counted, and what of it had been done."""
+        self._left = 0.0
+        self._began = self._told = time.monotonic()
         self._soon = 0.0 if at_once else _SOON
         self._shown = False
         self._over = threading.Event()
@@ -38,11 +41,15 @@ class StatusLine:
             self._draw()
         threading.Thread(target=self._tick, name="xai-status", daemon=True).start()
 
-    def tell(self, what: str, done: float | None = None, total: int | None = None) -> None:
+    def tell(self, what: str, done: float | None = None, total: int | None = None, under_way: float = 0.0) -> None:
         """What is being done from now on; the line follows within a tick, and at once for something new."""
-        fresh = what != self._what
-        if fresh:
-            self._begun_what = time.monotonic()
+        fresh, self._told, self._left = what != self._what, time.monotonic(), 0.0
+        if done is not None and total:
+            began, before = self._first.setdefault(what, (self._told, done))
+            # Not from what is under way alone, which begins with what is done but once.
+            if done > before:
+                further = done + under_way - before
+                self._left = (self._told - began) * (total - done - under_way) / further
         if done is not None:
             # The same work a second time: a count would go backwards. It stands still between groups of samples.
             done, self._furthest[what] = (done, done) if done >= self._furthest.get(what, 0) else (None, math.inf)
@@ -79,9 +86,7 @@ class StatusLine:
         text = self._what
         if self._done is not None:
             text += f" {int(self._done)}" + (f" of {self._total}" if self._total else "")
-        left = 0.0
-        if self._done and self._total:
-            left = (now - self._begun_what) * (self._total - self._done) / self._done
+        left = self._left - (now - self._told) if self._done is not None else 0.0
         if left >= _WORTH_SAYING:
             return f"{text}, about {_time(left)} left"
         return text if now - self._began < _WORTH_SAYING else f"{text}, {_time(now - self._began)} so far"
