@@ -493,6 +493,19 @@ def test_inputs_far_outside_the_models_range_are_pointed_out(values: list[float]
     assert not list(Column("", build_model).notes(inputs))
 
 
+def test_a_note_of_some_checkpoints_names_them_and_one_of_all_none() -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    said = {"a": ("of a and b",), "b": ("of a and b", "of b"), "c": ()}
+    columns = [
+        Column(n, lambda: model.eval(), CheckpointFacts(Kind.XAI, Path(n), "", notes=s)) for n, s in said.items()
+    ]
+    asked = Request(settings=settle(methods=["gradient"]), label_names=("x", "y"), sanity=True, task="classification")
+    notes = explain(columns, digits(9), asked).notes
+    assert {"a, b: of a and b", "b: of b"} <= set(notes)
+    assert "2 label names were given, the model tells 3 classes apart" in notes
+    assert "randomised models were compared on the first 8 of 9 maps of each method" in notes
+
+
 def test_a_rank_that_is_not_there_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from xaicli.attribution import session
 

@@ -118,3 +118,8 @@ def test_a_result_writes_the_same_rows_to_json_and_csv(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["labels.csv", "labels.json"]
     assert [float(row["mean"]) for row in table] == [row["mean"] for row in rows]
     assert [float(row["std_high"]) for row in table] == [row["bounds"]["std"][1] for row in rows]
+
+
+def test_rows_whose_facts_are_not_known_have_no_column_of_that_name() -> None:
+    assert to_csv([{"a": 1, "facts": None, "b": 2}]) == "a,b\r\n1,2\r\n"
+    assert to_csv([{"a": 1, "facts": None}, {"a": 2, "facts": {"camera": "x"}}]) == "a,camera\r\n1,\r\n2,x\r\n"

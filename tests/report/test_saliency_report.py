@@ -467,6 +467,15 @@ def test_of_several_checkpoints_the_sentence_says_whose_predictions_are_counted(
     assert "(SmInt, median rank correlation of all checkpoints)" in sentence
 
 
+def test_of_several_outputs_the_sentence_says_which_predicted_what() -> None:
+    outputs = [replace(explanation(i, wrong=wrong), output=name) for i, wrong, name in OUTPUTS]
+    sentence = result(*outputs, replace(explanation(1), output="box", correct=None)).report.sentence
+    assert sentence.startswith("1 of 2 predicted wrongly (output cls), 0 of 1 (output aux). ")
+
+
+OUTPUTS = ((1, True, "cls"), (2, False, "cls"), (1, False, "aux"))
+
+
 def test_signals_get_curves() -> None:
     panel = grid_of(other_input(InputKind.SIGNAL, np.linspace(-1, 1, 50)).report).rows[0].panels[0]
     assert isinstance(panel.chart, LineChart)

@@ -296,6 +296,7 @@ def _explained(
     total = len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id)))
     advance = _advance(progress, total)
     used, decided = "", dict[str, None]()
+    said: dict[str, set[int]] = {}
     compared: list[tuple[int, int, tuple[SanityStep, ...]]] = []
     target, at = split_place(request.target, request.label_names)
     request = replace(request, target=target, place=at if at is not None else request.place)
@@ -311,13 +312,19 @@ def _explained(
                 raise InterruptedWorkError(_left(so_far, part[1] or total, what, work.store)) from None
             found += [Found(row, position, number, done) for row, done in finished.items()]
             columns[number] = work.column
-            notes |= dict.fromkeys((*work.column.notes(inputs), *work.notes, *work.told_of_start()))
+            for note in (*work.column.notes(inputs), *work.notes, *work.told_of_start()):
+                said.setdefault(note, set()).add(number)
             used = work.precision or used
             decided |= {work.decided: None} if work.decided else {}
             compared.append((position, number, work.sanity))
             if len(columns) > 1 and number == len(columns) - 1 and _may_freeze(request.target):
                 frozen_targets = work.targets
     described = [column.described() for column in columns]
+    for note, numbers in said.items():
+        of = (
+            "" if len(numbers) == len(columns) else ", ".join(columns[number].name for number in sorted(numbers)) + ": "
+        )
+        notes |= {f"{of}{note}": None}
     how = {"head": "; ".join(decided), "precision": used or request.settings.precision.value}
     sanity = tuple(step for *_, steps in sorted(compared, key=lambda one: one[:2]) for step in steps)
     return saliency_of(described, inputs, request, found, tuple(notes), how, sanity)
@@ -517,7 +524,13 @@ class _Work:
 
     def _cascade(self, explainer: Explainer) -> tuple[SanityStep, ...]:
         doing("comparing with randomised models")
-        units = torch.arange(min(_SANITY_UNITS, len(explainer.prepared.units)), device=explainer.prepared.units.device)
+        every = explainer.prepared.units
+        units = torch.arange(min(_SANITY_UNITS, len(every)), device=every.device)
+        if len(units) < len(every):
+            compared = (
+                f"randomised models were compared on the first {len(units)} of {len(every):,} maps of each method"
+            )
+            self.notes = (*self.notes, compared)
         steps = cascade(explainer, explainer.explain(units), units)
         output = "" if self.output is None else str(self.output)
         return tuple(replace(step, checkpoint=self.number, output=output) for step in steps)

@@ -159,9 +159,11 @@ def _side_by_side(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _side_by_side_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = row.get(_FACTS)
+    others = {key: value for key, value in row.items() if key != _FACTS}
+    if facts is None:
+        return others
     if not isinstance(facts, Mapping):
         return row
-    others = {key: value for key, value in row.items() if key != _FACTS}
     called = fact_columns(facts, others)
     return {**others, **{called[name]: value for name, value in facts.items()}}
 

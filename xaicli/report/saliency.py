@@ -355,8 +355,13 @@ def _run_line(answer: Answer, saliency: Saliency, facts: RunFacts | None) -> str
 def _sentence(saliency: Saliency) -> str:
     last = len(saliency.checkpoints) - 1
     of_last = [e for e in saliency.explanations if e.checkpoint == last]
-    wrong = {e.key for e in of_last if _is_wrong(e)}
-    judged = {e.key for e in of_last if e.correct is not None}
+    outputs = dict.fromkeys(e.output for e in of_last)
+    judged: list[str] = []
+    for output in outputs:
+        wrong = {e.key for e in of_last if e.output == output and _is_wrong(e)}
+        if known := {e.key for e in of_last if e.output == output and e.correct is not None}:
+            of = f" (output {output})" if len(outputs) > 1 else ""
+            judged.append(f"{len(wrong)} of {len(known)}{'' if judged else ' predicted wrongly'}{of}")
     flat = sum(trust.flat for e in saliency.explanations for trust in e.trust.values())
     agreements = sorted(
         trust.agreement
@@ -364,7 +369,7 @@ def _sentence(saliency: Saliency) -> str:
         if (trust := e.trust.get(saliency.overlay)) and trust.agreement is not None
     )
     by = f" by {saliency.checkpoints[last].name}, the last checkpoint" if last else ""
-    said = [f"{len(wrong)} of {len(judged)} predicted wrongly{by}." if judged else ""]
+    said = [f"{', '.join(judged)}{by}." if judged else ""]
     if agreements:
         middle = agreements[len(agreements) // 2]
         title = TITLES.get(saliency.overlay, saliency.overlay)
