@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import random
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +19,7 @@ from PIL import Image as Pictures
 from torch import nn
 
 import xaicli
+from xaicli.collectors.classification import ClassificationMetricsCollector
 from xaicli.collectors.collect import CollectionError, collect_metrics
 from xaicli.collectors.collector import MetricsCollector
 from xaicli.collectors.outputs import PredictorOutput
@@ -380,3 +385,114 @@ def test_preprocessing_and_silent_aggregates(run: Run, table: Table) -> None:
     assert list(run.layout.scalars.glob("*")) == []
     with pytest.raises(XaiError, match="two spellings"):
         xaicli.FunctionalMetricsCollector(doubled, {"a": xaicli.Int()}, schema={"a": xaicli.Int()})
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+class Holder:
+    def __init__(self, model: nn.Module) -> None:
+        self.parts = {"model": model}
+
+    def __call__(self, x: torch.Tensor) -> Any:
+        return self.parts["model"](x)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda model: lambda x: model(x),
+        lambda model: model.forward,
+        lambda model: Holder(model),
+        lambda model: Holder(model).__call__,
+        lambda model: functools.partial(Holder.__call__, Holder(model)),
+        lambda model: Predictor(lambda x: model(x)),
+    ],
+)
+def test_a_function_runs_the_modules_behind_it_in_evaluation_mode(run: Run, made: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    model, x, y = Normed().train(), torch.randn(6, 3), torch.tensor([0, 1, 1, 0, 1, 0])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    table = Table.from_arrays(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        collected = collect_metrics(
+            table, ClassificationMetricsCollector(), made(model), run=run, dataloader_args={"batch_size": 4}
+        )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    expected = nn.functional.cross_entropy(copy.deepcopy(model).eval()(x), y, reduction="none")
+    assert np.allclose(collected.tables["metrics"]["loss"].to_numpy(), expected.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda x: nn.functional.dropout(x, 0.5), "draws random numbers"),
+        (lambda x: x - x.mean(0), "depends on the other samples"),
+    ],
+)
+def test_a_function_that_does_not_answer_alike_is_told(run: Run, answer: Callable[..., Any], said: str) -> None:
+    table = Table.from_arrays(torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]))
+    with pytest.warns(UserWarning, match=said):
+        collected = collect_metrics(table, ClassificationMetricsCollector(task="classification"), answer, run=run)
+    assert said in collected.doubts[0]
+
+
+def test_a_function_that_gives_its_answers_in_order_is_asked_for_each_once_in_order(run: Run) -> None:
+    logits = torch.randn(6, 3).split(2)
+    answers = iter(logits)
+    collected = collect_metrics(
+        Table.from_arrays(torch.zeros(6, 3), torch.arange(6) % 3),
+        ClassificationMetricsCollector(task="classification"),
+        lambda _: next(answers),
+        run=run,
+        dataloader_args={"batch_size": 2},
+    )
+    assert collected.tables["metrics"]["predicted"].to_pylist() == torch.cat(logits).argmax(1).tolist()
+    assert collected.doubts == ()
+
+
+def clamped(layer: nn.Linear) -> None:
+    layer.weight.data.clamp_(-0.05, 0.05)
+
+
+def shrunk(layer: nn.Linear) -> None:
+    layer.weight.data.mul_(0.9)
+
+
+def bounded(layer: nn.Linear) -> None:
+    with torch.no_grad():
+        layer.weight.copy_(torch.renorm(layer.weight, 2, 0, 0.1))
+
+
+@pytest.mark.parametrize("write", [clamped, shrunk, bounded])
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("as_function", [False, True])
+def test_weights_that_forward_writes_in_place_are_put_back(
+    run: Run, write: Any, fails: bool, as_function: bool
+) -> None:
+    class Bounding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            write(self.layer)
+            if fails:
+                raise ValueError("it fails")
+            return self.layer(x)
+
+    model = Bounding()
+    before = model.layer.weight.detach().clone()
+    given: Any = (lambda x: model(x)) if as_function else model
+    table = Table.from_arrays(torch.randn(6, 3), torch.arange(6) % 3)
+    with pytest.raises(ValueError, match="it fails") if fails else nullcontext():
+        collect_metrics(table, ClassificationMetricsCollector(), given, run=run)
+    assert torch.equal(model.layer.weight, before)

@@ -179,13 +179,16 @@ def _pass(
     taken: dict[str, str] = {}
     passed = _Passed([Gathering(collector) for collector in collectors], [])
     done = 0
+    first: tuple[Any, int] | None = None
     with predictor.ready(), randomness_kept(predictor.device, seed=seed):
         for number, (alike, unreadable) in enumerate(loader):
             passed.unreadable += unreadable
             if unreadable and strict:
                 raise XaiError(f"cannot be read: {unreadable[0]}", hint="without strict it is left out and named")
             for example_id, samples in alike:
-                passed.doubt = passed.doubt if done else predictor.doubt(samples, len(example_id))
+                if not done and predictor.module is not None:
+                    passed.doubt = predictor.doubt(samples, len(example_id))
+                first = first or (samples, len(example_id))
                 rows = BatchOfRows(number, example_id)
                 with nullcontext() if done else predictor.watched():
                     _batch(passed.gatherings, predictor, samples, rows, taken, first=not done)
@@ -193,6 +196,9 @@ def _pass(
                 if progress is not None:
                     progress(done, total)
         passed.decided = predictor.decided
+        if first is not None and predictor.module is None:
+            # At the end: a function may give what it has in its own order, and is out of it afterwards.
+            passed.doubt = predictor.doubt(*first)
     if not done:
         raise XaiError("no sample can be read", hint=passed.unreadable[0] if passed.unreadable else "there is none")
     if passed.unreadable:

@@ -15,7 +15,7 @@ from torch import fx, nn
 from xaicli.collectors.outputs import TARGETS, Layer, PredictorOutput, first_tensor, taken, widened
 from xaicli.errors import XaiError, unknown
 from xaicli.heads.decision import OriginOf, known_of
-from xaicli.heads.evaluation import evaluating
+from xaicli.heads.evaluation import evaluating, modules_behind
 from xaicli.heads.head import Head
 from xaicli.heads.operations import watching
 from xaicli.state.randomness import randomness_kept
@@ -64,6 +64,7 @@ class Predictor:
             raise unknown("precision", precision, ("auto", "fp32", *_DTYPES))
         self.model = model
         self.module = model if isinstance(model, nn.Module) else None
+        self._modules = modules_behind(model)
         self.preprocess_fn = preprocess_fn
         self.unpack_dicts = unpack_dicts
         self.device = chosen_device(device, self.module)
@@ -100,8 +101,9 @@ class Predictor:
     def ready(self) -> Iterator[Predictor]:
         """Evaluation mode, no gradients, hooks in place; everything as it was afterwards, also after an error."""
         with ExitStack() as stack:
+            for behind in self._modules:
+                stack.enter_context(evaluating(behind, written=_kept(behind)))
             if self.module is not None:
-                stack.enter_context(evaluating(self.module))
                 stack.enter_context(_moved(self.module, self.device))
             for layer, module in self._layers.items():
                 if isinstance(module, nn.Module):
@@ -148,8 +150,6 @@ class Predictor:
             batch: A batch as a call takes it.
             n: How many samples it holds.
         """
-        if self.module is None:
-            return ""
         few = min(n, _FEW)
 
         fewer = (few + 1) // 2
@@ -190,11 +190,11 @@ class Predictor:
 
     def _still_training(self, kind: str) -> str:
         """The first part of a kind that the model's own `eval()` has left in training mode."""
-        assert self.module is not None
         return next(
             (
                 name or type(part).__name__
-                for name, part in self.module.named_modules()
+                for module in self._modules
+                for name, part in module.named_modules()
                 if getattr(part, "training", False) and kind in type(part).__name__.lower()
             ),
             "",
@@ -328,6 +328,18 @@ def _precision(given: Precision, device: torch.device) -> Precision:
     if given != "auto":
         return given
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def _kept(module: nn.Module) -> Iterator[torch.Tensor]:
+    """The weights of which a copy is kept, since forward may write them: all but those a GPU has no room for."""
+    size = sum(p.numel() * p.element_size() for p in module.parameters() if p.is_cuda)
+    for parameter in module.parameters():
+        if not parameter.is_cuda:
+            yield parameter
+        else:
+            unused = torch.cuda.memory_reserved(parameter.device) - torch.cuda.memory_allocated(parameter.device)
+            if torch.cuda.mem_get_info(parameter.device)[0] + unused > 2 * size:
+                yield parameter
 
 
 @contextmanager

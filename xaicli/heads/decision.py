@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xaicli.errors import XaiError
-from xaicli.heads.evaluation import evaluating
+from xaicli.heads.evaluation import evaluating, modules_behind
 from xaicli.heads.head import Head, Task, Text, Values, named_task
 from xaicli.heads.labels import Kind, Labels, kind_of
 from xaicli.heads.operations import Origin, Range, watching
@@ -109,8 +109,9 @@ def head_of(
     Raises:
         XaiError: As `decide`.
     """
-    mode = evaluating(model, written=model.parameters()) if isinstance(model, nn.Module) else nullcontext()
-    with mode, torch.no_grad(), watching() as origin:
+    with ExitStack() as modes, torch.no_grad(), watching() as origin:
+        for module in modules_behind(model):
+            modes.enter_context(evaluating(module, written=module.parameters()))
         result = model(*inputs, **named)
         return decide(result, origin=origin, task=task, output=output, labels=labels, known=known_of(model, facts))
 

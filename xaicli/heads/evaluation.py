@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,63 @@ def evaluating(model: nn.Module, *, written: Iterable[Tensor] = ()) -> Iterator[
             for parameter, wanted in flags:
                 if parameter.requires_grad != wanted:
                     parameter.requires_grad_(wanted)
+
+
+def modules_behind(function: Any) -> tuple[nn.Module, ...]:
+    """The modules that something callable reaches: itself, or by its closure, globals, defaults, object and parts.
+
+    Args:
+        function: A module, function, bound method, partial, or object with a `__call__`.
+    """
+    found: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+    waiting = [(function, _DEEP)]
+    while waiting and len(seen) < _MOST:
+        value, depth = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            found[id(value)] = value
+        elif depth:
+            waiting += [(part, depth - 1) for part in _reached_by(value)]
+    inside = {id(part) for module in found.values() for part in module.modules() if part is not module}
+    return tuple(module for module in found.values() if id(module) not in inside)
+
+
+def _reached_by(value: Any) -> list[Any]:
+    """What a function, or something that holds functions and modules, leads to."""
+    if isinstance(value, types.FunctionType):
+        cells = []
+        for cell in value.__closure__ or ():
+            with suppress(ValueError):  # not yet bound
+                cells.append(cell.cell_contents)
+        is_torchs = str(value.__module__).partition(".")[0] == "torch"
+        names, around = frozenset() if is_torchs else _names_in(value.__code__), value.__globals__
+        used = [around[name] for name in names if name in around]
+        of_modules = [vars(m).get(name) for m in used if isinstance(m, types.ModuleType) for name in names]
+        nets = [part for part in of_modules if isinstance(part, nn.Module)]
+        defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        return [*cells, *nets, *defaults, *vars(value).values(), *used]
+    if isinstance(value, types.MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, dict | list | tuple | set):
+        return list(value.values() if isinstance(value, dict) else value) if len(value) <= _FEW else []
+    if isinstance(value, type | types.ModuleType | Tensor):
+        return []
+    call = vars(type(value)).get("__call__")
+    return [*getattr(value, "__dict__", {}).values(), *([call] if isinstance(call, types.FunctionType) else [])]
+
+
+def _names_in(code: types.CodeType) -> frozenset[str]:
+    inside = (_names_in(part) for part in code.co_consts if isinstance(part, types.CodeType))
+    return frozenset(code.co_names).union(*inside)
+
+
+_FEW = 1_000
+"""In a longer list or dictionary no module is looked for."""
 
 
 @contextmanager
