@@ -222,6 +222,21 @@ def test_truth_of_some_samples(run: Planted, tmp_path: Path) -> None:
     assert any("knows 100 of 300" in text for text in answer.warnings)
 
 
+def test_samples_that_nothing_ranks_are_counted_beside_a_truth(tmp_path: Path) -> None:
+    n, loss = 40, np.arange(40) / 10
+    loss[[3, 4, 39]] = np.nan
+    with xaicli.Run(tmp_path / "run") as recording:
+        for epoch in (1, 2):
+            recording.log_samples(sample_id=np.arange(n), label=[0, 1] * 20, loss=loss, mode="eval", epoch=epoch)
+    path = tmp_path / "truth.csv"
+    path.write_text("sample_id,mislabelled\n" + "".join(f"{k},{int(k > 30)}\n" for k in range(39)))
+    warnings = xaicli.open_run(tmp_path / "run").dynamics(truth=path).answer.warnings
+    assert [text for text in warnings if "scored" in text and "last" in text] == [
+        "2 of the 39 samples of eval that are scored have no label or no finite value to be suspected by: "
+        "suspects has them last"
+    ]
+
+
 def test_truth_that_says_nothing_or_twice_is_told(run: Planted, tmp_path: Path) -> None:
     path = tmp_path / "truth.csv"
     right, wrong = sorted(set(range(300)) - run.wrong)[0], min(run.wrong)

@@ -76,6 +76,12 @@ def score_rankings(
                 f"{' '.join(filter(None, pair))}; only these are scored"
             )
         target = wrong.filter(known).to_numpy()
+        if n := int(pl.select(suspicion(frame).is_null() & known).to_series().sum()):
+            where = " ".join(filter(None, pair))
+            warnings.append(
+                f"{n:,} of the {int(known.sum()):,} samples of {where} that are scored "
+                f"{'has' if n == 1 else 'have'} no label or no finite value to be suspected by: suspects has them last"
+            )
         prefix = f"{' '.join(filter(None, pair))} " if len(selection.pairs) > 1 else ""
         for name, scores in _rankings(reader, selection, pair, frame).items():
             found[prefix + name] = grade(scores[known.to_numpy()], target)
