@@ -100,6 +100,14 @@ def test_two_classes(tmp_path, capsys):
     assert "ROC" in xaicli.open_run(tmp_path / "run").errors().html()
 
 
+def test_a_positive_class_is_one_of_the_run_also_where_the_last_rows_lack_it(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run", label_names=["healthy", "ill"]) as run:
+        for epoch, label in ((1, [0, 1]), (2, [1, 1])):
+            logits = np.asarray([[0.0, 1.0], [0.0, 2.0]])
+            run.log_samples(sample_id=[0, 1], label=label, logits=logits, mode="eval", epoch=epoch, step=epoch)
+    assert asked(capsys, tmp_path / "run", "--positive", "healthy")["positive"] == "healthy"
+
+
 def test_sets_of_classes(tmp_path, capsys):
     rng = np.random.default_rng(2)
     truth = rng.uniform(size=(200, 5)) < 0.4

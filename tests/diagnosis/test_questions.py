@@ -108,6 +108,35 @@ def test_a_cell_lists_its_samples_the_worst_first(recorded, capsys):
     assert [r["sample_id"] for r in asked(capsys, path, "--cell", by_name, "--top", 1)["rows"]] == expected[:1]
 
 
+def test_a_label_of_a_cell_is_one_of_any_place_asked(tmp_path, capsys):
+    day = [0, 0, 1, 1, 0, 1], [0, 1, 1, 0, 0, 1]  # no owl
+    night = [0, 1, 2, 2, 2, 1], [0, 1, 2, 0, 0, 2]
+    for names in (NAMES, ()):
+        for first, second in ((day, night), (night, day)):
+            path = tmp_path / f"{len(names)}-{first is day}"
+            with xaicli.Run(path, label_names=names) as run:
+                for mode in ("train", "eval"):
+                    for ds_id, (label, prediction) in (("a", first), ("b", second)):
+                        rows = {"sample_id": range(6), "label": label, "prediction": prediction}
+                        run.log_samples(**rows, loss=np.arange(6.0), mode=mode, ds_id=ds_id, epoch=1, step=1)
+            at = "b" if first is day else "a"
+            for words in ("2,0", "owl,cat") if names else ("2,0",):
+                for asking in ([], ["--ds-id", "a,b"], ["--epoch", "last"]):
+                    found = asked(capsys, path, "--cell", words, *asking)
+                    assert [(row["ds_id"], row["sample_id"]) for row in found["rows"]] == [(at, 4), (at, 3)]
+                    assert found["n"] == [{"mode": "eval", "ds_id": at, "n": 2}]
+                found = asked(capsys, path, "--cell", words, "--mode", "all")
+                assert {(row["mode"], row["ds_id"]) for row in found["rows"]} == {("train", at), ("eval", at)}
+                assert xaicli.open_run(path).confusion(cell=words).data.height == 2
+            with pytest.raises(XaiError) as error:
+                xaicli.open_run(path).confusion(cell="zebra,0")
+            assert "no label 'zebra'" in error.value.message
+            assert "owl" in error.value.hint if names else "0, 1, 2" in error.value.hint
+    # A class that the run names is one, also where no row selected has it.
+    with pytest.raises(XaiError, match="no sample of owl is taken for cat"):
+        xaicli.open_run(tmp_path / "3-True").confusion(cell="owl,cat", ds_id="a")
+
+
 @pytest.mark.parametrize(
     ("metric", "sign"), [("loss", -1), ("entropy", -1), ("el2n", -1), ("margin", 1), ("label_prob", 1)]
 )

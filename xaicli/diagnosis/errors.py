@@ -319,6 +319,8 @@ def _positive(asked: _Asked) -> Any:
         if len(asked.reader.label_names) == 2 and all(isinstance(value, int) for value in known):
             return 1
         return known[-1] if len(known) > 1 or not known or known[0] not in (0, False) else type(known[0])(1)
+    named = set(asked.names.by_value) if all(isinstance(value, int) for value in known) else set()
+    known = sorted(values | named)  # a class of the run is one also where no row of the last place has it
     spelled = {**{str(value): value for value in known}, **{asked.names[value]: value for value in known}}
     if asked.positive not in spelled:
         raise unknown("label", asked.positive, [str(name) for name in spelled], where=asked.reader.layout.described)

@@ -272,9 +272,17 @@ def cell_samples(reader: Reader, selection: Selection, cell: str | Sequence[Any]
     cell = ",".join(quoted(end) for end in ends)
     tally, found = Tally(), {}
     both: dict[str, None] = {}
+    places: dict[Pair, tuple[pl.DataFrame, Tally]] = {}
     for pair in selection.pairs:
         looked_at = Tally()
-        if ids := _in_cell(reader, selection, pair, ends, looked_at, both):
+        if (frame := _last_with_cells(reader, selection, pair, looked_at, both)) is not None:
+            places[pair] = frame, looked_at
+        else:
+            tally.add(looked_at)
+    # A label is one of any place: the others have no sample in its cells.
+    values = _values_of_ends(reader, selection, ends, [frame for frame, _ in places.values()], both) if places else []
+    for pair, (frame, looked_at) in places.items():
+        if ids := _in_cell(frame, selection, values, both):
             found[pair] = ids
         else:
             tally.add(looked_at)
@@ -315,52 +323,79 @@ def counted(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, Overall | 
     return counts, table, overall_figures(counts, table, exact=exact_sets(frame) if are_sets else None)
 
 
-def _in_cell(
-    reader: Reader, selection: Selection, pair: Pair, ends: list[str], tally: Tally, both: dict[str, None]
-) -> list[Any]:
-    """The samples of a cell at the last place of a (mode, ds_id) that has cells, the worse end of the metric first.
+def _last_with_cells(
+    reader: Reader, selection: Selection, pair: Pair, tally: Tally, said: dict[str, None]
+) -> pl.DataFrame | None:
+    """The rows of the last place of a (mode, ds_id) that has cells, the metric as `worst`; None where none has.
 
     Args:
-        both: Told where an end is the name of one label and the number of another, where samples have other rows than
-            those in the cell, and which places have no cells.
+        said: Told which places have no cells.
     """
     metric = selection.metrics[0]
     columns, empty = [SAMPLE_ID, PREDICTION, metric], EmptyPlaces()
+    where, last, frame = " ".join(filter(None, pair)), None, None
     for rows in labelled(reader, selection, pair, columns, backwards=True, tally=tally):
         if rows.frame.drop_nulls([LABEL, PREDICTION]).height:
+            sign = -1 if metric in HIGH_IS_GOOD else 1
+            worst = (sign * pl.col(metric).cast(pl.Float64)).alias("worst")
+            last, frame = rows.place.epoch, rows.frame.select(LABEL, PREDICTION, SAMPLE_ID, worst)
             break
         empty.add(rows)
-    else:
-        both |= dict.fromkeys(empty.said(" ".join(filter(None, pair)), None))
-        return []
-    both |= dict.fromkeys(empty.said(" ".join(filter(None, pair)), rows.place.epoch))
-    sign = -1 if metric in HIGH_IS_GOOD else 1
-    frame = rows.frame.with_columns((sign * pl.col(metric).cast(pl.Float64)).alias("worst"))
-    kept = (SAMPLE_ID, "worst")
-    are_sets = isinstance(frame.schema[LABEL], pl.List)
-    pairs = by_class(frame, kept) if are_sets else frame.select(LABEL, PREDICTION, *kept)
+    said |= dict.fromkeys(empty.said(where, last))
+    return frame
+
+
+def _values_of_ends(
+    reader: Reader, selection: Selection, ends: list[str], frames: Sequence[pl.DataFrame], said: dict[str, None]
+) -> list[Any]:
+    """The labels that the two ends of a cell mean, of those in some places and those that the run has names for.
+
+    Args:
+        frames: The rows of the places.
+        said: Told where an end is the name of one label and the number of another.
+
+    Raises:
+        XaiError: There is no such label.
+    """
     names = LabelNames.of_classes(reader, selection)
+    are_sets = isinstance(frames[0].schema[LABEL], pl.List)
+    columns = [frame[name] for frame in frames for name in (LABEL, PREDICTION)]
+    found = [(column.explode() if are_sets else column).drop_nulls().unique() for column in columns]
+    # Numbers have names also where no row of these places has them.
+    there = set().union(names.by_value if found[0].dtype.is_integer() else (), *found)
     known: dict[str, Any] = {NO_CLASS: None} if are_sets else {}
-    values = pl.concat([pairs[LABEL], pairs[PREDICTION]]).drop_nulls().unique().sort().to_list()
     # A name may be the number of another label ("1" of label 0): what pages show is what is asked for.
-    numbers = {str(value): value for value in values}
-    known |= {**numbers, **{names[value]: value for value in values}}
+    numbers = {str(value): value for value in sorted(there)}
+    known |= {**numbers, **{names[value]: value for value in numbers.values()}}
     for end in ends:
-        if end in numbers and end in known and known[end] != numbers[end]:
+        if end in numbers and known[end] != numbers[end]:
             other = f"label {end} itself is called {names[numbers[end]]}"
-            both[f"--cell {end} is taken as the name of label {known[end]}; {other}"] = None
+            said[f"--cell {end} is taken as the name of label {known[end]}; {other}"] = None
         if end not in known:
             raise unknown("label", end, list(known), where=reader.layout.described)
+    return [known[end] for end in ends]
+
+
+def _in_cell(frame: pl.DataFrame, selection: Selection, values: Sequence[Any], said: dict[str, None]) -> list[Any]:
+    """The samples of a cell of a place, the worse end of the metric first.
+
+    Args:
+        frame: The rows of the place.
+        values: The label and the prediction.
+        said: Told where samples have other rows than those in the cell.
+    """
+    are_sets = isinstance(frame.schema[LABEL], pl.List)
+    pairs = by_class(frame, (SAMPLE_ID, "worst")) if are_sets else frame
     is_one = [
-        pl.col(name).is_null() if known[end] is None else pl.col(name) == known[end]
-        for name, end in zip((LABEL, PREDICTION), ends, strict=True)
+        pl.col(name).is_null() if value is None else pl.col(name) == value
+        for name, value in zip((LABEL, PREDICTION), values, strict=True)
     ]
     chosen = pairs.filter(is_one)
     ids = chosen[SAMPLE_ID].unique()
     if selection.duplicates == Duplicates.ALL and frame.filter(pl.col(SAMPLE_ID).is_in(ids.implode())).height > len(
         ids
     ):
-        both[
+        said[
             f"with --duplicates all the cell counts {chosen.height:,} rows of {len(ids):,} samples; each is listed "
             "once, with its last prediction and value, which may be those of a row in another cell"
         ] = None
