@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+
+from xaicli.errors import XaiError, unknown
 
 _QUOTE = '"'
 _NOT = "!"
+_ALL = "all"
 
 
 def split(text: str) -> list[str]:
@@ -48,6 +51,26 @@ def unquoted(item: str) -> str:
     if item.startswith(_NOT) and _is_quoted(item[1:]):
         return _NOT + unquoted(item[1:])
     return item[1:-1].replace(_QUOTE * 2, _QUOTE) if _is_quoted(item) else item
+
+
+def chosen_names(
+    kind: str, given: Sequence[str], known: Sequence[str], *, allowed: Iterable[str], where: str
+) -> list[str]:
+    """The known names that words like `a`, `all`, `!b` mean."""
+    # A data set may be called anything, "!x" or "all" too: its name is meant before the word.
+    excluded = {word[1:] for word in given if word.startswith(_NOT) and word not in known}
+    wanted = [word for word in given if word in known or not word.startswith(_NOT)]
+    shown = [quoted(name) for name in known]
+    for word in excluded - set(allowed):
+        raise unknown(kind, word, shown, where=where)
+    for word in wanted:
+        if word not in known and word != _ALL:
+            raise unknown(kind, word, shown, where=where)
+    everything = not wanted or (_ALL in wanted and _ALL not in known)
+    chosen = [name for name in known if (everything or name in wanted) and name not in excluded]
+    if not chosen:
+        raise XaiError(f"no {kind} is left of {', '.join(given)} in {where}", hint=f"recorded: {', '.join(shown)}")
+    return chosen
 
 
 def _is_quoted(item: str) -> bool:

@@ -243,6 +243,41 @@ def test_samples_are_picked_by_their_own_values_and_asked_for_again(
     assert _maps(xai, shared_ids, tmp_path / "again", *shlex.split(command)[3:])[0] == expected
 
 
+def test_a_list_says_of_which_mode_and_data_set_its_samples_are(xai, shared_ids: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("mode,ds_id,sample_id\neval,svhn,1\ntrain,cifar,2\n")
+    asked = ("--ids", f"@{tmp_path / 'list.csv'}")
+    assert sorted(_maps(xai, shared_ids, tmp_path, *asked)[0]) == [("eval", "svhn", 1), ("train", "cifar", 2)]
+    told, answer = _maps(xai, shared_ids, tmp_path, *asked, "--mode", "!train,!infer")
+    assert told == [("eval", "svhn", 1)]
+    assert any("left out: by mode and ds_id of their list 1 of train cifar" in said for said in answer["warnings"])
+    for command in (
+        ["saliency", shared_ids, "--model", "ckpt.pt"],
+        ["samples", shared_ids, "--max", "0", "--min", "0"],
+    ):
+        status, _, err = xai(*command, *asked, "--ds-id", "cifar", "--mode", "eval")
+        assert (status, "the listed samples are not of eval cifar: by mode and ds_id of their list" in err) == (1, True)
+    np.savez(tmp_path / "own.npz", x=np.ones((3, 3, 4, 4), np.float32), sample_id=[0, 1, 2])
+    question = ["saliency", shared_ids, "--model", "ckpt.pt", "--methods", "gradient", "--json", "-o", tmp_path]
+    status, out, err = xai(*question, "--format", "csv", *asked, "--data", tmp_path / "own.npz")
+    assert status == 0, err
+    assert "mode and ds_id of the listed ids were not used: the data says neither" in json.loads(out)["warnings"]
+
+
+def test_modes_and_data_sets_are_listed_as_for_other_commands(
+    xai, shared_ids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [(*place, n) for place in COLOURS for n in range(3)]
+    assert sorted(_maps(xai, shared_ids, tmp_path, "--mode", "all")[0]) == sorted(every)
+    of_eval = sorted(sample for sample in every if sample[0] == "eval")
+    assert sorted(_maps(xai, shared_ids, tmp_path, "--mode", "!train")[0]) == of_eval
+    monkeypatch.setenv("XAI_DS_ID", "!svhn")
+    assert {sample[1] for sample in _maps(xai, shared_ids, tmp_path, "--mode", "train,eval")[0]} == {"cifar"}
+    # A pick goes by the same words.
+    best, answer = _maps(xai, shared_ids, tmp_path, "--mode", "!train", "--pick", "best", "--samples", "2")
+    assert best == [("eval", "cifar", 2), ("eval", "cifar", 1)]
+    assert any("samples of mode eval of data set cifar whose inputs" in said for said in answer["warnings"])
+
+
 def test_places_of_which_nothing_is_shown_are_told(xai, shared_ids: Path, tmp_path: Path) -> None:
     told, answer = _maps(xai, shared_ids, tmp_path, "--samples", "3")
     left = sorted({" ".join(place) for place in COLOURS} - {" ".join(key[:2]) for key in told})

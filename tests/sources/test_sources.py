@@ -22,6 +22,7 @@ from xaicli.layout import RunLayout
 from xaicli.sources import open_source
 from xaicli.sources.factory import from_object
 from xaicli.sources.pictures import Preparation
+from xaicli.tables.lists import PlacedId
 
 RNG = np.random.default_rng(0)
 
@@ -531,6 +532,40 @@ def test_kept_inputs_of_several_names_and_modes(tmp_path: Path) -> None:
         open_source(None, layout=layout, mode="test")
     assert "some of mode eval, train: leave --mode out" in raised.value.hint
     assert "--data" in raised.value.hint
+    with pytest.raises(XaiError, match=r"no kept inputs of mode test\n"):
+        open_source(None, layout=layout, mode=["eval", "test"])
+
+
+def test_kept_inputs_are_of_the_modes_and_data_sets_that_words_mean(tmp_path: Path) -> None:
+    layout, x = RunLayout(tmp_path), np.ones(2, np.float32)
+    kept = [("train", ""), ("eval", "day"), ("eval", "night"), ("test", "night")]
+    keep(layout, [row(7, x, mode=mode) | {"ds_id": ds_id} for mode, ds_id in kept])
+    for asked, expected in (
+        ({"mode": "all"}, kept),
+        ({"mode": ["train", "test"]}, [kept[0], kept[3]]),
+        ({"mode": ["!train"]}, kept[1:]),
+        ({"mode": ["!infer"]}, kept),
+        ({"ds_id": ["!night"]}, kept[:2]),
+        ({"ds_id": [""]}, kept[:1]),
+        ({"mode": ["!test"], "ds_id": ["night", "day"]}, kept[1:3]),
+    ):
+        source = open_source(None, layout=layout, **asked)  # type: ignore[arg-type]
+        assert list(source.pairs) == expected
+    for placed, expected in (
+        ([("eval", "night")], kept[2:3]),
+        ([("eval", None)], kept[1:3]),
+        ([("", "night")], kept[2:]),
+        ([("train", ""), ("eval", "day")], kept[:2]),
+    ):
+        ids = [PlacedId.of("7", place) for place in placed]
+        assert open_source(None, layout=layout).take(ids).pairs == expected
+    with pytest.raises(XaiError, match="sample 7 infer is not among"):
+        open_source(None, layout=layout).take([PlacedId.of("7", ("infer", None))])
+    # What was kept outside of any mode may be of the one that a list names.
+    keep(RunLayout(tmp_path / "bare"), [row(7, x, mode=""), row(8, x, mode="")])
+    assert open_source(None, layout=RunLayout(tmp_path / "bare")).take([PlacedId.of("7", ("eval", ""))]).sample_id == [
+        7
+    ]
 
 
 def test_a_run_without_kept_inputs_says_how(tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ class Opening:
     resize: Sequence[int] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    mode: str | None = None
-    ds_id: str | None = None
+    mode: Sequence[str] | None = None
+    ds_id: Sequence[str] | None = None
     strict: bool = False
 
     def asked(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.sources.inputs import Positions, Which
+from xaicli.tables.lists import PlacedId, RowPlace, is_of
 from xaicli.vocabulary import DS_ID, HIGH_IS_GOOD, MODE, SAMPLE_ID
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Choice:
     ids: Sequence[str] | None = None
     pick: str = "first"
     metric: str | None = None
-    mode: str | None = None
-    ds_id: str | None = None
+    mode: Sequence[str] | None = None
+    ds_id: Sequence[str] | None = None
     typed: Collection[str] = ()
 
     def of(self, source: Source, reader: Reader | None, seed: int) -> tuple[Which, Ranking | None]:
@@ -81,7 +82,7 @@ class Choice:
         if self.ids is not None:
             if not self.ids:
                 raise UsageError("ids names no sample", hint="leave it out to have some picked")
-            return list(self.ids), None
+            return self._listed(source)[0], None
         if self.samples < 1:
             raise UsageError(f"samples is {self.samples}", hint="a whole number from 1")
         match self.pick:
@@ -101,6 +102,33 @@ class Choice:
                 return self._ranked(source, reader)
             case _:
                 raise UsageError(f"no pick {self.pick!r}", hint="picks: " + ", ".join(PICKS))
+
+    def misplaced(self, source: Source) -> list[str]:
+        """What is said of listed ids whose list names a mode or data set that the samples are not of.
+
+        Raises:
+            XaiError: All of them are.
+        """
+        return self._listed(source)[1]
+
+    def _listed(self, source: Source) -> tuple[list[Any], list[str]]:
+        """The listed ids that may be of the source, and what is said of the others."""
+        from xaicli.queries.listed import Listed
+
+        ids = list(self.ids or ())
+        placed = [one for one in ids if isinstance(one, PlacedId)]
+        if placed and not source.pairs:
+            several = len({one.place for one in placed}) > 1
+            return ids, ["mode and ds_id of the listed ids were not used: the data says neither"] if several else []
+        pairs = list(dict.fromkeys(source.pairs))
+        if not placed or any(not mode for mode, _ in pairs):
+            return ids, []  # of what was kept outside of any mode nobody knows
+        places: dict[Any, list[RowPlace]] = {}
+        for one in placed:
+            places.setdefault(str(one), []).append(one.place)
+        said = Listed(list(dict.fromkeys(map(str, ids))), places).not_in(pairs)
+        own = [one for one in ids if not isinstance(one, PlacedId) or any(is_of(one.place, pair) for pair in pairs)]
+        return own, said
 
     def unused(self, *, mode_is_read: bool = True, ds_id_is_read: bool = True) -> tuple[str, ...]:
         """What was said and does not count, one sentence each.

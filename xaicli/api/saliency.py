@@ -16,6 +16,7 @@ from xaicli.errors import UsageError
 from xaicli.heads.head import Task
 from xaicli.recorder.config import ignored_forms
 from xaicli.tables.labels import in_order_apart
+from xaicli.words import quoted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -223,6 +224,7 @@ def explain_run(
     which, ranked = choice.of(source, known, settled.seed)
     parts = _without_ignored(source.take_alike(which), place.layout)
     notes = _picked(choice, ranked, source) if ranked else _not_shown(source, parts) if choice.ids is None else []
+    notes += choice.misplaced(source)
     if notes:
         notes += parts[0][1].skipped
         parts = [(places, replace(inputs, skipped=tuple(notes))) for places, inputs in parts]
@@ -279,8 +281,9 @@ def _picked(choice: Choice, ranked: Ranking, source: Source) -> list[str]:
     said = []
     kept = bool(source.pairs)
     if kept:
-        of = f" of mode {choice.mode}" if choice.mode else ""
-        of += f" of data set {choice.ds_id}" if choice.ds_id else ""
+        modes, ds_ids = (dict.fromkeys(one) for one in zip(*source.pairs, strict=True))
+        of = f" of mode {' and '.join(modes)}" if choice.mode else ""
+        of += f" of data set {' and '.join(map(quoted, ds_ids))}" if choice.ds_id else ""
         among = f"the {len(source.sample_ids):,} samples{of} whose inputs the run kept"
         said.append(f"the {choice.pick} are picked among {among}: --data picks among others")
     if ranked.found < min(choice.samples, len(source.sample_ids)):

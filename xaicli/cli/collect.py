@@ -9,7 +9,7 @@ import typer
 
 from xaicli.cli.command import command, typed
 from xaicli.cli.loading import Loading
-from xaicli.cli.options import FactsOption, NoFacts, Output, RunDir, split_commas, split_one
+from xaicli.cli.options import FactsOption, KeptDsIds, KeptModes, NoFacts, Output, RunDir, split_commas
 from xaicli.cli.output import REPORT_FORMATS, write
 from xaicli.progress import doing
 
@@ -30,16 +30,8 @@ def collect(
             help="A path, or a name in the run's checkpoints/ [default: ckpt.pt].",
         ),
     ] = None,
-    mode: Annotated[
-        list[str] | None,
-        typer.Option(callback=split_one, rich_help_panel=_MODEL, show_default=False, help="Kept inputs of this mode."),
-    ] = None,
-    ds_id: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=split_one, rich_help_panel=_MODEL, show_default=False, help="Kept inputs of this data set."
-        ),
-    ] = None,
+    mode: KeptModes = None,
+    ds_id: KeptDsIds = None,
     collectors: Annotated[
         list[str],
         typer.Option(
@@ -115,8 +107,8 @@ def collect(
         run_dir,
         Opening(
             **loading.arguments(),
-            mode=mode[0] if mode else None,
-            ds_id=ds_id[0] if ds_id else None,
+            mode=mode,
+            ds_id=ds_id,
             strict=strict,
         ),
         model=model,

@@ -219,6 +219,24 @@ AttemptsOption = Annotated[
 AxisOption = Annotated[
     str, typer.Option(help=f"What pictures over time are drawn over: {choices(Axis)}.", rich_help_panel=OUTPUT)
 ]
+KeptModes = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=split_commas,
+        help=f"Kept inputs of these modes: {choices(Mode)}, all, or !MODE for the others [default: all].",
+        rich_help_panel=SAMPLES,
+        show_default=False,
+    ),
+]
+KeptDsIds = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=split_ds_ids,
+        help="Kept inputs of these data sets, or !ID for all but one [default: all].",
+        rich_help_panel=SAMPLES,
+        show_default=False,
+    ),
+]
 Ids = Annotated[
     list[str] | None,
     typer.Option(

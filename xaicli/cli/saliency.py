@@ -12,7 +12,18 @@ import typer
 
 from xaicli.cli.command import command, typed
 from xaicli.cli.loading import Loading, integers
-from xaicli.cli.options import FactsOption, Ids, NoFacts, OptionGroup, Output, RunDir, split_commas, split_one
+from xaicli.cli.options import (
+    FactsOption,
+    Ids,
+    KeptDsIds,
+    KeptModes,
+    NoFacts,
+    OptionGroup,
+    Output,
+    RunDir,
+    split_commas,
+    split_one,
+)
 from xaicli.cli.output import REPORT_FORMATS, chosen_formats, write
 from xaicli.cli.status import end_status
 from xaicli.errors import UsageError
@@ -39,16 +50,8 @@ class Samples(OptionGroup):
             callback=split_one, rich_help_panel=_SAMPLES, show_default=False, help="For --pick [default: loss]."
         ),
     ] = None
-    mode: Annotated[
-        list[str] | None,
-        typer.Option(callback=split_one, rich_help_panel=_SAMPLES, show_default=False, help="Samples of this mode."),
-    ] = None
-    ds_id: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=split_one, rich_help_panel=_SAMPLES, show_default=False, help="Samples of this data set."
-        ),
-    ] = None
+    mode: KeptModes = None
+    ds_id: KeptDsIds = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,11 +202,10 @@ def saliency(
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank:
         end_status()  # one of many tells
-    one = {name: values[0] if (values := getattr(samples, name)) else None for name in ("metric", "mode", "ds_id")}
     result = explain_run(
         place,
-        Opening(**loading.arguments(), mode=one["mode"], ds_id=one["ds_id"], strict=strict),
-        Choice(**{**samples.arguments(), **one}, typed=typed()),
+        Opening(**loading.arguments(), mode=samples.mode, ds_id=samples.ds_id, strict=strict),
+        Choice(**{**samples.arguments(), "metric": samples.metric[0] if samples.metric else None}, typed=typed()),
         target=target,
         output=output_key,
         task=task,

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from xaicli.answer import Answer
 from xaicli.diagnosis.slices import coded
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
-from xaicli.queries.resolution import chosen_names, epoch_test
+from xaicli.queries.resolution import epoch_test
 from xaicli.reader import Reader
 from xaicli.reader.lazy import scan_folder, taken_back_of
 from xaicli.reader.rows import Where
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
-from xaicli.words import fraction, ranges
+from xaicli.words import chosen_names, fraction, ranges
 
 Floats = NDArray[np.float64]
 

@@ -29,9 +29,8 @@ from xaicli.vocabulary import (
     Engine,
     Mode,
 )
-from xaicli.words import quoted, ranges, split_pair, split_raw
+from xaicli.words import chosen_names, ranges, split_pair, split_raw
 
-_ALL = "all"
 _NO_GROUPS = frozenset({SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK, PROBS, "pass"})
 _NAMED = 3
 _RANGE = re.compile(r"(-?\d+)-(-?\d+)")
@@ -222,24 +221,6 @@ def _modes(source: Catalogue, given: list[str] | None, warnings: list[str]) -> l
         warnings.append(f"the run has no eval rows: showing {chosen}")
         return [chosen]
     return chosen_names("mode", given, known, allowed={*known, *Mode}, where=where)
-
-
-def chosen_names(kind: str, given: list[str], known: list[str], *, allowed: Iterable[str], where: str) -> list[str]:
-    """The known names that words like `a`, `all`, `!b` mean."""
-    # A data set may be called anything, "!x" or "all" too: its name is meant before the word.
-    excluded = {word[1:] for word in given if word.startswith("!") and word not in known}
-    wanted = [word for word in given if word in known or not word.startswith("!")]
-    shown = [quoted(name) for name in known]
-    for word in excluded - set(allowed):
-        raise unknown(kind, word, shown, where=where)
-    for word in wanted:
-        if word not in known and word != _ALL:
-            raise unknown(kind, word, shown, where=where)
-    everything = not wanted or (_ALL in wanted and _ALL not in known)
-    chosen = [name for name in known if (everything or name in wanted) and name not in excluded]
-    if not chosen:
-        raise XaiError(f"no {kind} is left of {', '.join(given)} in {where}", hint=f"recorded: {', '.join(shown)}")
-    return chosen
 
 
 def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list[Pair]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xaicli.errors import XaiError, unknown
+from xaicli.tables.lists import PlacedId, is_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +94,7 @@ class Source(Protocol):
 
     def take(self, which: Which) -> Inputs:
         """Read the first `which` readable samples, or those with the given ids, or at the given places, in the given
-        order. An id is that of a sample in each (mode, ds_id) that has it.
+        order. An id is that of a sample in each (mode, ds_id) that has it, of those that a `PlacedId` says.
 
         Raises:
             XaiError: An id does not exist, no sample can be read, or (when opened strict) one cannot be read.
@@ -239,10 +240,16 @@ class IndexedSource:
             # Ids come as text from a command line.
             sample_id = int(given) if issubclass(sort, int) and re.fullmatch(r"-?\d+", str(given)) else given
             sample_id = str(given) if issubclass(sort, str) else sample_id
-            if sample_id in positions:
-                found |= dict.fromkeys(positions[sample_id])
+            here = positions.get(sample_id, [])
+            if isinstance(given, PlacedId) and self.pairs:
+                # What was kept outside of any mode may be of the one that is said, where none was kept of that.
+                of_it = [at for at in here if is_of(given.place, self.pairs[at])]
+                here = of_it or [at for at in here if self.pairs[at][0] == ""]
+            if here:
+                found |= dict.fromkeys(here)
             else:
-                missing.append(given)
+                placed = isinstance(given, PlacedId) and self.pairs
+                missing.append(" ".join(filter(None, (given, *given.place))) if placed else given)
         if missing and (self.strict or not found):
             if self.elsewhere:
                 raise XaiError(

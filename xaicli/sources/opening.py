@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
 from xaicli.sources.inputs import IndexedSource, Source
 from xaicli.sources.pictures import SUFFIXES, Preparation, open_folder, open_pictures, size
 from xaicli.sources.table import TABLES
@@ -27,8 +27,8 @@ def open_source(
     spec: str | PathLike[str] | None,
     *,
     layout: RunLayout | None = None,
-    mode: str | None = None,
-    ds_id: str | None = None,
+    mode: Sequence[str] | str | None = None,
+    ds_id: Sequence[str] | str | None = None,
     resize: int | Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -48,8 +48,9 @@ def open_source(
         spec: `module:factory`; an image folder, one picture or a pattern of pictures; an `.npz` or `.npy` file; a
             Parquet table or a folder of them; a CSV table. None for the inputs kept in the run.
         layout: The run, for kept inputs.
-        mode: Only samples of this mode: of kept inputs, or handed to a factory that takes `mode`.
-        ds_id: Only kept inputs of this data set.
+        mode: Only samples of these modes, `all`, or `!MODE` for all but one: of kept inputs; one alone is handed to a
+            factory that takes `mode`.
+        ds_id: Only kept inputs of these data sets, or `!ID` for all but one.
         resize: Height and width of pictures, or one number for both.
         mean: Per channel, subtracted from pictures in [0, 1].
         std: Per channel, divided by after that.
@@ -66,6 +67,7 @@ def open_source(
 
     Raises:
         XaiError: There is no such source, or it holds nothing.
+        UsageError: Several modes of data that is asked for one.
     """
     preparation = Preparation(
         resize=size(resize),
@@ -80,8 +82,8 @@ def open_source(
         spec,
         preparation,
         layout=layout,
-        mode=mode,
-        ds_id=ds_id,
+        mode=[mode] if isinstance(mode, str) else mode,
+        ds_id=[ds_id] if isinstance(ds_id, str) else ds_id,
         label_names=label_names,
         pythonpath=pythonpath,
         strict=strict,
@@ -109,8 +111,8 @@ def _opened(
     preparation: Preparation,
     *,
     layout: RunLayout | None,
-    mode: str | None,
-    ds_id: str | None,
+    mode: Sequence[str] | None,
+    ds_id: Sequence[str] | None,
     label_names: Sequence[str] | None,
     pythonpath: Sequence[str | PathLike[str]],
     strict: bool,
@@ -130,7 +132,7 @@ def _opened(
     if (path.is_file() and kind in TABLES) or (path.is_dir() and any(path.glob("*.parquet"))):
         from xaicli.sources.table import open_table
 
-        return open_table(path, preparation, mode=mode, strict=strict)
+        return open_table(path, preparation, mode=_only(mode), strict=strict)
     if path.is_dir():
         return open_folder(path, preparation, label_names=label_names, strict=strict)
     if path.is_file() and kind in SUFFIXES:
@@ -142,8 +144,26 @@ def _opened(
     if ":" in str(spec):
         from xaicli.sources.factory import open_factory
 
-        return open_factory(str(spec), preparation, mode=mode, pythonpath=pythonpath, strict=strict)
+        return open_factory(str(spec), preparation, mode=_only(mode), pythonpath=pythonpath, strict=strict)
     raise XaiError(f"--data {spec}: there is no such file or folder", hint=_FORMS)
+
+
+def _only(mode: Sequence[str] | None) -> str | None:
+    """The one mode that data of one's own is asked for; None of all.
+
+    Raises:
+        UsageError: Several are named.
+    """
+    if not mode or "all" in mode:
+        return None
+    if len(mode) > 1 or mode[0].startswith("!"):
+        raise UsageError(
+            f"--mode {','.join(mode)}: --data is asked for one mode",
+            hint="--mode eval",
+            refused=("mode",),
+            by=("data",),
+        )
+    return mode[0]
 
 
 def _matching(

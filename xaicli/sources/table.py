@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +24,8 @@ from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, Words
 from xaicli.sources.pictures import Preparation
 from xaicli.tables.cells import read_csv_ids, read_typed_csv
+from xaicli.vocabulary import Mode
+from xaicli.words import chosen_names
 
 if TYPE_CHECKING:
     from xaicli.parquet import Contents
@@ -355,25 +357,25 @@ OF_PLACES = "labels"
 
 def open_kept(
     layout: RunLayout,
-    mode: str | None,
+    mode: Sequence[str] | None,
     preparation: Preparation,
     *,
     strict: bool,
-    ds_id: str | None = None,
+    ds_id: Sequence[str] | None = None,
     contents: Contents | None = None,
 ) -> IndexedSource:
     """Open the inputs kept in a run: a sample for each (mode, ds_id, sample_id).
 
     Args:
         layout: The run.
-        mode: Only inputs of this mode; any when None.
-        ds_id: Only inputs of this data set; any when None.
+        mode: Only inputs of these modes, `all`, or `!MODE` for all but one; any when None.
+        ds_id: Only inputs of these data sets, or `!ID` for all but one; any when None.
         preparation: How to draw them; the values are never changed.
         strict: Whether a damaged file is an error instead of being left out.
         contents: What keeps the small files of the run.
 
     Raises:
-        XaiError: The run kept none.
+        XaiError: The run kept none, or none of what is named.
     """
     every: dict[Key, dict[str, Place]] = {}
     problems: list[str] = []
@@ -384,15 +386,18 @@ def open_kept(
             if strict:
                 raise XaiError(f"{path}: {error.message}", hint="find damage with: xai doctor") from error
             problems.append(path.name)
-    keys = [key for key in every if mode in (None, key[0]) and ds_id in (None, key[1])]
+    pairs = sorted({key[:2] for key in every})
+    modes, absent_modes = _among({mode for mode, _ in pairs}, mode, known=tuple(Mode))
+    ds_ids, absent_ids = _among({one for name, one in pairs if name in modes}, ds_id)
+    keys = [key for key in every if key[0] in modes and key[1] in ds_ids]
     if not keys:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
-        asked = {"mode": mode or None, "ds-id": ds_id}
-        of = "".join(f" of {name} {said or repr(said)}" for name, said in asked.items() if said is not None)
-        pairs = sorted({key[:2] for key in every})
+        asked = {"mode": absent_modes or mode, "ds-id": absent_ids or ds_id}
+        said_of = {name: ", ".join(one or repr(one) for one in said) for name, said in asked.items() if said}
+        of = "".join(f" of {name} {said}" for name, said in said_of.items())
         there = ", ".join(" ".join(filter(None, pair)) for pair in pairs if any(pair))
         named = f"of {'mode ' if ds_id is None else ''}{there}" if there else "without a mode"
-        left = " and ".join(f"--{name}" for name, said in asked.items() if said is not None)
+        left = " and ".join(f"--{name}" for name in said_of)
         others = f"there are some {named}: leave {left} out; else " if every else ""
         raise XaiError(f"{layout.described} holds no kept inputs{of}{damage}", hint=others + _ADVICE)
 
@@ -418,6 +423,23 @@ def open_kept(
         elsewhere="the run may have logged it without its inputs: " + _ADVICE,
         pairs=[key[:2] for key in keys],
     )
+
+
+def _among(there: set[str], given: Sequence[str] | None, *, known: Collection[str] = ()) -> tuple[set[str], list[str]]:
+    """What words mean of the modes or data sets that inputs are kept of, and the words for what is not there.
+
+    Args:
+        there: The modes or data sets.
+        given: The words; None for all.
+        known: What may be left out though it is not there.
+    """
+    if given is None:
+        return there, []
+    try:
+        return set(chosen_names("name", given, sorted(there), allowed={*there, *known}, where="the run")), []
+    except XaiError:
+        words = [one for one in given if one not in there and one.removeprefix("!") not in {*there, *known, "all"}]
+        return set(), words or [one for one in given if one not in there] or list(given)
 
 
 def _parts(folder: Path) -> list[Path]:
