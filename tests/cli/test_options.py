@@ -274,7 +274,13 @@ def answer(xai: Xai, runs: tuple[Path, Path], out: Path, *words: str) -> tuple[i
 
 @pytest.mark.parametrize(("question", "option"), walked())
 def test_an_option_counts_or_is_refused(
-    xai: Xai, runs: tuple[Path, Path], plain_answers: Answers, tmp_path: Path, question: str, option: str
+    xai: Xai,
+    runs: tuple[Path, Path],
+    plain_answers: Answers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    question: str,
+    option: str,
 ) -> None:
     typed, beside = IN_OTHER_WORDS.get((question, option), (OPTIONS[option], ()))
     plain_words = (*without(COMMANDS[question], beside), *beside)
@@ -288,6 +294,10 @@ def test_an_option_counts_or_is_refused(
             flag in err or flag.replace("-", "_") in err or typed[-1] in err or option in ("duplicates", "no_facts")
         ), err
         assert "fault of xai" not in err
+        # Facts that nobody wants known are not told for a question in which they stand.
+        counts = option == "table" or (question, option) == ("query", "no_facts")
+        if status == 2 and plain_words == COMMANDS[question] and not counts:
+            is_passed_over(xai, runs, tmp_path, monkeypatch, question, typed)
         return
     if plain_words not in plain_answers:
         plain_answers[plain_words] = answer(xai, runs, tmp_path / "without", *plain_words)[1:]
@@ -298,6 +308,48 @@ def test_an_option_counts_or_is_refused(
     else:
         told = [{key: value for key, value in one.items() if key not in SAID} for one in (found, plain)]
         assert told[0] != told[1], f"{question} {' '.join(typed)} changes nothing"
+
+
+def is_passed_over(
+    xai: Xai,
+    runs: tuple[Path, Path],
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    question: str,
+    typed: tuple[str, ...],
+) -> None:
+    """What a question has no use for costs no answer where it is a default, which others have a use for."""
+    said = str({"FACTS": runs[0].parent / "facts.csv"}.get(typed[-1], typed[-1])) if len(typed) > 1 else "1"
+    with monkeypatch.context() as patch:
+        patch.setenv("XAI_" + typed[0].strip("-").replace("-", "_").upper(), said)
+        status, found, err = answer(xai, runs, out / "default", *COMMANDS[question])
+    assert (status, found is not None) == (0, True), err
+
+
+@pytest.mark.parametrize(
+    ("question", "typed"),
+    [
+        ("samples --table", ("--stat", "variability")),
+        ("samples --table", ("--duplicates", "all")),
+        ("samples --table", ("--axis", "pass")),
+        ("embeddings", ("--epoch", "last")),
+        ("embeddings", ("--epoch", "1-2")),
+        ("confusion", ("--label-key", "camera")),
+        ("confusion --cell", ("--label-key", "camera")),
+        ("steps", ("--metric", "correct")),
+    ],
+)
+def test_a_default_that_other_commands_take_is_passed_over(
+    xai: Xai,
+    runs: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    question: str,
+    typed: tuple[str, str],
+) -> None:
+    status, _, err = answer(xai, runs, tmp_path, *COMMANDS[question], *typed)
+    assert status == 2, err
+    is_passed_over(xai, runs, tmp_path, monkeypatch, question, typed)
 
 
 @pytest.fixture(scope="module")

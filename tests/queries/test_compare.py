@@ -330,6 +330,25 @@ def test_runs_in_a_folder_that_never_logged_a_sample_are_left_out_by_name(tmp_pa
         xaicli.compare(folder, metric="nope")
 
 
+def test_what_one_run_lacks_or_took_back_is_said_with_its_name(tmp_path: Path) -> None:
+    for name, starts in (("a", [[1, 2, 3, 4]]), ("b", [[1, 2, 3], [2, 3]]), ("c", [[1, 2, 3], [3]])):
+        for epochs in starts:
+            with xaicli.Run(tmp_path / name) as run:
+                for epoch in epochs:
+                    for mode in ("train", "eval"):
+                        run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode=mode, epoch=epoch, step=epoch)
+    for runs in (("a", "b"), ("b", "a")):
+        with pytest.raises(xaicli.XaiError, match=r"^there is no epoch 4 in \S*/b\n"):
+            xaicli.compare(*(tmp_path / name for name in runs), epoch=4)
+    with pytest.raises(xaicli.XaiError, match=r"^no epoch that is divisible by 4 was recorded in \S*/b\n"):
+        xaicli.compare(tmp_path / "a", tmp_path / "b", epoch_frequency=4)
+    said = xaicli.compare(tmp_path / "b", tmp_path / "c").answer.warnings
+    assert [line.split(" of attempt 0")[0] for line in said if "took back" in line] == [
+        f"{tmp_path / 'b'}: attempt 1 took back 8 rows",
+        f"{tmp_path / 'c'}: attempt 1 took back 4 rows",
+    ]
+
+
 def test_a_folder_whose_runs_share_nothing_is_refused(tmp_path: Path) -> None:
     for mode in ("eval", "train"):
         with xaicli.Run(tmp_path / "runs" / mode) as run:

@@ -96,7 +96,11 @@ def test_rows_of_a_table_are_taken_back_with_the_epochs_that_are_trained_again(t
         "xai info, samples and most others count them with --attempts all"
     )
     assert last.answer.warnings == (of_table,)
-    assert of_table in opened.query(of_epochs).answer.warnings
+    asked = opened.query(of_epochs).answer
+    assert (asked.warnings, asked.counts.taken_back) == ((of_table,), 4)  # nothing of the rows of samples
+    of_both = opened.query("SELECT (SELECT count(*) FROM samples) AS samples, (SELECT count(*) FROM det) AS det").answer
+    assert (of_both.data.rows(), of_both.counts.taken_back) == ([(6, 6)], 8)
+    assert sum("took back" in said for said in of_both.warnings) == 2
     assert every.answer.warnings == ()
 
 

@@ -337,3 +337,12 @@ def test_blank_rows_of_a_spreadsheet_are_none(run: xaicli.RunReader, tmp_path: P
     path.write_text("sample_id,label,mode\n3,cow,train\n,,\n,,\n", encoding="utf-8")
     assert told(run, path) == [("train", "", 3, 2, True)]
     assert left_out(run, path) == {}
+
+
+def test_a_place_without_a_listed_sample_is_told_in_those_words(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as made:
+        for ds_id, ids in (("day", [1, 2]), ("night", [3, 4])):
+            made.log_samples(sample_id=ids, label=[0, 1], loss=[1.0, 2.0], mode="eval", ds_id=ds_id, epoch=1)
+    answer = xaicli.open_run(tmp_path / "run").relabel_export(to="csv", ids=[1]).answer
+    assert answer.data["sample_id"].to_list() == [1]
+    assert [said for said in answer.warnings if "night" in said] == ["eval night: no listed sample is there"]

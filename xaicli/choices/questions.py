@@ -317,7 +317,8 @@ class _Pair:
         elif asked is not None and n < asked and not self._weighs_all:
             self.warnings.append(f"{self.where}: asked for {asked:,}, only {n:,} are there")
         if not n and asked is None:
-            self.warnings.append(f"{self.where}: {self.choice.named} finds no sample")
+            none = f"{self.choice.named} finds no sample" if self.wanted.ids is None else "no listed sample is there"
+            self.warnings.append(f"{self.where}: {none}")
         if self.stale_left_out:
             left, given = (
                 self.stale_left_out,

@@ -9,7 +9,7 @@ import typer
 
 from xaicli.cli.command import command, typed
 from xaicli.cli.loading import Loading
-from xaicli.cli.options import FactsOption, KeptDsIds, KeptModes, NoFacts, Output, RunDir, split_commas
+from xaicli.cli.options import FactsOption, KeptDsIds, KeptModes, NoFacts, Output, RunDir, split_commas, split_epoch
 from xaicli.cli.output import REPORT_FORMATS, write
 from xaicli.progress import doing
 
@@ -78,7 +78,14 @@ def collect(
         str, typer.Option(rich_help_panel=_PASS, help="What part of the data this is: names the scalars of the means.")
     ] = "",
     epoch: Annotated[
-        int | None, typer.Option(rich_help_panel=_PASS, show_default=False, help="[default: the checkpoint's].")
+        list[str] | None,
+        typer.Option(
+            metavar="N",
+            callback=split_epoch,
+            rich_help_panel=_PASS,
+            show_default=False,
+            help="[default: the checkpoint's].",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(rich_help_panel=_PASS, help="Samples a forward.")] = 64,
     workers: Annotated[int, typer.Option(rich_help_panel=_PASS, help="Processes that read data.")] = 0,
@@ -124,7 +131,7 @@ def collect(
             task=task,
         ),
         split=split,
-        epoch=epoch,
+        epoch=int(epoch[0]) if epoch else None,
         batch_size=batch_size,
         workers=workers,
         device=device,
@@ -150,7 +157,10 @@ def embeddings(
         str | None,
         typer.Option(show_default=False, help="The column or fact that colours the points [default: the label]."),
     ] = None,
-    epoch: Annotated[int | None, typer.Option(show_default=False, help="That epoch [default: the last].")] = None,
+    epoch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N", callback=split_epoch, show_default=False, help="That epoch [default: the last]."),
+    ] = None,
     split: Annotated[str | None, typer.Option(show_default=False, help="That split [default: all].")] = None,
     facts: FactsOption = None,
     no_facts: NoFacts = False,
@@ -169,7 +179,7 @@ def embeddings(
         table=table,
         column=column,
         colour=colour,
-        epoch=epoch,
+        epoch=int(epoch[0]) if epoch else None,
         split=split,
         facts=facts,
         no_facts=no_facts,

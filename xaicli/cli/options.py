@@ -66,12 +66,31 @@ def not_again(context: typer.Context, option: typer.CallbackParam, values: list[
     return _only_one(context, option, values or None)
 
 
+def split_epoch(context: typer.Context, option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
+    """The one epoch, a whole number, of an option by which other commands take several, in words too.
+
+    Raises:
+        UsageError: It was given several, nothing, or no number.
+    """
+    found = split_one(context, option, values)
+    if found is None or found[0].removeprefix("-").isdecimal():
+        return found
+    if _is_default(context, option):
+        return None
+    raise UsageError(f"{option.opts[0]} {found[0]!r} is no whole number", hint=f"one epoch: {option.opts[0]} 3")
+
+
+def _is_default(context: typer.Context, option: typer.CallbackParam) -> bool:
+    """Whether what an option has was said in a variable or a settings file, and so for other commands as well."""
+    source = context.get_parameter_source(str(option.name))
+    return source is not None and source.name != "COMMANDLINE"
+
+
 def _only_one(context: typer.Context, option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
     several = list(dict.fromkeys(values or ()))
     if len(several) > 1:
-        source = context.get_parameter_source(str(option.name))
-        if source is not None and source.name != "COMMANDLINE":
-            return None  # a default for commands that take several
+        if _is_default(context, option):
+            return None
         raise UsageError(
             f"{option.opts[0]} takes one here, not {len(several)}: {', '.join(several)}",
             hint=f"{option.opts[0]} {words.quoted(several[0], special=',')}, and ask again for another",

@@ -287,7 +287,7 @@ def _as_asked(reader: Reader, selection: Selection, pair: Pair, epochs: Sequence
     """Those of the epochs of a (mode, ds_id) that the words of a selection of other modes mean."""
     there = reader.epochs(*pair)
     known = sorted({epoch for one in (*selection.pairs, pair) for epoch in reader.epochs(*one)})
-    tests = [epoch_test(word, known) for word in selection.epoch_asked]
+    tests = [epoch_test(word, known, where=reader.described) for word in selection.epoch_asked]
     asked = [epoch for epoch in epochs if not tests or any(test(epoch, there) for test in tests)]
     return tuple(epoch for epoch in asked if epoch % selection.epoch_frequency == 0)
 

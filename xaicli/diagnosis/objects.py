@@ -291,7 +291,7 @@ def places(reader: Reader, table: str, mode: list[str] | None, epoch: list[str] 
     where = f"table {table} of {reader.layout.described}"
     splits = chosen_names("mode", mode, known, allowed=known, where=where) if mode else known
     every = sorted({one for split in splits for one in of_table[split]})
-    tests = [epoch_test(word, every) for word in epoch or ()]
+    tests = [epoch_test(word, every, where=where) for word in epoch or ()]
     taken = {
         split: [one for one in of_table[split] if not tests or any(test(one, of_table[split]) for test in tests)]
         for split in splits

@@ -238,7 +238,9 @@ def _of_groups(
     readers: Sequence[Reader], groups: Mapping[str, Sequence[str]], select: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     if len(groups) < 2:
-        raise UsageError("--group compares two groups or more", hint="--group a=PATTERN --group b=PATTERN")
+        raise UsageError(
+            "--group compares two groups or more", hint="--group a=PATTERN --group b=PATTERN", refused=("group",)
+        )
     members = [run for runs in groups.values() for run in runs]
     if twice := {run for run in members if members.count(run) > 1}:
         raise UsageError(f"{sorted(twice)[0]} is in two groups", hint="give each group patterns of its own")

@@ -27,7 +27,7 @@ from xaicli.diagnosis.steps import (
     with_spikes,
     with_start,
 )
-from xaicli.errors import XaiError, whole_number
+from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.names import LabelNames
 from xaicli.queries.recorded import start_again
 from xaicli.queries.rows import within_labels
@@ -228,9 +228,10 @@ def _refuse_high_is_good(selection: Selection) -> None:
     """Refuse a metric that has no spikes, and of which no sample holds a share: what is worse in it is less of it."""
     metric = selection.metrics[0]
     if metric in HIGH_IS_GOOD:
-        raise XaiError(
+        raise UsageError(
             f"xai steps takes a loss: a rise of {metric} is no spike, since high is good there",
             hint="--metric loss, or another of which low is good; log it with run.log_samples(..., loss=...)",
+            refused=("metric",),
         )
 
 

@@ -213,7 +213,11 @@ def compare(
                     *found.left_out,
                     *others,
                     *said,
-                    *(w for one in found.selections for w in one.warnings),
+                    *(
+                        f"{reader.layout.described}: {words}" if words in reader.warnings else words
+                        for reader, one in zip(readers, found.selections, strict=True)
+                        for words in one.warnings
+                    ),
                 ]
             )
         ),

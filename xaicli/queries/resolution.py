@@ -241,7 +241,7 @@ def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list
 def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every: int) -> dict[Pair, tuple[int, ...]]:
     recorded = {pair: source.epochs(*pair) for pair in pairs}
     known = sorted({epoch for epochs in recorded.values() for epoch in epochs})
-    tests = [epoch_test(word, known) for word in given or ()]
+    tests = [epoch_test(word, known, where=source.described) for word in given or ()]
     chosen = {
         pair: tuple(e for e in epochs if e % every == 0 and (not tests or any(test(e, epochs) for test in tests)))
         for pair, epochs in recorded.items()
@@ -249,7 +249,10 @@ def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every
     if not any(chosen.values()):
         asked = f"no epoch of {', '.join(given)}" if given else "no epoch"
         divisible = f" that is divisible by {every}" if every > 1 else ""
-        raise XaiError(f"{asked}{divisible} was recorded", hint=f"recorded epochs: {', '.join(ranges(known))}")
+        raise XaiError(
+            f"{asked}{divisible} was recorded in {source.described}",
+            hint=f"recorded epochs: {', '.join(ranges(known))}",
+        )
     return chosen
 
 
@@ -278,8 +281,13 @@ def _left_out(
             yield f"{place} is left out: none of its rows{at} meets --where {source.where.text!r}"
 
 
-def epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bool]:
+def epoch_test(word: str, known: list[int], *, where: str) -> Callable[[int, Sequence[int]], bool]:
     """Whether an epoch is meant by a word, given the epochs of its pair.
+
+    Args:
+        word: A number, a range `LO-HI`, `first` or `last`.
+        known: The epochs of every pair.
+        where: What they were recorded in.
 
     Raises:
         XaiError: No epoch of any pair is meant.
@@ -299,7 +307,7 @@ def epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bo
                 f"--epoch {word!r} is no epoch", hint="give numbers, ranges LO-HI, first or last"
             ) from None
     if not any(low <= epoch <= high for epoch in known):
-        raise XaiError(f"there is no epoch {word}", hint=f"recorded epochs: {', '.join(ranges(known))}")
+        raise XaiError(f"there is no epoch {word} in {where}", hint=f"recorded epochs: {', '.join(ranges(known))}")
     return lambda epoch, _: low <= epoch <= high
 
 
@@ -307,7 +315,7 @@ def _meant(given: Iterable[str], known: list[int]) -> Iterator[str]:
     """The words for epochs that are not only of what is left out: asked of the rest alone, those would be refused."""
     for word in given:
         with contextlib.suppress(XaiError):
-            epoch_test(word, known)
+            epoch_test(word, known, where="")
             yield word
 
 

@@ -72,7 +72,8 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
 def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     other_scalars = LeftOut()
     tables = sql_tables(reader, other_scalars)
-    warnings = reader.warnings
+    named = {name.lower() for name in _named_in(sql)}
+    warnings = reader.warnings if SAMPLES in named else ()  # of the samples' rows
     if engine == Engine.POLARS:
         data, said = _by_polars(reader, tables, sql)
         warnings = (*warnings, *said)
@@ -84,7 +85,6 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
     warnings, counts = (*warnings, *_extremes(tables, sql)), reader.counts()
-    named = {name.lower() for name in _named_in(sql)}
     if SAMPLES in named:
         counts = replace(counts, duplicates=sum(map(reader.duplicate_count, all_places(reader))))
         warnings = (*warnings, *_as_logged(counts.duplicates or 0))
@@ -97,10 +97,9 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     if SCALARS in named:
         warnings = (*warnings, *other_scalars.warnings())
         counts = replace(counts, duplicates=(counts.duplicates or 0) + other_scalars.duplicates)
-    if SCALARS in named or of_tables:
-        of_samples = counts.taken_back or 0 if SAMPLES in named else 0
-        others = other_scalars.taken_back + sum(taken.rows for taken in of_tables)
-        counts = replace(counts, taken_back=of_samples + others)
+    of_samples = counts.taken_back or 0 if SAMPLES in named else 0
+    others = (other_scalars.taken_back if SCALARS in named else 0) + sum(taken.rows for taken in of_tables)
+    counts = replace(counts, taken_back=of_samples + others)
     return Answer(
         command="query",
         run=reader.layout.described,

@@ -111,7 +111,12 @@ def table_samples(
     if reduce not in set(Reduce):
         raise UsageError(f"--reduce {reduce!r} is not possible", hint="choose from: " + ", ".join(Reduce))
     if stat not in _STATISTICS:
-        raise UsageError(f"--stat {stat!r} is not known of a table", hint="choose from: " + ", ".join(_STATISTICS))
+        raise UsageError(
+            f"--stat {stat!r} is not known of a table",
+            hint="choose from: " + ", ".join(_STATISTICS),
+            refused=("stat",),
+            by=("table",),
+        )
     held = _Table(reader, table, str(select.get("label_key") or LABEL), where, by_picture=by_picture)
     selection = resolve(held, mode="all" if mode is None else mode, **select)
     polars_only(selection, "samples --table")
@@ -119,6 +124,8 @@ def table_samples(
         raise UsageError(
             f"--duplicates {selection.duplicates} has no meaning for a table",
             hint="--reduce says what several rows are",
+            refused=("duplicates",),
+            by=("table",),
         )
     metrics = list(selection.metrics)
     rows, non_finite = finite(held.selected(selection), metrics)

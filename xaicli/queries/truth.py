@@ -99,7 +99,7 @@ def refuse_other_kinds(reader: Reader, key: str) -> None:
         hint = "it takes a column of true classes of the predictions' kind, such as label"
         if reader.dtypes[key].is_float() and key not in reader.facts.dtypes:
             hint += f"; a metric holds measured numbers, classes are facts: run.log_facts(sample_id, {key}=...)"
-        raise UsageError(said, hint=hint)
+        raise UsageError(said, hint=hint, refused=("label_key",))
 
 
 def only_groups(reader: Reader, key: str) -> str:
