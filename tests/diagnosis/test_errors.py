@@ -452,3 +452,30 @@ def test_without_a_positive_nothing_is_said_of_how_it_is_found(tmp_path):
     page = xaicli.open_run(tmp_path / "run").errors().html()
     assert "none of 4 samples is 1; how it is found cannot be told" in page
     assert "best F1: no sample is positive" in page
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel", "regression", "sequence"])
+def test_values_none_of_whose_samples_is_judged_are_told(tmp_path, capsys, task):
+    """Of 6 samples those of camera c lack what they would be judged by; those without a camera too."""
+    lost = [False, False, True, False, False, True]
+    camera = ["a", "b", "c", "a", "b", None]
+    with xaicli.Run(tmp_path / "run", task=task) as run:
+        run.log_facts(range(6), camera=camera)
+        rows = {
+            "binary": {"label": [None if gone else i % 2 for i, gone in enumerate(lost)], "logits": [[0.0, 1.0]] * 6},
+            "multilabel": {
+                "label": [None if gone else [i % 2] for i, gone in enumerate(lost)],
+                "prediction": [[0]] * 6,
+            },
+            "regression": {"label": [float("nan") if gone else 1.0 * i for i, gone in enumerate(lost)]},
+            "sequence": {"loss": [float("nan") if gone else 1.0 * i for i, gone in enumerate(lost)]},
+        }[task]
+        if task == "regression":
+            rows["prediction"] = [0.0] * 6
+        run.log_samples(sample_id=range(6), mode="eval", epoch=1, **rows)
+    found = asked(capsys, tmp_path / "run", "--by", "camera")
+    assert {row["value"] for row in found["groups"] if row["column"] == "camera"} == {"a", "b"}
+    (said,) = [text for text in found["warnings"] if "camera" in text]
+    assert said.startswith("eval: camera (missing), c are in no group: none of 2 samples has ")
+    whole = asked(capsys, tmp_path / "run", "--by", "camera", "--where", "camera = 'a'")
+    assert not [text for text in whole["warnings"] if "in no group" in text]

@@ -17,6 +17,7 @@ from xaicli.diagnosis.slices import MISSING, OTHER, by_quintile, coded
 from xaicli.diagnosis.thresholds import Thresholds
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.heads.head import Task
+from xaicli.queries.fifths import are_many
 from xaicli.queries.names import LabelNames, facts_by_sample
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
@@ -186,6 +187,9 @@ def task_of(reader: Reader, selection: Selection) -> Task:
     return Task.BINARY if len(values) <= 2 else Task.CLASSIFICATION
 
 
+_BOTH = "label and a prediction"
+"""What a sample needs so that it is right or wrong."""
+_NAMED = 5
 Found = tuple[list[dict[str, Any]], dict[str, Any]]
 """The rows, and the details by name."""
 
@@ -242,6 +246,33 @@ class _Asked:
                     hint="log them with run.log_samples(..., label=y, logits=z) or prediction=",
                 )
 
+    def tell_ungrouped(self, pair: Pair, frame: pl.DataFrame, known: pl.DataFrame, lacking: str) -> None:
+        """Warn of values of the grouping columns none of whose samples can be judged: there is no group of them.
+
+        Args:
+            pair: The (mode, ds_id).
+            frame: All rows of the last place.
+            known: Those that are judged.
+            lacking: What the others lack.
+        """
+        for name in self.by:
+            if name not in frame.columns or name == LABEL or are_many(frame[name]):
+                continue  # of fifths each has samples
+            judged = known[name].unique()
+            lost = frame.filter(~pl.col(name).is_in(judged.implode(), nulls_equal=True))
+            if lost.height:
+                called = self.called(name)
+                values = [MISSING if value is None else str(value) for value in lost[name].unique().sort().to_list()]
+                told = [called.get(value, value) for value in values]
+                shown = ", ".join(told[:_NAMED]) + (f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else "")
+                where = " ".join(filter(None, pair))
+                is_one = lost.height == 1
+                none = "its sample has" if is_one else f"none of {lost.height:,} samples has"
+                no = f"no {lacking}" if is_one else lacking
+                self.warnings.append(
+                    f"{where}: {name} {shown} {'is' if len(told) == 1 else 'are'} in no group: {none} {no}"
+                )
+
     def called(self, column: str) -> Mapping[Any, str]:
         """What the values of a column of labels are called, spelled as text."""
         if column not in (LABEL, PREDICTION, self.selection.label_key):
@@ -266,6 +297,7 @@ def _residuals(asked: _Asked) -> Found:
         figures = residuals.residual_figures(label[known], prediction[known])
         found.append({**_place(pair, rows), **figures, "unknown": int((~known).sum())})
         if is_last:
+            asked.tell_ungrouped(pair, rows.frame, rows.frame.filter(pl.Series(known)), _BOTH)
             details["groups"] += _at_place(pair, residuals.grouped(rows.frame, asked.by))
             details["worst"] += _at_place(pair, residuals.worst(rows.frame, asked.top))
             shown, total = residuals.points(rows.frame)
@@ -293,6 +325,7 @@ def _thresholds(asked: _Asked) -> Found:
         unknown = rows.frame.height - len(score)
         found.append({**_place(pair, rows), **_binary_figures(frame, curve, positive), "unknown": unknown})
         if is_last:
+            asked.tell_ungrouped(pair, rows.frame, frame, f"{_BOTH}, and a probability")
             details["thresholds"] += _at_place(pair, (curve.row(place) for place in curve.shown()))
             details["n"] += _at_place(pair, [{"thresholds": len(curve.threshold)}])
             details["groups"] += _at_place(pair, _binary_groups(frame, asked, positive))
@@ -383,6 +416,7 @@ def _sets(asked: _Asked) -> Found:
         table, figures = _set_figures(frame)
         found.append({**_place(pair, rows), **figures, "unknown": rows.frame.height - frame.height})
         if is_last:
+            asked.tell_ungrouped(pair, rows.frame, frame, _BOTH)
             names = asked.names
             named = ({**row, "name": names[row[LABEL]]} for row in table.iter_rows(named=True))
             details["labels"] += _at_place(pair, named)
@@ -447,6 +481,7 @@ def _sequences(asked: _Asked) -> Found:
         if not is_last:
             continue
         known = frame.filter(pl.col(LOSS).is_finite())
+        asked.tell_ungrouped(pair, frame, known, "finite loss")
         for column, value, own in _groups(known, asked.by, asked, tokens.N_TOKENS):
             row = {"column": column, "value": value, **tokens.sequence_figures(own)}
             details["groups"] += _at_place(pair, [row])
