@@ -68,8 +68,9 @@ _REPEATED = frozenset({"model", "pythonpath", "rule"})
 _UNSAID = {"engine": "polars", "attempts": "last"}
 """Defaults that are not worth a word; not every command has the option."""
 _LEFT_OUT = "ds_ids_left_out"
-_EPOCH_ASKED = "epoch_asked"
-"""The epochs in the words of whoever asked: each run and data set resolves `last` by its own epochs."""
+_AS_TYPED = {EPOCH: "epoch_asked", "ids": "ids_asked"}
+"""What was asked for in the words of whoever asked: each run and data set resolves `last` by its own epochs, and a list
+says of which data set its ids are."""
 _TOLD = {"info": frozenset({"task"})}
 """What a question tells of the run under the name that is an option elsewhere."""
 
@@ -136,8 +137,10 @@ class Answer:
             if isinstance(value, bool):
                 words += [flag] if value else []
             else:
-                meant = self.selection.get(_EPOCH_ASKED, value) if name == EPOCH else value
-                words += [word for text in _arguments(name, meant) for word in (flag, text)]
+                typed = self.selection.get(_AS_TYPED.get(name, ""), value)
+                in_files = name == "ids" and "ids_asked" in self.selection
+                said = typed if in_files else _arguments(name, typed)
+                words += [word for text in said for word in (flag, text)]
         return shlex.join(str(word) for word in words)
 
 

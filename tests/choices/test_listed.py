@@ -141,3 +141,27 @@ def test_ids_alone_are_asked_everywhere_and_rows_must_be_there(
     file = written(tmp_path / "c.csv", "sample_id,mode,ds_id", "8,eval,y", "6,eval,x")
     status, _, err = asked(xai, command, run, file, tmp_path)
     assert (status, "no sample_id 8 in eval y, where its list has it" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "command", [["samples", "--max", "0", "--min", "0"], ["track-report"], ["relabel", "export", "--to", "csv"]]
+)
+def test_the_command_on_a_page_asks_for_the_rows_of_its_list(
+    xai: Any, run: Path, tmp_path: Path, command: list[str]
+) -> None:
+    """Ids alone would ask for those of every data set: the page names the file."""
+    file = written(tmp_path / "rows.csv", "mode,ds_id,sample_id", "eval,x,3", "eval,y,4")
+    name, *options = command[:2] if command[0] == "relabel" else command
+    asked = [*command[:2], run, *command[2:]] if command[0] == "relabel" else [name, run, *options]
+    out = ["-o", tmp_path / "tasks.csv"] if command[0] == "relabel" else []
+    status, said, _ = xai(*asked, "--ids", f"@{file}", *out, "--json")
+    found = json.loads(said)
+    assert status == 0
+    assert found["selection"]["ids_asked"] == [f"@{file}"]
+    pages = tmp_path / "pages"
+    if command[0] != "relabel":
+        assert xai(*asked, "--ids", f"@{file}", "-o", pages, "--format", "html")[0] == 0
+        (page,) = pages.glob("*.html")
+        assert f"--ids @{file}" in page.read_text(encoding="utf-8")
+    plain = json.loads(xai(*asked, "--ids", "3,4", *out, "--json")[1])
+    assert "ids_asked" not in plain["selection"]

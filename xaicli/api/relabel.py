@@ -128,6 +128,7 @@ def export(
     from xaicli.queries.media import pictures_of, thumbnails
     from xaicli.queries.selection import with_note_of_modes
     from xaicli.relabel.questions import batch_of, path_fact, pictured
+    from xaicli.tables.lists import asked_in_files
 
     given: Any = dict(select)
     if ids is not None and rule is not None:
@@ -165,7 +166,8 @@ def export(
     notes += _unused(asked, seed=choice["seed"], metric=given.get("metric"))
     if prefix and batch.tasks and not kept and all(task.path is None for task in batch.tasks):
         notes.append("no picture is named: --prefix is put before none")
-    options = {"to": tool.value, "path": path, "prefix": prefix, "pictures": pictures, "ids": ids}
+    options: dict[str, Any] = {"to": tool.value, "path": path, "prefix": prefix, "pictures": pictures, "ids": ids}
+    options |= asked_in_files(ids)
     answer = replace(
         chosen,
         command="relabel export",

@@ -16,6 +16,7 @@ from xaicli.errors import UsageError
 from xaicli.heads.head import Task
 from xaicli.recorder.config import ignored_forms
 from xaicli.tables.labels import in_order_apart
+from xaicli.tables.lists import asked_in_files
 from xaicli.words import quoted
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def explain_run(
     more: dict[str, Any] = {name: asked.get(name) for name in ("task", "captum", "evaluate", "sanity")}
     more["output_key"] = list(output or ())
     asked_of = {**({} if place.layout else {"runs": []}), **opening.asked(), **{k: v for k, v in more.items() if v}}
-    asked_of |= {"picked": ranked.as_dict()} if ranked else {}
+    asked_of |= {"picked": ranked.as_dict()} if ranked else asked_in_files(choice.ids)
     if choice.ids is None and len(saliency.places) > 1:  # their ids alone would ask for more
         asked_of |= {"pick": choice.pick, "samples": choice.samples, **({"metric": ranked.metric} if ranked else {})}
     asked_of |= {**_files_in_words(facts), **({"no_facts": True} if no_facts else {})}

@@ -163,7 +163,7 @@ def ids_of_text(content: bytes | str, source: str) -> list[str]:
             raise UsageError(f"--ids {source} is no UTF-8 text: {error.reason}", hint="one id a line") from error
         if "\0" in content:
             raise UsageError(f"--ids {source} is no text: it holds zero bytes", hint="one id a line, in UTF-8")
-    return ids_of_columns(columns_of_text(content))
+    return ids_of_columns(columns_of_text(content), source if source != "-" else "")
 
 
 def _ids_of_file(path: Path, source: str) -> list[str]:
@@ -181,7 +181,7 @@ def _ids_of_file(path: Path, source: str) -> list[str]:
     columns = read_columns(path)
     if SAMPLE_ID not in columns:
         raise UsageError(f"--ids {source} has no column sample_id", hint=f"its columns: {', '.join(columns)}")
-    return ids_of_columns(columns)
+    return ids_of_columns(columns, source)
 
 
 def choices(enum: type[StrEnum]) -> str:

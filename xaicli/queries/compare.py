@@ -193,6 +193,7 @@ def compare(
             "max": max,
             "min": min,
             "ids": [str(item) for item in given.ids],
+            **given.asked,
         },
         data=data,
         counts=Counts(

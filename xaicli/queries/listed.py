@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import polars as pl
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.selection import Catalogue, Pair, Selection, left_out_by
 from xaicli.reader import Place, Reader
-from xaicli.tables.lists import ANYWHERE, PlacedId, RowPlace, is_of
+from xaicli.tables.lists import ANYWHERE, PlacedId, RowPlace, asked_in_files, is_of
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import split
 
@@ -119,6 +119,8 @@ class Listed:
 
     ids: list[Any]
     places: Mapping[Any, Sequence[RowPlace]]
+    asked: Mapping[str, list[str]] = field(default_factory=dict)
+    """`asked_in_files`: ids alone would ask for more."""
 
     def of(self, pair: Pair) -> list[Any]:
         """The ids that are meant in one (mode, ds_id)."""
@@ -196,4 +198,4 @@ def listed(source: Catalogue, given: Ids) -> Listed:
     for one in given:
         place = one.place if isinstance(one, PlacedId) else ANYWHERE
         places.setdefault(parse_ids(source, [one])[0], {})[place] = None
-    return Listed(ids, {one: list(own) for one, own in places.items()})
+    return Listed(ids, {one: list(own) for one, own in places.items()}, asked_in_files(given))

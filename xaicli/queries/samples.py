@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import polars as pl
@@ -64,7 +64,7 @@ def samples(
     """
     given = listed(reader, ids)
     wanted = given.ids
-    asked = Asked(max, min, wanted, complete_only, scores, computed=scores is not None)
+    asked = Asked(max, min, wanted, complete_only, scores, computed=scores is not None, in_files=given.asked)
     if left_out := given.not_in(selection.pairs):
         selection = replace(selection, warnings=(*selection.warnings, *left_out))
     tally = Tally()
@@ -96,7 +96,8 @@ def answer(
     reader: Reader, selection: Selection, asked: Asked, data: pl.DataFrame, counts: Counts, more: Mapping[str, Any]
 ) -> Answer:
     """The answer to a question about samples."""
-    options = {"max": asked.max, "min": asked.min, "ids": asked.ids, "complete_only": asked.complete_only}
+    groups = {"max": asked.max, "min": asked.min, "ids": asked.ids}
+    options = {**groups, **asked.in_files, "complete_only": asked.complete_only}
     return Answer(
         command="samples",
         run=reader.layout.described,
@@ -118,6 +119,8 @@ class Asked:
     scores: Mapping[tuple[Pair, str], pl.DataFrame] | None = None
     computed: bool = False
     """Whether scores are computed from several values, not values as they were recorded."""
+    in_files: Mapping[str, list[str]] = field(default_factory=dict)
+    """`Listed.asked`."""
 
     def __post_init__(self) -> None:
         for name, n in (("max", self.max), ("min", self.min)):

@@ -139,7 +139,7 @@ def table_samples(
     one = _reduced(rows, metrics, Reduce(reduce))
     said = _label_notes(one)
     given = listed(held, ids)
-    asked = Asked(max, min, given.ids, complete_only, computed=True)
+    asked = Asked(max, min, given.ids, complete_only, computed=True, in_files=given.asked)
     said += given.not_in(selection.pairs)
     found = [
         of_source(_TableRows(one, pair, selection, stat), selection, pair, replace(asked, ids=given.of(pair)), Tally())

@@ -192,26 +192,36 @@ class PlacedId(str):
 
     Attributes:
         place: What the file says.
+        file: The file as it was named, behind an `@`; "" where it has no name.
     """
 
-    __slots__ = ("place",)
+    __slots__ = ("file", "place")
 
     place: RowPlace
+    file: str
 
     @classmethod
-    def of(cls, text: str, place: RowPlace) -> str:
+    def of(cls, text: str, place: RowPlace, file: str = "") -> str:
         """The id, with its place where there is one."""
         if place == ANYWHERE:
             return text
         made = cls(text)
-        made.place = place
+        made.place, made.file = place, file
         return made
 
 
-def ids_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+def ids_of_columns(columns: Mapping[str, Sequence[Any]], file: str = "") -> list[str]:
     """The ids of a list, of rows that have one; each a `PlacedId` where the columns mode or ds_id say where it is."""
     rows = zip(columns[SAMPLE_ID], places_of(columns), strict=True)
-    return [PlacedId.of(str(one), place) for one, place in rows if one is not None]
+    return [PlacedId.of(str(one), place, file) for one, place in rows if one is not None]
+
+
+def asked_in_files(ids: Any) -> dict[str, list[str]]:
+    """What of a selection says how ids were asked for whose files say where they were recorded; empty without such."""
+    if not isinstance(ids, list) or not any(isinstance(one, PlacedId) and one.file for one in ids):
+        return {}
+    typed = dict.fromkeys((one.file if isinstance(one, PlacedId) else "") or quoted(str(one)) for one in ids)
+    return {"ids_asked": list(typed)}
 
 
 def _rows_of(name: str, columns: Mapping[str, Sequence[Any]], recorded: Recorded) -> Mapping[str, Sequence[Any]]:
