@@ -119,7 +119,8 @@ def _is_of(returned: torch.Tensor, judged: Judged, by_value: bool) -> bool:
     forms = [returned]
     if returned.ndim > 2:
         # Classes behind or before the places; of texts that are asked for the next token, all places but the last.
-        forms += [returned.movedim(1, -1), returned[:, :-1], returned[..., :-1].movedim(1, -1), returned[..., :-1]]
+        forms += [returned.movedim(1, -1), returned.movedim(-1, 1)]
+        forms += [form[..., :-1] for form in forms] + [returned[:, :-1]]
     forms = [form for form in forms if form.numel() == answers.numel() > 0]
     if any(form.data_ptr() == answers.data_ptr() for form in forms):
         return True
@@ -128,12 +129,22 @@ def _is_of(returned: torch.Tensor, judged: Judged, by_value: bool) -> bool:
     answers = answers.to(returned.device)
     if any(torch.equal(form.reshape(-1), answers.reshape(-1).to(form.dtype)) for form in forms):
         return True
-    if judged.values is not Values.LOGITS or returned.numel() != answers.numel() or returned.ndim > 2:
+    if judged.values is Values.VALUE:
         return False
-    flat = returned.reshape(answers.shape).float()
-    made = [answers.float().sigmoid()] if judged.is_each or answers.ndim < 2 else []
-    made = made or [answers.float().softmax(1), answers.float().log_softmax(1)]
-    return any(torch.allclose(flat, one, rtol=1e-4, atol=1e-6) for one in made)
+    answers = answers.float()
+    flats = [form.reshape(answers.shape).float() for form in forms]
+    axis = min(1, answers.ndim - 1)
+    is_each = judged.is_each or answers.ndim < 2
+    if judged.values is Values.LOGITS:
+        made = [answers.sigmoid()] if is_each else [answers.softmax(axis), answers.log_softmax(axis)]
+        return any(_are_close(flat, one) for flat in flats for one in made)
+    if judged.values is Values.PROBABILITIES:
+        return any(_are_close(flat.sigmoid(), answers) for flat in flats)
+    return any(_are_close(one, answers) for flat in flats for one in (flat.log(), flat.log_softmax(axis)))
+
+
+def _are_close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def _in_parts(returned: torch.Tensor, judged: Sequence[Judged], labels: Any) -> list[Judged]:

@@ -14,25 +14,22 @@ import torch
 from xaicli.collectors.outputs import entries_of, taken
 from xaicli.errors import XaiError
 from xaicli.heads.decision import NOTHING
-from xaicli.heads.head import Head, Task
-from xaicli.heads.operations import Range
+from xaicli.heads.head import Task
 from xaicli.heads.outputs import NAMED
 from xaicli.integrations.answers import (
     answers_of,
     are_parts,
     at_all_places,
     is_of_some,
-    is_of_unknown_places,
     is_one,
     is_output,
     is_same,
     is_turned_part,
-    labels_as,
-    meaning_of,
     tensors_of,
 )
 from xaicli.integrations.capture import Forward, Judged, Step, captured
-from xaicli.integrations.columns import SOME_PLACES, columns_of, of_chosen_places, that_count
+from xaicli.integrations.columns import SOME_PLACES, columns_of, of_chosen_places
+from xaicli.integrations.criteria import Criteria
 from xaicli.integrations.identity import may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import has_places_first, with_samples_first
@@ -71,14 +68,6 @@ _UNPLACED = (
 _OTHERS = (
     "gives its criterion other labels than the batch has, and nothing shows whether these are the samples' or are only "
     "watched: rows have no label and no loss; return the loss, or give samples_fn"
-)
-_OTHER_TASK = (
-    "{name} gives its criterion targets of {other}, and the run is of {task}: its rows have no label and no loss; give "
-    'a criterion the labels that the training has, or say what all answers mean: XaiCallback(..., task="{other}")'
-)
-_NUMBERS = (
-    "{name} gives a criterion of numbers rows of zeros and a one: its answers are recorded as numbers, without label "
-    'and prediction; XaiCallback(..., task="classification") says that they are classes'
 )
 _OBJECTS = (
     "{name} answers for pictures with lists of objects: these are no classes, and which figure of a picture counts is "
@@ -133,6 +122,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording = Recording(run, **settled(Recording, run, options, unnamed))
         self._undo: list[Callable[[], None]] = []
         self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
+        self._criteria = Criteria(self._recording, self._orders, f"{_END} in the batch's order")
         self._batch_at: tuple[Any, ...] = ()
         """The epoch, the optimizer's steps and the number of the last batch of a training."""
         self._loader = 0
@@ -145,8 +135,6 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """The trainer's metrics that were logged: it leaves them standing until they come anew."""
         self._said: dict[str, tuple[int, str]] = {}
         """The epoch and the value with which each of a training was logged last."""
-        self._are_of_softmax = False
-        """Whether the last answers that were watched closely beside rows of zeros and a one were a softmax's."""
         self._before: dict[str, Any] = {}
         """Its metrics when the last evaluation began."""
 
@@ -460,72 +448,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             mode: The mode.
             is_turned: Whether the answers are in another order than the batch was.
         """
-        if is_of_unknown_places(result, part.labels):
-            return SOME_PLACES
-        result = self._orders.with_own_label(result, part.labels, mode, _name_of(mode))
         is_in_order = not is_turned and self._orders.is_kept(mode) and step.is_answer(result.answers)
-        labels, stray = self._orders.labels_of(result, part.labels, mode, is_in_order=is_in_order)
-        if stray is not None:
-            return f"{stray}; no samples of it are recorded: {_END} in the batch's order"
-        head, values, truth = meaning_of(result, labels, part.rows)
-        first = int(self._orders.is_next(truth, part.labels, mode))
-        truth, counting, unknown = that_count(step, part.batch, result, (head, values, truth), part.labels)
-        if unknown is not None:
-            return unknown
-        columns = self._judged(part, step, result, mode, (head, values, truth), first, counting)
-        return columns | ({} if is_turned else _predicted(step, head.task, len(values)))
-
-    def _judged(
-        self,
-        part: Part,
-        step: Step,
-        judged: Judged,
-        mode: Mode,
-        meaning: tuple[Head, torch.Tensor, Any],
-        first: int,
-        counting: torch.Tensor | None,
-    ) -> dict[str, Any]:
-        """The columns of what a criterion was given, as the run's task has them, which is the training's."""
-        recording, name, (head, values, truth) = self._recording, _name_of(mode), meaning
-        width = values.shape[1]
-        is_brier = head.task is Task.REGRESSION and self._is_brier(step, judged, truth, width)
-        said = Task.CLASSIFICATION if is_brier else head.task
-        task = recording.task_beside(said, judged.answers, mode) or (said if is_brier else None)
-        if task is not None:
-            is_of_batch, own = self._orders.is_trained_on_batch, labels_as(task, truth, width)
-            truth = own if is_of_batch or task is not Task.REGRESSION else None
-            truth = part.labels if is_of_batch and own is None else truth
-            head, values = recording.answers(judged.answers, truth, task=task, origin=step.origin, known=NOTHING)
-        elif said is Task.REGRESSION and labels_as(Task.CLASSIFICATION, truth, width) is not None:
-            recording.tell(_NUMBERS.format(name=name))
-        else:
-            self._orders.say_soft(judged, part.labels, mode, name)
-        recording.settle(head.task)
-        keep, void = recording.keeps_tokens(head.task), recording.void_label
-        counting = None if counting is None or counting.numel() != values.numel() else counting
-        columns = columns_of(
-            head,
-            values,
-            truth,
-            first=first,
-            keep_tokens=keep,
-            ignored=judged.ignored,
-            void=void,
-            counting=counting,
-            shares=self._orders.are_shares(judged, mode) if judged.is_each else None,
+        found = self._criteria.columns(
+            step, result, part.batch, part.labels, part.rows, mode, _name_of(mode), is_in_order=is_in_order
         )
-        if task is not None and not columns.keys() & {"label", "loss"}:
-            recording.tell(_OTHER_TASK.format(name=name, task=task.value, other=said.value))
-        return columns
-
-    def _is_brier(self, step: Step, judged: Judged, truth: Any, width: int) -> bool:
-        """Whether numbers beside rows of zeros and a one are the probabilities of classes: those of a softmax."""
-        if self._recording.says_task or width < 2 or labels_as(Task.CLASSIFICATION, truth, width) is None:
-            return False
-        if step.origin is not None:
-            origin = step.origin(judged.answers)
-            self._are_of_softmax = origin is not None and origin.range is Range.DISTRIBUTION
-        return self._are_of_softmax
+        if isinstance(found, str):
+            return found
+        columns, task = found
+        return columns | ({} if is_turned else _predicted(step, task, len(result.answers)))
 
     def _is_miscounted(self, part: Part, ids: Any, columns: Mapping[str, Any], mode: Mode) -> bool:
         """Whether there are more or fewer ids than answers, whose rows are then counted."""

@@ -463,12 +463,30 @@ class StepOrders:
         self._tell(_SOFT.format(name=name), None)
         return replace(judged, truth=own.reshape(truth.shape).to(truth.dtype))
 
-    def part_of(self, answers: torch.Tensor, step: Step, labels: Any, rows: int, mode: Mode) -> list[Judged]:
+    def part_of(
+        self, answers: torch.Tensor, step: Step, labels: Any, rows: int, mode: Mode, *, is_alone: bool
+    ) -> list[Judged]:
         """What a step's criterion was given where that was a part of the answers that it returned; several where these
         are several, of which not one alone has the batch's labels.
+
+        Args:
+            answers: These.
+            step: What was seen.
+            labels: The batch's labels.
+            rows: How many samples it holds.
+            mode: The mode.
+            is_alone: Whether no criterion was given all of the answers: then what a model's own was given counts, too,
+                and what was made of the answers otherwise.
         """
-        own = [one for one in distinct(step.judged) if not one.is_inner and one.counts is not False]
-        own = [one for one in own if one.answers.shape[:1] == (rows,) and is_part_of(one.answers, answers)]
+        given = [one for one in distinct(step.judged) if one.counts is not False]
+        given = [one for one in given if one.truth.shape[:1] == one.answers.shape[:1] == (rows,)]
+        # That of the step's own before that of the model's, which is then taken as it is.
+        outer = [one for one in given if not one.is_inner and one.answers.numel() != answers.numel()]
+        inner = [replace(one, is_inner=False) for one in given if one.answers.numel() != answers.numel()]
+        inner = inner if is_alone and labels is not None else []
+        own = [one for one in outer or inner if is_part_of(one.answers, answers)]
+        if is_alone and not own and len(given) == len(outer or inner) == 1 and labels_fit(given[0], labels):
+            return outer or inner  # made of what was returned: words of a text, classes of an embedding
         if len(own) < 2:
             return own
         if own[0].truth.is_cpu or mode not in self.watched:
@@ -608,6 +626,12 @@ class StepOrders:
             return labels, self._strays[mode]
         is_mixed = judged.truth.is_floating_point() and not judged.is_each
         return (labels if is_mixed else None), None
+
+
+def labels_fit(judged: Judged, labels: Any) -> bool:
+    """Whether a batch's labels, where it has some, are as many as a criterion of whole samples was given."""
+    is_as_many = labels is None or (isinstance(labels, torch.Tensor) and labels.numel() == judged.truth.numel())
+    return is_as_many and judged.answers.ndim < 3
 
 
 def labels_are(labels: Any, rows: int | None) -> bool:

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from types import NoneType
@@ -16,12 +16,15 @@ import torch
 
 from xaicli.collectors.outputs import taken
 from xaicli.errors import UsageError, XaiError
-from xaicli.heads.decision import NOTHING, Known, known_of
+from xaicli.heads.decision import NOTHING, Known, OriginOf, known_of
 from xaicli.heads.head import Head, Task, Text, Values
+from xaicli.heads.operations import Origin, Range
+from xaicli.heads.outputs import NAMED
 from xaicli.integrations.answers import are_reordered, at_all_places, meaning_of, of_some_places
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
 from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_chosen_places, that_count, without_left_out
+from xaicli.integrations.criteria import Criteria
 from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, with_column
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
@@ -55,7 +58,7 @@ _SETS_LINE = (
     'output["logits"], "label": F.one_hot(batch["labels"], output["logits"].shape[1])}), with torch.nn.functional as F'
 )
 _PERMUTED = (
-    "compute_loss gives the model or its criterion the samples in another order than the batch has, and whose answers "
+    "{name} gives the model or its criterion the samples in another order than the batch has, and whose answers "
     "are where is not known; no samples of it are recorded: let it return its outputs in the batch's order"
 )
 _SEVERAL = (
@@ -67,7 +70,7 @@ _PARTS = (
     'are recorded: let it return the part that counts, return (loss, {"logits": logits[:, :3]}), or give samples_fn'
 )
 _NO_LABELS = (
-    "the batch has no labels, and compute_loss gives no criterion of torch.nn.functional all answers with some: let "
+    "the batch has no labels, and {name} gives no criterion of torch.nn.functional all answers with some: let "
     "the dataset have a column labels, or give samples_fn"
 )
 _OTHER_PLACES = "the labels do not fit the model's answers: give samples_fn"
@@ -83,6 +86,26 @@ def _callback_class() -> Any:
 
 
 _Callback: Any = _callback_class()
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the answers of a step were judged by.
+
+    Attributes:
+        labels: The labels of the samples.
+        meaning: What the answers mean, and the numbers (N, K, ...), where a criterion says it; None where the model's
+            configuration does.
+        shifted: Whether the answer at each place of a text is about the next one.
+        columns: All columns, where the criterion alone says what the answers mean.
+        reason: Why no samples are recorded.
+    """
+
+    labels: Any = None
+    meaning: tuple[Head, torch.Tensor] | None = None
+    shifted: bool = False
+    columns: Mapping[str, Any] | None = None
+    reason: str | None = None
 
 
 class XaiCallback(_Callback):  # type: ignore[misc]
@@ -134,6 +157,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._is_permuted = False
         """Whether a compute_loss was seen to give its model the samples in another order."""
         self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
+        self._criteria = Criteria(self._recording, self._orders, "give samples_fn")
+        self._is_configured = False
+        """Whether the model computes the loss that its configuration names, as a class of transformers does."""
+        self._is_by_caller = False
+        """Whether the last loss was computed by a function of the caller's."""
         self._numbered: dict[bool, Any] = {}
         """The last dataset whose rows were numbered, for a training or not."""
         self._seen: dict[tuple[int, int], tuple[Any, Any, SeenOrders]] = {}
@@ -155,7 +183,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._known = None
         bare = _bare(trainer.model)
         self._shifted = type(bare).__name__.endswith(_SHIFTED) or known_of(bare).text is Text.CAUSAL
-        self._config = getattr(_bare(trainer.model), "config", None)
+        forward = str(getattr(type(bare).forward, "__module__", ""))
+        self._is_configured = known_of(bare).task is not None and forward.startswith("transformers.")
+        self._config = getattr(bare, "config", None)
         names = getattr(self._config, "id2label", None) or {}
         named = [str(names[key]) for key in sorted(names)] if names and not _is_default(names) else None
         self._recording.described(trainer.args.to_sanitized_dict(), named)
@@ -358,19 +388,22 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.missed(rows_of(inputs, None), _UNDER_WAY)
             return own(model, inputs, prediction_loss_only, *args, **kwargs)
         inputs, self._ids = self._without_ids(inputs)
-        self._has_answered = False
+        self._has_answered = self._is_by_caller = False
         given, labels = dict(inputs), self._label_in(inputs)
         generates = bool(getattr(self._trainer.args, "predict_with_generate", False)) and not prediction_loss_only
         names = getattr(self._trainer, "label_names", None)
         # Without labels that the trainer knows of, it computes no loss, and keeps no answers where it wants losses.
-        is_bare = prediction_loss_only and not (names and all(inputs.get(name) is not None for name in names))
-        with _Heard(model, generates and labels is not None, is_bare) as heard:
+        has_labels = bool(names and all(inputs.get(name) is not None for name in names))
+        watch = nullcontext(Step()) if has_labels or generates else self._watched(model, given)
+        listens = _Heard(model, generates and labels is not None, prediction_loss_only and not has_labels)
+        with listens as model_heard, watch as heard:
             result = own(model, inputs, prediction_loss_only, *args, **kwargs)
         if not self._has_answered:
+            self._recording.guarded("telling what the loss is made of", partial(heard.end, result[0]))
             answers = result[1]
-            if _are_whole(answers) and heard.output is not None:
-                answers = heard.output
-            answers = heard.output if answers is None else answers
+            if _are_whole(answers) and model_heard.output is not None:
+                answers = model_heard.output
+            answers = model_heard.output if answers is None else answers
             ids = self._ids
             if answers is None:
                 self._recording.missed(
@@ -379,13 +412,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     "second value",
                 )
             elif self._orders.is_of_pairs and labels is None and self._recording.samples_fn is None:
-                self._recording.missed(rows_of(given, None), f"compute_loss {COMPARED}: give samples_fn")
+                self._recording.missed(rows_of(given, None), f"{self._name} {COMPARED}: give samples_fn")
             elif _are_whole(answers):
                 rows = rows_of(given, None)
                 self._recording.missed(rows, "generated texts without labels beside them have no loss, and no row")
             else:
                 self._recording.guarded(
-                    "logging samples", lambda: self._log(answers, given, labels, ids), rows=rows_of(given, None)
+                    "logging samples",
+                    lambda: self._log_judged(heard, answers, given, labels, ids),
+                    rows=rows_of(given, None),
                 )
         self._ids = None
         return result
@@ -401,7 +436,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         ids = self._ids if ids is None else ids
         given, labels = dict(inputs), self._label_in(inputs)
         asked = {**kwargs, "return_outputs": True}
-        with self._heard(own, model) as heard:
+        is_own = getattr(own, "__func__", own) is not import_module("transformers").Trainer.compute_loss
+        self._is_by_caller = is_own or getattr(self._trainer, "compute_loss_func", None) is not None
+        with self._watched(model, given) as heard:
             result = own(model, inputs, **asked) if not args else own(model, inputs, True, *args[1:], **kwargs)
         rows = rows_of(given, None)
         if not isinstance(result, tuple):
@@ -419,43 +456,54 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         return result if wants_outputs else loss
 
     def _log_judged(self, heard: Step, outputs: Any, given: Mapping[str, Any], labels: Any, ids: Any) -> None:
-        """Log what a compute_loss answered, under the samples and by the labels that it was seen to be of."""
-        rows, mode = rows_of(given, None), (self._loop or (Mode.TRAIN, ""))[0]
+        """Log what a step answered, under the samples and by the labels that it was seen to be of."""
+        rows, mode = rows_of(given, None), self._mode
         is_by_hand = self._recording.samples_fn is not None
+        # Asked after the first forward: a model without a problem_type decides it there, by its labels.
+        self._known = self._known or known_of(self._trainer.model)
         compared = self._orders.leave_out_compared(heard, given, ids, mode)
         if compared and not is_by_hand and self._orders.are_compared_alone(heard, compared, mode):
             self._orders.watched.add(mode)
-            self._recording.missed(rows, f"compute_loss {COMPARED}: give samples_fn")
+            self._recording.missed(rows, f"{self._name} {COMPARED}: give samples_fn")
             return
         heard.judged = [at_all_places(one, labels, given) for one in heard.judged]
         if self._orders.leave_out_watched(heard, labels, mode):
-            self._recording.tell(DISPUTED.format(name="compute_loss"))
+            self._recording.tell(DISPUTED.format(name=self._name))
             labels = None
-        task, meaning = _task_of(heard.judged, _scores(outputs), rows, self._config), None
-        places, reason = self._order_of(heard, given, labels, outputs)
+        task = _task_of(heard.judged, _scores(outputs), rows, self._config)
+        places, reason = self._order_of(heard, given, labels, outputs) if self._is_by_caller else (None, None)
         if reason is None and places is not None:
             given, labels, ids = (taken(one, places) for one in (dict(given), labels, ids))
-        shifted = self._shifted
-        if reason is None and shifted and not is_by_hand:
-            labels, shifted, reason = self._labels_of_next(heard, given, labels, outputs)
-        elif reason is None and not is_by_hand:
-            labels, meaning, reason = self._labels_of(heard, given, labels, outputs, rows_of(given, None))
-        self._orders.watched.add(mode)
-        if reason is not None:
-            self._recording.missed(rows_of(given, None), reason)
+        read = _Read(labels, shifted=self._shifted, reason=reason)
+        is_packed = ids is not None and not isinstance(ids, str) and rows == 1 < len(ids)
+        if reason is None and not is_by_hand and not (is_packed and self._known.task is None):
+            read = (self._labels_of_next if self._shifted else self._labels_of)(heard, given, labels, outputs)
+        if read.reason is not None:
+            self._orders.watched.add(mode)
+            self._recording.missed(rows_of(given, None), read.reason)
             return
-        self._log(outputs, given, labels, ids, task, shifted=shifted, meaning=meaning)
+        self._log(outputs, given, read, ids, task, heard)
+        if not self._recording.is_undecided:
+            self._orders.watched.add(mode)
 
-    def _heard(self, own: Any, model: Any) -> Any:
-        """What a compute_loss of the caller's gives its criteria and model; the Trainer's own is known, and so let be.
+    @property
+    def _mode(self) -> Mode:
+        return (self._loop or (Mode.TRAIN, ""))[0]
 
-        It is watched while it runs; nothing stays on the model.
+    @property
+    def _name(self) -> str:
+        """What gives the criteria that are seen their answers, in words."""
+        return "compute_loss" if self._is_by_caller else "the model's forward"
+
+    def _watched(self, model: Any, batch: Mapping[str, Any]) -> Any:
+        """What a step gives its criteria and its model, watched while it runs; nothing stays on the model.
+
+        The loss of a class of transformers, and the Trainer's own of it, are known, and so let be.
         """
-        is_own = getattr(own, "__func__", own) is not import_module("transformers").Trainer.compute_loss
-        says_own = getattr(self._trainer, "compute_loss_func", None) is not None
-        if not (is_own or says_own) or is_compiled(self._trainer.model) or self._trainer.args.torch_compile:
+        is_known = self._is_configured and not self._is_by_caller
+        if is_known or is_compiled(self._trainer.model) or self._trainer.args.torch_compile:
             return nullcontext(Step())
-        return captured(model)
+        return captured(model, closely=self._mode not in self._orders.watched, batch=batch)
 
     def _order_of(
         self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any
@@ -464,7 +512,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
         It is told by what its model was given and answered, and what it returned of that. Else why it is not known.
         """
-        mode, rows, order = (self._loop or (Mode.TRAIN, ""))[0], rows_of(given, None) or 0, None
+        mode, rows, order = self._mode, rows_of(given, None) or 0, None
         if not any(is_of_batch(one.truth, labels) for one in heard.judged):
             order, reason = self._orders.order_of(heard, given, rows, mode, "compute_loss")
             if reason is not None:
@@ -472,7 +520,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if order is None and not self._orders.is_kept(mode):
                 self._is_permuted = self._is_permuted or _is_permuted(heard.judged, labels)
         if (order is None and self._is_permuted) or (order is not None and not order.places):
-            return None, _PERMUTED
+            return None, _PERMUTED.format(name=self._name)
         returned = _scores(outputs)
         answered = [one for forward in heard.forwards if (one := _scores(forward.output)) is not None]
         answered = [one for one in answered if returned is not None and one.shape == returned.shape]
@@ -482,102 +530,120 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if after is None:
             return (None if order is None else order.places), None
         if not after.places:
-            return None, _PERMUTED
+            return None, _PERMUTED.format(name=self._name)
         before = range(rows) if order is None else order.places
         return tuple(None if place is None else before[place] for place in after.places), None
 
-    def _labels_of(
-        self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any, rows: int | None
-    ) -> tuple[Any, tuple[Head, torch.Tensor] | None, str | None]:
-        """The labels that the answers were judged by, where a criterion shows it; or why they are of no sample.
-
-        Of a criterion that was given a part of the answers, or yes and no at every place, also what these mean, and
-        the numbers (N, K, ...).
-        """
-        scores, mode = _scores(outputs), (self._loop or (Mode.TRAIN, ""))[0]
+    def _labels_of(self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any) -> _Read:
+        """The labels that the answers were judged by, where a criterion shows it; or why they are of no sample."""
+        scores, mode, rows = _scores(outputs), self._mode, rows_of(given, None)
         if scores is None or not rows:
-            return labels, None, None
+            return _Read(labels)
+        if self._is_configured or not (labels is None or isinstance(labels, torch.Tensor)):
+            heard = replace(heard, judged=[one for one in heard.judged if not one.is_inner])
         judged = self._orders.judged_of(scores, heard.judged, labels, mode)
-        parts = [] if judged and not judged[0].is_inner else self._orders.part_of(scores, heard, labels, rows, mode)
-        if len(parts) > 1:
-            return labels, None, f"compute_loss {_PARTS}"
-        judged = parts or judged
+        parts: list[Judged] = []
         if not judged or judged[0].is_inner:
-            labels, reason = _labels_of_places(heard, given, labels, scores)
-            return labels, None, reason
+            parts = self._orders.part_of(scores, heard, labels, rows, mode, is_alone=not judged)
+        if len(parts) > 1:
+            return _Read(reason=f"{self._name} {_PARTS}")
+        judged = parts or judged
+        if not judged:
+            labels, reason = self._labels_of_places(heard, given, labels, scores)
+            return _Read(labels, reason=reason)
         if len(judged) > 1:
-            self._recording.tell(DISPUTED.format(name="compute_loss"))
-            return None, None, None
-        if self._orders.are_disputed(heard, judged[0], labels, mode, "compute_loss"):
-            return None, None, None
-        self._orders.say_soft(judged[0], labels, mode, "compute_loss")
-        judged = [self._orders.with_own_label(judged[0], labels, mode, "compute_loss")]
-        is_in_order = self._orders.is_kept(mode)  # and so are answers that are returned in that of the model's
-        own, stray = self._orders.labels_of(judged[0], labels, mode, is_in_order=is_in_order)
-        if stray is not None:
-            return labels, None, f"compute_loss {stray}; no samples of it are recorded: give samples_fn"
-        meant = meaning_of(judged[0], own, rows)
-        truth, counting, unknown = that_count(heard, given, judged[0], meant, labels)
-        if unknown is not None:
-            return labels, None, f"compute_loss {unknown}"
-        meaning = meant[:2] if parts or (judged[0].is_each and meant[0].has_places) else None
-        if not isinstance(truth, torch.Tensor):
-            return truth, meaning, None
-        if truth.is_floating_point():
-            truth = truth if counting is None else truth.masked_fill(~counting.reshape(truth.shape), torch.nan)
-            return truth, meaning, None
-        ignored = judged[0].ignored
-        return (truth if ignored is None else truth.masked_fill(truth == ignored, _IGNORED)), meaning, None
+            self._recording.tell(DISPUTED.format(name=self._name))
+            return _Read()
+        if self._orders.are_disputed(heard, judged[0], labels, mode, self._name):
+            return _Read()
+        return self._of_criterion(heard, given, judged[0], labels, rows, is_part=bool(parts))
 
-    def _labels_of_next(
-        self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any
-    ) -> tuple[Any, bool, str | None]:
+    def _of_criterion(
+        self, heard: Step, given: Mapping[str, Any], judged: Judged, labels: Any, rows: int, *, is_part: bool
+    ) -> _Read:
+        """What a criterion says that was given the answers that count.
+
+        Of a model without a configuration it says all, as in any other trainer; of others the labels, and of yes and no
+        at every place, of probabilities, and of a part of the answers also what these mean.
+        """
+        mode, name = self._mode, self._name
+        # And so are answers that are returned in the order of the model's.
+        is_in_order = self._orders.is_kept(mode) or not self._is_by_caller
+        if (self._known or NOTHING).task is None:
+            found = self._criteria.columns(heard, judged, given, labels, rows, mode, name, is_in_order=is_in_order)
+            return _Read(reason=f"{name} {found}") if isinstance(found, str) else _Read(labels, columns=found[0])
+        self._orders.say_soft(judged, labels, mode, name)
+        judged = self._orders.with_own_label(judged, labels, mode, name)
+        own, stray = self._orders.labels_of(judged, labels, mode, is_in_order=is_in_order)
+        if stray is not None:
+            return _Read(reason=f"{name} {stray}; no samples of it are recorded: give samples_fn")
+        meant = meaning_of(judged, own, rows)
+        truth, counting, unknown = that_count(heard, given, judged, meant, labels)
+        if unknown is not None:
+            return _Read(reason=f"{name} {unknown}")
+        says_all = is_part or (judged.is_each and (meant[0].has_places or judged.values is Values.PROBABILITIES))
+        meaning = meant[:2] if says_all else None
+        if isinstance(truth, torch.Tensor) and truth.is_floating_point():
+            truth = truth if counting is None else truth.masked_fill(~counting.reshape(truth.shape), torch.nan)
+        elif isinstance(truth, torch.Tensor) and judged.ignored is not None:
+            truth = truth.masked_fill(truth == judged.ignored, _IGNORED)
+        return _Read(truth, meaning)
+
+    def _labels_of_next(self, heard: Step, given: Mapping[str, Any], labels: Any, outputs: Any) -> _Read:
         """As `_labels_of`, of a causal model, and whether each answer is about the label of the next place.
 
         A loss of the caller's own may shift them itself, make them of the inputs, or have them shifted by its dataset.
         """
-        scores, mode = _scores(outputs), (self._loop or (Mode.TRAIN, ""))[0]
+        scores, mode, rows = _scores(outputs), self._mode, rows_of(given, None) or 0
         if scores is None or scores.ndim != 3:
-            return labels, True, None
+            return _Read(labels, shifted=True)
         n, length = scores.shape[:2]
+        if self._is_configured:
+            heard = replace(heard, judged=[one for one in heard.judged if not one.is_inner])
         judged = self._orders.judged_of(scores, heard.judged, labels, mode)
         if len(judged) > 1:
-            return labels, True, f"compute_loss {_SEVERAL}"
-        if not judged or judged[0].is_inner:
-            own, reason = _labels_of_places(heard, _but_first(given, length), _next(labels), scores[:, :-1])
-            return (labels if own is None or reason else _before_first(own)), True, reason
+            return _Read(reason=f"{self._name} {_SEVERAL}")
+        if not judged:
+            parts = self._orders.part_of(scores, heard, labels, rows, mode, is_alone=True) if rows else []
+            if len(parts) > 1:
+                return _Read(reason=f"{self._name} {_PARTS}")
+            if parts:
+                return self._of_criterion(heard, given, parts[0], labels, rows, is_part=True)
+            own, reason = self._labels_of_places(heard, _but_first(given, length), _next(labels), scores[:, :-1])
+            return _Read(labels if own is None or reason else _before_first(own), shifted=True, reason=reason)
         one = judged[0]
         if one.truth.is_floating_point() or one.truth.numel() not in (n * length, n * (length - 1)):
-            return labels, True, None
+            return _Read(labels, shifted=True)
         truth = one.truth.reshape(n, -1)
         if one.ignored is not None:
             truth = truth.masked_fill(truth == one.ignored, _IGNORED)
-        if truth.shape[1] == length and truth.is_cpu and bool((truth[:, -1] == _IGNORED).all()):
-            truth = truth[:, :-1]
-        is_next = truth.shape[1] < length
+        is_next = truth.shape[1] < length or self._orders.is_next(truth, labels, mode)
+        if truth.shape[1] == length and (is_next or (truth.is_cpu and bool((truth[:, -1] == _IGNORED).all()))):
+            truth, is_next = truth[:, :-1], True
         if one.is_weighed:
             values = (scores[:, :-1] if is_next else scores).movedim(2, 1)
             batch = {**_but_first(given, length), **_but_last(given, length)} if is_next else given
             counted = without_left_out(heard, batch, values, truth, _IGNORED)
             if counted is None:
-                return labels, True, f"compute_loss {WEIGHED}"
+                return _Read(reason=f"{self._name} {WEIGHED}")
             truth = counted
-        return (_before_first(truth) if is_next else truth), is_next, None
+        return _Read(_before_first(truth) if is_next else truth, shifted=is_next)
+
+    def _labels_of_places(
+        self, heard: Step, given: Mapping[str, Any], labels: Any, scores: torch.Tensor
+    ) -> tuple[Any, str | None]:
+        """The labels where no criterion was given the answers as they are: of some places alone, those of these."""
+        if not of_some_places(heard, labels, scores):
+            return labels, None
+        chosen = of_chosen_places(heard, given, labels, scores)
+        return (labels, f"{self._name} {SOME_PLACES}") if chosen is None else (chosen[1], None)
 
     def _log(
-        self,
-        outputs: Any,
-        inputs: Mapping[str, Any],
-        labels: Any,
-        ids: Any,
-        task: str | None = None,
-        *,
-        shifted: bool | None = None,
-        meaning: tuple[Head, torch.Tensor] | None = None,
+        self, outputs: Any, inputs: Mapping[str, Any], read: _Read, ids: Any, task: str | None, heard: Step
     ) -> None:
         recording = self._recording
         mode, ds_id = self._loop or (Mode.TRAIN, "")
-        rows, found = rows_of(inputs, None), self._found
+        rows, found, labels = rows_of(inputs, None), self._found, read.labels
         kept = _with_decoder_ids(inputs_of((), inputs), inputs, outputs, _bare(self._trainer.model))
         for _, _, seen in self._seen.values():
             for line, known_by in seen.notes:
@@ -590,14 +656,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             columns = dict(recording.samples_fn(batch, outputs))
             given = columns.pop("sample_id", None)
             ids, found = (ids, found) if given is None or given is ids else (given, "what samples_fn gives")
+        elif read.columns is not None:
+            columns = dict(read.columns)
         else:
-            # Asked after the first forward: a model without a problem_type decides it there, by its labels.
-            self._known = self._known or known_of(self._trainer.model)
             known = self._known or NOTHING
             if (reason := _by_hand(outputs, inputs, labels, self._config)) is not None:
                 recording.missed(rows, reason)
                 return
-            head, values = meaning or recording.answers(outputs, labels, task=task, known=known)
+            origin = None if heard.origin is None else partial(_of_probabilities, heard.origin)
+            head, values = read.meaning or recording.answers(outputs, labels, task=task, origin=origin, known=known)
             recording.settle(head.task)
             if ids is not None and len(values) == 1 < len(ids):
                 rows, spans = len(ids), _spans(inputs)
@@ -612,7 +679,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 labels = _apart(labels, spans, _IGNORED)
                 texts = [inputs["input_ids"][0, span] for span in spans] if "input_ids" in inputs else None
                 inputs, kept = ({} if texts is None else {"input_ids": texts}), None
-            is_shifted = (self._shifted if shifted is None else shifted) and head.task is Task.SEQUENCE
+            is_shifted = read.shifted and head.task is Task.SEQUENCE
             keep = recording.keeps_tokens(head.task)
             void = recording.void_label
             if is_shifted == self._shifted and head.task is Task.SEQUENCE:
@@ -621,16 +688,19 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if head.task is Task.TOKEN_CLASSIFICATION:
                 recording.tell("every sequence is one row: its loss and token_accuracy are of its labelled places")
             if not columns:
-                recording.missed(rows, _NO_LABELS if labels is None else _OTHER_PLACES)
+                recording.missed(rows, _NO_LABELS.format(name=self._name) if labels is None else _OTHER_PLACES)
                 return
-            if labels is not None and not columns.keys() & {"label", "loss"}:
-                shape = tuple(getattr(labels, "shape", (len(labels),)))
-                line = f", or say {_SETS_LINE}" if head.task is Task.MULTILABEL and len(shape) == 1 else ""
-                recording.tell(_UNFIT_LABELS.format(shape=shape, task=head.task.value) + line)
+            self._tell_unfit(columns, labels, head.task)
         if found == _BY_NUMBER:
             recording.numbered_by(self._numbered.get(mode is Mode.TRAIN), mode, ds_id)
         recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=kept, rows=rows, found=found)
         recording.note_texts(ids, mode, inputs, ds_id)
+
+    def _tell_unfit(self, columns: Mapping[str, Any], labels: Any, task: Task) -> None:
+        if labels is not None and not columns.keys() & {"label", "loss"}:
+            shape = tuple(getattr(labels, "shape", (len(labels),)))
+            line = f", or say {_SETS_LINE}" if task is Task.MULTILABEL and len(shape) == 1 else ""
+            self._recording.tell(_UNFIT_LABELS.format(shape=shape, task=task.value) + line)
 
     def _without_ids(self, inputs: Any) -> tuple[Any, Any]:
         """The inputs without what the model does not take for an input, and the ids among it."""
@@ -687,21 +757,19 @@ def _with_labels(kept: Any, labels: Any) -> Any:
 
 def _scores(output: Any) -> torch.Tensor | None:
     """The answers among what a model, or a compute_loss, returned: a row a sample."""
-    found = output.get("logits") if isinstance(output, Mapping) else output
+    found = output
+    if isinstance(output, Mapping):
+        found = next((output[name] for name in NAMED if isinstance(output.get(name), torch.Tensor)), None)
     if isinstance(found, (list, tuple)):
-        found = next((part for part in found if isinstance(part, torch.Tensor) and part.ndim > 1), None)
+        parts = [part for part in found if isinstance(part, torch.Tensor) and part.ndim > 0]
+        found = next((part for part in parts if part.ndim > 1), next(iter(parts), None))
     return found if isinstance(found, torch.Tensor) and found.ndim > 0 else None
 
 
-def _labels_of_places(
-    heard: Step, given: Mapping[str, Any], labels: Any, scores: torch.Tensor
-) -> tuple[Any, str | None]:
-    """The labels where no criterion was given the answers as they are: of some places alone, those of these."""
-    heard = replace(heard, judged=[one for one in heard.judged if not one.is_inner])
-    if not of_some_places(heard, labels, scores):
-        return labels, None
-    chosen = of_chosen_places(heard, given, labels, scores)
-    return (labels, f"compute_loss {SOME_PLACES}") if chosen is None else (chosen[1], None)
+def _of_probabilities(origin: OriginOf, tensor: torch.Tensor) -> Origin | None:
+    """What made a tensor, where that says that it holds probabilities: of all else the configuration tells it."""
+    made = origin(tensor)
+    return None if made is None or made.range in (Range.REAL, Range.POSITIVE, Range.UNKNOWN) else made
 
 
 def _next(labels: Any) -> Any:
