@@ -47,7 +47,13 @@ def said(caught: Any) -> list[str]:
 
 
 def fitted(
-    path: Path, data: Any, evaluated: Any = None, net: Any = Net, trainer: Any = None, **options: Any
+    path: Path,
+    data: Any,
+    evaluated: Any = None,
+    net: Any = Net,
+    trainer: Any = None,
+    loader: Any = None,
+    **options: Any,
 ) -> list[str]:
     """What xai warned of in a training of two epochs."""
     from xaicli.integrations.lightning import XaiCallback
@@ -57,7 +63,7 @@ def fitted(
     trainer = quiet_trainer(callback, path, max_epochs=2, **(trainer or {}))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer.fit(net(), DataLoader(data, batch_size=4), evaluated)
+        trainer.fit(net(), DataLoader(data, **{"batch_size": 4, **(loader or {})}), evaluated)
     return said_by_xai(caught)
 
 
@@ -157,6 +163,51 @@ def test_ids_and_labels_that_a_step_takes_out_of_its_batch_are_the_samples(
         of = rows.filter((pl.col("mode") == mode) & (pl.col("epoch") == 2)).sort("sample_id")
         assert of["sample_id"].to_list() == ids
         assert of["label"].to_list() == [i % 2 for i in range(N)]
+
+
+class Uncollated(Net):
+    """Its loader leaves the samples as they are, or lists of their parts."""
+
+    def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
+        parts = [one.values() if isinstance(one, dict) else one for one in batch]
+        parts = list(zip(*parts, strict=True)) if isinstance(batch, list) else parts
+        x, y = torch.stack(parts[-2]), torch.as_tensor(parts[-1])
+        return super().training_step([x, y], batch_idx, dataloader_idx)
+
+    validation_step = training_step
+
+
+def as_they_are(samples: list[Any]) -> list[Any]:
+    return samples
+
+
+def in_columns(samples: list[Any]) -> tuple[Any, ...]:
+    return tuple(zip(*samples, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("data", "collate", "options", "ids"),
+    [
+        ([{"sample_id": f"s{i}", **one} for i, one in enumerate(NAMED)], as_they_are, {}, [f"s{i}" for i in range(N)]),
+        (
+            [{"key": 10 + i, **one} for i, one in enumerate(NAMED)],
+            as_they_are,
+            {"ids": lambda batch: [one["key"] for one in batch]},
+            [10 + i for i in range(N)],
+        ),
+        (NAMED, as_they_are, {}, list(range(N))),
+        (PARTS, in_columns, {}, [10 + i for i in range(N)]),
+        ([one[1:] for one in PARTS], in_columns, {}, list(range(N))),
+    ],
+)
+def test_batches_that_a_loader_leaves_lists_hold_their_samples(
+    tmp_path: Path, data: Any, collate: Any, options: dict[str, Any], ids: list[Any]
+) -> None:
+    told = fitted(tmp_path, data, net=Uncollated, loader={"batch_size": 2, "collate_fn": collate}, **options)
+    rows = pl.read_parquet(tmp_path / "run" / "data").filter(pl.col("epoch") == 2).sort("sample_id")
+    assert rows["sample_id"].to_list() == ids
+    assert rows["label"].to_list() == [i % 2 for i in range(N)]
+    assert not any("more or fewer rows" in one or "places before its samples" in one for one in told)
 
 
 @pytest.mark.parametrize("sanity", [0, 2])

@@ -20,6 +20,48 @@ NO_IDS = (
 )
 
 
+class Listed(dict[str, Any]):
+    """A batch by the names of its parts, that its collate_fn left a list of one dict a sample.
+
+    Args:
+        samples: The list.
+    """
+
+    def __init__(self, samples: list[Mapping[str, Any]]) -> None:
+        super().__init__({str(name): _together([one[name] for one in samples]) for name in samples[0]})
+        self.samples = samples
+
+
+def by_names(batch: Any) -> Any:
+    """A batch that is a list of one dict a sample by the names of its parts; any other as it is.
+
+    Of several batches beside one another no entry is a single value.
+    """
+    if not isinstance(batch, list) or not batch or not all(isinstance(one, Mapping) for one in batch):
+        return batch
+    names = set(batch[0])
+    are_samples = all(set(one) == names for one in batch) and any(
+        all(_is_single(one[name]) for one in batch) for name in names
+    )
+    return Listed(batch) if are_samples else batch
+
+
+def as_given(batch: Any) -> Any:
+    """A batch as its loader gave it, before `by_names`."""
+    return batch.samples if isinstance(batch, Listed) else batch
+
+
+def _is_single(value: Any) -> bool:
+    return isinstance(value, (int, float, str)) or getattr(value, "ndim", None) == 0
+
+
+def _together(values: list[Any]) -> Any:
+    """Tensors of one shape, or numbers, as one tensor; a list of anything else."""
+    if all(isinstance(one, torch.Tensor) and one.shape == values[0].shape for one in values):
+        return torch.stack(values)
+    return torch.as_tensor(values) if {type(one) for one in values} in ({int}, {float}) else values
+
+
 def numbered_in(dataset: Any) -> Any:
     """The dataset that the rows' numbers of this one are of: of a `Subset` the whole."""
     return dataset.dataset if isinstance(dataset, torch.utils.data.Subset) else dataset
@@ -69,7 +111,7 @@ def chosen(batch: Any, place: str | int | Callable[[Any], Any]) -> Any:
         XaiError: There is no such place, or what is there are no ids.
     """
     if callable(place):
-        ids = place(batch)
+        ids = place(as_given(batch))
     else:
         exist: list[Any] = list(entries_of(batch) or ())
         numbers = list(range(len(batch))) if isinstance(batch, (list, tuple)) else []
@@ -93,6 +135,8 @@ def size_of(batch: Any) -> int | None:
     entries = entries_of(batch)
     parts: Any = entries.values() if entries is not None else batch if isinstance(batch, (list, tuple)) else ()
     parts = list(parts)
+    if (column := next((part for part in parts if _is_column(part, parts)), None)) is not None:
+        return len(column)
     for part in parts:
         if _holds_samples(part, parts):
             return len(part)
@@ -113,6 +157,13 @@ def _holds_samples(part: Any, parts: list[Any]) -> bool:
     others = [one for one in parts if one is not part and _is_sized(one)]
     lengths = inner.union(*({len(one)} if isinstance(one, torch.Tensor) else _lengths_in(one) for one in others))
     return len(lengths) > 1 and all(len(one) == len(part) for one in others)
+
+
+def _is_column(part: Any, parts: list[Any]) -> bool:
+    """Whether a part of a batch is a list of one value a sample, beside lists of as much, as `zip(*samples)` makes."""
+    if not isinstance(part, (list, tuple)) or entries_of(part) is not None or not all(map(_is_single, part)):
+        return False
+    return len(parts) > 1 and all(isinstance(one, (list, tuple)) and len(one) == len(part) for one in parts)
 
 
 def _is_sized(part: Any) -> bool:

@@ -30,7 +30,7 @@ from xaicli.integrations.answers import (
 from xaicli.integrations.capture import Forward, Judged, Step, captured
 from xaicli.integrations.columns import SOME_PLACES, columns_of, of_chosen_places
 from xaicli.integrations.criteria import Criteria
-from xaicli.integrations.identity import may_be_ids, place_of_ids
+from xaicli.integrations.identity import as_given, by_names, may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import has_places_first, with_samples_first
 from xaicli.integrations.parts import Held, Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
@@ -266,7 +266,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.guarded("telling what the loss is made of", partial(taken.end, returned))
             is_wrapped = within is not None and within is not pl_module
             taken.forwards = _own_forwards(taken.forwards, returned, is_wrapped=is_wrapped)
-            batch = held.put_back(args[0])
+            batch = by_names(held.put_back(args[0]))
             with torch.no_grad():
                 self._recording.guarded(
                     "logging samples", lambda: self._log(trainer, taken, batch, mode), rows=rows_of(batch, None)
@@ -311,7 +311,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             whole = parts[0] if len(parts) == 1 else Part(batch, labels=recording.label_in(batch))
             output = step.named if step.named is not None else step.forwards[-1].output if step.forwards else None
             output = answers_of(step, whole.labels, mode, whole.rows) if output is None else output
-            columns = dict(recording.samples_fn(batch, output))
+            columns = dict(recording.samples_fn(as_given(batch), output))
             ids, found = columns.pop("sample_id", None), "what samples_fn gives"
             if ids is None:
                 whole, ids, reason = self._rows.identified(whole, step)
