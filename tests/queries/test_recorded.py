@@ -171,6 +171,7 @@ def test_the_scalars_of_other_ranks_that_differ_are_told(tmp_path: Path) -> None
         assert [*answer.warnings] == [said]
         asked = xaicli.open_run(root).query("SELECT count(*) AS n FROM scalars WHERE key = 'own'")
         assert (asked.data["n"].item(), [*asked.answer.warnings]) == (2, [said])
+        assert said in xaicli.open_run(root).info().answer.warnings
         assert said in scalars([root], attempts="all").warnings
 
 
@@ -332,6 +333,7 @@ def test_values_that_no_epoch_tells_apart_are_counted_and_told(tmp_path: Path) -
     assert any("10 values were logged again at the same step, of lr; the last counts" in w for w in answer.warnings)
     told = xaicli.open_run(tmp_path / "run").query("SELECT value FROM scalars").answer
     assert told.warnings == answer.warnings
+    assert answer.warnings[0] in xaicli.open_run(tmp_path / "run").info().answer.warnings
 
 
 def test_values_logged_in_every_batch_at_an_epoch_alone_are_counted_and_told(tmp_path: Path) -> None:
@@ -473,6 +475,7 @@ def test_values_logged_in_every_batch_of_an_evaluation_are_counted_and_told(tmp_
     (said,) = answer.warnings
     assert said.startswith("6 values were logged again at the same step of an epoch, of vloss; the last counts")
     assert 'run.log({"step": ..., ...}) with the number of the batch keeps them apart' in said
+    assert said in xaicli.open_run(tmp_path / "False").info().answer.warnings
     apart = scalars([tmp_path / "True"])
     assert apart.data.filter(key="vloss")["value"].to_list() == [10.0, 11.0, 12.0, 13.0] * 2
     assert (apart.counts.duplicates, apart.warnings) == (0, ())

@@ -18,7 +18,7 @@ from xaicli.locks import is_held
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.queries.sql import metrics_tables
 from xaicli.reader import Place, Reader
-from xaicli.reader.lazy import scan_folder, sound_pieces
+from xaicli.reader.lazy import sound_pieces
 from xaicli.reader.pieces import foreign_files
 from xaicli.recorder.attempt import lock_path
 from xaicli.recorder.ledger import Ending, read_ending
@@ -77,10 +77,7 @@ def info(reader: Reader) -> Answer:
     }
     data = pl.DataFrame(rows, schema=schema, orient="row")
     other_scalars = LeftOut()
-    if len(reader.attempts) > 1:
-        recorded_scalars(reader, other_scalars)
-    else:
-        scan_folder(reader, reader.layout.scalars)
+    recorded_scalars(reader, other_scalars)
     non_finite = sum(map(reader.non_finite_count, reader.folders()))  # which may read files that are damaged
     return Answer(
         command="info",
