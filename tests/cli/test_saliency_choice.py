@@ -101,6 +101,49 @@ def test_fewer_than_were_asked_for_are_told(xai, tmp_path: Path) -> None:
     assert (len(ids), [line for line in said if "were picked" in line]) == (3, [])
 
 
+def test_inputs_kept_without_a_mode_are_ranked_by_the_values_of_the_mode_asked_for(xai, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    losses = {
+        ("train", ""): [1.0, 2.0, 3.0, 4.0],
+        ("eval", "day"): [8.0, 7.0, 6.0, 5.0],
+        ("eval", "night"): [5, 9, 5, 5],
+    }
+    with Run(run) as recorded:
+        recorded.log_inputs(range(4), np.ones((4, 3), np.float32), label=[0] * 4)
+        for (mode, ds_id), values in losses.items():
+            recorded.log_samples(sample_id=range(4), label=[0] * 4, loss=values, mode=mode, ds_id=ds_id, epoch=1)
+        recorded.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    worst = ("--pick", "worst", "--samples", "2")
+    assert _picked(xai, run, tmp_path, *worst)[0] == [1, 0]
+    assert _picked(xai, run, tmp_path, *worst, "--mode", "train")[0] == [3, 2]
+    assert _picked(xai, run, tmp_path, *worst, "--mode", "eval", "--ds-id", "day")[0] == [0, 1]
+    assert _picked(xai, run, tmp_path, *worst, "--ds-id", "night")[0][0] == 1
+    status, _, err = xai("saliency", run, "--model", "ckpt.pt", "--mode", "eval")
+    assert status == 1
+    assert "holds no kept inputs of mode eval" in err
+
+
+def test_kept_inputs_that_cannot_be_ranked_are_counted(xai, tmp_path: Path) -> None:
+    """Samples 0 to 3 are of day, 4 to 7 of night; the inputs of all were kept in the walk over night."""
+    run = tmp_path / "run"
+    with Run(run) as recorded:
+        for ds_id, ids in (("day", range(4)), ("night", range(4, 8))):
+            losses = [9.0 - one for one in ids]
+            recorded.log_samples(sample_id=ids, label=[0] * 4, loss=losses, mode="eval", ds_id=ds_id, epoch=1)
+        recorded.state.mode, recorded.state.ds_id = "eval", "night"
+        recorded.log_inputs(range(8), np.ones((8, 3), np.float32), label=[0] * 8)
+        recorded.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    ids, _, said = _picked(xai, run, tmp_path, "--pick", "worst", "--samples", "2")
+    assert ids == [4, 5]
+    others = "of the others no loss is logged in mode eval of data set night"
+    assert (
+        f"the worst are picked among 4 of the 8 samples whose inputs the run kept, {others}: --data picks among others"
+        in said
+    )
+    _, _, said = _picked(xai, run, tmp_path, "--pick", "worst", "--samples", "8")
+    assert "4 of 8 were picked: no more have a logged loss in mode eval of data set night" in said
+
+
 def test_a_bare_name_lies_in_the_run_and_is_found_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Run(tmp_path / "run") as run:

@@ -122,18 +122,22 @@ class Opening:
             contents, arch=self.arch, arch_args=self.arch_args, pythonpath=self.pythonpath, device=device
         )
 
-    def source(self, layout: RunLayout | None, loaded: LoadedModel, *, used: Collection[str] = ()) -> Source:
+    def source(
+        self, layout: RunLayout | None, loaded: LoadedModel, *, used: Collection[str] = (), unplaced: bool = False
+    ) -> Source:
         """The samples, as a checkpoint wants them.
 
         Args:
             layout: The run.
             loaded: The checkpoint.
             used: Which of resize, mean and std say something of more than the samples.
+            unplaced: As `open_kept` takes it.
         """
         from xaicli.sources.opening import open_source
 
         said = self.preparation(layout, loaded)
-        return open_source(self.data, **said | {"asked": [name for name in said["asked"] if name not in used]})
+        asked = [name for name in said["asked"] if name not in used]
+        return open_source(self.data, **said | {"asked": asked, "unplaced": unplaced})
 
     def preparation(self, layout: RunLayout | None, loaded: LoadedModel) -> dict[str, Any]:
         """The arguments of `open_source` beside the data: what the options say, else what the checkpoint does."""

@@ -30,6 +30,7 @@ class Ranking:
         pick: `worst` or `best`.
         metric: By the last values of which metric.
         modes, ds_ids: Of which modes and data sets these are.
+        n: Among how many samples: those of the data that have such a value.
         found: How many samples were picked.
         unsure: Those of them that do not say their mode and data set, and have values in several.
     """
@@ -38,6 +39,7 @@ class Ranking:
     metric: str
     modes: list[str]
     ds_ids: list[str]
+    n: int
     found: int
     unsure: int
 
@@ -65,6 +67,11 @@ class Choice:
     mode: Sequence[str] | None = None
     ds_id: Sequence[str] | None = None
     typed: Collection[str] = ()
+
+    @property
+    def goes_by_values(self) -> bool:
+        """Whether samples are picked by a logged metric."""
+        return self.ids is None and self.pick in ("worst", "best")
 
     def of(self, source: Source, reader: Reader | None, seed: int) -> tuple[Which, Ranking | None]:
         """What to take of a source; and how it was ranked, where it was.
@@ -137,7 +144,7 @@ class Choice:
             mode_is_read: Whether the source of samples goes by the mode.
             ds_id_is_read: Whether it goes by the data set.
         """
-        ranked = self.ids is None and self.pick in ("worst", "best")
+        ranked = self.goes_by_values
         own = type(self)()
         said = []
         if self.ids is not None:
@@ -188,6 +195,13 @@ class Choice:
                     again |= {at} & found.keys()
                     found.setdefault(at, (mode, ds_id))
                     break
+        if not found and any(map(any, source.pairs)):
+            of = ", ".join(sorted({" ".join(filter(None, pair)) or "no mode" for pair in source.pairs}))
+            raise XaiError(
+                f"of none of the {len(source.sample_ids):,} samples whose inputs the run kept is a {name} logged where "
+                f"they were kept, {of}",
+                hint="--data ranks samples by whatever was logged of their ids",
+            )
         if not found:
             raise XaiError(
                 f"none of the data's samples has a logged {name} in mode {', '.join(selection.modes)}",
@@ -197,4 +211,4 @@ class Choice:
         ds_ids = sorted({ds_id for _, ds_id in found.values()})
         picked = list(found)[: self.samples]
         unsure = len(again.intersection(picked))
-        return Positions(picked), Ranking(self.pick, name, modes, ds_ids, len(picked), unsure)
+        return Positions(picked), Ranking(self.pick, name, modes, ds_ids, len(found), len(picked), unsure)

@@ -209,7 +209,10 @@ def explain_run(
     starts = settled.baseline
     # Those two say where paths start, also where no sample is a picture.
     source = opening.source(
-        place.layout, last(), used=("mean", "std") if starts == "black" or is_picture(starts) else ()
+        place.layout,
+        last(),
+        used=("mean", "std") if starts == "black" or is_picture(starts) else (),
+        unplaced=choice.goes_by_values,
     )
     last.keep = len(files) == 1
     request = Request(
@@ -281,14 +284,18 @@ def _picked(choice: Choice, ranked: Ranking, source: Source) -> list[str]:
     """Among which samples the worst or best were picked, and where they are fewer than were asked for."""
     said = []
     kept = bool(source.pairs)
+    where = f"mode {' and '.join(ranked.modes)}"
+    if any(ranked.ds_ids):
+        where += f" of data set {' and '.join(map(quoted, ranked.ds_ids))}"
     if kept:
         modes, ds_ids = (dict.fromkeys(one) for one in zip(*source.pairs, strict=True))
-        of = f" of mode {' and '.join(modes)}" if choice.mode else ""
-        of += f" of data set {' and '.join(map(quoted, ds_ids))}" if choice.ds_id else ""
+        of = f" of mode {' and '.join(modes)}" if choice.mode and all(modes) else ""
+        of += f" of data set {' and '.join(map(quoted, ds_ids))}" if choice.ds_id and all(modes) else ""
         among = f"the {len(source.sample_ids):,} samples{of} whose inputs the run kept"
+        if ranked.n < len(source.sample_ids):
+            among = f"{ranked.n:,} of {among}, of the others no {ranked.metric} is logged in {where}"
         said.append(f"the {choice.pick} are picked among {among}: --data picks among others")
     if ranked.found < min(choice.samples, len(source.sample_ids)):
-        where = f"mode {' and '.join(ranked.modes)}"
         others = "" if choice.mode or kept else ": --mode ranks by another's"
         of = f"{ranked.found:,} of {choice.samples:,} were picked"
         said.append(f"{of}: no more have a logged {ranked.metric} in {where}{others}")

@@ -363,6 +363,7 @@ def open_kept(
     strict: bool,
     ds_id: Sequence[str] | None = None,
     contents: Contents | None = None,
+    unplaced: bool = False,
 ) -> IndexedSource:
     """Open the inputs kept in a run: a sample for each (mode, ds_id, sample_id).
 
@@ -373,6 +374,7 @@ def open_kept(
         preparation: How to draw them; the values are never changed.
         strict: Whether a damaged file is an error instead of being left out.
         contents: What keeps the small files of the run.
+        unplaced: Whether what was kept without a mode belongs to those named, too: logged values tell of which it is.
 
     Raises:
         XaiError: The run kept none, or none of what is named.
@@ -389,7 +391,7 @@ def open_kept(
     pairs = sorted({key[:2] for key in every})
     modes, absent_modes = _among({mode for mode, _ in pairs}, mode, known=tuple(Mode))
     ds_ids, absent_ids = _among({one for name, one in pairs if name in modes}, ds_id)
-    keys = [key for key in every if key[0] in modes and key[1] in ds_ids]
+    keys = [key for key in every if (key[0] in modes and key[1] in ds_ids) or (unplaced and key[:2] == ("", ""))]
     if not keys:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
         asked = {"mode": absent_modes or mode, "ds-id": absent_ids or ds_id}
