@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import subprocess
 import sys
@@ -576,6 +577,106 @@ def test_a_group_that_only_one_run_has_is_not_asked_whatever_its_values(tmp_path
         reasons_of_c = [row["reason"] for row in found["rows"] if row["group"] == "c"]
         assert all(map(str.startswith, reasons_of_c, said)), more
         assert len(reasons_of_c) == len(said)
+
+
+ANIMALS = np.array(["bear", "cat", "dog"])[np.arange(90) % 3]
+OWLS = np.where(ANIMALS == "bear", "owl", ANIMALS)
+
+
+def classified(path, called, names=None, *, as_sets=False):
+    """A run of samples with such labels: texts, or with names their numbers, which a run called unnamed keeps alone."""
+    label = [sorted(names).index(one) for one in called] if names else called.tolist()
+    label = [[one] for one in label] if as_sets else label
+    known = {"label_names": sorted(names)} if names and not path.name.startswith("unnamed") else {}
+    with xaicli.Run(path, task="multilabel" if as_sets else None, **known) as run:
+        ids = np.arange(90)
+        run.log_samples(sample_id=ids, label=label, prediction=label, loss=np.ones(90), mode="eval", epoch=1)
+    return path
+
+
+@pytest.mark.parametrize("by", ["label", "prediction"])
+@pytest.mark.parametrize("as_sets", [False, True])
+def test_classes_of_two_runs_are_joined_by_name_whatever_their_numbers(tmp_path, capsys, by, as_sets):
+    """Bears became owls, and so 0, 1, 2 are other classes in each run; or both only spell them otherwise."""
+    old = classified(tmp_path / "old", ANIMALS, {"bear", "cat", "dog"}, as_sets=as_sets)
+    new = classified(tmp_path / "new", OWLS, {"cat", "dog", "owl"}, as_sets=as_sets)
+    kept = classified(tmp_path / "kept", OWLS, {"bear", "cat", "dog", "owl"}, as_sets=as_sets)
+    rule, alone = f"loss mean by {by} drop <= 0.1", "the baseline has 30 samples of it, this run none"
+    for one, other, gone, come in ((new, old, "bear", "owl"), (old, new, "owl", "bear"), (kept, old, "bear", "owl")):
+        code, told, _ = drops(capsys, one, other, rule)
+        assert code == 2
+        groups = {group: (outcome, reason) for (_, group), (outcome, _, reason) in told.items()}
+        assert groups.keys() == {"bear", "cat", "dog", "owl"}
+        assert (groups["cat"], groups["dog"], groups[gone]) == (("passed", ""), ("passed", ""), ("not asked", alone))
+        assert groups[come][0] == "not asked"
+        assert groups[come][1].startswith("this run has 30 samples of it, the baseline none; 30 of them have another ")
+
+
+@pytest.mark.parametrize("by", ["label", "prediction"])
+def test_classes_are_joined_by_value_where_one_run_has_no_names(tmp_path, capsys, by):
+    runs = {
+        "text": classified(tmp_path / "text", ANIMALS),
+        "numbers": classified(tmp_path / "numbers", ANIMALS, {"bear", "cat", "dog"}),
+        "unnamed": classified(tmp_path / "unnamed", ANIMALS, {"bear", "cat", "dog"}),
+    }
+    for new, old in (("text", "numbers"), ("numbers", "text"), ("unnamed", "numbers"), ("numbers", "unnamed")):
+        code, told, warnings = drops(capsys, runs[new], runs[old], f"loss mean by {by} drop <= 0.1")
+        assert (code, warnings) == (0, [])
+        assert told == {("eval", name): ("passed", 30, "") for name in ("bear", "cat", "dog")}
+        code, told, warnings = drops(capsys, runs[new], runs[old], "loss mean drop <= 0.1")
+        assert (code, told, warnings) == (0, {("eval", ""): ("passed", 90, "")}, [])
+        # So `compare` says of the same runs.
+        assert main(["compare", str(runs[old]), str(runs[new]), "--metric", "loss", "--json", "--no-progress"]) == 0
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        found = {row["name"]: tuple(row["n"]) for row in rows if row["kind"] == "label"}
+        assert found == dict.fromkeys(("bear", "cat", "dog"), (30, 30))
+
+
+def test_facts_that_moved_are_told_and_groups_of_one_run_alone_are_not_asked(tmp_path, capsys):
+    def run(name, cams):
+        with xaicli.Run(tmp_path / name) as one:
+            one.log_facts(range(90), cam=cams)
+            label = np.arange(90) % 2
+            one.log_samples(sample_id=range(90), label=label, prediction=label, mode="eval", epoch=1)
+        return tmp_path / name
+
+    both, front = run("both", ["front", "rear", "rear"] * 30), run("front", ["front"] * 90)
+    swapped = run("swapped", ["rear", "rear", "front"] * 30)
+    rule, moved = "correct mean by cam drop <= 0", "60 of them have another cam in the baseline"
+    code, told, _ = drops(capsys, both, front, rule)
+    assert code == 2
+    assert told == {
+        ("eval", "front"): ("passed", 30, ""),
+        ("eval", "rear"): ("not asked", 0, f"this run has 60 samples of it, the baseline none; {moved}"),
+    }
+    code, told, _ = drops(capsys, front, both, rule)
+    assert code == 2
+    assert told == {
+        ("eval", "front"): ("passed", 90, moved),
+        ("eval", "rear"): ("not asked", 0, "the baseline has 60 samples of it, this run none"),
+    }
+    # Numbers of a table with gaps come as 1.0 where others came as 1.
+    whole, gaps = run("whole", [1, 2, 2] * 30), run("gaps", [1.0, 2.0, 2.0] * 30)
+    for new, old in ((whole, gaps), (gaps, whole)):
+        code, told, _ = drops(capsys, new, old, rule)
+        assert (code, {one[::2] for one in told.values()}) == (0, {("passed", "")})
+    code, told, _ = drops(capsys, both, swapped, rule)
+    less = moved.replace("60", "30")
+    assert (code, told) == (0, {("eval", "front"): ("passed", 30, less), ("eval", "rear"): ("passed", 60, less)})
+
+
+def test_why_no_sample_is_compared_is_true_of_the_baseline(tmp_path, capsys):
+    def run(name, ids, loss):
+        with xaicli.Run(tmp_path / name) as one:
+            one.log_samples(sample_id=ids, loss=[loss] * len(ids), mode="eval", epoch=1)
+        return tmp_path / name
+
+    new, rule = run("new", range(30), 1.0), "loss mean drop <= 0.1"
+    _, told, _ = drops(capsys, new, run("nan", range(30), math.nan), rule)
+    unfit = "30 samples have no finite loss in the baseline, and not compared"
+    assert told["eval", ""] == ("not asked", 0, f"none of the samples has a finite loss in the baseline; {unfit}")
+    _, told, _ = drops(capsys, new, run("others", range(30, 60), 1.0), rule)
+    assert told["eval", ""][2].startswith("the baseline has none of the samples; 30 samples are not in the baseline")
 
 
 def test_samples_that_only_the_baseline_has_are_counted_everywhere(tmp_path, capsys):

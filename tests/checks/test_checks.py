@@ -1,6 +1,7 @@
 """Rules as people write them, and what they find."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -320,10 +321,24 @@ def test_each_verdict_tells_what_is_not_judged_of_its_own_group():
 def test_each_drop_tells_how_many_of_its_own_samples_have_another_label():
     frame = pl.DataFrame({"sample_id": [0, 1, 2, 3, 4], "loss": [1.0] * 5, "camera": ["a", "a", "b", "b", "c"]})
     other = pl.Series([1, 2, 3])
-    a, b, c = verdicts.judged(parse_rule("loss mean by camera drop <= 9"), frame, frame, relabelled=other)
+    moved = {"label": other}
+    a, b, c = verdicts.judged(parse_rule("loss mean by camera drop <= 9"), frame, frame, moved=moved)
     assert a.reason == "1 of them has another label in the baseline"
     assert b.reason == "2 of them have another label in the baseline"
     assert c.reason == ""
+
+
+def test_no_finite_value_is_a_number_of_values_too():
+    frame = pl.DataFrame({"sample_id": range(6), "loss": [1.0] * 3 + [math.nan] * 3, "label": [0, 0, 0, 1, 1, 1]})
+    unfit = "3 values are not finite, and not judged"
+    for least, outcome in ((1, Outcome.FAILED), (0, Outcome.PASSED)):
+        many, none = verdicts.judged(parse_rule(f"loss n by label >= {least}"), frame)
+        assert (many.outcome, many.value) == (Outcome.PASSED, 3.0)
+        assert (none.outcome, none.value, none.n, none.reason) == (outcome, 0.0, 0, unfit)
+        (whole,) = verdicts.judged(parse_rule(f"loss n >= {least}"), frame.filter(pl.col("label") == 1))
+        assert (whole.outcome, whole.value, whole.reason) == (outcome, 0.0, unfit)
+    _, few = verdicts.judged(replace(parse_rule("loss n by label >= 1"), min_n=2), frame)
+    assert few.outcome is Outcome.TOO_FEW
 
 
 def _allowing(tmp_path, limits: str, *allowances: str):

@@ -32,7 +32,7 @@ from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown
 from xaicli.layout import decode_epoch
 from xaicli.maintenance.doctor import examine
 from xaicli.queries.listed import Listed, listed
-from xaicli.queries.names import LabelNames
+from xaicli.queries.names import LabelNames, names_of_runs
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.runs import ending_of
@@ -425,9 +425,11 @@ def _gone(question: _Question, selection: Selection, metric: str) -> Iterator[di
         yield {**_row(verdict), MODE: pair[0], DS_ID: pair[1]}
 
 
-def _baseline(question: _Question, pair: Pair, metric: str) -> tuple[pl.DataFrame, dict[str, Any], LabelNames] | str:
-    """The baseline's samples, at which place, and what its labels are called, or why a drop of this (mode, ds_id)
-    cannot be asked.
+def _baseline(
+    question: _Question, selection: Selection, pair: Pair, metric: str
+) -> tuple[pl.DataFrame, dict[str, Any], tuple[LabelNames, LabelNames]] | str:
+    """The baseline's samples, at which place, and what labels are called in this run and in it, or why a drop of this
+    (mode, ds_id) cannot be asked.
     """
     baseline = question.baseline
     if baseline is None:
@@ -438,7 +440,8 @@ def _baseline(question: _Question, pair: Pair, metric: str) -> tuple[pl.DataFram
         return f"the baseline has no rows of {' '.join(filter(None, pair))}"
     try:
         other = question.select(baseline, metric, mode=pair[0])
-        return *_samples(question, baseline, other, pair, metric), LabelNames.of(baseline, other)
+        here, there = names_of_runs((question.reader, baseline), (selection, other))
+        return *_samples(question, baseline, other, pair, metric), (LabelNames(here), LabelNames(there))
     except DamagedFileError:
         raise
     except XaiError as error:
@@ -449,40 +452,34 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
     rule, reader = question.rule, question.reader
     frame, place = _samples(question, reader, selection, pair, metric)
     told = {MODE: pair[0], DS_ID: pair[1], **place}
-    names = LabelNames.of(reader, selection)
+    names = base_names = LabelNames.of(reader, selection)
     base: pl.DataFrame | None = None
     remarks: list[str] = []
-    relabelled: pl.Series | None = None
+    moved: dict[str, pl.Series] = {}
     unasked: list[Verdict] = []
     against: dict[str, Any] = {}
     if rule.largest_drop is not None:
-        other = _baseline(question, pair, metric)
+        other = _baseline(question, selection, pair, metric)
         if isinstance(other, str):
             unasked = [not_asked(rule, other, bound=drop_bound(rule))]
             rule = replace(rule, largest_drop=None)
         else:
-            base, at, base_names = other
+            base, at, (names, base_names) = other
             against = dict(zip(_OF_BASELINE, (at[EPOCH], at[PASS]), strict=True))
-            relabelled = _relabelled(frame, base, names, base_names)
+            moved = _moved(rule, frame, base, names, base_names)
             if LABEL not in rule.columns:
                 remarks += _labels_gone(frame, base, names, base_names)
             question.warnings += _alone(question, pair, frame, base)
         if unasked and rule.least is None and rule.most is None:
             return [{**_row(verdict), **told} for verdict in unasked]
-    by_value = {
-        value: names[value]
-        for one in (frame, *(() if base is None else (base,)))
-        for column in rule.columns
-        if column in (LABEL, PREDICTION)
-        for value in _values(one[column])
-    }
     found = judged(
         rule,
         frame,
         base,
-        names=by_value,
+        names=_called(rule, frame, names),
+        base_names=None if base is None else _called(rule, base, base_names),
         strict_drop=question.strict_drop,
-        relabelled=relabelled,
+        moved=moved,
         remarks=remarks,
     )
     where = " ".join(filter(None, pair))
@@ -491,6 +488,12 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
     else:
         found[-1] = noted(found[-1], *remarks)
     return [{**_row(verdict), **told, **(against if verdict.is_of_drop else {})} for verdict in (*found, *unasked)]
+
+
+def _called(rule: Rule, frame: pl.DataFrame, names: LabelNames) -> dict[Any, str]:
+    """What the classes are called that samples have in the columns of a rule."""
+    columns = [column for column in rule.columns if column in (LABEL, PREDICTION)]
+    return {value: names[value] for column in columns for value in _values(frame[column])}
 
 
 def _labels_gone(frame: pl.DataFrame, base: pl.DataFrame, names: LabelNames, base_names: LabelNames) -> Iterator[str]:
@@ -560,23 +563,39 @@ def _samples(
     return frame, place
 
 
-def _relabelled(frame: pl.DataFrame, base: pl.DataFrame, names: LabelNames, base_names: LabelNames) -> pl.Series | None:
-    """The samples of both runs whose labels have different names: corrected ones, or classes renamed."""
-    if any(LABEL not in one.columns for one in (frame, base)) or frame.schema[SAMPLE_ID] != base.schema[SAMPLE_ID]:
-        return None
-    old = base.select(SAMPLE_ID, pl.col(LABEL).alias("old"))
-    both = frame.select(SAMPLE_ID, LABEL).join(old, on=SAMPLE_ID).drop_nulls()
-    pairs = both.group_by(LABEL, "old", maintain_order=True).agg(SAMPLE_ID)
+def _moved(
+    rule: Rule, frame: pl.DataFrame, base: pl.DataFrame, names: LabelNames, base_names: LabelNames
+) -> dict[str, pl.Series]:
+    """{column: the samples of both runs that have another label, or value of a column of the rule, in each}.
 
-    def name(of: LabelNames, label: Any) -> Any:
-        return sorted(str(of[one]) for one in label) if isinstance(label, list) else str(of[label])
+    Labels are told apart by name: corrected ones, and classes renamed.
+    """
+    if frame.schema[SAMPLE_ID] != base.schema[SAMPLE_ID]:
+        return {}
+    columns = dict.fromkeys((*rule.columns, LABEL))
+    found: dict[str, pl.Series] = {}
+    for column in (column for column in columns if column in frame.columns and column in base.columns):
+        are_classes = column in (LABEL, PREDICTION)
+        here, there = (of if are_classes else LabelNames({}) for of in (names, base_names))
+        found[column] = _differing(column, frame, base, here, there)
+    return found
+
+
+def _differing(column: str, frame: pl.DataFrame, base: pl.DataFrame, here: LabelNames, there: LabelNames) -> pl.Series:
+    """The samples of both runs whose values of a column have different names."""
+    old = base.select(SAMPLE_ID, pl.col(column).alias("old"))
+    both = frame.select(SAMPLE_ID, pl.col(column).alias("new")).join(old, on=SAMPLE_ID).drop_nulls()
+    pairs = both.group_by("new", "old", maintain_order=True).agg(SAMPLE_ID)
+
+    def name(of: LabelNames, value: Any) -> Any:
+        return sorted(str(of[one]) for one in value) if isinstance(value, list) else str(of[value])
 
     def differ(new: Any, old: Any) -> bool:
-        if isinstance(new, float) and isinstance(old, float):
+        if {type(new), type(old)} in ({float}, {float, int}):
             return not is_same_number(new, old)
-        return bool(name(names, new) != name(base_names, old))
+        return bool(name(here, new) != name(there, old))
 
-    changed = [differ(new, old) for new, old in pairs.select(LABEL, "old").iter_rows()]
+    changed = [differ(new, old) for new, old in pairs.select("new", "old").iter_rows()]
     return pairs.filter(pl.Series(changed, dtype=pl.Boolean))[SAMPLE_ID].explode()
 
 

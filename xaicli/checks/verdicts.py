@@ -82,8 +82,9 @@ def judged(
     baseline: pl.DataFrame | None = None,
     *,
     names: Mapping[Any, str] | None = None,
+    base_names: Mapping[Any, str] | None = None,
     strict_drop: bool = False,
-    relabelled: pl.Series | None = None,
+    moved: Mapping[str, pl.Series] | None = None,
     remarks: list[str] | None = None,
 ) -> list[Verdict]:
     """What a rule on a metric finds.
@@ -93,13 +94,14 @@ def judged(
         frame: A row a sample with sample_id, the metric and the rule's columns; NaN and infinities are not judged.
         baseline: The same of the baseline, without which a drop cannot be asked.
         names: What values of the rule's column are called.
+        base_names: What they are called in the baseline, where that is another thing: groups are joined by name.
         strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
-        relabelled: The ids of samples that have another label in the baseline.
+        moved: {column: the ids of samples that have another value of it in the baseline}.
         remarks: Where to tell what is of no group; without groups it is told with the verdict.
 
     Returns:
-        One verdict a limit and group, in the order of the groups, each with what is to be said of its own samples; a
-        group that only the baseline has is not asked.
+        One verdict a limit and group, in the order of the groups, each with what is to be said of its own samples; the
+        drop of a group that only one of the runs has is not asked.
 
     Raises:
         UsageError: Two allowances are for the same group.
@@ -108,11 +110,12 @@ def judged(
     every = frame.with_columns(value.alias(_VALUE))
     known = every.filter(pl.col(_VALUE).is_finite())
     found: list[Verdict] = []
-    others = _Others(rule, every, baseline, names or {})
+    others = _Others(rule, every, baseline, names or {}, (names or {}) if base_names is None else base_names)
     unfit = _NotFinite(rule, every, names or {})
     met: set[str | tuple[str, ...]] = set()
     called = _values_called(names or {}) if rule.allow else {}
-    for parts, rows in chain(_groups(rule, known, names or {}), unfit.alone(known)):
+    least_n = 0 if rule.stat == "n" and rule.min_n <= 1 else max(rule.min_n, 1)  # none is a number of samples, too
+    for parts, rows in chain(_groups(rule, known, names or {}), unfit.alone(known, is_counted=not least_n)):
         group = ", ".join(parts)
         allowance = _allowance(rule, parts, called)
         met |= {allowance.value} if allowance else set()
@@ -121,18 +124,20 @@ def judged(
         found += [alone] if alone else []
         if (alone or (not rows.height and others.has(parts))) and (rule.least, rule.most) == (None, None):
             continue  # of one that the baseline has values of, `gone` tells
-        if rows.height < max(rule.min_n, 1):
-            why = "; ".join(
-                filter(None, (f"fewer than {max(rule.min_n, 1):,}", *others.not_compared(parts, rows), own))
-            )
+        if rows.height < least_n:
+            why = "; ".join(filter(None, (f"fewer than {least_n:,}", *others.not_compared(parts, rows), own)))
             found.append(Verdict(rule.name, group, Outcome.TOO_FEW, None, "", rows.height, reason=why))
             continue
         if rule.least is not None or rule.most is not None:
             found.append(noted(_limited(rule, group, rows, allowance), own))
             own = ""
         if rule.largest_drop is not None:
+            told = [*_have_another(rows, moved or {}), own]
+            if why := others.lacking(parts, rows):
+                found.append(noted(replace(not_asked(rule, why, bound=drop_bound(rule)), group=group), *told))
+                continue
             verdict = _dropped(rule, group, rows, baseline, allowance, strict_drop)
-            found.append(noted(verdict, *others.not_compared(parts, rows), _have_another(rows, relabelled), own))
+            found.append(noted(verdict, *others.not_compared(parts, rows), *told))
     found += others.gone(unfit)
     missing = [", ".join([value] if isinstance(value, str) else value) for value in rule.allow if value not in met]
     said = [
@@ -168,6 +173,7 @@ class _NotFinite:
         is_measured = any(every.schema[column].is_float() for column in rule.columns)
         self._groups = {} if is_measured or not rule.columns else dict(_groups(rule, unfit, names))
         self._rest = unfit.height
+        self._is_by_group = bool(rule.columns)
         if rule.columns and not is_measured:
             in_groups = [rows[SAMPLE_ID] for rows in self._groups.values()]
             self._rest -= pl.concat(in_groups).n_unique() if in_groups else 0
@@ -183,19 +189,27 @@ class _NotFinite:
         rows = self._groups.get(parts)
         return "" if rows is None else f"{_values_are(rows.height)} not finite, and not judged"
 
-    def alone(self, known: pl.DataFrame) -> Iterator[tuple[tuple[str, ...], pl.DataFrame]]:
-        """The groups that have no other values, with no rows; asked after those that have some."""
+    def alone(self, known: pl.DataFrame, *, is_counted: bool) -> Iterator[tuple[tuple[str, ...], pl.DataFrame]]:
+        """The groups that have no other values, with no rows; asked after those that have some.
+
+        Args:
+            known: The rows with finite values.
+            is_counted: Whether all samples together are a group, too.
+        """
         yield from ((parts, known.clear()) for parts in self._groups if parts not in self._met)
+        if is_counted and not self._is_by_group and self._rest and not known.height:
+            yield (), known
 
     def rest(self) -> str:
         """What is said of those of no group; "" where there are none."""
         return f"{_values_are(self._rest)} not finite, and not judged" if self._rest else ""
 
 
-def _have_another(rows: pl.DataFrame, relabelled: pl.Series | None) -> str:
-    """How many samples have another label in the baseline."""
-    n = 0 if relabelled is None else int(rows[SAMPLE_ID].is_in(relabelled.implode()).sum())
-    return f"{n:,} of them {'has' if n == 1 else 'have'} another label in the baseline" if n else ""
+def _have_another(rows: pl.DataFrame, moved: Mapping[str, pl.Series]) -> Iterator[str]:
+    """How many samples have another value of a column in the baseline, such as another label."""
+    for column, ids in moved.items():
+        if n := int(rows[SAMPLE_ID].is_in(ids.implode()).sum()):
+            yield f"{n:,} of them {'has' if n == 1 else 'have'} another {column} in the baseline"
 
 
 def _values_called(names: Mapping[Any, str]) -> dict[str, str]:
@@ -334,11 +348,16 @@ class _Others:
         rule: The rule; nothing is said where it limits no drop.
         frame: The run's samples with `_VALUE`.
         baseline: The baseline's.
-        names: What values of the rule's column are called.
+        names, base_names: What values of the rule's column are called in either run.
     """
 
     def __init__(
-        self, rule: Rule, frame: pl.DataFrame, baseline: pl.DataFrame | None, names: Mapping[Any, str]
+        self,
+        rule: Rule,
+        frame: pl.DataFrame,
+        baseline: pl.DataFrame | None,
+        names: Mapping[Any, str],
+        base_names: Mapping[Any, str],
     ) -> None:
         self._rule = rule
         self._groups: dict[tuple[str, ...], pl.DataFrame] = {}
@@ -358,13 +377,14 @@ class _Others:
         known, old = (one.filter(pl.col(_VALUE).is_finite()) for one in (frame, base))
         self._ids = {name: one[SAMPLE_ID] for name, one in (("run", frame), ("base", base))}
         self._judged = {name: one[SAMPLE_ID] for name, one in (("run", known), ("base", old))}
-        if any(frame.schema[column].is_float() or column not in base.columns for column in rule.columns):
+        kinds = [one.schema.get(column) for one in (frame, base) for column in rule.columns]
+        if any(kind is None or kind.is_float() for kind in kinds):
             self._rest = old
         else:
-            self._groups = dict(_groups(rule, old, names))
+            self._groups = dict(_groups(rule, old, base_names))
             self._here = {parts for parts, _ in _groups(rule, known, names)}
-            for name, one in (("run", frame), ("base", base)):
-                self._unfit[name] = dict(_groups(rule, one.filter(~pl.col(_VALUE).is_finite()), names))
+            for name, one, called in (("run", frame, names), ("base", base, base_names)):
+                self._unfit[name] = dict(_groups(rule, one.filter(~pl.col(_VALUE).is_finite()), called))
             self._is_by_group = bool(rule.columns)
 
     def not_compared(self, parts: tuple[str, ...], rows: pl.DataFrame) -> list[str]:
@@ -405,6 +425,18 @@ class _Others:
         """Whether the baseline has values of a group."""
         return parts in self._groups
 
+    def lacking(self, parts: tuple[str, ...], rows: pl.DataFrame) -> str:
+        """Why a drop of a group is not asked that the baseline has no values of; "" where it has.
+
+        Args:
+            parts: The group.
+            rows: Its samples with a finite value in this run.
+        """
+        if not self._is_by_group or parts in self._groups:
+            return ""
+        has, unfit = f"this run has {_samples(rows.height)} of it, the baseline", self._unfit["base"].get(parts)
+        return f"{has} none" if unfit is None else f"{has} {unfit.height:,} without a finite {self._rule.metric}"
+
     def alone(self, parts: tuple[str, ...], unfit: _NotFinite) -> Verdict | None:
         """What cannot be said of a group without a finite value that the baseline has no sample of; None of others.
 
@@ -437,6 +469,9 @@ class _Others:
                 if said := unfit.of(parts):
                     reason = "; ".join((*self._gone_of(rows), said))
                 yield replace(not_asked(self._rule, reason, bound=drop_bound(self._rule)), group=", ".join(parts))
+
+
+_NONE_THERE = "the baseline has none of the samples"
 
 
 def drop_bound(rule: Rule) -> str:
@@ -556,9 +591,9 @@ def _dropped(
     old = baseline.select(SAMPLE_ID, pl.col(rule.metric).cast(pl.Float64).alias(_OLD))
     both = rows.join(old.filter(pl.col(_OLD).is_finite()), on=SAMPLE_ID)
     if both.is_empty():
-        return Verdict(
-            rule.name, group, Outcome.NOT_ASKED, None, bound, 0, reason="the baseline has none of the samples"
-        )
+        is_there = rows[SAMPLE_ID].is_in(old[SAMPLE_ID].implode()).any()
+        why = f"none of the samples has a finite {rule.metric} in the baseline" if is_there else _NONE_THERE
+        return Verdict(rule.name, group, Outcome.NOT_ASKED, None, bound, 0, reason=why)
     change = (both[_OLD] - both[_VALUE]).to_numpy()
     worse = change if rule.better is Better.HIGH else -change
     drop, interval = float(worse.mean()), _interval(worse)

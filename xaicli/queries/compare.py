@@ -12,7 +12,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.labels import labels
 from xaicli.queries.listed import Ids, listed
-from xaicli.queries.names import facts_beside, label_text, named, named_each, names_of_labels
+from xaicli.queries.names import facts_beside, label_text, named, named_each, names_of_runs
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
@@ -143,7 +143,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     tally, others, n_stale = Tally(), list[str](), 0
     known: dict[Pair, set[Any]] = {}
-    names, right = _names(readers, found.selections), right_by(readers, found.selections[0].label_key)
+    names, right = names_of_runs(readers, found.selections), right_by(readers, found.selections[0].label_key)
     for pair in found.pairs:
         ones = [replace(selection, pairs=(pair,), metrics=found.metrics) for selection in found.selections]
         sources = [_source(*one, pair) for one in zip(readers, ones, right, strict=True)]
@@ -290,18 +290,6 @@ def _alone(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) -> Iterat
                 yield f"{n:,} of the {own.height:,} samples of {place} in {roots[one]} {are} not in {roots[other]}"
 
 
-def _names(readers: Sequence[Reader], selections: Sequence[Selection]) -> list[dict[Any, str]]:
-    """What labels are called in each run; one without names has those of the first that has some.
-
-    So labels are joined by name where both have names, else by value.
-    """
-    both = list(zip(readers, selections, strict=True))
-    has_names = [bool(reader.names_of_classes(selection.label_key)) for reader, selection in both]
-    own = [names_of_labels(reader, selection) for reader, selection in both]
-    lent = next((names for names, has in zip(own, has_names, strict=True) if has), {})
-    return [names if has else {**lent, **names} for names, has in zip(own, has_names, strict=True)]
-
-
 def _label_type(readers: Sequence[Reader], selections: Sequence[Selection]) -> pl.DataType:
     """The type that holds every run's labels: their own, of several kinds text, of sets a list."""
     kinds = [
@@ -429,7 +417,7 @@ def joined_at_end(readers: Sequence[Reader], selections: Sequence[Selection], pa
     """
     right = right_by(readers, selections[0].label_key)
     sources = [_source(*one, pair) for one in zip(readers, selections, right, strict=True)]
-    return _at_ends(readers, selections, pair, metric, sources, _names(readers, selections), right)
+    return _at_ends(readers, selections, pair, metric, sources, names_of_runs(readers, selections), right)
 
 
 def _source(reader: Reader, selection: Selection, right: tuple[str, pl.Expr], pair: Pair) -> Epochwise:
@@ -575,7 +563,7 @@ def _comparison(readers: Sequence[Reader], selections: Sequence[Selection], pair
         tuple(_means(reader, selection, pair, metric) for reader, selection in both),
         tuple(
             _labels(reader, selection, names)
-            for (reader, selection), names in zip(both, _names(readers, selections), strict=True)
+            for (reader, selection), names in zip(both, names_of_runs(readers, selections), strict=True)
         ),
         facts_beside(samples.sort(SAMPLE_ID).gather_every(stride), readers[0]),
     )

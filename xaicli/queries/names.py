@@ -56,6 +56,18 @@ def names_of_labels(source: Catalogue, selection: Selection) -> dict[Any, str]:
     return names_apart({**dict(enumerate(known)), **selection.label_map})
 
 
+def names_of_runs(sources: Sequence[Catalogue], selections: Sequence[Selection]) -> list[dict[Any, str]]:
+    """What labels are called in each of several runs; one without names has those of the first that has some.
+
+    So labels are joined by name where both have names, else by value.
+    """
+    both = list(zip(sources, selections, strict=True))
+    has_names = [bool(source.names_of_classes(selection.label_key)) for source, selection in both]
+    own = [names_of_labels(source, selection) for source, selection in both]
+    lent = next((names for names, has in zip(own, has_names, strict=True) if has), {})
+    return [names if has else {**lent, **names} for names, has in zip(own, has_names, strict=True)]
+
+
 def names_of_predictions(source: Catalogue, selection: Selection) -> dict[Any, str]:
     """{prediction: its name}: those of the labels, but where a column that is no truth of them stands for the label."""
     if selection.label_key in (LABEL, PREDICTION) or selection.label_is_truth:
