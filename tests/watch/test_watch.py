@@ -294,6 +294,37 @@ def test_rows_a_second_are_those_between_two_listings(tmp_path: Path, monkeypatc
         assert training.look().rows_per_second == pytest.approx(100 / 10)
 
 
+def test_rows_and_their_pace_are_of_the_whole_run_whatever_is_watched(
+    tmp_path: Path, xai: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from xaicli.watch import training as module
+
+    clock = [0.0]
+    real = module.time
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    chosen: list[dict[str, str]] = [{}, {"mode": "train"}, {"mode": "eval", "ds_id": "day"}]
+    trainings = [Training(RunLayout(tmp_path / "run"), **one) for one in chosen]
+    sets = (("train", None, 100), ("eval", "day", 30), ("eval", "night", 20))
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3):
+            for mode, ds_id, n in sets:
+                run.log_samples(sample_id=range(n), loss=[1.0] * n, mode=mode, ds_id=ds_id, epoch=epoch)
+            found = [training.look() for training in trainings]
+            assert [one.rows for one in found] == [150 * epoch] * 3
+            assert [len(one.places) for one in found] == [3, 1, 1]
+            if epoch > 1:
+                assert [one.rows_per_second for one in found] == pytest.approx([15.0] * 3)
+            clock[0] += 10
+    monkeypatch.setattr(module, "time", real)
+    told = [
+        json.loads(xai("watch", tmp_path / "run", "--once", "--json", *more)[1]) for more in ((), ("--mode", "eval"))
+    ]
+    assert [one["counts"]["rows"] for one in told] == [450, 450]
+    assert told[0]["rows_per_second"] == told[1]["rows_per_second"] > 0
+
+
 def test_rows_a_second_are_not_told_where_they_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first look knows of none, nor does a second that comes before the next row; half a minute without one is 0."""
     from types import SimpleNamespace

@@ -104,8 +104,8 @@ class Watched:
         labels: mode, ds_id, label, name, n, mean, change (since the place before), usual (the median of these
             means).
         spikes: mode, ds_id, epoch, step, rank, loss, height: the newest first.
-        rows: Rows that count.
-        rows_per_second: Lately, else since the start; 0 of a training that has died; None where that cannot be told.
+        rows: Rows of the whole run that count, whatever is looked at.
+        rows_per_second: Of these, lately, else since the start; 0 of a training that has died; None where not known.
         quiet_seconds: Since the last row was seen; None before the first.
         dropped: Rows the recorder could not store.
         total_epochs: For how many epochs it was started; None where it does not say.
@@ -248,7 +248,7 @@ class Training:
                 labels += own["labels"]
                 spikes += own["spikes"]
                 since += own["since"]
-        rows = sum(self._rows_of(reader, selection))
+        rows = sum(self._rows_of(reader))
         total = self._total_epochs()
         lately = self._rate(rows, listed)
         rate = 0.0 if state == _CRASHED else lately
@@ -298,20 +298,18 @@ class Training:
                 self._reader.__dict__.pop(known, None)
         return self._reader
 
-    def _rows_of(self, reader: Reader, selection: Selection) -> list[int]:
-        """The rows of each epoch: of those read before as they were read, of the others as their files say."""
+    def _rows_of(self, reader: Reader) -> list[int]:
+        """The rows of each epoch of the whole run: of those read before as they were read, of others as files say."""
         found = []
-        for pair in selection.pairs:
-            for epoch in reader.epochs(*pair):
-                known = self._epochs.get((pair, epoch))
-                if known is not None:
-                    found.append(known.n_rows)
-                    continue
-                pieces = reader.pieces(Place(*pair, epoch))
-                key = ("rows", (*pair, epoch), tuple(map(_key, pieces)))
-                if key not in self._counts:
-                    self._counts[key] = reader.row_count(Place(*pair, epoch))
-                found.append(self._counts[key])
+        for place in reader.folders():
+            known = self._epochs.get(((place.mode, place.ds_id), place.epoch))
+            if known is not None:
+                found.append(known.n_rows)
+                continue
+            key = ("rows", place.folder, tuple(map(_key, reader.pieces(place))))
+            if key not in self._counts:
+                self._counts[key] = reader.row_count(place)
+            found.append(self._counts[key])
         return found
 
     def _place(
