@@ -429,6 +429,9 @@ def test_a_record_that_is_none_costs_its_neighbours_nothing(run: xaicli.RunReade
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     assert applied(run, tmp_path / "tasks.json") == {"7": 0}
     assert left_out(run, tmp_path / "tasks.json") == {"not what the tool writes": 4, "not labelled yet": 1}
+    # What nobody has labelled is not another person's.
+    of_ann = {"not what the tool writes": 4, "not labelled yet": 1, "not by ann": 1}
+    assert left_out(run, tmp_path / "tasks.json", by="ann") == of_ann
     coco = {
         "images": [5, {"id": 1, "sample_id": "7"}],
         "annotations": [None, {"image_id": 1, "category_id": 2}],

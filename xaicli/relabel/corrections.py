@@ -458,7 +458,7 @@ def corrections(
             if mark.state is State.UNREADABLE:
                 left.add("not what the tool writes", named)
                 continue
-            if by is not None and mark.by != by:
+            if by is not None and mark.by != by and (mark.by or mark.state is not State.UNTOUCHED):
                 left.add(f"not by {by}", named)
                 continue
             sample = samples.of(mark)
