@@ -299,6 +299,19 @@ def test_rows_and_cards_stay_low_and_no_text_lies_over_another(browser: Chromium
         page.close()
 
 
+def test_the_numbers_at_the_corner_of_a_plane_are_apart_on_a_phone(browser: Chromium, tmp_path: Path) -> None:
+    rng, label = np.random.default_rng(0), np.linspace(-180.0, 250.0, 40)
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in run.epochs(2):
+            said = label + rng.normal(size=40) / (1 + epoch)
+            run.log_samples(sample_id=np.arange(40), label=label, prediction=said, mode="eval")
+    (tmp_path / "errors.html").write_text(open_run(tmp_path / "run").errors().html())
+    page = browser.open((tmp_path / "errors.html").as_uri(), width=400)
+    assert page.run("document.querySelectorAll('.k-square svg text').length") > 4
+    assert page.run(_OVERLAPS) == []
+    page.close()
+
+
 _REASONS = """[...document.querySelectorAll('table')].flatMap(table => {
   table.closest('details')?.setAttribute('open', '');
   const heads = [...table.tHead.rows[0].cells].map(h => h.dataset.name || h.textContent.replace(/ .$/, ''));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -310,6 +311,37 @@ def test_a_sentence_without_room_beside_its_row_stands_under_it_whole() -> None:
     for number, reason in zip(first, said, strict=True):
         assert " ".join(" ".join(lines[number + 1 : number + 3]).split()) == reason
     assert "column" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_cut_label_is_told_from_those_that_are_in_no_row(width: int) -> None:
+    labels = ("picture of a frog", "picture of a cat (four legs, domestic)", "picture of a dog (four legs, domestic)")
+    columns = (*map(Column, ("group", "sample", "label", "prediction")), Column("score", Cell.NUMBER))
+    rows = (("min 2", "gs://bucket/of/the/team/train/image_0003616.png", labels[1], labels[0], 0.5),)
+    columns, rows = (*columns, Column("history", Cell.SPARKLINE)), ((*rows[0], (1.0, 2.0) * 8),)
+    text = as_text(replace(report_of(Table("t", "T", columns, rows)), label_names=labels), width)
+    assert "cat" in text
+    assert "…" in text
+
+
+def test_names_at_the_head_of_columns_are_cut_as_those_in_cells() -> None:
+    runs = [f"warmup-cosine-long-name-of-the-sweep-seed-{n}" for n in range(3)]
+    columns = (*map(Column, ("mode", "metric")), *(Column(run, Cell.NUMBER) for run in runs))
+    columns, rows = (*columns, Column("better"), Column("n")), (("eval", "correct", 0.57, 0.6833, 0.73, runs[2], "9"),)
+    lines = as_text(report_of(Table("t", "T", columns, rows)), 80).splitlines()
+    (head,) = (line.split() for line in lines if line.startswith("mode"))
+    assert [name[-2:] for name in head] == ["de", "ic", "-0", "-1", "-2", "er", "n"]
+    (row,) = (line.split() for line in lines if line.startswith("eval"))
+    assert row == ["eval", "correct", "0.57", "0.6833", "0.73", head[4], "9"]
+
+
+def test_of_a_run_with_its_mean_only_the_run_is_cut() -> None:
+    runs = [f"warmup-cosine-long-name-of-the-sweep-seed-{n}" for n in range(3)]
+    columns = (*map(Column, ("where", "mean of", "first", "last")), Column("difference", Cell.NUMBER), Column("better"))
+    rows = tuple(("eval", "accuracy", f"{runs[0]} 0.57", f"{run} 0.6833", 0.1133, run) for run in runs[1:])
+    found = words_of(as_text(report_of(Table("t", "T", columns, rows)), 80))
+    assert found.count("0.57") == found.count("0.6833") == 2
+    assert {word[-1] for word in found if word.startswith("warmup")} == set("012")
 
 
 def test_a_short_sentence_stays_beside_its_row() -> None:

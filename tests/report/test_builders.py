@@ -372,6 +372,7 @@ def test_compared_runs_are_a_line_each_and_samples_lie_about_the_diagonal() -> N
     (grid,) = label_charts(course, ["a", "b"], Names())
     assert [(cell.title, cell.subtitle) for cell in grid.charts] == [("dog", "1 → 3"), ("cat", "0.5")]
     assert "a blue; b vermilion, dashed" in grid.legend
+    assert "Beside a label its last mean in the first run → in the last." in grid.legend
     (dots,) = sample_chart(course, ["a", "b"], Names())
     assert (dots.x, dots.y, dots.colour) == ((0.1, 0.2), (0.3, 0.1), ("right: a", None))
     assert dots.diagonal

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from xaicli.render.markdown import markdown
 from xaicli.render.page import page
 from xaicli.render.terminal import as_text
 from xaicli.render.text import told_apart
-from xaicli.report.charts import LineChart, Multiples, Series
+from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series
 from xaicli.report.info import info_report, runs_report
 from xaicli.report.labels import labels_report
 from xaicli.report.model import Card, Cell, Column, Gallery, Link, Report, Section, Table
@@ -114,6 +115,30 @@ def test_ids_of_rows_that_are_not_shown_are_not_read_from_those_that_are() -> No
     for width in (60, 80):
         told = re.findall(r"^(\S+) +0\.5$", as_text(report, width), re.MULTILINE)
         assert [[one for one in ids if fits(cell, one)] for cell in told] == [[one] for one in ids[:3]]
+
+
+ANIMALS = ("bird", "frog", "cat (four legs, domestic)", "dog (four legs, domestic)", "horse")
+PICTURED = [f"picture of a {animal}" for animal in ANIMALS]
+
+
+@pytest.mark.parametrize("limit", [20, 24, 36])
+def test_a_pair_of_labels_is_cut_at_each_side(limit: int) -> None:
+    pairs = [f"{one} → {other}" for one in PICTURED for other in PICTURED if one != other]
+    for pair, told in cut_apart(pairs, limit, longest=limit).items():
+        assert len(told) <= limit
+        for name, side in zip(pair.split(" → "), told.split(" → "), strict=True):
+            assert [other for other in PICTURED if fits(side, other)] == [name]
+            assert name.split()[3] in side
+
+
+def test_a_name_is_cut_to_what_only_it_has_between_its_ends() -> None:
+    names = [f"{place}/{what}/{name}" for place in ("north", "south") for what in ("label", "top") for name in PICTURED]
+    told = cut_apart(names, 16, longest=16)
+    assert max(map(len, told.values())) <= 16
+    for name, short_name in told.items():
+        assert [other for other in names if fits(short_name, other)] == [name]
+        assert name.split()[3] in short_name
+        assert short_name.startswith(name[:5])
 
 
 def test_names_that_differ_in_what_cannot_be_shown_are_spelled_out() -> None:
@@ -319,6 +344,72 @@ def test_a_small_chart_holds_the_numbers_of_its_axis_as_large_as_a_phone_shows_t
         assert all(float(x) - 12 * width_of(text) >= left for x, text in ticks)
 
 
+@pytest.mark.parametrize("longest", [6, 21, 60])
+def test_a_plane_of_points_holds_the_names_of_its_colours_as_large_as_a_phone_shows_them(longest: int) -> None:
+    names = [f"{'W' * (longest - 2)} {n}" for n in range(9)]
+    places = tuple(float(n) for n in range(9))
+    chart = ScatterChart("n", "t", "x", "y", places, places, colour=tuple(names), colours=tuple(names))
+    (svg,) = Pictures().of(chart).svgs
+    _, _, width, _ = map(float, re.findall(r"viewBox=\"(\S+) (\S+) (\S+) (\S+)\"", svg)[0])
+    labels = re.findall(r'<text [^>]*class="label[^>]*x="(\S+)"[^>]*>([^<]+)<', svg)
+    assert len({text for _, text in labels}) == 9
+    assert all(float(x) + 12 * width_of(text) <= width for x, text in labels)
+
+
+def test_what_is_never_anything_but_zero_has_an_axis_that_begins_there() -> None:
+    chart = LineChart("n", "t", "epoch", "share", (Series("a", (1.0, 2.0), (0.0, 0.0)),))
+    texts = re.findall(r">([^<>]+)</text>", Pictures().of(chart).svgs[0])
+    assert "0" in texts
+    assert not [text for text in texts if text.startswith(("−", "-"))]
+
+
+@pytest.mark.parametrize(
+    ("bound", "ends", "said"),
+    [
+        ("std", [0.25, 1.25], "0.75 ± 0.5 · n 2"),
+        ("ci", [0.5, 1.0], "0.75, 0.5 to 1 · n 2"),
+        ("range", [0.0, 2.0], "0.75, 0 to 2 · n 2"),
+        ("quantile", [0.125, 0.5, 1.5], "0.75, 0.12 to 1.5 · n 2"),
+    ],
+)
+def test_a_small_chart_says_the_band_that_it_draws(bound: str, ends: list[float], said: str) -> None:
+    answer = labels_of(("a", "b"), (0.75, 0.75), std=0.5)
+    rows = [row | {"bounds": {bound: ends}} for row in answer.data.to_dicts()]
+    own = replace(answer, selection=answer.selection | {"bounds": [bound]}, data=pl.DataFrame(rows))
+    charts = [
+        chart
+        for section in labels_report(own).sections
+        for block in section.blocks
+        for chart in _inside(block)
+        if isinstance(chart, Multiples)
+    ]
+    assert [cell.subtitle for chart in charts for cell in chart.charts] == [said, said]
+
+
+def test_reports_know_the_labels_that_are_in_no_row_and_pairs_over_time_are_whole(tmp_path: Path) -> None:
+    n = len(PICTURED)
+    with Run(tmp_path / "run", label_names=PICTURED) as recorded:
+        for epoch in recorded.epochs(2):
+            ids = np.arange(4 * n)
+            logits = np.eye(n)[(ids + (ids < n + epoch)) % n]
+            recorded.log_samples(sample_id=ids, label=ids % n, logits=logits, mode="eval")
+    run = open_run(tmp_path / "run")
+    confusion = run.confusion()
+    for result in (
+        run.samples(max=1, min=0),
+        run.findings(),
+        run.report(),
+        run.select(rule="suspects", n=2),
+        confusion,
+    ):
+        assert result.report.label_names == tuple(PICTURED)
+    charts = [b for s in confusion.report.sections for b in s.blocks if isinstance(b, LineChart) and "pairs" in b.title]
+    (chart,) = charts
+    assert {line.name for line in chart.series} == {
+        f"{a} → {b}" for a, b in zip(PICTURED, (*PICTURED[1:], PICTURED[0]), strict=True)
+    }
+
+
 def _only(chart: LineChart) -> Any:
     return Report("r", "r", "", "", (Section("s", "s", (chart,)),), ())
 
@@ -363,6 +454,9 @@ def test_a_run_without_samples_has_rows_of_tables_and_one_of_no_time_took_less_t
     assert isinstance(table, Table)
     assert table.rows[0][-1] == "<1 s"
     assert table.note == "rows: of samples; xai info RUN says what its tables hold"
+    (table,) = runs_report(Answer("ls", "runs", {}, pl.DataFrame([row | {"rows": 7}]))).sections[0].blocks
+    assert isinstance(table, Table)
+    assert "several data sets, which xai confusion RUN tells one by one" in table.note
     none = pl.DataFrame(schema={"mode": pl.String, "rows": pl.Int64, "metrics": pl.List(pl.String)})
     tables = [{"name": "boxes", "rows": 3117, "columns": ["x0"]}, {"name": "metrics", "rows": 960, "columns": ["tp"]}]
     told = info_report(Answer("info", "runs/a", {}, none, extra={"tables": tables})).sentence

@@ -238,9 +238,16 @@ def test_history_is_linked_where_there_is_a_run() -> None:
 
 def test_trust_figures_are_a_table_in_the_terminal() -> None:
     text = as_text(result(explanation(wrong=True)).report)
-    assert "cat → owl" in text
+    assert re.search(r"^7 +cat +owl +smint", text, re.MULTILINE)
     assert re.search(r"smint +0\.01 +0\.9\n", text)
     assert re.search(r"smint +0\.3", text)
+
+
+def test_what_speaks_against_a_map_is_told_apart_on_its_card() -> None:
+    one = explanation(flat=True)
+    worse = Trust(0.01, 0.9, True, {"deletion": 0.3, "deletion_random": 0.1})
+    html = result(replace(one, trust=one.trust | {"smint": worse})).html()
+    assert 'worse than random · <span class="flat">flat</span>' in html
 
 
 def test_checkpoints_are_columns_in_training_order() -> None:
@@ -275,12 +282,12 @@ def test_maps_of_one_sample_are_told_apart_by_checkpoint_output_and_target() -> 
         return next(b for s in answer.report.sections for b in s.blocks if isinstance(b, Table) and b.name == name)
 
     one = table(maps_of(("",), ("cat",), 1), "trust")
-    assert [c.title for c in one.columns[:3]] == ["sample", "label → predicted", "method"]
+    assert [c.title for c in one.columns[:4]] == ["sample", "label", "predicted", "method"]
     of_targets = table(maps_of(("",), ("cat", "owl"), 1), "trust")
-    assert [c.title for c in of_targets.columns[:3]] == ["sample", "target", "label → predicted"]
+    assert [c.title for c in of_targets.columns[:4]] == ["sample", "target", "label", "predicted"]
     assert [row[1] for row in of_targets.rows] == ["cat", "cat", "owl", "owl"]
     of_outputs = table(maps_of(("cls", "aux"), ("cat",), 1), "trust")
-    assert [c.title for c in of_outputs.columns[:3]] == ["sample", "output", "label → predicted"]
+    assert [c.title for c in of_outputs.columns[:4]] == ["sample", "output", "label", "predicted"]
     whole = maps_of(("cls", "aux"), ("cat", "owl"), 2)
     for name in ("trust", "evaluation"):
         found = table(whole, name)

@@ -309,7 +309,7 @@ class Blocks:
         if panel.tokens:
             inside.append(_words(panel.tokens, panel.special))
         lines = [part for line in panel.lines for part in (Markup("<br>"), line)][1:]
-        flat = (" ", element("span", "flat", class_="flat")) if panel.flat else ()
+        flat = (" · " if lines else " ", element("span", "flat", class_="flat")) if panel.flat else ()
         inside.append(element("figcaption", element("b", panel.title), *lines, *flat))
         return element("figure", *inside, class_=f"panel m{order}")
 

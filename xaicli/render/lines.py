@@ -273,6 +273,8 @@ def _y_limits(chart: LineChart) -> tuple[float, float]:
     low, high = min(known), max(known)
     if chart.y_log:
         return low / 1.2, min(high * 1.2, sys.float_info.max)
+    if low == high == 0:
+        return -0.05, 1.0  # no loss, share or count lies below it
     margin = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
     return low - margin, high + margin
 

@@ -13,10 +13,12 @@ from xaicli.render.canvas import (
     Drawn,
     Size,
     add_axes,
+    ems,
     gaps,
     name,
     new_figure,
     ticks,
+    told_within,
     width_of,
 )
 from xaicli.render.lines import y_ticks
@@ -36,8 +38,11 @@ _GREY = "g7"
 _DOT = 3.4
 _LARGEST = 15.0
 """The font size of the numbers where a phone shows them."""
-_LEFT, _TOP = 48, 26
+_LEFT, _TOP, _BOTTOM = 48, 26, 46
 """Margins of the plane, in points."""
+_PAD = 11
+_BESIDE, _LARGEST_TITLE, _WIDEST_TITLE = 22, 12.0, 12.5
+"""Where the name of a colour begins beside the plane, how large a phone shows it, and its widest in font sizes."""
 
 
 def scatter_figure(chart: ScatterChart) -> Drawn:
@@ -47,11 +52,17 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
     if len(shown) < len(chart.x):
         legend = f"{legend} {len(shown):,} of {len(chart.x):,} points drawn.".strip()
     figure = new_figure(SQUARE, chart.title, legend)
-    left = _left(chart, shown)
-    axes = add_axes(figure, SQUARE, left=left, bottom=40, right=110, top=_TOP)
+    left, groups = _left(chart, shown), _groups(chart, shown)
+    titles = told_within([name(title, 0) for title, _, _ in groups], LONGEST_NAME, _WIDEST_TITLE)
+    # What the names of the colours need, also as large as a phone shows them.
+    right = max(110.0, _BESIDE + ems(titles.values()) * _LARGEST_TITLE + 8)
+    width, height = SQUARE.width - left - right, SQUARE.height - _TOP - _BOTTOM
+    axes = add_axes(figure, SQUARE, left=left, bottom=_BOTTOM, right=right, top=_TOP)
+    # Below the number of the y axis at the corner, as large as a phone shows both.
+    axes.tick_params(axis="x", pad=_PAD)
     axes.set_xlabel(chart.x_label, labelpad=7)
     # Above the axis, where no tick is, however large a phone makes the texts.
-    corner = (-(left - 6) / (SQUARE.width - left - 110), 1 + (_TOP - 14) / (SQUARE.height - _TOP - 40))
+    corner = (-(left - 6) / width, 1 + (_TOP - 14) / height)
     axes.set_ylabel(name(chart.y_label, 60), rotation=0, ha="left", va="bottom")
     axes.yaxis.set_label_coords(*corner)
     axes.grid(True, axis="both", color=LIGHT["grid"], linewidth=0.7, gid="grid")
@@ -59,11 +70,9 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
         both = [v[i] for v in (chart.x, chart.y) for i in shown]
         ends = [min(both), max(both)]
         axes.plot(ends, ends, color=LIGHT["median"], linewidth=0.9, linestyle=(0, (4, 3)), gid="line.median.")
-    groups = _groups(chart, shown)
-    titles = told_apart([name(title, 0) for title, _, _ in groups], 18, longest=24)
     for row, (title, colour, members) in enumerate(groups):
         _dots(axes, [chart.x[i] for i in members], [chart.y[i] for i in members], colour)
-        place = (1 + 12 / 406, 1 - row * 16 / 352 - 0.04)
+        place = (1 + 12 / width, 1 - (row * 16 + 14) / height)
         axes.plot(
             [place[0]],
             [place[1]],
@@ -76,7 +85,7 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
             gid=f"dot.{colour}.",
         )
         axes.text(
-            place[0] + 0.025,
+            1 + _BESIDE / width,
             place[1],
             titles[name(title, 0)],
             transform=axes.transAxes,

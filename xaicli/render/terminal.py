@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -85,7 +86,7 @@ def show(
         out.print(_text(report.sentence))
     for section in report.sections:
         if not section.page_only:
-            _section(section, out, of=report.title)
+            _section(section, out, report.title, report.label_names)
     if more := [section.title for section in report.sections if section.page_only and not _is_text(section)]:
         where = "the page" if any(path.suffix == ".html" for path in paths) else "--format html"
         out.print()
@@ -155,7 +156,7 @@ def _is_text(section: Section) -> bool:
     return all(isinstance(block, Text) for block in section.blocks)
 
 
-def _section(section: Section, out: Console, of: str) -> None:
+def _section(section: Section, out: Console, of: str, among: Sequence[str]) -> None:
     blocks = [block for top in section.blocks for block in _at_once(top)]
     if any(isinstance(block, (Table, MapGrid)) for block in blocks):
         # The table says what the pictures of its section say.
@@ -169,7 +170,7 @@ def _section(section: Section, out: Console, of: str) -> None:
         out.print(_text(section.title, "bold underline"))
     for block in blocks:
         if block not in folded:
-            _block(block, out, of=section.title)
+            _block(block, out, section.title, among)
     if folded:
         out.print(_text(f"--format html shows more: {', '.join(table.title for table in folded)}", "dim"))
 
@@ -178,14 +179,14 @@ def _at_once(block: Block) -> Sequence[Block]:
     return block.at_once() if isinstance(block, Views) else (block,)
 
 
-def _block(block: Block, out: Console, of: str) -> None:
+def _block(block: Block, out: Console, of: str, among: Sequence[str]) -> None:
     match block:
         case Text():
             out.print(_text(block.text, _STYLES.get(block.tone, "")))
         case Figures():
             out.print(_text("   ".join(f"{figure.value} {figure.caption}" for figure in block.figures)))
         case Table():
-            _table(block, out, of)
+            _table(block, out, of, among)
         case LineChart():
             _lines(block, out)
         case Multiples():
@@ -194,12 +195,12 @@ def _block(block: Block, out: Console, of: str) -> None:
         case Gallery():
             _gallery(block, out)
         case BarChart() | MatrixChart():
-            _table(_numbers(block), out, of)
+            _table(_numbers(block), out, of, among)
         case MapGrid():
             _maps(block, out)
         case Views():
             for inner in _at_once(block):
-                _block(inner, out, of)
+                _block(inner, out, of, among)
         case ScatterChart() | ImageChart() | Passage():
             pass
         case _:
@@ -218,7 +219,7 @@ def _numbers(chart: BarChart | MatrixChart) -> Table:
     return Table(chart.name, chart.title, columns, rows, terminal_rows=len(rows))
 
 
-def _table(table: Table, out: Console, of: str) -> None:
+def _table(table: Table, out: Console, of: str, among: Sequence[str]) -> None:
     if table.title and table.title != of:
         out.print(_text(table.title, "bold"))
     table = _with_clipped_texts(table)
@@ -233,13 +234,14 @@ def _table(table: Table, out: Console, of: str) -> None:
         _Heading(c.title, c.cell, c.cell is Cell.TEXT and (c.whole or (i == last and longest > _SHORT)))
         for i, c in enumerate(table.columns)
     ]
-    kept, cells, gap = _layout(table, headings, whole_cells, range(len(headings)), out.width)
+    shortened = functools.partial(_shortened, table, tuple(headings), whole_cells, among)
+    kept, heads, cells, gap = _layout(table, shortened, range(len(headings)), out.width)
     beneath: Sequence[str] = ()
-    if len(kept) > 1 and table.columns[last].cell is Cell.TEXT and _is_squeezed(kept, headings, cells, out.width, gap):
+    if len(kept) > 1 and table.columns[last].cell is Cell.TEXT and _is_squeezed(kept, heads, cells, out.width, gap):
         # A sentence that would be a narrow column stands under its row, over the whole width.
-        beneath = [row[last] for row in _shortened(table, whole_cells, _LONGEST)]
-        kept, cells, gap = _layout(table, headings, whole_cells, range(last), out.width)
-    headings, cells = _of(kept, headings, cells)
+        beneath = [row[last] for row in shortened(_LONGEST)[1]]
+        kept, heads, cells, gap = _layout(table, shortened, range(last), out.width)
+    headings, cells = _of(kept, heads, cells)
     widths = _widths(headings, cells, out.width, gap)
     _plain_table(headings, cells, out, widths, gap, beneath)
     hidden = [c.title for i, c in enumerate(table.columns) if i not in kept and not (beneath and i == last)]
@@ -275,33 +277,38 @@ def _with_clipped_texts(table: Table) -> Table:
     return replace(table, rows=rows)
 
 
+_Grid = tuple[Sequence["_Heading"], Sequence[Sequence[str]]]
+
+
 def _layout(
-    table: Table, headings: Sequence[_Heading], rows: Sequence[Sequence[str]], columns: Sequence[int], width: int
-) -> tuple[list[int], list[list[str]], int]:
-    """Which of some columns are shown, the cells of all, as short as it takes, and the blanks between columns."""
-    kept, gap, cells = list(columns), _GAP, _shortened(table, rows, _LONGEST)
-    wide = _of(kept, headings, cells)
+    table: Table, shortened: Callable[[int], _Grid], columns: Sequence[int], width: int
+) -> tuple[list[int], Sequence[_Heading], Sequence[Sequence[str]], int]:
+    """Which of some columns are shown, the heads and cells of all, as short as it takes, and the blanks between."""
+    kept, gap, grid = list(columns), _GAP, shortened(_LONGEST)
+    wide = _of(kept, *grid)
     # Without a sentence at its end a row stands on one line, where that can be.
-    has_sentence = len(headings) - 1 in kept
-    needed = _whole_width(*wide) if has_sentence else _one_line_width(kept, cells, gap)
+    has_sentence = len(table.columns) - 1 in kept
+    needed = _whole_width(*wide) if has_sentence else _one_line_width(kept, grid[1], gap)
     if needed > width or _n_columns_that_fit(*wide, width, gap) < len(kept):
-        cells = _shortened(table, rows, _SHORT)
+        grid = shortened(_SHORT)
         aside = [index for index in kept if table.columns[index].aside]
-        while aside and _whole_width(*_of(kept, headings, cells)) > width:
+        while aside and _whole_width(*_of(kept, *grid)) > width:
             kept.remove(aside.pop())
-        closer = [(_shortened(table, rows, limit), blanks) for limit, blanks in _TIGHT]
+        closer = [(shortened(limit), blanks) for limit, blanks in _TIGHT]
         fit = [
             (tight, blanks)
             for tight, blanks in closer
-            if _n_columns_that_fit(*_of(kept, headings, tight), width, blanks) == len(kept)
+            if _n_columns_that_fit(*_of(kept, *tight), width, blanks) == len(kept)
         ]
-        on_one = [] if has_sentence else [found for found in fit if _one_line_width(kept, *found) <= width]
+        on_one = (
+            [] if has_sentence else [found for found in fit if _one_line_width(kept, found[0][1], found[1]) <= width]
+        )
         # Where none has room for all columns, that which has room for most.
-        most = max(closer, key=lambda found: _n_columns_that_fit(*_of(kept, headings, found[0]), width, found[1]))
-        cells, gap = next(iter((*on_one, *fit)), most)
-    while len(kept) > 1 and _n_columns_that_fit(*_of(kept, headings, cells), width, gap) < len(kept):
+        most = max(closer, key=lambda found: _n_columns_that_fit(*_of(kept, *found[0]), width, found[1]))
+        grid, gap = next(iter((*on_one, *fit)), most)
+    while len(kept) > 1 and _n_columns_that_fit(*_of(kept, *grid), width, gap) < len(kept):
         kept.remove(next((index for index in reversed(kept[1:]) if not table.columns[index].kept), kept[-1]))
-    return kept, cells, gap
+    return kept, *grid, gap
 
 
 def _one_line_width(kept: Sequence[int], rows: Sequence[Sequence[str]], gap: int) -> int:
@@ -321,16 +328,21 @@ def _is_squeezed(
     return bool(room) and longest > _LINES * room[-1]
 
 
-def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[list[str]]:
-    """The cells, texts beyond `_LONGEST` or of a word beyond the limit cut to it and still told apart.
+def _shortened(
+    table: Table, headings: Sequence[_Heading], rows: Sequence[Sequence[str]], among: Sequence[str], limit: int
+) -> _Grid:
+    """Heads and cells, texts beyond `_LONGEST` or of a word beyond the limit cut to it and still told apart.
 
     The last, a reason say, and those that are kept whole may be long. A name reads the same wherever in the table it
-    stands, and other than the names of rows that are not shown.
+    stands, and other than the names of rows that are not shown and the labels that are in none.
     """
-    every = [_one_line(t) for t in numbers.texts([v for row in table.rows for v in row if isinstance(v, (str, Link))])]
-    shown = {cell for row in rows for cell in row}
+    found = numbers.texts([v for row in table.rows for v in row if isinstance(v, (str, Link))])
+    titles = [heading.title for heading in headings]
+    every = [_one_line(text) for text in (*found, *titles, *among)]
+    shown = {text for row in (*rows, titles) for text in row}
     long = sorted({text for text in every if text in shown and _is_long(text, limit)})
     names, of_last = _fitted(long, limit, among=every), _fitted(long, _LAST, among=every)
+    names |= _with_cut_words(long, limit, every)
     columns = []
     for index, column in enumerate(table.columns):
         texts = [row[index] for row in rows]
@@ -338,7 +350,14 @@ def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[
             whole = column.whole or index == len(table.columns) - 1
             texts = [(of_last if whole else names).get(text, text) for text in texts]
         columns.append(texts)
-    return _rows(columns)
+    # What breaks between words is whole at the head of a column, however long.
+    told = {
+        title: names[title]
+        for title in titles
+        if title in names and any(cell_len(word) > limit for word in title.split())
+    }
+    heads = [replace(heading, title=told.get(heading.title, heading.title)) for heading in headings]
+    return heads, _rows(columns)
 
 
 def _is_long(text: str, limit: int) -> bool:
@@ -356,6 +375,18 @@ def _fitted(names: Sequence[str], limit: int, *, among: Sequence[str]) -> dict[s
             room -= 1
         told[name] = shown
     return told
+
+
+def _with_cut_words(texts: Sequence[str], limit: int, among: Sequence[str]) -> dict[str, str]:
+    """Of texts of several words, a run and its mean say, those that are short once the words beyond the limit are."""
+    several = [text for text in texts if " " in text]
+    long = {word for text in several for word in text.split(" ") if cell_len(word) > limit}
+    if not long:
+        return {}
+    words = dict.fromkeys(word for text in among for word in text.split(" "))
+    told = _fitted(sorted(long), limit, among=[*words])
+    said = {text: " ".join(told.get(word, word) for word in text.split(" ")) for text in several}
+    return {text: short for text, short in said.items() if short != text and cell_len(short) <= _LONGEST}
 
 
 def _rows(columns: Sequence[Sequence[str]]) -> list[list[str]]:

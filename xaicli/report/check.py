@@ -9,7 +9,7 @@ from xaicli.answer import Answer
 from xaicli.report.facts import FactColumns
 from xaicli.report.model import IN_CSV, Cell, Column, Report, Section, Table
 from xaicli.report.numbers import count, shorts
-from xaicli.report.page import Page, made, run_line
+from xaicli.report.page import Page, label_names_of, made, run_line
 
 _FIRST = ("failed", "not asked", "unsure", "allowed", "too few", "passed")
 
@@ -29,6 +29,7 @@ def check_report(answer: Answer, page: Page | None = None) -> Report:
         if answer.selection.get("baseline")
         else "Does this run keep its rules?",
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=_sentence(answer),
         sections=(Section("Verdicts", "verdicts", (_table(rows), *_failing(answer, page))),),
         made=made(

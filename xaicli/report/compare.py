@@ -82,7 +82,8 @@ def label_charts(comparison: Comparison, runs: Sequence[str], names: Names) -> I
         name=names("compare-labels", words_of(comparison.metric, *comparison.pair)),
         title=f"Mean {words_of(comparison.metric, *comparison.pair)} of each label",
         charts=cells,
-        legend=f"A line a run: {said}. Each label on its own axis; the largest change first.{more}",
+        legend=f"A line a run: {said}. Beside a label its last mean in the first run → in the last. "
+        f"Each label on its own axis; the largest change first.{more}",
         alt=f"{count(len(cells), 'small chart')}, one a label, a line a run.",
     )
 

@@ -29,7 +29,7 @@ from xaicli.report.model import (
     Text,
     Views,
 )
-from xaicli.report.numbers import count, cut, cut_apart, in_words, listed, sample_name, short
+from xaicli.report.numbers import ARROW, count, cut, cut_apart, in_words, listed, sample_name, short
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
 from xaicli.report.samples import saliency_link, samples_report
 from xaicli.vocabulary import HIGH_IS_GOOD, NO_CLASS
@@ -515,10 +515,9 @@ def _pairs_over_time(answer: Answer, place: Mapping[str, Any], words: str, page:
     if not found or len(found[0]["points"]) < 2:
         return
     times = _times(point for pair in found for point in pair["points"])
-    names = cut_apart([pair[key] for pair in found for key in ("name", "prediction_name")], 16)
     series = tuple(
         Series(
-            f"{names[pair['name']]} → {names[pair['prediction_name']]}",
+            f"{pair['name']}{ARROW}{pair['prediction_name']}",
             tuple(times.x(point) for point in pair["points"]),
             tuple(point["n"] for point in pair["points"]),
             colour=order,

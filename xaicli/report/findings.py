@@ -15,7 +15,7 @@ from xaicli.report.datamap import truth_table
 from xaicli.report.facts import FactColumns, on_card
 from xaicli.report.model import IN_CSV, IN_JSON, Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, sample_name
-from xaicli.report.page import Page, made, place_of, run_line, words_of
+from xaicli.report.page import Page, label_names_of, made, place_of, run_line, words_of
 from xaicli.report.samples import saliency_link
 
 _CARDS = 12
@@ -92,6 +92,7 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
         name="findings",
         title="What to look at first",
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=said,
         sections=tuple(sections) or (nothing,),
         made=made(answer),

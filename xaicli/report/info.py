@@ -9,7 +9,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.model import IN_CSV, IN_PAGE, Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, listed, short
-from xaicli.report.page import RunFacts, made, run_line
+from xaicli.report.page import RunFacts, label_names_of, made, run_line
 from xaicli.state.best import Checkpoint
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         name="info",
         title="What the run holds",
         run_line=run_line(answer, facts),
+        label_names=label_names_of(facts),
         sentence=(sentence if rows else _of_tables(found or ())) + _state(answer.selection),
         sections=tuple(sections)
         if rows
@@ -255,6 +256,14 @@ def _epochs(row: Mapping[str, Any]) -> str:
     return f"{epochs[0]} to {epochs[-1]} ({len(epochs):,})"
 
 
+def _of_runs(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the figures of a list of runs mean, where one may be missed."""
+    if any(row["rows"] == 0 for row in rows):
+        yield "rows: of samples; xai info RUN says what its tables hold"
+    if any(row["rows"] and row["accuracy"] is None for row in rows):
+        yield "no accuracy: no predicted classes, or several data sets, which xai confusion RUN tells one by one"
+
+
 def runs_report(answer: Answer) -> Report:
     """The page of `xai ls`.
 
@@ -294,9 +303,7 @@ def runs_report(answer: Answer) -> Report:
             )
             for row in rows
         ),
-        note="rows: of samples; xai info RUN says what its tables hold"
-        if any(row["rows"] == 0 for row in rows)
-        else "",
+        note="; ".join(_of_runs(rows)),
         terminal_rows=200,
         rest_in=IN_CSV,
     )

@@ -284,7 +284,7 @@ def small_multiples(
     every = [row for _, label in shown for row in label.rows]
     least = min((row["min"] for row in every if row["min"] is not None), default=-math.inf)
     floor = 0.0 if least >= 0 else -math.inf
-    spreads = _spreads([label for _, label in shown])
+    spreads = _spreads([label for _, label in shown], bound)
     told = cut_apart([label.name for _, label in shown])
     charts = tuple(
         _small_chart(key, label, f"{told[label.name]}: mean {said}", said, everyone, bound, stride, floor)
@@ -359,6 +359,8 @@ def _limits(charts: Sequence[LineChart]) -> tuple[float, float] | None:
     if not known:
         return None
     low, high = min(known), max(known)
+    if low == high == 0:
+        return -0.05, 1.0  # no loss, share or count lies below it
     margin = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
     return low - margin, high + margin
 
@@ -372,11 +374,20 @@ def _first(label: LabelHistory) -> float | None:
     return next((mean for mean in label.means if finite(mean)), None)
 
 
-def _spreads(labels: Sequence[LabelHistory]) -> list[str]:
-    """Mean and deviation of each of some labels that are shown together."""
+def _spreads(labels: Sequence[LabelHistory], bound: Bounds = Bounds.STD) -> list[str]:
+    """Mean and band of each of some labels that are shown together; without a band the deviation."""
     means = [label.last["mean"] for label in labels]
-    apart = spread(means)
-    return [_with_deviation(label, mean, apart) for label, mean in zip(labels, shorts(means, 3), strict=True)]
+    apart, said = spread(means), shorts(means, 3)
+    if bound in (Bounds.STD, Bounds.NONE):
+        return [_with_deviation(label, mean, apart) for label, mean in zip(labels, said, strict=True)]
+    return [_with_band(label, mean, bound) for label, mean in zip(labels, said, strict=True)]
+
+
+def _with_band(label: LabelHistory, mean: str, bound: Bounds) -> str:
+    if not finite(label.last["mean"]):
+        return "no finite value"
+    low, *_, high = (label.last["bounds"] or {}).get(bound) or (None, None)
+    return f"{mean}, {' to '.join(shorts((low, high), 2))}" if finite(low) and finite(high) else mean
 
 
 def _with_deviation(label: LabelHistory, mean: str, apart: float) -> str:

@@ -304,6 +304,7 @@ class Report:
         warnings: What the reader must know before trusting the figures.
         tables: Data written beside the page, {file stem: what yields the rows}; one CSV each.
         json_name: The stem of the JSON file; the page's where "".
+        label_names: What the run's labels are called: no name that a terminal cuts may be taken for one of them.
     """
 
     name: str
@@ -315,3 +316,4 @@ class Report:
     warnings: tuple[str, ...] = ()
     tables: Mapping[str, Callable[[], Rows]] = field(default_factory=dict)
     json_name: str = ""
+    label_names: tuple[str, ...] = ()

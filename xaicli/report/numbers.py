@@ -20,8 +20,12 @@ _BRIEF, _BRIEF_DIGITS = 12, 9
 _SHOWN_ITEMS = 6
 _FURTHER = 4
 """By so many characters a name that is cut grows until it is no other's."""
+_MOST_ALIKE = 1_000
+"""Among more names that begin and end alike no part is looked for that only one has."""
 _HEAD = 4
 """The shortest beginning of a name that says anything."""
+ARROW = " → "
+"""Between a label and what was predicted: each is cut by itself, or a pair of two would read as one."""
 
 
 def short(value: float | int | None, digits: int = _DIGITS, *, apart: float = 0.0) -> str:
@@ -180,12 +184,13 @@ def cut_apart(
         longest: How long a name may become that cannot be told from others in `limit` characters; from there on,
             their numbers tell names apart. None for as long as it takes.
     """
-    wanted = list(dict.fromkeys(names))
-    crowd = _Crowd((*wanted, *among), limit if longest is None else None)
+    wanted, others = list(dict.fromkeys(names)), list(dict.fromkeys(among))
+    crowd = _Crowd((*wanted, *others), limit if longest is None else None)
+    pairs = _with_cut_sides([name for name in (*wanted, *others) if ARROW in name], limit)
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in wanted:
-        told = crowd.short_form(name, limit, len(name) if longest is None else longest)
+        told = pairs.get(name) or crowd.short_form(name, limit, len(name) if longest is None else longest)
         number = 1
         while told in taken or told is None:
             number += 1
@@ -193,6 +198,32 @@ def cut_apart(
             told = None if told in taken else told
         taken.add(told)
         found[name] = told
+    return found
+
+
+def _with_cut_sides(pairs: Sequence[str], limit: int) -> dict[str, str]:
+    """Pairs that are too long, with both sides as long as they may be; without those that no such cut makes fit.
+
+    A beginning that all sides share, in whole words, is the first to go.
+    """
+    long = [pair for pair in dict.fromkeys(pairs) if len(pair) > limit]
+    sides = list(dict.fromkeys(side for pair in pairs for side in pair.split(ARROW)))
+    if not long or len(sides) < 2:
+        return {}
+    shared = _same_start(sides)
+    shared -= _in_word(sides[0][:shared][::-1])
+    start = "…" if 1 < shared < min(map(len, sides)) else ""
+    ends = {side: side[shared:] if start else side for side in sides}
+    found: dict[str, str] = {}
+    for room in range(limit - len(ARROW) - 2 * len(start), 2, -1):
+        told = cut_apart(ends.values(), room, longest=room)
+        for pair in long:
+            said = ARROW.join(start + told[ends[side]].removeprefix(start) for side in pair.split(ARROW))
+            # A side that is only numbered says nothing.
+            if len(said) <= limit and pair not in found and "~" not in said:
+                found[pair] = said
+        if len(found) == len(long):
+            break
     return found
 
 
@@ -207,7 +238,7 @@ class _Crowd:
     def __init__(self, names: Iterable[str], limit: int | None) -> None:
         self._names = list(dict.fromkeys(names))
         self._ends: dict[tuple[int, int], Counter[tuple[str, str]]] = {}
-        self._alike: dict[int, dict[tuple[str, str], list[str]]] = {}
+        self._alike: dict[tuple[int, int], dict[tuple[str, str], list[str]]] = {}
         self._joined = "\0".join(self._names)
         long = [name for name in self._names if limit is not None and len(name) > limit]
         self._same_end = _same_start([name[::-1] for name in long]) if long else None
@@ -248,17 +279,32 @@ class _Crowd:
             part = name[max(0, stop - room + 1) : stop]
             if not self._is_in_others(part):
                 yield f"…{part}…"
+        yield from self._with_three_parts(name, room - 1, start, stop, with_end=not is_end_known)
         ends = [(0, room), (room, 0)] if self._same_end is None else [(0, room)]
         yield from (self._without_middle(name, *pair) for pair in ends if self._is_only(name, *pair))
 
+    def _with_three_parts(self, name: str, room: int, start: int, stop: int, *, with_end: bool) -> Iterator[str]:
+        """The beginning, what tells it from those that begin and end alike, and where there is room the end."""
+        rest = room - (stop - start)
+        if start >= stop or rest < _HEAD:
+            return
+        for end in (rest // 2,) if with_end else (rest // 2, 0):
+            head, tail = name[: rest - end], name[len(name) - end :]
+            if len(head) >= start or end >= len(name) - stop:
+                continue
+            others, part = self._with_ends(rest, end)[head, tail], name[start:stop]
+            between = (other[len(head) : len(other) - end] for other in others if len(other) >= rest)
+            if len(others) <= _MOST_ALIKE and sum(part in text for text in between) == 1:
+                yield f"{head}…{part}…{tail}"
+
     def _with_ends(self, room: int, end: int) -> dict[tuple[str, str], list[str]]:
         """The names by how they begin and end, in so many characters together."""
-        if room not in self._alike:
+        if (room, end) not in self._alike:
             found: dict[tuple[str, str], list[str]] = {}
             for other in self._names:
                 found.setdefault((other[: room - end], other[len(other) - end :]), []).append(other)
-            self._alike[room] = found
-        return self._alike[room]
+            self._alike[room, end] = found
+        return self._alike[room, end]
 
     def _is_in_others(self, part: str) -> bool:
         """Whether a part of one name stands in another, too; all of them are looked through at once."""

@@ -121,6 +121,11 @@ class RunFacts:
         return names_apart({**dict(known), **self.label_map})
 
     @property
+    def names_of_labels(self) -> tuple[str, ...]:
+        """What all labels are called that have a name."""
+        return tuple(self._names.values())
+
+    @property
     def _are_classes(self) -> bool:
         return self.label_key in (LABEL, PREDICTION) or self.label_is_truth
 
@@ -152,6 +157,11 @@ def _unnamed(label: Any, apart: float) -> str:
 def _by_label(given: Mapping[str, Any]) -> dict[Any, str]:
     """{label: name} of the names of a selection, each with its label, or with several."""
     return {label: name for name, labels in given.items() for label in as_list(labels)}
+
+
+def label_names_of(facts: RunFacts | None) -> tuple[str, ...]:
+    """What the labels of a run are called, those that are nowhere on its page too."""
+    return facts.names_of_labels if facts else ()
 
 
 def run_line(answer: Answer, facts: RunFacts | None) -> str:
@@ -426,6 +436,7 @@ def report_of(
         name=name,
         title=title,
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=said or nothing,
         sections=tuple(sections),
         made=made(answer, *rules),
@@ -451,6 +462,7 @@ def plain_report(
         name=answer.command.replace("_", "-"),
         title=title,
         run_line=run_line(answer, facts),
+        label_names=label_names_of(facts),
         sentence=sentence or f"{count(answer.data.height, 'row')}.",
         sections=(Section(title, "rows", (frame_table(answer, title, terminal_rows=terminal_rows),)),),
         made=made(answer),

@@ -25,7 +25,7 @@ from xaicli.report.model import (
     Text,
 )
 from xaicli.report.numbers import count, cut, sample_name
-from xaicli.report.page import Page, made, place_of, run_line
+from xaicli.report.page import Page, label_names_of, made, place_of, run_line
 from xaicli.report.samples import saliency_link
 from xaicli.words import percent
 
@@ -60,6 +60,7 @@ def export_report(answer: Answer, page: Page | None = None) -> Report:
         name="relabel-export",
         title="Labels to look at",
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=sentence,
         sections=(Section("To look at", "tasks", tuple(blocks)),),
         made=made(
@@ -108,6 +109,7 @@ def _objects_report(answer: Answer, page: Page) -> Report:
         name="relabel-export",
         title="Objects to look at",
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=sentence,
         sections=(Section("To look at", "tasks", tuple(blocks)),),
         made=made(answer, ("pictures of the boxes", f"xai errors RUN_DIR --table {answer.selection['table']}")),
@@ -175,6 +177,7 @@ def apply_report(answer: Answer, page: Page | None = None) -> Report:
         name="relabel-apply",
         title="What people said of the labels",
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=_sentence(answer),
         sections=(
             Section("Labels", "labels", tuple(_labels(answer, page))),
@@ -245,6 +248,7 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
         name="relabel-apply",
         title="What people said of the objects",
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=f"{count(answer.extra['pictures'], 'picture')} looked at; of their objects {said}{ending}",
         sections=(
             Section("Objects", "labels", tuple(blocks)),

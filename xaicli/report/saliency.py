@@ -28,7 +28,7 @@ from xaicli.report.model import (
     Views,
 )
 from xaicli.report.numbers import count, listed, sample_name, short
-from xaicli.report.page import RunFacts, address_of, made, place_of, run_line
+from xaicli.report.page import RunFacts, address_of, label_names_of, made, place_of, run_line
 from xaicli.words import fraction, percent
 
 if TYPE_CHECKING:
@@ -332,6 +332,7 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
         name="saliency",
         title=f"Saliency of {count(len({e.key for e in saliency.explanations}), 'sample')}",
         run_line=_run_line(answer, saliency, facts),
+        label_names=label_names_of(facts),
         sentence=_sentence(saliency),
         sections=tuple(sections),
         made=tuple(
@@ -572,16 +573,25 @@ def _trust_tables(saliency: Saliency) -> Iterator[Table]:
     for number, e in enumerate(saliency.explanations):
         for method, trust in e.trust.items():
             head = (_sample(saliency, e), *_of_which(saliency, apart, e.checkpoint, e.output, e.target_name))
-            answered = e.label_name if e.correct else ""
-            answer = answered or (f"{e.label_name} → {e.prediction_name}" if e.label is not None else e.prediction_name)
             doubt = [_verdict(trust)] if doubted else []
-            trusted.append((*head, answer, method, trust.delta, trust.agreement, *doubt))
+            trusted.append(
+                (
+                    *head,
+                    e.label_name if e.label is not None else "",
+                    e.prediction_name,
+                    method,
+                    trust.delta,
+                    trust.agreement,
+                    *doubt,
+                )
+            )
             judged.append((*head, method, *(trust.quality.get(name) for name in names)))
             keys.append("" if several else f"e-{number}")
     head_columns = (Column("sample"), *(Column(name) for name in apart))
     columns = (
         *head_columns,
-        Column("label → predicted"),
+        Column("label"),
+        Column("predicted"),
         Column("method"),
         # Where there is a doubt it says what this figure means: a terminal leaves it out for it.
         Column("delta", Cell.NUMBER, aside=doubted),

@@ -17,7 +17,7 @@ from xaicli.queries.scalars import CURVE, GRAPH, HIGH, LINE, LOW, RUN, SMOOTHED,
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, listed, shorts
-from xaicli.report.page import Names, RunFacts, made, run_line
+from xaicli.report.page import Names, RunFacts, label_names_of, made, run_line
 from xaicli.vocabulary import DS_ID, EPOCH, MODE, STEP
 
 _X, _AGAIN = "x", "again"
@@ -141,6 +141,7 @@ def scalars_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         name="scalars",
         title="Scalars over time",
         run_line=run_line(answer, facts),
+        label_names=label_names_of(facts),
         sentence=_sentence(answer),
         sections=tuple(sections),
         made=made(answer, *rules),

@@ -25,7 +25,7 @@ from xaicli.report.model import (
     Text,
 )
 from xaicli.report.numbers import count, cut, cut_apart, sample_name, shorts
-from xaicli.report.page import Page, made, place_of, run_line
+from xaicli.report.page import Page, label_names_of, made, place_of, run_line
 from xaicli.report.samples import saliency_link
 from xaicli.words import percent
 
@@ -66,6 +66,7 @@ def select_report(answer: Answer, page: Page | None = None) -> Report:
         name="select",
         title="What the next training takes",
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=" ".join(said),
         sections=tuple(sections),
         made=made(

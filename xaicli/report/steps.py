@@ -16,7 +16,7 @@ from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
 from xaicli.report.facts import fact_in_words, on_card
 from xaicli.report.model import IN_CSV, Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, sample_name, short, shorts
-from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
+from xaicli.report.page import Page, Part, as_list, label_names_of, made, report_of, run_line, words_of
 from xaicli.report.samples import answer_in_words, saliency_link
 from xaicli.words import percent
 
@@ -109,6 +109,7 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
         name=f"step-{step}",
         title=f"Step {step}",
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=" ".join(told),
         sections=(Section("The samples of the step", "samples", tuple(blocks)),),
         made=made(answer, ("share", f"of the sum of the step's finite {metric}")),

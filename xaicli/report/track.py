@@ -19,7 +19,18 @@ from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks, with_gaps
 from xaicli.report.model import IN_CSV, IN_JSON, Block, Figure, Figures, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut_among, first_parts, listed, sample_name, shortened, shorts
-from xaicli.report.page import Names, Page, among, as_list, conditions, headline, made, run_line, words_of
+from xaicli.report.page import (
+    Names,
+    Page,
+    among,
+    as_list,
+    conditions,
+    headline,
+    label_names_of,
+    made,
+    run_line,
+    words_of,
+)
 from xaicli.report.samples import Subject, blocks, long_rows, no_samples, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
 from xaicli.report.steps import step_blocks
@@ -94,6 +105,7 @@ def track_report(
         name="track-report",
         title="Sample histories: " + (", ".join(metrics) or "nothing recorded"),
         run_line=run_line(answer, page.facts),
+        label_names=label_names_of(page.facts),
         sentence=_sentence(parts, gathered, page),
         sections=tuple(sections),
         made=made(answer, *rules),
