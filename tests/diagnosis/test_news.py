@@ -129,7 +129,7 @@ def test_spikes_are_those_of_the_epochs_and_data_sets_selected(tmp_path, capsys)
     assert {epoch for _, epoch, _ in told("--mode", "eval", "--epoch", "2,4")} == {2, 4}
     reasons = of_kind(asked(capsys, "findings", tmp_path / "run", "--mode", "train", "--ds-id", "a"), "spike")
     (last,) = [row["reason"] for row in reasons if row["epoch"] == 8]
-    assert last.endswith("; it also in the spikes at 30, 50, 70, 90 and 3 more")
+    assert last.endswith("; it also stood in the spikes at 30, 50, 70, 90 and 3 more")
 
 
 def test_the_track_report_says_who_is_taken_for_whom(tmp_path):

@@ -490,6 +490,23 @@ def test_an_over_confidence_within_its_interval_may_be_chance(tmp_path):
         assert said in result.report.sentence
 
 
+@pytest.mark.parametrize("n", [60, 600])
+def test_the_interval_of_how_much_less_sure_it_is_holds_what_is_said(tmp_path, n):
+    """48 of 60 right at a probability of 0.75: less sure by 5 points, of a standard error of 5.2."""
+    with xaicli.Run(tmp_path / "run") as run:
+        correct = np.arange(n) < 0.8 * n
+        label, sure = np.arange(n) % 2, np.full(n, 0.75)
+        told = {"label": label, "prediction": np.where(correct, label, 1 - label), "top_prob": sure, "correct": correct}
+        run.log_samples(sample_id=range(n), mode="eval", epoch=1, **told)
+    opened = xaicli.open_run(tmp_path / "run")
+    half = 100 * 1.959964 * float((correct - sure).std()) / n**0.5
+    chance = f"which may be chance: 95 % interval {5 - half:.1f} to {5 + half:.1f}; " if n == 60 else ""
+    said = f"less sure than it is right by 5.0 points ({chance}calibration error"
+    assert said in opened.confusion().report.sentence
+    (track,) = [s for s in opened.report().report.sections if s.anchor == "confusion"]
+    assert said in track.blocks[0].text
+
+
 def test_probabilities_that_are_never_finite_are_named(tmp_path, capsys):
     with xaicli.Run(tmp_path / "run") as run:
         nothing = np.full(6, np.nan, np.float32)

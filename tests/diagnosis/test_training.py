@@ -451,6 +451,36 @@ def one_step_again_each_epoch(root, *, scalars):
     return root
 
 
+def test_samples_of_a_spike_are_said_to_stand_in_no_other_than_theirs(tmp_path, capsys):
+    """Two samples make each spike: what one of them stood in is not said of both."""
+    pairs = {30: (900, 901), 50: (900, 901), 70: (900, 902), 90: (901, 902)}
+    pairs |= {130: (903, 904), 150: (903, 905), 170: (904, 906)}
+    rng = np.random.default_rng(3)
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(200):
+            ids, loss = np.arange(8) + 8 * step % 800, rng.uniform(0.9, 1.1, 8)
+            for place, odd in enumerate(pairs.get(step, ())):
+                ids[place], loss[place] = odd, 5000 if step in (130, 150) else 500
+            run.log_samples(sample_id=ids, label=ids % 3, loss=loss, mode="train", epoch=1, step=step)
+    expected = {
+        30: "all of them also stood in the spike at 50, some in others too",
+        70: "each of them also stood in some of the spikes at 30, 50 and 90",
+        130: "each of them also stood in one of the spikes at 150 and 170",
+        150: "one of them also stood in the spike at 130",
+    }
+    found = asked(capsys, tmp_path / "run", "--spikes", "9")["spikes"]
+    assert {spike["step"] for spike in found} == set(pairs)
+    opened = xaicli.open_run(tmp_path / "run")
+    for step, said in expected.items():
+        assert f"% of it; {said}." in opened.steps(step=step).report.sentence
+    assert main(["findings", str(tmp_path / "run"), "--mode", "train", "--json"]) == 0
+    rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["finding"] == "spike"]
+    (said,) = [row["reason"] for row in rows if "at step 150, " in row["reason"]]
+    assert said.endswith(f"; {expected[150]}")
+    (said,) = [row["reason"] for row in rows if "at step 130, " in row["reason"]]
+    assert said.endswith(f"; {expected[130]}")
+
+
 def test_scalars_of_steps_that_start_again_stand_beside_their_own_epoch(tmp_path, capsys):
     run = one_step_again_each_epoch(
         tmp_path / "run",
@@ -463,7 +493,7 @@ def test_scalars_of_steps_that_start_again_stand_beside_their_own_epoch(tmp_path
     rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["finding"] == "spike"]
     (said,) = [row["reason"] for row in rows if row["epoch"] == 2]
     assert " at step 7 of epoch 2, " in said
-    assert said.endswith("; all of them also in the spike at 7 of epoch 4")
+    assert said.endswith("; all of them also stood in the spike at 7 of epoch 4")
     assert told[2, 7]["lr"] == {"key": "lr", "epoch": 2, "step": 7, "value": 0.01, "usual": 0.01}
     assert told[4, 7]["lr"] == {"key": "lr", "epoch": 4, "step": 7, "value": 0.0001, "usual": 0.0001}
     assert (told[2, 7]["at"]["value"], told[2, 7]["at"]["usual"]) == (127, 127)

@@ -14,7 +14,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.calibration import Calibration, calibration
 from xaicli.diagnosis.confusion import Overall, confused_pairs
 from xaicli.diagnosis.questions import EmptyPlaces, counted, labelled
-from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column, other_spikes
+from xaicli.diagnosis.steps import FEW, MOST_OF_IT, in_other_spikes, mean_column
 from xaicli.diagnosis.training import steps
 from xaicli.errors import XaiError
 from xaicli.queries.names import LabelNames
@@ -45,8 +45,6 @@ _LEAST = 0.05
 """The smallest fall of an F1, or rise of a pair's share of its label, that is worth a word."""
 _SURE = 0.02
 _SPIKES = 3
-_NAMED = 4
-"""Other spikes that a reason names; of more it says how many."""
 _ADDS = 0.005
 """What a sample adds at least to the loss of a batch that few make, to be named among them."""
 
@@ -356,11 +354,8 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
         # What adds less than half a percent to it did not make it.
         held = held[:1] + [row for row in held[1:] if row["share"] >= _ADDS]
     said = ", ".join(f"{sign}{row[SAMPLE_ID]} {percent(row['share'])}" for row in held)
-    others = [said for _, said in sorted({moment for row in held for moment in other_spikes(row)})]
-    told = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else "")
-    n_again = sum(bool(other_spikes(row)) for row in held)
-    who = "some of them" if n_again < len(held) else "it" if n_again == 1 else "all of them"
-    again = f"; {who} also in the {'spike' if len(others) == 1 else 'spikes'} at {told}" if others else ""
+    others = in_other_spikes(held)
+    again = f"; {others}" if others else ""
     loss, *usual = distinct([spike[name] for name in (mean_column(metric), "usual") if spike[name] is not None], 3)
     beside = f"(usual {usual[0]})" if usual else ""
     if share >= MOST_OF_IT:

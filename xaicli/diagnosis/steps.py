@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,10 @@ AT_START = 10
 FEW = 3
 MOST_OF_IT = 0.5
 """Few samples hold a batch where so many of them, at most, have this share of its loss."""
+AS_WORDS = ("no", "one", "two", "three")
+"""Numbers of up to few samples in a sentence."""
+_TOLD = 4
+"""So many spikes are named."""
 _MAD_TO_STD = 1.4826
 _REGULAR = 0.8
 """The share of equal distances between steps from which on a longer one is a gap."""
@@ -276,3 +280,21 @@ def other_spikes(row: Mapping[str, Any]) -> list[tuple[tuple[int, int], str]]:
     if epochs is None:
         return [((0, step), f"{step:,}") for step in steps]
     return [((epoch, step), f"{step:,} of epoch {epoch}") for epoch, step in zip(epochs, steps, strict=True)]
+
+
+def in_other_spikes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which other spikes some samples of one stood in, in words: those they share, else which there are; "" of none."""
+    again = [dict(other_spikes(row)) for row in rows if row.get("also_in")]
+    if not again:
+        return ""
+    n, every = len(again), dict(sorted(moment for own in again for moment in own.items()))
+    shared = {moment: said for moment, said in every.items() if all(moment in own for own in again)}
+    told = list((shared or every).values())
+    more = f" and {len(told) - _TOLD:,} more" if len(told) > _TOLD else f" and {told.pop()}" if len(told) > 1 else ""
+    where = f"the {'spikes' if more else 'spike'} at {', '.join(told[:_TOLD])}{more}"
+    if not shared:
+        where = f"{'one' if all(len(own) == 1 for own in again) else 'some'} of {where}"
+    elif len(shared) < len(every):
+        where += ", some in others too"
+    all_of_them = "it" if n == 1 else "all of them" if shared else "each of them"
+    return f"{all_of_them if n == len(rows) else f'{AS_WORDS[n]} of them'} also stood in {where}"

@@ -39,7 +39,8 @@ def confidence(found: Mapping[str, Any]) -> str:
         return f"It is about as sure as it is right (calibration error {percent(found['ece'])})"
     way = "surer than it is right" if gap > 0 else "less sure than it is right"
     error = f"calibration error {percent(found['ece'])}"
-    low, high = (100 * end for end in found["over_interval"])
+    # The gap is said as a size, so its interval is that of the size: turned round where the model is less sure.
+    low, high = sorted(100 * (end if gap > 0 else -end) for end in found["over_interval"])
     chance = f"which may be chance: 95 % interval {low:.1f} to {high:.1f}; " if low <= 0 <= high else ""
     return f"It is {way} by {100 * abs(gap):.1f} points ({chance}{error})"
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column, other_spikes
+from xaicli.diagnosis.steps import AS_WORDS, FEW, MOST_OF_IT, in_other_spikes, mean_column, other_spikes
 from xaicli.queries.recorded import counted_on, going_on, start_again
 from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
 from xaicli.report.facts import fact_in_words, on_card
@@ -29,7 +29,6 @@ _GAPS_TOLD = 3
 _FACTS = 3
 _SEVERAL = ("mode", "ds_id", "epoch", "rank", "attempt")
 """What tells batches of one step apart."""
-_WORDS = ("no", "one", "two", "three")
 
 
 def steps_report(
@@ -207,15 +206,10 @@ def _held(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str
         if few < FEW:  # those that are not finite come first, and only so many are told
             return ""
         finite = batch["n"] - batch["non_finite"] - batch["missing"]
-        return f"no few samples hold it, the highest {_WORDS[few]} of {finite:,} have {percent(held)}"
-    said = f"{_WORDS[few]} {'sample holds' if few == 1 else 'samples hold'} {percent(held)} of it"
-    again = [row for row in known[:few] if row.get("also_in")]
-    steps = list(dict.fromkeys(moment for row in again for moment in other_spikes(row)))
-    if steps:
-        who = "it" if few == 1 else "all of them" if len(again) == few else f"{_WORDS[len(again)]} of them"
-        where = listed([said for _, said in sorted(steps)], _STEPS_TOLD)
-        said += f"; {who} also stood in the {'spike' if len(steps) == 1 else 'spikes'} at {where}"
-    return said
+        return f"no few samples hold it, the highest {AS_WORDS[few]} of {finite:,} have {percent(held)}"
+    said = f"{AS_WORDS[few]} {'sample holds' if few == 1 else 'samples hold'} {percent(held)} of it"
+    others = in_other_spikes(known[:few])
+    return f"{said}; {others}" if others else said
 
 
 def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str, several: Sequence[str]) -> str:
