@@ -211,7 +211,7 @@ def test_a_rise_of_what_is_good_is_no_spike(tmp_path, capsys, metric):
             value = np.array(value) > 0.5 if metric == "correct" else value
             run.log_samples(sample_id=[1, 2], mode="train", epoch=1, step=step, **{metric: value})
     for more in ([], ["--step", "30"], ["--metric", metric]):
-        assert main(["steps", str(tmp_path / "run"), *more]) == 1
+        assert main(["steps", str(tmp_path / "run"), *more]) == 2
         said = " ".join(capsys.readouterr().err.split())
         assert f"a rise of {metric} is no spike, since high is good there" in said
         assert "--metric loss" in said

@@ -451,6 +451,54 @@ def test_what_cannot_be_read_is_shown(fractions: RunReader, where: str) -> None:
     assert where[:60] in str(raised.value)
 
 
+RIGHT = [True, True, False, None, True, False]
+ONES = [int(right) for right in RIGHT if right is not None]
+OF_TRUTHS = {
+    "avg(correct)": 3 / 5,
+    "avg(NOT s.correct)": 2 / 5,
+    "sum(correct)": 3,
+    "avg(DISTINCT correct)": 1 / 2,
+    "avg(DISTINCT(correct))": 1 / 2,
+    "median(correct)": 1.0,
+    "stddev(correct)": statistics.stdev(ONES),
+    "avg(sample_id > 1) - avg(correct)": 4 / 6 - 3 / 5,
+    "avg(correct) FILTER (WHERE sample_id < 3 /* avg( */)": 2 / 3,
+    "avg(correct AND sample_id > 0)": 2 / 5,
+    "corr(correct, 2 * s.correct)": 1.0,
+    "sum((1 - correct) * sample_id)": 7,
+    "round(avg(CASE WHEN sample_id > 0 THEN correct END), 2)": 0.5,
+    "avg(correct) OVER (PARTITION BY label)": 3 / 5,
+    "max(correct)": True,
+    "count(correct)": 5,
+}
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize("sql", OF_TRUTHS)
+def test_true_and_false_are_one_and_zero_where_they_are_calculated_with(tmp_path: Path, engine: str, sql: str) -> None:
+    pytest.importorskip(engine)
+    with Run(tmp_path / "run") as recorded:
+        told = {"sample_id": range(6), "label": [0] * 6, "prediction": [1 if right is False else 0 for right in RIGHT]}
+        recorded.log_samples(**told, correct=RIGHT, mode="eval", epoch=1)
+    opened = open_run(tmp_path / "run")
+    found = opened.query(f"SELECT {sql} AS q FROM samples AS s LIMIT 1", engine=engine).data["q"].item()
+    assert found == pytest.approx(OF_TRUTHS[sql], rel=1e-12)
+    assert isinstance(found, bool) is isinstance(OF_TRUTHS[sql], bool)
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize("order", ["DESC NULLS LAST", "NULLS FIRST", "DESC", ""])
+def test_where_missing_values_stand_is_kept_of_a_statement_with_a_mean(tmp_path: Path, engine: str, order: str) -> None:
+    pytest.importorskip(engine)
+    with Run(tmp_path / "run") as recorded:
+        told = {"sample_id": range(3), "label": range(3), "loss": [0.0, 3.0, None]}
+        recorded.log_samples(**told, mode="eval", epoch=1)
+    sql = f"SELECT avg(loss) AS q FROM samples GROUP BY label ORDER BY q {order}"
+    found = open_run(tmp_path / "run").query(sql, engine=engine).data["q"].to_list()
+    expected = {"DESC NULLS LAST": [3, 0, None], "NULLS FIRST": [None, 0, 3], "DESC": [None, 3, 0], "": [0, 3, None]}
+    assert found == expected[order]
+
+
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
 def test_the_tables_of_a_run_are_listed_alone(halves: RunReader, engine: str) -> None:
     pytest.importorskip(engine)

@@ -16,7 +16,7 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
-from xaicli.reader.dialect import cuts_fractions, for_polars, opaque_blanked, refuse_mistakes
+from xaicli.reader.dialect import cuts_fractions, for_duckdb, for_polars, opaque_blanked, refuse_mistakes
 from xaicli.reader.kinds import Kind, kinds_of
 from xaicli.reader.lazy import scan, scan_folder, taken_back_of
 from xaicli.reader.rows import name_columns, names_of, no_column
@@ -368,14 +368,15 @@ def _words(text: str) -> Iterator[tuple[str, bool]]:
 
 def _by_duckdb(reader: Reader, tables: dict[str, pl.LazyFrame], called: _Called, sql: str) -> pl.DataFrame:
     duckdb = import_duckdb()
+    typed = for_duckdb(sql, _kinds(tables))
     try:
         try:
             with vanished_told(reader, all_places(reader)):
-                return _in_duckdb(duckdb, reader, tables, called, sql, in_memory=False)
+                return _in_duckdb(duckdb, reader, tables, called, typed, in_memory=False)
         except duckdb.Error as error:
             if "BYTE_STREAM_SPLIT" not in str(error):
                 raise
-            return _in_duckdb(duckdb, reader, tables, called, sql, in_memory=True)
+            return _in_duckdb(duckdb, reader, tables, called, typed, in_memory=True)
     except duckdb.Error as error:
         raise _refused(error, tables, reader) from error
 

@@ -27,6 +27,12 @@ _OTHERWISE = re.compile(
     re.IGNORECASE,
 )
 """What polars answers in another way: only a text with one of these is read, since sqlglot takes 0.1 s to import."""
+_AS_NUMBERS = re.compile(
+    rf"(?!sum$)(?:{SUMMING.pattern})|{OF_DOUBLES.pattern}|median|quantile_cont|abs|round|sign", re.IGNORECASE
+)
+"""Functions of numbers that DuckDB does not give true and false, or gives them back."""
+_CALCULATED = re.compile(rf"\b(?:{_AS_NUMBERS.pattern})\s*\(|[-+*/%]", re.IGNORECASE)
+_DISTINCT = re.compile(r"\s*distinct\b", re.IGNORECASE)
 _MISTAKEN = re.compile(
     r"[&|~]|\*\*|\^|!(?!=)|\bin\s*\[|\b(?:date|time|timestamp(?:tz)?|interval)\b|"
     r"\b(?:where|on|qualify)\b(?:(?!\b(?:where|select|group|order|having|limit|union)\b).)*?"
@@ -113,6 +119,63 @@ def for_polars(
             if (told := tell(node)) is not None:
                 node.replace(expression=told)
     return str(root.this.sql(_polars(), comments=False))
+
+
+def for_duckdb(sql: str, columns: Mapping[str, Kind] = MappingProxyType({})) -> str:
+    """A statement that DuckDB takes for what polars takes it: yes and no are 1 and 0 where they are calculated with.
+
+    To DuckDB `avg(correct)` is a mistake, and the median of such values one of them. The rest stays as it was typed.
+
+    Args:
+        sql: As it was typed.
+        columns: The kinds of the columns there are, by their names in lower case.
+    """
+    text = opaque_blanked(sql)
+    if not _CALCULATED.search(text):
+        return sql
+    if plan := _EXPLAIN.match(sql):
+        return plan[0] + for_duckdb(sql[plan.end() :], columns)
+    from sqlglot import exp
+
+    try:
+        root = exp.Paren(this=_read(sql).copy())
+    except UsageError:  # of DuckDB alone
+        return sql
+    kinds = Kinds.of(root, columns)
+    ends: list[tuple[int, str]] = []
+    for node in root.find_all(exp.Anonymous, exp.Binary):
+        if isinstance(node, exp.Anonymous):
+            if _AS_NUMBERS.fullmatch(node.name):
+                for part, (begin, end) in zip(node.expressions, _given_at(text, node.meta["end"] + 1), strict=False):
+                    ends += _as_number(begin, end) if kinds.kind(part) is Kind.TRUTH else []
+        elif isinstance(node, exp.Add | exp.Sub | exp.Mul | exp.Div | exp.IntDiv | exp.Mod):
+            for side in (node.this, node.expression):
+                if isinstance(side, exp.Column) and kinds.kind(side) is Kind.TRUTH:
+                    names = [part.meta for part in side.parts]
+                    ends += _as_number(names[0]["start"], names[-1]["end"] + 1)
+    for place, told in sorted(ends, reverse=True):
+        sql = sql[:place] + told + sql[place:]
+    return sql
+
+
+def _as_number(begin: int, end: int) -> list[tuple[int, str]]:
+    """What stands around what lies there, to be a number."""
+    return [(begin, " CAST("), (end, " AS INTEGER)")]
+
+
+def _given_at(text: str, place: int) -> Iterator[tuple[int, int]]:
+    """Where what a function is given begins and ends, in a text without its quotes, whose bracket opens at a place."""
+    begin = text.index("(", place) + 1
+    if distinct := _DISTINCT.match(text, begin):
+        begin = distinct.end()
+    depth = 0
+    for at in range(begin, len(text)):
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(text[at], 0)
+        if depth < 0 or (text[at] == "," and not depth):
+            yield begin, at
+            begin = at + 1
+        if depth < 0:
+            return
 
 
 def refuse_mistakes(sql: str, columns: Mapping[str, Kind]) -> None:
@@ -220,6 +283,8 @@ def _polars() -> type[Dialect]:
     operators = {exp.RegexpLike: "~", exp.RegexpILike: "~*"}
 
     class Polars(DuckDB):
+        NULL_ORDERING = "nulls_are_large"  # else NULLS LAST behind DESC is taken for what is so without it
+
         class Parser(DuckDBParser):
             FUNCTIONS: ClassVar[dict[str, Any]] = {}
             FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {name: DuckDBParser.FUNCTION_PARSERS[name] for name in apart}
