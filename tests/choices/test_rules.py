@@ -629,7 +629,7 @@ def test_the_mix_is_of_every_fact_and_says_which_have_too_many_values(tmp_path: 
             assert told == {value: (20, sum(values[i] == value for i in chosen)) for value in ("v0", "v1", "v2")}, name
         text = found.html()
         beside = columns[7:]
-        assert f"The mix by {', '.join(beside)} is in the JSON." in text
+        assert f"--json has the mix by {', '.join(beside)}." in text
         assert ("No mix by what has more than 50 values: path (60)." in text) != by_path
 
 

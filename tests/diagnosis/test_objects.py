@@ -14,7 +14,7 @@ from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.media import Thumbnail, with_boxes
 from xaicli.report.charts import Image as Picture
-from xaicli.report.model import Gallery, Report
+from xaicli.report.model import Gallery, Report, Table
 
 TRUTH = [
     {"boxes": [[0, 0, 10, 10], [20, 20, 30, 30]], "labels": [0, 1]},
@@ -88,6 +88,9 @@ def test_suspects_and_worst_pictures(run, capsys):
         (2, 0, 0, 1),
     ]
     assert [(one["epoch"], one["tp"]) for one in worst[0]["history"]] == [(1, 1), (2, 1)]
+    blocks = [block for section in xaicli.open_run(run).errors().report.sections for block in section.blocks]
+    (doubted,) = [block for block in blocks if isinstance(block, Table) and "Labels in doubt" in block.title]
+    assert "score: the share of epochs that contradict it" in doubted.note
     page = xaicli.open_run(run).errors().html()
     assert page.count('boxes"') >= 3 or page.count(" boxes") >= 3
     assert "never" not in page.split("<body>")[0]

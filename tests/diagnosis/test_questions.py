@@ -831,5 +831,5 @@ def test_places_of_which_no_sample_is_in_a_cell_are_counted_and_told(tmp_path, c
 def test_matrices_beyond_those_shown_are_counted(tmp_path):
     of_sites(tmp_path / "run", sites=16)
     result = xaicli.open_run(tmp_path / "run").confusion(by="site")
-    assert "The matrices of 3 more values are in the JSON." in result.markdown()
+    assert "--json has the matrices of 3 more values." in result.markdown()
     assert len(result.answer.extra["by"]) == 16

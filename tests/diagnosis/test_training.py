@@ -626,7 +626,7 @@ def test_all_gaps_are_in_the_json(tmp_path, capsys):
             if step % 10:
                 run.log_samples(sample_id=[1], loss=[1.0], mode="train", epoch=1, step=step)
     assert [gap["after"] for gap in asked(capsys, tmp_path / "run")["gaps"]] == list(range(9, 399, 10))
-    assert "36 more gaps in the JSON" in xaicli.open_run(tmp_path / "run").steps().markdown()
+    assert "36 more gaps: --json has all" in xaicli.open_run(tmp_path / "run").steps().markdown()
 
 
 def test_each_attempt_has_its_own_scalars_beside_it(tmp_path, capsys):

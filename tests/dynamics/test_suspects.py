@@ -714,7 +714,7 @@ def test_all_suspected_pairs_are_told(tmp_path: Path) -> None:
     assert sorted((row["label"], row["suggested_label"]) for row in told) == pairs
     assert {row["n"] for row in told} == {1}
     assert list(result.report.tables["findings-pairs"]()) == told
-    assert "20 of 42: the JSON has all." in result.markdown()
+    assert "20 of 42: --format csv or --json has all" in result.markdown()
 
 
 def test_suggested_labels_are_held_against_the_truth(run: Planted, tmp_path: Path) -> None:
@@ -828,7 +828,8 @@ def test_suspects_and_their_pairs_are_all_counted_where_not_all_are_listed(tmp_p
         assert pairs == [(0, 1, 150), (2, 3, 100)]
     assert first["found"]["suspect"] == 250
     assert "eval: the first 25 of 250 samples" in " ".join(page.markdown().split())
-    assert "The first 100 of 250 are in suspects.csv and report.json" in " ".join(page.markdown().split())
+    beside = "The first 100 of 250 are in suspects.csv and report.json, which --format csv,json writes."
+    assert beside in " ".join(page.markdown().split())
     assert "suspected labels 10 of 250 (" in found.report.sentence
     one = opened.findings(top=1).report
     titles = [block.title for section in one.sections for block in section.blocks if isinstance(block, Table)]

@@ -16,6 +16,7 @@ import xaicli
 from tests.report_answers import FACTS, labels_result, samples_result
 from xaicli import open_run
 from xaicli.answer import Answer, Counts
+from xaicli.dynamics.findings import Finding
 from xaicli.queries.compare import Comparison
 from xaicli.queries.scalars import SCHEMA
 from xaicli.render.figure import draw
@@ -26,7 +27,7 @@ from xaicli.report.compare import compare_report, label_charts, mean_chart, samp
 from xaicli.report.datamap import dynamics_report
 from xaicli.report.embeddings import embedding_blocks
 from xaicli.report.facts import address_of
-from xaicli.report.findings import SUSPECT_SCORE, findings_report
+from xaicli.report.findings import SCORES, findings_report
 from xaicli.report.info import system_blocks
 from xaicli.report.labels import few_enough, labels_report
 from xaicli.report.model import Figures, Gallery, Table, Text, Views
@@ -285,6 +286,15 @@ def test_suspects_are_a_ranking_whose_number_is_estimated() -> None:
         assert "about" not in report.sentence
 
 
+@pytest.mark.parametrize("kind", Finding)
+def test_each_table_of_findings_says_what_its_scores_are(kind: Finding) -> None:
+    row = {"mode": "eval", "ds_id": "", "score": 0.9, "epoch": None, "suggested_label": None, "label": 1}
+    found = pl.DataFrame([{**row, "finding": kind.value, "sample_id": 7, "reason": "as it is"}])
+    report = findings_report(Answer("findings", "r", {}, found), Page(FACTS))
+    (table,) = [block for section in report.sections for block in section.blocks if isinstance(block, Table)]
+    assert table.note.startswith("score: ")
+
+
 def test_spikes_are_counted_as_spikes_and_the_scores_meaning_stays_beside_cards() -> None:
     row = {"mode": "eval", "ds_id": "", "score": 0.9, "epoch": None, "suggested_label": None, "label": 1}
     spikes = [{**row, "finding": "spike", "sample_id": 7, "reason": f"loss 9 at step {n}"} for n in range(3)]
@@ -300,7 +310,7 @@ def test_spikes_are_counted_as_spikes_and_the_scores_meaning_stays_beside_cards(
         assert [block.title for block in section.blocks if isinstance(block, Table)] == [
             f"2 {noun}, each with its reason"
         ]
-    assert tables[0].note == SUSPECT_SCORE
+    assert tables[0].note == SCORES["suspect"]
     gallery = next(block for section in report.sections for block in section.blocks if isinstance(block, Gallery))
     assert gallery.note == "the first 12 of 20; the table has all"
 
@@ -495,6 +505,7 @@ def test_a_page_holds_few_enough_labels() -> None:
     kept, said = few_enough(data)
     assert kept["label"].to_list() == [*range(5_000), *range(n - 5_000, n)]
     assert "of 30,000 labels" in said[0]
+    assert said[0].endswith("; --format csv or --json has all")
     few, nothing = few_enough(data.head(100))
     assert (few.height, nothing) == (100, ())
 

@@ -38,6 +38,7 @@ from xaicli.report.model import (
     Table,
     Text,
     Views,
+    either,
 )
 from xaicli.report.numbers import count, cut_apart, listed
 from xaicli.report.page import stale_in_words
@@ -245,20 +246,15 @@ def _table(table: Table, out: Console, of: str, among: Sequence[str]) -> None:
     widths = _widths(headings, cells, out.width, gap)
     _plain_table(headings, cells, out, widths, gap, beneath)
     hidden = [c.title for i, c in enumerate(table.columns) if i not in kept and not (beneath and i == last)]
-    more = [f"{count(n, 'more row')}: {_either(table.rest_in)} has all" for n in (len(table.rows) - len(shown),) if n]
+    more = [f"{count(n, 'more row')}: {either(table.rest_in)} has all" for n in (len(table.rows) - len(shown),) if n]
     if hidden:
         is_filed = all(column.in_files for column in table.columns if column.title in hidden)
-        where = _either(("a wider terminal", *(table.rest_in if is_filed else IN_PAGE)))
+        where = either(("a wider terminal", *(table.rest_in if is_filed else IN_PAGE)))
         more.append(f"{count(len(hidden), 'more column')} ({listed(hidden)}): {where} has all")
     if more:
         out.print(_text(f"and {', and '.join(more)}", "dim"))
     if table.note:
         out.print(_text(table.note, "dim"))
-
-
-def _either(places: Sequence[str]) -> str:
-    """Places any of which will do, in words."""
-    return " or ".join(filter(None, (", ".join(places[:-1]), places[-1])))
 
 
 def _with_clipped_texts(table: Table) -> Table:

@@ -13,7 +13,7 @@ from xaicli.diagnosis.paired import WELCH
 from xaicli.queries.compare import FLIPPED, OTHERWISE, Comparison
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
 from xaicli.report.facts import FactColumns, points_named
-from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Section, Table, Text, rest_of
 from xaicli.report.numbers import count, cut_apart, listed, sample_name, short, shorts
 from xaicli.report.page import Names, as_list, conditions, made, run_line, words_of
 from xaicli.vocabulary import CORRECT
@@ -182,7 +182,7 @@ def compare_report(answer: Answer, comparisons: Sequence[Comparison] = ()) -> Re
             last = str(as_list(answer.selection.get("runs"))[-1])
             table = _table(kind, chosen, runs, last, conditions(answer.selection))
             if kind == "sample" and any(map(_is_one_of_many, rows)):
-                said = f"{_FLIPS} of those that flipped, the most changed; compare.csv has all"
+                said = rest_of(f"{_FLIPS} of those that flipped, the most changed", IN_CSV)
                 table = replace(table, note="; ".join(filter(None, (said, table.note))))
             sections.append(Section(title, names("part", kind), (*charts, table)))
     nothing: tuple[Block, ...] = (Text("The runs share nothing to compare.", Tone.FAINT),)

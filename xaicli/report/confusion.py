@@ -28,6 +28,7 @@ from xaicli.report.model import (
     Table,
     Text,
     Views,
+    rest_of,
 )
 from xaicli.report.numbers import ARROW, count, cut, cut_apart, in_words, listed, sample_name, short
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
@@ -446,7 +447,7 @@ def _pairs(place: Mapping[str, Any], words: str, page: Page) -> Block:
         ),
         rows,
         note="see a pair's samples with --cell LABEL,PREDICTION"
-        + (f"; {left:,} more pairs in the CSV and JSON" if left else ""),
+        + (f"; {rest_of(f'{left:,} more pairs', IN_CSV)}" if left else ""),
         terminal_rows=10,
         rest_in=IN_CSV,
     )
@@ -668,6 +669,6 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
     if views:
         yield Views(page.names("matrix by", words), name, views, apart=_GLANCED_VIEWS)
     if left := len(groups) - len(alone) - len(views):
-        yield Text(f"The matrices of {count(left, 'more value')} are in the JSON.", Tone.FAINT)
+        yield Text(f"--json has the matrices of {count(left, 'more value')}.", Tone.FAINT)
     if alone:
         yield Text(f"No matrix of {name} {listed(alone)}: one label alone, taken for no other.", Tone.FAINT)

@@ -11,7 +11,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
 from xaicli.report.facts import FACTS, FactColumns, points_named
-from xaicli.report.model import IN_CSV, Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Figure, Figures, Report, Section, Table, Text, rest_of
 from xaicli.report.numbers import count, in_words, sample_name, short
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
 
@@ -149,7 +149,7 @@ def _table(words: str, frame: pl.DataFrame, page: Page) -> Table:
     columns = tuple(Column(_NEW_NAMES.get(n, n.replace("_", " ")), _cell(n, t)) for n, t in told.items())
     rows = tuple((*(_shown(n, row[n], page) for n in order), *facts.cells(row)) for row in dicts)
     left_out = frame.height - shown.height
-    more = f"and {left_out:,} more samples in the CSV and JSON" if left_out else ""
+    more = rest_of(f"and {left_out:,} more samples", IN_CSV) if left_out else ""
     return Table(
         page.names("dynamics", words),
         f"Every statistic, {words}",

@@ -8,6 +8,7 @@ from typing import Any
 from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, ScatterChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
+from xaicli.report.findings import DOUBT_SCORE, OBJECT_SCORE
 from xaicli.report.model import (
     IN_CSV,
     Block,
@@ -48,10 +49,6 @@ _RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "multilabel": (
         ("micro, macro", "over all labels of all samples; the mean over the labels"),
         ("taken for one another", "samples in which one label is missed while the other is added"),
-        (
-            "score of a doubted label",
-            "the share of observations that contradict it, times how often the model is right about that label",
-        ),
     ),
     "objects": (
         ("tp, fp, fn", "as the collector matched them; crowds and what falls on them do not count"),
@@ -435,7 +432,7 @@ class _Errors:
         cells = tuple((str(r["sample_id"]), r["name"], *facts.cells(r), r["score"], r["reason"]) for r in rows)
         title = f"Single labels in doubt: {self.words}"
         keys = tuple(self._key(row) for row in rows)
-        note = self._listed("doubted", facts.note)
+        note = self._listed("doubted", "; ".join(filter(None, (DOUBT_SCORE, facts.note))))
         yield Table(self._name("doubted"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL, rest_in=IN_CSV)
 
     def _sequences(self) -> Iterator[Block]:
@@ -521,7 +518,7 @@ class _Errors:
         cells = tuple((str(r["sample_id"]), *facts.cells(r), r["score"], _corners(r), r["reason"]) for r in rows)
         title = f"Labels in doubt, as missing or wrong: {self.words}"
         keys = tuple(self._key(row) for row in rows)
-        note = self._listed("suspects", facts.note)
+        note = self._listed("suspects", "; ".join(filter(None, (OBJECT_SCORE, facts.note))))
         yield Table(self._name("suspects"), title, heads, cells, note, keys, terminal_rows=_IN_TERMINAL, rest_in=IN_CSV)
         rows = list(self.details["worst"])
         times = Times.among(row["history"] for row in rows)

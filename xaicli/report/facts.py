@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from xaicli.report.model import Column, Link
+from xaicli.report.model import Column, Link, rest_of
 from xaicli.report.numbers import brief, count, cut, exact, in_words
 
 if TYPE_CHECKING:
@@ -155,4 +155,4 @@ class FactColumns:
     @property
     def note(self) -> str:
         """What a table says of those it leaves out."""
-        return f"{count(self.left_out, 'more fact')} in the JSON" if self.left_out else ""
+        return rest_of(count(self.left_out, "more fact")) if self.left_out else ""

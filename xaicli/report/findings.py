@@ -13,7 +13,20 @@ from xaicli.report.calibration import percent
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
 from xaicli.report.facts import FactColumns, on_card
-from xaicli.report.model import IN_CSV, IN_JSON, Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
+from xaicli.report.model import (
+    IN_CSV,
+    IN_JSON,
+    Block,
+    Card,
+    Cell,
+    Column,
+    Gallery,
+    Report,
+    Section,
+    Table,
+    Text,
+    rest_of,
+)
 from xaicli.report.numbers import count, sample_name
 from xaicli.report.page import Page, label_names_of, made, place_of, run_line, words_of
 from xaicli.report.samples import saliency_link
@@ -22,7 +35,28 @@ _CARDS = 12
 _PAIRS = 20
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
 ISSUE_SCORE = "score: 1 minus the probability of the label in that epoch"
-JUMP_SCORE = "score: how many times the spread of all samples' moves then"
+OBJECT_SCORE = (
+    "score: the share of epochs that contradict it, times how sure they were, and how far off, of what was made up or "
+    "placed off it; 1 where none found anything"
+)
+DOUBT_SCORE = "score: the share of observations that contradict it, times how often the model is right about that label"
+_DEVIATIONS = "score: robust deviations"
+SCORES = {
+    "suspect": SUSPECT_SCORE,
+    "far_out_sequence": f"{_DEVIATIONS} of its mean loss above the median of all sequences",
+    "doubted_label": DOUBT_SCORE,
+    "ambiguous": "score: the standard deviation of the probability that its reason names, over the observations",
+    "forgotten": "score: how many times it was forgotten",
+    "rank_jump": "score: how many times the spread of all samples' moves then",
+    "departing_label": f"{_DEVIATIONS} of its mean, or its trend, from the median label, whichever is more",
+    "falling_label": "score: how far its F1 fell since its best epoch",
+    "confused_pair": "score: the rise of the share of the label's samples that are taken so",
+    "over_confident": "score: the mean probability of the predictions minus the share right",
+    "spike": f"{_DEVIATIONS} of the batch above the median of the 101 steps around, by logarithm",
+    "doubted_object": OBJECT_SCORE,
+    "worst_picture": "score: how many objects are missed and made up",
+}
+"""What the score of each kind is."""
 _ABOUT = "about {} may be wrong"
 _SO_FAR = "{} contradicted in the early epochs, when the network was not sure yet: more may be wrong"
 _OTHERWISE = "{} contradicted by the model in the early epochs, its own mistakes among them"
@@ -71,9 +105,8 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
     for (kind,), frame in answer.data.group_by("finding", maintain_order=True):
         title = _TITLES.get(str(kind), str(kind).replace("_", " "))
         total = answer.extra.get("found", {}).get(kind, frame.height)
-        note = SUSPECT_SCORE if kind == "suspect" else ""
         own = objects if objects is not None and kind in _OF_OBJECTS else page
-        blocks = tuple(finding_blocks(frame, title, own, total=total, note=note, rest_in=IN_CSV))
+        blocks = tuple(finding_blocks(frame, title, own, total=total, note=SCORES.get(str(kind), ""), rest_in=IN_CSV))
         sections.append(Section(title, page.names("part", kind), blocks))
         shown = f"{frame.height:,}" + (f" of {total:,}" if total > frame.height else "")
         if kind == "suspect":
@@ -181,7 +214,7 @@ def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page, rest_in: tuple[st
             f"All suspects by label and suggested label, {where}",
             (Column("label"), Column("suggested"), Column("suspects", Cell.INTEGER)),
             tuple((row["name"], row["suggested_name"], row["n"]) for row in part[:_PAIRS]),
-            f"{_PAIRS} of {len(part):,}: the JSON has all." if len(part) > _PAIRS else "",
+            rest_of(f"{_PAIRS} of {len(part):,}", rest_in) if len(part) > _PAIRS else "",
             terminal_rows=5,
             rest_in=rest_in,
         )

@@ -23,7 +23,7 @@ from xaicli.report.labelcharts import (
     overview,
     small_multiples,
 )
-from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Table, Text, Views
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Table, Text, Views, either, rest_of
 from xaicli.report.numbers import listed
 from xaicli.report.page import Names, Page, Part, RunFacts, among, as_list, conditions, headline, report_of, words_of
 from xaicli.vocabulary import Bounds
@@ -93,7 +93,7 @@ def few_enough(data: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
         return data, ()
     said = (
         f"of {last.height:,} labels this page is about the {kept.height:,} with the highest and lowest last mean; "
-        "all are in the CSV and JSON"
+        f"{either(IN_CSV)} has all"
     )
     return data.join(kept, on=[*subject, "label"], how="semi", maintain_order="left"), (said,)
 
@@ -208,7 +208,7 @@ def _table(words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds],
             *([Column("pass", Cell.INTEGER)] if passes else []),
         ),
         rows=tuple(rows),
-        note=f"and {left_out:,} more labels in the CSV and JSON" if left_out else "",
+        note=rest_of(f"and {left_out:,} more labels", IN_CSV) if left_out else "",
         keys=tuple(f"{key}-{index}" for index in range(len(rows))),
         rest_in=IN_CSV,
     )

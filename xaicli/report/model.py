@@ -123,6 +123,16 @@ IN_CSV = ("--format csv", "--json")
 IN_PAGE = ("--format html",)
 
 
+def either(places: Sequence[str]) -> str:
+    """Places any of which will do, in words."""
+    return " or ".join(filter(None, (", ".join(places[:-1]), places[-1])))
+
+
+def rest_of(what: str, places: tuple[str, ...] = IN_JSON) -> str:
+    """Where what a page leaves out is: behind what is to be typed, since a file may not have been asked for."""
+    return f"{what}: {either(places)} has all"
+
+
 @dataclass(frozen=True)
 class Table:
     """A table shown to people: in the terminal, on the page, as Markdown."""

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
-from xaicli.report.model import IN_CSV, Block, Cell, Column, Link, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Link, Report, Section, Table, Text, rest_of
 from xaicli.report.numbers import count, in_words, short
 from xaicli.tables.labels import names_apart
 from xaicli.takeback import COUNTED_WITH
@@ -489,7 +489,7 @@ def frame_table(answer: Answer, title: str, *, terminal_rows: int = 20) -> Table
             tuple(value if number else _cell(value) for value, number in zip(row, numeric, strict=True))
             for row in frame.iter_rows()
         ),
-        note=f"and {left_out:,} more rows in the CSV and JSON" if left_out else "",
+        note=rest_of(f"and {left_out:,} more rows", IN_CSV) if left_out else "",
         terminal_rows=terminal_rows,
         rest_in=IN_CSV,
     )

@@ -23,6 +23,7 @@ from xaicli.report.model import (
     Section,
     Table,
     Text,
+    rest_of,
 )
 from xaicli.report.numbers import count, cut, sample_name
 from xaicli.report.page import Page, label_names_of, made, place_of, run_line
@@ -101,7 +102,7 @@ def _objects_report(answer: Answer, page: Page) -> Report:
             for row in rows.iter_rows(named=True)
         )
         left = answer.data.height - rows.height
-        more = f"{left:,} more in the CSV and JSON" if left else ""
+        more = rest_of(f"{left:,} more", IN_CSV) if left else ""
         blocks.append(_filed("tasks", "Objects, the most doubted first", columns, table, more))
     else:
         blocks.append(Text("No object is in doubt in this selection.", Tone.FAINT))
@@ -155,7 +156,7 @@ def _to_look_at(rows: Sequence[Mapping[str, Any]], total: int, page: Page) -> Ta
         cells += [row["path"] or "–"] if has["path"] else []
         cells += [*facts.cells(row), *([row["reason"] or ""] if has["reason"] else [])]
         table.append(tuple(cells))
-    left = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
+    left = rest_of(f"{total - len(rows):,} more", IN_CSV) if total > len(rows) else ""
     more = "; ".join(filter(None, (left, facts.note)))
     keys = tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows)
     return Table(
@@ -216,7 +217,7 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
             )
             for row in changed.head(_ROWS).iter_rows(named=True)
         )
-        more = f"{changed.height - _ROWS:,} more in the CSV and JSON" if changed.height > _ROWS else ""
+        more = rest_of(f"{changed.height - _ROWS:,} more", IN_CSV) if changed.height > _ROWS else ""
         blocks.append(_filed("corrections", "What was changed", columns, table, more))
     else:
         blocks.append(Text("No object was changed.", Tone.FAINT))
@@ -314,7 +315,7 @@ def _labels(answer: Answer, page: Page) -> Iterator[Block]:
     )
     columns = ("sample", "recorded", "corrected", "by", "when", "votes")
     facts = FactColumns(rows, page.facts.path)
-    more = f"{changed.height - len(rows):,} more in the CSV and JSON" if changed.height > len(rows) else ""
+    more = rest_of(f"{changed.height - len(rows):,} more", IN_CSV) if changed.height > len(rows) else ""
     yield Table(
         "corrections",
         "Corrected labels",

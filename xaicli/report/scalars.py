@@ -15,7 +15,7 @@ from xaicli.answer import Answer
 from xaicli.queries.recorded import AXIS, KEY, VALUE, counted_on, going_on
 from xaicli.queries.scalars import CURVE, GRAPH, HIGH, LINE, LOW, RUN, SMOOTHED, SOURCE, smooth
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
-from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Section, Table, Text, either
 from xaicli.report.numbers import count, listed, shorts
 from xaicli.report.page import Names, RunFacts, label_names_of, made, run_line
 from xaicli.vocabulary import DS_ID, EPOCH, MODE, STEP
@@ -279,7 +279,7 @@ def _table(found: Sequence[Curve], names: Names, title: str) -> Table:
         named = (_title(curve, found), runs[curve.what[RUN]]) if several else (_title(curve, found),)
         rows.append((*named, *figures, course))
     left_out = len(found) - len(rows)
-    notes = [f"and {left_out:,} more curves: the CSV and JSON of xai scalars have all"] if left_out else []
+    notes = [f"and {left_out:,} more curves: xai scalars with {either(IN_CSV)} has all"] if left_out else []
     if any(_when_logged(curve, [other for other in found if other.what[KEY] == curve.what[KEY]]) for curve in found):
         notes.append(_WHEN)
     return Table(

@@ -23,6 +23,7 @@ from xaicli.report.model import (
     Section,
     Table,
     Text,
+    rest_of,
 )
 from xaicli.report.numbers import count, cut, cut_apart, sample_name, shorts
 from xaicli.report.page import Page, label_names_of, made, place_of, run_line
@@ -180,7 +181,7 @@ def _table(rows: Sequence[Mapping[str, Any]], total: int, words: str, page: Page
         cells += [*facts.cells(row), *([row["reason"] or ""] if has["reason"] else [])]
         table.append(tuple(cells))
     keys = tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows)
-    left = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
+    left = rest_of(f"{total - len(rows):,} more", IN_CSV) if total > len(rows) else ""
     more = "; ".join(filter(None, (left, facts.note)))
     name = page.names("chosen", words)
     return Table(
@@ -227,7 +228,7 @@ def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str,
         else ""
     )
     if len(values) > len(shown):
-        note = "; ".join(filter(None, (note, f"{len(values) - len(shown):,} more values in the JSON")))
+        note = "; ".join(filter(None, (note, rest_of(f"{len(values) - len(shown):,} more values"))))
     title = f"Mix by {cut(column)}: {words}"
     return Table(page.names("mix", column, words), title, columns, rows, note, terminal_rows=12)
 
@@ -236,7 +237,7 @@ def _mixes_beside(columns: Sequence[str], others: Sequence[Mapping[str, Any]]) -
     """What is said of facts whose mix is no table here."""
     said = []
     if columns:
-        said.append(f"The mix by {_listed([cut(name) for name in columns])} is in the JSON.")
+        said.append(f"--json has the mix by {_listed([cut(name) for name in columns])}.")
     if others:
         told = _listed([f"{cut(row['column'])} ({row['values']:,})" for row in others])
         said.append(f"No mix by what has more than {_VALUES} values: {told}.")

@@ -9,7 +9,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Table, Text
+from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Table, Text, rest_of
 from xaicli.report.numbers import count, cut_among, shorts
 from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.words import percent
@@ -103,7 +103,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, name: str, note: str) 
         cells += ["–" if row["wrong_share"] is None else _percent(row["wrong_share"])] if has_wrong else []
         table.append(tuple(cells))
     if len(rows) > _ROWS:
-        note = "; ".join(filter(None, (f"{len(rows) - _ROWS:,} more in the CSV and JSON", note)))
+        note = "; ".join(filter(None, (rest_of(f"{len(rows) - _ROWS:,} more", IN_CSV), note)))
     return Table(name, title, tuple(columns), tuple(table), note, rest_in=IN_CSV)
 
 

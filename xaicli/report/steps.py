@@ -14,7 +14,7 @@ from xaicli.diagnosis.steps import AS_WORDS, FEW, MOST_OF_IT, in_other_spikes, m
 from xaicli.queries.recorded import counted_on, going_on, start_again
 from xaicli.report.charts import LineChart, Multiples, Series, Times, Tone
 from xaicli.report.facts import fact_in_words, on_card
-from xaicli.report.model import IN_CSV, Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, Block, Card, Cell, Column, Gallery, Report, Section, Table, Text, rest_of
 from xaicli.report.numbers import count, cut, listed, sample_name, short, shorts
 from xaicli.report.page import Page, Part, as_list, label_names_of, made, report_of, run_line, words_of
 from xaicli.report.samples import answer_in_words, saliency_link
@@ -343,7 +343,8 @@ def _gap_words(missing: Sequence[Mapping[str, Any]]) -> str:
     """Which steps no batch was logged at."""
     told = [_gap_in_words(gap) for gap in missing[:_GAPS_TOLD]]
     left = len(missing) - len(told)
-    return f"No batch was logged {'; '.join(told)}{f'; {left:,} more gaps in the JSON' if left else ''}."
+    told += [rest_of(count(left, "more gap"))] if left else []
+    return f"No batch was logged {'; '.join(told)}."
 
 
 def _joined_gaps(answer: Answer, missing: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -13,11 +13,11 @@ from xaicli.report.calibration import percent
 from xaicli.report.charts import Tone
 from xaicli.report.confusion import judgement_blocks
 from xaicli.report.datamap import definitions, map_blocks, truth_table
-from xaicli.report.findings import ISSUE_SCORE, JUMP_SCORE, SUSPECT_SCORE, finding_blocks, noise_blocks, pair_blocks
+from xaicli.report.findings import ISSUE_SCORE, SCORES, SUSPECT_SCORE, finding_blocks, noise_blocks, pair_blocks
 from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks, with_gaps
-from xaicli.report.model import IN_CSV, IN_JSON, Block, Figure, Figures, Report, Section, Table, Text
+from xaicli.report.model import IN_CSV, IN_JSON, Block, Figure, Figures, Report, Section, Table, Text, either
 from xaicli.report.numbers import count, cut_among, first_parts, listed, sample_name, shortened, shorts
 from xaicli.report.page import (
     Names,
@@ -241,7 +241,11 @@ def _without_csv(report: Report) -> Iterator[Block]:
     """The blocks of a report whose CSV files are not among those of this page."""
     for section in report.sections:
         for block in section.blocks:
-            yield replace(block, rest_in=IN_JSON) if isinstance(block, Table) else block
+            if isinstance(block, Table):
+                note = block.note.replace(either(IN_CSV), either(IN_JSON))
+                yield replace(block, note=note, rest_in=IN_JSON)
+            else:
+                yield block
 
 
 def _objects(gathered: Gathered, page: Page) -> Iterator[Section]:
@@ -279,7 +283,9 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
         )
         if frame.height > _SUSPECTS_SHOWN:
             some = f"All {total:,}" if frame.height == total else f"The first {frame.height:,} of {total:,}"
-            found.append(Text(f"{some} are in suspects.csv and report.json.", Tone.FAINT))
+            found.append(
+                Text(f"{some} are in suspects.csv and report.json, which --format csv,json writes.", Tone.FAINT)
+            )
     found += pair_blocks(answer.extra["suspected_pairs"], page)
     found += noise_blocks(answer.extra["label_noise"], page)
     if gathered.truth is not None:
@@ -364,7 +370,7 @@ def _issues(gathered: Gathered, page: Page) -> Iterator[Section]:
     found: list[Block] = [Text(_NOT_HELD_OUT)] if Mode.TRAIN in answer.data["mode"].unique() else []
     found += finding_blocks(shown, words, page, heading=words, cards=False, total=answer.data.height, note=ISSUE_SCORE)
     more = answer.data.height - shown.height
-    rest = (Text(f"{more:,} more in report.json.", Tone.FAINT),) if more else ()
+    rest = (Text(f"{more:,} more are in report.json, which --format json writes.", Tone.FAINT),) if more else ()
     yield Section(title, "label-issues", (*found, *rest), page_only=True)
 
 
@@ -378,7 +384,7 @@ def _jumps(gathered: Gathered, page: Page) -> Section:
             why = "None can be told: that takes finite values of a sample at two epochs or more, after the first ones."
         return Section(title, "rank-changes", (_missing(gathered, "rank changes", why),))
     note = Text("Samples that suddenly moved against all others: interesting, though no evidence of a wrong label.")
-    found = finding_blocks(answer.data, title, page, cards=False, note=JUMP_SCORE)
+    found = finding_blocks(answer.data, title, page, cards=False, note=SCORES["rank_jump"])
     return Section(title, "rank-changes", (note, *found))
 
 
