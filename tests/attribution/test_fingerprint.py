@@ -7,6 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+
+from xaicli.attribution.fingerprint import fingerprint
 
 _HELPER = """
 import collections, functools, types
@@ -104,3 +110,72 @@ def test_whatever_the_code_reaches_is_told_and_equal_in_every_process(tmp_path: 
     assert len(_VALUES) == 17
     assert not [path.name for path, found in zip(edits, edited, strict=True) if found == same]
     assert len(set(edited)) == len(_VALUES)
+
+
+class ByKey(dict[str, Any]):
+    __getattr__ = dict.__getitem__
+
+
+class ByKeyOrNone(dict[str, Any]):
+    __getattr__ = dict.get
+
+
+class OwnAttributes(dict[str, Any]):
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        self.__dict__ = self
+
+
+class ByKeyOfAnother:
+    def __init__(self, **values: Any) -> None:
+        vars(self)["values"] = values
+
+    def __getattr__(self, name: str) -> Any:
+        return vars(self)["values"][name]
+
+
+class InSlots:
+    __slots__ = ("later", "values")
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def __getattr__(self, name: str) -> Any:
+        return self.values[name]
+
+
+class Failing(dict[str, Any]):
+    def items(self) -> Any:
+        raise ZeroDivisionError("no items")
+
+
+def net_with(config: Any, *, in_class: bool) -> torch.nn.Module:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return x * self.config.T
+
+    made = type("Net", (torch.nn.Module,), {"forward": forward, **({"config": config} if in_class else {})})()
+    if not in_class:
+        made.config = config
+    return cast(torch.nn.Module, made)
+
+
+@pytest.mark.parametrize("in_class", [False, True], ids=["in an attribute", "in the class"])
+@pytest.mark.parametrize("kind", [ByKey, ByKeyOrNone, OwnAttributes, ByKeyOfAnother, InSlots])
+def test_settings_whose_class_answers_for_any_name_are_told(kind: type[Any], in_class: bool) -> None:
+    first, same, other = (fingerprint(net_with(kind(items=3, T=t), in_class=in_class)) for t in (1.0, 1.0, 2.0))
+    assert first == same != other
+    assert first[1] == other[1] == ""
+
+
+@pytest.mark.parametrize("in_class", [False, True], ids=["in an attribute", "in the class"])
+def test_what_raises_when_it_is_looked_into_is_said_not_to_be_told(in_class: bool) -> None:
+    _, untold = fingerprint(net_with(Failing(T=1.0), in_class=in_class))
+    assert untold.endswith("Failing holds, ZeroDivisionError: no items")
+
+
+def test_a_model_whose_text_raises_is_said_not_to_be_told() -> None:
+    class Net(torch.nn.Module):
+        def extra_repr(self) -> str:
+            raise ZeroDivisionError("no text")
+
+    assert fingerprint(Net())[1].endswith("Net holds, ZeroDivisionError: no text")

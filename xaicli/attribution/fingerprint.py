@@ -19,7 +19,7 @@ import sys
 import threading
 import types
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -54,11 +54,12 @@ def fingerprint(model: nn.Module) -> tuple[str, str]:
             and every weight are told.
     """
     found = _Fingerprint()
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor):
-            found.say(name)
-            found.take(tensor)
-    found.say("" if isinstance(model, fx.GraphModule) else str(model))
+    with found.untold_where_it_fails(model):
+        for name, tensor in model.state_dict().items():
+            if isinstance(tensor, Tensor):
+                found.say(name)
+                found.take(tensor)
+        found.say("" if isinstance(model, fx.GraphModule) else str(model))
     found.take(model)
     return found.finished()
 
@@ -79,9 +80,18 @@ class _Fingerprint:
             if len(self._found) > _MOST:
                 self._untold = self._untold or f"more than {_MOST:,} values"
                 break
-            self.say(_named(type(value)))
-            self._look_into(value)
+            with self.untold_where_it_fails(value):
+                self.say(_named(type(value)))
+                self._look_into(value)
         return self._digest.hexdigest(), self._untold
+
+    @contextlib.contextmanager
+    def untold_where_it_fails(self, value: Any) -> Iterator[None]:
+        """Something whose own code raises when it is looked into is what is not told."""
+        try:
+            yield
+        except Exception as error:  # whatever another's class raises
+            self._untold = self._untold or f"what a {_named(type(value))} holds, {type(error).__name__}: {error}"
 
     def say(self, text: str) -> None:
         """A text as it is."""
@@ -147,7 +157,7 @@ class _Fingerprint:
 
     def _container(self, value: Any) -> None:
         if isinstance(value, dict | types.MappingProxyType):
-            parts = [part for pair in value.items() for part in pair]
+            parts = [part for pair in type(value).items(value) for part in pair]
         elif isinstance(value, set | frozenset):
             parts = sorted(value, key=self._order)
             if len({self._order(part) for part in parts}) < len(parts):
@@ -160,7 +170,7 @@ class _Fingerprint:
             self._all(parts)
 
         if type(value).__module__ != "builtins":
-            self._all([type(value), getattr(value, "default_factory", None)])
+            self._all([type(value), value.default_factory if isinstance(value, defaultdict) else None])
             self._named_values(_attributes(value))
 
     def _order(self, member: Any) -> tuple[str, int]:
@@ -177,7 +187,7 @@ class _Fingerprint:
             self._all([value.pattern, value.flags])
         elif isinstance(value, str | bytes | int | float | complex | np.generic):
             self.say(repr(value))
-        elif attributes or hasattr(value, "__dict__"):
+        elif attributes or _held(value, "__dict__") is not None:
             return
         elif kind.__module__.partition(".")[0] in sys.stdlib_module_names | _LIBRARIES:
             said = repr(value)
@@ -215,7 +225,7 @@ class _Fingerprint:
             return
         self._all(kind.__mro__[1:])
         for name, part in sorted(vars(kind).items()):
-            is_code = isinstance(getattr(part, "__func__", getattr(part, "fget", part)), types.FunctionType)
+            is_code = isinstance(_function_in(part), types.FunctionType)
             if name not in _OF_PROCESS and (not name.startswith("__") or name == "__slots__" or is_code):
                 self.say(name)
                 self.take(part)
@@ -258,7 +268,7 @@ class _Fingerprint:
 
     def _is_users(self, thing: Any) -> bool:
         """Whether what something does is followed; an installed package's files are told instead, a library's name."""
-        made = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
+        made = _held(thing, "__name__" if isinstance(thing, types.ModuleType) else "__module__")
         root = str(made or "builtins").partition(".")[0]
         if root == "__main__":
             return True
@@ -272,7 +282,7 @@ class _Fingerprint:
     def _file(self, name: str, package: str) -> None:
         """The file of an installed module, and those of the package's that it has functions and classes from."""
         module = sys.modules.get(name)
-        path = getattr(module, "__file__", None)
+        path = _held(module, "__file__")
         if module is None or path is None or name in self._files:
             return
         self._files.add(name)
@@ -303,8 +313,8 @@ def _identity(value: Any) -> Any:
 def _parts(value: Any) -> list[Any] | None:
     """What something is made of that only leads to other things; None for any other."""
     if isinstance(value, types.BuiltinFunctionType | types.MethodType | types.MethodWrapperType):
-        owner = getattr(value, "__self__", None)
-        return [getattr(value, "__func__", None), None if isinstance(owner, types.ModuleType) else owner]
+        owner = _held(value, "__self__")
+        return [_held(value, "__func__"), None if isinstance(owner, types.ModuleType) else owner]
     if isinstance(value, property):
         return [value.fget]
     if isinstance(value, staticmethod | classmethod):
@@ -316,19 +326,33 @@ def _parts(value: Any) -> list[Any] | None:
 
 def _named(thing: Any) -> str:
     kind = type(thing)
-    return f"{getattr(thing, '__module__', kind.__module__)}.{getattr(thing, '__qualname__', kind.__qualname__)}"
+    module, name = _held(thing, "__module__"), _held(thing, "__qualname__")
+    return f"{kind.__module__ if module is None else module}.{kind.__qualname__ if name is None else name}"
+
+
+def _held(thing: Any, name: str, default: Any = None) -> Any:
+    """An attribute without the `__getattr__` of the user's class, which may raise anything."""
+    try:
+        return type(thing).__getattribute__(thing, name)
+    except Exception:  # also what a property raises
+        return default
+
+
+def _function_in(part: Any) -> Any:
+    """The function that a part of a class holds, a method's or a property's; else the part itself."""
+    return _held(part, "__func__", _held(part, "fget", part))
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     """The attributes of an object, those in slots included."""
-    held = getattr(value, "__dict__", None)
+    held = _held(value, "__dict__", object())
     if isinstance(held, Mapping):
-        yield from ((str(name), part) for name, part in held.items() if name not in _OF_PROCESS)
+        yield from ((str(name), part) for name, part in type(held).items(held) if name not in _OF_PROCESS)
     for kind in type(value).__mro__:
         slots = vars(kind).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            if isinstance(name, str) and not name.startswith("__") and hasattr(value, name):
-                yield name, getattr(value, name)
+            if isinstance(name, str) and not name.startswith("__") and (part := _held(value, name, held)) is not held:
+                yield name, part
 
 
 def _contents(function: types.FunctionType) -> Iterator[Any]:
@@ -368,7 +392,7 @@ def _imported_by(code: types.CodeType, around: Mapping[str, Any]) -> Iterator[ty
 
 def _names_of(kinds: Sequence[type]) -> frozenset[str]:
     """All names in the code of some classes."""
-    parts = [getattr(part, "__func__", getattr(part, "fget", part)) for base in kinds for part in vars(base).values()]
+    parts = [_function_in(part) for base in kinds for part in vars(base).values()]
     return frozenset().union(*(_names_in(part.__code__) for part in parts if isinstance(part, types.FunctionType)))
 
 
