@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,48 @@ def test_labels_of_one_class_are_no_sets(place: Path, xai: Any) -> None:
     assert status == 1
     assert "the labels are single classes, one a sample, and the task is multilabel" in " ".join(err.split())
     assert "TypeError" not in err
+
+
+def test_what_runs_later_imports_from_the_folders_of_pythonpath_too(
+    place: Path, xai: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And from those that the user's own code searches."""
+    monkeypatch.setattr("sys.path", list(sys.path))
+    (place / "beside").mkdir()
+    for name in ("later_forward", "later_data", "later_collector", "later_target", "beside/later_beside"):
+        (place / f"{name}.py").write_text("BY = 2.0\n")
+    (place / "lazily.py").write_text(
+        "import sys, torch\nfrom torch import nn\n"
+        f"sys.path.append({str(place / 'beside')!r})\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self):\n        super().__init__(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))\n"
+        "    def forward(self, x):\n        import later_forward, later_beside\n"
+        "        return super().forward(x) * later_forward.BY\n"
+        "class Rows(torch.utils.data.Dataset):\n"
+        "    def __len__(self):\n        return 4\n"
+        "    def __getitem__(self, i):\n        import later_data\n"
+        "        return torch.arange(6.0) * later_data.BY + i, i % 2\n"
+        "def doubled(batch, output):\n    import later_collector\n"
+        "    return {'doubled': output.forward[:, 0] * later_collector.BY}\n"
+        "def first(outputs):\n    import later_target\n    return outputs[:, 0] * later_target.BY\n"
+    )
+    torch.save(model().state_dict(), place / "weights.pt")
+    built = ("--arch", "lazily:Net", "--pythonpath", place)
+    given = ("--model", place / "weights.pt", "--data", "lazily:Rows", *built)
+    for command in (
+        ("collect", place / "run", *given, "--collectors", "classification,lazily:doubled"),
+        ("saliency", *given, "--target", "lazily:first", "--methods", "gradient", "-o", place / "maps"),
+        ("checkpoint", "convert", place / "weights.pt", *built, "--to", "pt2", "--input-shape", "6"),
+    ):
+        for name in ("lazily", "later_forward", "later_data", "later_collector", "later_target", "later_beside"):
+            sys.modules.pop(name, None)
+        status, _, err = xai(*command)
+        assert status == 0, err
+        assert str(place) not in sys.path
+    stored = pl.read_parquet(place / "run" / "tables" / "metrics" / "*.parquet").sort("example_id")
+    x = torch.arange(6.0) * 2 + torch.arange(4.0)[:, None]
+    with torch.no_grad():
+        assert stored["doubled"].to_list() == pytest.approx((model()(x)[:, 0] * 4).tolist(), abs=1e-5)
 
 
 def test_options_that_reach_nothing_are_refused_or_told(place: Path, xai: Any) -> None:

@@ -428,6 +428,37 @@ def test_a_factory_that_fails_is_told_with_its_own_error(module: str, text: str,
         open_source(f"{module}:make", pythonpath=[tmp_path])
 
 
+def failing_after(n: int) -> Iterator[Any]:
+    for i in range(n):
+        yield np.ones(3, np.float32) * i, i
+    raise ValueError("file 3 is broken")
+
+
+class FailingIterable:
+    def __iter__(self) -> Iterator[Any]:
+        raise ValueError("file 3 is broken")
+
+
+class WithBadIndex:
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, i: int) -> Any:
+        return np.ones(3, np.float32) * i, [5, 6][i]
+
+
+@pytest.mark.parametrize("made", [lambda: failing_after(0), lambda: failing_after(2), FailingIterable])
+def test_an_iterable_that_fails_is_told_with_its_own_error(made: Any) -> None:
+    for ask in (lambda source: source.take(8), lambda source: source.take([0]), lambda source: len(source.sample_ids)):
+        with pytest.raises(XaiError, match=r"^the data fails: ValueError: file 3 is broken\n"):
+            ask(from_object(made(), "the data", Preparation(), strict=False))
+
+
+def test_an_index_out_of_range_in_a_dataset_is_that_samples() -> None:
+    found = from_object(WithBadIndex(), "the data", Preparation(), strict=False).take(3)
+    assert (found.label, found.skipped) == ([5, 6], ("sample 2: IndexError: list index out of range",))
+
+
 def test_a_factory_is_told_the_mode(code: Path) -> None:
     assert open_source("my_data:moded", pythonpath=[code], mode="eval").take(1).arrays[""].max() == 1
 

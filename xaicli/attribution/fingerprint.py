@@ -157,7 +157,8 @@ class _Fingerprint:
 
     def _container(self, value: Any) -> None:
         if isinstance(value, dict | types.MappingProxyType):
-            parts = [part for pair in type(value).items(value) for part in pair]
+            kind: Any = type(value)
+            parts = [part for pair in kind.items(value) for part in pair]
         elif isinstance(value, set | frozenset):
             parts = sorted(value, key=self._order)
             if len({self._order(part) for part in parts}) < len(parts):
@@ -332,8 +333,9 @@ def _named(thing: Any) -> str:
 
 def _held(thing: Any, name: str, default: Any = None) -> Any:
     """An attribute without the `__getattr__` of the user's class, which may raise anything."""
+    kind: Any = type(thing)
     try:
-        return type(thing).__getattribute__(thing, name)
+        return kind.__getattribute__(thing, name)
     except Exception:  # also what a property raises
         return default
 

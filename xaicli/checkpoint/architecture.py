@@ -64,13 +64,15 @@ def resolve(spec: str, *, pythonpath: Sequence[str | PathLike[str]] = (), option
 
 @contextlib.contextmanager
 def searching(pythonpath: Sequence[str | PathLike[str]]) -> Iterator[None]:
-    """Search these folders first for modules while the block runs."""
-    kept = list(sys.path)
-    sys.path[:0] = [str(Path(folder).resolve()) for folder in pythonpath]
+    """Search these folders first for modules while the block runs; what the user's code adds meanwhile stays."""
+    folders = [str(Path(folder).resolve()) for folder in pythonpath]
+    sys.path[:0] = folders
     try:
         yield
     finally:
-        sys.path[:] = kept
+        for folder in folders:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(folder)
 
 
 def builder(

@@ -373,6 +373,7 @@ def convert_checkpoint(
         UsageError: The form is none, or the output would replace the checkpoint.
         XaiError: The checkpoint cannot be loaded, or torch cannot export the model.
     """
+    from xaicli.checkpoint.architecture import searching
     from xaicli.checkpoint.load import build_model, read_checkpoint
     from xaicli.checkpoint.tensor_file import write_tensors
     from xaicli.checkpoint.weights import broken
@@ -406,14 +407,15 @@ def convert_checkpoint(
             if target is Target.PT2 and arch is None and (graph := contents.graph) is not None:
                 _warn_of(broken(graph.values()))
                 return write_whole(written, graph.rebuilt, durable=True)
-            loaded = build_model(contents, arch=arch, arch_args=arch_args, pythonpath=pythonpath)
-            for note in loaded.facts.notes:
-                if note not in contents.facts.notes:
-                    warnings.warn(note, stacklevel=2)
-            examples = _zeros(loaded.facts, input_shape, input_dtype)
-            if label_names:
-                _check_names(loaded, examples, len(label_names))
-            return _export(loaded, examples, target, written)
+            with searching(pythonpath):  # what forward imports when it is traced, too
+                loaded = build_model(contents, arch=arch, arch_args=arch_args, pythonpath=pythonpath)
+                for note in loaded.facts.notes:
+                    if note not in contents.facts.notes:
+                        warnings.warn(note, stacklevel=2)
+                examples = _zeros(loaded.facts, input_shape, input_dtype)
+                if label_names:
+                    _check_names(loaded, examples, len(label_names))
+                return _export(loaded, examples, target, written)
     assert_never(target)
 
 

@@ -107,39 +107,41 @@ def collect(
     """
     from xaicli.api import open_run
     from xaicli.api.opening import Opening
+    from xaicli.checkpoint.architecture import searching
     from xaicli.collectors.named import CollectorOptions
     from xaicli.collectors.session import collect_run
 
-    result = collect_run(
-        run_dir,
-        Opening(
-            **loading.arguments(),
-            mode=mode,
-            ds_id=ds_id,
-            strict=strict,
-        ),
-        model=model,
-        collectors=collectors,
-        options=CollectorOptions(
-            label_names=tuple(label_names or ()),
-            layers=tuple(layers or ()),
-            reshape=reshape,
-            reduction=None if reduction == "none" else reduction,
-            components=components,
-            probs=probs,
-            iou_threshold=iou,
-            task=task,
-        ),
-        split=split,
-        epoch=int(epoch[0]) if epoch else None,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        precision=precision,  # type: ignore[arg-type]
-        aggregates=not no_aggregates,
-        progress=partial(doing, "samples"),
-        typed=typed(),
-    )
+    with searching(loading.pythonpath or ()):  # what forward, the data and the collectors import when they run, too
+        result = collect_run(
+            run_dir,
+            Opening(
+                **loading.arguments(),
+                mode=mode,
+                ds_id=ds_id,
+                strict=strict,
+            ),
+            model=model,
+            collectors=collectors,
+            options=CollectorOptions(
+                label_names=tuple(label_names or ()),
+                layers=tuple(layers or ()),
+                reshape=reshape,
+                reduction=None if reduction == "none" else reduction,
+                components=components,
+                probs=probs,
+                iou_threshold=iou,
+                task=task,
+            ),
+            split=split,
+            epoch=int(epoch[0]) if epoch else None,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            precision=precision,  # type: ignore[arg-type]
+            aggregates=not no_aggregates,
+            progress=partial(doing, "samples"),
+            typed=typed(),
+        )
     write(result, output, folder=open_run(result.answer.run).layout.reports)
 
 

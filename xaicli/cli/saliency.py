@@ -190,6 +190,7 @@ def saliency(
     from xaicli.api.opening import Opening, find_place
     from xaicli.api.picks import Choice
     from xaicli.api.saliency import explain_run
+    from xaicli.checkpoint.architecture import searching
 
     if pictures and Format.PNG not in chosen_formats(output, REPORT_FORMATS):
         raise UsageError(
@@ -202,25 +203,26 @@ def saliency(
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank:
         end_status()  # one of many tells
-    result = explain_run(
-        place,
-        Opening(**loading.arguments(), mode=samples.mode, ds_id=samples.ds_id, strict=strict),
-        Choice(**{**samples.arguments(), "metric": samples.metric[0] if samples.metric else None}, typed=typed()),
-        target=target,
-        output=output_key,
-        task=task,
-        progress=partial(doing, "maps"),
-        settings={**maps.arguments(), "typed": typed()},
-        captum=tuple(captum or ()),
-        evaluate=evaluate,
-        sanity=sanity,
-        device=_own_device(device),
-        store=_store(output.output or place.folder, place.layout),
-        rank=rank,
-        world_size=world_size,
-        facts=facts,
-        no_facts=no_facts,
-    )
+    with searching(loading.pythonpath or ()):  # what forward and the data import when they run, too
+        result = explain_run(
+            place,
+            Opening(**loading.arguments(), mode=samples.mode, ds_id=samples.ds_id, strict=strict),
+            Choice(**{**samples.arguments(), "metric": samples.metric[0] if samples.metric else None}, typed=typed()),
+            target=target,
+            output=output_key,
+            task=task,
+            progress=partial(doing, "maps"),
+            settings={**maps.arguments(), "typed": typed()},
+            captum=tuple(captum or ()),
+            evaluate=evaluate,
+            sanity=sanity,
+            device=_own_device(device),
+            store=_store(output.output or place.folder, place.layout),
+            rank=rank,
+            world_size=world_size,
+            facts=facts,
+            no_facts=no_facts,
+        )
     if rank == 0:
         write(result, output, folder=place.folder, always=REPORT_FORMATS, pictures=pictures)
 

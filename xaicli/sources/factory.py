@@ -97,6 +97,7 @@ class _Consumed(Sequence[Any]):
     """The items of an iterable, kept as they are asked for: a generator can be read once only."""
 
     rest: Iterator[Any]
+    name: str
     seen: list[Any] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -113,6 +114,12 @@ class _Consumed(Sequence[Any]):
                 self.seen.append(next(self.rest))
             except StopIteration:
                 return
+            except Exception as error:  # the user's own reading code: an iterator that has failed goes no further
+                if isinstance(error, XaiError):
+                    raise
+                n = len(self.seen)
+                read = f"it is an iterable, which raises after {n:,} {'sample' if n == 1 else 'samples'}"
+                raise XaiError(f"{self.name} fails: {type(error).__name__}: {str(error)[:200]}", hint=read) from error
 
 
 @dataclass(frozen=True)
@@ -145,9 +152,9 @@ class _Ids(Sequence[Any]):
     def _own_id(self, position: int) -> Any:
         try:
             return _id_of(self.items[position], position, self.inputs)
-        except IndexError:
-            raise
-        except Exception:  # the user's own reading code: `take` names the sample
+        except Exception as error:  # the user's own reading code: `take` names the sample
+            if isinstance(error, XaiError) or (isinstance(error, IndexError) and isinstance(self.items, _Consumed)):
+                raise
             return position
 
 
@@ -156,7 +163,10 @@ def _items(made: Any, name: str) -> Any:
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         return dataset
     if isinstance(dataset, Iterable):
-        return _Consumed(iter(dataset))
+        try:
+            return _Consumed(iter(dataset), name)
+        except Exception as error:  # whatever the caller's own code raises
+            raise XaiError(f"{name} fails: {type(error).__name__}: {error}", hint="its __iter__ raises") from error
     raise XaiError(
         f"{name} gives a {type(made).__name__}", hint="give a Dataset, an iterable, (x, y) or a dict of arrays"
     )
@@ -165,7 +175,7 @@ def _items(made: Any, name: str) -> Any:
 def _sample(items: Any, position: int, preparation: Preparation) -> Sample:
     try:
         item = items[position]
-    except IndexError:
+    except XaiError:
         raise
     except Exception as error:  # the user's own reading code: any failure is that sample's
         raise BadSampleError(f"{type(error).__name__}: {str(error)[:200]}") from error
