@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed import checkpoint as distributed_checkpoint
 
 from xaicli.checkpoint.inspection import inspect_checkpoint
 from xaicli.checkpoint.load import load_checkpoint
@@ -200,3 +201,36 @@ def test_an_epoch_of_minus_one_is_none(tmp_path: Path) -> None:
     torch.save({"epoch": -1, "step": 7, "model": model.state_dict()}, tmp_path / "last.pt")
     facts = load_checkpoint(tmp_path / "last.pt", arch=lambda: nn.Linear(4, 2)).facts
     assert (facts.epoch, facts.step) == (None, 7)
+
+
+@pytest.mark.parametrize("ask", [load_checkpoint, inspect_checkpoint, convert_checkpoint])
+@pytest.mark.parametrize("form", ["model", "optim", "fsdp"])
+def test_a_part_that_one_rank_saved_is_named_for_what_it_is(ask: Any, form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"zero_pp_rank_0_mp_rank_00_{form}_states.pt"
+    if form == "model":
+        left = {"weight": torch.empty(0), "bias": torch.ones(2)}
+        shapes = [{"weight": torch.Size([2, 4]), "bias": torch.Size([2])}]
+        path = tmp_path / "renamed.pt"
+        torch.save({"module": left, "param_shapes": shapes, "ds_version": "0.14"}, path)
+    elif form == "optim":
+        torch.save({"optimizer_state_dict": {"fp32_flat_groups": [torch.zeros(10)]}}, path)
+    else:
+        distributed_checkpoint.save(nn.Linear(4, 2).state_dict(), checkpoint_id=tmp_path, no_dist=True)
+        path = tmp_path / "__0_0.distcp"
+    with pytest.raises(XaiError) as caught:
+        ask(path)
+    if form == "fsdp":
+        assert str(path) + " is a part of a distributed checkpoint of torch (FSDP)" in caught.value.message
+        assert caught.value.hint.endswith(f"dcp_to_torch {tmp_path} model.pt")
+    else:
+        assert str(path) + " is a part of a DeepSpeed checkpoint" in caught.value.message
+        assert "python zero_to_fp32.py . model" in caught.value.hint
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_what_deepspeed_saves_whole_is_read(tmp_path: Path) -> None:
+    model = nn.Linear(4, 2)
+    shapes = [{name: value.shape for name, value in model.state_dict().items()}]
+    torch.save({"module": model.state_dict(), "param_shapes": shapes}, tmp_path / "mp_rank_00_model_states.pt")
+    loaded = load_checkpoint(tmp_path / "mp_rank_00_model_states.pt", arch=lambda: nn.Linear(4, 2)).model
+    assert torch.equal(loaded.weight, model.weight)  # type: ignore[arg-type]

@@ -93,6 +93,10 @@ def sniff(path: Path, opened: Opened | None = None) -> Container:
     _check_path(path)
     if path.is_dir():
         return _folder_form(path)
+    if path.match("*.distcp"):
+        raise XaiError(f"{path} is a part of {_OF_FSDP[0]}", hint=_OF_FSDP[1].format(path=str(path.parent)))
+    if path.match("*zero_pp_rank_*_optim_states.pt"):
+        raise part_of_zero(path)
     opened = opened or Opened(path)
     head = opened.from_start().read(1024)
     if head.startswith(MAGIC):
@@ -111,6 +115,12 @@ def sniff(path: Path, opened: Opened | None = None) -> Container:
     if head[257:262] == b"ustar" or _is_old_tar(head) or _OLD_PICKLE.match(head):
         return Container.LEGACY
     raise _none(path, head)
+
+
+def part_of_zero(path: Path) -> XaiError:
+    """That a file is what DeepSpeed saved of one rank, and the way out."""
+    what, hint = _OF_ZERO
+    return XaiError(f"{path} is a part of {what}", hint=hint)
 
 
 def only_file(path: Path) -> Path:
@@ -230,17 +240,22 @@ _PARTS = ("zero_to_fp32.py", "pytorch_model_fsdp_*")
 _WHOLE = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
 """The weights as transformers and accelerate call them."""
 
+_OF_FSDP = (
+    "a distributed checkpoint of torch (FSDP), in parts of each rank",
+    "python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} model.pt",
+)
+_OF_ZERO = (
+    "a DeepSpeed checkpoint, whose weights lie in parts of each rank",
+    "in the folder above: python zero_to_fp32.py . model, and name the file written",
+)
+
 _FOLDERS = (
     (
         "adapter_config.json",
         "an adapter (PEFT), which changes the weights of another model",
         "merge it once: peft.AutoPeftModel.from_pretrained({path!r}).merge_and_unload().save_pretrained('merged')",
     ),
-    (
-        ".metadata",
-        "a distributed checkpoint of torch (FSDP), in parts of each rank",
-        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} model.pt",
-    ),
+    (".metadata", *_OF_FSDP),
     (
         "pytorch_model_fsdp_*",
         "a checkpoint of accelerate (FSDP), whose weights lie in parts of each rank",
@@ -251,11 +266,7 @@ _FOLDERS = (
         "a DeepSpeed checkpoint, whose weights lie in parts of each rank",
         "python {path}/zero_to_fp32.py {path} model, and name the file written",
     ),
-    (
-        "*zero_pp_rank_*",
-        "a DeepSpeed checkpoint, whose weights lie in parts of each rank",
-        "in the folder above: python zero_to_fp32.py . model, and name the file written",
-    ),
+    ("*zero_pp_rank_*", *_OF_ZERO),
     ("saved_model.pb", "a TensorFlow model", "xai reads torch models: convert it with onnx2torch, or load it yourself"),
     ("orbax*", "a JAX checkpoint", "xai reads torch models: write the arrays with safetensors.numpy.save_file"),
     ("checkpoint.index", "a TensorFlow checkpoint", "transformers reads some: from_pretrained(folder, from_tf=True)"),

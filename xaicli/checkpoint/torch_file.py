@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from xaicli.checkpoint.archive import Archive, Place, convert_hint, damaged, refused
-from xaicli.checkpoint.files import Opened, shards
+from xaicli.checkpoint.files import Opened, part_of_zero, shards
 from xaicli.checkpoint.pickles import BoundedFile, CallsCodeError, Name, PickleError, PickleReader
 from xaicli.checkpoint.tensors import Storage, StoredTensor, TensorBuilders, TooLargeError, storage_dtype
 from xaicli.errors import XaiError
@@ -57,11 +57,21 @@ def read_torch(path: Path, opened: Opened | None = None) -> TorchContent:
     Raises:
         RefusedError: It calls what only code from elsewhere would, or holds a tensor larger than its storage.
         DamagedFileError: It is not complete.
-        XaiError: A file that its index names is missing.
+        XaiError: A file that its index names is missing, or it is one rank's part of a checkpoint.
     """
     if path.is_dir() or path.suffix == ".json":
         return _read_shards(path)
-    return _read_file(opened or Opened(path))
+    content = _read_file(opened or Opened(path))
+    if _is_part_of_zero(content.value):
+        raise part_of_zero(path)
+    return content
+
+
+def _is_part_of_zero(content: object) -> bool:
+    """Whether DeepSpeed's ZeRO 3 has left empty what stands in parts elsewhere; 1 and 2 keep all weights here."""
+    weights = content.get("module") if isinstance(content, Mapping) and "param_shapes" in content else None
+    values = weights.values() if isinstance(weights, Mapping) else ()
+    return any(isinstance(value, StoredTensor) and tuple(value.shape) == (0,) for value in values)
 
 
 def _read_file(opened: Opened) -> TorchContent:
