@@ -145,7 +145,7 @@ def test_other_labels_are_told_of_labels_alone(tmp_path):
     a = record(tmp_path / "a", [one])
     b = record(tmp_path / "b", [{**one, "prediction": [1, 1, 1, 0]}])
     c = record(tmp_path / "c", [{**one, "label": [0, 1, 0, 0]}])
-    assert of_labels(a, b, label_key="prediction")[1] == []
+    assert not [said for said in of_labels(a, b, label_key="prediction")[1] if "have another label" in said]
     assert [said.partition(" of ")[0] for said in of_labels(a, c)[1]] == ["1"]
 
 

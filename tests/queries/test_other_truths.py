@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 import xaicli
-from xaicli.errors import UsageError
+from xaicli.errors import UsageError, XaiError
 
 IDS = [0, 1, 2, 3]
 DAYS = [datetime.date(2026, 1, 1), datetime.date(2026, 1, 2)] * 2
@@ -285,3 +285,125 @@ def test_a_spike_names_the_classes_of_the_truth(tmp_path):
         assert spike["samples"][0]["sample_id"] == 303
         assert [(row["label"], row["name"]) for row in spike["samples"][:1]] == [(1, "dog")]
         assert {row["name"] for row in spike["mix"] if row["column"] == "label"} <= {"cat", "dog"}
+
+
+def numbers(root: Path):
+    """Predictions of a regression off by noise; the labels of samples 0 to 5 are off by 80, the truth's are not.
+
+    Returns:
+        The run, the truth and the predictions of each epoch.
+    """
+    draw = np.random.default_rng(0)
+    n = 200
+    age = draw.integers(18, 80, n)
+    given = age.astype(float)
+    given[:6] += 80
+    taken = age + draw.uniform(-3, 3, (4, n))
+    taken[:, 150] = age[150] + 25
+    with xaicli.Run(root, task="regression") as run:
+        camera = ["front", "rear"] * (n // 2)
+        run.log_facts(np.arange(n), age=age, exact=age.astype(float) + 0.25, camera=camera)
+        for epoch, prediction in enumerate(taken, 1):
+            run.log_samples(
+                sample_id=np.arange(n), label=given, prediction=prediction, mode="eval", epoch=epoch, step=epoch
+            )
+    return xaicli.open_run(root), age.astype(float), taken
+
+
+def far_from(truth: np.ndarray, taken: np.ndarray) -> set[int]:
+    """Those more than 3 robust deviations above the median mean absolute residual of their fifth of the truth."""
+    off = np.abs(taken - truth).mean(0)
+    found: set[int] = set()
+    # As `errors` cuts: at the values of the truth itself.
+    fifth = np.searchsorted(np.quantile(truth, [0.2, 0.4, 0.6, 0.8], method="inverted_cdf"), truth)
+    for part in range(5):
+        own = np.flatnonzero(fifth == part)
+        middle = np.median(off[own])
+        scale = 1.4826 * np.median(np.abs(off[own] - middle))
+        found |= {int(one) for one in own if off[one] > middle + 3 * scale}
+    return found
+
+
+@pytest.mark.parametrize("key", ["exact", "age"])
+def test_a_column_of_numbers_is_the_truth_of_a_regression_throughout(tmp_path, key):
+    opened, age, taken = numbers(tmp_path / "run")
+    truth = age if key == "age" else age + 0.25
+    wanted = far_from(truth, taken)
+    assert 150 in wanted
+    assert not wanted & set(range(6))
+    said = "loss is as recorded, measured against label and not against"
+    found = opened.findings(label_key=key, top=50)
+    rows = found.data.filter(pl.col("finding") == "suspect")
+    assert set(rows["sample_id"]) == wanted
+    assert set(found.data["finding"]) <= {"suspect", "rank_jump"}  # no age is a group that departs
+    first = rows.row(0, named=True)
+    assert first["sample_id"] == 150
+    assert first["label"] == truth[150]
+    assert first["suggested_label"] == pytest.approx(taken[:, 150].mean(), rel=1e-6)
+    assert f"{np.abs(taken - truth)[:, 150].mean():.3g} over 4 observations" in first["reason"]
+    assert f"the median of its fifth of {key} (" in first["reason"]
+    assert first["reason"].endswith(f"on average, {key} is {truth[150]:.4g}")
+    assert found.answer.selection["label_is_truth"]
+    chosen = opened.select(rule="suspects", n=50, label_key=key)
+    assert set(chosen.data["sample_id"]) == wanted
+    exported = opened.relabel_export(tmp_path / "doubts.csv", rule="suspects", label_key=key)
+    assert set(pl.read_csv(tmp_path / "doubts.csv")["sample_id"]) == wanted
+    report = opened.report(label_key=key)
+    assert set(report.answer.extra["suspects"]["sample_id"]) == wanted
+    for told in (found, chosen, exported, report, opened.samples(label_key=key), opened.dynamics(label_key=key)):
+        assert [one for one in told.answer.warnings if f"{said} {key}" in one]
+    with pytest.raises(XaiError, match="are numbers, and coco has classes"):
+        opened.relabel_export(tmp_path / "doubts.json", to="coco", label_key=key)
+    # What errors says of the same truth, and what is so without one.
+    assert opened.errors(label_key=key).data["mae"][-1] == pytest.approx(np.abs(taken[-1] - truth).mean(), rel=1e-6)
+    assert set(range(6)) <= set(opened.findings(top=50).data["sample_id"])
+    assert opened.findings().answer.warnings == ()
+    assert xaicli.compare(opened, tmp_path / "run", label_key=key).answer.warnings[-1].endswith(f"{said} {key}")
+
+
+def test_of_a_regression_findings_say_that_a_group_has_no_suspects(tmp_path):
+    opened, _, _ = numbers(tmp_path / "run")
+    said = f"--label-key camera cannot be held against the predictions of {tmp_path / 'run'}"
+    for told in (opened.findings(label_key="camera"), opened.findings(label_key="prediction")):
+        assert told.answer.extra["n_suspects"] == [{"mode": "eval", "ds_id": "", "n": 0}]
+    found = opened.findings(label_key="camera")
+    assert found.answer.warnings == (f"{said}: none is a suspect",)
+    assert said in found.html(no_images=True)
+    assert "Who is taken for whom" not in opened.report(label_key="camera").markdown()
+
+
+def test_what_is_right_by_the_recorded_label_is_said_where_a_column_is_no_truth_of_any_run(tmp_path):
+    first, _, given, one = mislabelled(tmp_path / "one")
+    last, *_, other = mislabelled(tmp_path / "other", other=True)
+    said = f"--label-key named cannot be held against the predictions of {tmp_path / 'one'}"
+    by_label = f"{said}: what is right is told as recorded, by label"
+    compared = xaicli.compare(first, last, mode="train", label_key="named").answer
+    (accuracy,) = [row for row in compared.extra["paired"] if row["metric"] == "correct"]
+    assert accuracy["values"] == pytest.approx([(taken[-1] == given).mean() for taken in (one, other)])
+    assert by_label in compared.warnings
+    assert by_label in first.dynamics(label_key="named").answer.warnings
+    assert by_label in first.select(rule="forgotten", n=3, mode="train", label_key="named").answer.warnings
+    for key in ("label", "clean"):
+        assert not [words for words in first.dynamics(label_key=key).answer.warnings if "by label" in words]
+        compared = xaicli.compare(first, last, mode="train", label_key=key).answer
+        assert not [words for words in compared.warnings if "by label" in words]
+    # Losses alone have nothing right or wrong.
+    for name in ("plain", "plainer"):
+        with xaicli.Run(tmp_path / name) as run:
+            run.log_facts([0, 1], camera=["front", "rear"])
+            run.log_samples(sample_id=[0, 1], label=[0, 1], loss=[0.1, 0.2], mode="eval", epoch=1, step=1)
+    told = xaicli.compare(tmp_path / "plain", tmp_path / "plainer", label_key="camera").answer
+    assert told.warnings == ()
+
+
+def test_without_predictions_a_sample_stands_out_among_those_of_its_column(tmp_path):
+    losses = np.linspace(0.1, 0.2, 40)
+    losses[7] = 5.0
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(np.arange(40), camera=["front", "rear"] * 20)
+        for epoch in (1, 2, 3):
+            run.log_samples(sample_id=np.arange(40), label=[0] * 40, loss=losses, mode="train", epoch=epoch, step=epoch)
+    rows = xaicli.open_run(tmp_path / "run").findings(label_key="camera").data
+    (suspect,) = rows.filter(pl.col("finding") == "suspect").to_dicts()
+    assert suspect["sample_id"] == 7
+    assert "robust deviations beyond the median of its camera" in suspect["reason"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,7 @@ from xaicli.queries.rows import walk
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, comparable
 from xaicli.queries.selection import Pair, Selection
-from xaicli.queries.truth import refuse_other_kinds
+from xaicli.queries.truth import refuse_other_kinds, told_by_label
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.reader.rows import PLACED, Where
@@ -154,7 +154,9 @@ def ranked(
                 raise XaiError(
                     f"{reader.layout.described} has no {needs}, which --rule {choice.rule.value} needs", hint=hint
                 )
-            return _by(frame, column, highest=True, above=0.0)
+            found_by = _by(frame, column, highest=True, above=0.0)
+            said = told_by_label(reader, selection.label_key) if choice.rule is Rule.FORGOTTEN else []
+            return replace(found_by, note="; ".join(said))
         case Rule.SUSPECTS | Rule.LABEL_ISSUES:
             return _doubted(choice, frame, reader, selection, pair, found)
         case _:

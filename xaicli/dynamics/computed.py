@@ -20,7 +20,7 @@ from xaicli.progress import doing
 from xaicli.queries.cache import Entry
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection
-from xaicli.queries.truth import is_truth
+from xaicli.queries.truth import is_true_number, is_truth, measured_otherwise
 from xaicli.reader import Piece, Place, Reader, Tally
 from xaicli.reader.pages import Footer
 from xaicli.reader.pieces import relative
@@ -301,12 +301,19 @@ def compute(
         early_epochs=early_epochs,
         burn_in=burn_in,
         tally=tally,
-        warnings=(*selection.warnings, *explained, *_measured(plan), *memorised(reader, selection, _shares(told))),
+        warnings=(
+            *selection.warnings,
+            *explained,
+            *_measured(reader, plan),
+            *memorised(reader, selection, _shares(told)),
+        ),
     )
 
 
-def _measured(plan: Plan) -> list[str]:
-    """What is not measured against the label key, where this says what is right."""
+def _measured(reader: Reader, plan: Plan) -> list[str]:
+    """What is not measured against the label key, where this is the truth."""
+    if is_true_number(reader, plan.label):
+        return measured_otherwise(reader, plan.label, [*plan.parts()])
     own = [name for name in (LOSS, LABEL_PROB, MARGIN, EL2N) if name in plan.available]
     if not plan.label_is_truth or LABEL not in plan.available or not own:
         return []

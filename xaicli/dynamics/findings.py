@@ -24,7 +24,7 @@ from xaicli.queries.labels import labels
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
-from xaicli.queries.truth import only_groups
+from xaicli.queries.truth import are_numbers, only_groups
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID
 from xaicli.words import distinct, fraction, how_often, ordinal
@@ -89,16 +89,18 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
     suspected = suspects(reader, selection, found, top=top)
     departing = departures(reader, selection)
     of_kind: dict[str, int] = dict.fromkeys(Finding, 0)
-    label, ids = reader.dtypes.get(selection.label_key, pl.Int32()), reader.dtypes.get(SAMPLE_ID, pl.Int64())
+    label, ids = _label_kind(reader, selection), reader.dtypes.get(SAMPLE_ID, pl.Int64())
     text = pl.String()
     kinds = (text, text, text, ids, label, pl.Float64(), pl.Int32(), text, label)
     parts = [pl.DataFrame(schema=dict(zip(COLUMNS, kinds, strict=True)))]
     of_tokens = selection.label_key not in reader.dtypes and N_TOKENS in reader.dtypes
     unlabelled: list[str] = []
+    if unlike := only_groups(reader, selection.label_key):
+        unlabelled.append(f"{unlike}: none is a suspect")
     for pair in selection.pairs:
         of_pair = (pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
         frame = found.frames[pair]
-        if not only_groups(reader, selection.label_key):
+        if not unlike:
             unlabelled += _without_label(frame, selection, pair)
         jumped = jumps_of(frame, selection, pair, top) if "rank_jump" in frame.columns else pl.DataFrame()
         of_kinds = {
@@ -125,7 +127,8 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         selection={**selection.as_dict(), "top": top, "early_epochs": found.early_epochs, "burn_in": found.burn_in},
         data=pl.concat((part for part in parts if part.width), how="diagonal_relaxed"),
         counts=found.counts(reader),
-        warnings=(*found.warnings, *unlabelled, *warnings),
+        # Where predictions are classes, the search for confusions says so of the label key, too.
+        warnings=(*found.warnings, *unlabelled, *(said for said in warnings if said != unlike)),
         extra={"found": {str(kind): n for kind, n in of_kind.items() if n}, **suspected.extra},
     )
 
@@ -426,16 +429,22 @@ def departures(reader: Reader, selection: Selection) -> pl.DataFrame:
         mode, ds_id, label, score (robust deviations from the median label), epoch, reason; the largest score first.
         Empty where there are no labels.
     """
-    label = reader.dtypes.get(selection.label_key)
+    label = _label_kind(reader, selection)
     # A number or a set of classes is no group.
-    if label is None or label.is_float() or label.is_nested():
-        return pl.DataFrame(schema={**_LABEL_COLUMNS, LABEL: label or pl.Int32()})
+    if selection.label_key not in reader.dtypes or label.is_float() or label.is_nested():
+        return pl.DataFrame(schema={**_LABEL_COLUMNS, LABEL: label})
     means = labels(reader, selection, bounds=None).data.filter(pl.col("metric") == selection.metrics[0])
     rows = []
     for (mode, ds_id), of_pair in means.group_by(MODE, DS_ID, maintain_order=True):
         found = sorted(_departing(of_pair, selection.metrics[0]), key=lambda one: -one["score"])  # type: ignore[operator]
         rows += [{MODE: mode, DS_ID: ds_id, **row} for row in found]
     return pl.DataFrame(rows, schema={**_LABEL_COLUMNS, LABEL: label})
+
+
+def _label_kind(reader: Reader, selection: Selection) -> pl.DataType:
+    """What labels are held in: numbers that predictions are held against are so, whole ones too."""
+    kind = reader.dtypes.get(selection.label_key, pl.Int32())
+    return pl.Float64() if kind.is_integer() and are_numbers(reader, selection.label_key) else kind
 
 
 def _departing(means: pl.DataFrame, metric: str) -> Iterator[dict[str, object]]:

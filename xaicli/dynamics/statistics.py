@@ -15,6 +15,7 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.truth import told_by_label
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 
@@ -60,6 +61,9 @@ def dynamics(
     if truth is not None:
         extra["truth"], said = score_rankings(reader, selection, found, truth)
         warnings += said
+    data = pl.concat([_public(found, selection, pair) for pair in selection.pairs], how="diagonal")
+    if "correctness" in data.columns:
+        warnings += told_by_label(reader, selection.label_key)
     return Answer(
         command="dynamics",
         run=reader.layout.described,
@@ -69,7 +73,7 @@ def dynamics(
             "burn_in": found.burn_in,
             "truth": None if truth is None else os.fspath(truth),
         },
-        data=pl.concat([_public(found, selection, pair) for pair in selection.pairs], how="diagonal"),
+        data=data,
         counts=found.counts(reader),
         warnings=tuple(warnings),
         extra=extra,

@@ -19,7 +19,7 @@ from xaicli.errors import whole_number
 from xaicli.queries.fifths import Fifths
 from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
-from xaicli.queries.truth import is_truth, only_groups
+from xaicli.queries.truth import are_numbers, is_truth, only_groups
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID, Duplicates
 from xaicli.words import distinct, how_often, ordinal
@@ -197,7 +197,7 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics
     if only_groups(reader, selection.label_key):
         unknown = pl.lit(None, frame[LABEL].dtype).alias("suggested_label")
         return frame.clear().with_columns(*origin, pl.lit(None, pl.Float64).alias("score"), unknown)
-    if frame[LABEL].dtype.is_float():
+    if are_numbers(reader, selection.label_key):
         return far_from_target(reader, selection, pair, frame)
     judged = PREDICTION in reader.dtypes and better_than_chance(found.accuracy[pair], frame[LABEL])
     scored = frame.with_columns(suspicion(frame))
@@ -216,8 +216,8 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics
 
 def _with_reasons(reader: Reader, selection: Selection, everyone: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
     """Some suspects of one (mode, ds_id) with their reasons: the columns of `COLUMNS`."""
-    if everyone[LABEL].dtype.is_float():
-        reasons = [_why_far(row) for row in listed.to_dicts()]
+    if are_numbers(reader, selection.label_key):
+        reasons = [_why_far(row, selection.label_key) for row in listed.to_dicts()]
         return listed.with_columns(pl.Series("reason", reasons, pl.String)).select(COLUMNS)
     places = {
         name: _place(everyone[name], sign, listed[name])
@@ -227,7 +227,9 @@ def _with_reasons(reader: Reader, selection: Selection, everyone: pl.DataFrame, 
     known = {name: everyone[name].count() for name in places}
     names = LabelNames.of_predictions(reader, selection)
     reasons = [
-        reason(row, {name: (int(place[number]), known[name]) for name, place in places.items()}, names)
+        reason(
+            row, {name: (int(place[number]), known[name]) for name, place in places.items()}, names, selection.label_key
+        )
         for number, row in enumerate(listed.to_dicts())
     ]
     return listed.with_columns(pl.Series("reason", reasons, pl.String)).select(COLUMNS)
@@ -362,13 +364,14 @@ def _summed(counted: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return together.group_by(SAMPLE_ID, PREDICTION).agg(pl.col("times", "counted").sum())
 
 
-def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names: LabelNames) -> str:
+def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names: LabelNames, key: str = LABEL) -> str:
     """Why a sample is suspected, in words: how it was learned, what was predicted instead, its strongest evidence.
 
     Args:
         row: The sample.
         places: {statistic: (its place, 1 for the most suspicious, of how many samples that have one)}.
         names: Of the predictions.
+        key: The column that stands for the label.
     """
     said = []
     if (right := row.get("correctness")) is not None:
@@ -385,7 +388,7 @@ def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names:
         )
         said.append(f"{'' if row['n_obs'] == 1 else times}predicted {names[suggested]}{early}")
     if (far := row.get("deviation")) is not None:
-        said.append(f"{how_often(far)} robust deviations beyond the median of its label")
+        said.append(f"{how_often(far)} robust deviations beyond the median of its {key}")
     if places:
         best = min(places, key=lambda name: places[name][0])
         place, n = places[best]
@@ -399,19 +402,20 @@ def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names:
 def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame) -> pl.DataFrame:
     """The samples of a regression whose mean absolute residual stands far out among similar targets.
 
-    Targets are similar that share a fifth of the labels, cut as by every question. A second pass reads labels and
-    predictions only.
+    Targets are what the label key holds; those are similar that share a fifth of them, cut as by every question. A
+    second pass reads them and predictions only.
 
     Returns:
         The columns of `COLUMNS` but the reason, and what that tells; score is the normalised rank of the deviation,
         suggested_label the mean prediction.
     """
-    wanted = [SAMPLE_ID, LABEL, PREDICTION]
+    key = selection.label_key
+    wanted = [SAMPLE_ID, key, PREDICTION]
     ids, number = frame[SAMPLE_ID].dtype, pl.Float64()
     parts = [pl.DataFrame(schema={SAMPLE_ID: ids, "off": number, "said": number, "n": pl.UInt32()})]
     if PREDICTION in reader.dtypes and reader.dtypes[PREDICTION].is_numeric():
         for rows in reader.place_frames(*pair, wanted, selection.epochs[pair], duplicates=selection.duplicates):
-            said, off = pl.col(PREDICTION).cast(number), (pl.col(PREDICTION) - pl.col(LABEL)).abs().cast(number)
+            said, off = pl.col(PREDICTION).cast(number), (pl.col(PREDICTION) - pl.col(key)).abs().cast(number)
             known = rows.frame.filter(off.is_finite())
             parts.append(
                 known.group_by(SAMPLE_ID).agg(off.sum().alias("off"), said.sum().alias("said"), pl.len().alias("n"))
@@ -420,7 +424,10 @@ def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.
     means = sums.select(
         SAMPLE_ID, residual=pl.col("off") / pl.col("n"), suggested_label=pl.col("said") / pl.col("n"), n="n"
     )
-    joined = frame.select(SAMPLE_ID, LABEL).join(means, on=SAMPLE_ID, how="left", maintain_order="left")
+    whole = [pl.col(LABEL).cast(number)] if frame[LABEL].dtype.is_integer() else []
+    joined = (
+        frame.select(SAMPLE_ID, LABEL).with_columns(whole).join(means, on=SAMPLE_ID, how="left", maintain_order="left")
+    )
     names, codes = Fifths.of(joined[LABEL]).parted(joined[LABEL])
     fifth = pl.Series("fifth", [*names, None])[codes]
     far = deviations(joined["residual"], fifth)
@@ -435,12 +442,13 @@ def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.
     return out.with_columns(pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
 
 
-def _why_far(row: Mapping[str, Any]) -> str:
+def _why_far(row: Mapping[str, Any], key: str) -> str:
     """Why a sample's number is suspected."""
+    of_fifth, is_told = ("the labels", "labelled") if key == LABEL else (key, f"{key} is")
     residual, usual = distinct((row["residual"], row["usual"]), 3)
     predicted, labelled = distinct((row["suggested_label"], row[LABEL]), 4)
     return (
         f"mean absolute residual {residual} over {row['n']} observations, {how_often(row['deviation'])} robust "
-        f"deviations above {usual}, the median of its fifth of the labels ({row['fifth']}); "
-        f"predicted {predicted} on average, labelled {labelled}"
+        f"deviations above {usual}, the median of its fifth of {of_fifth} ({row['fifth']}); "
+        f"predicted {predicted} on average, {is_told} {labelled}"
     )

@@ -31,6 +31,17 @@ def is_truth(reader: Reader, key: str) -> bool:
     return key not in (LABEL, PREDICTION) and known and not no_truth(reader, key)
 
 
+def is_true_number(reader: Reader, key: str) -> bool:
+    """Whether a column other than the label says how far off predictions are: both hold numbers, whole ones or not."""
+    held, predicted = (reader.dtypes.get(name, pl.Null()) for name in (key, PREDICTION))
+    return key not in (LABEL, PREDICTION) and held.is_numeric() and predicted.is_float()
+
+
+def are_numbers(reader: Reader, key: str) -> bool:
+    """Whether what stands for the label is near or far, not right or wrong, and so no group of samples."""
+    return reader.dtypes.get(key, pl.Null()).is_float() or is_true_number(reader, key)
+
+
 def right_by(readers: Sequence[Reader], key: str) -> list[tuple[str, pl.Expr]]:
     """What tells in runs that are compared whether a prediction is right, in all of them the same.
 
@@ -57,7 +68,7 @@ def by_truth(
         measures: The metrics that the question goes by: a warning names those measured against the recorded label.
         shows_right: Whether it shows of samples whether they are right: a warning says where nothing tells that.
     """
-    if not is_truth(reader, selection.label_key):
+    if not is_truth(reader, selection.label_key) and not is_true_number(reader, selection.label_key):
         if not (shows_right and (unlike := no_truth(reader, selection.label_key))):
             return selection
         unsaid = f"{unlike}: samples are told neither right nor wrong"
@@ -68,21 +79,32 @@ def by_truth(
 
 def measured_otherwise(reader: Reader, key: str, measures: Sequence[str]) -> list[str]:
     """What to say of metrics that the recorder measured against the label, where another column is the truth."""
-    own = [name for name in measures if name in (LOSS, LABEL_PROB, MARGIN, EL2N, CORRECT)]
-    if not own or LABEL not in reader.dtypes or not is_truth(reader, key):
+    own = [name for name in measures if name in (LOSS, LABEL_PROB, MARGIN, EL2N, CORRECT, *_OF_NUMBERS)]
+    if not own or LABEL not in reader.dtypes:
         return []
     are = "is" if len(own) == 1 else "are"
+    if is_true_number(reader, key):
+        return [f"{', '.join(own)} {are} as recorded, measured against label and not against {key}"]
+    if not is_truth(reader, key):
+        return []
     return [f"predictions are right where they are {key}; {', '.join(own)} {are} as recorded, measured against label"]
 
 
 def measured_of_all(readers: Sequence[Reader], key: str, measures: Sequence[str]) -> list[str]:
     """The same of runs that are compared; or which of them cannot be judged by a truth of others."""
     others = [reader for reader in readers if not is_truth(reader, key)]
-    if not others:
+    if not others or all(is_true_number(reader, key) for reader in readers):
         return measured_otherwise(readers[0], key, measures)
-    if len(others) == len(readers):
+    if len(others) == len(readers) and not any(CORRECT in reader.dtypes for reader in readers):
         return []
-    lack = no_truth(others[0], key) or f"{others[0].layout.described} has no {key} beside predictions"
+    return told_by_label(next((reader for reader in others if no_truth(reader, key)), others[0]), key)
+
+
+def told_by_label(reader: Reader, key: str) -> list[str]:
+    """What to say where the label key only groups, and what is right is told beside it."""
+    if key == LABEL or is_truth(reader, key):
+        return []
+    lack = no_truth(reader, key) or f"{reader.layout.described} has no {key} beside predictions"
     return [f"{lack}: what is right is told as recorded, by label"]
 
 
@@ -125,6 +147,9 @@ def _are_alike(label: pl.DataType, prediction: pl.DataType) -> bool:
         return True
     return _kind(label) is _kind(prediction)
 
+
+_OF_NUMBERS = ("residual", "abs_error")
+"""What the recorder measures of numbers beside their loss."""
 
 _TOLD: dict[type[pl.DataType], str] = {
     pl.Int64: "whole numbers",

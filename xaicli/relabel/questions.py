@@ -18,6 +18,7 @@ from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.names import LabelNames, told_as
 from xaicli.queries.selection import Pair, Selection, left_out_by
+from xaicli.queries.truth import are_numbers
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, Samples, corrections
@@ -61,7 +62,7 @@ def batch_of(
     known = reader.facts
     where = path_fact(known, path, reader.layout.described)
     dtype = _label_dtype(reader, selection)
-    is_number = dtype is None or dtype.is_float()
+    is_number = dtype is None or are_numbers(reader, selection.label_key) or dtype.is_float()
     if is_number and tool in (Tool.CVAT, Tool.FIFTYONE, Tool.COCO):
         what = "not recorded" if dtype is None else "numbers"
         raise XaiError(
