@@ -491,3 +491,18 @@ def test_the_words_cost_no_torch() -> None:
     code = "import sys; from xaicli.heads.head import Head, Task, Values; assert 'torch' not in sys.modules"
     assert not subprocess.run([sys.executable, "-c", code], check=False).returncode
     assert Head(Task.CLASSIFICATION, Values.LOGITS, 3).has_classes
+
+
+def test_a_compiled_function_in_a_model_that_is_watched_stays_compiled(x: Tensor) -> None:
+    graphs = []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(lambda y: (y * 2).softmax(1), backend=backend, fullgraph=True)
+    with torch.no_grad(), watching() as origin:
+        found = origin(compiled(x))
+    assert len(graphs) == 1
+    assert found is not None
+    assert found.range is Range.DISTRIBUTION

@@ -101,6 +101,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _should_skip_dynamo(cls) -> bool:
         return False  # Else torch loads its whole compiler, seconds, to say that it is not to be used here.
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """What is compiled by torch stays so; who watches takes this mode away while it runs."""
+        return True
+
     def origin(self, tensor: torch.Tensor) -> Origin | None:
         """Where a tensor comes from; None where it was not made under this watch."""
         found: Origin | None = self._origins.get(tensor)

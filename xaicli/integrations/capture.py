@@ -7,22 +7,25 @@ module's own `forward` are, told by the module's identity: a copy of it, a teach
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils import _python_dispatch as dispatch
 
 from xaicli.heads.decision import OriginOf
 from xaicli.heads.head import Values
-from xaicli.heads.operations import watching
+from xaicli.heads.operations import Watch
 from xaicli.heads.outputs import NAMED, items_of, keys_of
 from xaicli.integrations.losses import Losses
 from xaicli.integrations.selections import Picked, Selections
@@ -121,6 +124,7 @@ class Step:
         returned: What the step returned.
         origin: What made a tensor, where the step was watched closely.
         is_compiled: Whether the module, or a part of it, is compiled, and was left alone for that.
+        ran_compiled: Whether a function ran that is compiled, and was left alone for that.
         running: The outermost module that runs, if one does.
         answered: Of each module with weights that the step itself called, the tensors that it returned.
         watched: Criteria that are no part of the loss: figures beside the training.
@@ -137,6 +141,7 @@ class Step:
     returned: Any = None
     origin: OriginOf | None = None
     is_compiled: bool = False
+    ran_compiled: bool = False
     running: list[nn.Module] = field(default_factory=list)
     answered: list[list[Tensor]] = field(default_factory=list)
     watched: list[Judged] = field(default_factory=list)
@@ -327,8 +332,8 @@ def captured(
 ) -> Iterator[Step]:
     """Take what a step computes.
 
-    A compiled module is left alone: what it does cannot be watched without having it compiled anew. Where only a part
-    of it is compiled, the criteria that the step itself calls are still noted.
+    What is compiled by torch is left alone: it cannot be watched without having it compiled anew. Where only a part of
+    the module is compiled, or a function, the criteria that are called outside of it are still noted.
 
     Args:
         module: The module whose own forwards count.
@@ -342,21 +347,132 @@ def captured(
         yield step
         return
     if step.is_compiled:
-        with _criteria_replaced(step):
-            yield step
+        with ExitStack() as names:
+
+            def replace_names() -> None:
+                names.enter_context(_criteria_replaced(step))
+
+            with _aside_of_compiled(names.close, replace_names):
+                replace_names()
+                yield step
         return
 
     modules = _Modules(step, module, [] if within is None or within is module else [within, module])
-    with ExitStack() as stack:
-        if module is not None:
-            stack.callback(register_module_forward_pre_hook(modules.before).remove)
-            # In torch's own table and only while the step runs: never on the module.
-            stack.callback(_forgotten, register_module_forward_hook(modules.after, with_kwargs=True))
+    with ExitStack() as modes, ExitStack() as hooks:
+
+        def hook() -> None:
+            if module is not None:
+                hooks.callback(register_module_forward_pre_hook(modules.before).remove)
+                # In torch's own table and only while the step runs: never on the module.
+                hooks.callback(_forgotten, register_module_forward_hook(modules.after, with_kwargs=True))
+
+        hook()
+        lifted = []
         if closely:
-            step.origin = stack.enter_context(watching())
+            watch = modes.enter_context(Watch())
+            step.origin = watch.origin
             step.selections.begin(batch)
-        stack.enter_context(_Criteria(step))
-        yield step
+            lifted.append(
+                _Lifted(watch, dispatch._get_current_dispatch_mode_stack, dispatch._pop_mode, dispatch._push_mode)
+            )
+        criteria = modes.enter_context(_Criteria(step))
+        lifted.append(
+            _Lifted(criteria, overrides._get_current_function_mode_stack, overrides._pop_mode, overrides._push_mode)
+        )
+
+        def leave() -> None:
+            step.ran_compiled = True
+            hooks.close()
+            for one in lifted:
+                one.take_out()
+
+        def come_back() -> None:
+            for one in lifted:
+                one.put_back()
+            hook()
+
+        with _aside_of_compiled(leave, come_back):
+            yield step
+
+
+@dataclass
+class _Lifted:
+    """A mode of ours that is taken out of torch's stack for a while, and those left as they are that lie over it.
+
+    Attributes:
+        mode: The mode.
+        modes: Gives those of the stack, the lowest first.
+        pop: Takes the highest away.
+        push: Lays one on top.
+        over: How many lie over it, while it is taken out.
+    """
+
+    mode: Any
+    modes: Callable[[], list[Any]]
+    pop: Callable[[], Any]
+    push: Callable[[Any], None]
+    over: int | None = None
+
+    def take_out(self) -> None:
+        """Take it out; where torch has done so itself, as in a call that it is told of, that is left as it is."""
+        if all(one is not self.mode for one in self.modes()):
+            return
+        over = []
+        while (top := self.pop()) is not self.mode:
+            over.append(top)
+        self.over = len(over)
+        for one in reversed(over):
+            self.push(one)
+
+    def put_back(self) -> None:
+        """Put it where it was."""
+        if self.over is None:
+            return
+        over = [self.pop() for _ in range(self.over)]
+        for one in (self.mode, *reversed(over)):
+            self.push(one)
+        self.over = None
+
+
+@contextmanager
+def _aside_of_compiled(leave: Callable[[], None], come_back: Callable[[], None]) -> Iterator[None]:
+    """Step aside while code runs that was compiled by torch: a function as well, which no module tells of.
+
+    Under a mode or a hook torch compiles it anew, or not at all, or fails. What is called outside of it is seen.
+
+    Args:
+        leave: Takes modes and hooks away.
+        come_back: Has them again.
+    """
+    compiler = sys.modules.get("torch._dynamo.eval_frame")  # there as soon as anything was compiled
+    own = getattr(compiler, "_maybe_set_eval_frame", None)
+    if own is None:
+        yield
+        return
+    running: list[Any] = []
+    """The call of the outermost compiled function that runs."""
+    thread = threading.get_ident()
+
+    def set_frames(callback: Any) -> Any:
+        if threading.get_ident() == thread:
+            caller = sys._getframe(1)
+            if running:
+                if caller is running[0]:
+                    running.clear()
+                    come_back()
+            elif callable(callback):
+                running.append(caller)
+                leave()
+        return own(callback)
+
+    compiler.__dict__["_maybe_set_eval_frame"] = set_frames
+    try:
+        yield
+    finally:
+        compiler.__dict__["_maybe_set_eval_frame"] = own
+        if running:
+            running.clear()
+            come_back()
 
 
 def _few_tensors(values: Iterable[Any], had: int) -> list[Tensor]:

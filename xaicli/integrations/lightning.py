@@ -640,9 +640,11 @@ def _ask(step: Step, mode: Mode, rows: int, batch: Any) -> str:
     name = _name_of(mode)
     if _holds_objects(batch):
         return _OBJECTS.format(name=name)
-    if step.is_compiled and len(step.judged) < 2:
+    is_unseen = step.ran_compiled and not step.judged
+    if (step.is_compiled and len(step.judged) < 2) or is_unseen:
+        what = "a function that it calls" if is_unseen else "the module"
         return (
-            f"the module is compiled (torch.compile), and what {name} computes inside of it cannot be seen; no samples "
+            f"{what} is compiled (torch.compile), and what {name} computes inside of it cannot be seen; no samples "
             f"of it are recorded: {_END}"
         )
     if step.returned is None and not (step.forwards or step.judged or step.given):
