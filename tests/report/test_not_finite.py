@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,3 +188,47 @@ def test_what_a_condition_leaves_out_is_not_said_to_be_absent_or_not_finite(tmp_
     kept = opened.labels(where="NOT (label = 1 AND epoch = 2 AND sample_id = 3)")
     assert f"In the last epoch without a finite value {among}: 1." in kept.report.sentence
     assert f"loss eval: label 1 is in the last epoch with no finite value {among}" in kept.answer.warnings
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize(
+    ("options", "n"),
+    [
+        ({"epoch": "last"}, 6),
+        ({"epoch": 2, "mode": "all"}, 6),
+        ({"epoch_frequency": 2, "metric": "loss,correct"}, 6),
+        ({"epoch": 2, "where": "label = 0"}, 3),
+    ],
+)
+def test_a_metric_that_the_selected_epochs_lack_is_said_to_lack(
+    tmp_path: Path, options: dict[str, Any], n: int, engine: str
+) -> None:
+    """Loss is recorded in train and, in epoch 1 alone, in eval."""
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            for mode in ("train", "eval"):
+                more = {} if (mode, epoch) == ("eval", 2) else {"loss": np.arange(6.0)}
+                known = {"label": np.arange(6) % 2, "prediction": np.zeros(6, int)}
+                run.log_samples(sample_id=np.arange(6), **known, mode=mode, epoch=epoch, step=epoch, **more)
+    answer = open_run(tmp_path / "run").labels(engine=engine, **options)
+    among, there = (" among the rows of --where", " there") if "where" in options else ("", "")
+    assert list(answer.answer.warnings) == [
+        f"loss eval: no label has a value{among}: {n} rows were recorded{there} without one"
+    ]
+    lacking = [(row["metric"], row["mode"], row["label"]) for row in answer.answer.extra["without_finite"]]
+    assert lacking == [("loss", "eval", label) for label in range(2 * n // 6)]
+    if answer.data.is_empty():
+        assert "No label has a value of loss" in answer.report.sentence
+        assert "nothing was recorded" not in as_text(answer.report)
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_a_mode_without_the_metric_of_the_others_is_named(tmp_path: Path, engine: str) -> None:
+    with Run(tmp_path / "run") as run:
+        for mode, more in (("train", {"norm": [1.0, 2.0]}), ("eval", {})):
+            run.log_samples(sample_id=[0, 1], loss=[0.5, 1.0], mode=mode, epoch=1, **more)
+    opened = open_run(tmp_path / "run")
+    found = opened.samples(metric="norm", mode="all", engine=engine)
+    assert set(found.data["mode"]) == {"train"}
+    assert list(found.answer.warnings) == ["no sample of eval has a finite norm: left out"]
+    assert not opened.samples(metric="loss", mode="all", engine=engine).answer.warnings

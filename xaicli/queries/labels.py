@@ -84,10 +84,12 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
     data = _joined(parts) if parts else _empty(reader, selection, bounds)
     del parts
     ended: list[dict[str, Any]] = []
-    if tally.non_finite or tally.valueless:
-        warnings += _without_finite(reader, selection, data, ended)
     known = set(data["metric"])
-    warnings += recorded_elsewhere(reader, selection, [name for name in selection.metrics if name not in known])
+    absent = [name for name in selection.metrics if name not in known]
+    elsewhere = {name: [*recorded_elsewhere(reader, selection, [name])] for name in absent}
+    if tally.non_finite or tally.valueless:
+        warnings += _without_finite(reader, selection, data, ended, [name for name in elsewhere if elsewhere[name]])
+    warnings += (said for of_metric in elsewhere.values() for said in of_metric)
     return Answer(
         command="labels",
         run=reader.layout.described,
@@ -100,13 +102,18 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
 
 
 def _without_finite(
-    reader: Reader, selection: Selection, data: pl.DataFrame, at_the_end: list[dict[str, Any]]
+    reader: Reader,
+    selection: Selection,
+    data: pl.DataFrame,
+    at_the_end: list[dict[str, Any]],
+    elsewhere: Collection[str],
 ) -> Iterator[str]:
     """What is said of labels that have rows, but no finite value: nowhere, or not in the last epoch; and of its rows.
 
     Args:
         reader, selection, data: The question and its rows.
-        at_the_end: Takes metric, mode, ds_id and label of those that have none in the last epoch alone.
+        at_the_end: Takes metric, mode, ds_id and label of those that have none in the last epoch.
+        elsewhere: Metrics of which it is said that other modes alone have them.
     """
     names = names_of_labels(reader, selection)
     limits, there = (" among the rows of --where", " there") if reader.where else ("", "")
@@ -117,7 +124,7 @@ def _without_finite(
         of_pair = data.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)
         for metric in selection.metrics:
             found = _not_finite(reader, one, kinds, metric)
-            counted = found.group_by(LABEL).agg(pl.sum("recorded"), pl.max(EPOCH)).sort(LABEL)
+            counted = found.group_by(LABEL).agg(pl.sum("recorded", "missing"), pl.max(EPOCH)).sort(LABEL)
             known = of_pair.filter(pl.col("metric") == metric).group_by(LABEL).agg(pl.max(EPOCH).alias("known"))
             lacking = counted.join(known, on=LABEL, how="left", maintain_order="left")
             where = " ".join(part for part in (metric, mode, ds_id) if part)
@@ -130,8 +137,16 @@ def _without_finite(
             elif never.height and known.height:
                 told = _first_of([called.get(label, label_text(label)) for label in never[LABEL]])
                 yield f"{where}: {told} {'has' if never.height == 1 else 'have'} no value{limits}"
-            ended = lacking.filter(pl.col("known") < epochs[-1], pl.col(EPOCH) == epochs[-1])
-            at_the_end += [{"metric": metric, MODE: mode, DS_ID: ds_id, LABEL: label} for label in ended[LABEL]]
+            elif never.height and metric not in elsewhere:
+                n = int(never["missing"].sum())
+                rows = "row was" if n == 1 else "rows were"
+                yield f"{where}: no label has a value{limits}: {n:,} {rows} recorded{there} without one"
+            in_last = lacking.filter(pl.col(EPOCH) == epochs[-1])
+            ended = in_last.filter(pl.col("known") < epochs[-1])
+            at_the_end += [
+                {"metric": metric, MODE: mode, DS_ID: ds_id, LABEL: label}
+                for label in in_last.filter(pl.col("known").is_null() | (pl.col("known") < epochs[-1]))[LABEL]
+            ]
             if ended.height:
                 told = _first_of([called.get(label, label_text(label)) for label in ended[LABEL]])
                 are = "is" if ended.height == 1 else "are"

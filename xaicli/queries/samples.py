@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -80,6 +80,8 @@ def samples(
     refuse_unknown(reader, selection, meant, known)
     data = pl.concat([part.rows for part in found])
     n_stale = sum(part.n_stale for part in found)
+    if (asked.max or asked.min) and (lacking := list(_valueless(reader, selection, found, stat))):
+        selection = replace(selection, warnings=(*selection.warnings, *lacking))
     if asked.max or asked.min:
         known_metrics = set(data.filter(pl.col(SCORE).is_not_null())["metric"])
         said = recorded_elsewhere(reader, selection, [name for name in selection.metrics if name not in known_metrics])
@@ -137,6 +139,7 @@ class Found:
         n_stale: How many of all samples are stale.
         others: Listed ids that have other labels only than the question is limited to.
         n_others: How many rows of the shown samples have other labels.
+        valueless: The metrics that no sample has a score by.
     """
 
     rows: pl.DataFrame
@@ -144,6 +147,22 @@ class Found:
     n_stale: int
     others: frozenset[Any] = frozenset()
     n_others: int = 0
+    valueless: tuple[str, ...] = ()
+
+
+def _valueless(reader: Reader, selection: Selection, found: Sequence[Found], stat: str) -> Iterator[str]:
+    """Which of the (mode, ds_id) have no sample to show by a metric that others of them have."""
+    among = " among the rows of --where" if reader.where else ""
+    for metric in selection.metrics:
+        places = [
+            " ".join(filter(None, pair))
+            for pair, one in zip(selection.pairs, found, strict=True)
+            if metric in one.valueless
+        ]
+        if len(places) < len(found):
+            for place in places:
+                what = metric if stat == LAST else f"{stat} of {metric}"
+                yield f"no sample of {place} has a finite {what}{among}: left out"
 
 
 def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
@@ -198,10 +217,12 @@ class Source(Protocol):
 def of_source(source: Source, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
     """The shown samples of one (mode, ds_id)."""
     chosen: dict[str, pl.DataFrame] = {}
+    valueless = []
     n_stale = 0
     for metric in selection.metrics:
         scores = source.last_scores(metric) if asked.scores is None else asked.scores[pair, metric]
         n_stale += int(scores[STALE].sum())
+        valueless += [] if scores[SCORE].count() else [metric]
         chosen[metric] = _chosen(scores, asked)
     past = source.histories(pl.concat([frame[SAMPLE_ID] for frame in chosen.values()]).unique())
     source.count(tally)
@@ -212,7 +233,7 @@ def of_source(source: Source, selection: Selection, pair: Pair, asked: Asked, ta
     # Rows of a table alone have a metric called so, and are of one pass.
     turn = pl.lit(0).alias(PASS) if PASS in selection.metrics else pl.col(PASS)
     rows = pl.concat([_rows(frame, within, pair, metric, turn) for metric, frame in chosen.items()])
-    return Found(rows, known, n_stale, others, n_others)
+    return Found(rows, known, n_stale, others, n_others, tuple(valueless))
 
 
 def _chosen(scores: pl.DataFrame, asked: Asked) -> pl.DataFrame:

@@ -71,10 +71,12 @@ def labels_report(answer: Answer, facts: RunFacts | None = None, without_finite:
 
 def _nothing(answer: Answer, metrics: Sequence[str]) -> str:
     """Why there is no label: no value is finite, or none is there."""
+    limits = conditions(answer.selection)
     if answer.counts.non_finite:
-        limits = conditions(answer.selection)
         recorded = "is recorded there" if limits else "was recorded"
         return f"No label has a finite {listed(list(metrics))}{among(limits)}: what {recorded} is NaN or infinite."
+    if answer.extra.get("without_finite"):
+        return f"No label has a value of {listed(list(metrics))}{among(limits)}: its rows were recorded without one."
     return "No labels: nothing was recorded here, or the selection leaves nothing."
 
 
