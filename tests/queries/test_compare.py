@@ -195,9 +195,13 @@ def test_what_only_one_run_has_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "typed"), [({"where": "epoch > 1"}, "--where 'epoch > 1'"), ({"epoch": "2-3"}, "--epoch 2-3")]
+    ("option", "why"),
+    [
+        ({"where": "epoch > 1"}, "none of its rows meets --where 'epoch > 1'"),
+        ({"epoch": "2-3"}, "--epoch 2-3 takes none of its epochs, 1"),
+    ],
 )
-def test_an_option_is_blamed_for_what_it_left_out_alone(tmp_path: Path, option: dict[str, str], typed: str) -> None:
+def test_an_option_is_blamed_for_what_it_left_out_alone(tmp_path: Path, option: dict[str, str], why: str) -> None:
     """Data set y was never in the second run, whose data set z has no row that the option takes."""
     for name, epochs_of_z, sets in (("a", 3, ("x", "y", "z")), ("b", 1, ("x", "z"))):
         with xaicli.Run(tmp_path / name) as run:
@@ -207,10 +211,49 @@ def test_an_option_is_blamed_for_what_it_left_out_alone(tmp_path: Path, option: 
                         sample_id=[0, 1], loss=[0.5, 1.0], mode="eval", ds_id=ds_id, epoch=epoch, step=epoch
                     )
     warnings = xaicli.compare(tmp_path / "a", tmp_path / "b", **option).answer.warnings
-    assert [one for one in warnings if "not compared" in one] == [
+    assert list(warnings) == [
         f"eval y is not in {tmp_path / 'b'}, and not compared",
-        f"eval z is left out of {tmp_path / 'b'} by {typed}, and not compared",
+        f"eval z is left out of {tmp_path / 'b'}, and not compared: {why}",
     ]
+
+
+def test_what_an_option_empties_in_every_run_is_said_of_each_by_name(tmp_path: Path) -> None:
+    for name, last in (("a", 4), ("b", 6)):
+        with xaicli.Run(tmp_path / name) as run:
+            for epoch in range(1, 6):
+                run.log_samples(sample_id=[0, 1], loss=[0.5, 1.0], mode="train", epoch=epoch, step=epoch)
+            for mode, epochs in (("eval", range(2, last + 1, 2)), ("test", (2,))):
+                for epoch in epochs:
+                    run.log_samples(sample_id=[0, 1], loss=[0.5, 1.0], mode=mode, epoch=epoch, step=epoch)
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert list(xaicli.compare(a, b, mode="all", epoch=5).answer.warnings) == [
+        f"{a}: eval is left out: --epoch 5 takes none of its epochs, 2, 4",
+        "test is left out: --epoch 5 takes none of its epochs, 2",
+        f"{b}: eval is left out: --epoch 5 takes none of its epochs, 2, 4, 6",
+    ]
+    with pytest.raises(xaicli.XaiError, match="no row selected") as refused:
+        xaicli.open_run(a).samples(mode="all", where="sample_id = 0 AND mode <> 'test'", epoch=5, ids=[1])
+    assert refused.value.hint == "left out by --where \"sample_id = 0 AND mode <> 'test'\", --epoch 5"
+
+
+def test_a_run_without_a_metric_in_the_mode_compared_is_named(tmp_path: Path) -> None:
+    for name, of_eval in (("full", {1: [1.0, 3.0], 2: [2.0, 4.0]}), ("early", {1: [1.0, 3.0]}), ("never", {})):
+        with xaicli.Run(tmp_path / name) as run:
+            for epoch in (1, 2):
+                for mode, loss in (("train", [0.5, 1.0]), ("eval", of_eval.get(epoch))):
+                    more = {} if loss is None else {"loss": loss}
+                    run.log_samples(sample_id=[0, 1], label=[0, 1], mode=mode, epoch=epoch, step=epoch, **more)
+    full, early, never = (tmp_path / name for name in ("full", "early", "never"))
+    for metric in (None, "loss"):
+        found = xaicli.compare(full, early, never, metric=metric)
+        assert list(found.answer.warnings)[:2] == [
+            f"{early} has no finite loss in eval at its last epoch",
+            f"{never} has no finite loss in eval",
+        ]
+        assert "Mean loss (eval): 3 in full, none in early, none in never." in found.report.sentence
+    alone = xaicli.compare(never, never).report.sentence
+    assert "No run has a finite loss (eval) to compare." in alone
+    assert "ommon" not in alone
 
 
 def test_a_metric_that_one_run_lacks_is_told(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_label_that_the_selection_leaves_out_is_said_to_be_left_out(ending, qu
     own: dict[str, Any] = {"target": tmp_path / "x.csv"} if question == "export" else {}
     with pytest.raises(XaiError, match=r"label 2 of --label-map stands in .*, but in no row selected") as caught:
         asked(ending, question, label_map="X=2", mode="all", epoch="last", **own)
-    assert caught.value.hint == "left out by --epoch 2"
+    assert caught.value.hint == "left out by --epoch last"
     with pytest.raises(XaiError, match="label 2 of --label-map stands in") as caught:
         asked(ending, question, label_map="X=2", mode="all", where="label < 2", **own)
     assert caught.value.hint == "left out by --where 'label < 2'"

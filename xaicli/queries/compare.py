@@ -13,7 +13,7 @@ from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.labels import labels
 from xaicli.queries.listed import Ids, listed
 from xaicli.queries.names import facts_beside, label_text, named, named_each, names_of_runs
-from xaicli.queries.resolution import resolve
+from xaicli.queries.resolution import left_out, resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
 from xaicli.queries.selection import Pair, Selection, left_out_by, polars_only
@@ -93,13 +93,13 @@ def _left_out(
     for pair in dict.fromkeys(pair for selection in selections for pair in selection.pairs if pair not in pairs):
         lacking = [(r, s) for r, s in zip(readers, selections, strict=True) if pair not in s.pairs]
         place = " ".join(filter(None, pair))
-        if without := [r.layout.described for r, _ in lacking if pair[1] not in r.ds_ids(pair[0])]:
-            yield f"{place} is not in {', '.join(without)}, and not compared"
         # A run that never had it has not lost it to an option.
-        others = [(r.layout.described, left_out_by(r, s)) for r, s in lacking if pair[1] in r.ds_ids(pair[0])]
-        for limits in dict.fromkeys(limits for _, limits in others):
-            roots = ", ".join(root for root, by in others if by == limits)
-            yield f"{place} is left out of {roots}{limits and f' by {limits}'}, and not compared"
+        if without := [r.layout.described for r, s in lacking if pair not in s.emptied]:
+            yield f"{place} is not in {', '.join(without)}, and not compared"
+        others = [(r.layout.described, s.emptied[pair]) for r, s in lacking if pair in s.emptied]
+        for why in dict.fromkeys(why for _, why in others):
+            roots = ", ".join(root for root, of_it in others if of_it == why)
+            yield f"{place} is left out of {roots}, and not compared: {why}"
     for metric in dict.fromkeys(metric for selection in selections for metric in selection.metrics):
         if lacking_it := [r.layout.described for r, known in zip(readers, held, strict=True) if metric not in known]:
             yield f"{metric} is not in {', '.join(lacking_it)}, and not compared"
@@ -149,8 +149,10 @@ def compare(
         sources = [_source(*one, pair) for one in zip(readers, ones, right, strict=True)]
         for metric in found.metrics:
             alone = [replace(one, metrics=(metric,)) for one in ones]
-            rows += _metric_and_labels(readers, alone, pair, metric, names)
+            of_metric = _metric_and_labels(readers, alone, pair, metric, names)
             table = _at_ends(readers, alone, pair, metric, sources, names, right)
+            others += _valueless(of_metric[0], table, readers)
+            rows += of_metric
             wanted = given.of(pair)
             known.setdefault(pair, set()).update(table.filter(pl.col(SAMPLE_ID).is_in(wanted))[SAMPLE_ID])
             rows += _samples(table, len(readers), pair, metric, max, min, wanted)
@@ -214,15 +216,33 @@ def compare(
                     *found.left_out,
                     *others,
                     *said,
-                    *(
-                        f"{reader.layout.described}: {words}" if words in reader.warnings else words
-                        for reader, one in zip(readers, found.selections, strict=True)
-                        for words in one.warnings
-                    ),
+                    *_of_each(readers, found.selections),
                 ]
             )
         ),
     )
+
+
+def _of_each(readers: Sequence[Reader], selections: Sequence[Selection]) -> Iterator[str]:
+    """What is said of each run, by its name unless it is said of all; not again what `_left_out` says."""
+    held = {pair for one in selections for pair in one.pairs}
+    for reader, one in zip(readers, selections, strict=True):
+        told = {left_out(pair, why) for pair, why in one.emptied.items() if pair in held and pair not in one.pairs}
+        root = reader.layout.described
+        for words in one.warnings:
+            of_all = words not in reader.warnings and all(words in other.warnings for other in selections)
+            if words not in told:
+                yield words if of_all or root in words else f"{root}: {words}"
+
+
+def _valueless(row: Mapping[str, Any], table: pl.DataFrame, readers: Sequence[Reader]) -> Iterator[str]:
+    """That a run has rows, and of a metric no mean to compare."""
+    for number, (reader, value, n) in enumerate(zip(readers, row["values"], row["n"], strict=True)):
+        if value is None and n is not None:
+            place = " ".join(filter(None, (row[MODE], row[DS_ID])))
+            when = " at its last epoch" if table[f"value{number}"].count() else ""
+            among = " among the rows of --where" if reader.where else ""
+            yield f"{reader.layout.described} has no finite {row['metric']} in {place}{when}{among}"
 
 
 def _same(readers: Sequence[Reader]) -> list[str]:

@@ -29,7 +29,7 @@ from xaicli.vocabulary import (
     Engine,
     Mode,
 )
-from xaicli.words import chosen_names, ranges, split_pair, split_raw
+from xaicli.words import chosen_names, quoted, ranges, split_pair, split_raw
 
 _NO_GROUPS = frozenset({SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK, PROBS, "pass"})
 _NAMED = 3
@@ -89,7 +89,8 @@ def resolve(
     # What a question calls the last epoch is the last that it has rows of.
     counting: Duplicates = _one_of(Duplicates, "--duplicates", duplicates)
     met = {pair: source.epochs_met(pair, e, counting) for pair, e in epochs.items()} if source.where else epochs
-    warnings += _left_out(source, epochs, met, given, epoch_frequency)
+    emptied = dict(_emptied(source, epochs, met, given, epoch_frequency))
+    warnings += [left_out(pair, why) for pair, why in emptied.items()]
     # Where a condition leaves nothing at all, each question says so in its own way.
     kept = tuple(pair for pair in pairs if met[pair]) or tuple(pair for pair in pairs if epochs[pair])
     if not isinstance(label_key, str):
@@ -120,6 +121,7 @@ def resolve(
         axis=_one_of(Axis, "--axis", axis),
         warnings=tuple(warnings),
         modes_left_out=() if named else tuple(name for name in source.modes() if name not in modes),
+        emptied=emptied,
     )
     return _with_known_labels(source, selection) if selection.label_map else selection
 
@@ -147,7 +149,8 @@ def _with_known_labels(source: Catalogue, selection: Selection) -> Selection:
             # Of several = the last one is that between name and value.
             meant = next((one for one in map(str, known) if one.endswith(f"={label}")), "")
             note = f'a value with = in it stands in quotes: NAME="{meant}"' if meant else ""
-            raise unknown("label", label, known, where=source.described, note=note)
+            shown = [quoted(str(one)) for one in known]
+            raise unknown("label", label, shown, where=source.described, note=note)
     limits = left_out_by(source, selection)
     told = f"label{'s' if len(absent) > 1 else ''} {', '.join(str(label) for label in absent)} of --label-map"
     stand = f"{told} stand{'' if len(absent) > 1 else 's'} in {source.described}, but in no row selected"
@@ -256,14 +259,19 @@ def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every
     return chosen
 
 
-def _left_out(
+def left_out(pair: Pair, why: str) -> str:
+    """What is said of a mode and data set asked for that an option empties."""
+    return f"{' '.join(filter(None, pair))} is left out: {why}"
+
+
+def _emptied(
     source: Catalogue,
     epochs: Mapping[Pair, Sequence[int]],
     met: Mapping[Pair, Sequence[int]],
     given: list[str] | None,
     every: int,
-) -> Iterator[str]:
-    """What is said of each mode and data set asked for that is not in the answer, since an option takes it all.
+) -> Iterator[tuple[Pair, str]]:
+    """Why each mode and data set asked for that is not in the answer is not: an option takes it all.
 
     Args:
         epochs: What is selected of each.
@@ -272,13 +280,11 @@ def _left_out(
     said = [f"--epoch {','.join(given)}"] if given else []
     taking = " with ".join([*said, *([f"--epoch-frequency {every}"] if every > 1 else [])])
     for pair, chosen in epochs.items():
-        place = " ".join(filter(None, pair))
         if not chosen:
-            there = ", ".join(ranges(source.epochs(*pair)))
-            yield f"{place} is left out: {taking} takes none of its epochs, {there}"
+            yield pair, f"{taking} takes none of its epochs, {', '.join(ranges(source.epochs(*pair)))}"
         elif source.where and not met[pair]:
             at = " at the epochs selected" if taking else ""
-            yield f"{place} is left out: none of its rows{at} meets --where {source.where.text!r}"
+            yield pair, f"none of its rows{at} meets --where {source.where.text!r}"
 
 
 def epoch_test(word: str, known: list[int], *, where: str) -> Callable[[int, Sequence[int]], bool]:

@@ -175,6 +175,8 @@ class Selection:
     warnings: tuple[str, ...] = ()
     modes_left_out: tuple[str, ...] = ()
     """Modes that the run has and nobody asked to leave out."""
+    emptied: Mapping[Pair, str] = field(default_factory=dict)
+    """Why each (mode, ds_id) that was asked for has no row selected: `--epoch 5 takes none of its epochs, 1-4`."""
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -219,18 +221,23 @@ class Selection:
 
 def left_out_by(source: Catalogue, selection: Selection) -> str:
     """The options that leave rows of a run out, as they are typed: `--where 'epoch < 4', --epoch 1-3`; "" for none."""
-    epochs = {pair: source.epochs(*pair) for pair in selection.pairs}
+    # What an option empties was asked for all the same, by mode and data set.
+    asked = replace(selection, pairs=tuple(dict.fromkeys((*selection.pairs, *selection.emptied))))
+    epochs = {pair: source.epochs(*pair) for pair in asked.pairs}
     said = [f"--where {selection.where!r}"] if selection.where else []
-    if len(selection.modes) < len(source.modes()):
-        said.append(f"--mode {','.join(selection.modes)}")
+    if len(asked.modes) < len(source.modes()):
+        said.append(f"--mode {','.join(asked.modes)}")
     if selection.ds_ids_left_out:
-        said.append(f"--ds-id {','.join(map(quoted, selection.ds_ids))}")
-    others = {pair: [epoch for epoch in every if epoch not in selection.epochs[pair]] for pair, every in epochs.items()}
+        said.append(f"--ds-id {','.join(map(quoted, asked.ds_ids))}")
+    taken = {pair: selection.epochs.get(pair, ()) for pair in epochs}
+    others = {pair: [epoch for epoch in every if epoch not in taken[pair]] for pair, every in epochs.items()}
     # Epochs without a row that meets a condition are left out by the condition itself.
     counting = selection.duplicates
     if any(rest and (not selection.where or source.epochs_met(pair, rest, counting)) for pair, rest in others.items()):
-        chosen = sorted({epoch for of_pair in selection.epochs.values() for epoch in of_pair})
-        said.append(f"--epoch {','.join(ranges(chosen))}")
+        chosen = ranges(sorted({epoch for of_pair in selection.epochs.values() for epoch in of_pair}))
+        every = [f"--epoch-frequency {selection.epoch_frequency}"] if selection.epoch_frequency > 1 else []
+        typed = selection.epoch_asked or (() if every else chosen)
+        said += [*([f"--epoch {','.join(typed)}"] if typed else []), *every]
     return ", ".join(said)
 
 

@@ -315,17 +315,21 @@ def _why(row: Mapping[str, Any]) -> str:
 def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
     said = []
     for row in rows:
-        known = [value for value in row["values"] or () if value is not None]
-        if row["kind"] == "metric" and len(known) > 1:
-            values = zip(runs, shorts(row["values"], 3), strict=False)
-            shown = ", ".join(f"{value} in {run}" for run, value in values)
-            said.append(f"Mean {row['metric']} ({words_of(row['mode'], row['ds_id'])}): {shown}.")
+        if row["kind"] != "metric":
+            continue
+        what = f"{row['metric']} ({words_of(row['mode'], row['ds_id'])})"
+        values = row["values"] or [None] * len(runs)
+        if all(value is None for value in values):
+            said.append(f"No run has a finite {what} to compare.")
+        else:
+            told = ["none" if value is None else text for value, text in zip(values, shorts(values, 3), strict=True)]
+            said.append(f"Mean {what}: {', '.join(f'{one} in {run}' for run, one in zip(runs, told, strict=False))}.")
     # Whether a sample is right does not depend on the metric it is listed with.
     flipped = len({(row["mode"], row["ds_id"], row["sample_id"]) for row in rows if row.get("group") == "flipped"})
     if flipped:
         are = "is" if flipped == 1 else "are"
         said.append(f"{count(flipped, 'sample')} {are} right in one of first and last run and wrong in the other.")
-    return " ".join(said) or "Nothing in common."
+    return " ".join(said) or "The runs have no metric in common."
 
 
 def _place(epoch: int | None, turn: int | None) -> str:
