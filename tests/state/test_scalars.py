@@ -222,6 +222,27 @@ def test_what_makes_no_sense_is_said(
         scalars(tmp_path, **options)  # type: ignore[arg-type]
 
 
+def test_a_mode_that_the_run_has_and_no_scalar_is_of(tmp_path: Path, xai: Xai, monkeypatch: pytest.MonkeyPatch) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[0], loss=[1.0], mode="train", ds_id="day", epoch=1)
+        run.log({"step": 1, "lr": 0.1})
+    assert scalars(tmp_path / "run", mode="!infer").data["key"].to_list() == ["lr"]
+    for options, said in (
+        ({"mode": "train"}, "mode train"),
+        ({"ds_id": "day"}, "ds_id day"),
+        ({"ds_id": "!day"}, "ds_id day"),
+    ):
+        with pytest.raises(XaiError, match=f"no scalars of {said} in ") as refused:
+            scalars(tmp_path / "run", **options)  # type: ignore[arg-type]
+        assert refused.value.hint == f'these are of {said.partition(" ")[0]} ""'
+    status, _, err = xai("scalars", tmp_path / "run", "--mode", "train")
+    assert (status, "no scalars of mode train" in err) == (2, True)
+    for words in ("train", "!infer"):  # as of a settings file for every command
+        monkeypatch.setenv("XAI_MODE", words)
+        status, out, _ = xai("scalars", tmp_path / "run", "--json")
+        assert [row["key"] for row in json.loads(out)["rows"]] == ["lr"]
+
+
 def test_an_empty_run_and_an_empty_folder_are_said(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path / "run"):
         pass

@@ -6,7 +6,7 @@ import fnmatch
 import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -186,12 +186,13 @@ def scalars(
     warnings: list[str] = []
     damaged: list[str] = []
     left_out = LeftOut()
+    recorded: dict[str, set[str]] = {MODE: set(), DS_ID: set()}
     frames: dict[str, pl.DataFrame] = {}
     called: dict[str, str] = {}
     for place in expanded(runs):
         if isinstance(place, RunLayout):
             called[place.described] = place.read_manifest().name or ""
-            frames[place.described] = _of_run(place, strict, attempts, damaged, left_out)
+            frames[place.described] = _of_run(place, strict, attempts, damaged, left_out, recorded)
         else:
             called[str(place)] = ""
             frames[str(place)] = _of_log(place, left_out)
@@ -203,9 +204,11 @@ def scalars(
         )
     if not rows.height:
         raise XaiError(f"{where} has no scalars", hint="log some with run.log({...}) or run.state.write_summary(...)")
-    rows = _only(rows, KEY, key, "scalar", where, patterns=True)
-    rows = _only(rows, MODE, mode, "mode", where)
-    rows = _only(rows, DS_ID, ds_id_words(ds_id), "ds_id", where)
+    recorded[MODE] |= {*Mode, "", *rows[MODE]}
+    recorded[DS_ID] |= {"", *rows[DS_ID]}
+    rows = _only(rows, KEY, key, "scalar", where)
+    rows = _only(rows, MODE, mode, "mode", where, recorded=recorded[MODE])
+    rows = _only(rows, DS_ID, ds_id_words(ds_id), "ds_id", where, recorded=recorded[DS_ID])
     groups = members_of(group, called)
     rows = averaged(rows, groups, warnings)
     non_finite = int((~rows[VALUE].is_finite()).sum())
@@ -297,8 +300,18 @@ def expanded(runs: Iterable[str | os.PathLike[str] | RunLayout]) -> list[RunLayo
     return list(at.values())[::-1]
 
 
-def _of_run(layout: RunLayout, strict: bool, attempts: str, damaged: list[str], left_out: LeftOut) -> pl.DataFrame:
+def _of_run(
+    layout: RunLayout,
+    strict: bool,
+    attempts: str,
+    damaged: list[str],
+    left_out: LeftOut,
+    recorded: Mapping[str, set[str]],
+) -> pl.DataFrame:
     reader = open_reader(layout, strict=strict, attempts=attempts)
+    modes = reader.modes()
+    recorded[MODE].update(modes)
+    recorded[DS_ID].update(ds_id for mode in modes for ds_id in reader.ds_ids(mode))
     of_this = LeftOut()
     frame = run_frame(reader, of_this)
     left_out.add(of_this)
@@ -325,12 +338,21 @@ def _of_summary(summary: Summary, run: str, source: str, graph: str = "") -> pl.
 
 
 def _only(
-    rows: pl.DataFrame, column: str, given: Words, kind: str, where: str, *, patterns: bool = False
+    rows: pl.DataFrame, column: str, given: Words, kind: str, where: str, *, recorded: Collection[str] = ()
 ) -> pl.DataFrame:
-    """The rows whose column is one of the words: names, `all`, `!name`, or patterns.
+    """The rows whose column is one of the words: names, `all`, `!name`, or of keys patterns.
+
+    Args:
+        rows: Scalars.
+        column: key, mode or ds_id.
+        given: The words.
+        kind: What they name.
+        where: The runs.
+        recorded: What else the runs have by that name, if not in these scalars.
 
     Raises:
         XaiError: A word means nothing that is there, or nothing is left.
+        UsageError: It means what the runs have, but none of the scalars is of it.
     """
     given_words = words(given, "key" if column == KEY else column)
     if given_words is None:
@@ -339,18 +361,23 @@ def _only(
     shown = [quoted(name) for name in known]
 
     def meant(word: str) -> set[str]:
-        matches = {name for name in known if name == word or (patterns and fnmatch.fnmatchcase(name, word))}
-        if not matches:
-            raise unknown(kind, word, shown, where=where)
-        return matches
+        return {name for name in known if name == word or (column == KEY and fnmatch.fnmatchcase(name, word))}
 
     wanted: set[str] = set()
     excluded: set[str] = set()
     for word in given_words:
-        if word.startswith("!") and word not in known:
-            excluded |= meant(word[1:])
+        leaves = word.startswith("!") and word not in known
+        name = word[1:] if leaves else word
+        found = set(known) if word == "all" and word not in known else meant(name)
+        if not found and name not in recorded:
+            raise unknown(kind, name, shown, where=where)
+        if not found and not (leaves and column == MODE):
+            said = f"no scalars of {kind} {quoted(name)} in {where}"
+            raise UsageError(said, hint=f"these are of {kind} {', '.join(shown)}", refused=(column,))
+        if leaves:
+            excluded |= found
         else:
-            wanted |= set(known) if word == "all" and word not in known else meant(word)
+            wanted |= found
     chosen = (wanted or set(known)) - excluded
     if not chosen:
         raise XaiError(
