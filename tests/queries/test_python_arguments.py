@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 import xaicli
@@ -226,3 +228,35 @@ def test_a_scan_leaves_no_duplicate_out(path: Path) -> None:
     assert run.scan(duplicates="all").collect().height == 72
     with pytest.raises(UsageError, match="duplicates"):
         run.scan(duplicates="last")
+
+
+def test_a_frame_lists_ids_as_its_file_would(path: Path) -> None:
+    """By its columns mode and ds_id, where it has them; NaN of pandas is nothing."""
+    opened = xaicli.open_run(path)
+    placed = {"sample_id": [3, 7], "mode": ["eval", "eval"], "ds_id": ["", "night"]}
+    both = [(ds_id, n) for ds_id in ("", "night") for n in (3, 7)]
+    nowhere = {**placed, "mode": [np.nan, np.nan], "ds_id": [np.nan, "night"]}
+    chosen = opened.select(rule="hardest", n=1)
+    for given, expected in (
+        (pl.DataFrame({"sample_id": [3, 7]}), both),
+        (pl.LazyFrame({"sample_id": [3, 7]}), both),
+        ({"sample_id": [3, 7]}, both),
+        (pl.DataFrame(placed), [("", 3), ("night", 7)]),
+        (pd.DataFrame(placed), [("", 3), ("night", 7)]),
+        (pd.DataFrame(nowhere), [("", 3), ("night", 3), ("night", 7)]),
+        (chosen, sorted(chosen.data.select("ds_id", "sample_id").rows())),
+        ([np.array([3])], [("", 3), ("night", 3)]),
+    ):
+        assert opened.samples(max=0, min=0, ids=given).data.select("ds_id", "sample_id").rows() == expected
+        compared = xaicli.compare(path, path, max=0, min=0, ids=given).data
+        listed = compared.filter(kind="sample", group="listed")
+        assert sorted(listed.select("ds_id", "sample_id").rows()) == expected
+    with pytest.raises(XaiError, match="the given DataFrame has no column sample_id"):
+        opened.samples(ids=pl.DataFrame({"id": [3, 7]}))
+
+
+@pytest.mark.parametrize("ids", [np.array([[3, 7]]), [[3], [7]], [(3, 7)], [np.array([3, 7])]])
+def test_ids_in_rows_are_refused(path: Path, ids: Any) -> None:
+    for ask in (xaicli.open_run(path).samples, lambda **ids: xaicli.compare(path, path, **ids)):
+        with pytest.raises(UsageError, match="ids are one list"):
+            ask(ids=ids)

@@ -67,7 +67,8 @@ class RunReader(RunDecisions):
             max: How many of the highest.
             min: How many of the lowest.
             ids: Samples to list beside these: one, a list, array, series or tensor of them, or a text with commas;
-                none where it is empty.
+                a frame with a column sample_id, whose columns mode and ds_id say which rows are meant; none where it is
+                empty.
             stat: The score: `last`, `first`, `mean`, `min`, `max`, `std`, `slope`, or a statistic of `dynamics`.
             complete_only: Leave out samples without a finite value in the last epoch.
             table: A metrics table to ask instead of the samples.

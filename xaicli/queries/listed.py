@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,12 +15,12 @@ import polars as pl
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.selection import Catalogue, Pair, Selection, left_out_by
 from xaicli.reader import Place, Reader
-from xaicli.tables.lists import ANYWHERE, PlacedId, RowPlace, asked_in_files, is_of
+from xaicli.tables.lists import ANYWHERE, PlacedId, RowPlace, asked_in_files, columns_of, ids_of_columns, is_of
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import split
 
 Ids = Iterable[Any] | str | int | None
-"""Sample ids in Python: one, several in whatever holds them, or a text with commas as typed."""
+"""Sample ids in Python: one, several in whatever holds them, a frame with `sample_id`, or a text as typed."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NEAREST = 5
@@ -48,7 +49,11 @@ def parse_ids(source: Catalogue, given: Ids) -> list[Any]:
 
 
 def _listed(given: Ids) -> list[Any]:
-    """The items of whatever holds ids: numpy arrays and scalars, tensors, pandas and polars series, any iterable."""
+    """The items of whatever holds ids: numpy arrays and scalars, tensors, pandas and polars series, any iterable.
+
+    Raises:
+        UsageError: Truth values, or lists within.
+    """
     if given is None:
         return []
     if isinstance(given, str):
@@ -58,6 +63,11 @@ def _listed(given: Ids) -> list[Any]:
             given = getattr(given, convert)()
             break
     items = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]
+    if any(isinstance(item, list | tuple | Mapping) or math.prod(getattr(item, "shape", ())) != 1 for item in items):
+        raise UsageError(
+            "ids are one list, and what was given has rows or lists of them",
+            hint="ids.ravel() makes one of an array; a frame names its ids in a column sample_id",
+        )
     plain = [item.item() if hasattr(item, "item") else item for item in items]
     if any(isinstance(item, bool) for item in plain):
         raise UsageError("ids are truth values", hint="give the ids themselves, as in ids[mask]")
@@ -176,6 +186,18 @@ class Listed:
                     )
 
 
+def _of_columns(given: Any) -> Any:
+    """The ids of a frame with their places, as of a file with its columns; anything else as it is."""
+    given = given.collect() if isinstance(given, pl.LazyFrame) else given
+    is_frame = hasattr(given, "columns") and not isinstance(given, Sequence)
+    if not (is_frame or hasattr(given, "answer") or (isinstance(given, Mapping) and SAMPLE_ID in given)):
+        return given
+    name, columns = columns_of(given)
+    if SAMPLE_ID not in columns:
+        raise XaiError(f"{name} has no column sample_id", hint=f"its columns: {', '.join(columns)}")
+    return ids_of_columns(columns)
+
+
 def _named(place: RowPlace) -> str:
     return " ".join(filter(None, place)) or '""'
 
@@ -185,12 +207,14 @@ def listed(source: Catalogue, given: Ids) -> Listed:
 
     Args:
         source: The run or table.
-        given: As `parse_ids` takes it; a list with `PlacedId` where a file says where a sample was recorded.
+        given: As `parse_ids` takes it; a list with `PlacedId` where a file says where a sample was recorded; or a
+            frame, an answer or a mapping of columns, which is what a file of it would be.
 
     Raises:
-        XaiError: An id that is none of the run's kind.
+        XaiError: An id that is none of the run's kind, or a frame has none.
         UsageError: As `parse_ids`.
     """
+    given = _of_columns(given)
     ids = parse_ids(source, given)
     if not isinstance(given, list) or not any(isinstance(one, PlacedId) for one in given):
         return Listed(ids, {})

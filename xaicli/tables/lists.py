@@ -134,7 +134,7 @@ def read_list(source: Any, recorded: Recorded | None = None) -> SampleList:
     Raises:
         XaiError: It cannot be read, names no sample, or is about several data sets.
     """
-    name, columns = _columns(source)
+    name, columns = columns_of(source)
     if recorded is not None and SAMPLE_ID in columns:
         columns = _rows_of(name, columns, recorded)
     ids = columns.get(SAMPLE_ID)
@@ -183,8 +183,14 @@ def places_of(columns: Mapping[str, Sequence[Any]]) -> list[RowPlace]:
     """What each row of a list of samples names; where it has a mode, an empty data set is the one without a name."""
     n = len(columns[SAMPLE_ID])
     modes, sets = (columns.get(key) or [None] * n for key in (MODE, DS_ID))
-    named = ((str(mode or "").strip(), str(ds_id or "")) for mode, ds_id in zip(modes, sets, strict=True))
+    rows = ((_known(mode), _known(ds_id)) for mode, ds_id in zip(modes, sets, strict=True))
+    named = ((str(mode or "").strip(), str(ds_id or "")) for mode, ds_id in rows)
     return [(mode, ds_id if ds_id or (mode and DS_ID in columns) else None) for mode, ds_id in named]
+
+
+def _known(value: Any) -> Any:
+    """A cell; None where a frame of pandas has NaN or NA for nothing."""
+    return None if type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value)) else value
 
 
 class PlacedId(str):
@@ -213,7 +219,7 @@ class PlacedId(str):
 def ids_of_columns(columns: Mapping[str, Sequence[Any]], file: str = "") -> list[str]:
     """The ids of a list, of rows that have one; each a `PlacedId` where the columns mode or ds_id say where it is."""
     rows = zip(columns[SAMPLE_ID], places_of(columns), strict=True)
-    return [PlacedId.of(str(one), place, file) for one, place in rows if one is not None]
+    return [PlacedId.of(str(one), place, file) for one, place in rows if _known(one) is not None]
 
 
 def asked_in_files(ids: Any) -> dict[str, list[str]]:
@@ -288,7 +294,7 @@ def _named(source: Any) -> str:
     return "the given answer" if hasattr(source, "answer") else f"the given {type(source).__name__}"
 
 
-def _columns(source: Any) -> tuple[str, Mapping[str, Sequence[Any]]]:
+def columns_of(source: Any) -> tuple[str, Mapping[str, Sequence[Any]]]:
     """What a source is called, and its columns."""
     name = _named(source)
     if isinstance(source, str | os.PathLike):
