@@ -1292,3 +1292,149 @@ def test_predictions_are_tests_whatever_their_prefix(tmp_path: Path) -> None:
         ("test", "hold", 0, 6),
         ("test", "late", 0, 1),
     ]
+
+
+class Pair(torch.nn.Module):
+    """A classifier of the first token; `seen` are the ids that it was given, where it takes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Embedding(20, 2)
+        self.seen: list[Any] = []
+
+    def forward(self, input_ids: Any, attention_mask: Any = None, labels: Any = None) -> dict[str, torch.Tensor]:
+        del attention_mask
+        logits = self.net(input_ids[:, 0])
+        return (
+            {"logits": logits}
+            if labels is None
+            else {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+        )
+
+
+class Remembering(Pair):
+    """The same, with a memory of each sample."""
+
+    def forward(  # type: ignore[override]
+        self, input_ids: Any, attention_mask: Any = None, labels: Any = None, sample_id: Any = None
+    ) -> dict[str, torch.Tensor]:
+        self.seen.append(None if sample_id is None else sample_id.tolist())
+        return super().forward(input_ids, attention_mask, labels)
+
+
+class Placed(Pair):
+    """The same, of ids by another name."""
+
+    def forward(  # type: ignore[override]
+        self, input_ids: Any, attention_mask: Any = None, labels: Any = None, image_id: Any = None
+    ) -> dict[str, torch.Tensor]:
+        self.seen.append(None if image_id is None else image_id.tolist())
+        return super().forward(input_ids, attention_mask, labels)
+
+
+def bare(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """A collator that returns no ids."""
+    names = ("input_ids", "attention_mask", "labels")
+    return {name: torch.stack([torch.as_tensor(one[name]) for one in samples]) for name in names}
+
+
+def trained_twice(folder: Path, model: Any, trainer: Any, data: Any, **options: Any) -> list[Any]:
+    """What a model and a trainer saw without the callback and with it, and the weights; the run is at folder/run."""
+    from xaicli.integrations.transformers import XaiCallback
+
+    found, given = [], {"ids": options.pop("ids")} if "ids" in options else {}
+    collator = {"data_collator": options.pop("data_collator")} if "data_collator" in options else {}
+    for callback in (None, XaiCallback(folder / "run", save_checkpoint=False, **given)):
+        trainer.seen = []
+        net = model()
+        args = arguments(folder, num_train_epochs=1, eval_strategy="epoch", **options)
+        trainer(
+            model=net, args=args, train_dataset=data, eval_dataset=data, callbacks=[callback] if callback else [],
+            **collator,
+        ).train()  # fmt: skip
+        found.append((net.seen if hasattr(net, "seen") else None, trainer.seen, net.state_dict()))
+    return found
+
+
+TAKES: dict[str, Any] = {
+    "pop": lambda inputs: inputs.pop("sample_id"),
+    "get": lambda inputs: inputs["sample_id"],
+    "pop or none": lambda inputs: inputs.pop("sample_id", None),
+    "copy": lambda inputs: dict(inputs)["sample_id"],
+    "names": lambda inputs: torch.tensor([name == "sample_id" for name in inputs]),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_own_step", [False, True])
+@pytest.mark.parametrize("way", TAKES)
+def test_a_compute_loss_reads_the_ids_of_its_batch_as_without_the_callback(
+    way: str, is_own_step: bool, tmp_path: Path
+) -> None:
+    class Own(transformers.Trainer):  # type: ignore[misc, name-defined]
+        seen: Any = None
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            ids = TAKES[way](inputs)
+            type(self).seen.append(None if ids is None else ids.tolist())
+            labels = inputs.pop("labels")
+            outputs = model(input_ids=inputs["input_ids"])
+            loss = functional.cross_entropy(outputs["logits"], labels)
+            return (loss, outputs) if return_outputs else loss
+
+    class Stepping(Own):
+        def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            type(self).seen.append(inputs["sample_id"].tolist())
+            return super().prediction_step(model, inputs, *args, **kwargs)
+
+    own = Stepping if is_own_step else Own
+    alone, beside = trained_twice(tmp_path, Pair, own, DATA, remove_unused_columns=False)
+    assert beside[1] == alone[1]
+    assert all(torch.equal(value, beside[2][name]) for name, value in alone[2].items())
+    for mode in ("train", "eval"):
+        got = rows(tmp_path / "run", mode).sort("sample_id")
+        assert got["sample_id"].to_list() == [1000 + i for i in range(N)]
+        assert got["label"].to_list() == LABELS.tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compute_loss_that_hands_its_whole_batch_on_keeps_the_ids_from_the_model(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Own(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            outputs = model(**inputs)
+            return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    model = Pair()
+    args = arguments(tmp_path, num_train_epochs=1, eval_strategy="epoch", remove_unused_columns=False)
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    Own(model=model, args=args, train_dataset=DATA, eval_dataset=DATA, callbacks=[callback]).train()
+    assert not model._forward_pre_hooks
+    for mode in ("train", "eval"):
+        assert sorted(rows(tmp_path / "run", mode)["sample_id"]) == [1000 + i for i in range(N)]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("collator", [None, bare])
+@pytest.mark.parametrize("removes", [True, False])
+@pytest.mark.parametrize(("model", "name"), [(Remembering, None), (Remembering, "sample_id"), (Placed, "image_id")])
+def test_a_model_that_takes_the_ids_gets_them_as_without_the_callback(
+    model: Any, name: str | None, removes: bool, collator: Any, tmp_path: Path
+) -> None:
+    class Own(transformers.Trainer):  # type: ignore[misc, name-defined]
+        seen: Any = None
+
+    data = [
+        {("image_id" if model is Placed else k) if k == "sample_id" else k: v for k, v in one.items()} for one in DATA
+    ]
+    given: dict[str, Any] = {} if name is None else {"ids": name}
+    given |= {} if collator is None else {"data_collator": collator}
+    alone, beside = trained_twice(tmp_path, model, Own, data, remove_unused_columns=removes, **given)
+    assert beside[0] == alone[0]
+    assert (beside[0][0] is None) == (collator is not None)
+    for mode in ("train", "eval"):
+        got = rows(tmp_path / "run", mode).sort("sample_id")
+        assert got["sample_id"].to_list() == [1000 + i for i in range(N)]
+        assert got["label"].to_list() == LABELS.tolist()

@@ -259,6 +259,8 @@ class IdsBesideCollator:
             None where nothing is said, and that is assumed.
         seen: What it was seen to do with the samples of this set.
         refused: The ids' column, where the collator cannot be given it.
+        taken: The columns that the model takes: these are the collator's and the model's as without us.
+        kept: The entry for the ids of such a column.
     """
 
     collate: Callable[[list[Any]], Any]
@@ -266,6 +268,8 @@ class IdsBesideCollator:
     keeps_order: bool | None = None
     seen: SeenOrders = field(default_factory=SeenOrders)
     refused: list[str] = field(default_factory=list)
+    taken: frozenset[str] = frozenset()
+    kept: str = ""
 
     def __call__(self, samples: list[Any]) -> Any:
         """The batch, with the ids in it."""
@@ -276,16 +280,18 @@ class IdsBesideCollator:
             return self.collate(samples)
         ids: Any = [as_id(sample.get(key)) for sample in there]
         if not may_be_ids([one for one in ids if one is not None]):
-            return self.collate(self._without_ids(samples, key) if None in ids else samples)
+            are_missing = None in ids and key not in self.taken
+            return self.collate(self._without_ids(samples, key) if are_missing else samples)
         # A collator may take out what it reads. Samples that differ in their ids alone are alike.
         given = [{name: value for name, value in sample.items() if name not in self.keys} for sample in there]
-        batch = self._together(samples, key)
-        if isinstance(batch, Mapping) and key not in batch:
+        batch = self.collate(samples) if key in self.taken else self._together(samples, key)
+        entry = self.kept if key in self.taken else key
+        if isinstance(batch, Mapping) and entry not in batch:
             try:
                 ids = self._ids(ids, given, batch)
             except Exception as error:  # comparing what it does not know is no fault of the training
                 ids = f"whose row is whose could not be told, as comparing a batch with its samples failed: {error}"
-            batch[key] = torch.tensor(ids) if all(type(i) is int for i in ids) else ids  # type: ignore[index]
+            batch[entry] = torch.tensor(ids) if all(type(i) is int for i in ids) else ids  # type: ignore[index]
         return batch
 
     def _ids(self, ids: list[Any], samples: list[Any], batch: Mapping[str, Any]) -> list[Any] | str:
@@ -312,7 +318,7 @@ class IdsBesideCollator:
         return self.collate(self._without_ids(samples, key))
 
     def _without_ids(self, samples: list[Any], key: str) -> list[dict[str, Any] | None]:
-        apart = {key, *self.keys}
+        apart = {key, *self.keys} - self.taken
         return [s if s is None else {name: value for name, value in s.items() if name not in apart} for s in samples]
 
 

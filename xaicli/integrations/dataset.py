@@ -13,6 +13,8 @@ from xaicli.state.randomness import randomness_kept
 
 ROW = "xai_row_number"
 """The column of the rows' numbers."""
+KEPT = "xai_sample_id"
+"""The entry of a batch that holds its ids, where the model itself takes those of their own name."""
 _LOOKED_AT = 16
 """So many rows of a dataset are looked at for ids, where the first has none."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -25,7 +25,7 @@ from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
 from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_chosen_places, that_count, without_left_out
 from xaicli.integrations.criteria import Criteria
-from xaicli.integrations.dataset import ROW, are_texts, has_ids, numbered_rows, with_column
+from xaicli.integrations.dataset import KEPT, ROW, are_texts, has_ids, numbered_rows, with_column
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
@@ -34,6 +34,8 @@ from xaicli.sources.table import OF_PLACES
 from xaicli.vocabulary import Mode
 
 _FRAMES = 8
+_IDS_ALONE = frozenset({"sample_id", "sample_ids", "example_id", "guid"})
+"""Names under which nothing but ids stands, also where a model takes them."""
 _IGNORED = -100
 """The label of a place that does not count."""
 _NO_IDS = (
@@ -112,7 +114,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     """Logs every sample of train, evaluate and predict, collects metrics at chosen epochs, saves model and inputs.
 
     The dataset has a column `sample_id` (whole numbers or texts) beside the model's inputs and `labels`: it gets past
-    the collator and `remove_unused_columns`, and the model never sees it; without one the rows' numbers are taken.
+    the collator and `remove_unused_columns`, and the model does not see it unless its forward takes it; without one the
+    rows' numbers are taken.
     The model's answers are what the Trainer's `compute_loss` and `prediction_step` compute; what they mean is told from
     the model's configuration. Nothing is hung on the model. Training rows come from moving weights; collected tables do
     not.
@@ -167,7 +170,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._seen: dict[tuple[int, int], tuple[Any, Any, SeenOrders]] = {}
         """What each collator was seen to do with the order of each set's samples, by the numbers of both."""
         self._keys: tuple[str, ...] = ID_KEYS
-        """The entries of a batch that may be ids: those that the model does not take."""
+        """The entries of a batch that may be ids."""
+        self._taken: frozenset[str] = frozenset()
+        """Those of them that the model itself takes: it gets them as without this."""
+        self._hidden: dict[str, Any] = {}
+        """What was kept from a prediction_step of the library's, and is for a compute_loss of the caller's."""
 
     @property
     def run(self) -> Any:
@@ -194,13 +201,16 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.tokenizer = tokenizer_of(getattr(trainer, "processing_class", None))
         accepted = inspect.signature(_bare(trainer.model).forward).parameters
         said = self._recording.ids_at
-        self._keys = (said,) if isinstance(said, str) else tuple(key for key in ID_KEYS if key not in accepted)
+        # Under a name that says less, what the model takes is one of its inputs.
+        ids = tuple(key for key in ID_KEYS if key not in accepted or key in _IDS_ALONE)
+        self._keys = (said,) if isinstance(said, str) else ids
+        self._taken = frozenset(self._keys) & accepted.keys()
         for name in ("compute_loss", "prediction_step", "evaluation_loop", "_get_dataloader", "evaluate", "predict"):
             if (own := getattr(trainer, name, None)) is not None:
                 setattr(trainer, name, _Beside(getattr(self, f"_beside_{name.strip('_')}"), own))
         if trainer.args.remove_unused_columns:
             trainer._set_signature_columns_if_needed()
-            trainer._signature_columns += [k for k in (*self._keys, ROW) if k not in trainer._signature_columns]
+            trainer._signature_columns += [k for k in (*self._keys, ROW, KEPT) if k not in trainer._signature_columns]
         return self
 
     def on_init_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
@@ -338,7 +348,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 dataset, keys = numbered, (ROW, *keys)
         elif are_texts(dataset, keys):
             self._recording.tell("the sample ids are texts, which a collator drops: they are kept beside it")
-        trainer.data_collator = IdsBesideCollator(collate, keys, self._recording.keeps_order, seen)
+        trainer.data_collator = IdsBesideCollator(
+            collate, keys, self._recording.keeps_order, seen, taken=self._taken, kept=KEPT
+        )
         try:
             return own(dataset, *args, **kwargs)
         finally:
@@ -387,16 +399,21 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if self._loop is None:  # a loop that began before the callback stood beside it
             self._recording.missed(rows_of(inputs, None), _UNDER_WAY)
             return own(model, inputs, prediction_loss_only, *args, **kwargs)
+        whole = inputs
         inputs, self._ids = self._without_ids(inputs)
         self._has_answered = self._is_by_caller = False
         given, labels = dict(inputs), self._label_in(inputs)
+        shown = self._shown(whole, inputs)
+        self._hidden = {name: shown[name] for name in shown if name not in inputs} if shown is not inputs else {}
+        if not _is_of_library(own):
+            inputs, self._hidden = shown, {}
         generates = bool(getattr(self._trainer.args, "predict_with_generate", False)) and not prediction_loss_only
         names = getattr(self._trainer, "label_names", None)
         # Without labels that the trainer knows of, it computes no loss, and keeps no answers where it wants losses.
         has_labels = bool(names and all(inputs.get(name) is not None for name in names))
         watch = nullcontext(Step()) if has_labels or generates else self._watched(model, given)
         listens = _Heard(model, generates and labels is not None, prediction_loss_only and not has_labels)
-        with listens as model_heard, watch as heard:
+        with listens as model_heard, watch as heard, self._spared(model, inputs):
             result = own(model, inputs, prediction_loss_only, *args, **kwargs)
         if not self._has_answered:
             self._recording.guarded("telling what the loss is made of", partial(heard.end, result[0]))
@@ -422,23 +439,29 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     lambda: self._log_judged(heard, answers, given, labels, ids),
                     rows=rows_of(given, None),
                 )
-        self._ids = None
+        self._ids, self._hidden = None, {}
         return result
 
     def _beside_compute_loss(self, own: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """One loss: the outputs it was computed of are the model's answers."""
+        is_own = getattr(own, "__func__", own) is not import_module("transformers").Trainer.compute_loss
         if self._loop is None and not getattr(self._trainer, "is_in_train", True):
             # Called by hand, or by an evaluation that began before this stood beside it: no training.
-            return own(model, self._without_ids(inputs)[0], *args, **kwargs)
+            shown = self._shown(inputs, self._without_ids(inputs)[0]) if is_own else self._without_ids(inputs)[0]
+            with self._spared(model, shown):
+                return own(model, shown, *args, **kwargs)
         self._has_called = self._has_called or self._loop is None
         wants_outputs = bool(args[0]) if args else bool(kwargs.get("return_outputs", False))
+        whole = inputs
         inputs, ids = self._without_ids(inputs)
         ids = self._ids if ids is None else ids
         given, labels = dict(inputs), self._label_in(inputs)
         asked = {**kwargs, "return_outputs": True}
-        is_own = getattr(own, "__func__", own) is not import_module("transformers").Trainer.compute_loss
+        if is_own:
+            hidden = self._trainer._prepare_inputs(self._hidden) if self._hidden else {}
+            inputs = {**hidden, **inputs} if hidden else self._shown(whole, inputs)
         self._is_by_caller = is_own or getattr(self._trainer, "compute_loss_func", None) is not None
-        with self._watched(model, given) as heard:
+        with self._watched(model, given) as heard, self._spared(model, inputs):
             result = own(model, inputs, **asked) if not args else own(model, inputs, True, *args[1:], **kwargs)
         rows = rows_of(given, None)
         if not isinstance(result, tuple):
@@ -706,14 +729,52 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """The inputs without what the model does not take for an input, and the ids among it."""
         if not isinstance(inputs, Mapping):
             return inputs, None
-        keys = (ROW, *self._keys)
+        keys = (ROW, KEPT, *self._keys)
         key = next((k for k in keys if k in inputs and (isinstance(inputs[k], str) or _are_ids(inputs[k]))), None)
         if key is not None:
+            name = next((k for k in self._keys if k in self._taken), key) if key == KEPT else key
             # Of a loader of the caller's own nothing but the batch is seen.
-            here = f"the column {key!r} of the dataset" if self._seen else f"the entry {key!r} of the batches"
+            here = f"the column {name!r} of the dataset" if self._seen else f"the entry {name!r} of the batches"
             self._found = _BY_NUMBER if key == ROW else here
         ids = None if key is None else inputs[key]
-        return {name: value for name, value in inputs.items() if name not in keys}, ids
+        apart = frozenset(keys) - self._taken
+        return {name: value for name, value in inputs.items() if name not in apart}, ids
+
+    def _shown(self, inputs: Any, without: Any) -> Any:
+        """What a method of the caller's is given: as without this, the ids that its own batches hold among it.
+
+        Args:
+            inputs: The batch.
+            without: The same without what the model does not take.
+        """
+        is_removed = self._trainer.args.remove_unused_columns and bool(self._seen)
+        if is_removed or not isinstance(inputs, Mapping) or not any(key in inputs for key in self._keys):
+            return without
+        if ROW not in inputs and KEPT not in inputs:
+            return inputs
+        return {name: value for name, value in inputs.items() if name not in (ROW, KEPT)}
+
+    @contextmanager
+    def _spared(self, model: Any, inputs: Any) -> Iterator[None]:
+        """While a step runs, keep ids that it gives its model by name from one that does not take them."""
+        apart = frozenset(self._keys) - self._taken
+        is_needed = isinstance(inputs, Mapping) and any(key in inputs for key in apart)
+        bare = _bare(model)
+        called = [model] if bare is model else [model, bare]
+        if not is_needed or not isinstance(bare, torch.nn.Module):
+            called = []
+        elif is_compiled(model):  # a hook within would be compiled
+            called = [one for one in called if "_orig_mod" in one._modules]
+
+        def spare(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            return args, {name: value for name, value in kwargs.items() if name not in apart}
+
+        hooks = [one.register_forward_pre_hook(spare, with_kwargs=True) for one in called]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _label_in(self, inputs: Any) -> Any:
         """The labels: what the trainer calls so, else what is named like them."""
@@ -936,6 +997,11 @@ def _bare(model: Any) -> Any:
 def _are_whole(answers: Any) -> bool:
     """Whether these are whole numbers: tokens that were generated, and no answers with a loss."""
     return isinstance(answers, torch.Tensor) and not answers.is_floating_point()
+
+
+def _is_of_library(method: Any) -> bool:
+    """Whether a method of a trainer is one of transformers' own."""
+    return str(getattr(getattr(method, "__func__", method), "__module__", "")).startswith("transformers.")
 
 
 def _is_default(names: Mapping[Any, str]) -> bool:
