@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
 import xaicli
-from tests.integrations.trainers import quiet_trainer
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 from xaicli.integrations.capture import captured
 
 N, EPOCHS = 16, 2
@@ -174,3 +175,56 @@ def test_a_compiled_function_that_fails_leaves_the_step_watched() -> None:
         functional.mse_loss(X, X)
     assert [one.by for one in step.judged] == [functional.mse_loss]
     assert torch.overrides._get_current_function_mode_stack() == []
+
+
+class Numbers(nn.Module):
+    """Answers with one number a sample; with labels also with the squared error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        answers = self.net(x)[:, 0]
+        loss = {} if labels is None else {"loss": functional.mse_loss(answers, labels)}
+        return {**loss, "logits": answers}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_outside", [True, False])
+def test_a_criterion_outside_of_a_model_that_the_trainer_compiles_is_read_and_one_inside_said_not_to_be(
+    is_outside: bool, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="the transformers Trainer needs accelerate")
+
+    class Outside(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            loss = functional.mse_loss(outputs["logits"], labels)
+            return (loss, outputs) if return_outputs else loss
+
+    model = Numbers()
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"), num_train_epochs=1, per_device_train_batch_size=4, eval_strategy="epoch",
+        save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, torch_compile=True,
+        torch_compile_backend="eager",
+    )  # fmt: skip
+    data = [{**row, "labels": float(row["labels"])} for row in ROWS]
+    trainer = (Outside if is_outside else transformers.Trainer)(
+        model=model, args=arguments, train_dataset=data, eval_dataset=data,
+        callbacks=[_callback("transformers", tmp_path / "run")],
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.train()
+    assert any("which criterion" in text for text in said_by_xai(caught)) is not is_outside
+    got = xaicli.open_run(tmp_path / "run").scan(mode="eval").collect().sort("sample_id")
+    assert len(got) == N
+    if is_outside:
+        with torch.no_grad():
+            answers = model(X)["logits"]
+        assert got["prediction"].to_list() == pytest.approx(answers.tolist(), abs=1e-5)
+        assert got["loss"].to_list() == pytest.approx(((answers - Y) ** 2).tolist(), abs=1e-5)

@@ -75,6 +75,11 @@ _NO_LABELS = (
     "the batch has no labels, and {name} gives no criterion of torch.nn.functional all answers with some: let "
     "the dataset have a column labels, or give samples_fn"
 )
+_COMPILED = (
+    "the model is compiled (torch.compile), and which criterion it computes its loss by is not seen: rows have the "
+    "plain loss of its answers with the batch's labels; let compute_loss give a criterion of torch.nn.functional the "
+    "answers, or give samples_fn"
+)
 _OTHER_PLACES = "the labels do not fit the model's answers: give samples_fn"
 _SHIFTED = ("ForCausalLM", "LMHeadModel")
 """Ends of the names of the classes whose answer at a place is about the next one; of others the configuration says."""
@@ -489,6 +494,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._orders.watched.add(mode)
             self._recording.missed(rows, f"{self._name} {COMPARED}: give samples_fn")
             return
+        if (heard.is_compiled or heard.ran_compiled) and not (heard.judged or is_by_hand or labels is None):
+            self._recording.tell(_COMPILED)
         heard.judged = [at_all_places(one, labels, given) for one in heard.judged]
         if self._orders.leave_out_watched(heard, labels, mode):
             self._recording.tell(DISPUTED.format(name=self._name))
@@ -524,7 +531,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         The loss of a class of transformers, and the Trainer's own of it, are known, and so let be.
         """
         is_known = self._is_configured and not self._is_by_caller
-        if is_known or is_compiled(self._trainer.model) or self._trainer.args.torch_compile:
+        if is_known:
             return nullcontext(Step())
         return captured(model, closely=self._mode not in self._orders.watched, batch=batch)
 
