@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
+import xaicli
 from tests.written_run import WrittenRun
 from xaicli.api import RunReader
+from xaicli.layout import RunLayout
+from xaicli.sources.inputs import BadSampleError
+from xaicli.sources.pictures import Preparation
+from xaicli.sources.table import open_kept
 
 
 def questions(run: RunReader) -> dict[str, tuple[Any, tuple[str, ...]]]:
@@ -66,3 +73,46 @@ def test_recorded_files(tmp_path: Path, mutate: Callable[[bytes, random.Random],
             assert damaged == (name,) or (damaged == () and rows == truth[question][0]), question
     paths[1].write_bytes(content)
     assert questions(RunReader(run.layout)) == truth
+
+
+def test_kept_inputs(tmp_path: Path) -> None:
+    """A bit anywhere in one of two files: the samples of the other are as they were, the first is whole or named."""
+    kept = np.arange(80, dtype=np.float32).reshape(4, 20)
+    with xaicli.Run(tmp_path / "run") as run:
+        for part in ([0, 1], [2, 3]):
+            run.log_inputs(part, kept[part], label=[0, 1])
+            run.flush()
+    first = min((tmp_path / "run" / "inputs").glob("*.parquet"))
+    whole = first.read_bytes()
+    for place in range(4, len(whole), 7):
+        first.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        source = open_kept(RunLayout(tmp_path / "run"), None, Preparation(), strict=False)
+        found = {}
+        for at, sample_id in enumerate(source.sample_ids):
+            try:
+                found[sample_id] = next(iter(source.read(at).arrays.values()))
+            except BadSampleError:
+                continue
+        assert np.array_equal(found[2], kept[2]), place
+        assert np.array_equal(found[3], kept[3]), place
+        assert {0, 1} <= set(source.sample_ids) or first.name in "".join(source.told()), place
+
+
+@pytest.mark.parametrize("store", ["media", "inputs"])
+def test_info_names_what_is_damaged_beside_the_rows(xai: Any, tmp_path: Path, store: str) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[0, 1], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1)
+        pictures = np.zeros((2, 8, 8, 1), np.uint8)
+        run.log_images([0, 1], pictures) if store == "media" else run.log_inputs([0, 1], pictures)
+    assert json.loads(xai("info", tmp_path / "run", "--json")[1])["counts"]["damaged"] == []
+    (file,) = (tmp_path / "run" / store).glob("*.parquet")
+    content = file.read_bytes()
+    half = len(content) // 2
+    file.write_bytes(content[:half] + bytes([content[half] ^ 16]) + content[half + 1 :])
+    assert json.loads(xai("info", tmp_path / "run", "--json")[1])["counts"]["damaged"] == [f"{store}/{file.name}"]
+    status, _, err = xai("info", tmp_path / "run", "--strict")
+    assert (status, file.name in err) == (1, True)
+    # A page of samples reads pictures: it goes without, or is refused.
+    page = ["samples", tmp_path / "run", "--format", "html", "-o", tmp_path / "page"]
+    assert xai(*page)[0] == 0
+    assert xai(*page, "--strict")[0] == (1 if store == "media" else 0)

@@ -106,6 +106,7 @@ def _logged(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, st
         try:
             rows = _rows(reader, path, wanted, reader.records.get(name))
         except DamagedFileError as error:
+            reader.note(error, name)
             warnings.append(f"pictures left out: {error.message}")
             continue
         except FileNotFoundError:

@@ -41,6 +41,7 @@ def info(reader: Reader) -> Answer:
         verified, once while nothing changes.
     """
     sound_pieces(reader, reader.folders())
+    _verify_beside(reader)
     # Whoever reads them notes what is damaged, which is counted below.
     tables, facts = _tables(reader), _facts(reader)
     rows = []
@@ -109,6 +110,14 @@ def info(reader: Reader) -> Answer:
         ),
         extra={"tables": tables, "facts": facts},
     )
+
+
+def _verify_beside(reader: Reader) -> None:
+    """Note which files of pictures and of kept inputs are damaged."""
+    for folder in (reader.layout.media, reader.layout.inputs):
+        files = [file.path for file in reader.record_files(folder)]
+        for path, error in reader.verified.check(files, reader.records)[1]:
+            reader.note(error, path)
 
 
 def _foreign(reader: Reader) -> frozenset[Path]:

@@ -391,6 +391,7 @@ def open_kept(
     pairs = sorted({key[:2] for key in every})
     modes, absent_modes = _among({mode for mode, _ in pairs}, mode, known=tuple(Mode))
     ds_ids, absent_ids = _among({one for name, one in pairs if name in modes}, ds_id)
+    left_out = f"damaged files of kept inputs are left out: {', '.join(problems)}"
     keys = [key for key in every if (key[0] in modes and key[1] in ds_ids) or (unplaced and key[:2] == ("", ""))]
     if not keys:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
@@ -422,6 +423,7 @@ def open_kept(
         read,
         f"the inputs kept in {layout.described}",
         strict,
+        notes=(left_out,) if problems else (),
         elsewhere="the run may have logged it without its inputs: " + _ADVICE,
         pairs=[key[:2] for key in keys],
     )
@@ -452,7 +454,13 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _index(file: ParquetRows, every: dict[Key, dict[str, Place]]) -> None:
-    """Note where each sample's newest inputs are: a later row takes the place of an earlier one."""
+    """Note where each sample's newest inputs are: a later row takes the place of an earlier one.
+
+    Raises:
+        XaiError: The file is damaged: a column lacks its name, or cannot be read.
+    """
+    if lost := [name for name in _COLUMNS if name not in file.schema.names]:
+        raise XaiError(f"it has no column {lost[0]}", hint=_ADVICE)
     here: dict[Key, dict[str, Place]] = {}
     columns = (file.column(name) for name in ("mode", "ds_id", "sample_id", "name"))
     for row, (mode, ds_id, sample_id, name) in enumerate(zip(*columns, strict=True)):
