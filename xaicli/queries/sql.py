@@ -93,7 +93,7 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     ]
     warnings = (*warnings, *map(str, of_tables))
     if FACTS in named or reader.facts.files:
-        warnings = (*warnings, *reader.facts.told)
+        warnings = (*dict.fromkeys((*warnings, *reader.facts.notices)), *reader.facts.told)
     if SCALARS in named:
         warnings = (*warnings, *other_scalars.warnings())
         counts = replace(counts, duplicates=(counts.duplicates or 0) + other_scalars.duplicates)
