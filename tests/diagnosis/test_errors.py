@@ -476,6 +476,8 @@ def test_values_none_of_whose_samples_is_judged_are_told(tmp_path, capsys, task)
     found = asked(capsys, tmp_path / "run", "--by", "camera")
     assert {row["value"] for row in found["groups"] if row["column"] == "camera"} == {"a", "b"}
     (said,) = [text for text in found["warnings"] if "camera" in text]
-    assert said.startswith("eval: camera (missing), c are in no group: none of 2 samples has ")
+    lacking = {"sequence": "a finite loss", "binary": "a label and a prediction with a probability"}
+    none = f"none of 2 samples has {lacking.get(task, 'a label and a prediction')}"
+    assert said == f"eval: camera (missing), c are in no group: {none}"
     whole = asked(capsys, tmp_path / "run", "--by", "camera", "--where", "camera = 'a'")
     assert not [text for text in whole["warnings"] if "in no group" in text]

@@ -187,7 +187,7 @@ def task_of(reader: Reader, selection: Selection) -> Task:
     return Task.BINARY if len(values) <= 2 else Task.CLASSIFICATION
 
 
-_BOTH = "label and a prediction"
+_BOTH = "a label and a prediction"
 """What a sample needs so that it is right or wrong."""
 _NAMED = 5
 Found = tuple[list[dict[str, Any]], dict[str, Any]]
@@ -266,12 +266,9 @@ class _Asked:
                 told = [called.get(value, value) for value in values]
                 shown = ", ".join(told[:_NAMED]) + (f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else "")
                 where = " ".join(filter(None, pair))
-                is_one = lost.height == 1
-                none = "its sample has" if is_one else f"none of {lost.height:,} samples has"
-                no = f"no {lacking}" if is_one else lacking
-                self.warnings.append(
-                    f"{where}: {name} {shown} {'is' if len(told) == 1 else 'are'} in no group: {none} {no}"
-                )
+                are = "is" if len(told) == 1 else "are"
+                none = "its one sample lacks" if lost.height == 1 else f"none of {lost.height:,} samples has"
+                self.warnings.append(f"{where}: {name} {shown} {are} in no group: {none} {lacking}")
 
     def called(self, column: str) -> Mapping[Any, str]:
         """What the values of a column of labels are called, spelled as text."""
@@ -325,7 +322,7 @@ def _thresholds(asked: _Asked) -> Found:
         unknown = rows.frame.height - len(score)
         found.append({**_place(pair, rows), **_binary_figures(frame, curve, positive), "unknown": unknown})
         if is_last:
-            asked.tell_ungrouped(pair, rows.frame, frame, f"{_BOTH}, and a probability")
+            asked.tell_ungrouped(pair, rows.frame, frame, f"{_BOTH} with a probability")
             details["thresholds"] += _at_place(pair, (curve.row(place) for place in curve.shown()))
             details["n"] += _at_place(pair, [{"thresholds": len(curve.threshold)}])
             details["groups"] += _at_place(pair, _binary_groups(frame, asked, positive))
@@ -481,7 +478,7 @@ def _sequences(asked: _Asked) -> Found:
         if not is_last:
             continue
         known = frame.filter(pl.col(LOSS).is_finite())
-        asked.tell_ungrouped(pair, frame, known, "finite loss")
+        asked.tell_ungrouped(pair, frame, known, "a finite loss")
         for column, value, own in _groups(known, asked.by, asked, tokens.N_TOKENS):
             row = {"column": column, "value": value, **tokens.sequence_figures(own)}
             details["groups"] += _at_place(pair, [row])

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer, Counts
-from xaicli.errors import XaiError
+from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import RunLayout, find_runs
 from xaicli.locks import is_held
 from xaicli.queries.recorded import LeftOut, recorded_scalars
@@ -114,10 +114,14 @@ def info(reader: Reader) -> Answer:
 
 def _verify_beside(reader: Reader) -> None:
     """Note which files of pictures and of kept inputs are damaged."""
-    for folder in (reader.layout.media, reader.layout.inputs):
-        files = [file.path for file in reader.record_files(folder)]
-        for path, error in reader.verified.check(files, reader.records)[1]:
-            reader.note(error, path)
+
+    def damaged() -> list[tuple[str, DamagedFileError]]:
+        folders = (reader.layout.media, reader.layout.inputs)
+        files = [file.path for folder in folders for file in reader.record_files(folder)]
+        return reader.verified.check(files, reader.records)[1]
+
+    for path, error in reader.while_files_last(damaged):
+        reader.note(error, path)
 
 
 def _foreign(reader: Reader) -> frozenset[Path]:
