@@ -35,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 HEADING = "## On a GPU"
 IMAGES, STEPS, DRAWS = 16, 25, 7
+STEP_IMAGES = (128, 512)
 CAPTUM_BATCHES = (128, 256, 512)
 
 
@@ -69,8 +70,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def recorder(device: torch.device) -> Iterator[Line]:
-    """What `log_samples` of CUDA logits costs: the call, and its share of a ResNet-18 training step of 128 images."""
-    from benchmarks.nets import resnet
+    """What `log_samples` of CUDA logits costs: the call, and its share of a ResNet-18 training step."""
     from xaicli.recorder.run import Run
 
     torch.manual_seed(0)
@@ -94,9 +94,19 @@ def recorder(device: torch.device) -> Iterator[Line]:
         on_device = [seconds(lambda: [call(1000) for _ in range(20)]) / 20 * 1e6 for _ in range(10)]
         yield Line("the same, with what it has the device do", statistics.median(on_device), "us")
 
+    for images in STEP_IMAGES:
+        yield from training_step(device, images)
+
+
+def training_step(device: torch.device, images: int) -> Iterator[Line]:
+    """What recording adds to a training step of ResNet-18: of few images it waits for the processor, of many not."""
+    from benchmarks.nets import resnet
+    from xaicli.recorder.run import Run
+
     model = resnet(18).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    x = torch.rand(128, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
+    x = torch.rand(images, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
+    label, ids = torch.randint(0, 1000, (images,), device=device), torch.arange(images)
     with tempfile.TemporaryDirectory() as folder, Run(Path(folder, "steps")) as run:
 
         def train(step: int, *, records: bool) -> None:
@@ -119,7 +129,7 @@ def recorder(device: torch.device) -> Iterator[Line]:
             plain.append(seconds(lambda: ten(False)) / 10)
             recorded.append(seconds(lambda: ten(True)) / 10)
         step = statistics.median(plain)
-        yield Line("a training step of ResNet-18, 128 x 224 px, bf16", step * 1e3, "ms")
+        yield Line(f"a training step of ResNet-18, {images} x 224 px, bf16", step * 1e3, "ms")
         share = statistics.median(b - a for a, b in zip(plain, recorded, strict=True)) / step * 100
         yield Line("of it, recording", share, "%", 1.0)
 

@@ -22,22 +22,28 @@ from tests.gpu.device import DEVICE, HAS_CARD, no_synchronisation, pinned, synch
 from tests.recorder.recorded import column
 from xaicli.recorder.run import Run
 
+BATCHES = 12
+"""From the third of a shape on, a captured graph is replayed."""
 METRICS = ("loss", "margin", "el2n", "entropy", "label_prob", "top_prob")
 
 
 def both(folder: Path, n: int, classes: int, dtype: torch.dtype, name: str = "logits") -> None:
     """Record the same batches from host and device, and hold the values against each other."""
     torch.manual_seed(0)
-    scores = (3 * torch.randn(3, n, classes)).to(dtype)
+    scores = (3 * torch.randn(BATCHES, n, classes)).to(dtype)
     if name == "probs":
         scores = scores.float().softmax(2)
-    label = torch.randint(0, classes, (3, n))
+    label = torch.randint(0, classes, (BATCHES, n))
     label[0, 0] = -100
     for where, device in (("cpu", torch.device("cpu")), ("gpu", DEVICE)):
         with Run(folder / where, strict=True) as run:
-            for step in range(3):
-                given = {name: scores[step].to(device), "label": label[step].to(device)}
-                run.log_samples(sample_id=torch.arange(n), **given, epoch=1, step=step)
+            for step in range(BATCHES):
+                there = device if step % 2 else "cpu"
+                given = {name: scores[step].clone().to(device), "label": label[step].clone().to(there)}
+                with torch.inference_mode(step in (3, 6, 9)):  # as an evaluation
+                    run.log_samples(sample_id=torch.arange(n), **given, epoch=1, step=step)
+                for tensor in given.values():
+                    tensor.fill_(0)
     tolerance = 1e-5 if dtype is torch.float32 else 1e-2
     for metric in METRICS:
         expected, found = (np.array(column(folder / where, metric), float) for where in ("cpu", "gpu"))

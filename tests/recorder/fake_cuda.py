@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from xaicli.recorder.device import Driver
+from xaicli.recorder.device import Driver, Packed
 from xaicli.recorder.run import Run
 from xaicli.recorder.transfer import Transfers
 
@@ -54,6 +54,12 @@ class Flight:
             flag.fill_(1)
             self.has_landed = True
 
+    def leave(self, source: torch.Tensor) -> None:
+        """What it copies is about to be written to."""
+        held, *rest = self._parts
+        if held.data_ptr() == source.data_ptr():
+            self._parts = held.clone(), *rest
+
     def query(self) -> bool:
         """As the event behind it says; a device that is not told to hang finishes when it is asked."""
         self._device.asked += 1
@@ -62,6 +68,16 @@ class Flight:
         if not self._device.hangs:
             self.land()
         return self.has_landed
+
+
+class Moment:
+    """When the last copy behind a graph has landed, and those before it."""
+
+    flights: list[Flight]
+
+    def query(self) -> bool:
+        landed = [flight.query() for flight in self.flights]  # each of them
+        return all(landed)
 
 
 class FakeCuda(Driver):
@@ -73,6 +89,9 @@ class FakeCuda(Driver):
         pinned_bytes: Pinned memory that was allocated.
         is_beside: Whether what is computed now is so by the stream of the copies.
         uploaded: What was read from by the device after the call that gave it.
+        captured: How many graphs were captured.
+        replays: How often one was replayed.
+        memory_runs_out: Whether there is no memory for another graph.
     """
 
     def __init__(self) -> None:
@@ -81,6 +100,8 @@ class FakeCuda(Driver):
         self.asked = 0
         self.pinned_bytes = 0
         self.uploaded: list[torch.Tensor] = []
+        self.captured = self.replays = 0
+        self.memory_runs_out = False
         self.captures = self.is_dead = self.hangs = self.is_beside = False
 
     def is_capturing(self) -> bool:
@@ -94,6 +115,59 @@ class FakeCuda(Driver):
         del device
         self.uploaded.append(host)
         return on_device(host)
+
+    def is_plain(self, tensor: torch.Tensor) -> bool:
+        return isinstance(tensor, OnDevice)
+
+    def empty(self, like: torch.Tensor, device: torch.device) -> torch.Tensor:
+        del device
+        return on_device(torch.full(like.shape, 77, dtype=like.dtype))
+
+    def capture(self, device: torch.device, work: Callable[[], Packed]) -> tuple[Packed, Callable[[], None]]:
+        if self.memory_runs_out:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.captured += 1
+        with self.beside(device):
+            given = work()
+        given.source.fill_(0)  # nothing is computed while it is captured
+
+        def replay() -> None:
+            self.replays += 1
+            assert self.is_beside
+            given.source.copy_(work().source)
+
+        return given, replay
+
+    def moment(self) -> Moment:
+        return Moment()
+
+    def ones(self, device: torch.device) -> torch.Tensor:
+        del device
+        return on_device(torch.ones(8, dtype=torch.uint8))
+
+    def replay(
+        self,
+        graph: Callable[[], None],
+        there: list[tuple[torch.Tensor, torch.Tensor]],
+        here: list[tuple[torch.Tensor, torch.Tensor]],
+        out: list[tuple[torch.Tensor, torch.Tensor]],
+        done: Moment,
+    ) -> None:
+        if self.is_dead:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        (data, source), (flag, _) = out
+        for flight in self.flights:
+            flight.leave(source)  # the stream has copied what it was told to before
+        with torch.no_grad():
+            for to, value in there:
+                to.copy_(value)
+        with self.beside(source.device):
+            for to, value in here:
+                self.uploaded.append(value)
+                to.copy_(value)
+            graph()
+        self.flights.append(Flight(self, source, data, flag))
+        done.flights = self.flights[:]
 
     @contextmanager
     def beside(self, device: torch.device) -> Iterator[None]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from xaicli.recorder.device import derive_on_device, derive_sequences_on_device
+from xaicli.recorder.scores import derive_on_device, derive_sequences_on_device
 from xaicli.wal.derived import as_half, derive, sequence
 from xaicli.wal.frames import is_missing
 

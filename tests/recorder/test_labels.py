@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from tests.recorder.fake_cuda import FakeCuda, on_device, run_on
 from tests.recorder.recorded import column, rows
-from xaicli.recorder.device import derive_on_device, derive_sequences_on_device
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
+from xaicli.recorder.scores import derive_on_device, derive_sequences_on_device
 
 LOGITS = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [0.0, 0.0, 4.0]], np.float32)
 

@@ -20,9 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.recorder.fake_cuda import FakeCuda, on_device, run_on
 from tests.recorder.recorded import column, rows
 from xaicli.recorder import device as device_room
-from xaicli.recorder import transfer
-from xaicli.recorder.device import derive_on_device
+from xaicli.recorder import graphs, transfer
+from xaicli.recorder import scores as scores_room
 from xaicli.recorder.run import Run
+from xaicli.recorder.scores import derive_on_device
 
 
 @pytest.fixture
@@ -448,6 +449,7 @@ def test_large_scores_are_looked_at_where_they_lie(
     logits = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(device_room, "MOST_COPIED", logits.nbytes)
     monkeypatch.setattr(device_room, "MOST_BYTES", 2 * logits.nbytes)
+    monkeypatch.setattr(graphs, "MOST_GRAPHS", 0)
     run = run_on(device, tmp_path / "run", strict=True)
 
     def kernels(scores: torch.Tensor, step: int) -> int:
@@ -465,6 +467,65 @@ def test_large_scores_are_looked_at_where_they_lie(
     run.close()
     found = rows(tmp_path / "run").sort_by([("step", "ascending"), ("sample_id", "ascending")])
     assert found["prediction"].to_pylist() == logits.argmax(1).tolist() * 6
+
+
+def logged(
+    device: FakeCuda, folder: Path, sizes: list[int], where: str, dtype: torch.dtype = torch.float32
+) -> list[tuple[Any, ...]]:
+    """Record batches of so many samples, scores written over at once: each row that is expected, in order."""
+    torch.manual_seed(0)
+    run, expected = run_on(device, folder, strict=True), []
+    for step, n in enumerate(sizes):
+        logits, label = (3 * torch.randn(n, 5)).to(dtype), torch.randint(0, 5, (n,))
+        there, y = on_device(logits), on_device(label) if where == "device" else label.clone()
+        run.log_samples(sample_id=np.arange(n), label=y, logits=there, norm=there.norm(dim=1), step=step, epoch=1)
+        there.fill_(float("nan"))
+        y.fill_(-1)
+        if step % 3 == 2:
+            device.land()
+        loss = functional.cross_entropy(logits.float(), label, reduction="none").tolist()
+        expected += zip([step] * n, range(n), label.tolist(), logits.argmax(1).tolist(), loss, strict=True)
+    run.close()
+    assert run.stats()["rows_dropped"] == 0
+    return expected
+
+
+def stored(folder: Path) -> list[tuple[Any, ...]]:
+    found = rows(folder).sort_by([("step", "ascending"), ("sample_id", "ascending")])
+    names = ("step", "sample_id", "label", "prediction", "loss")
+    return list(zip(*(found[name].to_pylist() for name in names), strict=True))
+
+
+def agree(found: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) -> None:
+    assert [row[:-1] for row in found] == [row[:-1] for row in expected]
+    assert [row[-1] for row in found] == pytest.approx([row[-1] for row in expected], rel=1e-4)
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_batches_of_a_shape_are_replayed_from_the_third_on(
+    dtype: torch.dtype, where: str, tmp_path: Path, device: FakeCuda
+) -> None:
+    expected = logged(device, tmp_path / "run", [6, 6, 6, 4, 6, 6, 4, 4, 6, 3], where, dtype)
+    agree(stored(tmp_path / "run"), expected)
+    assert device.captured == 2, "one for the batches of six and one for those of four"
+    assert device.replays == 4 + 1
+    assert len(device.uploaded) == (10 if where == "host" else 0)
+
+
+def test_without_memory_for_a_graph_each_batch_goes_by_itself(tmp_path: Path, device: FakeCuda) -> None:
+    device.memory_runs_out = True
+    expected = logged(device, tmp_path / "run", [6] * 8, "device")
+    agree(stored(tmp_path / "run"), expected)
+    assert not device.replays
+
+
+def test_few_shapes_are_captured(tmp_path: Path, device: FakeCuda) -> None:
+    sizes = [n for n in range(2, 14) for _ in range(4)]
+    expected = logged(device, tmp_path / "run", sizes, "device")
+    agree(stored(tmp_path / "run"), expected)
+    assert device.captured == graphs.MOST_GRAPHS
+    assert device.replays == 2 * graphs.MOST_GRAPHS
 
 
 class Counted(TorchDispatchMode):
@@ -517,10 +578,10 @@ def test_deriving_looks_at_few_rows_of_a_large_vocabulary_at_a_time(monkeypatch:
     torch.manual_seed(0)
     logits, label = torch.randn(32, 5000), torch.randint(0, 5000, (32,))
     whole = derive_on_device(logits, label, are_logits=True, with_loss=True)
-    monkeypatch.setattr(device_room, "CHUNK", 4 * 5000)
+    monkeypatch.setattr(scores_room, "CHUNK", 4 * 5000)
     sizes: list[int] = []
-    own = device_room._derived_rows
-    monkeypatch.setattr(device_room, "_derived_rows", lambda z, *others: (sizes.append(z.numel()), own(z, *others))[1])
+    own = scores_room._derived_rows
+    monkeypatch.setattr(scores_room, "_derived_rows", lambda z, *others: (sizes.append(z.numel()), own(z, *others))[1])
     found = derive_on_device(logits, label, are_logits=True, with_loss=True)
     assert sizes == [4 * 5000] * 8
     for name, values in whole.items():

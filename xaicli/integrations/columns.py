@@ -12,7 +12,7 @@ from xaicli.heads.head import Head, Task, Values
 from xaicli.heads.outputs import items_of
 from xaicli.integrations.answers import LEFT_OUT, are_shares, of_some_places
 from xaicli.integrations.capture import Judged, Step
-from xaicli.recorder.device import derive_sequences_on_device, missing_on
+from xaicli.recorder.scores import derive_sequences_on_device, missing_on
 
 WEIGHED = (
     "weighs the losses of the places itself, and which of them count is not known; no samples of it are recorded: give "

@@ -12,14 +12,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-
-from xaicli import vocabulary as words
-from xaicli.wal.frames import MISSING, NULL_INT
 
 if TYPE_CHECKING:
     import torch
@@ -30,12 +27,8 @@ MOST_BYTES = 64 << 20
 MOST_COPIED = 16 << 20
 """Bytes of a batch that is copied on its device to be looked at beside the training; a larger one is where it lies."""
 _ALIGNED = 64
-_FLAG_BYTES = 8
+FLAG_BYTES = 8
 _NAP = 2e-4
-CHUNK = 1 << 22
-"""Scores that are looked at together, so that what is allocated on the device is bounded: 16 MB of float32."""
-_LEAST = -1e4
-"""Below this a float32 `exp` is 0 by far: stands for -inf where a product with 0 must be 0."""
 
 
 class Event(Protocol):
@@ -45,11 +38,20 @@ class Event(Protocol):
         """Whether it has passed."""
 
 
+class _Beside(NamedTuple):
+    """A stream beside the training's, a moment of the latter, and the bytes of a flag."""
+
+    side: Any
+    staged: Any
+    ones: torch.Tensor
+
+
 class Driver:
     """What is asked of CUDA; tests have another."""
 
     def __init__(self) -> None:
-        self._streams: dict[Any, tuple[Any, torch.Tensor]] = {}
+        self._streams: dict[torch.device, _Beside] = {}
+        self._pool: Any = None
 
     def is_capturing(self) -> bool:
         """Whether a graph of this thread's stream is being captured."""
@@ -67,6 +69,18 @@ class Driver:
         """A pinned tensor on a device, by the current stream."""
         return host.to(device, non_blocking=True)
 
+    def is_plain(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is its values and nothing else, as a subclass may not be."""
+        import torch
+
+        return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+
+    def empty(self, like: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Memory on a device for values such as a tensor's."""
+        import torch
+
+        return torch.empty(like.shape, dtype=like.dtype, device=device)
+
     @contextmanager
     def beside(self, device: torch.device) -> Iterator[Any]:
         """A stream of their own for this block's operations, behind what the current one does so far."""
@@ -74,13 +88,84 @@ class Driver:
 
         with torch.cuda.device(device):
             if device not in self._streams:
-                self._streams[device] = cast(Any, torch.cuda.Stream)(device), _ones(device)
-            side, _ = self._streams[device]
+                ones = torch.full((FLAG_BYTES,), 1, dtype=torch.uint8, device=device)
+                self._streams[device] = _Beside(cast(Any, torch.cuda.Stream)(device), self.moment(), ones)
+            side = self._streams[device].side
             current = torch.cuda.current_stream(device)
-            if current != side:
-                side.wait_stream(current)
+            if current == side:
+                yield side
+                return
+            side.wait_stream(current)
             with torch.cuda.stream(side):
                 yield side
+
+    def capture(self, device: torch.device, work: Callable[[], Packed]) -> tuple[Packed, Callable[[], None]]:
+        """Capture what the stream beside does in `work`: what it gives, and what has that computed, then and again."""
+        import torch
+
+        graph = torch.cuda.CUDAGraph()
+        with self.beside(device):
+            # Other threads may do what they like meanwhile, and nothing is waited for, as `torch.cuda.graph` would.
+            graph.capture_begin(self._pool, capture_error_mode="thread_local")
+            try:
+                given = work()
+            finally:
+                graph.capture_end()
+        self._pool = graph.pool()
+        return given, graph.replay
+
+    def moment(self) -> Event:
+        """A moment of a stream that has not come: nothing waits for it until `replay` has set it."""
+        import torch
+
+        return cast(Event, cast(Any, torch.cuda.Event)())
+
+    def replay(
+        self,
+        graph: Callable[[], None],
+        there: list[tuple[torch.Tensor, torch.Tensor]],
+        here: list[tuple[torch.Tensor, torch.Tensor]],
+        out: list[tuple[torch.Tensor, torch.Tensor]],
+        done: Any,
+    ) -> None:
+        """Launch a captured graph beside what the current stream does, and all copies around it.
+
+        Few calls, since each of them keeps a step waiting.
+
+        Args:
+            graph: What launches it.
+            there: (an input, its value), copied by the current stream; one at least.
+            here: (an input, its value in pinned memory), copied by the stream beside, behind them.
+            out: (pinned memory, what the graph gave), copied behind the graph, in this order.
+            done: The moment when all that was done the last time, which is waited for by the device; and this time.
+        """
+        import torch
+
+        device = there[0][0].device
+        is_here = device.index == torch.cuda.current_device()
+        with torch.no_grad(), nullcontext() if is_here else torch.cuda.device(device):
+            side = self._streams[device].side
+            staged, current = self._streams[device].staged, torch.cuda.current_stream(device)
+            current.wait_event(done)
+            for to, value in there:
+                to.copy_(value)
+            staged.record(current)
+            side.wait_event(staged)
+            torch.cuda.set_stream(side)
+            try:
+                for to, value in here:
+                    to.copy_(value, non_blocking=True)
+                graph()
+                for to, value in out:
+                    to.copy_(value, non_blocking=True)
+                done.record(side)
+            finally:
+                torch.cuda.set_stream(current)
+
+    def ones(self, device: torch.device) -> torch.Tensor:
+        """The bytes of a flag, on a device."""
+        with self.beside(device):
+            return self._streams[device].ones
 
     def download(self, source: torch.Tensor, data: torch.Tensor, flag: torch.Tensor) -> Event:
         """Copy bytes to pinned memory by a stream of their own, behind what the current stream does; then the flag."""
@@ -88,18 +173,12 @@ class Driver:
 
         with self.beside(source.device) as side:
             data.copy_(source, non_blocking=True)
-            flag.copy_(self._streams[source.device][1], non_blocking=True)
+            flag.copy_(self._streams[source.device].ones, non_blocking=True)
             # The source is held until the flag is there. `record_stream` would be another way, but has a tensor that is
             # freed ask the device for an event: where the context has died, the process ends with that.
             event = cast(Any, torch.cuda.Event)()
             event.record(side)
         return cast(Event, event)
-
-
-def _ones(device: torch.device) -> torch.Tensor:
-    import torch
-
-    return torch.full((_FLAG_BYTES,), 1, dtype=torch.uint8, device=device)
 
 
 class _Ring:
@@ -145,9 +224,8 @@ class Slot:
 
     def __init__(self, ring: _Ring, at: int, n: int) -> None:
         self._ring, self._place = ring, at
-        padded = _padded(n)
         self.data = ring.memory[at : at + n]
-        self.flag = ring.memory[at + padded : at + padded + _FLAG_BYTES]
+        self.flag = ring.memory[at + padded(n) : at + padded(n) + FLAG_BYTES]
         self._flag: NDArray[np.uint8] = self.flag.numpy()
         self._flag[:] = 0
 
@@ -161,7 +239,8 @@ class Slot:
         self._ring.give_back(self._place)
 
 
-def _padded(n: int) -> int:
+def padded(n: int) -> int:
+    """Bytes that `n` take where what follows is aligned."""
     return -(-n // _ALIGNED) * _ALIGNED
 
 
@@ -179,7 +258,7 @@ class Pinned:
             n: Bytes.
             is_alone: Whether nothing is held: what is larger than all there may be is then given memory of its own.
         """
-        wanted = _padded(n) + _ALIGNED
+        wanted = padded(n) + _ALIGNED
         if wanted > MOST_BYTES:
             return Slot(_begun(self._driver.pinned(wanted), wanted), 0, n) if is_alone else None
         if self._ring is None or (4 * wanted > self._ring.size and self._ring.size < MOST_BYTES):
@@ -204,8 +283,15 @@ class _Place(NamedTuple):
     size: int
 
 
-def _packed(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, list[_Place]]:
-    """The bytes of contiguous tensors of one device, one behind the other, copied by one kernel; and where each is."""
+class Packed(NamedTuple):
+    """The bytes of tensors of one device, one behind the other, and where each is."""
+
+    source: torch.Tensor
+    places: list[_Place]
+
+
+def _packed(tensors: Mapping[str, torch.Tensor]) -> Packed:
+    """Contiguous tensors of one device, copied by one kernel."""
     import torch
 
     # Widest first, so that each lies aligned in the one buffer.
@@ -217,7 +303,12 @@ def _packed(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, list[_Pl
         _Place(name, tensors[name].dtype, tuple(tensors[name].shape), len(piece))
         for name, piece in zip(order, pieces, strict=True)
     ]
-    return torch.cat(pieces), places
+    return Packed(torch.cat(pieces), places)
+
+
+def packed(tensors: Mapping[str, torch.Tensor]) -> Packed:
+    """Tensors of one device, in memory of their own and of types that numpy knows."""
+    return _packed({name: _plain(tensor) for name, tensor in tensors.items()})
 
 
 def copied_there(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -230,19 +321,27 @@ def copied_there(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dic
     return memory, copies
 
 
+def views(raw: NDArray[np.uint8], places: list[_Place]) -> dict[str, NDArray[Any]]:
+    """{name: array} of the bytes of packed tensors, on the host."""
+    arrays, at = {}, 0
+    for name, dtype, shape, size in places:
+        arrays[name] = raw[at : at + size].view(_numpy_dtype(dtype)).reshape(shape)
+        at += size
+    return arrays
+
+
 class Copy:
     """Tensors of one device on their way to the host, one behind the other."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], room: Callable[[int], Slot], driver: Driver) -> None:
+    def __init__(self, tensors: Packed, room: Callable[[int], Slot], driver: Driver) -> None:
         """
         Args:
-            tensors: {name: tensor}, all on one device.
+            tensors: In memory that nobody writes to before this copy is made.
             room: Gives pinned memory; may wait for it.
             driver: Starts the copy.
         """
-        # A buffer of our own, which nobody writes to while it is read; held until then.
-        self._source: torch.Tensor | None
-        self._source, self._places = _packed({name: _plain(tensor) for name, tensor in tensors.items()})
+        self._source: torch.Tensor | None  # held until it was read
+        self._source, self._places = tensors
         self._slot = room(len(self._source))
         self._driver = driver
         try:
@@ -266,12 +365,7 @@ class Copy:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What arrived: views of memory that is used again after `let_go`."""
-        raw, at = self._slot.data.numpy(), 0
-        arrays = {}
-        for name, dtype, shape, size in self._places:
-            arrays[name] = raw[at : at + size].view(_numpy_dtype(dtype)).reshape(shape)
-            at += size
-        return arrays
+        return views(self._slot.data.numpy(), self._places)
 
     def let_go(self) -> None:
         """Give back the memory here and there."""
@@ -317,138 +411,3 @@ def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
 
 def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     return np.dtype(str(dtype).removeprefix("torch."))
-
-
-def missing_on(device: torch.device) -> torch.Tensor:
-    """What stands for no value, () float32: made of its bits, since a device makes another NaN of one it converts."""
-    import torch
-
-    return torch.full((), int(MISSING.view(np.int32)), dtype=torch.int32, device=device).view(torch.float32)
-
-
-def derive_on_device(
-    scores: torch.Tensor, label: torch.Tensor | None, *, are_logits: bool, with_loss: bool, ignored: int | None = None
-) -> dict[str, torch.Tensor]:
-    """What `xaicli.wal.derived.derive` computes, by a few kernels where the scores are, without waiting for them.
-
-    At most three times `CHUNK` numbers are allocated at a time, beside the (N,) results.
-
-    Args:
-        scores: (N, K) logits or probabilities.
-        label: (N,) class indices on the scores' device, or None.
-        are_logits: Whether the scores are logits.
-        with_loss: Whether the cross entropy is wanted.
-        ignored: The label that stands for none.
-
-    Returns:
-        {column: (N,)}, the prediction among them.
-    """
-    import torch
-
-    with torch.no_grad():
-        scores = scores.detach()
-        rows = max(1, CHUNK // scores.shape[1])
-        pieces = []
-        for at in range(0, max(1, len(scores)), rows):
-            y = None if label is None else label[at : at + rows].long()
-            pieces.append(_derived_rows(scores[at : at + rows], y, are_logits, with_loss, ignored))
-        if len(pieces) == 1:
-            return pieces[0]
-        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-
-
-def derive_sequences_on_device(
-    scores: torch.Tensor, label: torch.Tensor, *, are_logits: bool, ignored: int, first: int = 0
-) -> dict[str, torch.Tensor]:
-    """What `xaicli.wal.derived.sequence` computes, where the scores are: a vocabulary's are too many to be brought.
-
-    Args:
-        scores: (N, T, K) logits or probabilities.
-        label: (N, T) classes on the scores' device; `ignored` ones, and those outside [0, K), do not count.
-        are_logits: Whether the scores are logits.
-        ignored: The label of a place that does not count.
-        first: What the first place is counted as.
-
-    Returns:
-        {metric: (N,) float32}.
-    """
-    import torch
-
-    with torch.no_grad():
-        n, places, classes = scores.shape
-        # Of a part of a larger tensor, such as all places but the last, no copy is made.
-        pieces = [scores.reshape(n * places, classes)] if scores.is_contiguous() else list(scores)
-        labels = label.reshape(len(pieces), -1)
-        each = [
-            derive_on_device(piece, y, are_logits=are_logits, with_loss=True, ignored=ignored)
-            for piece, y in zip(pieces, labels, strict=True)
-        ]
-        loss, entropy, predicted = (
-            torch.cat([one[name] for one in each]).reshape(n, places)
-            for name in (words.LOSS, words.ENTROPY, words.PREDICTION)
-        )
-        known = (label >= 0) & (label < classes) & (label != ignored)
-        count, none = known.sum(1), missing_on(scores.device)
-        some, of = count > 0, count.clamp(min=1)
-        mean = torch.where(known, loss, 0.0).sum(1) / of
-        worst = torch.where(known, loss, -torch.inf).max(1)
-        right = ((predicted == label) & known).sum(1) / of
-        broken = ((predicted == NULL_INT) & known).any(1)  # a place that says nothing predicts nothing
-        found = {
-            words.LOSS: mean,
-            words.LABEL_PROB: (-mean).exp(),
-            "token_accuracy": torch.where(broken, torch.nan, right),
-            words.ENTROPY: torch.where(known, entropy, 0.0).sum(1) / of,
-            "worst_token": (worst.indices + first).float(),
-            "worst_token_loss": worst.values,
-        }
-        return {name: torch.where(some, value, none) for name, value in found.items()} | {"n_tokens": count.float()}
-
-
-def _derived_rows(
-    z: torch.Tensor, y: torch.Tensor | None, are_logits: bool, with_loss: bool, ignored: int | None
-) -> dict[str, torch.Tensor]:
-    """`derive_on_device` of rows that are looked at together."""
-    import torch
-
-    classes = z.shape[1]
-    z = z if z.is_floating_point() else z.float()
-    # `max` gives the first of equal scores on every device, `topk` any of them; of bf16 scores many are equal.
-    largest, first = z.max(1, keepdim=True)
-    second = z.scatter(1, first, -torch.inf).amax(1, keepdim=True)
-    log_p = torch.log_softmax(z, 1, dtype=torch.float32) if are_logits else z.float().log()
-    p = log_p.exp() if are_logits else z.float()
-    # What says nothing predicts nothing, as in `xaicli.wal.derived.predictions`: the two largest, of which NaN is one,
-    # have no difference.
-    silent = (largest - second).isnan() if classes > 1 else largest.isnan()
-    if not are_logits and classes > 1:
-        silent = silent | (largest == 0)
-    found = {words.PREDICTION: torch.where(silent, NULL_INT, first.int())[:, 0]}
-    if y is None:
-        found[words.TOP_PROB] = p.gather(1, first)[:, 0]
-        found[words.ENTROPY] = _entropy(p, log_p)
-        return found
-    at = y.clamp(0, classes - 1)
-    known = at == y
-    if ignored is not None and 0 <= ignored < classes:
-        known = known & (y != ignored)
-    at = at[:, None]
-    of_both = p.gather(1, torch.cat((first, at), 1))
-    found[words.TOP_PROB] = of_both[:, 0]
-    of_label = {words.LABEL_PROB: of_both[:, 1]}
-    if with_loss:
-        of_label[words.LOSS] = -log_p.gather(1, at)[:, 0]
-    of_label[words.MARGIN] = (z.gather(1, at).float() - torch.where(first == at, second, largest).float())[:, 0]
-    found[words.ENTROPY] = _entropy(p, log_p)
-    # 1 - p_y is the sum of the others, which does not cancel where p_y is near 1.
-    others = p.scatter_(1, at, 0.0) if are_logits or p is not z else p.scatter(1, at, 0.0)
-    rest = others.sum(1) if are_logits else 1 - of_label[words.LABEL_PROB]
-    of_label[words.EL2N] = torch.hypot(torch.linalg.vector_norm(others, dim=1), rest)
-    # What stands for no value is told by its bits: a device makes another NaN of one it converts.
-    bits = torch.where(known, torch.stack(list(of_label.values())).view(torch.int32), int(MISSING.view(np.int32)))
-    return found | dict(zip(of_label, bits.view(torch.float32).unbind(), strict=True))
-
-
-def _entropy(p: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
-    """(N,) -p log p summed, without another (N, K): where p is 0 the logarithm counts for nothing; changes `log_p`."""
-    return log_p.clamp_(min=_LEAST).mul_(p).sum(1).neg_()

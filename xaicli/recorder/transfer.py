@@ -19,7 +19,15 @@ from xaicli.heads.head import Task
 from xaicli.recorder import columns, device
 from xaicli.recorder.batch import Batches, is_list_on_device
 from xaicli.recorder.columns import is_remote
-from xaicli.recorder.device import Copy, Driver, Pinned, Slot, derive_on_device, derive_sequences_on_device
+from xaicli.recorder.device import (
+    Copy,
+    Driver,
+    Pinned,
+    Slot,
+    packed,
+)
+from xaicli.recorder.graphs import Graphs, Landing, Work
+from xaicli.recorder.scores import derive_on_device, derive_sequences_on_device
 from xaicli.recorder.writer import SampleStream
 from xaicli.tables.containers import is_tensor, read
 from xaicli.wal.frames import Place
@@ -46,7 +54,7 @@ _CAPTURED = (
 class _Pending(NamedTuple):
     """Copies on their way, or a batch behind some; `slots` are given back with them, and `held` is read until then."""
 
-    copies: list[Copy]
+    copies: list[Copy] | list[Landing]
     slots: list[Slot]
     held: list[torch.Tensor]
     then: Then
@@ -67,6 +75,7 @@ class Transfers:
         """
         self._driver = driver or Driver()
         self._pinned = Pinned(self._driver)
+        self._graphs = Graphs(self._driver)
         self._slots: list[Slot] = []
         """The slots of uploads for the batch that is being made."""
         self._held: list[torch.Tensor] = []
@@ -88,6 +97,34 @@ class Transfers:
         pinned = slot.data.view(torch.from_numpy(host[:0]).dtype)
         pinned.numpy()[:] = host.reshape(-1)
         return self._driver.upload(pinned, to).reshape(host.shape)
+
+    def replay(
+        self,
+        how: Any,
+        values: Mapping[str, torch.Tensor],
+        on_host: Mapping[str, NDArray[Any]],
+        work: Work,
+        then: Then,
+        fail: Callable[[Exception], None],
+    ) -> bool:
+        """Start what batches of one shape have the device do, and the copy of what it gives, by one launch.
+
+        Args:
+            how: What `work` does, as far as the values do not say so.
+            values: {name: tensor} on a device.
+            on_host: {name: (n,) numbers} that are copied there.
+            work: From {name: tensor on the device} to what is fetched.
+            then: As for `fetch`.
+            fail: As for `fetch`.
+
+        Returns:
+            False where nothing was started, since there is no such graph.
+        """
+        landing = self._graphs.send(how, values, on_host, work)
+        if landing is None:
+            return False
+        self._follow([landing], then, fail)
+        return True
 
     @contextmanager
     def aside(self, tensors: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
@@ -130,7 +167,7 @@ class Transfers:
         copies: list[Copy] = []
         try:
             for named in by_device.values():
-                copies.append(Copy(named, self._room, self._driver))
+                copies.append(Copy(packed(named), self._room, self._driver))
         except Exception:
             if copies:  # those of other devices are on their way, and their memory is in use
                 self._follow(copies, lambda _: None, lambda _: None)
@@ -141,7 +178,7 @@ class Transfers:
         """Call `then` after everything fetched before: a batch that is on the host already keeps its place."""
         self.pending.append(_Pending([], [], [], then, lambda _: None))
 
-    def _follow(self, copies: list[Copy], then: Then, fail: Callable[[Exception], None]) -> None:
+    def _follow(self, copies: list[Copy] | list[Landing], then: Then, fail: Callable[[Exception], None]) -> None:
         slots, self._slots = self._slots, []
         self.pending.append(_Pending(copies, slots, self._held, then, fail))
 
@@ -210,6 +247,14 @@ class Transfers:
 
 Given = dict[str, Any]
 """The columns as the caller gave them, `logits`, `probs` and metrics among them; absent ones are left out."""
+
+
+class _Scored(NamedTuple):
+    """Scores of (N, K) on a device by their name, and their label: on a device, or (N,) here."""
+
+    name: str
+    scores: torch.Tensor
+    label: torch.Tensor | NDArray[Any] | None
 
 
 class Intake:
@@ -362,22 +407,80 @@ class Intake:
         given = {name: value if is_remote(value) else _own_copy(value) for name, value in given.items()}
         scores = given.get("logits", given.get("probs"))
         there = {name: value for name, value in given.items() if is_remote(value)}
+        if not keep and there and self._replay(place, step, given, rows, tokens):
+            return
         # Where nothing is worked out, the copy that is fetched is the only one.
         with self._transfers.aside({} if keep or not is_remote(scores) else there) as copies:
             self._send(place, step, given | copies, rows, keep, tokens)
 
+    def _replay(self, place: Place, step: int, given: Given, rows: int, tokens: bool) -> bool:
+        """Send a batch through the captured graph of those like it; False where there is none."""
+        scored = self._scored(given)
+        if scored is None:
+            return False
+        name, scores, label = scored
+        values = {key: value for key, value in given.items() if is_remote(value) and key not in _SCORES}
+        values[name] = scores
+        on_host = {words.LABEL: label} if isinstance(label, np.ndarray) else {}
+        with_loss, ignored = words.LOSS not in given, self._batches.ignored
+
+        def work(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            y = inputs.get(words.LABEL)
+            derived = derive_on_device(
+                inputs[name],
+                None if y is None else y.reshape(-1),
+                are_logits=name == "logits",
+                with_loss=with_loss,
+                ignored=ignored,
+            )
+            return derived | {key: inputs[key] for key in values if key not in _SCORES}
+
+        host = {key: value for key, value in given.items() if key not in (*values, *_SCORES)}
+        then, fail = self._ends(place, step, host, rows, tokens=tokens, classes=scores.shape[1])
+        return self._transfers.replay((name, with_loss, ignored), values, on_host, work, then, fail)
+
     def _send(self, place: Place, step: int, given: Given, rows: int, keep: bool, tokens: bool) -> None:
         """Work out what follows from scores on a device, and start the copy of what is there."""
-        scores, classes = given.get("logits", given.get("probs")), 0
-        if not keep and self._batches.task in (None, Task.CLASSIFICATION, Task.BINARY):
-            given = self._derived(given)
-            if scores is not None and given.keys().isdisjoint(("logits", "probs")):
-                classes = scores.shape[1]
-        vocabulary = 0
+        classes = vocabulary = 0
+        if not keep and (scored := self._scored(given)) is not None:
+            given = self._derived(given, scored)
+            classes = scored.scores.shape[1]
         if not (keep or tokens) and self._batches.task in (None, Task.SEQUENCE):
             given, vocabulary = self._derived_sequences(given)
         remote = {name: value for name, value in given.items() if is_remote(value)}
         host = {name: value for name, value in given.items() if name not in remote}
+        then, fail = self._ends(
+            place, step, host, rows, keep=keep, tokens=tokens, classes=classes, vocabulary=vocabulary
+        )
+        if remote:
+            self._transfers.fetch(remote, then, fail)
+        else:
+            self._transfers.follow(then)
+
+    def _ends(
+        self,
+        place: Place,
+        step: int,
+        host: Given,
+        rows: int,
+        *,
+        keep: bool = False,
+        tokens: bool = False,
+        classes: int = 0,
+        vocabulary: int = 0,
+    ) -> tuple[Then, Callable[[Exception], None]]:
+        """What is done with a batch when its copy has arrived, and what when it does not come.
+
+        Args:
+            place: What its rows belong to.
+            step: Their step.
+            host: The columns that are here.
+            rows: How many there are.
+            keep: Whether its scores are kept.
+            tokens: Whether the losses of a sequence's tokens are.
+            classes: How many there are, where what follows from the scores comes in their place; 0 otherwise.
+            vocabulary: The same of a sequence's scores.
+        """
 
         def arrive(arrays: dict[str, NDArray[Any]]) -> None:
             try:
@@ -387,7 +490,7 @@ class Intake:
                     self._batches.tell_strange(label, vocabulary)
                     label = None
                 if classes and label is not None:
-                    label = _masked(self._batches.known_to(classes, columns.labels(label, words.LABEL)))
+                    label = self._known_label(classes, label)
                 batch = self._batches.make(ids, label, prediction, logits, probs, found, keep, tokens)
                 if batch is not None and batch[1]:
                     self._samples.append(place, step, *batch)
@@ -397,29 +500,42 @@ class Intake:
         def fail(error: Exception) -> None:
             self._lose(rows, f"a batch did not come from its device: {error}")
 
-        if remote:
-            self._transfers.fetch(remote, arrive, fail)
-        else:
-            self._transfers.follow(arrive)
+        return arrive, fail
 
-    def _derived(self, given: Given) -> Given:
-        """What was given, with what follows from scores on a device in their place."""
+    def _known_label(self, classes: int, label: Any) -> Any:
+        """A label of which classes' metrics followed: those that are missing masked."""
+        given = columns.labels(label, words.LABEL)
+        known = self._batches.known_to(classes, given)
+        # Masking none would have the batch checked the long way, every step.
+        return given if known is given else _masked(known)
+
+    def _scored(self, given: Given) -> _Scored | None:
+        """The scores on a device of which classes' metrics follow, if any."""
+        if self._batches.task not in (None, Task.CLASSIFICATION, Task.BINARY):
+            return None
         name = "logits" if "logits" in given else "probs"
         scores: Any = given.get(name)
         if not is_remote(scores) or scores.ndim != 2 or scores.shape[1] < 2:
-            return given  # what there is to say about it is said on the host
+            return None  # what there is to say about it is said on the host
         label = given.get(words.LABEL)
         if label is not None and not is_remote(label):
             try:
                 label = columns.labels(label, words.LABEL)
             except ValueError:
-                return given  # told of where the batch is checked
+                return None  # told of where the batch is checked
             if isinstance(label, list) or label.shape != (len(scores),):
-                return given  # names are looked up on the host
-            label = self._transfers.upload(np.ascontiguousarray(label), scores.device)
+                return None  # names are looked up on the host
+            label = np.ascontiguousarray(label)
+        elif label is not None and (label.numel() != len(scores) or label.is_floating_point()):
+            return None
+        return _Scored(name, scores, label)
+
+    def _derived(self, given: Given, scored: _Scored) -> Given:
+        """What was given, with what follows from scores on a device in their place."""
+        name, scores, label = scored
+        if isinstance(label, np.ndarray):
+            label = self._transfers.upload(label, scores.device)
         elif label is not None:
-            if label.numel() != len(scores) or label.is_floating_point():
-                return given
             label = label.detach().reshape(-1).to(scores.device, non_blocking=True)
         found = derive_on_device(
             scores,
@@ -428,7 +544,7 @@ class Intake:
             with_loss=words.LOSS not in given,
             ignored=self._batches.ignored,
         )
-        return found | {key: value for key, value in given.items() if key not in ("logits", "probs")}
+        return found | {key: value for key, value in given.items() if key not in _SCORES}
 
     def _derived_sequences(self, given: Given) -> tuple[Given, int]:
         """What was given, with what follows from a sequence's scores on a device in their place; how many classes."""
@@ -447,11 +563,12 @@ class Intake:
         found = derive_sequences_on_device(
             scores, there.long(), are_logits=name == "logits", ignored=self._batches.ignored_token
         )
-        kept = {key: value for key, value in given.items() if key not in ("logits", "probs")}
+        kept = {key: value for key, value in given.items() if key not in _SCORES}
         return found | kept, scores.shape[2]
 
 
-_NAMED = (words.SAMPLE_ID, words.LABEL, words.PREDICTION, "logits", "probs")
+_SCORES = ("logits", "probs")
+_NAMED = (words.SAMPLE_ID, words.LABEL, words.PREDICTION, *_SCORES)
 
 
 def _gathered(value: Any) -> Any:
