@@ -1360,43 +1360,6 @@ def test_what_fails_however_few_there_are_says_so_of_the_first_failure() -> None
         xaicli.saliency(Calling(of_the_range), x, methods="gradient", device="cpu")
 
 
-def test_a_copy_is_what_a_deep_copy_is() -> None:
-    from xaicli.attribution.twin import copy_of
-
-    class ByHand(nn.Module):
-        def __deepcopy__(self, memo: dict[int, Any]) -> ByHand:
-            made = memo[id(self)] = ByHand()
-            made.by = "hand"
-            return made
-
-    class Without(nn.Linear):
-        def __getstate__(self) -> dict[str, Any]:
-            return {**vars(self), "cache": None}
-
-    without, tied = Without(2, 2), nn.Linear(3, 3)
-    without.cache = [torch.ones(2)]
-    norm = nn.BatchNorm1d(3)
-    model = nn.Sequential(tied, nn.ReLU(), tied, norm, ByHand(), without, nn.LSTM(2, 2))
-    model.owner = {"model": [model], "shape": (3, (tied,)), "names": {"a"}}
-    model.view = norm.running_mean[:2]
-    for sharing in (False, True):
-        made = copy_of(model, sharing=sharing)
-        assert made[0] is made[2]
-        assert made[0] is not tied
-        assert made.owner["model"][0] is made
-        assert made.owner["shape"][1][0] is made[0]
-        assert made.owner["names"] == {"a"}
-        assert made.owner["names"] is not model.owner["names"]
-        assert made[4].by == "hand"
-        assert made[5].cache is None
-        assert (made[0].weight.data_ptr() == tied.weight.data_ptr()) is sharing
-        assert made[0].weight is not tied.weight
-        assert made[3].running_mean.data_ptr() != norm.running_mean.data_ptr()
-        made.to(torch.bfloat16)
-        assert {t.dtype for t in model.parameters()} == {torch.float32}
-        torch.testing.assert_close(made[0].weight.float(), tied.weight, rtol=1e-2, atol=1e-2)
-
-
 def test_a_norm_is_folded_into_the_one_call_of_a_layer_that_it_is_behind() -> None:
     from xaicli.attribution.fast_model import simplified
 

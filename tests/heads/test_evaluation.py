@@ -370,6 +370,27 @@ class Shared(Meter):
         self.lock = threading.Lock()
 
 
+class Settings(dict[str, Any]):
+    """Whose attributes are its items, and whose own ways of writing are none."""
+
+    def __init__(self, **held: Any) -> None:
+        super().__init__(**held)
+        self.__dict__ = self
+
+    def update(self, *_: Any, **__: Any) -> None:
+        raise TypeError("no")
+
+    clear = update  # type: ignore[assignment]
+
+
+class Log(list[int]):
+    """A list with a number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__([3])
+        self.n = 0
+
+
 class Keeping(nn.Module):
     """Its forward keeps something of every pass, each way that another's code does it."""
 
@@ -383,6 +404,7 @@ class Keeping(nn.Module):
         self.tally, self.sizes = Counter(a=2), {1}
         self.bank, self.parts, self.array = torch.zeros(3), (torch.zeros(2), {"deep": [[0]]}), np.zeros(2)
         self.meter, self.plain, self.shared = Meter(), SimpleNamespace(n=0), Shared()
+        self.settings, self.log = Settings(n=0, lists=[[0]]), Log()
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.layer(x)
@@ -401,6 +423,10 @@ class Keeping(nn.Module):
         self.meter.n += 1
         self.meter.sums[0] += 1
         self.plain.n += 1
+        self.settings.n += 1
+        self.settings.lists[0].append(len(x))
+        self.log.append(len(x))
+        self.log.n += 1
         self.shared.n += 1
         return found
 
@@ -411,6 +437,7 @@ class Keeping(nn.Module):
             *tensors,
             *copy.deepcopy(counts),
             set(self.sizes),
+            (self.settings.n, list(self.settings.lists[0]), list(self.log), self.log.n),
         )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xaicli.attribution.copies import copy_of
 from xaicli.attribution.gradcam import over_input
 from xaicli.attribution.gradients import Attributions, Problem
 from xaicli.attribution.inputs import Layout
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import Settings
-from xaicli.attribution.twin import copy_of
 from xaicli.errors import UsageError, XaiError, missing_extra, unknown
 from xaicli.state.randomness import seeded
 

@@ -23,10 +23,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from xaicli.attribution.copies import copy_of
 from xaicli.attribution.frozen import FrozenModel, InBf16, wants_bf16
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import GRADCAM, INTEGRATED, SMINT, Convention, Precision, Settings
-from xaicli.attribution.twin import Hooks, copy_of
+from xaicli.attribution.twin import Hooks
 from xaicli.heads.calling import Call
 
 _CONVOLUTIONS = {torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default}

@@ -30,6 +30,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
+from xaicli.heads.attributes import held
+
 _PLAIN = frozenset((str, bytes, int, float, bool, complex, type(None), torch.dtype, torch.device, torch.Size))
 _WEAK = (weakref.WeakSet, weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 _IDLE = (logging.Logger, logging.Handler, threading.Thread, io.IOBase, *_WEAK)
@@ -188,7 +190,7 @@ class _Fingerprint:
             self._all([value.pattern, value.flags])
         elif isinstance(value, str | bytes | int | float | complex | np.generic):
             self.say(repr(value))
-        elif attributes or _held(value, "__dict__") is not None:
+        elif attributes or held(value, "__dict__") is not None:
             return
         elif kind.__module__.partition(".")[0] in sys.stdlib_module_names | _LIBRARIES:
             said = repr(value)
@@ -210,9 +212,9 @@ class _Fingerprint:
             self._all(n.target for n in module.graph.nodes if isinstance(n.target, types.FunctionType))
         else:
             asked = _names_of([base for base in type(module).__mro__ if self._is_users(base)])
-            for held in ("_modules", "_parameters", "_buffers", "_forward_pre_hooks", "_forward_hooks"):
-                hooks = held.endswith("hooks")
-                self._named_values(("" if hooks else name, part) for name, part in own.get(held, {}).items())
+            for kept in ("_modules", "_parameters", "_buffers", "_forward_pre_hooks", "_forward_hooks"):
+                hooks = kept.endswith("hooks")
+                self._named_values(("" if hooks else name, part) for name, part in own.get(kept, {}).items())
         for name, value in sorted(own.items()):
             if name in _OF_TORCH or (name == "meta" and isinstance(module, fx.GraphModule)):
                 continue
@@ -269,7 +271,7 @@ class _Fingerprint:
 
     def _is_users(self, thing: Any) -> bool:
         """Whether what something does is followed; an installed package's files are told instead, a library's name."""
-        made = _held(thing, "__name__" if isinstance(thing, types.ModuleType) else "__module__")
+        made = held(thing, "__name__" if isinstance(thing, types.ModuleType) else "__module__")
         root = str(made or "builtins").partition(".")[0]
         if root == "__main__":
             return True
@@ -283,7 +285,7 @@ class _Fingerprint:
     def _file(self, name: str, package: str) -> None:
         """The file of an installed module, and those of the package's that it has functions and classes from."""
         module = sys.modules.get(name)
-        path = _held(module, "__file__")
+        path = held(module, "__file__")
         if module is None or path is None or name in self._files:
             return
         self._files.add(name)
@@ -314,8 +316,8 @@ def _identity(value: Any) -> Any:
 def _parts(value: Any) -> list[Any] | None:
     """What something is made of that only leads to other things; None for any other."""
     if isinstance(value, types.BuiltinFunctionType | types.MethodType | types.MethodWrapperType):
-        owner = _held(value, "__self__")
-        return [_held(value, "__func__"), None if isinstance(owner, types.ModuleType) else owner]
+        owner = held(value, "__self__")
+        return [held(value, "__func__"), None if isinstance(owner, types.ModuleType) else owner]
     if isinstance(value, property):
         return [value.fget]
     if isinstance(value, staticmethod | classmethod):
@@ -327,33 +329,24 @@ def _parts(value: Any) -> list[Any] | None:
 
 def _named(thing: Any) -> str:
     kind = type(thing)
-    module, name = _held(thing, "__module__"), _held(thing, "__qualname__")
+    module, name = held(thing, "__module__"), held(thing, "__qualname__")
     return f"{kind.__module__ if module is None else module}.{kind.__qualname__ if name is None else name}"
-
-
-def _held(thing: Any, name: str, default: Any = None) -> Any:
-    """An attribute without the `__getattr__` of the user's class, which may raise anything."""
-    kind: Any = type(thing)
-    try:
-        return kind.__getattribute__(thing, name)
-    except Exception:  # also what a property raises
-        return default
 
 
 def _function_in(part: Any) -> Any:
     """The function that a part of a class holds, a method's or a property's; else the part itself."""
-    return _held(part, "__func__", _held(part, "fget", part))
+    return held(part, "__func__", held(part, "fget", part))
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     """The attributes of an object, those in slots included."""
-    held = _held(value, "__dict__", object())
-    if isinstance(held, Mapping):
-        yield from ((str(name), part) for name, part in type(held).items(held) if name not in _OF_PROCESS)
+    own: Any = held(value, "__dict__", object())
+    if isinstance(own, Mapping):
+        yield from ((str(name), part) for name, part in type(own).items(own) if name not in _OF_PROCESS)
     for kind in type(value).__mro__:
         slots = vars(kind).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            if isinstance(name, str) and not name.startswith("__") and (part := _held(value, name, held)) is not held:
+            if isinstance(name, str) and not name.startswith("__") and (part := held(value, name, own)) is not own:
                 yield name, part
 
 

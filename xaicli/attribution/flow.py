@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from xaicli.attribution.lookups import EMBEDDINGS, Lookup, lookup_of, name_of, tensors_in
+from xaicli.heads.attributes import attributes
 
 _CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"))
 _CHANNELS_SECOND = _CONVOLUTIONS | {"batch_norm", "instance_norm", "group_norm"}
@@ -125,7 +126,7 @@ def flow_of(run: Callable[[], Any], inputs: Sequence[Tensor], *, ids_alone: bool
     watcher = _Watcher(inputs, ids_alone=ids_alone)
     with watcher:
         result = run()
-    returned = {id(t) for t in tensors_in(result)} | {id(t) for t in tensors_in(getattr(result, "__dict__", {}))}
+    returned = {id(t) for t in tensors_in(result)} | {id(t) for t in tensors_in(attributes(result))}
     watcher.flow.maps = [
         replace(found, result=True) if id(tensor) in returned else found
         for found, tensor in zip(watcher.flow.maps, watcher.map_tensors, strict=True)

@@ -246,6 +246,12 @@ class GivenModel:
             shapes = ", ".join(
                 f"{(len(rows), *x.shape[1:])} {str(x.dtype).removeprefix('torch.')}" for x in self.inputs
             )
+            if how.get("model") is not None and self._answers_itself(rows, how.get("mates", ())):
+                raise XaiError(
+                    f"a copy of the model fails where the model itself answers: {first_line(error)}",
+                    hint="gradients are taken of a copy; which of its attributes is lost or another one in "
+                    "copy.deepcopy(model)?",
+                ) from error
             raise XaiError(
                 f"the model fails on inputs of shape {shapes}: {first_line(error)}",
                 hint=(_DIFFERENTIATES if "does not require grad" in str(error) else "")
@@ -253,6 +259,13 @@ class GivenModel:
                 or "do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize; "
                 "a forward of a fixed batch size needs that many samples",
             ) from error
+
+    def _answers_itself(self, rows: Sequence[int], mates: Sequence[Tensor]) -> bool:
+        try:
+            self.run(rows, mates=mates)
+        except Exception:  # whatever another's forward raises
+            return False
+        return True
 
     def _without_batch(self) -> str:
         """What to type where the inputs are samples without a batch's axis; "" where the model takes them no better."""

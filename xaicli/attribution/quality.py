@@ -16,13 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from xaicli.attribution.copies import copy_of
 from xaicli.attribution.engine import Attribution, Explainer
 from xaicli.attribution.explanation import SanityStep
 from xaicli.attribution.gradients import Problem
 from xaicli.attribution.inputs import Layout, per_sample
 from xaicli.attribution.maps import rank_correlation, strengths
 from xaicli.attribution.settings import GRADCAM, INTEGRATED, METHODS, SMINT
-from xaicli.attribution.twin import copy_of
 
 Figures = npt.NDArray[np.float64]
 

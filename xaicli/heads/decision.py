@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xaicli.errors import XaiError
+from xaicli.heads.attributes import held
 from xaicli.heads.evaluation import evaluating, modules_behind
 from xaicli.heads.head import Head, Task, Text, Values, named_task
 from xaicli.heads.labels import Kind, Labels, kind_of
@@ -192,9 +193,12 @@ def _inside(model: Any) -> Iterator[Any]:
         model = next((parts[name] for name in ("module", "_orig_mod", "model", "base_model") if name in parts), None)
 
 
+_NONE = object()
+
+
 def _configured(model: Any) -> Known | None:
     config = getattr(model, "config", None)
-    if not hasattr(config, "model_type") or not hasattr(config, "to_dict"):
+    if held(config, "model_type", _NONE) is _NONE or held(config, "to_dict", _NONE) is _NONE:
         return None
     name = type(model).__name__
     task = _by_name(name) or (Task.SEQUENCE if _generates(model) else None)

@@ -17,6 +17,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from xaicli.errors import XaiError
+from xaicli.heads.attributes import attributes
 
 _UNINITIALIZED = (UninitializedParameter, UninitializedBuffer)
 _PARTS = ("_parameters", "_buffers", "_modules")
@@ -111,7 +112,7 @@ def _reached_by(value: Any) -> list[Any]:
     if isinstance(value, type | types.ModuleType | Tensor):
         return []
     call = vars(type(value)).get("__call__")
-    return [*getattr(value, "__dict__", {}).values(), *([call] if isinstance(call, types.FunctionType) else [])]
+    return [*attributes(value).values(), *([call] if isinstance(call, types.FunctionType) else [])]
 
 
 def _names_in(code: types.CodeType) -> frozenset[str]:
@@ -243,20 +244,23 @@ class _Contents:
         elif kind is np.ndarray:
             if value.flags.writeable:
                 self._held.append((value, value.copy()))
-        elif kind in _CONTAINERS:
-            self._held.append((value, _copied(value)))
-            parts = value.values() if isinstance(value, dict) else value
-            for part in parts if depth and len(value) <= _MOST else ():
+        elif (base := _base_of(kind)) is not None and (kind in _CONTAINERS or _is_data(value)):
+            before = _items_of(value, base)
+            self._held.append((value, before))
+            parts = before.values() if base in _DICTS else before
+            for part in parts if depth and len(before) <= _MOST else ():
                 kind = type(part)
                 if kind in _CONTAINERS and not part:  # most of what a module has: hooks that nobody has set
                     self._held.append((part, kind()))
                 elif kind not in _UNCHANGING:
                     self._note(part, depth - 1)
-        elif kind is tuple:
-            for part in value if depth else ():
+            if depth and type(value) not in _CONTAINERS:
+                self._note(attributes(value), depth)
+        elif issubclass(kind, tuple):
+            for part in tuple.__iter__(value) if depth else ():
                 self._note(part, depth - 1)
         elif depth and _is_data(value):
-            self._note(vars(value), depth)
+            self._note(attributes(value), depth)
 
     def put_back(self) -> None:
         """All of it as it was; what has not changed is not touched."""
@@ -264,25 +268,38 @@ class _Contents:
             if isinstance(value, np.ndarray):
                 if not np.array_equal(value, before):
                     np.copyto(value, before)
-            elif not value and not before:
-                pass
-            elif isinstance(value, dict):
-                if list(value) != list(before) or any(value[name] is not part for name, part in before.items()):
-                    value.clear()
-                    value.update(before)
-            elif isinstance(value, set):
-                if value != before:
-                    value.clear()
-                    value.update(before)
-            elif len(value) != len(before) or any(now is not part for now, part in zip(value, before, strict=True)):
-                value.clear()
-                value.extend(before)
+                continue
+            base = _base_of(type(value))
+            if not base.__len__(value) and not before:
+                continue
+            now = _items_of(value, base)
+            if base in _DICTS:
+                if list(now) != list(before) or any(now[name] is not part for name, part in before.items()):
+                    base.clear(value)
+                    for name, part in before.items():
+                        base.__setitem__(value, name, part)
+            elif base is set:
+                if now != before:
+                    base.clear(value)
+                    base.update(value, before)
+            elif len(now) != len(before) or any(one is not part for one, part in zip(now, before, strict=True)):
+                base.clear(value)
+                base.extend(value, before)
         with torch.no_grad():
             _put_back(self._tensors)
 
 
-def _copied(value: Any) -> Any:
-    return dict(value) if isinstance(value, dict) else set(value) if isinstance(value, set) else list(value)
+def _base_of(kind: type) -> Any:
+    """The container of Python's own that a class of people's is made of: past whatever that does in its methods."""
+    return next((base for base in _BASES if issubclass(kind, base)), None)
+
+
+def _items_of(value: Any, base: Any) -> Any:
+    return dict(base.items(value)) if base in _DICTS else (set if base is set else list)(base.__iter__(value))
+
+
+_DICTS = (OrderedDict, dict)
+_BASES = (*_DICTS, list, set, deque)
 
 
 _DEEP = 6
@@ -299,15 +316,19 @@ _UNCHANGING = frozenset(
 
 
 def _is_data(value: Any) -> bool:
-    """Whether an object is nothing but numbers, texts, tensors and lists of such: no lock, no thread, no other object.
+    """Whether an object has nothing but numbers, texts, tensors and lists of such: no lock, no thread, no other object.
 
     Another object's attributes may be another thread's: put back, its work would be undone.
     """
-    held = getattr(value, "__dict__", None)
-    if type(held) is not dict or isinstance(value, nn.Module | type):
+    own = attributes(value)
+    if issubclass(type(value), nn.Module | type):
+        return False
+    if own is value or (not own and _base_of(type(value))):  # a dictionary whose attributes are its items
+        return True
+    if type(own) is not dict:
         return False
     plain = _UNCHANGING | _CONTAINERS | {tuple, np.ndarray, Tensor}
-    return all(type(part) in plain for part in held.values())
+    return all(type(part) in plain for part in own.values())
 
 
 def _settled(model: nn.Module) -> list[nn.Module]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from xaicli.errors import XaiError
+from xaicli.heads.attributes import attributes, held
 
 NAMED: tuple[str, ...] = ("logits", "out", "preds", "predictions", "pred", "prediction", "scores", "score")
 NAMED += ("probs", "probabilities", "log_probs", "output", "outputs", "y_pred", "y_hat", "yhat")
@@ -34,11 +35,11 @@ def items_of(result: Any) -> Sequence[tuple[str, Any]]:
         return found
     if is_dataclass(result):
         return [(field.name, getattr(result, field.name)) for field in fields(result)]
-    if hasattr(result, "_fields"):
+    if held(result, "_fields"):
         return list(zip(result._fields, result, strict=True))
     if isinstance(result, Sequence) and not isinstance(result, str):
         return [(str(index), value) for index, value in enumerate(result)]
-    return [(key, value) for key, value in getattr(result, "__dict__", {}).items() if not key.startswith("_")]
+    return [(key, value) for key, value in attributes(result).items() if not key.startswith("_")]
 
 
 def keys_of(result: Any) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ def where_of(result: Any, classes: int | None = None) -> tuple[str, str]:
         return "", ""
     parts = items_of(result)
     answers = {name: value for name, value in parts if _answers(value)}
-    by_name = not (isinstance(result, (list, tuple)) and not hasattr(result, "_fields"))
+    by_name = not (isinstance(result, (list, tuple)) and not held(result, "_fields"))
     if by_name:
         last = {name.rpartition(".")[2]: name for name in reversed(answers)}
         if named := next((last[name] for name in NAMED if name in last), None):
