@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from xaicli.heads.attributes import held
+from xaicli.heads.evaluation import names_in
 
 _PLAIN = frozenset((str, bytes, int, float, bool, complex, type(None), torch.dtype, torch.device, torch.Size))
 _WEAK = (weakref.WeakSet, weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
@@ -245,7 +246,7 @@ class _Fingerprint:
             return
         self._code(code)
         self._all([function.__defaults__, function.__kwdefaults__])
-        names = _names_in(code)
+        names = names_in(code)
         for name in sorted(_loaded_by(code)):
             used = around.get(name)
             if isinstance(used, types.ModuleType):
@@ -356,11 +357,6 @@ def _contents(function: types.FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
 
 
-def _names_in(code: types.CodeType) -> frozenset[str]:
-    """All names in a function and those written inside of it: of globals, attributes and modules."""
-    return frozenset(code.co_names).union(*(_names_in(part) for part in _inside(code)))
-
-
 def _inside(code: types.CodeType) -> list[types.CodeType]:
     return [part for part in code.co_consts if isinstance(part, types.CodeType)]
 
@@ -388,7 +384,7 @@ def _imported_by(code: types.CodeType, around: Mapping[str, Any]) -> Iterator[ty
 def _names_of(kinds: Sequence[type]) -> frozenset[str]:
     """All names in the code of some classes."""
     parts = [_function_in(part) for base in kinds for part in vars(base).values()]
-    return frozenset().union(*(_names_in(part.__code__) for part in parts if isinstance(part, types.FunctionType)))
+    return frozenset().union(*(names_in(part.__code__) for part in parts if isinstance(part, types.FunctionType)))
 
 
 @functools.lru_cache(maxsize=1024)

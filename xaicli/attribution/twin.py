@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from xaicli.attribution.copies import HOOKS_OF_FORWARD, copy_of, is_torchs
+from xaicli.attribution.copies import HOOKS_OF_FORWARD, copy_of
+from xaicli.attribution.rebinding import is_torchs
 from xaicli.checkpoint.weights import GATHER, is_sharded
 from xaicli.errors import XaiError
 from xaicli.heads.evaluation import into_evaluation

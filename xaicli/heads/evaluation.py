@@ -97,7 +97,7 @@ def _reached_by(value: Any) -> list[Any]:
             with suppress(ValueError):  # not yet bound
                 cells.append(cell.cell_contents)
         is_torchs = str(value.__module__).partition(".")[0] == "torch"
-        names, around = frozenset() if is_torchs else _names_in(value.__code__), value.__globals__
+        names, around = frozenset() if is_torchs else names_in(value.__code__), value.__globals__
         used = [around[name] for name in names if name in around]
         of_modules = [vars(m).get(name) for m in used if isinstance(m, types.ModuleType) for name in names]
         nets = [part for part in of_modules if isinstance(part, nn.Module)]
@@ -115,8 +115,9 @@ def _reached_by(value: Any) -> list[Any]:
     return [*attributes(value).values(), *([call] if isinstance(call, types.FunctionType) else [])]
 
 
-def _names_in(code: types.CodeType) -> frozenset[str]:
-    inside = (_names_in(part) for part in code.co_consts if isinstance(part, types.CodeType))
+def names_in(code: types.CodeType) -> frozenset[str]:
+    """All names in a function and those written inside of it: of globals, attributes and modules."""
+    inside = (names_in(part) for part in code.co_consts if isinstance(part, types.CodeType))
     return frozenset(code.co_names).union(*inside)
 
 
