@@ -118,9 +118,96 @@ def test_inputs_kept_without_a_mode_are_ranked_by_the_values_of_the_mode_asked_f
     assert _picked(xai, run, tmp_path, *worst, "--mode", "train")[0] == [3, 2]
     assert _picked(xai, run, tmp_path, *worst, "--mode", "eval", "--ds-id", "day")[0] == [0, 1]
     assert _picked(xai, run, tmp_path, *worst, "--ds-id", "night")[0][0] == 1
-    status, _, err = xai("saliency", run, "--model", "ckpt.pt", "--mode", "eval")
+    assert _picked(xai, run, tmp_path, "--mode", "eval")[0] == [0, 1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def kept_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples 0 to 3 of train, 4 to 7 of eval day, 8 to 11 of eval night; inputs of all kept behind the loops."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("behind") / "run"
+    with Run(folder, label_names=["a", "b"], strict=True) as run:
+        for _ in run.epochs(2):
+            for place, (mode, ds_id) in enumerate((("train", ""), ("eval", "day"), ("eval", "night"))):
+                for ids in run.steps([list(range(4 * place, 4 * place + 4))], mode=mode, ds_id=ds_id):
+                    run.log_samples(sample_id=ids, label=[0] * 4, loss=[float(i % 4) + place / 10 for i in ids])
+        run.log_inputs(range(12), np.eye(12, 3, dtype=np.float32), label=[0] * 12)
+        run.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected", "left_out"),
+    [
+        (("--pick", "worst"), [11, 7, 3, 10], ""),
+        (("--pick", "best"), [0, 4, 8, 1], ""),
+        (("--pick", "worst", "--mode", "train"), [3, 2, 1, 0], "8 of the 12 inputs"),
+        (("--pick", "worst", "--ds-id", "night"), [11, 10, 9, 8], "8 of the 12 inputs"),
+        (("--mode", "train"), [0, 1, 2, 3], "8 of the 12 inputs"),
+        (("--mode", "eval", "--ds-id", "day"), [4, 5, 6, 7], "8 of the 12 inputs"),
+        (("--mode", "!train"), [4, 5, 6, 7], "4 of the 12 inputs"),
+        (("--mode", "all"), [0, 1, 2, 3], ""),
+        ((), [0, 1, 2, 3], ""),
+    ],
+)
+def test_inputs_kept_behind_the_loops_are_of_the_samples_with_their_ids(
+    xai, kept_behind: Path, tmp_path: Path, asked: tuple[str, ...], expected: list[int], left_out: str
+) -> None:
+    ids, _, said = _picked(xai, kept_behind, tmp_path, *asked, "--samples", "4")
+    assert ids == expected
+    told = [line for line in said if "kept without a mode are of no sample of" in line]
+    assert [line.startswith(left_out) for line in told] == ([True] if left_out else [])
+
+
+def test_inputs_kept_behind_the_loops_lead_to_their_histories_and_are_collected(
+    xai, kept_behind: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(kept_behind, run)
+    asked = [run, "--mode", "all", "-o", tmp_path, "--format", "html"]
+    assert xai("saliency", *asked, "--model", "ckpt.pt", "--methods", "gradient", "--ids", "2,9")[0] == 0
+    assert xai("track-report", *asked, "--ids", "2,9", "--max", "0", "--min", "0")[0] == 0
+    page = (tmp_path / "track-report.html").read_text()
+    assert re.findall(r'<a href="(saliency[^"]*)"', page) == [
+        f"saliency.html#s={n}&amp;at={at}" for n, at in ((2, "train%2F"), (9, "eval%2Fnight"))
+    ]
+    assert re.findall(r'<a href="(track[^"]*)"', (tmp_path / "saliency.html").read_text()) == [
+        "track-report.html#s=2",
+        "track-report.html#s=9",
+    ]
+    status, _, err = xai("saliency", run, "--model", "ckpt.pt", "--mode", "test", "-o", tmp_path)
+    assert (status, "holds no kept inputs of mode test" in err) == (1, True)
+    question = ["collect", run, "--model", "ckpt.pt", "--mode", "eval", "--ds-id", "night", "--json", "-o", tmp_path]
+    status, _, err = xai(*question)
+    assert status == 0, err
+    table = pq.read_table(next((run / "tables").rglob("*.parquet")))
+    assert table.num_rows == 4
+
+
+def test_a_map_of_an_input_of_no_mode_beside_others_leads_to_the_sample_of_its_id(xai, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with Run(run) as recorded:
+        for ids in recorded.steps([[7]], mode="train"):
+            recorded.log_samples(sample_id=[7, 8], loss=[1.0, 2.0], epoch=1)
+            recorded.log_inputs(ids, np.ones((1, 3), np.float32))
+        recorded.log_inputs([8], np.ones((1, 3), np.float32))
+        recorded.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    _picked(xai, run, tmp_path, "--ids", "7,8")
+    page = (tmp_path / "saliency.html").read_text()
+    links = re.findall(r'href="(track[^"]*)"', page)
+    assert sorted(links) == ["track-report.html#s=7&amp;at=train%2F", "track-report.html#s=8"]
+
+
+def test_kept_inputs_without_a_value_are_not_said_to_be_data(xai, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with Run(run) as recorded:
+        recorded.log_samples(sample_id=[0], loss=[1.0], mode="train", epoch=1)
+        recorded.log_samples(sample_id=[1], loss=[1.0], size=[1.0], mode="eval", epoch=1)
+        recorded.log_inputs([0], np.ones((1, 3), np.float32))
+        recorded.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    status, _, err = xai("saliency", run, "--model", "ckpt.pt", "--pick", "worst", "--metric", "size")
     assert status == 1
-    assert "holds no kept inputs of mode eval" in err
+    assert "of none of the 1 samples whose inputs the run kept is a size logged in " in err
 
 
 def test_kept_inputs_that_cannot_be_ranked_are_counted(xai, tmp_path: Path) -> None:

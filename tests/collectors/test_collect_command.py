@@ -394,7 +394,7 @@ def test_a_mode_that_no_kept_inputs_have(place: Path, xai: Any) -> None:
         run.save_checkpoint(model(), example_inputs=X[:2])
     status, _, err = xai("collect", place / "run", "--mode", "train")
     assert status == 1
-    assert "there are some without a mode: leave --mode out" in " ".join(err.split())
+    assert "there are some without a mode, of other samples: leave --mode out" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -445,3 +446,37 @@ def test_the_index_of_a_frame_that_has_a_name_is_a_column_of_a_table(tmp_path: P
         run.add_metrics_data(frame.groupby("example_id").mean(), name="by_id")
     found = pl.read_parquet(tmp_path / "run" / "tables" / "by_id" / "*.parquet").sort("example_id")
     assert found.rows() == [(5, 3.0), (7, 1.0), (9, 3.0)]
+
+
+def test_pictures_and_inputs_behind_a_loop_are_of_no_mode(tmp_path: Path) -> None:
+    """In a loop they are of it; behind it of none, also in its epoch; a mode that is set counts until it is changed."""
+    with Run(tmp_path / "run", strict=True) as run:
+        numbers = iter(range(100))
+
+        def log() -> None:
+            n = next(numbers)
+            run.log_inputs([n], np.ones((1, 2), np.float32))
+            run.log_images([n], np.zeros((1, 4, 4), np.uint8))
+
+        log()
+        for _ in run.epochs(1):
+            for _ in run.steps([0], mode="train"):
+                log()
+                for _ in run.steps([0], mode="eval", ds_id="night"):
+                    log()
+                log()
+            log()
+            with contextlib.suppress(ValueError):
+                for _ in run.steps([0], mode="test"):
+                    raise ValueError
+        log()
+        run.state.mode, run.state.ds_id = "eval", "day"
+        log()
+        for _ in run.steps([0], mode="train"):
+            log()
+        log()
+    none, day = ("", ""), ("eval", "day")
+    expected = [none, ("train", ""), ("eval", "night"), ("train", ""), none, none, day, ("train", ""), day]
+    for folder in ("inputs", "media"):
+        rows = pl.read_parquet(tmp_path / "run" / folder / "*.parquet").sort("sample_id")
+        assert list(rows.select("mode", "ds_id").iter_rows()) == expected, folder

@@ -159,16 +159,64 @@ def test_a_picture_on_the_page_is_the_one_of_the_report(two_sets: Path) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(picture))).getextrema() == (200, 200)
 
 
-def test_pictures_of_no_data_set_are_counted_where_there_are_several(tmp_path: Path) -> None:
+def pictured(run: Path, question: str, **asked: Any) -> tuple[dict[tuple[Any, str], bool], list[str]]:
+    """Whether the sample of each (id, place) has a picture, and what is said of pictures."""
+    report = getattr(open_run(run), question)(**asked).report
+    galleries = [card for block in blocks(report) if isinstance(block, Gallery) for card in block.cards]
+    return (
+        {(card.deep_link, card.place): card.image is not None for card in galleries},
+        [warning for warning in report.warnings if "picture" in warning],
+    )
+
+
+@pytest.mark.parametrize("question", ["samples", "report"])
+def test_pictures_of_no_mode_are_shown_with_every_sample_of_their_ids(tmp_path: Path, question: str) -> None:
     folder = tmp_path / "run"
     with Run(folder) as run:
-        run.log_images(IDS, np.zeros((12, 4, 4, 1), np.uint8))
         for ds_id in ("cifar", "svhn"):
-            run.log_samples(sample_id=IDS, loss=[float(i) for i in IDS], mode="eval", ds_id=ds_id, epoch=1, step=1)
-    for question in ("samples", "report"):
-        report = getattr(open_run(folder), question)(max=2, min=1).report
-        (said,) = [warning for warning in report.warnings if "picture" in warning]
-        assert said.startswith("pictures of 3 samples were logged for no data set")
+            for ids in run.steps([IDS], mode="eval", ds_id=ds_id):
+                run.log_samples(sample_id=ids, loss=[float(i) for i in ids], epoch=1, step=1)
+        run.log_images(IDS, np.zeros((12, 4, 4, 1), np.uint8))
+    found, (said,) = pictured(folder, question, max=2, min=1)
+    assert {place for _, place in found} == {"eval/cifar", "eval/svhn"}
+    assert all(found.values())
+    assert said.startswith("pictures of 3 ids were logged in no mode, and shown with the sample of each in several")
+
+
+@pytest.mark.parametrize("question", ["samples", "report"])
+def test_pictures_logged_behind_the_loops_are_of_the_samples_with_their_ids(tmp_path: Path, question: str) -> None:
+    """Ids that no two data sets share: nothing is to be said; the data set that was walked last has no claim."""
+    folder = tmp_path / "run"
+    with Run(folder) as run:
+        for _ in run.epochs(2):
+            for ids in run.steps([list(range(4))], mode="train"):
+                run.log_samples(sample_id=ids, loss=[float(i) for i in ids])
+            for first, ds_id in ((4, "day"), (8, "night")):
+                for ids in run.steps([list(range(first, first + 4))], mode="eval", ds_id=ds_id):
+                    run.log_samples(sample_id=ids, loss=[float(i) for i in ids])
+        run.log_images(range(6), np.zeros((6, 4, 4, 1), np.uint8))
+        run.log_inputs(range(6, 12), np.zeros((6, 1, 4, 4), np.float32))
+    found, said = pictured(folder, question, max=4, min=0, mode="all")
+    assert {place for _, place in found} == {"train/", "eval/day", "eval/night"}
+    assert len(found) == 12
+    assert all(found.values())
+    assert said == []
+
+
+@pytest.mark.parametrize("question", ["samples", "report"])
+def test_pictures_logged_where_their_samples_are_not_are_counted(tmp_path: Path, question: str) -> None:
+    folder = tmp_path / "run"
+    with Run(folder) as run:
+        for first, ds_id in ((0, "day"), (4, "night")):
+            ids = list(range(first, first + 4))
+            run.log_samples(sample_id=ids, loss=[float(i) for i in ids], mode="eval", ds_id=ds_id, epoch=1, step=1)
+        run.state.mode, run.state.ds_id = "eval", "night"
+        run.log_images(range(8), np.zeros((8, 4, 4, 1), np.uint8))
+    found, (said,) = pictured(folder, question, max=4, min=0)
+    assert found == {(str(n), "eval/day" if n < 4 else "eval/night"): n >= 4 for n in range(8)}
+    assert said.startswith(
+        "pictures of 4 samples were logged in eval night, where there is no row of them, and not shown"
+    )
 
 
 def test_numbers_are_neither_right_nor_wrong(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from xaicli.report.facts import local_path
 from xaicli.report.page import Page, PredictionKey, RunFacts
 from xaicli.report.samples import place_shown
 from xaicli.sources.pictures import SUFFIXES
+from xaicli.sources.table import NOWHERE
 from xaicli.vocabulary import OF_ONE_LABEL, PREDICTION, SAMPLE_ID
 
 T = TypeVar("T")
@@ -273,23 +274,43 @@ def page_of(
         (pair, item) for pair, ids in shown.items() for item in ids if pictured and (*pair, item) not in images
     ]
     images |= _pictures_named(facts.path, reader, unpictured)
+    lacking = {item for pair, item in unpictured if (*pair, item) not in images}
     predictions = _predictions(reader, selection, places)
-    return Page(facts, images, predictions), [*warnings, *_of_no_data_set(pictures, images)]
+    return Page(facts, images, predictions), [*warnings, *_misplaced(reader, pictures, lacking, not alone)]
 
 
-def _of_no_data_set(
-    pictures: Collection[tuple[str, str, Any]], images: Mapping[tuple[str, str, Any], Image]
+def _misplaced(
+    reader: Reader, pictures: Collection[tuple[str, str, Any]], lacking: Collection[Any], several: bool
 ) -> list[str]:
-    """What to say of pictures that may belong to another data set's samples of the same ids."""
-    shown = {sample_id for _, _, sample_id in images}
-    left = {sample_id for _, ds_id, sample_id in pictures if not ds_id and sample_id not in shown}
-    if not left:
+    """What to say of pictures kept where no sample of their id is, and of those of samples of several data sets.
+
+    Args:
+        reader: The run.
+        pictures: (mode, ds_id, sample_id) of each.
+        lacking: The ids of samples that are shown without a picture.
+        several: Whether the run has several data sets.
+    """
+    of_none = {sample_id for *place, sample_id in pictures if tuple(place) == NOWHERE}
+    apart = {key for key in pictures if key[:2] != NOWHERE and key[-1] in lacking}
+    if not several or not (of_none or apart):
         return []
-    what = "1 picture was" if len(left) == 1 else f"pictures of {len(left):,} samples were"
-    return [
-        f"{what} logged for no data set, and this run has several whose samples may share ids: they are not shown; "
-        "call log_images and log_inputs with run.state.ds_id set, or inside run.steps(..., ds_id=...)"
-    ]
+    of_data_set: dict[str, set[Any]] = {}
+    for mode in reader.modes():
+        for ds_id in reader.ds_ids(mode):
+            there = reader.ids_among((mode, ds_id), of_none | {sample_id for *_, sample_id in apart})
+            of_data_set.setdefault(ds_id, set()).update(there)
+    said = []
+    lost = {key for key in apart if key[-1] not in of_data_set.get(key[1], ())}
+    if n := len({sample_id for *_, sample_id in lost}):
+        of = ", ".join(sorted({" ".join(filter(None, key[:2])) for key in lost}))
+        what = "the picture of 1 sample was" if n == 1 else f"pictures of {n:,} samples were"
+        said.append(f"{what} logged in {of}, where there is no row of {'it' if n == 1 else 'them'}, and not shown")
+    if n := sum(sum(one in ids for ids in of_data_set.values()) > 1 for one in of_none):
+        what = "the picture of 1 id was" if n == 1 else f"pictures of {n:,} ids were"
+        each = "that id" if n == 1 else "each"
+        said.append(f"{what} logged in no mode, and shown with the sample of {each} in several data sets")
+    into = "call log_images and log_inputs inside of run.steps(..., ds_id=...), or with run.state.ds_id set"
+    return [f"{one}: {into}" for one in said]
 
 
 def _pictures_named(run: str, reader: Reader, wanted: Sequence[tuple[Pair, Any]]) -> dict[tuple[str, str, Any], Image]:

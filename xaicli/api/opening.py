@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,22 +123,19 @@ class Opening:
             contents, arch=self.arch, arch_args=self.arch_args, pythonpath=self.pythonpath, device=device
         )
 
-    def source(
-        self, layout: RunLayout | None, loaded: LoadedModel, *, used: Collection[str] = (), unplaced: bool = False
-    ) -> Source:
+    def source(self, layout: RunLayout | None, loaded: LoadedModel, *, used: Collection[str] = ()) -> Source:
         """The samples, as a checkpoint wants them.
 
         Args:
             layout: The run.
             loaded: The checkpoint.
             used: Which of resize, mean and std say something of more than the samples.
-            unplaced: As `open_kept` takes it.
         """
         from xaicli.sources.opening import open_source
 
         said = self.preparation(layout, loaded)
         asked = [name for name in said["asked"] if name not in used]
-        return open_source(self.data, **said | {"asked": asked, "unplaced": unplaced})
+        return open_source(self.data, **said | {"asked": asked})
 
     def preparation(self, layout: RunLayout | None, loaded: LoadedModel) -> dict[str, Any]:
         """The arguments of `open_source` beside the data: what the options say, else what the checkpoint does."""
@@ -145,6 +143,7 @@ class Opening:
         shapes = facts.input_shapes
         return {
             "layout": layout,
+            "logged": partial(_logged, layout, self.strict) if layout else None,
             "mode": self.mode,
             "ds_id": self.ds_id,
             "resize": self.resize,
@@ -160,6 +159,15 @@ class Opening:
             "pythonpath": self.pythonpath,
             "strict": self.strict,
         }
+
+
+def _logged(layout: RunLayout, strict: bool, ids: Collection[Any]) -> dict[tuple[str, str], set[Any]]:
+    """Those of some ids that have rows in each mode and data set of a run."""
+    from xaicli.reader import open_reader
+
+    reader = open_reader(layout, strict=strict, no_facts=True)
+    pairs = [(mode, ds_id) for mode in reader.modes() for ds_id in reader.ds_ids(mode)]
+    return {pair: reader.ids_among(pair, ids) for pair in pairs}
 
 
 def _matches(folder: Path, name: str) -> list[Path]:

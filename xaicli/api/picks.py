@@ -195,11 +195,12 @@ class Choice:
                     again |= {at} & found.keys()
                     found.setdefault(at, (mode, ds_id))
                     break
-        if not found and any(map(any, source.pairs)):
-            of = ", ".join(sorted({" ".join(filter(None, pair)) or "no mode" for pair in source.pairs}))
+        if not found and source.pairs:
+            places = {pair if any(pair) else (mode, "") for pair in source.pairs for mode in selection.modes}
+            of = ", ".join(sorted(" ".join(filter(None, place)) for place in places))
             raise XaiError(
-                f"of none of the {len(source.sample_ids):,} samples whose inputs the run kept is a {name} logged where "
-                f"they were kept, {of}",
+                f"of none of the {len(source.sample_ids):,} samples whose inputs the run kept is a {name} logged in "
+                f"{of}",
                 hint="--data ranks samples by whatever was logged of their ids",
             )
         if not found:

@@ -212,7 +212,6 @@ def explain_run(
         place.layout,
         last(),
         used=("mean", "std") if starts == "black" or is_picture(starts) else (),
-        unplaced=choice.goes_by_values,
     )
     last.keep = len(files) == 1
     request = Request(
@@ -302,8 +301,8 @@ def _picked(choice: Choice, ranked: Ranking, source: Source) -> list[str]:
     if ranked.unsure:
         what = "inputs were kept without a mode and data set" if kept else "the data says no mode and data set"
         said.append(
-            f"{what}, and {ranked.unsure:,} of the {ranked.found:,} picked have a {ranked.metric} in several: the "
-            f"{ranked.pick} of them counts, --mode and --ds-id choose one"
+            f"{what}, and {ranked.unsure:,} of the {ranked.found:,} picked have a {ranked.metric} in several modes or "
+            f"data sets: the {ranked.pick} of them counts, --mode and --ds-id choose one"
         )
     return said
 

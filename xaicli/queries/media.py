@@ -18,7 +18,7 @@ from xaicli.reader import Reader
 from xaicli.reader.pieces import foreign
 from xaicli.sources.inputs import BadSampleError
 from xaicli.sources.pictures import Preparation
-from xaicli.sources.table import open_kept
+from xaicli.sources.table import NOWHERE, open_kept
 from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
 
 _KEYS = [SAMPLE_ID, MODE, DS_ID]
@@ -62,22 +62,25 @@ def thumbnails(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str,
 def pictures_of(
     pictures: Mapping[tuple[str, str, Any], Thumbnail], wanted: Iterable[tuple[str, str, Any]], *, of_none: bool
 ) -> dict[tuple[str, str, Any], Thumbnail]:
-    """The pictures of samples that have one: of their own mode, else of another mode of the same data set.
+    """The pictures of samples that have one: of their own mode, else of another of the same data set, else of no mode.
 
-    An id of one data set is another sample in the next.
+    An id of one data set is another sample in the next. What was logged outside of any mode is of every sample with
+    its id.
 
     Args:
         pictures: As `thumbnails` gives them.
         wanted: (mode, ds_id, sample_id) each.
-        of_none: Whether one that was logged for no data set counts, too.
+        of_none: Whether one that was logged in a mode for no data set counts, too.
     """
     latest = {(ds_id, sample_id): picture for (_, ds_id, sample_id), picture in pictures.items()}
     found = {}
     for mode, ds_id, sample_id in wanted:
-        keys = [(ds_id, sample_id), *([("", sample_id)] if of_none else [])]
-        other = next((latest[key] for key in keys if key in latest), None)
-        if (picture := pictures.get((mode, ds_id, sample_id), other)) is not None:
-            found[mode, ds_id, sample_id] = picture
+        others = [latest.get((ds_id, sample_id)), pictures.get((*NOWHERE, sample_id))]
+        others += [latest.get(("", sample_id))] if of_none else []
+        for picture in (pictures.get((mode, ds_id, sample_id)), *others):
+            if picture is not None:
+                found[mode, ds_id, sample_id] = picture
+                break
     return found
 
 
@@ -128,11 +131,12 @@ def _of_inputs(
         kept = open_kept(reader.layout, None, preparation, strict=False, contents=reader.contents)
     except XaiError:
         return {}
-    # A picture of the data set is the sample's, in whichever mode it was logged.
+    # A picture of the data set is the sample's, in whichever mode it was logged, and one of no mode everybody's.
     has = {(ds_id, sample_id) for _, ds_id, sample_id in pictured}
+    everywhere = {sample_id for *place, sample_id in pictured if tuple(place) == NOWHERE}
     ids, found = set(wanted), {}
     for place, ((mode, ds_id), sample_id) in enumerate(zip(kept.pairs, kept.sample_ids, strict=True)):
-        if sample_id not in ids or (ds_id, sample_id) in has:
+        if sample_id not in ids or sample_id in everywhere or (ds_id, sample_id) in has:
             continue
         try:
             _, picture = preparation.from_array(next(iter(kept.read(place).arrays.values())))

@@ -318,6 +318,25 @@ class Reader(Holdings):
                 self.refresh()
         raise DamagedFileError("files keep vanishing while the ids are read", hint="try again")
 
+    def ids_among(self, pair: tuple[str, str], wanted: Collection[Any]) -> set[Any]:
+        """Those of some ids that have a row in a (mode, ds_id), of any epoch, whatever `where` selects.
+
+        Raises:
+            DamagedFileError: A file is damaged and the reader is strict, or files keep vanishing.
+        """
+        for _ in range(_TRIES):
+            try:
+                found: set[Any] = set()
+                for epoch in reversed(self.epochs(*pair)):  # mostly the last has them all
+                    ids = self._concatenated(self.pieces(Place(*pair, epoch)), [SAMPLE_ID])[SAMPLE_ID]
+                    found |= {*ids.filter(ids.is_in([*wanted]))}
+                    if len(found) == len({*wanted}):
+                        break
+                return found
+            except FileNotFoundError:
+                self.refresh()
+        raise DamagedFileError("files keep vanishing while the ids are read", hint="try again")
+
     def epochs_met(
         self, pair: tuple[str, str], epochs: Sequence[int], duplicates: Duplicates = Duplicates.LAST
     ) -> tuple[int, ...]:

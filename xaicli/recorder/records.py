@@ -182,6 +182,8 @@ class Records:
     def log_images(self, sample_id: Any, images: Any) -> None:
         """Keep thumbnails for reports; a later one of the same sample replaces the earlier.
 
+        They are of the mode and data set of the loop that goes on; outside of one, of every sample with their ids.
+
         Args:
             sample_id: (N,) ids.
             images: (N, H, W, C), (N, C, H, W) or (N, H, W): uint8, uint16, or floats in [0, 1]. Others are stretched
@@ -191,7 +193,7 @@ class Records:
             ValueError: With `strict`: they are no pictures, have values that are not finite, or are not as many as the
                 ids.
         """
-        where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
+        where = self.state.place_of_records()
         self._make("media", lambda: media.count(sample_id, images), self._log_images, sample_id, images, where)
 
     def _log_images(self, sample_id: Any, images: Any, where: Mapping[str, str]) -> None:
@@ -213,6 +215,8 @@ class Records:
     def log_inputs(self, sample_id: Any, inputs: Any, label: Any = None, *, tokens: Any = None) -> None:
         """Keep exact model inputs for saliency; a later one of the same sample replaces the earlier.
 
+        They are of the mode and data set of the loop that goes on; outside of one, of every sample with their ids.
+
         Args:
             sample_id: (N,) ids.
             inputs: (N, ...), or {input name: (N, ...)}.
@@ -224,7 +228,7 @@ class Records:
         Raises:
             ValueError: With `strict`: they are not as many as the ids.
         """
-        where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
+        where = self.state.place_of_records()
         named = (sample_id, inputs, label)
         self._make("inputs", lambda: media.count(*named), self._log_inputs, *named, tokens, where)
 

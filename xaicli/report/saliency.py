@@ -473,7 +473,7 @@ def _row(
         for view in e.inputs
         if (planes := _planes_of(view)) > 1
     ]
-    place = "" if e.mode is None else place_of(e.mode, e.ds_id or "")
+    place = "" if not e.mode else place_of(e.mode, e.ds_id or "")
     history = address_of("track-report.html", e.sample_id, place)
     return MapRow(
         key=f"e-{number}",

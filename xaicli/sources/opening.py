@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xaicli.errors import UsageError, XaiError
 from xaicli.sources.inputs import IndexedSource, Source
 from xaicli.sources.pictures import SUFFIXES, Preparation, open_folder, open_pictures, size
-from xaicli.sources.table import TABLES
+from xaicli.sources.table import TABLES, Logged
 
 if TYPE_CHECKING:
     from xaicli.layout import RunLayout
@@ -41,7 +41,7 @@ def open_source(
     asked: Sequence[str] = (),
     pythonpath: Sequence[str | PathLike[str]] = (),
     strict: bool = False,
-    unplaced: bool = False,
+    logged: Logged | None = None,
 ) -> Source:
     """Open a source of samples.
 
@@ -65,7 +65,7 @@ def open_source(
         asked: Which of resize, mean and std the user gave: where there is no picture that takes them, this is said.
         pythonpath: Folders searched for a factory's module.
         strict: Whether a sample that cannot be read is an error instead of being skipped and counted.
-        unplaced: As `open_kept` takes it.
+        logged: As `open_kept` takes it.
 
     Raises:
         XaiError: There is no such source, or it holds nothing.
@@ -89,7 +89,7 @@ def open_source(
         label_names=label_names,
         pythonpath=pythonpath,
         strict=strict,
-        unplaced=unplaced,
+        logged=logged,
     )
 
     def unused() -> tuple[str, ...]:
@@ -119,14 +119,14 @@ def _opened(
     label_names: Sequence[str] | None,
     pythonpath: Sequence[str | PathLike[str]],
     strict: bool,
-    unplaced: bool,
+    logged: Logged | None,
 ) -> IndexedSource:
     if spec is None:
         if layout is None:
             raise XaiError("no data given, and no run whose kept inputs could serve", hint=f"--data: {_FORMS}")
         from xaicli.sources.table import open_kept
 
-        return open_kept(layout, mode, preparation, strict=strict, ds_id=ds_id, unplaced=unplaced)
+        return open_kept(layout, mode, preparation, strict=strict, ds_id=ds_id, logged=logged)
     path = Path(spec)
     kind = path.suffix.lower()
     if kind in (".npz", ".npy") and path.is_file():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -346,6 +346,10 @@ _ADVICE = "name the data with --data, or keep inputs while training: run.log_inp
 
 Place = tuple[ParquetRows, int]
 """A row: the file and its number in it."""
+NOWHERE = ("", "")
+"""The mode and data set of what was kept outside of any: it is of every sample with its id."""
+Logged = Callable[[Collection[Any]], Mapping[tuple[str, str], Collection[Any]]]
+"""Those of some ids that have rows in each (mode, ds_id)."""
 Key = tuple[str, str, Any]
 """(mode, ds_id, sample_id)."""
 
@@ -363,7 +367,7 @@ def open_kept(
     strict: bool,
     ds_id: Sequence[str] | None = None,
     contents: Contents | None = None,
-    unplaced: bool = False,
+    logged: Logged | None = None,
 ) -> IndexedSource:
     """Open the inputs kept in a run: a sample for each (mode, ds_id, sample_id).
 
@@ -374,7 +378,8 @@ def open_kept(
         preparation: How to draw them; the values are never changed.
         strict: Whether a damaged file is an error instead of being left out.
         contents: What keeps the small files of the run.
-        unplaced: Whether what was kept without a mode belongs to those named, too: logged values tell of which it is.
+        logged: Tells which of the inputs that were kept without a mode belong to those named, too: every one whose id
+            has rows there.
 
     Raises:
         XaiError: The run kept none, or none of what is named.
@@ -389,19 +394,30 @@ def open_kept(
                 raise XaiError(f"{path}: {error.message}", hint="find damage with: xai doctor") from error
             problems.append(path.name)
     pairs = sorted({key[:2] for key in every})
-    modes, absent_modes = _among({mode for mode, _ in pairs}, mode, known=tuple(Mode))
-    ds_ids, absent_ids = _among({one for name, one in pairs if name in modes}, ds_id)
-    left_out = f"damaged files of kept inputs are left out: {', '.join(problems)}"
-    keys = [key for key in every if (key[0] in modes and key[1] in ds_ids) or (unplaced and key[:2] == ("", ""))]
+    anywhere = {key[-1] for key in every if key[:2] == NOWHERE}
+    rows_of = logged(anywhere) if anywhere and logged and (mode or ds_id) else {}
+    places = {*pairs, *(pair for pair, ids in rows_of.items() if ids)}
+    modes, absent_modes = _among({mode for mode, _ in places}, mode, known=tuple(Mode))
+    ds_ids, absent_ids = _among({one for name, one in places if name in modes}, ds_id)
+    chosen = {pair for pair in places if pair[0] in modes and pair[1] in ds_ids}
+    own = anywhere if chosen == places else {one for pair in chosen for one in rows_of.get(pair, ())}
+    keys = [key for key in every if (key[-1] in own if key[:2] == NOWHERE else key[:2] in chosen)]
+    notes = [f"damaged files of kept inputs are left out: {', '.join(problems)}"] if problems else []
+    if keys and (left := len(anywhere - own)):
+        of = ", ".join(" ".join(filter(None, pair)) for pair in sorted(chosen - {NOWHERE}))
+        notes.append(
+            f"{left:,} of the {len(anywhere):,} inputs that were kept without a mode are of no sample of {of}: they "
+            "are left out"
+        )
     if not keys:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
         asked = {"mode": absent_modes or mode, "ds-id": absent_ids or ds_id}
         said_of = {name: ", ".join(one or repr(one) for one in said) for name, said in asked.items() if said}
         of = "".join(f" of {name} {said}" for name, said in said_of.items())
         there = ", ".join(" ".join(filter(None, pair)) for pair in pairs if any(pair))
-        named = f"of {'mode ' if ds_id is None else ''}{there}" if there else "without a mode"
-        left = " and ".join(f"--{name}" for name in said_of)
-        others = f"there are some {named}: leave {left} out; else " if every else ""
+        named = f"of {'mode ' if ds_id is None else ''}{there}" if there else "without a mode, of other samples"
+        options = " and ".join(f"--{name}" for name in said_of)
+        others = f"there are some {named}: leave {options} out; else " if every else ""
         raise XaiError(f"{layout.described} holds no kept inputs{of}{damage}", hint=others + _ADVICE)
 
     def read(position: int) -> Sample:
@@ -423,7 +439,7 @@ def open_kept(
         read,
         f"the inputs kept in {layout.described}",
         strict,
-        notes=(left_out,) if problems else (),
+        notes=tuple(notes),
         elsewhere="the run may have logged it without its inputs: " + _ADVICE,
         pairs=[key[:2] for key in keys],
     )

@@ -567,6 +567,15 @@ class Progress:
                 self.give_back()
         return here.mode, here.ds_id
 
+    def place_of_records(self) -> dict[str, str]:
+        """The mode and the dataset of pictures and inputs that come now; "" for none.
+
+        Behind a walk that has ended they are of none of it: they may be of any samples, which their ids tell.
+        """
+        here = self.here
+        mode, ds_id = (here.mode, here.ds_id) if here.ended is None else (here.ended.mode, here.ended.ds_id)
+        return {"mode": mode or "", "ds_id": ds_id}
+
     @property
     def _counts_epochs(self) -> bool:
         return self._epoch > 0 and not self._epoch_is_ahead
