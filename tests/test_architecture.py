@@ -22,6 +22,7 @@ LAYERS = (
     {"parquet", "wal", "tables"},
     {"summary", "traceability"},
     {"state"},
+    {"bookkeeping"},
     {"checkpoint", "heads", "sources"},
     {"recorder"},
     {"reader"},

@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,7 +73,7 @@ def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None)
         OSError: It cannot be written, and names `path`; what was there before is whole.
     """
     make_folder(path.parent, durable=durable)
-    temporary = _beside(path if made_in is None else made_in / path.name)
+    temporary = temporary_beside(path if made_in is None else made_in / path.name)
     try:
         with temporary.open("xb") as file:
             reached("opened")
@@ -128,6 +131,57 @@ def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = Fals
     with appearing(path, durable=durable, made_in=made_in) as file:
         write_all(file.fileno(), content)
     return path
+
+
+_CHECK = re.compile(r',\s*"check":\s*"([0-9a-f]{8})"\s*\}\s*\Z')
+"""The last key of a JSON object that says the CRC-32 of all before it."""
+SET_ASIDE = ".damaged"
+"""What the names of damaged files end in that were kept beside those in their place."""
+
+
+def with_check(text: str) -> str:
+    """The text of a JSON object with its checksum as the last key; see `facts_in`.
+
+    Args:
+        text: An object with one key or more.
+    """
+    body = text.rstrip().removesuffix("}").rstrip()
+    return f'{body}, "check": "{zlib.crc32(body.encode()):08x}"}}'
+
+
+def facts_in(text: str) -> dict[str, Any]:
+    """What a JSON object says, without its checksum; one without any, of an older version, is taken as it is.
+
+    Raises:
+        ValueError: It is empty, no JSON object, or not what was written.
+    """
+    if not text.strip():
+        raise ValueError("it is empty")
+    facts = json.loads(text)
+    if not isinstance(facts, dict):
+        raise ValueError("it is no JSON object")
+    if isinstance(facts.get("check"), str):  # in a list of columns it may be one of them
+        match = _CHECK.search(text)
+        if match is None or int(match[1], 16) != zlib.crc32(text[: match.start()].encode()):
+            raise ValueError("its checksum does not fit")
+        del facts["check"]
+    return facts
+
+
+def set_aside(path: Path) -> Path:
+    """Keep what a damaged file holds under another name, since another is written in its place.
+
+    Raises:
+        OSError: It cannot be kept.
+    """
+    for number in count(1):
+        kept = path.with_name(path.name + SET_ASIDE + (f"-{number}" if number > 1 else ""))
+        if not kept.exists():
+            break
+    shutil.copyfile(path, kept)
+    sync_file(kept)
+    sync_folder(kept.parent)
+    return kept
 
 
 class _Remembering:
@@ -285,7 +339,7 @@ def give_second_name(path: Path, second: Path) -> None:
     Raises:
         OSError: It cannot be done; what had the name before is whole.
     """
-    temporary = _beside(second)
+    temporary = temporary_beside(second)
     try:
         try:
             temporary.hardlink_to(path)
@@ -362,7 +416,8 @@ def remove_leftovers(folder: Path) -> None:
                 entry.unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
+    """A name for what is unfinished, in the folder of what it will be."""
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}")
 
 
@@ -370,7 +425,7 @@ def _beside(path: Path) -> Path:
 def _temporary_folder(parent: Path) -> Iterator[Path]:
     """An empty folder; removed if it is still there at the end."""
     parent.mkdir(parents=True, exist_ok=True)
-    folder = _beside(parent / TEMPORARY)
+    folder = temporary_beside(parent / TEMPORARY)
     folder.mkdir()
     try:
         yield folder

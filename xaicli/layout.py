@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 from xaicli.errors import XaiError
+from xaicli.files import facts_in
 from xaicli.locks import fcntl
 from xaicli.manifest import Attempt, Manifest
 
@@ -110,6 +112,28 @@ def text_of(path: Path) -> str:
     if time.time() - facts.st_mtime < _SETTLED:
         return path.read_text(encoding="utf-8")
     return _read(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+_LOOKS = 4
+"""How often a file is read that may just be being written over."""
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a small file with a checksum says, as `text_of` reads it and `facts_in` checks it.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not what was written.
+    """
+    for look in range(_LOOKS):
+        try:
+            return facts_in(text_of(path))
+        except ValueError:
+            # Counters are written over in place.
+            if look == _LOOKS - 1 or time.time() - path.stat().st_mtime >= _SETTLED:
+                raise
+        time.sleep(0.002)
+    raise AssertionError
 
 
 @lru_cache(maxsize=64)
@@ -252,14 +276,22 @@ class RunLayout:
             raise XaiError(f"{self.manifest} cannot be read: {error}") from error
 
     def read_attempts(self) -> list[Attempt]:
-        """All starts of the run in order; a file that cannot be read is passed over."""
+        """All starts of the run in order; of one whose file cannot be read its number alone is known."""
         found = []
-        for path in sorted(self.attempts.glob("*.json")):
+        for attempt, path in self.attempt_files().items():
             try:
-                found.append(Attempt.from_json(text_of(path), attempt=int(path.stem)))
-            except (OSError, ValueError):
+                found.append(Attempt.of(facts_of(path), attempt=attempt))
+            except FileNotFoundError:
                 continue
+            except (OSError, ValueError):
+                found.append(Attempt(attempt))
         return found
+
+    def attempt_files(self) -> dict[int, Path]:
+        """The file of each start, by its number; none of a process that was killed before it wrote anything."""
+        found = {int(path.stem): path for path in self.attempts.glob("*.json") if path.stem.isdigit()}
+        counting = {path.name.partition("-")[0] for path in self.attempts.glob("*-r*.stats")}
+        return {n: path for n, path in sorted(found.items()) if path.stem in counting or _is_filled(path)}
 
     def data_files(self, closed: list[Path] | None = None) -> Iterator[DataFile]:
         """Every data file, superseded ones included; temporary and foreign files are passed over.
@@ -281,6 +313,13 @@ class RunLayout:
                     for entry in _entries(epoch_folder, closed):
                         if part := PartName.parse(entry.name):
                             yield DataFile(mode, ds_id, epoch, part, Path(entry.path))
+
+
+def _is_filled(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return True
 
 
 def decode_epoch(folder: str) -> int | None:

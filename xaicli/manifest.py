@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.errors import XaiError
+from xaicli.files import facts_in, with_check
 from xaicli.vocabulary import FORMAT, FORMAT_VERSION
 
 
@@ -48,14 +49,17 @@ class Manifest:
     environment: Mapping[str, Any] = field(default_factory=dict)
     version: int = FORMAT_VERSION
     """The format version the file says."""
+    is_whole: bool = field(default=True, compare=False)
+    """Whether the file is what was written; else it was damaged, or edited."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a later minor format that this version does not know: kept when the file is written again."""
 
     def to_json(self) -> str:
         """The text of `xai.json` in the format version written here, unknown keys of a later version included."""
-        known = {key: value for key, value in asdict(self).items() if key not in ("extra", "version")}
+        known = {key: value for key, value in asdict(self).items() if key not in _NOT_WRITTEN}
         known["columns"] = [{k: v for k, v in column.items() if v is not None} for column in known["columns"]]
-        return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **known, **self.extra}, indent=2, default=str)
+        facts = {"format": FORMAT, "version": FORMAT_VERSION, **known, **self.extra}
+        return with_check(json.dumps(facts, indent=2, default=str))
 
     @classmethod
     def from_json(cls, text: str, *, path: Path) -> Manifest:
@@ -66,6 +70,8 @@ class Manifest:
         """
         try:
             facts = json.loads(text)
+            is_whole = _is_whole(text)
+            facts.pop("check", None)
             version = int(facts.pop("version"))
             facts.pop("format", None)
             if version > FORMAT_VERSION:
@@ -91,10 +97,22 @@ class Manifest:
                 config=facts.pop("config", None) or {},
                 environment=facts.pop("environment", None) or {},
                 version=version,
+                is_whole=is_whole,
                 extra=facts,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise XaiError(f"{path} cannot be read: {error}", hint="is this folder a run? see: xai ls") from error
+
+
+_NOT_WRITTEN = ("extra", "version", "is_whole")
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        facts_in(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _epochs_or_all(value: Any) -> bool | tuple[int, ...]:
@@ -129,14 +147,13 @@ class Attempt:
     """For how many epochs the training was meant when its first row came; 0 where nobody had said."""
 
     @classmethod
-    def from_json(cls, text: str, *, attempt: int) -> Attempt:
+    def of(cls, facts: Mapping[str, Any], *, attempt: int) -> Attempt:
         """What an attempt's file says; unknown keys are ignored.
 
         Raises:
             ValueError: It is no such file.
         """
         try:
-            facts = json.loads(text)
             return cls(
                 attempt=attempt,
                 resumed_from_step=facts.get("resumed_from_step"),

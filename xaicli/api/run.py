@@ -405,11 +405,13 @@ class RunReader(RunDecisions):
                 refused = "truth", "bounds"
                 raise UsageError("--truth and --bounds say nothing of objects", hint="leave them out", refused=refused)
             reader, told = objects
+            reader.note_all_faults()
             of_pictures: dict[str, Any] = {"metric": metrics or ["fn", "fp"], "by_picture": True}
             chosen = table_samples(reader, "metrics", **of_pictures, **asked, **_of_rows(select))
             gathered = gather_objects(reader, chosen, told)
             return shown(Asked(gathered.answer, self.layout, reader, gathered=gathered))
         reader, selection = self.selected(**select)
+        reader.note_all_faults()  # the page shows the state and the checkpoints, too
         selection = by_truth(reader, selection, shows_right=True)
         computed = None if stat == LAST else compute(reader, selection)
         scores = scores_by(reader, selection, stat, computed)

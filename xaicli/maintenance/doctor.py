@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from xaicli import parquet
+from xaicli.bookkeeping import faults, folders
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.files import move
 from xaicli.layout import PartName, RunLayout, decode_ds_id, decode_epoch
 from xaicli.parquet import FileRecord
 from xaicli.reader.pages import Footer
 from xaicli.reader.pieces import foreign_files, foreign_records
-from xaicli.state.folder import faults
+from xaicli.state.folder import faults as state_faults
 from xaicli.wal import Snapshot, take_snapshot
 from xaicli.wal.records import journal_files, read_journal
 
@@ -120,15 +122,16 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     seen = {finding.path for finding in findings}
     shut = [_closed(layout, folder) for folder in dict.fromkeys(closed)]
     findings += [finding for finding in shut if not _holds(finding.path, seen)]
-    findings += [*_attempts(layout), *_segments(layout, snapshot), *_journals(layout), *_states(layout)]
+    findings += [*_books(layout), *_segments(layout, snapshot), *_journals(layout), *_states(layout)]
+    findings += _checkpoints(layout)
     waiting = sum(segment.rows for segment in snapshot.segments)
     return Diagnosis(files, rows, size, waiting, unrecorded, tuple(findings))
 
 
 def _states(layout: RunLayout) -> Iterator[Finding]:
-    """Saved states, summary and graphs that are not what was written; nothing moves them, since others lie beside."""
+    """Saved states that are not what was written; nothing moves them, since others lie beside."""
     with contextlib.suppress(PermissionError):  # a folder that may not be listed is named as such
-        for path, reason in faults(layout.state):
+        for path, reason in state_faults(layout.state):
             yield Finding(_name(layout, path), Complaint.DAMAGED, reason)
 
 
@@ -227,15 +230,34 @@ def _holds(folder: str, paths: Collection[str]) -> bool:
     return any(path.startswith(f"{folder}/") for path in paths)
 
 
-def _attempts(layout: RunLayout) -> Iterator[Finding]:
-    """Files of attempts that are no JSON; a reader passes over them."""
-    for path in sorted(layout.attempts.glob("*.json")):
+def _books(layout: RunLayout) -> Iterator[Finding]:
+    """The small files that a run keeps its books in; nothing moves them, since answers go by what is left of them."""
+    for folder in folders(layout):
+        for fault in faults(layout, folder):
+            yield Finding(_name(layout, fault.path), Complaint.DAMAGED, fault.reason)
+    torn: dict[Path, str] = {}
+    parquet.read_records(layout, torn)
+    for path, reason in torn.items():
+        yield Finding(_name(layout, path), Complaint.TORN, reason)
+
+
+def _checkpoints(layout: RunLayout) -> Iterator[Finding]:
+    """Saved models whose archives are not whole; nothing moves them."""
+    for path in sorted(layout.checkpoints.glob("*.pt*")):
         try:
-            json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            # An empty one was claimed by a process that was killed before it wrote.
-            if path.exists() and path.stat().st_size:
-                yield Finding(_name(layout, path), Complaint.UNREADABLE, str(error))
+            with path.open("rb") as file:
+                head = file.read(2)
+            if head not in (b"", b"PK"):  # of a tool of its own, or of an old torch
+                continue
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            yield Finding(_name(layout, path), Complaint.DAMAGED, str(error))
+        except OSError:
+            continue
+        else:
+            if broken is not None:
+                yield Finding(_name(layout, path), Complaint.DAMAGED, f"{broken} in it fails its checksum")
 
 
 def _segments(layout: RunLayout, snapshot: Snapshot) -> Iterator[Finding]:
@@ -243,8 +265,10 @@ def _segments(layout: RunLayout, snapshot: Snapshot) -> Iterator[Finding]:
     copies = {segment.path: segment for segment in snapshot.segments}
     for path in snapshot.damaged:
         if segment := copies.get(path):
-            reason = f"{len(segment.content) - segment.intact} bytes fail their checksum"
-            yield Finding(_name(layout, path), Complaint.TORN, reason, segment.lost)
+            lost = segment.lost
+            beside = "".join(f", {n:,} of {folder}/" for folder, n in lost.records.items())
+            reason = f"{segment.used - segment.intact} bytes fail their checksum{beside}{lost.more}"
+            yield Finding(_name(layout, path), Complaint.TORN, reason, lost.rows)
         else:
             yield Finding(_name(layout, path), Complaint.TORN, "no row of it can be read")
 

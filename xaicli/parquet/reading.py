@@ -11,6 +11,7 @@ import io
 import json
 import os
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -66,17 +67,26 @@ def append_record(layout: RunLayout, attempt: int, rank: int, record: FileRecord
         os.close(descriptor)
 
 
-def read_records(layout: RunLayout) -> dict[str, FileRecord]:
-    """The records of all finished files by their path relative to the run; a damaged line is passed over."""
+def read_records(layout: RunLayout, damaged: dict[Path, str] | None = None) -> dict[str, FileRecord]:
+    """The records of all finished files by their path relative to the run; a damaged line is passed over.
+
+    Args:
+        layout: The run.
+        damaged: Takes the lists that have such lines, or none at all, each with what is wrong with it.
+    """
     records: dict[str, FileRecord] = {}
     for path in sorted(layout.attempts.glob("*.files")):
         try:
-            lines = path.read_bytes().splitlines()
+            content = path.read_bytes()
+            if damaged is not None and not content.endswith(b"\n"):  # the last line may just be being written
+                time.sleep(0.01)
+                content = path.read_bytes()
         except OSError:
             continue
-        for line in lines:
-            if record := _parse(line):
-                records[record.path] = record
+        found = [_parse(line) for line in content.splitlines()]
+        records |= {record.path: record for record in found if record}
+        if damaged is not None and (None in found or not found):
+            damaged[path] = f"{found.count(None):,} lines fail their checksum" if found else "it is empty"
     return records
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from xaicli import __version__
 from xaicli.answer import Answer, Counts
-from xaicli.files import appearing, write_whole
+from xaicli.files import appearing, facts_in, with_check, write_whole
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
 
@@ -60,7 +60,7 @@ class Entry:
         # The same epochs are one answer, in whatever words they were asked for.
         selected = replace(selection, epoch_asked=()).as_dict()
         identity: list[Any] = [__version__, selected, pairs, asked, [*reader.take_backs]]
-        identity.append(reader.facts.identity)
+        identity += [reader.facts.identity, reader.faults]
         rows = 0
         for pair in pairs:
             for piece in (piece for epoch in selection.epochs[pair] for piece in reader.pieces(Place(*pair, epoch))):
@@ -84,7 +84,7 @@ class Entry:
     def load(self) -> CachedAnswer | None:
         """What was kept; None where nothing was, or it is not what was written."""
         try:
-            facts: dict[str, Any] = json.loads(self._facts.read_text(encoding="utf-8"))
+            facts = facts_in(self._facts.read_text(encoding="utf-8"))
             if _crc32(self.path) != facts.pop("crc32"):
                 return None
             # Mapped, not read: columns nobody asks for cost nothing.
@@ -104,7 +104,8 @@ class Entry:
         try:
             with appearing(self.path) as file:
                 data.write_ipc(file, compression="uncompressed")
-            write_whole(self._facts, json.dumps({**facts, "crc32": _crc32(self.path)}).encode())
+            text = with_check(json.dumps({**facts, "crc32": _crc32(self.path)}))
+            write_whole(self._facts, text.encode())
             question = self.path.name.partition("-")[0]
             entries = sorted(self.path.parent.glob(f"{question}-*.arrow"), key=lambda path: path.stat().st_mtime_ns)
             for old in entries[:-newest]:

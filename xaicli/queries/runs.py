@@ -42,6 +42,7 @@ def info(reader: Reader) -> Answer:
     """
     sound_pieces(reader, reader.folders())
     _verify_beside(reader)
+    reader.note_all_faults()
     # Whoever reads them notes what is damaged, which is counted below.
     tables, facts = _tables(reader), _facts(reader)
     rows = []

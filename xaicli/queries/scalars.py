@@ -192,7 +192,7 @@ def scalars(
     for place in expanded(runs):
         if isinstance(place, RunLayout):
             called[place.described] = place.read_manifest().name or ""
-            frames[place.described] = _of_run(place, strict, attempts, damaged, left_out, recorded)
+            frames[place.described] = _of_run(place, strict, attempts, damaged, left_out, recorded, warnings)
         else:
             called[str(place)] = ""
             frames[str(place)] = _of_log(place, left_out)
@@ -258,6 +258,7 @@ def run_frame(reader: Reader, left_out: LeftOut | None = None) -> pl.DataFrame:
         left_out: As of `recorded_scalars`.
     """
     run = spelled(reader.layout.described)
+    reader.note_faults(reader.layout.state)
     rows = recorded_scalars(reader, left_out)
     apart = reader.which_attempts is Attempts.ALL and rows[ATTEMPT].n_unique() > 1
     line = pl.format("attempt {}", ATTEMPT) if apart else pl.lit("")
@@ -307,6 +308,7 @@ def _of_run(
     damaged: list[str],
     left_out: LeftOut,
     recorded: Mapping[str, set[str]],
+    warnings: list[str],
 ) -> pl.DataFrame:
     reader = open_reader(layout, strict=strict, attempts=attempts)
     modes = reader.modes()
@@ -315,7 +317,8 @@ def _of_run(
     of_this = LeftOut()
     frame = run_frame(reader, of_this)
     left_out.add(of_this)
-    damaged += [file for file in reader.damaged if file.partition("/")[0] in _FOLDERS]
+    damaged += [file for file in reader.damaged if file.partition("/")[0] in _FOLDERS or file in reader.faulty]
+    warnings += reader.faults
     return frame
 
 

@@ -15,9 +15,10 @@ import polars as pl
 
 from xaicli import parquet
 from xaicli.answer import Counts
+from xaicli.bookkeeping import Fault, faults, folders
 from xaicli.errors import DamagedFileError, UsageError
 from xaicli.files import write_whole
-from xaicli.layout import DataFile, PartName, RunLayout, text_of, without_superseded
+from xaicli.layout import DataFile, PartName, RunLayout, facts_of, without_superseded
 from xaicli.locks import Reading
 from xaicli.manifest import Attempt
 from xaicli.reader.pieces import (
@@ -122,6 +123,7 @@ class Holdings:
         self.manifest = layout.read_manifest()
         self.contents = parquet.Contents()
         self._damaged: set[str] = set()
+        self._faults: dict[str, str] = {}
         self._live: dict[Any, LiveRows] = {}
         self.refresh()
 
@@ -143,7 +145,8 @@ class Holdings:
         self.__dict__.pop("taken_back", None)
         lost = self._listing.damaged if "_listing" in self.__dict__ else {}
         for attempt in range(_TRIES):
-            self.records: dict[str, FileRecord] = parquet.read_records(self.layout)
+            torn: dict[Path, str] = {}
+            self.records: dict[str, FileRecord] = parquet.read_records(self.layout, torn)
             try:
                 self._listing: Listing = list_pieces(
                     self.layout, self.records, self.manifest.run_id, self.which_attempts, self.contents, self._live
@@ -156,7 +159,14 @@ class Holdings:
         self._damaged.difference_update(lost.keys() - self._listing.damaged.keys())
         for path, fault in self._listing.damaged.items():
             self.note(DamagedFileError(f"{path} {fault}", hint="see: xai doctor"), path)
-
+        # Counters that were just being written over may be whole now.
+        for name in [name for name in self._faults if name.startswith(f"{self.layout.attempts.name}/")]:
+            del self._faults[name]
+            self._damaged.discard(name)
+        self.note_faults(self.layout.root)
+        self.note_faults(self.layout.attempts)
+        for listing, reason in torn.items():
+            self._note_fault(Fault(listing, reason, "of the files that it alone tells of none is known to be gone"))
         for folder in self.layout.closed_folders():
             name = folder.relative_to(self.layout.root).as_posix()
             # Its files are named like those that may not be read one by one; the folder itself where none is known.
@@ -193,6 +203,38 @@ class Holdings:
             raise error
         self._damaged.add(path)
 
+    def note_faults(self, folder: Path) -> None:
+        """Name the small files of a folder that are not what was written, for an answer that goes by them.
+
+        Args:
+            folder: One of those that `xaicli.bookkeeping` knows.
+
+        Raises:
+            DamagedFileError: One is damaged, and the reader is strict.
+        """
+        for fault in faults(self.layout, folder):
+            self._note_fault(fault)
+
+    def note_all_faults(self) -> None:
+        """The same of every folder, for an answer that tells of all of the run."""
+        for folder in folders(self.layout):
+            self.note_faults(folder)
+
+    def _note_fault(self, fault: Fault) -> None:
+        name = fault.path.relative_to(self.layout.root).as_posix()
+        self._faults[name] = f"{name} is damaged ({fault.reason}): {fault.effect}"
+        self.note(DamagedFileError(f"{name} is damaged: {fault.reason}", hint="see: xai doctor"), name)
+
+    @property
+    def faulty(self) -> frozenset[str]:
+        """The small files that `faults` tells of."""
+        return frozenset(self._faults)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What the answers do without because a small file is damaged, a line a file."""
+        return tuple(said for _, said in sorted(self._faults.items()))
+
     def opened(self, path: Path) -> AbstractContextManager[pq.ParquetFile]:
         """A data file open for verified reading; see `xaicli.parquet.opened`."""
         record = self.records.get(path.relative_to(self.layout.root).as_posix())
@@ -225,12 +267,16 @@ class Holdings:
     @cached_property
     def taken_back(self) -> tuple[TakenBack, ...]:
         """How many rows each attempt took back of each earlier one."""
-        return count_taken_back(self.layout, self.records, self._listing.taken, self.contents)
+        damaged: dict[str, str] = {}
+        found = count_taken_back(self.layout, self.records, self._listing.taken, self.contents, damaged)
+        for path, fault in damaged.items():
+            self.note(DamagedFileError(f"{path} {fault}", hint="see: xai doctor"), path)
+        return found
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What everyone who asks this run anything should know."""
-        return tuple(map(str, self.taken_back))
+        return (*map(str, self.taken_back), *self.faults)
 
     def counts(self, tally: Tally | None = None, *, stale: int | None = None) -> Counts:
         """What an answer says was counted and left out.
@@ -266,11 +312,9 @@ class Holdings:
         found = {}
         for path in sorted(self.layout.attempts.glob("*.stats")):
             try:
-                facts = json.loads(text_of(path))
-            except (OSError, ValueError):
+                found[path.stem] = facts_of(path)
+            except (OSError, ValueError):  # which `faults` names
                 continue
-            if isinstance(facts, dict):
-                found[path.stem] = facts
         return found
 
     @cached_property

@@ -157,14 +157,24 @@ def count_taken_back(
     records: Mapping[str, FileRecord],
     taken: Iterable[tuple[Piece, tuple[Share, ...]]],
     contents: Contents | None = None,
+    damaged: dict[str, str] | None = None,
 ) -> tuple[TakenBack, ...]:
-    """How many rows each attempt took back of each other; a file is read only where a limit lies within it."""
+    """How many rows each attempt took back of each other; a file is read only where a limit lies within it.
+
+    Args:
+        layout: The run.
+        records: What is recorded of finished files.
+        taken: As of `Listing`.
+        contents: What keeps small files.
+        damaged: Takes the files whose rows cannot be counted, each with what is wrong with it.
+    """
     rows: dict[tuple[TakeBack, int], int] = {}
-    steps = _Steps(layout, records, {}, contents)
+    faults: dict[str, str] = {} if damaged is None else damaged
+    steps = _Steps(layout, records, faults, contents)
     for piece, lost in taken:
         for share in lost:
             key = (share.by, piece.attempt)
-            rows[key] = rows.get(key, 0) + _count(layout, records, piece, share, steps.of(piece), contents)
+            rows[key] = rows.get(key, 0) + _count(layout, records, piece, share, steps.of(piece), contents, faults)
     return tuple(TakenBack(by.attempt, attempt, by.epoch, by.step, n) for (by, attempt), n in sorted(rows.items()) if n)
 
 
@@ -175,6 +185,7 @@ def _count(
     share: Share,
     steps: tuple[int, int] | None,
     contents: Contents | None,
+    damaged: dict[str, str],
 ) -> int:
     inside = share.holds(steps) if steps else False
     if not inside and inside is not None:
@@ -189,7 +200,10 @@ def _count(
         try:
             with parquet.opened(piece.file.path, record, contents) as file:
                 found = parquet.decoded(file, [STEP]).column(STEP).to_numpy()
-        except (DamagedFileError, FileNotFoundError):
+        except DamagedFileError:
+            damaged[relative(layout, piece.file)] = "is damaged"
+            return 0
+        except FileNotFoundError:
             return 0
     kept = found >= share.low if share.low is not None else found == found
     return int((kept & (found < share.high) if share.high is not None else kept).sum())

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.files import claim_name, make_folder, write_whole
-from xaicli.layout import RunLayout
+from xaicli.files import claim_name, make_folder, set_aside, with_check, write_whole
+from xaicli.layout import RunLayout, facts_of
 from xaicli.locks import boot_id, fcntl, hold, is_held, start_time
 from xaicli.manifest import Attempt, TakesBack
+from xaicli.recorder.ledger import claim_counters
 
 RESUME = ("allow", "never", "must")
 MOST_RANKS = 2**15
@@ -137,7 +138,7 @@ def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None, tot
             last = max(_numbers(layout), default=None)
             facts = _facts_of(layout, last) if last is not None else {}
             if last is not None and (facts.get("launch"), facts.get("world_size")) == (launch, world_size):
-                claimed = claim_name(stats_file(layout, last, rank))
+                claimed = claim_counters(stats_file(layout, last, rank))
                 if claimed:
                     hold(lock_path(layout, last, rank))
                     if takes_back:
@@ -145,7 +146,7 @@ def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None, tot
                     return Claim(last, rank)
             number = 0 if last is None else last + 1
             beside = tuple(n for n in _numbers(layout) if is_live(layout, n))
-            if _begin(layout, number, launch, world_size, beside, takes_back, total_epochs) and claim_name(
+            if _begin(layout, number, launch, world_size, beside, takes_back, total_epochs) and claim_counters(
                 stats_file(layout, number, rank)
             ):
                 hold(lock_path(layout, number, rank))
@@ -197,7 +198,8 @@ def _begin(
         beside=beside,
         total_epochs=total_epochs,
     )
-    return claim_name(layout.attempt_file(attempt), json.dumps({**asdict(facts), "launch": launch}).encode())
+    text = with_check(json.dumps({**asdict(facts), "launch": launch}))
+    return claim_name(layout.attempt_file(attempt), text.encode())
 
 
 def _numbers(layout: RunLayout) -> list[int]:
@@ -211,10 +213,9 @@ def _launch_of(layout: RunLayout, attempt: int) -> str | None:
 
 def _facts_of(layout: RunLayout, attempt: int) -> dict[str, Any]:
     try:
-        facts = json.loads(layout.attempt_file(attempt).read_text(encoding="utf-8"))
+        return facts_of(layout.attempt_file(attempt))
     except (OSError, ValueError):
         return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def note(layout: RunLayout, attempt: int, **facts: Any) -> None:
@@ -224,8 +225,15 @@ def note(layout: RunLayout, attempt: int, **facts: Any) -> None:
         OSError: It cannot be written.
     """
     with locked(layout):
-        known = _facts_of(layout, attempt)
-        write_whole(layout.attempt_file(attempt), json.dumps(known | facts).encode(), durable=True)
+        path = layout.attempt_file(attempt)
+        try:
+            known = facts_of(path)
+        except FileNotFoundError:
+            known = {}
+        except ValueError:
+            set_aside(path)  # readers name it
+            known = {}
+        write_whole(path, with_check(json.dumps(known | facts)).encode(), durable=True)
 
 
 def note_first_step(layout: RunLayout, attempt: int, step: int) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.errors import level_outside
-from xaicli.files import write_whole
-from xaicli.layout import NOWHERE, text_of
+from xaicli.files import claim_name, set_aside, with_check, write_all, write_whole
+from xaicli.layout import NOWHERE, facts_of
 
 _FILE_BYTES = 4096
 _REASONS_KEPT = 12
@@ -111,6 +111,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._find_path: Callable[[], Path] | None = None
+        self._size = _FILE_BYTES
         self.is_gone: Callable[[], bool] = lambda: False
         """Whether the run directory is gone, which is told then."""
         # A signal may come while the lock is held, and its handler counts too.
@@ -262,11 +263,13 @@ class Ledger:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         ending = {"closed": self.is_closed, "ended_by": self.ended_by, "written_at": now}
-        text = json.dumps({**self.stats(), **ending}).encode()
+        text = with_check(json.dumps({**self.stats(), **ending})).encode()
         with contextlib.suppress(OSError), self._lock:
+            # Never smaller than before, or what was written then would end it.
+            self._size = max(self._size, -(-len(text) // _FILE_BYTES) * _FILE_BYTES)
             descriptor = os.open(self._find_path(), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                os.pwrite(descriptor, text.ljust(-(-len(text) // _FILE_BYTES) * _FILE_BYTES), 0)
+                os.pwrite(descriptor, text.ljust(self._size), 0)
             finally:
                 os.close(descriptor)
 
@@ -291,7 +294,7 @@ class Ending:
 def read_ending(path: Path) -> Ending:
     """What the counters that lie there say of the end of their process; nothing where they cannot be read."""
     try:
-        facts = json.loads(text_of(path))
+        facts = facts_of(path)
         closed, by, sign = facts.get("closed"), str(facts.get("ended_by") or ""), facts.get("last_sign")
     except (OSError, ValueError, AttributeError):
         return Ending()
@@ -307,6 +310,24 @@ def _moment(text: Any) -> float | None:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
+def claim_counters(path: Path) -> bool:
+    """Make the file of a process's counters that no other process has made; False where one was first.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if not claim_name(path):
+        return False
+    # So that an empty one is known for damage; a full disk may leave it so.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            write_all(descriptor, with_check('{"closed": false}').encode().ljust(_FILE_BYTES))
+        finally:
+            os.close(descriptor)
+    return True
+
+
 def note_last_sign(path: Path, seconds: float) -> None:
     """Keep when a killed process last showed that it lived, before what says so goes; a disk may refuse.
 
@@ -315,9 +336,9 @@ def note_last_sign(path: Path, seconds: float) -> None:
         seconds: Since 1970.
     """
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = facts_of(path)
         if facts.get("closed") is False and (facts.get("last_sign") or 0) < seconds:
-            write_whole(path, json.dumps(facts | {"last_sign": seconds}).encode(), durable=True)
+            write_whole(path, with_check(json.dumps(facts | {"last_sign": seconds})).encode(), durable=True)
 
 
 def add_to_counters(
@@ -335,8 +356,13 @@ def add_to_counters(
         altered: Those of `counted` that were not left out but kept.
     """
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        text = path.read_text(encoding="utf-8").strip() if path.exists() else ""
-        facts = json.loads(text) if text else {}
+        try:
+            facts = facts_of(path)
+        except FileNotFoundError:
+            facts = {}
+        except ValueError:
+            set_aside(path)  # readers name it
+            facts = {}
         facts["labels_ignored"] = int(facts.get("labels_ignored") or 0) + labels_ignored
         for what, counts in (("refused", counted), ("altered", altered)):
             known = facts.setdefault(what, {})
@@ -344,4 +370,4 @@ def add_to_counters(
                 of_column = known.setdefault(column, {})
                 for reason, n in reasons.items():
                     of_column[reason] = int(of_column.get(reason) or 0) + n
-        write_whole(path, json.dumps(facts).encode(), durable=True)
+        write_whole(path, with_check(json.dumps(facts)).encode(), durable=True)

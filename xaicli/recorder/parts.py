@@ -17,17 +17,27 @@ import pyarrow.compute as pc
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.files import write_whole
+from xaicli.files import facts_in, remove_leftovers, with_check, write_whole
 from xaicli.layout import PartName, RunLayout
 from xaicli.locks import alone_at, is_held, remove_dead
 from xaicli.manifest import ColumnFacts
 from xaicli.recorder.attempt import lock_path, stats_file
-from xaicli.recorder.ledger import add_to_counters, note_last_sign
+from xaicli.recorder.ledger import add_to_counters, note_last_sign, say
 from xaicli.recorder.schema import add_columns
 from xaicli.recorder.segments import Segment
+from xaicli.tables.schema import described, held, of_fields, together
 from xaicli.vocabulary import LABEL
 from xaicli.wal.arrays import column
-from xaicli.wal.frames import RECORD_FOLDERS, Folder, Frame, SegmentFacts, read_header, read_segment, segment_files
+from xaicli.wal.frames import (
+    RECORD_FOLDERS,
+    Folder,
+    Frame,
+    Lost,
+    SegmentFacts,
+    read_header,
+    read_segment,
+    segment_files,
+)
 from xaicli.wal.records import journal_files, read_journal, records_table, scalar_table
 from xaicli.wal.rows import IGNORED, by_folder, part_metadata, records_metadata, to_table
 from xaicli.wal.snapshot import is_stored
@@ -178,7 +188,7 @@ def store_table(layout: RunLayout, table: pa.Table, folder: Path, part: PartName
 _NAME = re.compile(r"a(\d{6,})-r(\d{4,})[-.]")
 
 
-def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> int:
+def recover(layout: RunLayout, on_lost: Callable[[Lost], None] | None = None) -> int:
     """Store the rows of every segment and journal whose writer is dead, and remove these.
 
     One process does it at a time. Of a segment that is partly stored (a kill between its parts, or before its reset)
@@ -186,7 +196,7 @@ def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> 
 
     Args:
         layout: The run.
-        on_lost: Counts rows that are damaged; without it damaged segments stay, where readers name them.
+        on_lost: Counts what is damaged; without it damaged segments stay, where readers name them.
 
     Returns:
         Sample rows stored.
@@ -196,6 +206,8 @@ def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> 
     """
     rows = 0
     with _alone(layout) as is_alone:
+        if is_alone:
+            remove_leftovers(layout.wal)
         paths = [*segment_files(layout), *journal_files(layout)] if is_alone else []
         writers = {lock_path(layout, *writer) for path in paths if (writer := _writer(path))}
         for lock in sorted(lock for lock in writers if not is_held(lock)):
@@ -263,7 +275,7 @@ def _sequence(path: Path) -> int:
     return -1 if header is None else header.sequence
 
 
-def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] | None) -> int:
+def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[Lost], None] | None) -> int:
     rows, ignored = 0, list[int]()
     try:
         segment = read_segment(path)
@@ -271,7 +283,7 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
         return 0  # it stays, and is named
     if segment is not None:
         left = segment.without(partial(is_stored, layout, segment.facts, segment.sequence))
-        lost = segment.lost if left.frames or not segment.frames else 0
+        lost = segment.lost if left.frames or not segment.frames else None
         if lost and on_lost is None:
             return 0
         rows = left.rows
@@ -319,9 +331,6 @@ def _recover_journal(layout: RunLayout, path: Path, part: PartName) -> None:
             path.unlink()
 
 
-_SCHEMA_KEY = b"xai_schema"
-
-
 def append_table(layout: RunLayout, writer: tuple[int, int], name: str, table: pa.Table) -> Path:
     """Add rows to a table of the run; they are durable when this returns.
 
@@ -338,18 +347,18 @@ def append_table(layout: RunLayout, writer: tuple[int, int], name: str, table: p
         OSError: It cannot be written.
     """
     folder = layout.table_folder(name)
-    schemas = {
-        field.name: json.loads(field.metadata[_SCHEMA_KEY])
-        for field in table.schema
-        if field.metadata and _SCHEMA_KEY in field.metadata
-    }
-    described = folder / "schema.json"
-    if described.is_file():
-        stored = json.loads(described.read_text(encoding="utf-8"))
-        # Rows that name no classes take no earlier row's name away.
-        unnamed = {n for n, facts in schemas.items() if not facts.get("classes") and stored.get(n, {}).get("classes")}
-        schemas = stored | {name: facts for name, facts in schemas.items() if name not in unnamed}
-    write_whole(described, json.dumps(schemas, indent=2).encode(), durable=True)
+    path = folder / "schema.json"
+    try:
+        described(path)
+        stored = facts_in(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        stored = held(folder)
+    except ValueError as error:
+        stored = held(folder)
+        say(f"xai: {path} is damaged ({error}): it is made again of what the table's files say")
+    schemas = together(stored, of_fields(table.schema))
+    text = json.dumps(schemas, indent=2)
+    write_whole(path, (with_check(text) if schemas and "check" not in schemas else text).encode(), durable=True)
     parts = (PartName.parse(path.name) for path in folder.iterdir())
     taken = [part.last for part in parts if part and (part.attempt, part.rank) == writer]
     sequence = max(taken, default=-1) + 1

@@ -28,6 +28,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from xaicli import files
+from xaicli.bookkeeping import faults, folders
 from xaicli.errors import XaiError
 from xaicli.layout import FollowedLayout, RunLayout
 from xaicli.locks import beat, boot_id, release
@@ -40,7 +41,7 @@ from xaicli.recorder.parts import recover
 from xaicli.recorder.schema import Catalogue, SaveColumns, open_manifest
 from xaicli.recorder.uniformity import make_uniform
 from xaicli.recorder.writer import SampleStream, Writer, is_background
-from xaicli.wal.frames import SegmentFacts
+from xaicli.wal.frames import Lost, SegmentFacts
 
 FOREIGN = "a DataLoader worker or a fork of the process logged them, and only the process that opened the run can"
 _SLOTS = 512
@@ -132,7 +133,16 @@ class Process:
             self.ledger.warn("write", f"xai: {self.fault}; {message}")
             self.writer.submit(OpenJob(self, fresh))
         else:
+            self._say_faults()
             self._recover()
+
+    def _say_faults(self) -> None:
+        """Tell of the small files that are damaged: what is written in their place comes without what they held."""
+        for folder in folders(self.layout):
+            for fault in faults(self.layout, folder):
+                if files.SET_ASIDE not in fault.path.name and fault.path != self.layout.manifest:
+                    said = f"{fault.path} is damaged ({fault.reason}): {fault.effect}"
+                    self.ledger.warn(said, f"xai: {said}; it is kept as it is, beside what is recorded from here on")
 
     def open_again(self, fresh: Manifest) -> None:
         """Begin to record, now that the disk takes what it refused at first.
@@ -248,9 +258,13 @@ class Process:
         except (OSError, XaiError) as error:
             self.ledger.warn("recover", f"xai: rows of a killed training stay in {self.layout.wal} for now: {error}")
 
-    def _note_lost(self, rows: int) -> None:
-        self.ledger.rows_logged += rows
-        self.ledger.drop(rows, "rows of a killed training are damaged in its segment")
+    def _note_lost(self, lost: Lost) -> None:
+        if lost.rows:
+            self.ledger.rows_logged += lost.rows
+            self.ledger.drop(lost.rows, f"rows of a killed training are damaged in its segment{lost.more}")
+        for folder, records in lost.records.items():
+            reason = f"{folder} of a killed training are damaged in its segment{lost.more}"
+            self.ledger.drop_record(folder, reason, records)
 
     def hand_over(self) -> None:
         """Give everything held to the writer."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from xaicli import vocabulary as words
 from xaicli.errors import XaiError
-from xaicli.files import make_folder, write_whole
+from xaicli.files import make_folder, set_aside, write_whole
 from xaicli.heads.head import Task
 from xaicli.layout import RunLayout
 from xaicli.manifest import ColumnFacts, Manifest
@@ -52,8 +52,11 @@ def open_manifest(layout: RunLayout, fresh: Manifest, note: Callable[[str], None
             keep_probs=fresh.keep_probs,
             columns=in_order({c.name: c.dtype for c in known.columns}) if known.columns else (),
             version=fresh.version,
+            is_whole=True,
         )
-        if merged != known:
+        if not known.is_whole:
+            note(f"xai.json is not what was written: it is kept as {set_aside(layout.manifest).name}, and gone by")
+        if merged != known or not known.is_whole:
             write_whole(layout.manifest, merged.to_json().encode(), durable=True)
         return merged
 

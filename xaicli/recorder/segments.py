@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli import files
-from xaicli.files import make_folder
+from xaicli.files import make_folder, temporary_beside
 from xaicli.layout import RunLayout
 from xaicli.recorder.columns import Column, Texts
 from xaicli.recorder.ledger import Ledger
@@ -277,14 +277,19 @@ def file_segment(path: Path, size: int = 0) -> Segment:
     if kind := remote_file_system(path.parent):
         raise OSError(errno.ENOTSUP, f"a {kind} file system cannot hold write-ahead segments", str(path))
     total = -(-(HEADER_BYTES + size) // _PAGE) * _PAGE
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    # It gets its name once it has its size: one without is known for damage.
+    temporary = temporary_beside(path)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         os.posix_fallocate(descriptor, 0, total)
         memory = mmap.mmap(descriptor, total)
         memory[::_PAGE] = bytes(total // _PAGE)
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        temporary.rename(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            path.unlink()
+            temporary.unlink()
         raise
     finally:
         os.close(descriptor)

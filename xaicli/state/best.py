@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote
 
-from xaicli.files import give_second_name, write_whole
+from xaicli.files import facts_in, give_second_name, set_aside, with_check, write_whole
 
 _SUFFIX = ".pt"
 
@@ -90,7 +90,8 @@ def keep_best(
     except ValueError:
         raise ValueError(f"better must be one of {', '.join(Better)}, not {better!r}") from None
     stem = f"best-{quote(metric, safe='')}"
-    before = _read(folder / f"{stem}.json")
+    index = folder / f"{stem}.json"
+    before = _read(index)
     taken = {kept.file for kept in before}
     names = (f"{stem}-{step:08d}{again}{_SUFFIX}" for again in ("", *(f"-{n}" for n in range(2, len(before) + 3))))
     name = next(name for name in names if name not in taken)
@@ -101,7 +102,9 @@ def keep_best(
     folder.mkdir(parents=True, exist_ok=True)
     save(folder / name)
     facts = {"metric": metric, "better": direction.value, "kept": [asdict(kept) for kept in ranked]}
-    write_whole(folder / f"{stem}.json", json.dumps(facts, indent=1).encode(), durable=True)
+    if is_damaged(index):
+        set_aside(index)
+    write_whole(index, with_check(json.dumps(facts, indent=1)).encode(), durable=True)
     if ranked[0] == entry:
         give_second_name(folder / name, folder / f"{stem}{_SUFFIX}")
     for kept in before:
@@ -113,7 +116,7 @@ def keep_best(
 def checkpoints(folder: Path) -> list[Checkpoint]:
     """The files of a run's checkpoint folder by name, those kept as best with their values."""
     best: dict[str, Checkpoint] = {}
-    for index in sorted(folder.glob("best-*.json")):
+    for index in indices(folder):
         metric = _metric(index)
         for number, kept in enumerate(_read(index)):
             path = folder / kept.file
@@ -124,7 +127,7 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         paths = []
     for path in paths:
-        if path.is_file() and not path.name.startswith(".") and path.suffix != ".json":
+        if path.is_file() and not path.name.startswith(".") and ".json" not in path.suffixes:
             known = best.get(path.name, Checkpoint(path, 0))
             with contextlib.suppress(FileNotFoundError):
                 found.append(Checkpoint(**{**vars(known), "bytes": path.stat().st_size}))
@@ -138,15 +141,40 @@ def _rank(kept: KeptCheckpoint, better: Better) -> tuple[float, int]:
 def _read(index: Path) -> list[KeptCheckpoint]:
     """The entries of an index whose files are there; none where the index is missing or damaged."""
     try:
-        entries = [KeptCheckpoint(**facts) for facts in json.loads(index.read_text(encoding="utf-8"))["kept"]]
-        plain = [kept for kept in entries if kept.file == Path(kept.file).name and math.isfinite(kept.value)]
+        plain = [kept for kept in entries(index) if kept.file == Path(kept.file).name and math.isfinite(kept.value)]
         return [kept for kept in plain if (index.parent / kept.file).is_file()]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
+def entries(index: Path) -> list[KeptCheckpoint]:
+    """What such a file holds.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError, KeyError, TypeError: It is not what was written.
+    """
+    return [KeptCheckpoint(**facts) for facts in facts_in(index.read_text(encoding="utf-8"))["kept"]]
+
+
+def indices(folder: Path) -> list[Path]:
+    """The files that hold the values of the checkpoints kept, one a metric."""
+    return sorted(folder.glob("best-*.json"))
+
+
+def is_damaged(index: Path) -> bool:
+    """Whether such a file is there and is not what was written."""
+    try:
+        entries(index)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return False
+
+
 def _metric(index: Path) -> str:
     try:
-        return str(json.loads(index.read_text(encoding="utf-8"))["metric"])
+        return str(facts_in(index.read_text(encoding="utf-8"))["metric"])
     except (OSError, ValueError, KeyError, TypeError):
         return index.stem.removeprefix("best-")

@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from xaicli.files import remove_folder, remove_leftovers, write_folder
 from xaicli.state.encoding import ARRAYS, TENSORS, Encoder, decode, read_arrays, read_tensors, verified, write_values
-from xaicli.state.published import CHECKS, UNREADABLE
+from xaicli.state.published import UNREADABLE
 
 _FORMAT = "xai-state"
 _VERSION = 1
@@ -122,14 +122,21 @@ def saved_states(folder: Path) -> list[SavedState]:
         return []
     for sequence, path in sorted(numbered.items()):
         try:
-            facts = _read_json(path / _STATE)
-            size = sum(file.stat().st_size for file in path.iterdir())
-            found.append(
-                SavedState(path, sequence, int(facts["step"]), int(facts["epoch"]), str(facts["saved_at"]), size)
-            )
+            found.append(listed(path, sequence))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
+
+
+def listed(path: Path, sequence: int = 0) -> SavedState:
+    """A state as a listing shows it, of its own folder.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: It cannot be read, or is not what was written.
+    """
+    facts = _read_json(path / _STATE)
+    size = sum(file.stat().st_size for file in path.iterdir())
+    return SavedState(path, sequence, int(facts["step"]), int(facts["epoch"]), str(facts["saved_at"]), size)
 
 
 def numbered_states(folder: Path) -> list[Path]:
@@ -191,15 +198,13 @@ def _checksum(facts: Mapping[str, Any]) -> int:
 
 
 def faults(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Each damaged file, or folder of a state, with the reason.
+    """The folder of each saved state that is not what was written, with the reason.
 
     Args:
         folder: The run's state folder.
     """
-    checks: list[tuple[Path, Callable[[Path], object]]] = [(path, verify_state) for path in numbered_states(folder)]
-    checks += [(folder / name, check) for name, check in CHECKS.items() if (folder / name).exists()]
-    for path, check in checks:
+    for path in numbered_states(folder):
         try:
-            check(path)
+            verify_state(path)
         except UNREADABLE as error:
             yield path, str(error) or type(error).__name__

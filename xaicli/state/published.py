@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xaicli.files import write_whole
+from xaicli.files import facts_in, set_aside, with_check, write_whole
 from xaicli.summary import Summary
 
 Graphs = Mapping[str, Sequence[Summary]]
@@ -93,10 +93,12 @@ class Published:
     def _write(self, name: str, facts: dict[str, Any], *, empty: bool) -> None:
         folder = self._folder
         assert folder is not None
-        text = json.dumps({"version": _VERSION, **facts}, allow_nan=False, default=str)
+        text = with_check(json.dumps({"version": _VERSION, **facts}, allow_nan=False, default=str))
         path = folder / name
         if text == self._written.get(name) or (empty and not path.exists()):
             return
+        if name not in self._written and is_damaged(path):
+            set_aside(path)
         write_whole(path, text.encode(), durable=True)
         self._written[name] = text
 
@@ -139,7 +141,18 @@ def _descriptions(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return facts_in(path.read_text(encoding="utf-8"))
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether one of `CHECKS` is there and is not what was written."""
+    try:
+        CHECKS[path.name](path)
+    except FileNotFoundError:
+        return False
+    except UNREADABLE:
+        return True
+    return False
 
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from xaicli.errors import XaiError, unknown
+from xaicli.files import facts_in, for_arrow
 from xaicli.layout import RunLayout
 
 METADATA_KEY = b"xai_schema"
@@ -240,13 +242,54 @@ _MOST_CLASSES = 1 << 20
 
 
 def stored_schemas(layout: RunLayout, table: str) -> dict[str, Schema]:
-    """The schemas of a table's columns; none where they cannot be read, the columns being readable without them."""
-    path = layout.table_folder(table) / "schema.json"
+    """The schemas of a table's columns, those that its files hold where `schema.json` cannot be read."""
+    folder = layout.table_folder(table)
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): from_json(facts) for name, facts in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError, XaiError):
-        return {}
+        return described(folder / _FILE)
+    except (OSError, ValueError):
+        return {name: from_json(facts) for name, facts in held(folder).items()}
+
+
+_FILE = "schema.json"
+
+
+def described(path: Path) -> dict[str, Schema]:
+    """The schemas that a table's `schema.json` holds.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not what was written.
+    """
+    try:
+        return {str(name): from_json(facts) for name, facts in facts_in(path.read_text(encoding="utf-8")).items()}
+    except (TypeError, AttributeError, XaiError) as error:
+        raise ValueError(f"it holds no schemas: {error}") from error
+
+
+def held(folder: Path) -> dict[str, dict[str, Any]]:
+    """The schemas that the files of a table hold, as plain JSON types."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            found = together(found, of_fields(pq.read_schema(for_arrow(path))))
+        except (OSError, ValueError, pa.ArrowException):  # a damaged one is the reader's to name
+            continue
+    return found
+
+
+def of_fields(fields: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """The schemas that Arrow's fields hold, as plain JSON types."""
+    known = {field.name: field.metadata for field in fields if field.metadata and METADATA_KEY in field.metadata}
+    return {name: json.loads(metadata[METADATA_KEY]) for name, metadata in known.items()}
+
+
+def together(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's schemas with those of later rows: where these name no classes, they take no earlier name away."""
+    unnamed = {n for n, facts in now.items() if not facts.get("classes") and before.get(n, {}).get("classes")}
+    return {**before, **{name: facts for name, facts in now.items() if name not in unnamed}}
 
 
 def class_names(layout: RunLayout, table: str, column: str) -> tuple[str, ...]:

@@ -23,8 +23,9 @@ import json
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,6 +166,29 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """What damage took of a segment.
+
+    Attributes:
+        rows: Sample rows.
+        records: Scalars, pictures, inputs and facts, by their folder.
+        is_all: Whether it is certain that there was no more.
+    """
+
+    rows: int
+    records: Mapping[str, int] = field(default_factory=dict)
+    is_all: bool = True
+
+    @property
+    def more(self) -> str:
+        """What is said behind the numbers."""
+        return "" if self.is_all else ", and how many more is not known"
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.records)
+
+
+@dataclass(frozen=True)
 class SegmentCopy:
     """A segment as it was at one moment.
 
@@ -172,7 +196,8 @@ class SegmentCopy:
         path: Its file.
         facts: Whose rows it holds.
         sequence: Which parts they become.
-        content: What counts of it, after the header.
+        content: What counts of it, after the header, as far as it is there.
+        used: How many bytes count.
         frames: Its batches of rows and records, as far as they are intact; never empty ones.
         intact: How many bytes of the content are intact.
         old_place: The place of all rows in a segment of format version 1.
@@ -182,6 +207,7 @@ class SegmentCopy:
     facts: SegmentFacts
     sequence: int
     content: memoryview
+    used: int
     frames: tuple[Frame, ...]
     intact: int
     old_place: Place | None = None
@@ -206,12 +232,32 @@ class SegmentCopy:
         return replace(self, frames=tuple(left))
 
     @property
-    def lost(self) -> int:
-        """Rows that were there and are damaged, as far as that can still be told; 0 where all is whole."""
-        if self.intact == len(self.content):
-            return 0
-        behind = (frame for frame in scan_frames(self.content, old_place=self.old_place) if frame.start >= self.intact)
-        return max(1, sum(min(frame.rows, frame.end - frame.start) for frame in behind))
+    def lost(self) -> Lost:
+        """What was there and is damaged, as far as the heads of frames still tell it; nothing where all is whole."""
+        if self.is_whole:
+            return Lost(0)
+        rows, records = 0, Counter[str]()
+        at, is_clear = self.intact, False
+        head = FRAME if self.old_place is None else FRAME_1
+        while at + head.size <= len(self.content):
+            length, _, n, plan, kind, *_ = head.unpack_from(self.content, at)
+            if length < head.size or at + length > len(self.content):
+                break
+            n = min(n, length - head.size)
+            if kind == Kind.ROWS:
+                rows += n
+            elif kind == Kind.RECORDS and plan < len(RECORD_FOLDERS):
+                records[RECORD_FOLDERS[plan]] += n
+            elif kind not in (Kind.PLAN, Kind.PLACE):
+                break
+            at += length
+            is_clear = at == self.used
+        return Lost(max(rows, 0 if is_clear else 1), records, is_clear)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every byte that counts is intact."""
+        return self.intact == self.used
 
 
 _MISSING_BITS = 0x7FD5_A1A5
@@ -362,7 +408,7 @@ def read_segment(path: Path) -> SegmentCopy | None:
                 after = parse_header(file.read(HEADER_BYTES))
         except OSError:
             return None
-        if not any(head) or (before and not before.used):
+        if (head and not any(head)) or (before and not before.used):
             return None
         if before is None:
             time.sleep(0.001)  # it may just be beginning anew
@@ -376,5 +422,5 @@ def read_segment(path: Path) -> SegmentCopy | None:
 def _copy(path: Path, header: Header, content: memoryview) -> SegmentCopy:
     every = list(scan_frames(content, header.sequence, old_place=header.place))
     frames = tuple(frame for frame in every if frame.rows)
-    intact = every[-1].end if every and len(content) == header.used else 0
-    return SegmentCopy(path, header.facts, header.sequence, content, frames, intact, header.place)
+    intact = every[-1].end if every else 0
+    return SegmentCopy(path, header.facts, header.sequence, content, header.used, frames, intact, header.place)

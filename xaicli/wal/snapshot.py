@@ -97,7 +97,7 @@ def take_snapshot(layout: RunLayout, left_out: Collection[Path] = (), closed: li
         rest = segment.without(partial(_is_among, stored, segment))
         if rest.frames:
             left.append(rest)
-        if segment.intact < len(segment.content) and (rest.frames or not segment.frames):
+        if not segment.is_whole and (rest.frames or not segment.frames):
             damaged.append(segment.path)
     return Snapshot(tuple(files), tuple(left), tuple(damaged), settled)
 

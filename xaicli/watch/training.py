@@ -269,7 +269,7 @@ class Training:
                 *filter(None, [self.behind]),
                 *reader.warnings,
                 *reader.losses,
-                *(f"{name} is damaged, and left out" for name in reader.damaged),
+                *(f"{name} is damaged, and left out" for name in reader.damaged if name not in reader.faulty),
                 *(() if metric in END_IS_KNOWN else (f"which end of {metric} is good is not known: {_GUESSED}",)),
             ),
             n_spikes=len(spikes),
