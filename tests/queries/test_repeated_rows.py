@@ -1,13 +1,17 @@
-"""`query` has every row as it was logged: those that repeat a sample are counted, and it says so."""
+"""Rows that repeat a sample: `query` counts them and says so, and where all count they come in their order."""
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import xaicli
 from xaicli import open_run
+from xaicli.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +51,54 @@ def test_nothing_is_said_where_each_sample_comes_once(tmp_path: Path) -> None:
             run.log_samples(sample_id=[3, 1, 2], label=[0] * 3, loss=[1.0] * 3, mode="eval", epoch=epoch, step=epoch)
     answer = open_run(tmp_path / "run").query("SELECT count(*) AS n FROM samples").answer
     assert (answer.data.item(), answer.counts.duplicates, answer.warnings) == (6, 0, ())
+
+
+@pytest.fixture
+def of_two_ranks(tmp_path: Path) -> Path:
+    """Sample 7: early on rank 1, right at a loss of 0.125; late on rank 0, wrong at a loss of 5; in both epochs."""
+    ranks = [xaicli.Run(tmp_path / "run", rank=rank) for rank in (0, 1)]
+    for run in ranks:
+        run.__enter__()
+    for epoch in (1, 2):
+        for rank, step, ids, prediction, loss in (
+            (1, 3, [7, 1], [0, 0], [0.125, 0.25]),
+            (0, 3, [2, 3], [0, 0], [0.125, 0.25]),
+            (0, 9, [7, 4], [1, 0], [5.0, 0.25]),
+            (1, 9, [5, 6], [0, 0], [0.25, 0.25]),
+        ):
+            place = {"mode": "train", "epoch": epoch, "step": 10 * epoch + step}
+            ranks[rank].log_samples(sample_id=ids, label=[0, 0], prediction=prediction, loss=loss, **place)
+    for run in reversed(ranks):
+        run.__exit__(None, None, None)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_rows_of_a_sample_within_an_epoch_come_by_step_whatever_rank_logged_them(
+    of_two_ranks: Path, engine: str, compacted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if compacted:
+        assert main(["compact", str(of_two_ranks)]) == 0
+        capsys.readouterr()
+
+    def asked(*words: str) -> dict[str, Any]:
+        assert main([words[0], str(of_two_ranks), *words[1:], "--json"]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        (found["row"],) = (row for row in found["rows"] if row["sample_id"] == 7)
+        return found
+
+    every = ("--mode", "train", "--duplicates", "all", "--engine", engine)
+    listed = asked("samples", "--ids", "7", "--max", "0", "--min", "0", *every)["row"]
+    losses = [0.125, 5.0, 0.125, 5.0]
+    assert (listed["score"], [at["value"] for at in listed["history"]]) == (5.0, losses)
+    told = asked("dynamics", *every)["row"]
+    assert (told["n_obs"], told["loss_first"], told["loss_last"]) == (4, 0.125, 5.0)
+    # Right, wrong, right, wrong: forgotten twice, first learned in epoch 1, and never for good.
+    assert (told["correctness"], told["forgetting"], told["first_learned"], told["learned_for_good"]) == (2, 2, 1, None)
+    if engine == "polars":
+        assert [at["value"] for at in asked("steps", "--step", "23")["row"]["history"]] == losses
+        exported = of_two_ranks.parent / "rows.csv"
+        assert main(["export", str(of_two_ranks), *every[:4], "-o", str(exported)]) == 0
+        with exported.open() as file:
+            assert [float(row["loss"]) for row in csv.DictReader(file) if row["sample_id"] == "7"] == losses

@@ -121,14 +121,14 @@ def count_duplicates(ids: pl.Series) -> int:
     return len(ids) - ids.n_unique()
 
 
-def last_rows(frame: pl.DataFrame) -> pl.DataFrame:
-    """The last row of each sample by (attempt, step, rank, order), in the order of the ids' last rows.
+def that_count(frame: pl.DataFrame, duplicates: Duplicates) -> pl.DataFrame:
+    """The rows of one place in which samples repeat, by (attempt, step, rank, order): all, or the last of each sample.
 
     Args:
-        frame: The rows of one place in the order they were logged in, with `attempt`, `step` and `rank`.
+        frame: The rows, those of each rank in the order it logged them in, with `attempt`, `step` and `rank`.
     """
     ordered = frame.sort(ATTEMPT, STEP, RANK, maintain_order=True)
-    return ordered.unique(SAMPLE_ID, keep="last", maintain_order=True)
+    return ordered if duplicates is Duplicates.ALL else ordered.unique(SAMPLE_ID, keep="last", maintain_order=True)
 
 
 def refuse_duplicates(ids: pl.Series, duplicates: Duplicates, place: Place) -> None:

@@ -27,8 +27,8 @@ from xaicli.reader.rows import (
     conform,
     count_duplicates,
     finite,
-    last_rows,
     refuse_duplicates,
+    that_count,
 )
 from xaicli.vocabulary import (
     ATTEMPT,
@@ -426,9 +426,8 @@ class Reader(Holdings):
             tally.duplicates = count_duplicates(frame[SAMPLE_ID])
         if tally.duplicates:
             refuse_duplicates(frame[SAMPLE_ID], duplicates, place)
-            if duplicates is Duplicates.LAST:
-                needed = list(dict.fromkeys([*needed, SAMPLE_ID, ATTEMPT, STEP, RANK]))
-                frame = last_rows(self._concatenated(pieces, needed))
+            needed = list(dict.fromkeys([*needed, SAMPLE_ID, ATTEMPT, STEP, RANK]))
+            frame = that_count(self._concatenated(pieces, needed), duplicates)
         asked = self._asked(place, frame, columns, tally, keep_non_finite, sound=self._all_finite(place))
         return [Rows(place, self.last_step(place), asked, tally)]
 
@@ -446,8 +445,7 @@ class Reader(Holdings):
             tally = Tally(duplicates=count_duplicates(frame[SAMPLE_ID]))
             if tally.duplicates:
                 refuse_duplicates(frame[SAMPLE_ID], duplicates, at)
-                if duplicates is Duplicates.LAST:
-                    frame = last_rows(frame)
+                frame = that_count(frame, duplicates)
             asked = self._asked(at, frame, columns, tally, keep_non_finite)
             found.append(Rows(at, int(step), asked, tally))  # type: ignore[arg-type]
         return found

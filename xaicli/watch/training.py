@@ -22,7 +22,7 @@ from xaicli.queries.runs import state_of
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Place, Reader
 from xaicli.reader.pieces import Piece
-from xaicli.reader.rows import last_rows
+from xaicli.reader.rows import that_count
 from xaicli.state.published import read_descriptions
 from xaicli.vocabulary import (
     ATTEMPT,
@@ -35,6 +35,7 @@ from xaicli.vocabulary import (
     RANK,
     SAMPLE_ID,
     STEP,
+    Duplicates,
     Mode,
 )
 
@@ -392,7 +393,7 @@ class Training:
             placed = every.with_columns(pl.lit(epoch, pl.Int32).alias(EPOCH), value.alias(metric))
             known.batches = batch_losses(placed, metric).tail(_STEPS + 1)  # one more tells that there are
         for (turn,), rows in every.group_by(PASS, maintain_order=True):
-            frame = last_rows(rows) if rows[SAMPLE_ID].is_duplicated().any() else rows
+            frame = that_count(rows, Duplicates.LAST) if rows[SAMPLE_ID].is_duplicated().any() else rows
             numbers = frame.select(value.alias("value"))["value"]
             finite = numbers.is_finite().fill_null(False)
             mean = numbers.filter(finite).mean()
