@@ -153,7 +153,8 @@ def entries_of(batch: Any) -> Mapping[str, Any] | None:
     try:
         if callable(getattr(batch, "keys", None)) and hasattr(batch, "__getitem__"):
             return {str(key): batch[key] for key in batch.keys()}  # noqa: SIM118 - such objects may have no __iter__
-        return {name: part for name, part in vars(batch).items() if not name.startswith("_")} or None
+        held = vars(batch) if hasattr(batch, "__dict__") else {name: getattr(batch, name) for name in batch.__slots__}
+        return {name: part for name, part in held.items() if not name.startswith("_")} or None
     except Exception:  # another's object: what it does when it is asked is not known
         return None
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import torch
 
 from xaicli.integrations.hints import KINDS, LENGTHS, hints
-from xaicli.integrations.identity import ID_KEYS, as_id, is_float, may_be_ids
-from xaicli.integrations.order import Order, are_places_first, has_places_first, order_in, rows_made, with_samples_first
+from xaicli.integrations.identity import ID_KEYS, as_id, by_parts, is_float, may_be_ids
+from xaicli.integrations.order import (
+    Order,
+    are_like_samples,
+    are_places_first,
+    has_places_first,
+    order_in,
+    order_of_same,
+    rows_made,
+    with_samples_first,
+)
 from xaicli.state.randomness import capture, restore
 
 REORDERED = (
@@ -161,18 +170,23 @@ class SeenOrders:
         """Whether some batch showed its order."""
         return self.has("its own")
 
-    def order_in(self, samples: Sequence[Any], batch: Any) -> Order:
-        """Which sample each row of a batch was made of, remembered for those that do not show it."""
-        n = len(samples)
-        if self.puts_places_first is None and (is_turned := are_places_first(samples, batch)) is not None:
-            self.note(self._FIRST[is_turned])
-        is_turned = has_places_first(batch, n)
-        if is_turned or self.puts_places_first:
-            batch = with_samples_first(batch, n)
-        order = order_in(samples, batch)
-        if is_turned and order.places and self.puts_places_first is None:
-            self.note(self._FIRST[1])
-        is_whole = rows_made(batch, n) == n
+    def order_in(self, samples: Sequence[Any], batch: Any, own: Sequence[Any] | None = None) -> Order:
+        """Which sample each row of a batch was made of, remembered for those that do not show it.
+
+        Args:
+            samples: What the collator was given.
+            batch: What it made.
+            own: As of `order_of_same`.
+        """
+        n, order = len(samples), order_of_same(samples, batch, own)
+        if order is None:
+            are_samples = are_like_samples(samples, batch)
+            parts = by_parts(batch, are_samples=are_samples)
+            batch = parts.batch if parts.rows is not None else self._samples_first(samples, batch)
+            order = replace(order_in(samples, batch, parts.rows), rows=parts.rows, are_samples=are_samples)
+            if order.places and batch is not parts.batch and self.puts_places_first is None:
+                self.note(self._FIRST[1])
+        is_whole = (rows_made(batch, n) if order.rows is None else order.rows) == n
         if order.is_other and is_whole:
             self.note("another order")
         elif order.places:
@@ -180,6 +194,13 @@ class SeenOrders:
         elif not self.is_known and n > 1 and is_whole:
             self.look(samples, batch)
         return order
+
+    def _samples_first(self, samples: Sequence[Any], batch: Any) -> Any:
+        """A batch with its samples before their places; itself where they are, or nothing tells it."""
+        if self.puts_places_first is None and (is_turned := are_places_first(samples, batch)) is not None:
+            self.note(self._FIRST[is_turned])
+        n = len(samples)
+        return with_samples_first(batch, n) if has_places_first(batch, n) or self.puts_places_first else batch
 
     def places(
         self, order: Order, n: int, rows: int | None, *, keeps_order: bool | None
@@ -234,14 +255,14 @@ class WatchedCollator:
 
     def __call__(self, samples: Any) -> Collated:
         """The collator's batch as it is, and its order."""
-        given: list[Any] = []
+        given, own = list[Any](), list[Any]()
         with contextlib.suppress(Exception):
-            if isinstance(samples, (list, tuple)):  # a collator may take out what it reads
-                given = [dict(one) if type(one) is dict else one for one in samples]
+            if isinstance(samples, (list, tuple)):  # a collator may take out what it reads, or sort it as it is
+                given, own = [dict(one) if type(one) is dict else one for one in samples], list(samples)
         batch = self.collate(samples)
         order = None
         with contextlib.suppress(Exception):  # comparing what it does not know is no fault of the training
-            order = self.seen.order_in(given, batch)
+            order = self.seen.order_in(given, batch, own)
         return Collated(batch, order)
 
 
@@ -300,7 +321,8 @@ class IdsBesideCollator:
         if _is_keeping(self.collate) or _are_packed(batch):
             return ids
         order = self.seen.order_in(samples, batch)
-        found = self.seen.places(order, n, rows_made(batch, n), keeps_order=self.keeps_order)
+        rows = rows_made(batch, n) if order.rows is None else order.rows
+        found = self.seen.places(order, n, rows, keeps_order=self.keeps_order)
         if isinstance(found, str):
             return WORDS[found] if isinstance(found, Unknown) else found
         return [None if place is None else ids[place] for place in found]

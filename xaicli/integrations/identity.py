@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,41 +14,93 @@ from xaicli.errors import XaiError
 ID_KEYS = ("sample_id", "sample_ids", "example_id", "id", "ids", "idx", "index", "guid")
 """The entries of a batch that are taken for ids, the first that is there and holds one number or text a sample."""
 
+_KINDS = frozenset("biuf")
+"""The kinds of arrays of numbers, as numpy calls them."""
+
 NO_IDS = (
     "no sample ids in the batch, so per-sample metrics are not logged; let the dataset yield (id, input, label), or a "
     "dict with sample_id, or give samples_fn"
 )
 
 
-class Listed(dict[str, Any]):
-    """A batch by the names of its parts, that its collate_fn left a list of one dict a sample.
+class Parts(NamedTuple):
+    """A batch by its parts, a row a sample where its values can be put together so.
+
+    Attributes:
+        batch: These.
+        rows: How many samples it holds, where they, or their parts, are in lists; None where its tensors say it.
+        are_samples: Whether it is a list of samples.
+    """
+
+    batch: Any
+    rows: int | None = None
+    are_samples: bool = False
+
+
+def by_parts(batch: Any, *, are_samples: bool = False) -> Parts:
+    """A batch that its collate_fn left a list of samples, or lists of their parts, by these, as torch puts them
+    together; any other as it is.
 
     Args:
-        samples: The list.
+        batch: The batch.
+        are_samples: Whether a list is known to be one of samples, which may then be single tensors or of several forms.
     """
+    columns = _parts_of(batch, are_samples=are_samples)
+    if columns is None:
+        rows = _rows_listed(batch)
+        return Parts(batch) if rows is None else Parts(_put_together(batch), rows)
+    if isinstance(columns, dict):
+        return Parts({name: _together(values) for name, values in columns.items()}, len(batch), are_samples=True)
+    made = map(_together, columns)
+    return Parts(type(batch[0])._make(made) if hasattr(batch[0], "_make") else list(made), len(batch), are_samples=True)
 
-    def __init__(self, samples: list[Mapping[str, Any]]) -> None:
-        super().__init__({str(name): _together([one[name] for one in samples]) for name in samples[0]})
-        self.samples = samples
+
+def _put_together(batch: Any) -> Any:
+    """A batch of lists of a value a sample with these put together."""
+    entries = entries_of(batch)
+    parts = list(batch) if entries is None else entries.values()
+    made = [_put_together(part) if isinstance(part, Mapping) else _together(list(part)) for part in parts]
+    if entries is not None and not hasattr(batch, "_make"):
+        return dict(zip(entries, made, strict=True))
+    return made if entries is None else batch._make(made)
 
 
-def by_names(batch: Any) -> Any:
-    """A batch that is a list of one dict a sample by the names of its parts; any other as it is.
+def _parts_of(batch: Any, *, are_samples: bool) -> dict[str, list[Any]] | list[list[Any]] | None:
+    """The values of each part of the samples that a batch is a list of; None of any other batch.
 
-    Of several batches beside one another no entry is a single value.
+    Where it is not known to be one of samples, some part is a single value of each of them, as no part of several
+    batches beside one another is, and what is in the list are no parts of one kind, as `zip(*samples)` makes them.
     """
-    if not isinstance(batch, list) or not batch or not all(isinstance(one, Mapping) for one in batch):
-        return batch
-    names = set(batch[0])
-    are_samples = all(set(one) == names for one in batch) and any(
-        all(_is_single(one[name]) for one in batch) for name in names
+    if type(batch) not in (list, tuple) or not batch:
+        return None
+    first = batch[0]
+    if isinstance(first, (list, tuple)):
+        are_numbers = all(isinstance(value, (int, float)) for value in first)  # as of a text's tokens
+        if are_numbers or any(type(one) is not type(first) or len(one) != len(first) for one in batch):
+            return [list(batch)] if are_samples else None
+        columns = list(map(list, zip(*batch, strict=True)))
+        return columns if are_samples or (_has_single(columns) and not all(map(_are_of_one_kind, batch))) else None
+    entries = [found for one in batch if (found := entries_of(one)) is not None]
+    names = [name for name in entries[0] if all(name in one for one in entries)] if len(entries) == len(batch) else []
+    if names:
+        named = {str(name): [one[name] for one in entries] for name in names}
+        are_alike = all(len(one) == len(names) for one in entries)
+        return named if are_samples or (are_alike and _has_single(list(named.values()))) else None
+    return [list(batch)] if are_samples else None
+
+
+def _has_single(columns: list[list[Any]]) -> bool:
+    """Whether some of these are a single value of each sample, in a dict as well."""
+    return any(
+        all(map(_is_single, values))
+        or (isinstance(values[0], Mapping) and _parts_of(values, are_samples=False) is not None)
+        for values in columns
     )
-    return Listed(batch) if are_samples else batch
 
 
-def as_given(batch: Any) -> Any:
-    """A batch as its loader gave it, before `by_names`."""
-    return batch.samples if isinstance(batch, Listed) else batch
+def _are_of_one_kind(values: Any) -> bool:
+    """Whether these may be the same part of several samples."""
+    return len({(type(one), getattr(one, "ndim", None)) for one in values}) == 1
 
 
 def _is_single(value: Any) -> bool:
@@ -56,9 +108,12 @@ def _is_single(value: Any) -> bool:
 
 
 def _together(values: list[Any]) -> Any:
-    """Tensors of one shape, or numbers, as one tensor; a list of anything else."""
-    if all(isinstance(one, torch.Tensor) and one.shape == values[0].shape for one in values):
-        return torch.stack(values)
+    """Tensors or arrays of one shape, or numbers, as one tensor; a list of anything else."""
+    are_numbers = [
+        isinstance(v, torch.Tensor) or getattr(getattr(v, "dtype", None), "kind", "") in _KINDS for v in values
+    ]
+    if all(are_numbers) and len({tuple(one.shape) for one in values}) == 1:
+        return torch.stack([torch.as_tensor(one) for one in values])
     return torch.as_tensor(values) if {type(one) for one in values} in ({int}, {float}) else values
 
 
@@ -104,14 +159,19 @@ def _at(batch: Any, place: str | int) -> Any:
     return batch[place]
 
 
-def chosen(batch: Any, place: str | int | Callable[[Any], Any]) -> Any:
+def chosen(batch: Any, place: str | int | Callable[[Any], Any], given: Any = None) -> Any:
     """The ids at a place of a batch that the caller names: a key, the number of a part, or a function of the batch.
+
+    Args:
+        batch: The batch.
+        place: Where in it.
+        given: The same as its loader gave it, for a function; None where that is it.
 
     Raises:
         XaiError: There is no such place, or what is there are no ids.
     """
     if callable(place):
-        ids = place(as_given(batch))
+        ids = place(batch if given is None else given)
     else:
         exist: list[Any] = list(entries_of(batch) or ())
         numbers = list(range(len(batch))) if isinstance(batch, (list, tuple)) else []
@@ -132,11 +192,13 @@ def size_of(batch: Any) -> int | None:
     """How many samples a batch holds: the length of its first tensor or list."""
     if isinstance(batch, torch.Tensor):
         return len(batch) if batch.ndim else None
+    if _parts_of(batch, are_samples=False) is not None:
+        return len(batch)
     entries = entries_of(batch)
     parts: Any = entries.values() if entries is not None else batch if isinstance(batch, (list, tuple)) else ()
     parts = list(parts)
-    if (column := next((part for part in parts if _is_column(part, parts)), None)) is not None:
-        return len(column)
+    if (rows := _rows_listed(batch)) is not None:
+        return rows
     for part in parts:
         if _holds_samples(part, parts):
             return len(part)
@@ -145,6 +207,26 @@ def size_of(batch: Any) -> int | None:
         if (n := size_of(part)) is not None:
             return n
     return len(batch) if isinstance(batch, list) else None
+
+
+def _rows_listed(batch: Any) -> int | None:
+    """How many samples a batch holds that is made of lists of a part of each; None of any other."""
+    columns = _listed_in(batch)
+    are_alike = len(columns) > 1 and len(set(map(len, columns))) == 1
+    return len(columns[0]) if are_alike and any(all(map(_is_single, one)) for one in columns) else None
+
+
+def _listed_in(batch: Any) -> list[Any]:
+    """The lists of a batch that is made of nothing else, as `zip(*samples)` makes them, in dicts as well."""
+    entries, found = entries_of(batch), list[Any]()
+    for part in batch if entries is None and isinstance(batch, (list, tuple)) else (entries or {}).values():
+        if isinstance(part, (list, tuple)) and entries_of(part) is None:
+            found.append(part)
+        elif not isinstance(part, Mapping) or not (inner := _listed_in(part)):
+            return []
+        else:
+            found += inner
+    return found
 
 
 def _holds_samples(part: Any, parts: list[Any]) -> bool:
@@ -157,13 +239,6 @@ def _holds_samples(part: Any, parts: list[Any]) -> bool:
     others = [one for one in parts if one is not part and _is_sized(one)]
     lengths = inner.union(*({len(one)} if isinstance(one, torch.Tensor) else _lengths_in(one) for one in others))
     return len(lengths) > 1 and all(len(one) == len(part) for one in others)
-
-
-def _is_column(part: Any, parts: list[Any]) -> bool:
-    """Whether a part of a batch is a list of one value a sample, beside lists of as much, as `zip(*samples)` makes."""
-    if not isinstance(part, (list, tuple)) or entries_of(part) is not None or not all(map(_is_single, part)):
-        return False
-    return len(parts) > 1 and all(isinstance(one, (list, tuple)) and len(one) == len(part) for one in parts)
 
 
 def _is_sized(part: Any) -> bool:

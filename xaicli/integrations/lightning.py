@@ -30,10 +30,10 @@ from xaicli.integrations.answers import (
 from xaicli.integrations.capture import Forward, Judged, Step, captured
 from xaicli.integrations.columns import SOME_PLACES, columns_of, of_chosen_places
 from xaicli.integrations.criteria import Criteria
-from xaicli.integrations.identity import as_given, by_names, may_be_ids, place_of_ids
+from xaicli.integrations.identity import may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import has_places_first, with_samples_first
-from xaicli.integrations.parts import Held, Part, Rows, ids_taken, listed, loaders_of, numbered_of, parts_of, shared_out
+from xaicli.integrations.parts import Held, Part, Rows, ids_taken, listed, numbered_of, shared_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import COMPARED, DISPUTED, StepOrders, is_of_batch
 from xaicli.vocabulary import Mode
@@ -266,7 +266,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.guarded("telling what the loss is made of", partial(taken.end, returned))
             is_wrapped = within is not None and within is not pl_module
             taken.forwards = _own_forwards(taken.forwards, returned, is_wrapped=is_wrapped)
-            batch = by_names(held.put_back(args[0]))
+            batch = held.put_back(args[0])
             with torch.no_grad():
                 self._recording.guarded(
                     "logging samples", lambda: self._log(trainer, taken, batch, mode), rows=rows_of(batch, None)
@@ -303,18 +303,18 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _log(self, trainer: Any, step: Step, batch: Any, mode: Mode) -> None:
         recording = self._recording
         number = 0 if mode is Mode.TRAIN else self._loader  # that of the last evaluation says nothing of a training
-        parts = parts_of(*loaders_of(trainer, mode), batch, number, recording.label_in)
+        parts = self._rows.parts_of(trainer, mode, batch, number)
         rows = sum(part.rows or 0 for part in parts)
         if len(parts) != 1 or recording.samples_fn is not None:
             self._orders.leave_out_watched(step, None, mode)
         if recording.samples_fn is not None:
-            whole = parts[0] if len(parts) == 1 else Part(batch, labels=recording.label_in(batch))
+            whole = parts[0] if len(parts) == 1 else Part(batch, batch, labels=recording.label_in(batch))
             output = step.named if step.named is not None else step.forwards[-1].output if step.forwards else None
             output = answers_of(step, whole.labels, mode, whole.rows) if output is None else output
-            columns = dict(recording.samples_fn(as_given(batch), output))
+            columns = dict(recording.samples_fn(whole.given, output))
             ids, found = columns.pop("sample_id", None), "what samples_fn gives"
             if ids is None:
-                whole, ids, reason = self._rows.identified(whole, step)
+                whole, ids, reason = self._rows.identified(self._rows.with_ids(whole), step)
                 found = whole.found
                 if reason is not None:
                     recording.missed(rows or None, reason)
@@ -325,7 +325,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.log(columns, sample_id=ids, **place, inputs=inputs, rows=rows or None, found=found)
             recording.note_texts(ids, mode, _texts_of(whole.batch, inputs), whole.ds_id)
             return
-        ids = None if mode is Mode.INFER else recording.ids_in(batch) if len(parts) == 1 else None
+        parts = [self._rows.with_ids(part) for part in parts]
+        ids = parts[0].ids if len(parts) == 1 and mode is not Mode.INFER else None
+        batch = parts[0].batch if len(parts) == 1 else batch
         compared = [] if mode is Mode.INFER else self._orders.leave_out_compared(step, batch, ids, mode)
         if compared and not self._answers_beside(step, compared, mode):
             recording.missed(
@@ -341,7 +343,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             labels = self._orders.labels_of_places(step, batch, whole.labels, held, module, mode)
             is_turned = self._rows.has_places_first(whole.loader, trainer)
             turned, labels, reason = self._orders.samples_first(step, batch, labels, held, module, is_turned, mode)
-            is_other = turned is batch and has_places_first(batch, held)  # of labels of samples alone
+            # Of labels of samples alone.
+            is_other = turned is batch and whole.listed is None and has_places_first(batch, held)
             turned = with_samples_first(batch, held) if is_other else turned
             if reason is not None:
                 recording.missed(rows, f"{_name_of(mode)} {reason}")
@@ -401,7 +404,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 return False
             places, reason = self._reordered(part, step, result, mode)
             if places is not None:
-                part = replace(part, batch=taken(part.batch, places), labels=taken(part.labels, places))
+                listed = None if part.listed is None else len(places)
+                part = replace(part, batch=taken(part.batch, places), labels=taken(part.labels, places), listed=listed)
                 ids = ids_taken(ids, places)
         if reason is not None:
             recording.missed(part.rows, reason)

@@ -16,13 +16,11 @@ from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Subset, dataloader, default_collate, default_convert
+from torch.utils.data import DataLoader, IterableDataset, Subset, dataloader, default_collate
 
 from xaicli.integrations.collators import Collated, WatchedCollator
 from xaicli.integrations.order import Order
 
-_KEEP = (default_collate, default_convert)
-"""Collators that are known to keep the order of their samples."""
 _MOST_BATCHES = 4
 """So many batches without any tensor are remembered of a loader; others as long as they live."""
 _MOST_PARTS = 64
@@ -33,12 +31,10 @@ class Fetched(NamedTuple):
     """One batch as a loader gave it.
 
     Attributes:
-        batch: The batch; None where only what follows is asked for.
         numbers: The number in its dataset of each sample it was made of; None where the sampler gives no such.
         order: Which of these samples each row is of, as the collator was seen to do; None of one that keeps them.
     """
 
-    batch: Any
     numbers: list[int] | None
     order: Order | None
 
@@ -49,7 +45,7 @@ class Watch:
 
     Attributes:
         rows: The number of each row in the dataset the rows are of, where the loader reads a subset.
-        collator: What looks beside the loader's own; None where that is known to keep the order.
+        collator: What looks beside the loader's own; None of torch's, which keeps the order.
         users: How many trainings ask.
     """
 
@@ -60,7 +56,7 @@ class Watch:
 
     def beside(self, collate: Any) -> Any:
         """What is to make the batches of a walk: the loader's own collator, looked at where its order is not known."""
-        if any(collate is one for one in _KEEP):
+        if collate is default_collate:
             self.collator = None
             return collate
         if self.collator is None or self.collator.collate is not collate:
@@ -85,7 +81,7 @@ class Watch:
             texts = [key for key, (kept, _) in self._given.items() if not isinstance(kept, weakref.ref)]
             for old in texts[: max(0, len(texts) - _MOST_BATCHES + 1)]:
                 del self._given[old]
-        self._given[key] = (alive, Fetched(None, numbers, order))
+        self._given[key] = (alive, Fetched(numbers, order))
 
     def take(self, batch: Any) -> Fetched | None:
         """What a batch is of; None of one that the loader did not give, or that was made anew of it."""
@@ -94,7 +90,7 @@ class Watch:
         alive, found = self._given.get(key, (_nothing, None))
         if found is None or alive() is not (parts[0] if parts else batch):
             return None
-        return found._replace(batch=batch)
+        return found
 
     def numbers_of(self, index: Any) -> list[int] | None:
         """The rows' numbers in what a sampler gave for a batch; None where it gave something else."""

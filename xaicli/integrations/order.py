@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ _MOST_PARTS = 64
 """So many parts has a sample; of more, as of a picture as lists of lists, reading takes longer than it tells."""
 _LABELS = ("labels", "label", "label_ids")
 """What a collator renames."""
+_PLAIN = (str, bytes, int, float, complex, type, type(None))
+"""Of these the same object stands for all that are equal."""
 _Fits = list[list[int]]
 """Of each row, the places of the values that it may be made of."""
 
@@ -31,13 +33,18 @@ class Order:
         places: The place of each row's sample among those given; None of a row that is none of them. Empty where
             nothing tells it.
         is_other: Whether the rows stand in another order than the samples, whether or not it is known which.
+        rows: How many rows the batch has, where it holds the samples or their parts one by one, in lists; None where
+            its tensors say it.
+        are_samples: Whether the batch is a list of samples.
     """
 
     places: tuple[int | None, ...] = ()
     is_other: bool = False
+    rows: int | None = None
+    are_samples: bool = False
 
 
-def order_in(samples: Sequence[Any], batch: Any) -> Order:
+def order_in(samples: Sequence[Any], batch: Any, rows: int | None = None) -> Order:
     """Which sample each row of a batch was made of.
 
     What stands alike in the samples and the batch says it: texts and rows of several values before single ones. What
@@ -46,15 +53,14 @@ def order_in(samples: Sequence[Any], batch: Any) -> Order:
 
     Args:
         samples: What a collator was given; some may be None, which a dataset gives for what it cannot read.
-        batch: What it made.
+        batch: What it made, by its parts where it is a list of samples.
+        rows: How many rows that has; None where its parts say it.
     """
-    n, rows = len(samples), rows_made(batch, len(samples))
+    n, rows = len(samples), rows_made(batch, len(samples)) if rows is None else rows
     if n == 0 or not rows:
         return Order()
     named = list(_fields(samples))
     names, fields, evidence = {name for name, _ in named}, [values for _, values in named], _Evidence(n, rows)
-    if (handed_on := _handed_on(fields, batch, rows)) is not None:
-        return Order(handed_on, is_other=list(handed_on) != sorted(handed_on))
     for name, column in _columns(batch, rows):
         for of, values in named:
             is_of = name is None or of is None or name == of or name not in names
@@ -65,8 +71,107 @@ def order_in(samples: Sequence[Any], batch: Any) -> Order:
     places = _told(_together(evidence.wide or evidence.single, evidence.kept, rows), fields)
     if places is None:  # rows that are alike in part say nothing against an order that another part shows
         return Order() if evidence.kept else Order(is_other=True)
+    return _order_of(places)
+
+
+def _order_of(places: tuple[int | None, ...]) -> Order:
     there = [place for place in places if place is not None]
     return Order(places, is_other=there != sorted(there))
+
+
+def order_of_same(samples: Sequence[Any], batch: Any, own: Sequence[Any] | None = None) -> Order | None:
+    """Which sample each row is of where a batch holds the very samples, or their parts, one by one in lists; None of
+    any other.
+
+    Args:
+        samples: What a collator was given.
+        batch: What it made.
+        own: The samples themselves, where others have stood in for what the collator may have taken out of them.
+    """
+    fields, own = [values for _, values in _fields(samples)], samples if own is None else own
+    if (found := _same_samples(samples, own, fields, batch)) is not None:
+        return replace(_order_of(found), rows=len(found), are_samples=True)
+    listed = list(_lists_in(batch))
+    sizes = {len(one) for one in listed} | {len(one) for one in _tensors_beside(batch) if one.ndim}
+    for part in listed:
+        if sizes == {len(part)} or len(part) in (len(samples), rows_made(batch, len(samples))):
+            for values in fields:
+                at = {id(value): place for place, value in enumerate(values) if not isinstance(value, _PLAIN)}
+                if len(at) == len(values) and all(id(one) in at for one in part):
+                    return replace(_order_of(tuple(at[id(one)] for one in part)), rows=len(part))
+    return None
+
+
+def are_like_samples(samples: Sequence[Any], batch: Any) -> bool:
+    """Whether a batch is a list of things of the form of the samples."""
+    if type(batch) not in (list, tuple) or not batch:
+        return False
+    forms = [_form_of(one) for one in samples]
+    return all(form is not None and form in forms for form in map(_form_of, batch))
+
+
+def _form_of(value: Any) -> Any:
+    """What samples of one dataset have in common: their type, their parts, and of tensors how many dimensions."""
+    entries = entries_of(value)
+    if entries is not None:
+        return type(value), {str(name): getattr(part, "ndim", None) for name, part in entries.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value), [getattr(part, "ndim", None) for part in value]
+    return None if isinstance(value, _PLAIN) else (type(value), getattr(value, "ndim", None))
+
+
+def _same_samples(
+    samples: Sequence[Any], own: Sequence[Any], fields: list[list[Any]], batch: Any
+) -> tuple[int | None, ...] | None:
+    """The place of each row's sample in a list of samples, or of what holds the very parts of one each.
+
+    One that holds parts of several is of none. Where more than half are none of the samples, it is no such list.
+    """
+    if type(batch) not in (list, tuple) or not batch:
+        return None
+    of_sample = [[*_objects_in(sample), *_objects_in(one)] for sample, one in zip(samples, own, strict=True)]
+    at: dict[int, set[int]] = {}
+    for place, objects in enumerate(of_sample):  # which live until these are compared
+        for one in objects:
+            at.setdefault(id(one), set()).add(place)
+    held = [[at[id(part)] for part in _objects_in(one) if id(part) in at] for one in batch]
+    fitting = [set[int]().union(*found[:1]).intersection(*found[1:]) for found in held]
+    are_whole = all(any(one is sample for sample in own) for one in batch)
+    if 2 * sum(map(bool, fitting)) <= len(batch) or (len(samples) == 1 < len(batch) and not are_whole):
+        return None
+    return _told(fitting, fields)
+
+
+def _objects_in(value: Any, depth: int = 3) -> Iterator[Any]:
+    """A value and what it holds that is an object of its own."""
+    if not isinstance(value, _PLAIN):
+        yield value
+        entries = entries_of(value)
+        parts = list(entries.values()) if entries is not None else value if isinstance(value, (list, tuple)) else ()
+        for part in parts[:_MOST_PARTS] if depth else ():
+            yield from _objects_in(part, depth - 1)
+
+
+def _lists_in(batch: Any, depth: int = 3) -> Iterator[list[Any] | tuple[Any, ...]]:
+    """The lists in a batch, itself among them."""
+    entries = entries_of(batch)
+    if entries is None and isinstance(batch, (list, tuple)):
+        if batch and not any(isinstance(one, (list, tuple, Mapping)) for one in batch):
+            yield batch
+    elif entries is None:
+        return
+    for part in (list(batch) if entries is None else entries.values()) if depth else ():
+        yield from _lists_in(part, depth - 1)
+
+
+def _tensors_beside(batch: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a batch that are no part of a list within it."""
+    entries = entries_of(batch)
+    for part in entries.values() if entries is not None else batch if isinstance(batch, (list, tuple)) else ():
+        if isinstance(part, torch.Tensor):
+            yield part
+        elif isinstance(part, Mapping):
+            yield from _tensors_beside(part)
 
 
 def are_places_first(samples: Sequence[Any], batch: Any) -> bool | None:
@@ -111,22 +216,6 @@ def _tensors(batch: Any) -> Iterator[torch.Tensor]:
     elif entries is not None or isinstance(batch, (list, tuple)):
         for part in batch if entries is None else entries.values():
             yield from _tensors(part)
-
-
-def _handed_on(fields: Sequence[list[Any]], batch: Any, rows: int) -> tuple[int, ...] | None:
-    """The place of each row's sample, where a list of the batch holds the very tensors of the samples."""
-    entries = entries_of(batch)
-    parts = (
-        list(entries.values()) if entries is not None else [batch, *batch] if isinstance(batch, (list, tuple)) else []
-    )
-    for part in parts:
-        if not isinstance(part, (list, tuple)) or len(part) != rows:
-            continue
-        for values in fields:
-            at = {id(value): place for place, value in enumerate(values) if isinstance(value, torch.Tensor)}
-            if len(at) == len(values) and all(id(one) in at for one in part):
-                return tuple(at[id(one)] for one in part)
-    return None
 
 
 def rows_made(batch: Any, n: int) -> int | None:
@@ -179,6 +268,18 @@ def rows_in(made: Sequence[torch.Tensor], given: Any) -> Order:
     return Order()
 
 
+def rows_apart(batch: Any, n: int) -> list[Any]:
+    """The rows of a batch of so many, each by itself, by the names of its parts where these have some."""
+    entries = entries_of(batch)
+    named = dict(enumerate(batch)) if entries is None and isinstance(batch, (list, tuple)) else entries or {}
+    parts = {
+        str(name): part for name, part in named.items() if hasattr(part, "__len__") and hasattr(part, "__getitem__")
+    }
+    parts = {name: part for name, part in parts.items() if not isinstance(part, (str, Mapping)) and len(part) == n}
+    rows = [{name: part[row] for name, part in parts.items()} for row in range(n)]
+    return [tuple(row.values()) for row in rows] if entries is None else list(rows)
+
+
 def kinds_of(rows: torch.Tensor) -> list[int]:
     """A number for each row, the same for those that are alike; of very many values some tell it."""
     if rows.numel() == 0:
@@ -223,7 +324,8 @@ class _Evidence:
             return is_wide and are_apart
         if is_wide:
             fits = _fits(column, values)
-            if 2 * sum(map(bool, fits)) > self.rows and len({tuple(one) for one in fits if one}) > 1:
+            are_apart = len({tuple(one) for one in fits if one}) > 1 or (self.rows == 1 and len(fits[0]) < self.n)
+            if 2 * sum(map(bool, fits)) > self.rows and are_apart:
                 self.wide.append(fits)
         elif self.rows == self.n and _is_reordered(column, values):
             self.single.append(_fits(column, values))

@@ -14,9 +14,17 @@ from torch.utils.data import default_collate
 from xaicli.integrations.answers import distinct, is_same, same, tensors_of
 from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
-from xaicli.integrations.identity import nested_ids, place_of_ids
+from xaicli.integrations.identity import by_parts, nested_ids, place_of_ids
 from xaicli.integrations.loading import Fetched, Loading, Watch
-from xaicli.integrations.order import Order, has_places_first, rows_in, with_samples_first
+from xaicli.integrations.order import (
+    Order,
+    has_places_first,
+    order_in,
+    order_of_same,
+    rows_apart,
+    rows_in,
+    with_samples_first,
+)
 from xaicli.integrations.recording import Recording, rows_of
 from xaicli.vocabulary import Mode
 
@@ -43,18 +51,20 @@ _REPEATED_FIRST = (
     "ids, though rows of batches before may stand under it; let the dataset yield (id, input, label), or a dict with "
     "sample_id, or say XaiCallback(..., ids=0)"
 )
+_HOOK = f"a hook ({', '.join(_HOOKS)})"
 _HOOK_DISORDER = (
-    "a hook (on_before_batch_transfer, on_after_batch_transfer) makes batches of which nothing shows whose rows they "
+    f"{_HOOK} makes batches of which nothing shows whose rows they "
     "hold: let the dataset yield ids and the hook keep them beside their rows"
 )
 _HOOK_UNSHOWN = (
-    "nothing shows in which order a hook (on_before_batch_transfer, on_after_batch_transfer) gives a batch's samples: "
+    f"nothing shows in which order {_HOOK} gives a batch's samples: "
     "they are taken to be in the batch's order; say XaiCallback(..., keeps_order=True) that it is so, or "
     "keeps_order=False to leave such rows out"
 )
 _HOOK_WRONGLY = (
-    "a hook (on_before_batch_transfer, on_after_batch_transfer) gives a batch's samples in another order, after {rows} "
-    "of batches whose order nothing showed were taken to be in the batch's: these may stand under the ids of others"
+    f"{_HOOK} gives a batch's samples in another order, after "
+    "{rows} of batches whose order nothing showed were taken to be in the batch's: these may stand under the ids of "
+    "others"
 )
 _DISORDER = "puts a batch in another order than it was given its samples"
 _REMADE = (
@@ -83,19 +93,38 @@ _NUMBERLESS = {
 
 @dataclass(frozen=True)
 class Part:
-    """What one loader gave of a batch: all of it, unless several loaders make it together."""
+    """What one loader gave of a batch: all of it, unless several loaders make it together.
+
+    Attributes:
+        batch: It, by the parts of its samples where it holds these in lists.
+        given: It, as the step was given it.
+        loader: The loader.
+        ds_id: The data set.
+        labels: The labels in it.
+        ids: The ids in it, or in what a hook made it of; None without.
+        found: Where its ids were found, in words.
+        unknown: Why it is not known whose row each id is.
+        before: What it was before a hook of the module's made this of it; None without.
+        listed: How many samples it holds, where it holds them, or their parts, in lists; None where its tensors say it.
+        are_samples: Whether it was given as a list of samples.
+    """
 
     batch: Any
+    given: Any = None
     loader: Any = None
     ds_id: str = ""
     labels: Any = None
+    ids: Any = None
     found: str = ""
-    """Where its ids were found, in words."""
+    unknown: str | None = None
+    before: Part | None = None
+    listed: int | None = None
+    are_samples: bool = False
 
     @property
     def rows(self) -> int | None:
         """How many samples it holds."""
-        return rows_of(self.batch, None)
+        return rows_of(self.batch, None) if self.listed is None else self.listed
 
 
 class Held:
@@ -152,11 +181,13 @@ class Rows:
         """How many rows of a loader's batches were taken to be in the order of what its hooks were given."""
         self._loading = Loading()
         self._fetched: dict[int, Fetched] = {}
-        """Of each loader that made the batch, what it gave."""
+        """Of each loader that made the batch, whose rows it gave."""
+        self._given: dict[int, tuple[Any, Held]] = {}
+        """Of each, where hooks come between loader and step, what it gave."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is bound to this process."""
-        return {**self.__dict__, "_loading": Loading(), "_fetched": {}}
+        return {**self.__dict__, "_loading": Loading(), "_fetched": {}, "_given": {}}
 
     def stand_beside(self, trainer: Any) -> list[Callable[[], None]]:
         """See of every loader which rows its batches are of, from before its workers are started.
@@ -188,7 +219,7 @@ class Rows:
 
     def _note(self, trainer: Any, batch: Any) -> None:
         """Remember which rows a batch is of, for the step that is run for it."""
-        self._fetched = {}
+        self._fetched, self._given = {}, {}
         mode = _STAGES.get(getattr(trainer.state.stage, "value", ""))
         if mode is None:
             return
@@ -198,18 +229,66 @@ class Rows:
             for piece, _, loader in _pieces(loaders, together, batch, number):
                 watch = self._loading.of(loader)
                 if watch is not None and (fetched := watch.take(piece)) is not None:
-                    self._fetched[id(loader)] = fetched if _has_hooks(trainer) else fetched._replace(batch=None)
+                    self._fetched[id(loader)] = fetched
+                if _has_hooks(trainer):
+                    self._given[id(loader)] = piece, Held(piece)
+
+    def parts_of(self, trainer: Any, mode: Mode, batch: Any, number: int) -> list[Part]:
+        """The batch by the loaders that made it."""
+        return [self._part(*piece) for piece in _pieces(*loaders_of(trainer, mode), batch, number)]
+
+    def _part(self, piece: Any, ds_id: str, loader: Any) -> Part:
+        """What a loader gave, as hooks and the step left it, with what was taken out of it put back."""
+        part = self._read(piece, ds_id, loader)
+        if id(loader) not in self._given:
+            return part
+        given, held = self._given[id(loader)]
+        before = self._read(held.put_back(given), ds_id, loader)
+        if before.given is piece:
+            return part
+        is_remade = part.batch is piece and rows_of(piece, None) != rows_of(before.given, None)
+        return replace(part, before=before, listed=None if is_remade else part.listed)
+
+    def _read(self, piece: Any, ds_id: str, loader: Any) -> Part:
+        fetched = self._fetched.get(id(loader))
+        order = Order() if fetched is None or fetched.order is None else fetched.order
+        are_samples = order.are_samples and isinstance(piece, (list, tuple)) and len(piece) == order.rows
+        found = by_parts(piece, are_samples=are_samples)
+        rows = order.rows if found.rows is None else found.rows
+        label = self._recording.label_in(found.batch)
+        return Part(found.batch, piece, loader, ds_id, label, listed=rows, are_samples=found.are_samples)
+
+    def with_ids(self, part: Part) -> Part:
+        """A part with the ids in it, or in what its loader gave where a hook takes them out.
+
+        Raises:
+            XaiError: They are not where the caller says.
+        """
+        recording, before = self._recording, part.before
+        try:
+            ids = recording.ids_in(part.batch, part.given)
+        except Exception:  # the caller's own function may look for them where a hook took them out
+            if before is None:
+                raise
+            ids = None
+        if ids is not None:
+            return replace(part, ids=ids, found=recording.place_in(part.batch))
+        if before is None or (ids := recording.ids_in(before.batch, before.given)) is None:
+            return part
+        ids, unknown = self._after_hooks(part, before, ids)
+        return replace(part, ids=ids, found=recording.place_in(before.batch), unknown=unknown)
 
     def identified(self, part: Part, step: Step) -> tuple[Part, Any, str | None]:
         """The part, its ids or rows' numbers, None without, and why they are not known where there might be some."""
-        recording, ids = self._recording, self._recording.ids_in(part.batch)
+        recording, ids = self._recording, part.ids
+        if part.unknown is not None:
+            return part, None, part.unknown
         if ids is not None and (said := self._no_ids(part, step, ids)) is not None:
             recording.tell(said)
             ids, part = None, replace(part, labels=None if said == _LABELS_FIRST else part.labels)
         if ids is not None or (watch := self._loading.of(part.loader)) is None:
-            found = "" if ids is None else recording.place_in(part.batch)
             deeper = _deeper(part.batch) if ids is None else ""
-            return replace(part, found=found), ids, recording.no_ids + deeper if deeper else None
+            return part, ids, recording.no_ids + deeper if deeper else None
         part = replace(part, found=_BY_NUMBER)
         ids, reason = self._numbered_after_hooks(part, watch)
         if reason is None:
@@ -222,7 +301,7 @@ class Rows:
         """How many samples a part without ids holds: as its loader's sampler says where these are not first in it."""
         fetched = self._fetched.get(id(part.loader))
         n = 0 if fetched is None or fetched.numbers is None else len(fetched.numbers)
-        return n if n and has_places_first(part.batch, n) else part.rows
+        return n if n and part.listed is None and has_places_first(part.batch, n) else part.rows
 
     def has_places_first(self, loader: Any, trainer: Any) -> bool | None:
         """Whether a loader's batches have the places of their samples before these; None where nothing tells it."""
@@ -251,26 +330,32 @@ class Rows:
 
     def _numbered_after_hooks(self, part: Part, watch: Watch) -> tuple[Any, str | None]:
         """As `_numbered`, of a batch that a hook of the module's, or its data module's, may have reordered."""
-        fetched = self._fetched.get(id(part.loader))
-        before = None if fetched is None else fetched.batch
-        if before is None or before is part.batch:
+        if part.before is None:
             return self._numbered(part, watch)
-        n = len(fetched.numbers) if fetched is not None and fetched.numbers is not None else 0
-        before = with_samples_first(before, n) if n and has_places_first(before, n) else before
-        numbers, reason = self._numbered(replace(part, batch=before), watch)
-        if reason is not None:
-            return None, reason
-        order = rows_in([one for _, one in tensors_of(part.batch)], before)
+        fetched = self._fetched.get(id(part.loader))
+        n = 0 if fetched is None or fetched.numbers is None else len(fetched.numbers)
+        numbers, reason = self._numbered(_samples_first(part.before, n), watch)
+        return (None, reason) if reason is not None else self._after_hooks(part, part.before, numbers)
+
+    def _after_hooks(self, part: Part, before: Part, ids: Any) -> tuple[Any, str | None]:
+        """Whose the rows of a batch are that a hook made of another, of which each row's id is known; or why not."""
+        before = _samples_first(before, len(ids))
+        samples = list(before.given) if before.are_samples else rows_apart(before.given, len(ids))
+        order = order_of_same(samples, part.given)
+        if order is None and part.rows == len(ids):
+            order = rows_in([one for _, one in tensors_of(part.batch)], before.batch)
+        elif order is None:
+            order = order_in(rows_apart(before.batch, len(ids)), part.batch, part.rows)
         if order.is_other and (assumed := self._assumed.pop(id(part.loader), 0)):
             self._recording.tell(_HOOK_WRONGLY.format(rows=rows_said(assumed)), (_HOOK_WRONGLY, id(part.loader)))
         if order.places:
-            return ids_taken(numbers, order.places), None
-        if order.is_other or part.rows != len(numbers) or self._recording.keeps_order is False:
+            return ids_taken(ids, order.places), None
+        if order.is_other or part.rows != len(ids) or self._recording.keeps_order is False:
             return None, _HOOK_DISORDER
         if not self._recording.keeps_order:
             self._recording.tell(_HOOK_UNSHOWN)
-            self._assumed[id(part.loader)] = self._assumed.get(id(part.loader), 0) + len(numbers)
-        return numbers, None
+            self._assumed[id(part.loader)] = self._assumed.get(id(part.loader), 0) + len(ids)
+        return ids, None
 
     def _numbered(self, part: Part, watch: Watch) -> tuple[Any, str | None]:
         """The number in the dataset of each row of a batch, or why that is not known."""
@@ -325,12 +410,6 @@ def listed(loaders: Any) -> list[tuple[str, Any]]:
     return [(str(number) if number else "", loader) for number, loader in enumerate(found)]
 
 
-def parts_of(loaders: Any, together: bool, batch: Any, number: int, label_in: Callable[[Any], Any]) -> list[Part]:
-    """The batch by the loaders that made it."""
-    given = _pieces(loaders, together, batch, number)
-    return [Part(piece, loader, ds_id, label_in(piece)) for piece, ds_id, loader in given]
-
-
 def _pieces(loaders: Any, together: bool, batch: Any, number: int) -> list[tuple[Any, str, Any]]:
     """What each loader gave of a batch, its ds_id, and the loader; of several that make it together those that did."""
     named = listed(loaders)
@@ -360,6 +439,12 @@ def shared_out(step: Step, parts: Sequence[Part]) -> list[tuple[Part, Judged | N
         if len(of) == 1:
             found[of[0]].append(judged)
     return [(part, judged[0] if len(judged) == 1 else None) for part, judged in zip(parts, found, strict=True)]
+
+
+def _samples_first(part: Part, n: int) -> Part:
+    """A part of so many samples with these before their places."""
+    is_turned = n and part.listed is None and has_places_first(part.batch, n)
+    return replace(part, batch=with_samples_first(part.batch, n)) if is_turned else part
 
 
 def ids_taken(ids: Any, places: Sequence[int | None]) -> Any:

@@ -295,13 +295,17 @@ class Recording:
             self._first_passes[place] = 0 if mode == "train" else self.run.state.earlier_pass(place) + 1
         return self._first_passes[place] + self._passes.get(place, 0)
 
-    def ids_in(self, batch: Any) -> Any:
+    def ids_in(self, batch: Any, given: Any = None) -> Any:
         """The ids in a batch: where the caller says they are, else where they are told apart; None without.
+
+        Args:
+            batch: The batch.
+            given: As of `chosen`.
 
         Raises:
             XaiError: They are not where the caller says.
         """
-        return ids_of(batch) if self.ids_at is None else chosen(batch, self.ids_at)
+        return ids_of(batch) if self.ids_at is None else chosen(batch, self.ids_at, given)
 
     def place_in(self, batch: Any) -> str:
         """Where `ids_in` finds the ids, in words."""
