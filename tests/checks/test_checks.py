@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
+import xaicli
 from xaicli.checks import verdicts
 from xaicli.checks.rules import At, Better, Count, columns_of, parse_rule, read_rules
 from xaicli.checks.verdicts import Outcome
@@ -360,7 +361,11 @@ def test_two_allowances_for_one_class_are_refused_however_they_spell_it(tmp_path
         verdicts.judged(rule, frame, names={0: "a", 1: "b"})
     # Where 0 is what another class is called, it is that one.
     a, b = verdicts.judged(rule, frame, names={0: "a", 1: "0"})
-    assert (a.bound, b.bound, a.reason) == (">= 0.1", ">= 0.9", "x")
+    assert (a.bound, b.bound) == (">= 0.1", ">= 0.9")
+    assert (
+        a.reason
+        == "x; the allowance for 0 is for the label called 0, not for the one of this number, which is called a"
+    )
 
 
 def test_an_allowance_is_of_what_the_rule_limits_and_leaves_the_other_limit(tmp_path):
@@ -410,3 +415,36 @@ def test_a_line_about_a_metric_whose_end_is_not_known_says_where_it_can_be_said(
         caught.value.hint
         == 'a rule of one line cannot say it, a table of --rules FILE can: better = "high" or better = "low"'
     )
+
+
+def test_an_allowance_for_a_name_that_is_another_number_is_of_the_name_and_told(tmp_path):
+    with xaicli.Run(tmp_path / "run", label_names=["10", "2", "1"]) as run:
+        run.log_samples(sample_id=range(6), label=[0, 1, 2] * 2, loss=[1.0, 2.0, 3.0] * 2, mode="eval", epoch=1)
+    opened, file = xaicli.open_run(tmp_path / "run"), tmp_path / "rules.toml"
+    for value, allowed, other in (
+        ("1", "1", "2"),
+        ('"1"', "1", "2"),
+        ("2", "2", "1"),
+        ("10", "10", ""),
+        ("0", "10", ""),
+    ):
+        file.write_text(
+            '[[rule]]\nmetric = "loss"\nby = "label"\nmost = 0.5\n'
+            f'allow = [{{ value = {value}, most = 9, reason = "r" }}]\n'
+        )
+        found = opened.check(rules=file).answer
+        assert found.data.filter(found.data["outcome"] == "allowed")["group"].to_list() == [allowed]
+        said = f"the label called {allowed}, not for the one of this number, which is called {other}"
+        assert any(said in warning for warning in found.warnings) == bool(other)
+
+
+def test_rules_that_are_no_texts_are_refused_by_name(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1], loss=[1.0], mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    with pytest.raises(UsageError, match="there is no rule to check"):
+        opened.check(rule=None)
+    for odd in (5, [5], ["loss mean < 2", None]):
+        with pytest.raises(UsageError, match="rule is a text, or several"):
+            opened.check(rule=odd)
+    assert opened.check(rule=("loss mean < 2",)).answer.extra["exit"] == 0

@@ -585,6 +585,46 @@ def test_what_sets_of_classes_cannot_be_asked_names_a_way_that_works(tmp_path: P
             opened.select(rule=way, n=5, mode="train")
 
 
+def test_as_many_sets_of_classes_are_drawn_as_were_chosen_and_of_each_class_nearly_as_many(tmp_path: Path) -> None:
+    rng, n, classes = np.random.default_rng(5), 600, 8
+    labels = rng.random((n, classes)) < np.linspace(0.05, 0.5, classes)
+    loss = rng.random(n)
+    with xaicli.Run(tmp_path / "run", task="multilabel") as run:
+        run.log_samples(sample_id=range(n), label=labels.astype(int), loss=loss, mode="train", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    order = np.argsort(-loss)
+    for each in (1, 5, 20):
+        hardest = {int(i) for one in range(classes) for i in order[labels[order, one]][:each]}
+        hardest |= {int(i) for i in order[~labels[order].any(axis=1)][:each]}
+        drawn = []
+        for seed in (0, 0, 1):
+            found = opened.select(rule="hardest", n=each, per_label=True, mode="train", seed=seed).answer
+            assert set(found.data["sample_id"]) == hardest
+            drawn.append(found.extra["random"]["sample_id"].to_list())
+            assert len(set(drawn[-1])) == len(drawn[-1]) == len(hardest)
+            mine, others = (labels[list(one)].sum(axis=0) for one in (hardest, drawn[-1]))
+            assert np.abs(mine - others).max() <= 2, (each, seed, mine, others)
+            mix = {row["value"]: row["random"] for row in found.extra["mix"] if row["column"] == "label"}
+            assert [mix[str(one)] for one in range(classes)] == others.tolist()
+        assert drawn[0] == drawn[1] != drawn[2]
+        assert len(hardest & set(drawn[0])) < len(hardest) / 2  # they are drawn, and not looked for
+
+
+def test_that_labels_are_memorised_is_told_where_suspects_are(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        label = [i % 3 for i in range(60)]
+        for epoch in range(1, 4):
+            run.log_samples(
+                sample_id=range(60), label=label, prediction=label, loss=[i / 60 for i in range(60)], epoch=epoch
+            )
+    opened = xaicli.open_run(tmp_path / "run")
+    told = {
+        rule: any("memorised" in one for one in opened.select(rule=rule, n=5, mode="train").answer.warnings)
+        for rule in ("hardest", "forgotten", "suspects", "easy", "balanced", "random")
+    }
+    assert [rule for rule, is_told in told.items() if is_told] == ["hardest", "forgotten", "suspects"]
+
+
 def test_the_mix_counts_the_samples_without_a_fact(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path / "run") as run:
         run.log_facts([0, 1, 2], camera=["front", "rear", "rear"])

@@ -99,3 +99,71 @@ def test_single_precision_is_compared_as_it_is_kept(tmp_path: Path) -> None:
         assert scored(tmp_path / name, file)["loss_last"]["auroc"] == pytest.approx(right)
     found = xaicli.open_run(tmp_path / "single").relabel_apply(file, mode="train").answer
     assert found.data.filter("changed")["sample_id"].sort().to_list() == sorted(WRONG)
+
+
+def test_splits_of_which_a_truth_knows_no_sample_are_told_and_the_others_scored(tmp_path: Path, xai: Any) -> None:
+    rng = np.random.default_rng(3)
+    loss = {"train": rng.random(N), "eval": rng.random(N)}
+    with xaicli.Run(tmp_path / "run") as run:
+        for mode, first in (("train", 0), ("eval", 1000)):
+            ids = np.arange(N) + first
+            run.log_samples(sample_id=ids, label=ids % 2, prediction=ids % 2, loss=loss[mode], mode=mode, epoch=1)
+    rows = "".join(f"{i},{(i + (i in WRONG)) % 2}" + "{}\n" for i in range(N))
+    by_id, by_mode = tmp_path / "ids.csv", tmp_path / "modes.csv"
+    by_id.write_text("sample_id,label\n" + rows.replace("{}", ""))
+    by_mode.write_text("sample_id,label,mode,ds_id\n" + rows.replace("{}", ",train,"))
+    right = roc_auc_score([i in WRONG for i in range(N)], loss["train"])
+    opened = xaicli.open_run(tmp_path / "run")
+    for file in (by_id, by_mode):
+        found = opened.dynamics(mode="train,eval", truth=file).answer
+        assert found.extra["truth"]["train loss_last"]["auroc"] == pytest.approx(right)
+        assert {name.partition(" ")[0] for name in found.extra["truth"]} == {"train"}
+        assert "the truth knows no sample of eval, which is not scored" in found.warnings
+        assert not any("knows 0 of" in told for told in found.warnings)
+        status, out, err = xai("track-report", tmp_path / "run", "--mode", "all", "--truth", file, "--json")
+        assert (status, err) == (0, "")
+        assert json.loads(out)["truth"]["train loss_last"]["auroc"] == pytest.approx(right)
+        with pytest.raises(XaiError, match="knows no sample of eval\n") as told:
+            opened.dynamics(mode="eval", truth=file)
+        assert told.value.hint.startswith("--mode eval leaves the others out; sample ids of eval: 1000, 1001")
+        assert ("its rows are of train" in told.value.hint) == (file == by_mode)
+    (tmp_path / "none.csv").write_text("sample_id,label\n77777,1\n")
+    with pytest.raises(XaiError, match="knows no sample of the run\n") as told:
+        opened.dynamics(mode="all", truth=tmp_path / "none.csv")
+    assert "of the file: 77777" in told.value.hint
+    assert "leaves" not in told.value.hint
+
+
+def test_true_and_false_are_the_labels_that_were_recorded_as_such(tmp_path: Path) -> None:
+    label = [bool(i % 3) for i in range(N)]
+    loss = np.random.default_rng(4).random(N)
+    texts, names_of = [str(one) for one in label], ["False", "True"]
+    kinds = (("bare", label, None), ("named", [int(one) for one in label], names_of), ("texts", texts, names_of))
+    for name, recorded, names in kinds:
+        with xaicli.Run(tmp_path / name, label_names=names) as run:
+            run.log_samples(sample_id=range(N), label=recorded, prediction=recorded, loss=loss, mode="train", epoch=1)
+    right = roc_auc_score([i in WRONG for i in range(N)], loss)
+    truth = [one != (i in WRONG) for i, one in enumerate(label)]
+    files = [tmp_path / f"truth{n}.csv" for n in range(3)] + [tmp_path / "truth.parquet", tmp_path / "truth.json"]
+    for file, spelling in zip(files, (str, lambda one: str(one).upper(), lambda one: str(one).lower()), strict=False):
+        file.write_text("sample_id,label\n" + "".join(f"{i},{spelling(one)}\n" for i, one in enumerate(truth)))
+    pl.DataFrame({"sample_id": range(N), "label": truth}).write_parquet(files[3])
+    files[4].write_text(json.dumps([{"sample_id": i, "label": one} for i, one in enumerate(truth)]))
+    for name in ("bare", "named", "texts"):
+        opened = xaicli.open_run(tmp_path / name)
+        for file in files:
+            assert scored(tmp_path / name, file)["loss_last"]["auroc"] == pytest.approx(right), (name, file)
+            found = opened.relabel_apply(file).answer
+            assert found.extra["left_out"] == [], (name, file)
+            assert found.data["label"].to_list() == [str(one) if name == "texts" else int(one) for one in truth]
+            assert set(found.data.filter("changed")["sample_id"]) == WRONG
+    for name, others, names in (
+        ("three", [i % 3 for i in range(N)], None),
+        ("others", [i % 2 for i in range(N)], ["no", "yes"]),
+    ):
+        with xaicli.Run(tmp_path / name, label_names=names) as run:
+            run.log_samples(sample_id=range(N), label=others, prediction=others, loss=loss, mode="train", epoch=1)
+        (told,) = xaicli.open_run(tmp_path / name).relabel_apply(files[0]).answer.extra["left_out"]
+        assert (told["reason"], told["n"]) == ("a label that the run does not know", N)
+        with pytest.raises(XaiError, match="no label 'False'"):
+            scored(tmp_path / name, files[0])

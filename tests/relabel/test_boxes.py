@@ -82,6 +82,45 @@ def test_that_mode_leaves_the_pictures_of_a_file_out_is_said(tmp_path):
         opened.relabel_apply(tmp_path / "b.csv", mode="test")
     assert error.value.hint.startswith("--mode test leaves the others out; they name")
     assert opened.relabel_apply(tmp_path / "b.csv", mode="val").data["sample_id"].unique().to_list() == ["a"]
+    (tmp_path / "c.csv").write_text("sample_id,label,x0,y0,x1,y1\na,0,0,0,5,5\nb,0,0,0,5,5\nc,0,0,0,5,5\n")
+    told = opened.relabel_apply(tmp_path / "c.csv", mode="test").answer
+    assert told.data["sample_id"].unique().to_list() == ["b"]
+    assert {row["reason"]: row["examples"] for row in told.extra["left_out"]} == {
+        "a sample that --mode test leaves out": ["a"],
+        "no sample of the run": ["c"],
+    }
+
+
+def test_what_is_doubted_beside_the_chosen_is_marked_in_their_pictures(tmp_path, capsys):
+    recorded = [{"boxes": [[0, 0, 9, 9], [20, 20, 29, 29], [40, 5, 49, 14]], "labels": [0, 1, 0]}] * 2
+    found = [{"boxes": [[60, 60, 70, 70]], "scores": [0.99], "labels": [1]}, {"boxes": [], "scores": [], "labels": []}]
+    with xaicli.Run(tmp_path / "run", label_names=NAMES) as recorder:
+        args = {"collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+        table = xaicli.Table(list(enumerate(recorded)), ids=["a", "b"])
+        for _ in recorder.epochs(3):
+            xaicli.collect_metrics(
+                table,
+                xaicli.BoundingBoxMetricsCollector(NAMES),
+                lambda numbers: [found[int(i)] for i in numbers],
+                run=recorder,
+                split="val",
+                dataloader_args=args,
+            )
+    opened = xaicli.open_run(tmp_path / "run")
+    every = opened.relabel_export(to="csv").data
+    first = every["sample_id"][0]
+    own = every.filter(every["sample_id"] == first)
+    assert own.height > 1
+    target = tmp_path / "one.csv"
+    words = ["relabel", "export", str(tmp_path / "run"), "--to", "csv", "-o", str(target), "--n", "1", "--json"]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (len(told["rows"]), told["in_file"]) == (1, 1)
+    assert any(f"in these pictures {own.height - 1:,} more object" in warning for warning in told["warnings"])
+    with target.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["sample_id"] for row in rows} == {first}
+    assert sorted(row["doubt"] for row in rows if row["doubt"]) == sorted(own["doubt"])
 
 
 def test_coco_is_what_was_recorded_and_the_proposals_are_results(run, tmp_path):

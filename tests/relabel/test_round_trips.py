@@ -388,6 +388,9 @@ def test_what_people_do_has_a_rule_each(run: xaicli.RunReader, tmp_path: Path) -
     assert found.answer.counts.rows == 11  # each mark is a vote for a label that counts, or told as left out
     votes = sum(int(row["votes"].partition(" ")[0]) for row in rows.values())
     assert votes + sum(row["n"] for row in found.answer.extra["left_out"]) == 11
+    # The page, its sentence and the warnings count the same marks.
+    said = sum(int(one.split()[0]) for one in found.answer.warnings if " not taken: " in one)
+    assert (said, f"; {said} marks were not taken." in found.report.sentence) == (8, True)
     assert any("outvoted" in warning and "a,b (ann: cat)" in warning for warning in found.answer.warnings)
     assert any("horse" in warning for warning in found.answer.warnings)
     assert any("nobody" in warning for warning in found.answer.warnings)
@@ -501,6 +504,17 @@ def test_that_mode_leaves_the_samples_of_a_file_out_is_said(tmp_path: Path) -> N
         reader.relabel_apply(tmp_path / "t.csv", mode="eval")
     assert error.value.hint.startswith("--mode eval leaves the others out; they name 1")
     assert applied(reader, tmp_path / "t.csv") == {1: 1}
+    (tmp_path / "two.csv").write_text("sample_id,label\n1,1\n8,1\n7,1\n")
+    assert left_out(reader, tmp_path / "two.csv", mode="eval") == {
+        "a sample that --mode eval leaves out": 1,
+        "no sample of the run": 1,
+    }
+    assert applied(reader, tmp_path / "two.csv", mode="eval") == {8: 1}
+    (tmp_path / "placed.csv").write_text("sample_id,label,mode\n1,1,train\n8,1,eval\n9,0,train\n")
+    assert left_out(reader, tmp_path / "placed.csv", mode="eval") == {
+        "a sample that --mode eval leaves out": 1,
+        "not recorded where the file says (mode, ds_id)": 1,
+    }
     (tmp_path / "none.csv").write_text("sample_id,label\n7,1\n")
     with pytest.raises(XaiError, match="is about a sample of ") as error:
         reader.relabel_apply(tmp_path / "none.csv")

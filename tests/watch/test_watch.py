@@ -681,6 +681,23 @@ def test_the_time_left_is_that_of_the_epochs_left(tmp_path: Path) -> None:
     found = Training(RunLayout(tmp_path / "run")).look()
     assert found.total_epochs == 10
     assert found.seconds_left == pytest.approx(100 / 2 * 8, rel=0.1)
+    # It is that of the training, whatever else is looked at, or waited for.
+    asked: tuple[dict[str, Any], ...] = ({"mode": "eval"}, {"ds_id": "night"}, {"metric": "iou"})
+    for how in asked:
+        one = Training(RunLayout(tmp_path / "run"), waits=True, **how).look()
+        assert (one.places, one.total_epochs, one.rows) == ((), 10, 40)
+        assert one.seconds_left == pytest.approx(found.seconds_left, rel=0.1)
+    run.log_samples(sample_id=range(20), loss=[1.0] * 20, mode="eval", ds_id="night", epoch=2, step=9)
+    run.log_samples(sample_id=range(10), loss=[1.0] * 10, mode="train", epoch=3, step=10)
+    run.flush()
+    for how in ({}, *asked[:2], {"mode": "train"}):
+        training = Training(RunLayout(tmp_path / "run"), **how)
+        for _ in range(2):
+            found = training.look()
+            assert [now.mode for now in found.places] == {"mode": [how.get("mode")], "ds_id": ["eval"]}.get(
+                next(iter(how), ""), ["train", "eval"]
+            )
+            assert found.seconds_left == pytest.approx(100 / 2.5 * 7.5, rel=0.1)
     run.close()
     over = Training(RunLayout(tmp_path / "run")).look()
     assert (over.state, over.seconds_left) == ("finished", None)

@@ -6,7 +6,7 @@ Also the lists of samples that are handed on for it, as `tables/lists.py` reads 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -195,7 +195,7 @@ class RunDecisions(RunRows):
         self,
         *,
         rules: str | os.PathLike[str] | None = None,
-        rule: Sequence[str] | str = (),
+        rule: Sequence[str] | str | None = (),
         baseline: str | os.PathLike[str] | None = None,
         mode: str | None = None,
         ds_id: Words = None,
@@ -208,7 +208,7 @@ class RunDecisions(RunRows):
 
         Args:
             rules: A TOML file of `[[rule]]` tables.
-            rule: Rules of one line: `correct mean by label >= 0.8`.
+            rule: Rules of one line: `correct mean by label >= 0.8`; none when None.
             baseline: The run that a drop is measured against.
             mode: The mode of rules that name none.
             ds_id: The data sets of rules that name none.
@@ -223,6 +223,10 @@ class RunDecisions(RunRows):
 
         if rules is not None and not isinstance(rules, str | os.PathLike):
             raise UsageError("rules is a file of rules", hint="rule=['loss mean < 0.5', ...] takes rules of one line")
+        given: Any = () if rule is None else (rule,) if isinstance(rule, str) else rule
+        lines = list(given) if isinstance(given, Iterable) else [given]
+        if not all(isinstance(line, str) for line in lines):
+            raise UsageError(f"rule is a text, or several: {rule!r}", hint="rule=['loss mean < 0.5', ...]")
         ds_id_words(ds_id)  # a list of none is refused before a rule is asked
         opening: Any = {"strict": strict, "facts": facts, "no_facts": no_facts}
         other: Reader | XaiError | None
@@ -236,7 +240,7 @@ class RunDecisions(RunRows):
         answer = check(
             reader,
             rules=rules,
-            rule=[rule] if isinstance(rule, str) else list(rule),
+            rule=lines,
             baseline=other,
             mode=mode,
             ds_id=ds_id,

@@ -231,10 +231,19 @@ def _of_objects(
         extra={
             "classes": list(batch.classes),
             "pictures": len(batch.tasks),
-            "in_file": sum(bool(box.doubt) for task in batch.tasks for box in task.boxes),
+            "in_file": _rows_in_file(data, batch),
         },
     )
     return Export(shown(Asked(answer, run.layout, reader)), batch, tool, {}, prefix)
+
+
+def _rows_in_file(data: pl.DataFrame, batch: Batch) -> int:
+    """How many of the doubted objects stand in the pictures of a file, with corners that can be drawn."""
+    import polars as pl
+
+    drawn = {(task.mode, task.sample_id, box.corners) for task in batch.tasks for box in task.boxes if box.doubt}
+    places = data.select("mode", "sample_id", pl.concat_list("x0", "y0", "x1", "y1")).iter_rows()
+    return sum((mode, sample_id, tuple(corners)) in drawn for mode, sample_id, corners in places)
 
 
 def _objects_asked(

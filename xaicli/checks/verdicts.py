@@ -145,6 +145,7 @@ def judged(
         _in_no_group(rule, known),
         unfit.rest(),
         f"allowances for what does not occur: {', '.join(sorted(missing))}" if missing else "",
+        *_taken_as_names(rule, names or {}),
     ]
     if not found:
         reasons = (_in_no_group(rule, known), unfit.rest()) if known.height else (f"no finite {rule.metric} is there",)
@@ -216,6 +217,20 @@ def _values_called(names: Mapping[Any, str]) -> dict[str, str]:
     """What label each name is that of, but for labels that are the name of another."""
     taken = {str(name) for name in names.values()}
     return {str(name): label_text(value) for value, name in names.items() if label_text(value) not in taken}
+
+
+def _taken_as_names(rule: Rule, names: Mapping[Any, str]) -> Iterator[str]:
+    """What is said of allowances for what is the name of one label and the number of another: a name comes first."""
+    called = {str(name) for name in names.values()}
+    others = {label_text(value): str(name) for value, name in names.items() if label_text(value) != str(name)}
+    for key in rule.allow:
+        parts = (key,) if isinstance(key, str) else key
+        for column, part in zip(rule.columns, parts, strict=False):
+            if column in (LABEL, PREDICTION) and part in called and part in others:
+                yield (
+                    f"the allowance for {', '.join(parts)} is for the label called {part}, not for the one of this "
+                    f"number, which is called {others[part]}"
+                )
 
 
 def _allowance(rule: Rule, parts: tuple[str, ...], called: Mapping[str, str]) -> Allowance | None:

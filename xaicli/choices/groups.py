@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +78,52 @@ class Groups:
             own = np.flatnonzero(np.isin(order, rows)).tolist()
             taken |= dict.fromkeys(own[:limit])
         return np.array(list(taken), np.intp)
+
+    def like(self, order: Places, rows: Places) -> Places:
+        """Places in an order of rows: as many as some rows, and of each group as many as these, else as near as can be.
+
+        Where rows are in several groups no draw may have as many of each: one after the other is taken for the group
+        that lags most behind its part of what is due by then, of its next rows the one that fits all groups best.
+
+        Args:
+            order: Rows, each once.
+            rows: Rows that are each in a group.
+        """
+        wanted = self.counts(rows)
+        if self._codes is not None:
+            return self.first(order, wanted)
+        place = {row: number for number, row in enumerate(order.tolist())}
+        groups_of: dict[int, list[int]] = {}
+        waiting = []
+        for number, of_group in enumerate(self.rows):
+            own = sorted(place[row] for row in of_group.tolist() if row in place)
+            waiting.append(iter(own))
+            for one in own:
+                groups_of.setdefault(one, []).append(number)
+        nearest: list[list[int]] = [[] for _ in waiting]
+        due, has = np.array(wanted, np.float64) / max(1, len(rows)), np.zeros(len(wanted))
+        taken: dict[int, None] = {}
+        while len(taken) < min(len(rows), len(groups_of)):
+            lagging = due * (len(taken) + 1) - has
+            lag: list[float] = lagging.tolist()
+            candidates: list[int] = []
+            for number in np.argsort(-lagging, kind="stable").tolist():
+                candidates = [one for one in nearest[number] if one not in taken]
+                more = (one for one in waiting[number] if one not in taken)
+                candidates += itertools.islice(more, _LOOKED_AT - len(candidates))
+                nearest[number] = candidates
+                if candidates:
+                    break
+            # By how much the squares of what each group lags behind change.
+            changes = [sum([1 - 2 * lag[other] for other in groups_of[one]]) for one in candidates]
+            best = candidates[changes.index(min(changes))]
+            taken[best] = None
+            has[groups_of[best]] += 1
+        return np.array(list(taken), np.intp)
+
+
+_LOOKED_AT = 64
+"""Of so many rows in the order drawn one is taken: more would fit better, and be less of a draw."""
 
 
 def draws_of(*words: object) -> np.random.RandomState:

@@ -23,7 +23,7 @@ from xaicli.choices.candidates import (
 )
 from xaicli.choices.groups import Groups, draw, draws_of, evenly, grouped
 from xaicli.choices.rules import Choice, Rule, refuse_unused
-from xaicli.dynamics.computed import LEFT_OUT, Statistics, compute
+from xaicli.dynamics.computed import LEFT_OUT, MEMORISED_TOLD, Statistics, compute
 from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
@@ -41,6 +41,8 @@ _WORST = 20
 _MOST_VALUES = 50
 _PRONE = frozenset({Rule.HARDEST, Rule.AMBIGUOUS, Rule.FORGOTTEN, Rule.SQL})
 """Rules that like wrong labels, or may, as a condition does; a draw has them as often as the data does."""
+_DOUBTING = _PRONE | {Rule.SUSPECTS, Rule.LABEL_ISSUES}
+"""Rules that list suspects, or say how many are among the chosen: what hides these is told with them alone."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
     facts = reader.facts
     found = compute(reader, selection, jumps=wanted.stat.startswith("rank_jump"))
     # Nobody asked for the statistics that are missing; a rule that needs one says so itself.
-    warnings = [warning for warning in found.warnings if LEFT_OUT not in warning]
+    unasked = (LEFT_OUT,) if wanted.choice.rule in _DOUBTING else (LEFT_OUT, MEMORISED_TOLD)
+    warnings = [warning for warning in found.warnings if not any(words in warning for words in unasked)]
     if wanted.ids is not None:
         given, known = (
             listed(reader, wanted.ids),
@@ -288,12 +291,12 @@ class _Pair:
         return found
 
     def _drawn(self) -> NDArray[np.intp]:
-        """As many candidates as were chosen, drawn at random; of each label as many where that was asked for."""
+        """As many candidates as were chosen, drawn at random; of each label as many, too, where that was asked for."""
         draws = self._draws("control")
         if self.groups is None:
             return draw(np.arange(self.frame.height), len(self.chosen), draws)
         order = draw(np.arange(self.frame.height), self.frame.height, draws)
-        drawn: NDArray[np.intp] = order[self.groups.first(order, self.groups.counts(self.rows_chosen))]
+        drawn: NDArray[np.intp] = order[self.groups.like(order, self.rows_chosen)]
         return drawn
 
     def _tell(self) -> None:

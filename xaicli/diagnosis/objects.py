@@ -247,6 +247,13 @@ def doubted_objects(
     return pl.concat(recorded).select(columns), doubted, pictures
 
 
+def every_picture(reader: Reader, table: str) -> pl.DataFrame:
+    """mode and sample_id of every picture of a table of objects, whatever is chosen of it."""
+    lazy = _scanned(reader, table)
+    placed = lazy.select(*_placed(lazy.collect_schema())).select(MODE, SAMPLE_ID)
+    return placed.unique(maintain_order=True).collect(engine="streaming")
+
+
 @dataclass(frozen=True)
 class Places:
     """What is chosen of a table of objects.

@@ -145,6 +145,9 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
             del item
 
 
+MEMORISED_TOLD = "the network has memorised its labels"
+
+
 def memorised(reader: Reader, selection: Selection, known: Mapping[Pair, Mapping[int, float]]) -> list[str]:
     """A warning for each training set whose labels were memorised: at a selected epoch, or at the last one up to there.
 
@@ -172,7 +175,7 @@ def memorised(reader: Reader, selection: Selection, known: Mapping[Pair, Mapping
             last, at_last = shares[-1] if shares else (epoch, share)
             later = f" and {percent(at_last, 1)} at epoch {last}" if last > epoch else ""
             warnings.append(
-                f"the network has memorised its labels: {percent(share, 1)} of the {where} labels are predicted at "
+                f"{MEMORISED_TOLD}: {percent(share, 1)} of the {where} labels are predicted at "
                 f"epoch {epoch}{later}; wrong ones no longer stand out there, and a short list does not mean clean "
                 "labels"
             )

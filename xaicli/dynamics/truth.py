@@ -18,7 +18,7 @@ from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import doubts
 from xaicli.dynamics.suspects import suspicion
 from xaicli.errors import XaiError, unknown
-from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.selection import Pair, Selection, left_out_by
 from xaicli.reader import Reader
 from xaicli.tables.labels import Classes, Spelt, Written, class_number, in_order_apart, is_same_number, taken_as_names
 from xaicli.tables.lists import is_typed, places_of, read_columns
@@ -58,18 +58,23 @@ def score_rankings(
 
     Returns:
         {ranking: {auroc, ap, p_at_100}} (null without both right and wrong labels), and warnings. With more than one
-        (mode, ds_id), which are never pooled, a ranking's name has them in front: `train suspects`.
+        (mode, ds_id), which are never pooled, a ranking's name has them in front: `train suspects`. Those of which the
+        truth knows no sample are not scored.
 
     Raises:
-        XaiError: The file cannot be read, lacks a column, or has no sample of the run.
+        XaiError: The file cannot be read, lacks a column, or has no sample of the selection.
     """
     warnings: list[str] = []
     truth = read_truth(path, reader, warnings)
     found: dict[str, dict[str, float | None]] = {}
+    unknown_pairs: list[Pair] = []
     for pair in selection.pairs:
         frame = computed.frames[pair]
-        wrong = _wrong(frame, _of_place(truth, pair), os.fspath(path))
+        wrong = _wrong(frame, _of_place(truth, pair))
         known = wrong.is_not_null()
+        if not known.any():
+            unknown_pairs.append(pair)
+            continue
         if unknown_labels := frame.height - int(known.sum()):
             warnings.append(
                 f"the truth knows {frame.height - unknown_labels:,} of {frame.height:,} samples of "
@@ -87,7 +92,29 @@ def score_rankings(
             found[prefix + name] = grade(scores[known.to_numpy()], target)
         if target.all() or not target.any():
             warnings.append("all known labels are wrong" if target.any() else "no known label is wrong")
+    if len(unknown_pairs) == len(selection.pairs):
+        raise _no_sample(reader, selection, computed, truth, os.fspath(path))
+    if unknown_pairs:
+        scored = "which is not scored" if len(unknown_pairs) == 1 else "which are not scored"
+        warnings.append(f"the truth knows no sample of {_listed(unknown_pairs)}, {scored}")
     return found, warnings
+
+
+def _no_sample(reader: Reader, selection: Selection, computed: Statistics, truth: pl.DataFrame, path: str) -> XaiError:
+    """What is said of a truth that knows no sample of those asked about."""
+    limits = left_out_by(reader, selection)
+    where = _listed(selection.pairs) if limits else "the run"
+    ids = pl.concat([computed.frames[pair][SAMPLE_ID] for pair in selection.pairs])
+    said = [f"{limits} leaves the others out"] if limits else []
+    said += [f"sample ids of {where}: {_some(ids)}", f"of the file: {_some(truth[SAMPLE_ID])}"]
+    if MODE in truth.columns and (modes := truth[MODE].unique().sort().to_list()) != [""]:
+        said.append(f"its rows are of {', '.join(filter(None, modes))}")
+    return XaiError(f"{path} knows no sample of {where}", hint="; ".join(said))
+
+
+def _listed(pairs: Sequence[Pair]) -> str:
+    told = [" ".join(filter(None, pair)) for pair in pairs]
+    return ", ".join(told[:5]) + (f" and {len(told) - 5:,} more" if len(told) > 5 else "")
 
 
 def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str] | None = None) -> pl.DataFrame:
@@ -191,7 +218,8 @@ def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tupl
     if dtype.is_float():
         return _as_numbers(label), []
     names = in_order_apart(reader.manifest.label_names or ())
-    classes = Classes({name: number for number, name in enumerate(names)}, range(len(names)))
+    by_name = {name: number for number, name in enumerate(names)}
+    classes = Classes(by_name, range(len(names)))
     if isinstance(dtype, pl.List):
         written = [Written.of(value, Spelt.NAME if is_typed else Spelt.EITHER) for value in label.to_list()]
         sets = [_as_set(one, classes, names) for one in written]
@@ -200,13 +228,16 @@ def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tupl
         said = f"{_rows(n)} of the truth with [0, 1] or [1, 0]: taken as both classes, and may be a row of 0 and 1"
         return pl.Series(LABEL, sets, pl.List(pl.Int32)), [f"{said}; write the names of the classes"] if n else []
     if not dtype.is_integer():
-        return label.cast(pl.String), []
+        return _as_texts(label.cast(pl.String), reader), []
     spelt = Spelt.NUMBER if label.dtype.is_numeric() else Spelt.NAME if is_typed else Spelt.EITHER
     has_names = "name" in frame.columns and frame.schema["name"] == pl.String()
     each = frame.select(
         label.cast(pl.String),
         pl.col("name").fill_null("") if has_names else pl.lit("").alias("name"),
     )
+    if _are_flags(each[LABEL]).any():
+        # Without names only the labels that there are tell whether they are flags.
+        classes = Classes(by_name, range(len(names)) if names else reader.values(LABEL), are_flags=True)
     found: dict[tuple[str, str], int] = {}
     as_names: dict[tuple[str, object, object], int] = {}
     for text, called, n in each.drop_nulls(LABEL).group_by(LABEL, "name", maintain_order=True).len().iter_rows():
@@ -220,6 +251,19 @@ def _as_recorded(frame: pl.DataFrame, reader: Reader, *, is_typed: bool) -> tupl
             as_names[text, number, other] = as_names.get((text, number, other), 0) + n
     values = [found.get(key) for key in each.iter_rows()]
     return pl.Series(LABEL, values, dtype), [taken_as_names(as_names)] if as_names else []
+
+
+def _are_flags(texts: pl.Series) -> pl.Series:
+    return texts.str.strip_chars().str.to_lowercase().is_in(["true", "false"])
+
+
+def _as_texts(label: pl.Series, reader: Reader) -> pl.Series:
+    """True texts; True and False as the run spells them."""
+    if not (flags := _are_flags(label)).any():
+        return label
+    classes = Classes({text: text for text in reader.values(LABEL)}, (), are_flags=True)
+    meant = {text: classes.meant(text, Spelt.NAME) for text in label.filter(flags).unique()}
+    return label.replace({text: own[0] for text, own in meant.items() if len(own) == 1})
 
 
 def _as_numbers(label: pl.Series) -> pl.Series:
@@ -262,7 +306,7 @@ def _as_set(written: Written, classes: Classes[int], names: Sequence[str]) -> li
     return sorted(set(found))
 
 
-def _wrong(frame: pl.DataFrame, truth: pl.DataFrame, path: str) -> pl.Series:
+def _wrong(frame: pl.DataFrame, truth: pl.DataFrame) -> pl.Series:
     """(n,) whether each sample's label is wrong, null where the truth does not know it."""
     joined = frame.select(SAMPLE_ID, LABEL).join(
         truth.rename({LABEL: "true"}, strict=False), on=SAMPLE_ID, how="left", maintain_order="left"
@@ -277,8 +321,6 @@ def _wrong(frame: pl.DataFrame, truth: pl.DataFrame, path: str) -> pl.Series:
         wrong = ~pl.Series(same, dtype=pl.Boolean)
     else:
         wrong = joined[LABEL] != joined["true"]
-    if wrong.null_count() == len(wrong):
-        raise XaiError(f"{path} knows no sample of the run", hint=f"sample ids of the run: {_some(frame[SAMPLE_ID])}")
     return wrong
 
 

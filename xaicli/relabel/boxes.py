@@ -64,7 +64,7 @@ def batch_of_objects(
         table: Rows of `BoundingBoxMetricsCollector` or `InstanceMaskMetricsCollector`.
         tool: Whose format they are for.
         chosen: Only these places; all when None.
-        n: How many doubted objects; all when None.
+        n: How many doubted objects; all when None. In their pictures the others are marked, too.
         path: The fact that holds the place of a picture; a usual name when None.
         prefix: What is put before every path.
 
@@ -77,13 +77,18 @@ def batch_of_objects(
     """
     recorded, doubted, _ = doubted_objects(reader, table, chosen)
     names = class_names(reader.layout, table, LABEL)
-    doubted = doubted[:n]
+    every, doubted = doubted, doubted[:n]
     notes = [*reader.facts.warnings, *(chosen.left_out if chosen is not None else ())]
     where = path_fact(reader.facts, path, reader.layout.described)
     known = {str(row[SAMPLE_ID]): row for row in reader.facts.frame.iter_rows(named=True)}
     of_picture: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
-    for row in doubted:
-        of_picture.setdefault((row[MODE], row[SAMPLE_ID]), []).append(row)
+    shown = {(row[MODE], row[SAMPLE_ID]) for row in doubted}
+    for row in every:
+        if (row[MODE], row[SAMPLE_ID]) in shown:
+            of_picture.setdefault((row[MODE], row[SAMPLE_ID]), []).append(row)
+    if beside := sum(map(len, of_picture.values())) - len(doubted):
+        said = "object is doubted, too, and is marked" if beside == 1 else "objects are doubted, too, and are marked"
+        notes.append(f"in these pictures {beside:,} more {said}")
     parts = recorded.partition_by(MODE, SAMPLE_ID, as_dict=True, maintain_order=True)
     tasks, unusable = [], 0
     for key, doubts in of_picture.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -112,6 +112,12 @@ class LeftOut:
         kept = self.examples.setdefault(reason, [])
         if len(kept) < _EXAMPLES and example not in kept:
             kept.append(example)
+
+    def of_none(self, samples: Samples, n_marks: int) -> str:
+        """What marks name where all of them are about no sample that is asked about; "" where one is about any."""
+        reasons = [reason for reason in (NO_SAMPLE, samples.left_out_by) if self.counts[reason]]
+        whole = sum(self.counts[reason] for reason in reasons) == n_marks
+        return ", ".join(one for reason in reasons for one in self.examples[reason]) if whole else ""
 
     def rows(self) -> list[dict[str, Any]]:
         """reason, n and examples, the most frequent first."""
@@ -241,7 +247,7 @@ class Labels:
         """What values may be called; texts are names of their own."""
         own = {value: value for value in self.known if isinstance(value, str)}
         numbers = self.known if self._inner.is_integer() else ()
-        return Classes({**own, **self.by_name}, numbers, self.given)
+        return Classes({**own, **self.by_name}, numbers, self.given, are_flags=not self.are_sets)
 
     @cached_property
     def _width(self) -> int:
@@ -281,9 +287,20 @@ class Samples:
     Args:
         frames: By (mode, ds_id): sample_id and label.
         paths: (path of the picture, sample id) of every sample that has one.
+        limits: The options that leave others of the run out, as they are typed; "" for none.
+        left_out: Those others, asked for where a mark is about none of these.
     """
 
-    def __init__(self, frames: Mapping[Pair, pl.DataFrame], paths: Iterable[tuple[Any, Any]]) -> None:
+    def __init__(
+        self,
+        frames: Mapping[Pair, pl.DataFrame],
+        paths: Iterable[tuple[Any, Any]],
+        *,
+        limits: str = "",
+        left_out: Callable[[], Samples] | None = None,
+    ) -> None:
+        self.left_out_by = f"a sample that {limits} leaves out" if limits else ""
+        self._left_out = left_out
         self.recorded: dict[str, list[Sample]] = {}
         for pair, frame in frames.items():
             for sample_id, label in frame.select(SAMPLE_ID, "label").iter_rows():
@@ -302,7 +319,20 @@ class Samples:
                 self._by_stem.setdefault(PurePosixPath(name).stem, []).append(path)
 
     def of(self, mark: Mark) -> Sample | str:
-        """(mode, ds_id), id and recorded label of the sample that a mark is about, or why that is not known."""
+        """(mode, ds_id), id and recorded label of the sample that a mark is about, or why there is none."""
+        found = self._of(mark)
+        if found not in (NO_SAMPLE, ELSEWHERE) or self._others is None:
+            return found
+        other = self._others.of(mark)
+        if other == NO_SAMPLE:
+            return found
+        return other if isinstance(other, str) and other not in (SEVERAL_MODES, SEVERAL_SETS) else self.left_out_by
+
+    @cached_property
+    def _others(self) -> Samples | None:
+        return None if self._left_out is None or not self.left_out_by else self._left_out()
+
+    def _of(self, mark: Mark) -> Sample | str:
         text, fault = self._named(mark)
         if text is None:
             return fault

@@ -17,7 +17,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.answer import Counts as AnswerCounts
 from xaicli.diagnosis.confusion import wilson
-from xaicli.diagnosis.objects import Places, doubted_objects, overlaps, told_places
+from xaicli.diagnosis.objects import Places, doubted_objects, every_picture, overlaps, told_places
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.selection import Pair
 from xaicli.reader import Reader
@@ -25,7 +25,6 @@ from xaicli.reader.lazy import taken_back_of
 from xaicli.relabel.boxes import called, size_of
 from xaicli.relabel.corrections import (
     EITHER_LABEL,
-    NO_SAMPLE,
     NOT_LOOKED_AT,
     SKIPPED,
     UNKNOWN_LABEL,
@@ -226,17 +225,24 @@ def apply_to_objects(
         _sizes(known.frame, where),
         _proposals(doubted),
     )
-    paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()
+    paths = [] if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().rows()
+    modes = list(chosen.epochs) if chosen is not None and chosen.modes_said else []
+    limits = f"--mode {','.join(modes)}" if modes else ""
+
+    def others() -> Samples:
+        every = every_picture(reader, table).filter(~pl.col(MODE).is_in(modes))
+        return _Pictures(_frames(recorded.clear(), every), paths)
+
+    samples = _Pictures(frames, paths, limits=limits, left_out=others)
     marks = [read_boxes(Path(file), field=field) for file in files]
-    taken, left = corrections(marks, _Pictures(frames, paths), objects, by=by)
+    taken, left = corrections(marks, samples, objects, by=by)
     n_marks = sum(len(one.marks) for one in marks)
-    if n_marks and left.counts[NO_SAMPLE] == n_marks:
-        modes = list(chosen.epochs) if chosen is not None and chosen.modes_said else []
+    if n_marks and (named := left.of_none(samples, n_marks)):
         within = f" of {' and '.join(modes)}" if modes else ""
         raise XaiError(
             f"nothing in {', '.join(map(str, files))} is about a picture{within} of {reader.layout.described}",
-            hint=(f"--mode {','.join(modes)} leaves the others out; " if modes else "")
-            + f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
+            hint=(f"{limits} leaves the others out; " if limits else "")
+            + f"they name {named}; --path FACT says where pictures are",
         )
     doubts = {(row[MODE], str(row[SAMPLE_ID]), row.get("instance_id")): row["doubt"] for row in doubted}
     taken_back = taken_back_of(reader, table)
@@ -281,9 +287,9 @@ def _class(value: Any, names: tuple[str, ...]) -> int:
 class _Pictures(Samples):
     """The pictures of a run: what is recorded of one is the list of its objects."""
 
-    def __init__(self, frames: Mapping[Pair, Mapping[Any, list[Object]]], paths: Any) -> None:
+    def __init__(self, frames: Mapping[Pair, Mapping[Any, list[Object]]], paths: Any, **limits: Any) -> None:
         ids = {pair: pl.DataFrame({SAMPLE_ID: list(own), LABEL: [None] * len(own)}) for pair, own in frames.items()}
-        super().__init__(ids, paths)
+        super().__init__(ids, paths, **limits)
         self.recorded = {
             text: [(pair, sample_id, frames[pair][sample_id]) for pair, sample_id, _ in found]
             for text, found in self.recorded.items()

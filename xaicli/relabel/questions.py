@@ -21,7 +21,7 @@ from xaicli.queries.selection import Pair, Selection, left_out_by
 from xaicli.queries.truth import are_numbers
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
-from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, Samples, corrections
+from xaicli.relabel.corrections import Correction, Labels, LeftOut, Samples, corrections
 from xaicli.relabel.marks import Marks, read_marks
 from xaicli.relabel.tasks import FIFTYONE_PICTURES, Batch, Task, Tool, facts_called
 from xaicli.tables.labels import class_number, in_order_apart, is_same_number, taken_as_names
@@ -289,22 +289,23 @@ def apply(
     where = path_fact(known, path, reader.layout.described)
     found = compute(reader, selection, jumps=False)
     frames = {pair: found.frames[pair] for pair in selection.pairs}
-    paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()
+    paths = [] if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().rows()
+    limits = left_out_by(reader, selection)
+    samples = Samples(frames, paths, limits=limits, left_out=lambda: Samples(_others(reader, frames), paths))
     labels = _labels(reader, selection, frames, label_map or {})
     read = [read_marks(Path(file), field=field) for file in files]
     marks = [labels.decimals_told(one) for one in read]
     commas = [os.fspath(file) for file, one, own in zip(files, read, marks, strict=True) if one is not own]
     labels = labels.as_wide_as(marks)
-    taken, left = corrections(map(labels.rows_told, marks), Samples(frames, paths), labels, by=by)
+    taken, left = corrections(map(labels.rows_told, marks), samples, labels, by=by)
     shared = _shared(reader, taken)
     n_marks = sum(len(one.marks) for one in marks)
-    if n_marks and left.counts[NO_SAMPLE] == n_marks:
-        limits = left_out_by(reader, selection)
+    if n_marks and (named := left.of_none(samples, n_marks)):
         within = f" of {' and '.join(' '.join(filter(None, pair)) for pair in selection.pairs)}" if limits else ""
         raise XaiError(
             f"nothing in {', '.join(map(str, files))} is about a sample{within} of {reader.layout.described}",
             hint=(f"{limits} leaves the others out; " if limits else "")
-            + f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
+            + f"they name {named}; --path FACT says where pictures are",
         )
     data, judged = _judged(reader, selection, found, taken, labels)
     return Answer(
@@ -339,6 +340,16 @@ def apply(
             **({"shared_ids": shared} if shared else {}),
         },
     )
+
+
+def _others(reader: Reader, frames: Mapping[Pair, pl.DataFrame]) -> dict[Pair, pl.DataFrame]:
+    """The samples of the modes and data sets that are not asked about: sample_id and an empty label."""
+    places = [(mode, ds_id) for mode in reader.modes() for ds_id in reader.ds_ids(mode) if (mode, ds_id) not in frames]
+    found = {}
+    for pair in places:
+        ids = [rows.frame for rows in reader.place_frames(*pair, [SAMPLE_ID], reader.epochs(*pair))]
+        found[pair] = pl.concat(ids).select(SAMPLE_ID, pl.lit(None).alias(LABEL)).unique(SAMPLE_ID, maintain_order=True)
+    return found
 
 
 def _shared(reader: Reader, taken: Sequence[Correction]) -> int:

@@ -201,7 +201,7 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
     changes: Mapping[str, int] = answer.extra["changes"]
     changed = answer.data.filter(answer.data["change"] != "confirmed")
     said = ", ".join(f"{n:,} {word}" for word, n in changes.items()) or "none"
-    left = sum(row["n"] for row in answer.extra["left_out"] if not row["reason"].startswith("said again"))
+    left = _n_left_out(answer)
     ending = f"; {count(left, 'mark')} {'was' if left == 1 else 'were'} not taken." if left else "."
     blocks: list[Block] = []
     if changed.height:
@@ -266,6 +266,11 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
     )
 
 
+def _n_left_out(answer: Answer) -> int:
+    """How many marks were not taken, whatever the reason: as many as the warnings and the table count."""
+    return sum(row["n"] for row in answer.extra["left_out"])
+
+
 def _sentence(answer: Answer) -> str:
     data = answer.data
     changed = int(data["changed"].sum())
@@ -278,7 +283,7 @@ def _sentence(answer: Answer) -> str:
             said += (
                 f"; of {row['looked_at']:,} suspects of {where} {row['wrong']:,} were wrong ({percent(row['share'])})"
             )
-    left = sum(row["n"] for row in answer.extra["left_out"] if not row["reason"].startswith("said again"))
+    left = _n_left_out(answer)
     return said + (f"; {count(left, 'mark')} {'was' if left == 1 else 'were'} not taken." if left else ".")
 
 
@@ -289,7 +294,7 @@ def _labels(answer: Answer, page: Page) -> Iterator[Block]:
         (
             Figure(f"{changed.height:,}", "corrected", Tone.BAD if changed.height else Tone.PLAIN),
             Figure(f"{data.height - changed.height:,}", "confirmed", Tone.GOOD),
-            Figure(f"{sum(row['n'] for row in answer.extra['left_out']):,}", "marks not taken, or said again"),
+            Figure(f"{_n_left_out(answer):,}", "marks not taken"),
         )
     )
     rows = list(changed.head(_ROWS).iter_rows(named=True))

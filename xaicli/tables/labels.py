@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from numbers import Real
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 _Value = TypeVar("_Value")
 
@@ -133,6 +133,9 @@ def is_row(values: Sequence[object]) -> bool:
     return all(isinstance(one, Real) and one in (0, 1) for one in values) and len(values) != len(set(values))
 
 
+_FLAGS = frozenset({"True", "False", "TRUE", "FALSE", "true", "false"})
+
+
 class Classes(Generic[_Value]):
     """What people write for classes: a name, or a number. The one rule for which of them a text is.
 
@@ -143,11 +146,23 @@ class Classes(Generic[_Value]):
         by_name: The class of each name.
         numbers: The classes that have a number.
         given: Names that the user has said the class of: nothing is asked of them.
+        are_flags: Whether a label may have been True or False: `TRUE` is then the class of that name, however it is
+            written, and of classes without names, which are 0 and 1, the one that it was recorded as.
     """
 
     def __init__(
-        self, by_name: Mapping[str, _Value], numbers: Collection[_Value], given: Mapping[str, _Value] | None = None
+        self,
+        by_name: Mapping[str, _Value],
+        numbers: Collection[_Value],
+        given: Mapping[str, _Value] | None = None,
+        *,
+        are_flags: bool = False,
     ) -> None:
+        self._flags: dict[str, tuple[_Value, ...]] = {}
+        for number, word in enumerate(("false", "true")) if are_flags else ():
+            named = dict.fromkeys(value for name, value in by_name.items() if name.strip().lower() == word)
+            is_bare = not by_name and bool(numbers) and set(numbers) <= {0, 1}
+            self._flags[word] = (cast(_Value, number),) if is_bare else tuple(named)
         self._given = given or {}
         self._by_name = {**by_name, **self._given}
         self._names = Names(self._by_name)
@@ -165,13 +180,17 @@ class Classes(Generic[_Value]):
             return (self._given[text],)
         number = self._number(text)
         is_told = spelt is Spelt.NUMBER or (called in self._by_name and (self._by_name[called],) == number)
-        return number if number and is_told else self._names.meant(text) or number
+        return number if number and is_told else self._names.meant(text) or number or self._flag(text)
 
     def instead(self, text: str, spelt: Spelt, called: str = "") -> tuple[_Value, ...]:
         """The class whose number a text is that was taken for the name of another, where nothing tells them apart."""
         number, meant = self._number(text), self.meant(text, spelt, called)
         is_told = spelt is not Spelt.EITHER or text in self._given
         return () if is_told or len(meant) != 1 or number == meant else number
+
+    def _flag(self, text: str) -> tuple[_Value, ...]:
+        """The class that True or False is, in the spellings of Python, spreadsheets and JSON."""
+        return self._flags.get(text.strip().lower(), ()) if text.strip() in _FLAGS else ()
 
     def _number(self, text: str) -> tuple[_Value, ...]:
         number = class_number(text)

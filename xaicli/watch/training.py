@@ -203,6 +203,7 @@ class Training:
         self._epochs: dict[tuple[Pair, int], _Epoch] = {}
         self._frames: dict[_Key, pl.DataFrame] = {}
         self._counts: dict[_Key, int] = {}
+        self._passes: dict[tuple[Pair, int], tuple[tuple[_Key, ...], list[int]]] = {}
         self._rates: deque[tuple[float, int]] = deque()
         self._seen: tuple[int, float] | None = None
 
@@ -222,9 +223,8 @@ class Training:
             return Watched(state, self._metric or "loss", dropped=reader.dropped, warnings=reader.losses)
         metric = self._metric or ("loss" if "loss" in reader.metrics else next(iter(reader.askable), ""))
         if not metric:
-            rows = sum(reader.row_count(place) for place in reader.folders())
             said = "no metric is recorded: log one with run.log_samples(..., loss=...)"
-            return Watched(state, "", rows=rows, dropped=reader.dropped, warnings=(said, *reader.losses))
+            return Watched(state, "", warnings=(said, *reader.losses), **self._of_the_run(reader, state, listed))
         try:
             selection = resolve(reader, metric=metric, mode=self._mode or "all", ds_id=self._ds_id)
         except UsageError:
@@ -232,9 +232,8 @@ class Training:
         except XaiError as error:
             if not may_come or self._names_no_mode():
                 raise
-            rows = sum(reader.row_count(place) for place in reader.folders())
-            found = {"rows": rows, "dropped": reader.dropped, "warnings": reader.losses, "lacks": not_yet(error)}
-            return Watched(state, metric, **found)  # type: ignore[arg-type]
+            whole = self._of_the_run(reader, state, listed)
+            return Watched(state, metric, warnings=reader.losses, lacks=not_yet(error), **whole)
         if metric != self._told:  # the loss came later: what was read is of another
             self._told = metric
             self._epochs.clear()
@@ -249,10 +248,6 @@ class Training:
                 labels += own["labels"]
                 spikes += own["spikes"]
                 since += own["since"]
-        rows = sum(self._rows_of(reader))
-        total = self._total_epochs()
-        lately = self._rate(rows, listed)
-        rate = 0.0 if state == _CRASHED else lately
         return Watched(
             state,
             metric,
@@ -260,13 +255,7 @@ class Training:
             tuple(worst),
             tuple(labels),
             tuple(sorted(spikes, key=lambda row: (-row[EPOCH], -row[STEP]))[: self._top]),
-            rows,
-            rate,
-            None if self._seen is None or not rows else time.monotonic() - self._seen[1],
-            reader.dropped,
-            total,
-            self._seconds_left(places, total) if state in (_RUNNING, REMOTE) else None,
-            (
+            warnings=(
                 *filter(None, [self.behind]),
                 *reader.warnings,
                 *reader.losses,
@@ -275,7 +264,21 @@ class Training:
             ),
             n_spikes=len(spikes),
             spikes_since=tuple(since),
+            **self._of_the_run(reader, state, listed),
         )
+
+    def _of_the_run(self, reader: Reader, state: str, listed: float) -> dict[str, Any]:
+        """What is told of the training as a whole, whatever mode, data set or metric is looked at."""
+        rows, total = sum(self._rows_of(reader)), self._total_epochs()
+        lately = self._rate(rows, listed)
+        return {
+            "rows": rows,
+            "rows_per_second": 0.0 if state == _CRASHED else lately,
+            "quiet_seconds": None if self._seen is None or not rows else time.monotonic() - self._seen[1],
+            "dropped": reader.dropped,
+            "total_epochs": total,
+            "seconds_left": self._seconds_left(reader, total) if state in (_RUNNING, REMOTE) else None,
+        }
 
     def _names_no_mode(self) -> bool:
         """Whether a mode is asked for that no run can have."""
@@ -518,37 +521,49 @@ class Training:
         total = said.get("total_epochs") if isinstance(said, dict) else None
         return total if isinstance(total, int) and total > 0 else last.total_epochs or None
 
-    def _seconds_left(self, places: Sequence[Now], total: int | None) -> float | None:
+    def _seconds_left(self, reader: Reader, total: int | None) -> float | None:
         """What is left of the epochs, at the speed of those that this start has done."""
-        assert self._reader is not None
-        train = next((one for one in places if one.mode == Mode.TRAIN), None)
-        attempts = self._reader.attempts
-        if train is None or total is None or not attempts:
+        pair = next(((Mode.TRAIN.value, ds_id) for ds_id in reader.ds_ids(Mode.TRAIN)), None)
+        attempts = reader.attempts
+        if pair is None or total is None or not attempts:
             return None
         try:
             began = datetime.fromisoformat(attempts[-1].started_at)
         except ValueError:
             return None
-        part = 1.0 if not train.n_before else min(1.0, train.n / train.n_before)
+        epochs = reader.epochs(*pair)
+        sizes = [(epoch, n) for epoch in epochs[-2:] for n in self._sizes(reader, pair, epoch)]
         mine = [
             epoch
-            for epoch in self._reader.epochs(Mode.TRAIN, train.ds_id)
-            if any(piece.attempt == attempts[-1].attempt for piece in self._reader.pieces(Place(*_pair(train), epoch)))
+            for epoch in epochs
+            if any(piece.attempt == attempts[-1].attempt for piece in reader.pieces(Place(*pair, epoch)))
         ]
-        if not mine or train.n_before is None:
+        if not mine or len(sizes) < 2:
             return None
-        done = train.epoch - mine[0] + part
+        (_, n_before), (last, n) = sizes[-2:]
+        part = min(1.0, n / n_before) if n_before else 1.0
+        done = last - mine[0] + part
         elapsed = (datetime.now(UTC) - began).total_seconds()
-        return elapsed / done * max(0.0, total - (train.epoch - 1) - part)
+        return elapsed / done * max(0.0, total - (last - 1) - part)
+
+    def _sizes(self, reader: Reader, pair: Pair, epoch: int) -> list[int]:
+        """How many samples each pass of an epoch has, in order; read where the epoch is not looked at."""
+        pieces = reader.pieces(Place(*pair, epoch))
+        key = tuple(map(_key, pieces))
+        known = self._epochs.get((pair, epoch))
+        if known is not None and known.key == key:
+            return [known.turns[turn].n for turn in sorted(known.turns)]
+        if self._passes.get((pair, epoch), ((), []))[0] != key:
+            parts = [frame for piece in pieces if (frame := reader.read(piece, [SAMPLE_ID, PASS])) is not None]
+            every = pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame(schema=[PASS, SAMPLE_ID])
+            counted = every.group_by(PASS).agg(pl.n_unique(SAMPLE_ID)).sort(PASS)
+            self._passes[pair, epoch] = key, counted[SAMPLE_ID].to_list()
+        return self._passes[pair, epoch][1]
 
 
 def not_yet(error: XaiError) -> str:
     """What a run lacks while it is trained: what the error says, and what is there."""
     return f"{error.message} yet" + (f" ({error.hint})" if error.hint else "")
-
-
-def _pair(now: Now) -> Pair:
-    return now.mode, now.ds_id
 
 
 def _order(pair: Pair) -> tuple[int, str]:
