@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import xaicli
+from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
 
 IDS = [0, 1, 2, 3]
@@ -407,3 +408,130 @@ def test_without_predictions_a_sample_stands_out_among_those_of_its_column(tmp_p
     (suspect,) = rows.filter(pl.col("finding") == "suspect").to_dicts()
     assert suspect["sample_id"] == 7
     assert "robust deviations beyond the median of its camera" in suspect["reason"]
+
+
+def answered(opened: Any, command: str, *options: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
+    """The exit status of a command, and its JSON or what it says of why there is none."""
+    status = main([command, str(opened.layout.root), *options, "--json"])
+    told = capsys.readouterr()
+    return status, json.loads(told.out) if status == 0 else told.err
+
+
+def named(root: Path, **facts: list[Any]) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Two hundred samples of classes called by name, one in ten predicted as a dog, and facts of them."""
+    rng = np.random.default_rng(0)
+    label = rng.choice(["cat", "dog"], 200)
+    taken = np.where(rng.random(200) < 0.9, label, "dog")
+    with xaicli.Run(root, resume="never") as run:
+        run.log_facts(np.arange(200), camera=list(np.where(np.arange(200) % 2, "front", "rear")), **facts)
+        for epoch in (1, 2):
+            run.log_samples(
+                sample_id=np.arange(200),
+                label=list(label),
+                prediction=list(taken),
+                top_prob=np.full(200, 0.93),
+                loss=rng.random(200),
+                mode="eval",
+                epoch=epoch,
+                step=epoch,
+            )
+    return xaicli.open_run(root), label, taken
+
+
+def test_a_column_without_any_class_of_the_run_only_groups_though_its_kind_is_theirs(tmp_path, capsys):
+    opened, label, taken = named(tmp_path / "run")
+    said = f"camera cannot be held against the predictions of {tmp_path / 'run'}, for it holds none of their classes"
+    for command, *options in (["confusion"], ["select", "--rule", "suspects"]):
+        status, told = answered(opened, command, *options, "--label-key", "camera", capsys=capsys)
+        assert (status != 0, said in told) == (True, True)
+    _, found = answered(opened, "findings", "--label-key", "camera", capsys=capsys)
+    assert (found["found"], "label_is_truth" in found["selection"]) == ({}, False)
+    assert found["not_looked_for"] == ["suspect", "falling_label", "confused_pair", "over_confident"]
+    (words,) = [warning for warning in found["warnings"] if said in warning]
+    assert "over-confidence are not looked for; what was forgotten is told as recorded, by label" in words
+    _, dynamics = answered(opened, "dynamics", "--label-key", "camera", capsys=capsys)
+    assert [row["correctness"] for row in dynamics["rows"]] == (2 * (label == taken)).tolist()
+    compared = xaicli.compare(opened, tmp_path / "run", label_key="camera").answer
+    (accuracy,) = [row for row in compared.extra["paired"] if row["metric"] == "correct"]
+    assert accuracy["values"] == pytest.approx([(label == taken).mean()] * 2)
+    assert "Nothing stands out of what could be looked for" in opened.findings(label_key="camera").markdown()
+
+
+def test_a_truth_that_holds_other_classes_too_says_which(tmp_path, capsys):
+    seen = list(np.where(np.arange(200) % 50 == 0, "wolf", "dog"))
+    opened, _, taken = named(tmp_path / "run", seen=seen)
+    _, told = answered(opened, "confusion", "--label-key", "seen", capsys=capsys)
+    assert told["overall"][-1]["accuracy"] == pytest.approx((taken == np.array(seen)).mean())
+    where = tmp_path / "run"
+    said = f"1 value of seen is no label or prediction of {where}, and no prediction is right there: wolf"
+    for command in ("confusion", "findings", "dynamics", "samples"):
+        assert answered(opened, command, "--label-key", "seen", capsys=capsys)[1]["warnings"].count(said) == 1
+    assert xaicli.compare(opened, where, label_key="seen").answer.warnings.count(said) == 1
+    # What a file says of samples of another run is no value here.
+    (tmp_path / "more.csv").write_text("sample_id,more\n0,dog\n1,cat\n999,wolf\n")
+    options = ("--label-key", "more", "--facts", str(tmp_path / "more.csv"))
+    assert not [w for w in answered(opened, "confusion", *options, capsys=capsys)[1]["warnings"] if "wolf" in w]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_whole_numbers_held_as_floats_beside_missing_ones_are_classes(tmp_path, capsys, ending):
+    opened, true, _, taken = mislabelled(tmp_path / "run")
+    gold = pl.DataFrame({"sample_id": np.arange(80), "gold": [float(k) if i % 7 else None for i, k in enumerate(true)]})
+    path = tmp_path / f"gold.{ending}"
+    gold.write_csv(path) if ending == "csv" else gold.write_parquet(path)
+    known = np.arange(80) % 7 != 0
+    right = (taken == true)[:, known]
+    options = ("--mode", "train", "--label-key", "gold", "--facts", str(path))
+    _, told = answered(opened, "confusion", *options, capsys=capsys)
+    assert (told["overall"][-1]["n"], told["overall"][-1]["without_label"]) == (known.sum(), 80 - known.sum())
+    assert [one["accuracy"] for one in told["overall"]] == pytest.approx(list(right.mean(1)))
+    assert {row["name"] for row in told["rows"]} == {"cat", "dog", "owl"}
+    _, dynamics = answered(opened, "dynamics", *options, capsys=capsys)
+    told = [row["correctness"] for row, there in zip(dynamics["rows"], known, strict=True) if there]
+    assert told == list(right.sum(0))
+    assert answered(opened, "findings", *options, capsys=capsys)[1]["not_looked_for"] == []
+    compared = xaicli.compare(opened, tmp_path / "run", mode="train", label_key="gold", facts=path).answer
+    (accuracy,) = [row for row in compared.extra["paired"] if row["metric"] == "correct"]
+    assert accuracy["values"] == pytest.approx([right[-1].mean()] * 2)
+
+
+def test_measured_numbers_are_no_classes_though_some_are_whole(tmp_path, capsys):
+    opened, *_ = mislabelled(tmp_path / "run")
+    for values in ("0.0,1.0,7.0", "0.0,1.5,2.0"):
+        lines = "".join(f"{i},{value}\n" for i, value in enumerate(values.split(",")))
+        (tmp_path / "m.csv").write_text("sample_id,size\n" + lines)
+        options = ("--mode", "train", "--label-key", "size", "--facts", str(tmp_path / "m.csv"))
+        status, told = answered(opened, "confusion", *options, capsys=capsys)
+        assert (status != 0, "--label-key size cannot be held against" in told) == (True, True)
+
+
+@pytest.mark.parametrize("loss", [None, float("nan")])
+def test_findings_and_a_rule_of_suspects_say_that_nothing_speaks_of_any_label(tmp_path, capsys, loss):
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            beside = {"other": [0.5] * 40} if loss is None else {"loss": [loss] * 40}
+            taken = [(i + (i % 5 == 0)) % 3 for i in range(40)]
+            label = [i % 3 for i in range(40)]
+            place = {"mode": "train", "epoch": epoch, "step": epoch}
+            run.log_samples(sample_id=range(40), label=label, prediction=taken, **place, **beside)
+    opened = xaicli.open_run(tmp_path / "run")
+    why = "no label has a finite value that could speak for or against it"
+    for command, *options in (["findings"], ["select", "--rule", "suspects", "--n", "3"]):
+        _, told = answered(opened, command, *options, "--mode", "train", capsys=capsys)
+        assert f"no suspects of train can be told: {why}" in told["warnings"]
+    found = opened.findings(mode="train")
+    assert found.answer.extra["not_looked_for"] == ["suspect"]
+    assert "Nothing stands out of what could be looked for" in found.markdown()
+    assert f"None can be told: {why}" in opened.report(mode="train").markdown()
+
+
+def test_a_fact_that_stands_for_the_label_is_in_a_mix_once(tmp_path, capsys):
+    opened, *_ = named(tmp_path / "run")
+    by_key = ("--label-key", "camera")
+    _, chosen = answered(opened, "select", "--rule", "hardest", "--n", "20", *by_key, capsys=capsys)
+    assert [(row["column"], row["value"], row["n"]) for row in chosen["mix"]] == [
+        ("camera", "front", 100),
+        ("camera", "rear", 100),
+    ]
+    _, told = answered(opened, "steps", "--step", "2", "--mode", "eval", *by_key, capsys=capsys)
+    assert sorted(row["name"] for row in told["batches"][0]["mix"]) == ["front", "rear"]

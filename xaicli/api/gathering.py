@@ -16,7 +16,7 @@ from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.statistics import dynamics
-from xaicli.dynamics.suspects import suspects
+from xaicli.dynamics.suspects import suspects, without_suspects
 from xaicli.dynamics.truth import score_rankings, suggestions
 from xaicli.errors import XaiError
 from xaicli.queries.labels import labels, parse_bounds
@@ -180,9 +180,11 @@ def gather(
     of_pass = {name: asked(part, question) for name, (part, question) in by_pass.items()}
     doubted = of_pass.get("suspects")
     of_one_label, issues = reader.manifest.task in OF_ONE_LABEL, None
+    whys = without_suspects(reader, selection, computed) if computed else {}
+    if len(whys) == len(selection.pairs):
+        absent["suspects"] = f"None can be told: {'; '.join(dict.fromkeys(whys.values()))}."
     if unlike := only_groups(reader, selection.label_key):
-        parts = ("suspects", *(["label issues"] if of_one_label else []))
-        absent |= dict.fromkeys(parts, f"None can be told: {unlike}.")
+        absent |= {"label issues": f"None can be told: {unlike}."} if of_one_label else {}
     elif of_one_label:
         issues = asked("label issues", lambda: named(label_issues(reader, selection)))
     return Gathered(

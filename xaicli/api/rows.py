@@ -150,12 +150,14 @@ class RunRows:
         without `mode` the usual one where the run has it.
         """
         from xaicli.queries.resolution import resolve
+        from xaicli.queries.truth import hold_classes
 
         words: dict[str, Any] = dict(select)
         refuse_others(words)
         opening = {name: words.pop(name) for name in OPENING if name in words}
         reader = self.reader(**opening)
         refuse_objects_alone(reader)
+        hold_classes(reader, words.get("label_key"))
         is_open = usual_mode is not None and words.get("mode") is None
         if is_open and usual_mode in reader.modes():
             words["mode"] = usual_mode

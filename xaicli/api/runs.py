@@ -85,6 +85,7 @@ def _comparable(
         XaiError: A run that was named itself cannot be compared, or fewer than two of a folder can.
     """
     from xaicli.queries.resolution import resolve
+    from xaicli.queries.truth import hold_classes
     from xaicli.reader.facts import SharedFacts
 
     paths = [Path(one) for one in given if not isinstance(one, RunLayout)]
@@ -109,6 +110,7 @@ def _comparable(
     def opened(layout: RunLayout) -> Reader:
         reader = RunRows(layout).reader(**{name: value for name, value in opening.items() if name != "where"})
         refuse_objects_alone(reader)
+        hold_classes(reader, words.get("label_key"))  # each by itself, before it knows what the others do
         return reader
 
     def selected(reader: Reader) -> tuple[Reader, tuple[Pair, ...]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xaicli.choices.rules import Choice, Rule
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_issues
-from xaicli.dynamics.suspects import suspects
+from xaicli.dynamics.suspects import not_looked_for, suspects
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import LAST
@@ -223,6 +223,8 @@ def _doubted(
         answer = label_issues(reader, selection)
         if not answer.data.height and (lacks := [w for w in answer.warnings if "were kept" in w]):
             raise XaiError(lacks[0], hint="--rule suspects goes by the whole history instead")
+    own = replace(selection, pairs=(pair,))
+    said = not_looked_for(reader, own, found) if choice.rule is Rule.SUSPECTS else []
     data = answer.data.filter(pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
     place = frame.select(SAMPLE_ID).with_row_index("place")
     data = data.join(place, on=SAMPLE_ID, how="inner", maintain_order="left")
@@ -231,6 +233,7 @@ def _doubted(
         data["score"].to_numpy().astype(np.float64),
         data["reason"],
         data["suggested_label"],
+        note="; ".join(said),
     )
 
 

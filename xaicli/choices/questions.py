@@ -443,9 +443,8 @@ class _Pair:
         they have.
         """
         by = self.choice.by if self.by is not None else None
-        columns = list(
-            dict.fromkeys([LABEL, *([by] if by and by != self.selection.label_key else []), *self.facts.names])
-        )
+        of_facts = (name for name in (by, *self.facts.names) if name and name != self.selection.label_key)
+        columns = list(dict.fromkeys([LABEL, *of_facts]))
         frame = with_columns(self.frame, self.reader, self.selection, self.pair, columns, self.facts)
         found: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []

@@ -534,7 +534,8 @@ class _Contents:
                 found.append({"column": LABEL, LABEL: item.value, "name": name, **_odds(item)})
         groups = training.groups if training.facts.width > 1 else pl.DataFrame()
         here = rows.select(SAMPLE_ID).join(groups, on=SAMPLE_ID, how="left") if groups.width else groups
-        for column in (name for name in groups.columns if name != SAMPLE_ID):
+        own = training.selection.label_key if found else SAMPLE_ID  # a fact that stands for the label is told as that
+        for column in (name for name in groups.columns if name not in (SAMPLE_ID, own)):
             value, n = groups[column].alias("value"), training.seen["n"]
             everywhere = pl.DataFrame([value, n]).group_by("value").agg(pl.col("n").sum())
             for item in mix(here[column], everywhere):

@@ -17,7 +17,7 @@ from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.ranks import ODD, robust_scale
 from xaicli.dynamics.regions import highest
-from xaicli.dynamics.suspects import suspects
+from xaicli.dynamics.suspects import not_looked_for, suspects, without_suspects
 from xaicli.errors import XaiError, whole_number
 from xaicli.extensions import FINDINGS, extensions
 from xaicli.queries.labels import labels
@@ -79,8 +79,9 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         finding, mode, ds_id, sample_id (null for a label), label, score (what it is ranked by), epoch (of a sudden
         change or the last one of a label, else null), reason, suggested_label (of suspects, and of doubted
         labels, single classes of sets). `extra["found"]` tells how
-        many there are of each kind; of ambiguous ones, which are a ranking, how many are shown; `label_noise`,
-        `n_suspects` and `suspected_pairs` beside it are those of `suspects`.
+        many there are of each kind; of ambiguous ones, which are a ranking, how many are shown; `not_looked_for` lists
+        the kinds that nothing can tell here; `label_noise`, `n_suspects` and `suspected_pairs` beside it are those of
+        `suspects`.
 
     Raises:
         UsageError: `top` is negative.
@@ -94,13 +95,12 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
     kinds = (text, text, text, ids, label, pl.Float64(), pl.Int32(), text, label)
     parts = [pl.DataFrame(schema=dict(zip(COLUMNS, kinds, strict=True)))]
     of_tokens = selection.label_key not in reader.dtypes and N_TOKENS in reader.dtypes
-    unlabelled: list[str] = []
-    if unlike := only_groups(reader, selection.label_key):
-        unlabelled.append(f"{unlike}: none is a suspect")
+    unlike, untold = only_groups(reader, selection.label_key), without_suspects(reader, selection, found)
+    unlabelled = not_looked_for(reader, selection, found)
     for pair in selection.pairs:
         of_pair = (pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
         frame = found.frames[pair]
-        if not unlike:
+        if selection.label_key not in reader.facts.dtypes:  # of a fact every answer says so
             unlabelled += _without_label(frame, selection, pair)
         jumped = jumps_of(frame, selection, pair, top) if "rank_jump" in frame.columns else pl.DataFrame()
         of_kinds = {
@@ -129,8 +129,18 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         counts=found.counts(reader),
         # Where predictions are classes, the search for confusions says so of the label key, too.
         warnings=(*found.warnings, *unlabelled, *(said for said in warnings if said != unlike)),
-        extra={"found": {str(kind): n for kind, n in of_kind.items() if n}, **suspected.extra},
+        extra={
+            "found": {str(kind): n for kind, n in of_kind.items() if n},
+            "not_looked_for": _not_looked_for(reader, unlike, whole=len(untold) == len(selection.pairs)),
+            **suspected.extra,
+        },
     )
+
+
+def _not_looked_for(reader: Reader, unlike: str, *, whole: bool) -> list[str]:
+    """The kinds of which nothing can be told: where the label key only groups, all that hold it against predictions."""
+    held = [Finding.FALLING, Finding.PAIR, Finding.SURE] if unlike and not reader.dtypes[PREDICTION].is_float() else []
+    return [str(kind) for kind in (Finding.SUSPECT, *held)] if whole else []
 
 
 def _without_label(frame: pl.DataFrame, selection: Selection, pair: Pair) -> list[str]:

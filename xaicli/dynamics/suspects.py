@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
+from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.metrics import LEARNING, MEMORISED
@@ -56,6 +57,40 @@ _STEADY = 3
 _PLACES_TOGETHER = 16
 """The counts of so many places are held apart before they are summed."""
 COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label")
+
+
+def without_suspects(reader: Reader, selection: Selection, found: Statistics) -> dict[Pair, str]:
+    """Why no label can be suspected, whatever it is, of each (mode, ds_id) where that is so."""
+    key = selection.label_key
+    if unlike := only_groups(reader, key):
+        return dict.fromkeys(selection.pairs, unlike)
+    if key not in reader.dtypes and N_TOKENS in reader.dtypes:  # a sequence has no label of its own
+        return {}
+    whys = {pair: _nothing_speaks(reader, key, found.frames[pair]) for pair in selection.pairs}
+    return {pair: why for pair, why in whys.items() if why}
+
+
+def _nothing_speaks(reader: Reader, key: str, frame: pl.DataFrame) -> str:
+    if LABEL not in frame.columns or frame[LABEL].null_count() == frame.height:
+        return "no label was recorded; log_samples(..., label=...) does" if key == LABEL else f"no sample has a {key}"
+    named = [name for name in EVIDENCE if name in frame.columns] or ["confidence"]
+    if are_numbers(reader, key) or any(frame[name].count() for name in named if name in frame.columns):
+        return ""
+    return "no label has a finite value that could speak for or against it"
+
+
+def not_looked_for(reader: Reader, selection: Selection, found: Statistics) -> list[str]:
+    """What `findings` and rules of suspects say of what nothing can tell, in words."""
+    whys = without_suspects(reader, selection, found)
+    if unlike := only_groups(reader, selection.label_key):
+        of_numbers = reader.dtypes[PREDICTION].is_float()  # where these are never looked for
+        others = "" if of_numbers else ", and falling labels, confused pairs and over-confidence are not looked for"
+        forgotten = any("forgetting" in frame.columns for frame in found.frames.values())
+        by_label = "; what was forgotten is told as recorded, by label" if forgotten else ""
+        return [f"{unlike}: none is a suspect{others}{by_label}"]
+    if 1 < len(whys) == len(selection.pairs) and len({*whys.values()}) == 1:
+        return [f"no suspects can be told: {next(iter(whys.values()))}"]
+    return [f"no suspects of {' '.join(filter(None, pair))} can be told: {why}" for pair, why in whys.items()]
 
 
 def suspicion(frame: pl.DataFrame) -> pl.Series:

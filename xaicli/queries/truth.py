@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import polars as pl
 
@@ -29,6 +30,24 @@ def is_truth(reader: Reader, key: str) -> bool:
     """Whether a column other than the label says which predictions are right: it holds classes of their kind."""
     known = {key, PREDICTION} <= reader.dtypes.keys() and not reader.dtypes[PREDICTION].is_float()
     return key not in (LABEL, PREDICTION) and known and not no_truth(reader, key)
+
+
+def hold_classes(reader: Reader, key: object) -> None:
+    """Hold a fact of numbers that are classes of the run, all of them, as whole ones.
+
+    pandas writes whole numbers as floats where some are missing, and recorders a label of 0 or 1.
+
+    Args:
+        reader: The run; its predictions are whole numbers, or nothing happens.
+        key: The label key, as it was given.
+    """
+    if not isinstance(key, str) or key in (LABEL, PREDICTION) or not reader.stored.get(PREDICTION, _NONE).is_integer():
+        return
+    if not reader.facts.dtypes.get(key, _NONE).is_float():
+        return
+    known, others = reader.classes_in(key)
+    if known and not others:
+        reader.facts.hold_whole(key)
 
 
 def is_true_number(reader: Reader, key: str) -> bool:
@@ -73,8 +92,18 @@ def by_truth(
             return selection
         unsaid = f"{unlike}: samples are told neither right nor wrong"
         return replace(selection, warnings=(*selection.warnings, unsaid))
-    said = measured_otherwise(reader, selection.label_key, measures)
+    said = [*never_right(reader, selection.label_key), *measured_otherwise(reader, selection.label_key, measures)]
     return replace(selection, label_is_truth=True, warnings=(*selection.warnings, *said))
+
+
+def never_right(reader: Reader, key: str) -> list[str]:
+    """What to say of values of another truth that are no classes of the run's."""
+    if not is_truth(reader, key) or not (others := reader.classes_in(key)[1]):
+        return []
+    shown = ", ".join(map(str, sorted(others)[:_SHOWN])) + (", ..." if len(others) > _SHOWN else "")
+    what, are = ("1 value", "is") if len(others) == 1 else (f"{len(others):,} values", "are")
+    where = reader.layout.described
+    return [f"{what} of {key} {are} no label or prediction of {where}, and no prediction is right there: {shown}"]
 
 
 def measured_otherwise(reader: Reader, key: str, measures: Sequence[str]) -> list[str]:
@@ -94,16 +123,17 @@ def measured_of_all(readers: Sequence[Reader], key: str, measures: Sequence[str]
     """The same of runs that are compared; or which of them cannot be judged by a truth of others."""
     others = [reader for reader in readers if not is_truth(reader, key)]
     if not others or all(is_true_number(reader, key) for reader in readers):
-        return measured_otherwise(readers[0], key, measures)
+        said = (never_right(reader, key) for reader in readers)
+        return [*dict.fromkeys(chain.from_iterable(said)), *measured_otherwise(readers[0], key, measures)]
     if len(others) == len(readers) and not any(CORRECT in reader.dtypes for reader in readers):
         return []
     return told_by_label(next((reader for reader in others if no_truth(reader, key)), others[0]), key)
 
 
 def told_by_label(reader: Reader, key: str) -> list[str]:
-    """What to say where the label key only groups, and what is right is told beside it."""
+    """What to say where the label key only groups, and what is right is told beside it; or is by it, and never so."""
     if key == LABEL or is_truth(reader, key):
-        return []
+        return never_right(reader, key)
     lack = no_truth(reader, key) or f"{reader.layout.described} has no {key} beside predictions"
     return [f"{lack}: what is right is told as recorded, by label"]
 
@@ -121,6 +151,8 @@ def refuse_other_kinds(reader: Reader, key: str) -> None:
         hint = "it takes a column of true classes of the predictions' kind, such as label"
         if reader.dtypes[key].is_float() and key not in reader.facts.dtypes:
             hint += f"; a metric holds measured numbers, classes are facts: run.log_facts(sample_id, {key}=...)"
+        elif reader.dtypes[key] == pl.Boolean():
+            hint += "; True and False only group, 0 and 1 are classes"
         raise UsageError(said, hint=hint, refused=("label_key",))
 
 
@@ -132,8 +164,13 @@ def only_groups(reader: Reader, key: str) -> str:
 def no_truth(reader: Reader, key: str) -> str:
     """What there is to say where a label key is no truth of the predictions; "" where it may be one."""
     kinds = [reader.dtypes[name] for name in (key, PREDICTION) if name in reader.dtypes]
-    if len(kinds) < 2 or (key != PREDICTION and _are_alike(*kinds)):
+    if len(kinds) < 2:
         return ""
+    if key != PREDICTION and _are_alike(*kinds):
+        known, others = ((), ()) if key == LABEL or kinds[1].is_float() else reader.classes_in(key)
+        if known or not others:
+            return ""
+        return f"--label-key {key} cannot be held against the predictions of {reader.layout.described}, {_OF_NONE}"
     if key == LABEL:
         label, prediction = (_TOLD.get(_kind(dtype), str(dtype)) for dtype in kinds)
         where = reader.layout.described
@@ -148,6 +185,9 @@ def _are_alike(label: pl.DataType, prediction: pl.DataType) -> bool:
     return _kind(label) is _kind(prediction)
 
 
+_NONE = pl.Null()
+_SHOWN = 5
+_OF_NONE = "for it holds none of their classes"
 _OF_NUMBERS = ("residual", "abs_error")
 """What the recorder measures of numbers beside their loss."""
 

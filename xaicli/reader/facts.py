@@ -68,6 +68,13 @@ class Facts:
         """Where further facts are from."""
         self._given = _together([_of_file(file, self._id_kind) for file in self.files])
         self._shared: SharedFacts | None = None
+        self._whole: set[str] = set()
+
+    def hold_whole(self, name: str) -> None:
+        """Hold a fact of numbers, all of them whole, as whole ones from now on."""
+        self._whole.add(name)
+        for known in ("own_dtypes", "_joined"):
+            self.__dict__.pop(known, None)
 
     def share(self, together: SharedFacts) -> None:
         """Know from now on what several runs know, this one among them."""
@@ -111,7 +118,8 @@ class Facts:
     @cached_property
     def own_dtypes(self) -> dict[str, pl.DataType]:
         """Those that this run knows by itself."""
-        return {self._called[name]: dtype for name, dtype in self._kinds.items()}
+        called = {self._called[name]: dtype for name, dtype in self._kinds.items()}
+        return {name: pl.Int64() if name in self._whole else dtype for name, dtype in called.items()}
 
     @cached_property
     def _kinds(self) -> dict[str, pl.DataType]:
@@ -358,9 +366,9 @@ class Facts:
             n = frame.height
             frame = _with_ids(frame.rename({name: new for name, new in self._called.items() if name in frame}), kind)
             n_unfit += n - frame.height
+            frame = frame.with_columns(pl.col(pl.Float64, pl.Float32).fill_nan(None))  # as older versions recorded
             frame, lost = _of_kinds(frame, kinds)
             unreadable.update(lost)
-            frame = frame.with_columns(pl.col(pl.Float64, pl.Float32).fill_nan(None))  # as older versions recorded
             frames.append(frame)
             n_given = frame.height if self._given is not None and source.frame is self._given.frame else 0
         if not frames:

@@ -100,6 +100,13 @@ class Rows(NamedTuple):
         ]
 
 
+def _items(column: pl.Series) -> set[Any]:
+    """What a column holds, of sets their items."""
+    while isinstance(column.dtype, pl.List):
+        column = column.explode()
+    return set(column.drop_nulls().unique())
+
+
 def _counting(duplicates: Duplicates) -> Duplicates:
     """Which rows count while a selection is made: duplicates are refused by the question itself."""
     return Duplicates.ALL if duplicates is Duplicates.ALL else Duplicates.LAST
@@ -129,6 +136,7 @@ class Reader(Holdings):
                 by=("facts",),
             )
         self._footers: dict[Path, Footer] = {}
+        self._classes: dict[str, tuple[frozenset[Any], frozenset[Any]]] = {}
         super().__init__(layout, strict=strict, attempts=attempts)
         self.facts = Facts(self, facts, wanted=not no_facts)
         self.where: Where | None = None
@@ -391,13 +399,32 @@ class Reader(Holdings):
         # What is wanted is mostly found in the last epoch.
         for place in sorted(places, key=lambda place: -place.epoch):
             for frame in self._of_column(place, column, counting):
-                of_place = frame[column]
-                while isinstance(of_place.dtype, pl.List):
-                    of_place = of_place.explode()
-                found |= set(of_place.drop_nulls().unique())
+                found |= _items(frame[column])
             if wanted and found.issuperset(wanted):
                 break
         return found
+
+    def classes_in(self, column: str) -> tuple[frozenset[Any], frozenset[Any]]:
+        """What a column holds, of sets their items: the classes of the run in it, and all else.
+
+        A class is what labels and predictions of any row are, and what has a name. What a file of facts says of other
+        samples than the run's is nothing else.
+
+        Raises:
+            DamagedFileError: A file is damaged and the reader is strict, or files keep vanishing.
+        """
+        if column not in self._classes:
+            is_fact = column in self.facts.dtypes
+            held = _items(self.facts.frame[column]) if is_fact else self.values(column)
+            others = held.difference(self.label_names, range(len(self.label_names)))
+            for name in (LABEL, PREDICTION):
+                if others and name in self.stored:
+                    others -= self.values(name, wanted=others)
+            if others and is_fact:
+                own = pl.col(SAMPLE_ID).is_in(self.sample_ids().implode())
+                others &= _items(self.facts.frame.filter(own)[column])
+            self._classes[column] = frozenset(held - others), frozenset(others)
+        return self._classes[column]
 
     def _of_column(self, place: Place, column: str, counting: Duplicates | None) -> list[pl.DataFrame]:
         """A column of an epoch's rows: of those that count and meet the condition, or of all."""

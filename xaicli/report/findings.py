@@ -143,6 +143,8 @@ def _sentence(counted: Sequence[str], answer: Answer) -> str:
     if not counted:
         found = {kind: n for kind, n in answer.extra.get("found", {}).items() if n}
         if top != 0 or not found:
+            if answer.extra.get("not_looked_for"):
+                return "Nothing stands out of what could be looked for; the warnings say what could not."
             return "Nothing stands out in this selection."
         kinds = ", ".join(f"{_TITLES.get(kind, kind.replace('_', ' ')).lower()} {n:,}" for kind, n in found.items())
         return f"None is listed, as --top 0 says. Found: {kinds}."

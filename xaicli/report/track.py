@@ -38,11 +38,12 @@ from xaicli.vocabulary import LABEL, Bounds, Mode
 
 if TYPE_CHECKING:
     from xaicli.api.gathering import Gathered
-    from xaicli.dynamics.computed import Statistics
     from xaicli.report.model import Rows
 
-_EVIDENCE = ("loss_mean", "aum", "confidence")
-"""What a label is suspected by."""
+_NOT_DOUBTED = (
+    "No suspects: where predictions tell, no label more suspicious than the middle was contradicted often enough; "
+    "elsewhere no sample stands far out among its label. That does not say that all labels are right."
+)
 _LONGEST = 160
 _NOT_HELD_OUT = (
     "Where these are training rows, their probabilities are not held out: the net has seen these very labels, so that "
@@ -262,7 +263,7 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
     title = "Suspected labels"
     answer = gathered.suspects
     if answer is None or answer.data.is_empty():
-        why = _undoubted(gathered.computed)
+        why = _NOT_DOUBTED
         if gathered.errors is not None and gathered.errors.extra.get("task") == "sequence" and answer is not None:
             why = "A sequence has no one label that could be wrong; the worst sequences and tokens stand above."
         return Section(title, "suspects", (_missing(gathered, "suspects", why),))
@@ -306,19 +307,6 @@ def _ranked_by(gathered: Gathered) -> str:
     accuracy = gathered.computed.accuracy.items() if gathered.computed is not None else ()
     last = [percent(of_set[max(of_set)]) for (mode, _), of_set in accuracy if mode == Mode.TRAIN and of_set]
     return f"{said} At the last epoch this one predicts {listed(last)} of the labels it trains on." if last else said
-
-
-def _undoubted(computed: Statistics | None) -> str:
-    """Why no label is suspicious: none was recorded, nothing speaks of any, or none stands out."""
-    frames = list(computed.frames.values()) if computed is not None else []
-    if frames and all(frame["label"].null_count() == frame.height for frame in frames):
-        return "No suspects can be told: no label was recorded; log_samples(..., label=...) does."
-    if frames and not any(_has_values(frame, name) for frame in frames for name in _EVIDENCE):
-        return "No suspects can be told: no label has a finite value that could speak for or against it."
-    return (
-        "No suspects: where predictions tell, no label more suspicious than the middle was contradicted often enough; "
-        "elsewhere no sample stands far out among its label. That does not say that all labels are right."
-    )
 
 
 def _has_values(frame: pl.DataFrame, name: str) -> bool:
