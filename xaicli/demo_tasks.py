@@ -67,7 +67,7 @@ def record_task(
         on_epoch: Called with (epochs done, epochs) after each epoch.
 
     Returns:
-        How many labels are wrong on purpose.
+        How many labels of the samples in the run are wrong on purpose.
 
     Raises:
         UsageError: There is no such task.
@@ -323,14 +323,16 @@ def _record_boxes(run_dir: str | Path, *, epochs: int, seed: int, on_epoch: Call
         nn.Conv2d(48, 3 + len(LABEL_NAMES), 1),
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
+    planted, told = int((mistake != "none").sum()), int((mistake[held_out] != "none").sum())
     notes = (
-        f"one to three digits on {n:,} sheets, to be found; on {int((mistake != 'none').sum())} sheets one label is "
-        f"left out or made up on purpose (seed {seed})"
+        f"one to three digits on {n:,} sheets, to be found; on {planted} sheets one label is left out or made up on "
+        f"purpose, {told} of them among the {int(held_out.sum())} of which boxes are recorded (seed {seed})"
     )
     config = {"notes": notes, "task": "boxes", "epochs": epochs, "seed": seed, "batch_size": _BATCH}
     targets = [_cells(boxes, labels) for boxes, labels in truth]
     shown = np.flatnonzero(held_out)
-    table = Table([(sheets[i], {"boxes": truth[i][0], "labels": truth[i][1]}) for i in shown])
+    ids = np.arange(len(shown))
+    table = Table([(sheets[i], {"boxes": truth[i][0], "labels": truth[i][1]}) for i in shown], ids=ids.tolist())
     args = {"batch_size": _BATCH, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
 
     def found(batch: Any) -> list[dict[str, Any]]:
@@ -338,7 +340,6 @@ def _record_boxes(run_dir: str | Path, *, epochs: int, seed: int, on_epoch: Call
             return [_found(one) for one in model(torch.from_numpy(np.stack(batch))).numpy()]
 
     with Run(run_dir, config=config, total_epochs=epochs, label_names=LABEL_NAMES, resume="never") as run:
-        ids = np.arange(len(shown))
         run.log_facts(ids, mistake=mistake[shown].tolist(), digits=[len(truth[i][1]) for i in shown])
         run.log_images(ids, _pictures(sheets[shown]))
         for epoch in run.epochs(epochs):
@@ -362,7 +363,7 @@ def _record_boxes(run_dir: str | Path, *, epochs: int, seed: int, on_epoch: Call
             collect_metrics(table, collector, found, run=run, split="val", dataloader_args=args)
             if on_epoch:
                 on_epoch(epoch, epochs)
-    return int((mistake != "none").sum())
+    return told
 
 
 Objects = tuple["NDArray[np.float32]", "NDArray[np.int64]"]

@@ -1,6 +1,7 @@
 """`xai errors` on recorded runs of each task, against scikit-learn and plain Python."""
 
 import json
+import shlex
 
 import numpy as np
 import polars as pl
@@ -174,6 +175,18 @@ def test_what_is_cut_is_counted_and_the_option_lists_all(tmp_path, capsys):
     assert {(row["sample_id"], row["class"]) for row in whole["doubted"]} == wrong
     assert {(row["label"], row["prediction"]) for row in whole["swapped"]} == swaps
     assert whole["doubted"][:20] == found["doubted"]
+    pair = found["swapped"][0]
+    names = [list("abcdefg")[pair[end]] for end in ("label", "prediction")]
+    with pytest.raises(XaiError, match=f"{names[0]} is missed, or {names[1]} is added, and no cell is of both") as no:
+        xaicli.open_run(tmp_path / "run").confusion(cell=",".join(names), metric="jaccard")
+    option, cell = shlex.split(no.value.hint.partition(" lists the samples that miss it; xai errors")[0])
+    assert (
+        main(["confusion", str(tmp_path / "run"), option, cell, "--metric", "jaccard", "--top", "500", "--json"]) == 0
+    )
+    listed = {row["sample_id"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert listed == {i for i in range(n) if truth[i][0] == pair["label"]}
+    with pytest.raises(XaiError, match="no sample of a is taken for a at the last epoch"):
+        xaicli.open_run(tmp_path / "run").confusion(cell="a,a", where="sample_id < 120", metric="jaccard")
     page = xaicli.open_run(tmp_path / "run").errors().markdown()
     assert "20 of 240: --top 240 lists all." in page
     assert "20 of 42: --top 42 lists all." in page

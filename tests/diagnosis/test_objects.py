@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -419,6 +420,42 @@ def test_a_run_of_other_tables_alone_says_what_tells_of_them(tmp_path, capsys, c
     assert json.loads(capsys.readouterr().out)["rows"] == [{"n": 2}]
     assert main(["samples", str(tmp_path / "run"), "--table", "pictures", "--metric", "mean_iou", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["score"] == 0.7
+
+
+def test_a_table_is_asked_by_what_its_rows_hold(tmp_path, capsys):
+    vectors = np.zeros((2, 2), np.float32)
+    ids = {"sample_id": [0, 1]}
+    held = {
+        "metrics": (ids | {"vector": vectors}, ["xai embeddings"]),
+        "others": (ids | {"vector": vectors}, ["xai embeddings --table others"]),
+        "several": (ids | {"worst": [0.1, 0.2], "best": [1, 2]}, ["xai samples --table several --metric worst"]),
+        "lost": (ids | {"a": [1, 2], "loss": [1.0, 2.0]}, ["xai samples --table lost"]),
+        "of text": (ids | {"said": ["a", "b"]}, []),
+    }
+    for name, (columns, ways) in held.items():
+        with xaicli.Run(tmp_path / name) as run:
+            run.add_metrics_data(columns, name=name)
+        with xaicli.Run(tmp_path / "all") as run:
+            run.add_metrics_data(columns, name=name)
+        assert main(["slices", str(tmp_path / name)]) == 1
+        hint = " ".join(capsys.readouterr().err.replace("\n", " ").partition("hint:")[2].split())
+        assert hint == f"of its tables ({name}): {', '.join([*ways, 'xai query'])}"
+        for way in ways:
+            words = shlex.split(way)[1:]
+            assert main([words[0], str(tmp_path / name), *words[1:], "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["rows"]
+        if not any("samples" in way for way in ways):
+            assert main(["samples", str(tmp_path / name), "--table", name]) == 1
+            said = " ".join(capsys.readouterr().err.split())
+            assert "has no metrics, by which samples could be ranked" in said
+            assert said.endswith(f"hint: of it: {', '.join([*ways, 'xai query'])}")
+    assert main(["info", str(tmp_path / "all"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["tables"]
+    assert {table["name"]: table["ask"] for table in told} == {name: ways for name, (_, ways) in held.items()}
+    assert main(["info", str(tmp_path / "all")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "xai embeddings --table others" in shown
+    assert "--table NAME" not in shown
 
 
 @pytest.mark.parametrize("of_file", [False, True])

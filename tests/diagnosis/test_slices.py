@@ -329,3 +329,42 @@ def test_a_slice_of_wrong_predictions_is_no_likelier_than_its_chance() -> None:
             one.p >= 2 * min(stats.hypergeom.sf(hits - 1, 2000, 60, n), stats.hypergeom.cdf(hits, 2000, 60, n)) / 1.001
         )
     assert {tuple(one.facts.values()): one.n for one in found} == {("new",): 100, ("rest",): 1900}
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.0, 1e6])
+def test_means_of_what_is_all_zero_are_zero(factor):
+    camera = ["rear"] * 40 + ["front"] * 360
+    values = np.where(np.array(camera) == "rear", 0.0, factor * (1 + np.arange(400) % 7 / 10))
+    found = slices.find_slices(pl.DataFrame({"camera": camera, "value": values}), "value", ["camera"])
+    told = {one.facts["camera"]: one for one in found.slices}
+    assert (told["rear"].mean, told["front"].rest_mean) == (0.0, 0.0)
+    assert told["front"].mean == values[40:].mean() == told["front"].difference == -told["rear"].difference
+    expected = stats.ttest_ind(values[40:], values[:40], equal_var=False).confidence_interval()
+    assert told["front"].interval == pytest.approx((expected.low, expected.high), rel=1e-6)
+
+
+def test_values_that_are_all_the_same_make_no_slice():
+    frame = pl.DataFrame({"camera": ["rear"] * 40 + ["front"] * 367, "value": [0.1] * 407})
+    assert not slices.find_slices(frame, "value", ["camera"]).slices
+
+
+def test_a_worse_slice_is_explained_by_a_better_one_only_where_both_of_its_parts_are():
+    rng = np.random.default_rng(1)
+    camera, night = np.array(["A"] * 1000 + ["B"] * 1000), np.zeros(2000, bool)
+    night[:32] = night[1000:1028] = True
+    x = rng.gamma(2, 0.2, 2000) + 0.25 * (camera == "B")
+    frame = pl.DataFrame({"camera": camera, "light": np.where(night, "night", "day"), "loss": x})
+    told = [dict(one.facts) for one in slices.find_slices(frame, "loss", ["camera", "light"]).slices]
+    assert {"light": "night"} not in told
+    worse = frame.with_columns(loss=pl.Series(x + 4.0 * (night & (camera == "B"))))
+    found = slices.find_slices(worse, "loss", ["camera", "light"])
+    told = [dict(one.facts) for one in found.slices if one.difference > 0]
+    assert {"light": "night"} in told  # night by camera B has 28 samples, too few for a slice of its own
+    # Rain is worse for what the rear camera sees of it, and for nothing else: the better front camera has most of it.
+    place = np.array(["front"] * 1800 + ["rear"] * 200)
+    rain = np.concatenate([np.arange(1800) % 15 == 0, np.arange(200) % 2 == 0])
+    x = rng.gamma(2, 0.2, 2000) + 3.0 * (place == "rear")
+    frame = pl.DataFrame({"camera": place, "weather": np.where(rain, "rain", "dry"), "loss": x})
+    told = [dict(one.facts) for one in slices.find_slices(frame, "loss", ["camera", "weather"]).slices]
+    assert {"weather": "rain"} not in told
+    assert {"camera": "rear"} in told

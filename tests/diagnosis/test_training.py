@@ -91,6 +91,17 @@ def test_one_step_with_histories(recorded, capsys):
         assert item["expected"] == pytest.approx(len(losses) * everywhere.count(item["label"]) / len(everywhere))
 
 
+def test_the_mix_of_a_batch_of_one_step_has_every_value(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in (1, 2):
+            run.log_samples(
+                sample_id=range(30), label=list(range(30)), loss=[1.0] * 30, mode="train", epoch=1, step=step
+            )
+    (batch,) = (found := asked(capsys, tmp_path / "run", "--step", 1))["batches"]
+    assert sorted(item["label"] for item in batch["mix"]) == list(range(30))
+    assert len(found["mix"]) == len(found["rows"]) == 30
+
+
 def test_around_a_step(recorded, capsys):
     path, logged = recorded
     found = asked(capsys, path, "--around", 70)

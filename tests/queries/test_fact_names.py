@@ -227,3 +227,60 @@ def test_facts_of_a_table_of_metrics(tmp_path: Path) -> None:
     assert ids(found) == [2, 2]  # highest and lowest
     assert set(found.data["mode"]) == {""}
     assert "the fact iou is called fact_iou: a column of table found has its name" in found.answer.warnings
+
+
+def test_facts_called_like_columns_of_a_table_have_one_name_in_every_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 1.0]], np.float32)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(
+            [1, 2, 3], split=["left", "right", "left"], iou=[7, 8, 9], epoch=["a", "b", "c"], place=PLACES[:3]
+        )
+        columns: dict[str, Any] = {"sample_id": [1, 2, 3], "iou": [0.2, 0.9, 0.4], "split": ["val"] * 3}
+        run.add_metrics_data(columns | {"epoch": [1, 1, 1], "vector": vectors}, name="metrics")
+    own = {"fact_split", "fact_iou", "fact_epoch", "place"}
+    where = [str(tmp_path / "run"), "--no-progress", "-o", str(tmp_path / "out"), "--format", "csv,json,md,html"]
+    for command in (["samples", "--table", "metrics", "--max", "3", "--min", "0"], ["embeddings"]):
+        assert main([*command, *where, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert {name for row in told["rows"] for name in row["facts"]} == own
+        for name in ("split", "iou"):
+            said = f"the fact {name} is called fact_{name}: a column of table metrics has its name"
+            assert told["warnings"].count(said) == 1
+            assert not [words for words in told["warnings"] if f"{name} is called" in words and words != said]
+        [file] = [f for f in (tmp_path / "out").glob("*.csv") if f.name.startswith(command[0])]
+        head = file.read_text(encoding="utf-8").splitlines()[0].split(",")
+        assert {name for name in head if name in own} == own
+        assert main([*command, str(tmp_path / "run"), "--no-progress"]) == 0
+        shown = capsys.readouterr().out
+        assert command == ["embeddings"] or {"fact_split", "fact_iou", "fact_epoch"} <= set(shown.split())
+    for colour, expected in (("fact_split", ["left", "right", "left"]), ("split", ["val"] * 3), ("place", PLACES[:3])):
+        found = xaicli.open_run(tmp_path / "run").embeddings(colour=colour).data.sort("sample_id")
+        assert found["colour"].to_list() == expected
+    assert xaicli.open_run(tmp_path / "run").embeddings(colour="fact_iou").data["colour"].to_list() == ["7", "8", "9"]
+    with pytest.raises(XaiError, match="no column or fact 'fact_splt'") as refused:
+        xaicli.open_run(tmp_path / "run").embeddings(colour="fact_splt")
+    assert "did you mean fact_split or fact_epoch?" in refused.value.hint
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize("ids", ["example_id", "sample_id"])
+def test_the_hint_joins_what_a_table_says_of_its_rows(tmp_path: Path, engine: str, ids: str) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([0, 1], place=["here", "there"])
+        run.add_metrics({"example_id": [0, 1], ids: [0, 1], "fp": [3, 5]}, name="metrics")
+    opened = xaicli.open_run(tmp_path / "run")
+    for called in ("metrics", "metrics m", 'metrics AS "m n"'):
+        sql = f"SELECT place, fp FROM {called}"
+        with pytest.raises(XaiError, match="there is no column place where it is asked for") as refused:
+            opened.query(sql, engine=engine)
+        join = refused.value.hint.partition("place is a column of facts: ")[2].partition(";")[0]
+        assert join.startswith("JOIN facts ")
+        assert opened.query(f"{sql} {join} ORDER BY fp", engine=engine).data.rows() == [("here", 3), ("there", 5)]
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[7, 8], loss=[1.0, 2.0], mode="eval", epoch=1)
+    with pytest.raises(XaiError, match="there is no column place where") as refused:
+        xaicli.open_run(tmp_path / "run").query("SELECT place FROM metrics", engine=engine)
+    # Rows of a table count what was collected, which need be no sample's id.
+    assert ("JOIN" in refused.value.hint) == (ids == "sample_id")

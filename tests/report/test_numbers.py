@@ -458,7 +458,9 @@ def test_a_run_without_samples_has_rows_of_tables_and_one_of_no_time_took_less_t
     assert isinstance(table, Table)
     assert "several data sets, which xai confusion RUN tells one by one" in table.note
     none = pl.DataFrame(schema={"mode": pl.String, "rows": pl.Int64, "metrics": pl.List(pl.String)})
-    tables = [{"name": "boxes", "rows": 3117, "columns": ["x0"]}, {"name": "metrics", "rows": 960, "columns": ["tp"]}]
+    tables = [
+        {"name": name, "rows": n, "columns": ["tp"], "ask": []} for name, n in (("boxes", 3117), ("metrics", 960))
+    ]
     told = info_report(Answer("info", "runs/a", {}, none, extra={"tables": tables})).sentence
     assert told == "No samples were logged; the run's tables have 3,117 rows of boxes and 960 rows of metrics."
     told = info_report(Answer("info", "runs/a", {}, none)).sentence

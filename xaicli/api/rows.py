@@ -54,9 +54,12 @@ def refuse_objects_alone(reader: Reader) -> None:
         )
     names = list(reader.table_folders())
     if names and not reader.drops and not reader.damaged and reader.where is None:
+        from xaicli.queries.table_samples import ways_to_ask
+
+        ways = [way for name in names for way in ways_to_ask(reader, name)]
         raise XaiError(
             f"{reader.layout.described} holds no rows of samples: this is answered of them alone",
-            hint=f"of its tables ({', '.join(names)}): xai samples --table {names[0]}, xai query",
+            hint=f"of its tables ({', '.join(names)}): " + ", ".join([*ways, "xai query"]),
         )
 
 

@@ -287,6 +287,13 @@ def cell_samples(reader: Reader, selection: Selection, cell: str | Sequence[Any]
         else:
             tally.add(looked_at)
     if not found:
+        if len({*values, None}) > 2 and all(isinstance(frame.schema[LABEL], pl.List) for frame, _ in places.values()):
+            raise XaiError(
+                f"labels are sets of classes, of which each is counted by itself: {ends[0]} is missed, or {ends[1]} is "
+                "added, and no cell is of both",
+                hint=f"--cell '{quoted(ends[0])},{NO_CLASS}' lists the samples that miss it; xai errors tells in how "
+                "many one is missed where another is added",
+            )
         raise XaiError(
             f"no sample of {ends[0]} is taken for {ends[1]} at the last epoch selected",
             hint="see the counts: xai confusion",

@@ -135,7 +135,8 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
 
     Returns:
         Slices with q <= 5 %. A slice is explained by a larger one of the result where they share half of its samples
-        or more and its difference within the larger one is less than half of that from the rest; and by one of more
+        or more and its difference within the larger one is less than half of that from the rest, outside of it too
+        where that one differs the other way; and by one of more
         weight (|difference| x samples) that shares none, where it differs by less than half from the rest without it.
     """
     x = frame[value].cast(pl.Float64).to_numpy().astype(np.float64)
@@ -177,10 +178,7 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
         # What explains one another in circles is told: nothing that is told explains it.
         q = _levels([row for row in tested if row not in why])
         sure = [row for row in left if q[row] <= _LEVEL]
-    points = student_975(np.array([row.freedom for row in sure]))
-    slices = tuple(
-        _slice(row, q[row], len(x), kept, float(point) * row.error) for row, point in zip(sure, points, strict=True)
-    )
+    slices = tuple(_slice(row, q[row], x, kept) for row in sure)
     looked_at, explained = len(tested) + len(twins), len(why) + len(twins)
     return Found(slices, looked_at, explained, len(differing) - len(compared) - len(twins), others, names)
 
@@ -291,8 +289,6 @@ class _Tested:
     codes: tuple[int, ...]
     n: int
     difference: float
-    error: float
-    freedom: float
     p: float
     mean: float
     rest_mean: float
@@ -337,7 +333,7 @@ def _tested(every: Sequence[_Sums], x: Floats, min_n: int, draws: Draws) -> list
         for name in ("total", "squares")
     ]
     others, rest_total, rest_squares = len(x) - own, of_all[0] - total, of_all[1] - squares
-    p, difference, error, freedom = welch(own, total, squares, others, rest_total, rest_squares)
+    p, difference, _, _ = welch(own, total, squares, others, rest_total, rest_squares)
     doubtful = np.flatnonzero(p <= _LEVEL)
     p[doubtful] = np.maximum(p[doubtful], draws.two_sided(own[doubtful], (total / own + centre)[doubtful]))
     groups = [
@@ -345,10 +341,7 @@ def _tested(every: Sequence[_Sums], x: Floats, min_n: int, draws: Draws) -> list
         for sums, kept in zip(every, enough, strict=True)
         for codes in np.transpose(np.unravel_index(kept, [len(column.names) for column in sums.columns])).tolist()
     ]
-    found = [
-        part.tolist()
-        for part in (own, difference, error, freedom, p, total / own + centre, rest_total / others + centre)
-    ]
+    found = [part.tolist() for part in (own, difference, p, total / own + centre, rest_total / others + centre)]
     return [
         _Tested(columns, tuple(codes), int(n), *rest) for (columns, codes), n, *rest in zip(groups, *found, strict=True)
     ]
@@ -377,11 +370,12 @@ def _explained(rows: Sequence[_Tested], x: Floats) -> dict[_Tested, _Tested]:
         facts = row.facts.items()
         around = [larger for larger in accepted if larger.facts.items() <= facts]
         # Of one within another, all is known from its sums; only where they overlap are the samples gone through.
-        by = next((larger for larger in around if _explains(larger, row, row.n, row.mean * row.n)), None)
+        by = next((larger for larger in around if _explains(larger, row, row.n, row.mean * row.n, len(x))), None)
         if by is None:
             own = row.rows()
             beside = ((larger, own[larger.holds(own)]) for larger in accepted if larger not in around)
-            by = next((a for a, shared in beside if _explains(a, row, len(shared), float(x[shared].sum()))), None)
+            sums = ((larger, len(shared), float(x[shared].sum())) for larger, shared in beside)
+            by = next((larger for larger, shared, held in sums if _explains(larger, row, shared, held, len(x))), None)
         if by is None:
             accepted.append(row)
         else:
@@ -389,14 +383,23 @@ def _explained(rows: Sequence[_Tested], x: Floats) -> dict[_Tested, _Tested]:
     return found
 
 
-def _explains(larger: _Tested, row: _Tested, shared: int, held: float) -> bool:
-    """Whether a slice follows from a larger one, of which it has some samples with a sum of values."""
+def _explains(larger: _Tested, row: _Tested, shared: int, held: float, total: int) -> bool:
+    """Whether a slice follows from a larger one, of which it has some samples with a sum of values, among all."""
     if 2 * shared < row.n:
         return False
     if larger.n == shared:  # the same samples under another name
         return True
     within = held / shared - (larger.mean * larger.n - held) / (larger.n - shared)
-    return bool(within * np.sign(row.difference) < abs(row.difference) / 2)
+    if within * np.sign(row.difference) >= abs(row.difference) / 2:
+        return False
+    beyond = row.n - shared
+    left = total - larger.n - beyond
+    if larger.difference * row.difference > 0 or not beyond or not left:
+        return True
+    # One at the other end explains no more than that its own samples are alike: outside of it they may not be.
+    outside = row.mean * row.n - held
+    without = outside / beyond - (larger.rest_mean * (total - larger.n) - outside) / left
+    return bool(without * np.sign(row.difference) < abs(row.difference) / 2)
 
 
 def _by_contrast(rows: Sequence[_Tested], x: Floats) -> dict[_Tested, _Tested]:
@@ -421,18 +424,29 @@ def _contrasts(heavier: _Tested, row: _Tested, own: NDArray[np.int32], total: in
     return bool(without * np.sign(row.difference) < abs(row.difference) / 2)
 
 
-def _slice(row: _Tested, q: float, total: int, kept: NDArray[np.intp], margin: float) -> Slice:
+def _slice(row: _Tested, q: float, x: Floats, kept: NDArray[np.intp]) -> Slice:
+    """What is told of a slice, from the values themselves: sums of others, taken off that of all, leave no exact 0."""
+    rows = row.rows()
+    is_other = np.ones(len(x), bool)
+    is_other[rows] = False
+    own, others = x[rows], x[is_other]
+    mean, rest_mean = float(own.mean()), float(others.mean())
+    spreads = [np.array([float(((part - middle) ** 2).sum())]) for part, middle in ((own, mean), (others, rest_mean))]
+    sizes, none = [np.array([float(len(part))]) for part in (own, others)], np.zeros(1)
+    _, _, error, freedom = welch(sizes[0], none, spreads[0], sizes[1], none, spreads[1])
+    margin = float(student_975(freedom)[0] * error[0])
+    difference = mean - rest_mean
     return Slice(
         facts=row.facts,
         n=row.n,
-        share=row.n / total,
-        mean=row.mean,
-        rest_mean=row.rest_mean,
-        difference=row.difference,
-        interval=(row.difference - margin, row.difference + margin),
+        share=row.n / len(x),
+        mean=mean,
+        rest_mean=rest_mean,
+        difference=difference,
+        interval=(difference - margin, difference + margin),
         p=row.p,
         q=q,
-        rows=kept[row.rows()],
+        rows=kept[rows],
     )
 
 

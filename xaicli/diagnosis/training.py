@@ -134,8 +134,8 @@ def steps(
         contents = _Contents.of(training, batches, wanted, logged)
         for key, row in told:
             if row.get("before"):
-                row["before"] |= contents.described(row["before"], _SHOWN)
-            row |= contents.described(row, _SHOWN)
+                row["before"] |= contents.described(row["before"], _SHOWN, _SHOWN)
+            row |= contents.described(row, _SHOWN, _SHOWN)
             extra[key].append({**origin, **row})
         if histories:
             _add_histories(reader, selection, pair, [row for _, row in told])
@@ -194,10 +194,9 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         warnings += contents.scalars.warnings(_apart(reader, pair))
         for row in here:
             place = {MODE: pair[0], DS_ID: pair[1]}
-            extra["batches"].append({**place, **row, **contents.described(row, _LISTED)})
-            extra["mix"] += [
-                {**place, **{key: row[key] for key in (EPOCH, *_WRITER)}, **item} for item in contents.mix(row)
-            ]
+            found = contents.mix(row)
+            extra["batches"].append({**place, **row, **contents.described(row, _LISTED, len(found))})
+            extra["mix"] += [{**place, **{key: row[key] for key in (EPOCH, *_WRITER)}, **item} for item in found]
             parts.append(_with_histories(reader, selection, pair, row, contents.of_batch(row)))
     if not parts:
         every = pl.concat(known)
@@ -481,8 +480,8 @@ class _Contents:
         is_it = pl.all_horizontal(pl.col(key) == batch[key] for key in _BATCH)
         return loss_shares(self.rows.filter(is_it))
 
-    def described(self, batch: Mapping[str, Any], top: int) -> dict[str, Any]:
-        """What a batch held: its samples, its mix and the scalars beside it."""
+    def described(self, batch: Mapping[str, Any], top: int, values: int) -> dict[str, Any]:
+        """What a batch held: the first of its samples and of the values of its mix, and the scalars beside it."""
         rows, names = self.of_batch(batch), self.training.names
         facts = self._facts_of(rows[SAMPLE_ID].head(top))
         elsewhere = self._spikes_of(rows[SAMPLE_ID].head(top), batch)
@@ -498,7 +497,7 @@ class _Contents:
             item |= {"facts": facts.get(row[SAMPLE_ID], {}), "also_in": [step for _, step in others]}
             found.append(item | ({"also_in_epochs": [epoch for epoch, _ in others]} if self.again else {}))
         odd = sorted(self.mix(batch), key=lambda item: (item["p"], item["expected"] - item["n"]))
-        return {"samples": found, "mix": odd[:top], "scalars": self.scalars.at(batch)}
+        return {"samples": found, "mix": odd[:values], "scalars": self.scalars.at(batch)}
 
     def _facts_of(self, ids: pl.Series) -> dict[Any, dict[str, Any]]:
         known = self.training.facts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,12 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.queries.names import with_facts
+from xaicli.queries.names import told_as, with_facts
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan_folder, taken_back_of
 from xaicli.tables.pca import PCA
 from xaicli.tables.schema import CategoricalLabel, Embedding, Schema, stored_schemas
-from xaicli.vocabulary import LABEL, SAMPLE_ID
+from xaicli.vocabulary import LABEL, SAMPLE_ID, fact_columns
 
 _COLOURS = (LABEL, "labels", "predicted", "loss")
 _IDS = (SAMPLE_ID, "example_id")
@@ -70,7 +70,8 @@ def embeddings(
     places = [name for name in (identity, _EPOCH, _SPLIT) if name in kinds]
     rows = lazy.select(*places, *columns).filter(pl.any_horizontal(pl.col(columns).is_not_null()))
     shown = _at(rows.collect(engine="streaming"), epoch, split)
-    found = _coloured(reader, lazy, shown, colour, identity)
+    called = fact_columns(reader.facts.names, kinds) if identity == SAMPLE_ID else {}
+    found = _coloured(reader, lazy, shown, colour, identity, called)
     frame, by = found.frame, found.by
     names = reader.names_of_classes(LABEL) if found.of_run else ()
     if names and not isinstance(schemas.get(LABEL), CategoricalLabel):
@@ -93,10 +94,10 @@ def embeddings(
             taken_back=sum(taken.rows for taken in taken_back),
             damaged=reader.damaged,
         ),
-        warnings=(*map(str, taken_back), *found.warnings),
+        warnings=(*map(str, taken_back), *found.warnings, *told_as(called, f"a column of table {table} has its name")),
     )
     if identity == SAMPLE_ID:
-        return with_facts(answer, reader)
+        return with_facts(answer, reader, called=called)
     if reader.facts.names:
         return replace(answer, warnings=(*answer.warnings, f"facts are {lacks}: none are shown"))
     return answer
@@ -140,6 +141,16 @@ def kept_vectors(reader: Reader, *, table: str = "metrics", column: Sequence[str
     parts = [part if part.dtype == np.float32 else part.astype(np.float64, copy=False) for part in parts]
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     return Vectors(frame[identity], whole, tuple(columns))
+
+
+def has_embeddings(reader: Reader, table: str) -> bool:
+    """Whether there is anything for `embeddings` to show in a table."""
+    try:
+        kinds = _table(reader, table).collect_schema()
+        _identity(kinds, table)
+        return bool(_chosen(None, kinds, stored_schemas(reader.layout, table)))
+    except XaiError:
+        return False
 
 
 def _table(reader: Reader, table: str) -> pl.LazyFrame:
@@ -279,7 +290,14 @@ class _Coloured:
     warnings: tuple[str, ...] = ()
 
 
-def _coloured(reader: Reader, lazy: pl.LazyFrame, shown: pl.DataFrame, colour: str | None, identity: str) -> _Coloured:
+def _coloured(
+    reader: Reader,
+    lazy: pl.LazyFrame,
+    shown: pl.DataFrame,
+    colour: str | None,
+    identity: str,
+    called: Mapping[str, str],
+) -> _Coloured:
     """The samples shown with the column that colours them, which one it is, and what to say of it.
 
     A table is collected in one pass or in several, each with columns of its own: a colour is the sample's, in whichever
@@ -289,11 +307,10 @@ def _coloured(reader: Reader, lazy: pl.LazyFrame, shown: pl.DataFrame, colour: s
         XaiError: There is no such column, or none of the samples has a value there.
     """
     kinds = lazy.collect_schema()
-    facts = reader.facts.dtypes if identity == SAMPLE_ID else {}
     if colour is not None and colour not in kinds and colour != LABEL:
-        if colour in facts:
-            return _of_facts(reader, shown, colour)
-        offered, note = [*kinds, *facts], reader.facts.left_out
+        if fact := next((name for name, new in called.items() if new == colour), None):
+            return _of_facts(reader, shown, fact, colour)
+        offered, note = [*kinds, *called.values()], reader.facts.left_out
         raise unknown("column or fact", colour, offered, plural="columns and facts", where="the table", note=note)
     for name in _COLOURS if colour is None else (colour,):
         told = _of_table(lazy, shown, name, identity) if name in kinds else shown.with_columns(pl.lit(None).alias(name))
@@ -320,13 +337,13 @@ def _coloured(reader: Reader, lazy: pl.LazyFrame, shown: pl.DataFrame, colour: s
     )
 
 
-def _of_facts(reader: Reader, shown: pl.DataFrame, colour: str) -> _Coloured:
-    """The samples shown with a fact, a group each value of it; numbers of more than ten values as such."""
+def _of_facts(reader: Reader, shown: pl.DataFrame, fact: str, colour: str) -> _Coloured:
+    """The samples shown with a fact as a column, a group each value; numbers of more than ten values as such."""
     ids = reader.facts.frame.schema[SAMPLE_ID]
     if shown.schema[SAMPLE_ID].is_integer() != ids.is_integer():
         known = pl.Series([None] * shown.height, dtype=pl.String)
     else:
-        known = reader.facts.of(shown[SAMPLE_ID].cast(ids))[colour]
+        known = reader.facts.of(shown[SAMPLE_ID].cast(ids))[fact]
         if known.dtype.is_temporal():
             known = known.cast(pl.String)
         elif known.dtype.is_integer() and known.drop_nulls().n_unique() > _GROUPS:

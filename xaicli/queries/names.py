@@ -140,19 +140,23 @@ FACTS = "facts"
 """The column of what samples are: {fact: value}, null for what is not known."""
 
 
-def with_facts(answer: Answer, reader: Reader, selection: Selection | None = None) -> Answer:
+def with_facts(
+    answer: Answer, reader: Reader, selection: Selection | None = None, called: Mapping[str, str] | None = None
+) -> Answer:
     """The answer with a column `facts` in each table whose rows are samples, and what is to be said of their facts.
 
     Args:
         answer: What a question gave.
         reader: The run.
         selection: Which rows it was about.
+        called: {fact: what it was asked by}, where rows of a table were asked, as which some facts may be called.
     """
     facts = reader.facts
     if not facts.names:
         return replace(answer, warnings=tuple(dict.fromkeys((*answer.warnings, *facts.notices))))
-    told = {name: _beside(frame, facts.frame) if _are_samples(frame) else frame for name, frame in answer.extra.items()}
-    data = _beside(answer.data, facts.frame) if _are_samples(answer.data) else answer.data
+    known = facts.frame.rename(called or {})
+    told = {name: _beside(frame, known) if _are_samples(frame) else frame for name, frame in answer.extra.items()}
+    data = _beside(answer.data, known) if _are_samples(answer.data) else answer.data
     warnings = [*answer.warnings, *facts.notices, *facts.told]
     warnings += _without(reader, selection) if selection is not None else ()
     shown = [

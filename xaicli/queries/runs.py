@@ -37,8 +37,8 @@ def info(reader: Reader) -> Answer:
         Rows mode, ds_id, epochs (list), rows (those that count), metrics (list of the run's metrics), files, last_step,
         duplicates (rows that repeat a sample), gaps (epochs missing between the first and the last, the first 1,000 of
         them), n_gaps (how many there are); beside them
-        `tables`: name, rows and columns of each metrics table, and `facts`: fact, type, samples, values. Every byte is
-        verified, once while nothing changes.
+        `tables`: name, rows and columns of each metrics table, and the commands that `ask` it beside `xai query`; and
+        `facts`: fact, type, samples, values. Every byte is verified, once while nothing changes.
     """
     sound_pieces(reader, reader.folders())
     _verify_beside(reader)
@@ -167,11 +167,14 @@ def _hidden(epoch_frequency: int) -> tuple[str, ...]:
 
 
 def _tables(reader: Reader) -> list[dict[str, Any]]:
+    from xaicli.queries.table_samples import ways_to_ask
+
     return [
         {
             "name": name,
             "rows": lazy.select(pl.len()).collect().item(),
             "columns": lazy.collect_schema().names(),
+            "ask": ways_to_ask(reader, name),
         }
         for name, lazy in metrics_tables(reader).items()
     ]

@@ -16,7 +16,7 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
-from xaicli.reader.dialect import cuts_fractions, for_duckdb, for_polars, opaque_blanked, refuse_mistakes
+from xaicli.reader.dialect import cuts_fractions, for_duckdb, for_polars, opaque_blanked, refuse_mistakes, tables_in
 from xaicli.reader.kinds import Kind, kinds_of
 from xaicli.reader.lazy import scan, scan_folder, taken_back_of
 from xaicli.reader.rows import name_columns, names_of, no_column
@@ -46,6 +46,7 @@ _STARS = re.compile(r"\b(?:select|distinct|all)\s+\*|,\s*\*", re.IGNORECASE)
 _BESIDE = re.compile(r"[(),<>=]|\b(?:select|from|where|and|or|group|having|order|limit|on|union)\b", re.IGNORECASE)
 _LITERALS = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _SHOWN = 3
+_EXAMPLE_ID = "example_id"
 _OF_INT64, _OF_DECIMAL = 63, 126
 _NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 
@@ -246,7 +247,7 @@ def _by_polars(reader: Reader, tables: dict[str, pl.LazyFrame], sql: str) -> tup
         return _in_polars(tables, sql), said
     except pl.exceptions.PolarsError as error:
         refuse_mistakes(sql, _kinds(tables))
-        raise _refused(error, tables, reader) from error
+        raise _refused(error, tables, reader, sql) from error
 
 
 def _in_polars(tables: Mapping[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
@@ -378,7 +379,7 @@ def _by_duckdb(reader: Reader, tables: dict[str, pl.LazyFrame], called: _Called,
                 raise
             return _in_duckdb(duckdb, reader, tables, called, typed, in_memory=True)
     except duckdb.Error as error:
-        raise _refused(error, tables, reader) from error
+        raise _refused(error, tables, reader, sql) from error
 
 
 def _in_duckdb(
@@ -480,7 +481,7 @@ _UNSUPPORTED = "unsupported function"
 """What polars says of a function that it lacks."""
 
 
-def _refused(error: Exception, tables: dict[str, pl.LazyFrame], reader: Reader) -> UsageError:
+def _refused(error: Exception, tables: dict[str, pl.LazyFrame], reader: Reader, sql: str) -> UsageError:
     known = "; ".join(f"{name}({', '.join(lazy.collect_schema().names())})" for name, lazy in tables.items())
     damaged = reader.damaged
     left_out = f"; left out, see xai doctor: {', '.join(damaged[:_SHOWN])}" if damaged else ""
@@ -496,8 +497,24 @@ def _refused(error: Exception, tables: dict[str, pl.LazyFrame], reader: Reader) 
         meant = meant.partition("columns: ")[0]
         if there:
             said += " where it is asked for"
-            joined = f": JOIN {there[0]} USING ({SAMPLE_ID})" if SAMPLE_ID in columns[there[0]] else ""
-            meant = f"{missing[1]} is a column of {' and '.join(there)}{joined}; "
+            meant = f"{missing[1]} is a column of {' and '.join(there)}{_join(sql, there, tables)}; "
         return UsageError(f"the query cannot be run: {said}", hint=f"{meant}tables: {known}{left_out}")
     others = "--engine duckdb has more functions; " if _UNSUPPORTED in said else ""
     return UsageError(f"the query cannot be run: {said}", hint=f"{others}tables: {known}{left_out}")
+
+
+def _join(sql: str, there: Sequence[str], tables: Mapping[str, pl.LazyFrame]) -> str:
+    """How a statement can be joined with a table that has the column it lacks, as far as a sample's id says."""
+    other = FACTS if FACTS in there else there[0]
+    kinds = {name: lazy.collect_schema() for name, lazy in tables.items()}
+    asked = [(kinds[name], called) for name, called in tables_in(sql) if name in kinds and name != other]
+    if not asked or (own := kinds[other].get(SAMPLE_ID)) is None:
+        return ""
+    if any(SAMPLE_ID in columns for columns, _ in asked):
+        return f": JOIN {other} USING ({SAMPLE_ID})"
+    known = ((called, columns.get(_EXAMPLE_ID)) for columns, called in asked)
+    called = next((called for called, kind in known if kind is not None and kind.is_integer() == own.is_integer()), "")
+    # Rows that say no sample count the pictures, as facts do, where a run has no samples but these.
+    if not called or SAMPLES in tables:
+        return ""
+    return f": JOIN {other} ON {called}.{_EXAMPLE_ID} = {other}.{SAMPLE_ID}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -12,6 +13,7 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.embeddings import has_embeddings
 from xaicli.queries.listed import Ids, listed
 from xaicli.queries.names import told_as, with_facts, with_names
 from xaicli.queries.resolution import resolve
@@ -26,6 +28,7 @@ from xaicli.vocabulary import (
     DS_ID,
     EPOCH,
     LABEL,
+    LOSS,
     MODE,
     PASS,
     PREDICTION,
@@ -39,6 +42,8 @@ from xaicli.words import ranges
 
 _IDS = (SAMPLE_ID, "example_id")
 _MODES = (MODE, "split")
+METRICS = "metrics"
+"""The table that is asked where none is named."""
 _LABELS = "_labels"
 _SHOWN_LABELS = 5
 _NO_METRICS = {*_IDS, *_MODES, DS_ID, EPOCH, STEP, "iteration", "attempt", "rank", "weight"}
@@ -168,7 +173,8 @@ def table_samples(
     told = answer(reader, replace(selection, warnings=(*selection.warnings, *said)), asked, found_rows, counts, more)
     told = with_names(told, held, selection)
     if held.by_sample or by_picture:
-        return with_facts(told, reader)
+        # Where objects are told of, conditions name facts as they are called.
+        return with_facts(told, reader, called={} if by_picture else held.facts_called)
     if not reader.facts.names:
         return told
     lacks = f"facts are known by sample_id, and the rows of {held.described} say example_id: none are shown"
@@ -178,6 +184,22 @@ def table_samples(
 def are_of_samples(reader: Reader, table: str) -> bool:
     """Whether the rows of a table say which sample of the run they are about."""
     return _identity(_scanned(reader, table, table).collect_schema()) == SAMPLE_ID
+
+
+def ways_to_ask(reader: Reader, table: str) -> list[str]:
+    """The commands beside `xai query` that answer of a table, by what its rows hold."""
+    folder = reader.table_folders().get(table)
+    if folder is None or (lazy := scan_folder(reader, folder)) is None:
+        return []
+    present, named, found = lazy.collect_schema(), shlex.quote(table), []
+    metrics = _metrics_of(present) if _identity(present) else ()
+    if metrics:
+        told = next((name for name in metrics if not name.endswith("_id")), metrics[0])
+        choice = "" if LOSS in metrics or len(metrics) == 1 else f" --metric {shlex.quote(told)}"
+        found.append(f"xai samples --table {named}{choice}")
+    if has_embeddings(reader, table):
+        found.append("xai embeddings" + ("" if table == METRICS else f" --table {named}"))
+    return found
 
 
 class _Table:
@@ -201,7 +223,7 @@ class _Table:
         self.taken_back = sum(taken.rows for taken in taken_back)
         self.warnings = tuple(map(str, taken_back))
         present = lazy.collect_schema()
-        self.metrics = tuple(name for name, dtype in present.items() if _is_metric(name, dtype))
+        self.metrics = _metrics_of(present)
         self.askable = self.metrics
         self.facts = reader.facts
         self.by_sample = _identity(present) == SAMPLE_ID
@@ -212,9 +234,13 @@ class _Table:
                 refused=("facts",),
             )
         placed = _placed(present, self.described)
-        if self.by_sample and self.facts.names:
-            called = fact_columns(self.facts.names, present)
-            self.warnings += told_as(called, f"a column of table {table} has its name")
+        if not self.metrics:
+            ways = ", ".join([*ways_to_ask(reader, table), "xai query"])
+            raise XaiError(f"{self.described} has no metrics, by which samples could be ranked", hint=f"of it: {ways}")
+        self.facts_called = fact_columns(self.facts.names, present) if self.by_sample else {}
+        if not by_picture:
+            self.warnings += told_as(self.facts_called, f"a column of table {table} has its name")
+        if called := self.facts_called:
             own = pl.col(SAMPLE_ID).cast(present[SAMPLE_ID], strict=False)
             facts = self.facts.frame.select(own, *(pl.col(name).alias(new) for name, new in called.items())).lazy()
             lazy = lazy.join(facts, on=SAMPLE_ID, how="left", maintain_order="left")
@@ -350,6 +376,10 @@ def _placed(present: pl.Schema, where: str) -> dict[str, pl.Expr]:
 def _identity(present: pl.Schema) -> str | None:
     """The column that tells samples apart."""
     return next((name for name in _IDS if name in present), None)
+
+
+def _metrics_of(present: pl.Schema) -> tuple[str, ...]:
+    return tuple(name for name, dtype in present.items() if _is_metric(name, dtype))
 
 
 def _is_metric(name: str, dtype: pl.DataType) -> bool:

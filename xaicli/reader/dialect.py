@@ -250,6 +250,17 @@ def cuts_fractions(sql: str, columns: Mapping[str, Kind]) -> bool:
 
 
 @lru_cache(maxsize=64)
+def tables_in(sql: str) -> list[tuple[str, str]]:
+    """The tables that a statement asks, each with what its columns are told apart by; none of one that is no SQL."""
+    from sqlglot import exp
+
+    try:
+        found = list(_read(sql).find_all(exp.Table))
+    except UsageError:
+        return []
+    return [(table.name, exp.to_identifier(table.alias_or_name).sql(_polars())) for table in found]
+
+
 def _read(sql: str, *, condition: bool = False) -> exp.Expr:
     """What a statement or a condition is made of, not to be changed.
 

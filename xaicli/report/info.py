@@ -192,7 +192,8 @@ def _of_tables(found: Sequence[Mapping[str, Any]]) -> str:
 def _tables(found: Sequence[Mapping[str, Any]]) -> Table:
     columns = (Column("table"), Column("rows", Cell.INTEGER), Column("columns"))
     rows = tuple((table["name"], table["rows"], ", ".join(table["columns"])) for table in found)
-    return Table("tables", "", columns, rows, "xai samples --table NAME, and xai query, ask them")
+    ways = [way for table in found for way in table["ask"]]
+    return Table("tables", "", columns, rows, f"asked by {listed([*ways, 'xai query'], 10, whole=True)}")
 
 
 def _kept(facts: RunFacts) -> Iterator[Table]:
