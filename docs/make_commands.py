@@ -26,7 +26,8 @@ max = 10
 ```
 
 A default counts where it applies: what a question has no use for, or what does not go with an option said nearer to
-it, is passed over. Typed, it is an error. A name that is not there is one wherever it was said.
+it, is passed over, and so is a value that this command does not take and another does. Typed, it is an error. A name
+that is not there is one wherever it was said, and the error says where.
 
 Lists have commas between their values. A value that holds a comma goes in double quotes, a quote in it doubled:
 `--metric '"a,c",loss'`, `--label-map 'x="a,b"'`; `--ds-id '""'` is the data set without a name. `--ids @FILE` reads one

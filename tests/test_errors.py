@@ -8,7 +8,7 @@ import traceback
 
 import pytest
 
-from xaicli.errors import XaiError
+from xaicli.errors import XaiError, unknown
 
 
 def test_a_traceback_shows_the_hint() -> None:
@@ -24,3 +24,8 @@ def test_a_name_that_needs_an_extra_says_which() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "hint: xaicli.collect_metrics needs pip install 'xaicli[saliency]'" in ended.stderr
+
+
+def test_a_name_with_a_comma_is_one_of_a_list() -> None:
+    found = unknown("label", "q", ["x, y", 'a "b", c', '"d,e"', "z"])
+    assert found.hint == 'known labels: "x, y", "a ""b"", c", "d,e", z'

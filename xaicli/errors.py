@@ -26,35 +26,27 @@ class XaiError(Exception):
     Args:
         message: What is wrong, naming the thing.
         hint: What exists and what to try; may be empty.
+        refused: Options that are out of place, by their names in Python: one that nobody typed is passed over.
+        by: The options that they do not go with; none where the question itself has no use for them.
     """
 
     exit_status = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", refused: tuple[str, ...] = (), by: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.refused, self.by = refused, by
         if hint:
             self.add_note(f"hint: {hint}")  # what a traceback shows, too
 
 
 class UsageError(XaiError):
-    """A question that makes no sense as asked (an unknown option value, a negative count): exit status 2.
-
-    Args:
-        message: What is wrong, naming the thing.
-        hint: What exists and what to try; may be empty.
-        refused: Options that are out of place, by their names in Python: one that nobody typed is passed over.
-        by: The options that they do not go with; none where the question itself has no use for them.
-    """
+    """A question that makes no sense as asked (an unknown option value, a negative count): exit status 2."""
 
     exit_status = 2
-
-    def __init__(
-        self, message: str, *, hint: str = "", refused: tuple[str, ...] = (), by: tuple[str, ...] = ()
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.refused, self.by = refused, by
 
 
 class UnwrittenError(XaiError):
@@ -137,6 +129,8 @@ def unknown(
     where: str = "",
     note: str = "",
     most: int = _SHOWN,
+    refused: tuple[str, ...] = (),
+    by: tuple[str, ...] = (),
 ) -> XaiError:
     """The error for a name that does not exist, with the close matches first.
 
@@ -148,14 +142,21 @@ def unknown(
         where: Where it was looked for ("runs/exp1").
         note: Why it may be missing.
         most: How many of the names are listed.
+        refused, by: As of `XaiError`.
     """
-    names = [str(name) for name in known]
+    names = [_apart(str(name)) for name in known]
     close = alike(str(given), names)
     listed = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
     exist = f"known {plural or kind + 's'}: {listed}" if names else f"there are no {plural or kind + 's'}"
     hint = f"did you mean {' or '.join(close)}? {exist}" if close else exist
     hint = f"{note}; {hint}" if note else hint
-    return XaiError(f"no {kind} {str(given)!r}" + (f" in {where}" if where else ""), hint=hint)
+    return XaiError(f"no {kind} {str(given)!r}" + (f" in {where}" if where else ""), hint=hint, refused=refused, by=by)
+
+
+def _apart(name: str) -> str:
+    """A name as it stands in a list: in double quotes, as it is typed, where a comma in it would make two of it."""
+    quoted = len(name) > 1 and name[0] == name[-1] == '"'
+    return name if quoted or "," not in name else '"{}"'.format(name.replace('"', '""'))
 
 
 def alike(given: str, names: Iterable[str]) -> list[str]:

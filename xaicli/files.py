@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def reached(point: str) -> None:
 def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None) -> Iterator[IO[bytes]]:
     """A file open for writing that has its name once the block has ended well.
 
-    A link in its place is replaced, never followed.
+    A link in its place is replaced, never followed. What is no file, a pipe or a device, is written to as it is.
 
     Args:
         path: The file; its folder is made where there is none.
@@ -72,29 +73,53 @@ def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None)
     Raises:
         OSError: It cannot be written, and names `path`; what was there before is whole.
     """
+    if is_stream(path):
+        with path.open("wb") as stream, _naming(path, path):
+            yield stream
+            stream.flush()
+        return
     make_folder(path.parent, durable=durable)
     temporary = temporary_beside(path if made_in is None else made_in / path.name)
     try:
-        with temporary.open("xb") as file:
-            reached("opened")
-            yield file
-            file.flush()
-            reached("written")
-            if durable:
-                _sync(file.fileno())
-                reached("synced")
-        temporary.replace(path)
-        reached("renamed")
-    except BaseException as error:
+        with _naming(path, temporary):
+            with temporary.open("xb") as file:
+                reached("opened")
+                yield file
+                file.flush()
+                reached("written")
+                if durable:
+                    _sync(file.fileno())
+                    reached("synced")
+            temporary.replace(path)
+            reached("renamed")
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
-            # A full disk names no file, and nobody knows this one by its other name.
-            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if durable:
         sync_folder(path.parent)
         reached("folder synced")
+
+
+@contextmanager
+def _naming(path: Path, opened: Path) -> Iterator[None]:
+    """Errors about an open file that name it: a full disk names none, and nobody knows this one by another name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename in (None, str(opened)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path leads to what is no file and no folder: a device, a pipe, this process's own output."""
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    of_process = Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd")
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) or (stat.S_ISREG(kind) and path.parent in of_process)
 
 
 class _Opened(io.FileIO):
@@ -365,9 +390,15 @@ def move(path: Path, target: Path) -> None:
 
 
 def make_folder(folder: Path, *, durable: bool = True) -> None:
-    """Make a folder and its missing parents, each durable in its parent unless that is not asked for."""
+    """Make a folder and its missing parents, each durable in its parent unless that is not asked for.
+
+    Raises:
+        OSError: It cannot be made; something else may be in its place.
+    """
     if folder.is_dir():
         return
+    if folder.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     if not durable:
         folder.mkdir(parents=True, exist_ok=True)
         return
@@ -424,7 +455,7 @@ def temporary_beside(path: Path) -> Path:
 @contextmanager
 def _temporary_folder(parent: Path) -> Iterator[Path]:
     """An empty folder; removed if it is still there at the end."""
-    parent.mkdir(parents=True, exist_ok=True)
+    make_folder(parent, durable=False)
     folder = temporary_beside(parent / TEMPORARY)
     folder.mkdir()
     try:

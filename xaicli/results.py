@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.errors import InterruptedWorkError, is_interruption, leaving
-from xaicli.files import Written, appearing, local, write_whole
+from xaicli.files import Written, appearing, local, make_folder, write_whole
 from xaicli.progress import doing
 from xaicli.vocabulary import Format
 
@@ -148,7 +148,7 @@ class Result:
     ) -> None:
         """Write the files one by one."""
         with files.noted(target):
-            target.mkdir(parents=True, exist_ok=True)
+            make_folder(target, durable=False)
         files.check(_HINT)
         formerly = self._numbered_before(target) if Format.PNG in wanted else ()
         for name, content in self._files(wanted, no_images, pictures):

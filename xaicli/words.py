@@ -54,22 +54,38 @@ def unquoted(item: str) -> str:
 
 
 def chosen_names(
-    kind: str, given: Sequence[str], known: Sequence[str], *, allowed: Iterable[str], where: str
+    kind: str,
+    given: Sequence[str],
+    known: Sequence[str],
+    *,
+    allowed: Iterable[str],
+    where: str,
+    elsewhere: Iterable[str] = (),
 ) -> list[str]:
-    """The known names that words like `a`, `all`, `!b` mean."""
+    """The known names that words like `a`, `all`, `!b` mean.
+
+    Args:
+        kind: What they are names of, as the option is called.
+        given: The words.
+        known: The names.
+        allowed: What may be excluded.
+        where: Where they are known.
+        elsewhere: Names that other questions about the run know: one of them that nobody typed is passed over.
+    """
     # A data set may be called anything, "!x" or "all" too: its name is meant before the word.
     excluded = {word[1:] for word in given if word.startswith(_NOT) and word not in known}
     wanted = [word for word in given if word in known or not word.startswith(_NOT)]
     shown = [quoted(name) for name in known]
     for word in excluded - set(allowed):
-        raise unknown(kind, word, shown, where=where)
+        raise unknown(kind, word, shown, where=where, refused=(kind,) if word in elsewhere else (), by=("table",))
     for word in wanted:
         if word not in known and word != _ALL:
-            raise unknown(kind, word, shown, where=where)
+            raise unknown(kind, word, shown, where=where, refused=(kind,) if word in elsewhere else (), by=("table",))
     everything = not wanted or (_ALL in wanted and _ALL not in known)
     chosen = [name for name in known if (everything or name in wanted) and name not in excluded]
     if not chosen:
-        raise XaiError(f"no {kind} is left of {', '.join(given)} in {where}", hint=f"recorded: {', '.join(shown)}")
+        said = f"no {kind} is left of {', '.join(given)} in {where}"
+        raise XaiError(said, hint=f"recorded: {', '.join(shown)}", refused=(kind,))
     return chosen
 
 

@@ -409,3 +409,60 @@ def test_a_name_with_a_line_break_forges_no_line(xai, tmp_path: Path, forged: st
     assert status != 0
     assert forged in err
     assert not any(line.startswith(forged) for line in err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("smoothing = 2", ("scalars",)),
+        ("rule = ['loss mean <= 40']", ("select", "--rule", "random", "--n", "2")),
+        ("rule = ['loss mean <= 40']", ("relabel", "export")),
+        ("rule = 'loss mean by label <= 40'", ("relabel", "export")),
+        ("rule = 'hardest'", ("relabel", "export")),
+        ("rule = 'hardest'", ("check", "--rules", "RULES")),
+        ("baseline = 'zero'", ("check", "--rules", "RULES")),
+        ("format = 'parquet'", ("samples",)),
+        ("format = 'html'", ("export",)),
+        ("by = ['label', 'prediction']", ("confusion",)),
+        ("group = ['x=nosuch']", ("scalars",)),
+        ("epoch = 1", ("steps", "--step", "270")),
+        ("epoch_frequency = 5", ("steps", "--step", "270")),
+    ],
+)
+def test_a_default_that_another_command_takes_is_passed_over(
+    xai, sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rules.toml").write_text('[[rule]]\nmetric = "loss"\nmost = 40.0\n')
+    at = 2 if words[0] == "relabel" else 1
+    given = (*words[:at], sample_run, *("rules.toml" if word == "RULES" else word for word in words[at:]))
+    assert xai(*given, "-o", tmp_path / "out")[0] == 0
+    Path("xai.toml").write_text(settings)
+    status, _, err = xai(*given, "-o", tmp_path / "out")
+    assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "said"),
+    [
+        ("format = 'nosuch'", ("samples",), "--format is from xai.toml"),
+        ("mode = 'nosuch'", ("samples",), "--mode is from xai.toml"),
+        ("smoothing = 5.5", ("scalars",), "--smoothing is from xai.toml"),
+        ("max = [1, 2]", ("samples",), "--max takes one value"),
+        ("[samples]\nformat = 'parquet'", ("samples",), "--format is from xai.toml"),
+    ],
+)
+def test_a_default_that_no_command_takes_is_refused_by_name_and_file(
+    xai, sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str, words: tuple[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("xai.toml").write_text(settings)
+    status, _, err = xai(*words, sample_run)
+    assert status in (1, 2)
+    assert said in err
+    assert "xai.toml" in err
+    name = settings.split()[0]
+    if settings.startswith("mode"):
+        Path("xai.toml").unlink()
+        monkeypatch.setenv(f"XAI_{name.upper()}", "nosuch")
+        assert "--mode is from XAI_MODE" in xai(*words, sample_run)[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -202,3 +203,76 @@ def test_a_file_asked_for_changes_nothing_of_what_the_terminal_shows(
         assert main([*question, "--format", kind, "-o", str(tmp_path / kind)]) == 0
         assert capsys.readouterr().out.split("\nwrote ")[0].rstrip() == plain.rstrip()
     assert "predicted wrongly" in str(xaicli.open_run(path).samples(max=1, min=1))
+
+
+QUESTIONS_WITH_FILES = [
+    ("samples", "A"),
+    ("query", "A", "SELECT 1 AS one", "--format", "csv"),
+    ("select", "A", "--rule", "random", "--n", "2"),
+    ("select", "A", "--rule", "random", "--n", "2", "--format", "parquet"),
+    ("export", "A"),
+    ("relabel", "export", "A"),
+]
+
+
+@pytest.mark.parametrize("words", QUESTIONS_WITH_FILES, ids=" ".join)
+def test_a_file_in_place_of_the_folder_is_told_as_that(
+    xai: Xai, runs: tuple[Path, Path], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """ "File exists" of a file that nobody meant to make."""
+    (tmp_path / "here").write_text("mine")
+    for place in (tmp_path / "here", tmp_path / "here" / "below"):
+        status, _, err = xai(*(str(runs[0]) if word == "A" else word for word in words), "-o", place)
+        assert status == 1
+        assert "here cannot be written: Not a directory" in err or "below cannot be written: Not a directory" in err
+        assert "File exists" not in err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("here", "mine")]
+
+
+def test_a_device_or_a_pipe_takes_the_rows_and_stays(xai: Xai, runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """A file of that name took its place, or a folder was looked for in it."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    kinds = [Path(path).stat().st_mode for path in ("/dev/full", "/dev/null")]
+    asked: list[tuple[object, ...]] = [
+        ("export", runs[0], "-o"),
+        ("check", runs[0], "--rule", "loss mean <= 9999", "--junit"),
+    ]
+    for words in asked:
+        status, _, err = xai(*words, "/dev/full")
+        assert (status, "/dev/full cannot be written: No space left on device" in err) == (1, True), err
+        assert xai(*words, "/dev/null")[0] == 0
+    assert [Path(path).stat().st_mode for path in ("/dev/full", "/dev/null")] == kinds
+    pipe = tmp_path / "rows.csv"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        assert xai("export", runs[0], "-o", pipe)[0] == 0
+        read = reader.communicate(timeout=60)[0]
+    assert xai("export", runs[0], "-o", tmp_path / "file.csv")[0] == 0
+    assert (read, pipe.is_fifo()) == ((tmp_path / "file.csv").read_text(), True)
+    status, _, err = xai("export", runs[0], "-o", "/dev/null", "--format", "csv,json")
+    assert (status, "takes one answer" in err) == (2, True)
+
+
+_ON_A_FULL_DISK = """
+import resource, sys
+from xaicli.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "json", "jsonl"])
+@pytest.mark.parametrize("words", [("select", "--rule", "random", "--n", "20"), ("export",)], ids=" ".join)
+def test_what_the_disk_says_is_told_and_no_half_of_a_file_left(
+    runs: tuple[Path, Path], tmp_path: Path, words: tuple[str, ...], kind: str
+) -> None:
+    """A list in Parquet ended in a fault of xai."""
+    pytest.importorskip("resource")
+    target = tmp_path / "out" / f"rows.{kind}"
+    command = [sys.executable, "-c", _ON_A_FULL_DISK, words[0], str(runs[0]), *words[1:], "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"error: {target} cannot be written: File too large" in done.stderr
+    assert "fault of xai" not in done.stderr
+    assert not [path for path in target.parent.iterdir() if path.is_file()]

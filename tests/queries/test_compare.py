@@ -454,3 +454,16 @@ def test_a_class_of_a_set_is_that_class_where_another_run_has_no_sets(tmp_path: 
     told = json.loads(xaicli.compare(tmp_path / "a", tmp_path / "b", metric="loss").to_json())["rows"]
     found = {row["label"]: row["n"] for row in told if row["kind"] == "label"}
     assert found == {"0": [2, 1], "1": [1, 1], "2": [1, None]}
+
+
+def test_a_run_that_a_question_stops_at_is_named(xai: Any, tmp_path: Path) -> None:
+    """Of several runs nobody could tell which one lacks a column, or has a sample twice."""
+    for name in ("a", "b"):
+        with xaicli.Run(tmp_path / name) as run:
+            for step in range(1 + (name == "b")):
+                more = {"extra": [1.0, 2.0]} if name == "a" else {}
+                run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], **more, mode="eval", epoch=1, step=step)
+    for words in (("--where", "extra > 0"), ("--duplicates", "error")):
+        status, _, err = xai("compare", tmp_path / "a", tmp_path / "b", *words)
+        assert status in (1, 2)
+        assert str(tmp_path / "b") in err.splitlines()[0]

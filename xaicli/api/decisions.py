@@ -15,7 +15,7 @@ import polars as pl
 from xaicli.api.pages import Asked, shown
 from xaicli.api.rows import RunRows, Select, refuse_unhonoured
 from xaicli.errors import DamagedFileError, UnwrittenError, UsageError, XaiError
-from xaicli.files import appearing, write_whole
+from xaicli.files import appearing, have_written, write_whole
 from xaicli.location import find_run
 from xaicli.render.machine import csv_parts, rows_json
 from xaicli.results import Result
@@ -279,11 +279,11 @@ def write_list(rows: pl.DataFrame, path: Path) -> Path:
             if kind == "csv":
                 file.writelines(part.encode() for part in csv_parts(rows))
             elif kind == "parquet":
-                rows.write_parquet(file)
+                have_written(file, rows.write_parquet)
             elif kind == "json":
                 file.write(rows_json(rows).encode("utf-8", "surrogatepass"))
             else:
-                rows.write_ndjson(file)
+                have_written(file, rows.write_ndjson)
     except OSError as error:
         raise UnwrittenError(
             f"{error.filename or path} cannot be written: {error.strerror or error}", hint="name another file with -o"

@@ -139,7 +139,12 @@ def export(
         rule = "sample_id IS NOT NULL"
     elif rule is None and not given.get("where"):
         rule = "suspects"
-    asked = rules.choice(rule, where=given.get("where"), **choice)
+    try:
+        asked = rules.choice(rule, where=given.get("where"), **choice)
+    except UsageError as error:
+        if error.message.startswith("how many?"):
+            error.refused = ("rule",)  # without a rule there is an answer
+        raise
     if rule is None:
         given.pop("where")  # it is the rule
     reader, selection = run.selected_for(asked, **given)

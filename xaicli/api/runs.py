@@ -101,6 +101,8 @@ def _comparable(
             return question()
         except XaiError as error:
             if not in_folder(layout) or opening.get("strict"):
+                if error.message.startswith("--where "):  # which another run may have an answer to
+                    error.message = f"{layout.described}: {error.message}"
                 raise
             refused.append(error)
             why = error.message.partition(": this is answered")[0].replace(layout.described, "it", 1)

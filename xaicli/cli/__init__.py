@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
@@ -21,7 +22,7 @@ from typer.exceptions import TyperException
 from xaicli import __version__
 from xaicli.cli.output import any_encoding, plain_warnings
 from xaicli.cli.plainvalues import plain_values
-from xaicli.cli.settings import defaults_of, is_on, read_settings, unknown_names, unknown_setting
+from xaicli.cli.settings import defaults_of, is_of_others, is_on, read_settings, unknown_names, unknown_setting
 from xaicli.cli.status import end_status
 from xaicli.errors import (
     EXTRAS,
@@ -160,24 +161,33 @@ def _named_alone(function: Callable[..., None]) -> Callable[[], None]:
     return stand_in
 
 
-def _set_defaults(name: str, command: Any, settings: dict[str, Any]) -> None:
+def _set_defaults(name: str, command: Any, settings: dict[str, Any], group: str = "") -> None:
     """Let a command, and those behind a group, take defaults from `XAI_*` variables and the settings file."""
     for below, sub_command in getattr(command, "commands", {}).items():
         own = settings.get(name)
-        _set_defaults(below, sub_command, {**settings, **(own if isinstance(own, dict) else {})})
+        _set_defaults(below, sub_command, {**settings, **(own if isinstance(own, dict) else {})}, name)
     if hasattr(command, "commands"):
         return
+    called = f"{group} {name}".strip()
     for parameter in command.params:
         if parameter.param_type_name == "option" and not parameter.envvar:
             parameter.envvar = f"XAI_{parameter.name.upper()}"
+            if (said := os.environ.get(parameter.envvar)) and is_of_others(called, parameter.name, said):
+                parameter.value_from_envvar = _nothing
         if getattr(parameter, "multiple", False):
             # The parser would split at blanks, which rules, names of labels and of data sets have inside.
             parameter.split_envvar_value = _whole
     lists = {p.name: bool(getattr(p, "multiple", False)) for p in command.params}
     flags = {p.name for p in command.params if getattr(p, "is_flag", False)}
     commands = {known.replace("_", "-") for known in COMMANDS}
-    defaults = defaults_of(name, lists, settings, commands=commands, flags=flags)
+    others = partial(is_of_others, called)
+    defaults = defaults_of(name, lists, settings, commands=commands, flags=flags, of_others=others)
     command.context_settings = {**command.context_settings, "default_map": defaults}
+
+
+def _nothing(context: Any) -> None:
+    """In place of what a variable has for other commands."""
+    del context
 
 
 def _whole(value: str) -> list[str]:

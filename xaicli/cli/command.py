@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
 from typer.models import OptionInfo
 
 from xaicli.cli.completion import BY_OPTION
+from xaicli.cli.settings import read_settings
 from xaicli.cli.status import status_line
-from xaicli.errors import UsageError
+from xaicli.errors import XaiError
 
 _LONG = {
     "saliency": "loading the model",
@@ -70,9 +73,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 }
                 try:
                     return function(**rest, **filled)
-                except UsageError as error:
+                except XaiError as error:
                     distant = [name for name in _farther(error, sources) if given[name] != defaults[name]]
                     if not distant:
+                        _tell_where(
+                            error, {name: given[name] for name in given if given[name] != defaults[name]}, sources
+                        )
                         raise
                     given |= {name: defaults[name] for name in distant}
 
@@ -86,7 +92,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _farther(error: UsageError, sources: Mapping[str, Any]) -> list[str]:
+def _farther(error: XaiError, sources: Mapping[str, Any]) -> list[str]:
     """Of options that do not go together, those said farther from the question; none where both sides are as near."""
 
     def said(names: Sequence[str]) -> dict[str, int]:
@@ -96,6 +102,21 @@ def _farther(error: UsageError, sources: Mapping[str, Any]) -> list[str]:
     refused, by = said(error.refused), said(error.by)
     near, other = min(refused.values(), default=0), min(by.values(), default=0)
     return [name for name, at in (refused if other <= near else by).items() if at > min(near, other)]
+
+
+def _tell_where(error: XaiError, given: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+    """Say of an option that an error is about, by its name or its value, where it was said if nobody typed it."""
+    for name, value in given.items():
+        option, source = f"--{name.replace('_', '-')}", sources.get(name)
+        items = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+        is_meant = re.search(rf"{option}(?![\w-])", error.message)
+        if source is None or not (is_meant or any(repr(item.removeprefix("!")) in error.message for item in items)):
+            continue
+        place = f"XAI_{name.upper()}" if source.name == "ENVIRONMENT" else ""
+        if source.name == "DEFAULT_MAP":
+            place = str(read_settings(Path())[1])
+        if place:
+            error.hint = "; ".join(filter(None, (error.hint, f"{option} is from {place}")))
 
 
 def _complete(parameter: inspect.Parameter) -> None:

@@ -31,6 +31,7 @@ from xaicli.cli.options import (
 from xaicli.cli.output import json_output, named_as_file, write
 from xaicli.cli.status import end_status
 from xaicli.errors import UsageError, XaiError, leaving
+from xaicli.files import is_stream
 from xaicli.store.objects import is_url
 from xaicli.vocabulary import Attempts, Engine
 
@@ -170,9 +171,18 @@ def _targets(output: Path | None, formats: list[str] | None) -> list[tuple[Path,
         UsageError: A format that is none, or a file named otherwise than its format.
     """
     kinds = list(dict.fromkeys(name.lower() for name in formats or ()))
+    if output is not None and is_stream(output) and len(kinds) > 1:
+        raise UsageError(
+            f"{output} takes one answer, and --format names {', '.join(kinds)}",
+            hint=f"--format {kinds[0]}, or -o DIR for several files",
+            refused=("format",),
+            by=("output",),
+        )
     for kind in kinds:
         if kind not in _FORMATS:
             raise UsageError(f"no export format {kind!r}", hint="choose from: " + ", ".join(_FORMATS))
+    if output is not None and is_stream(output):
+        return [(output, (kinds or [output.suffix[1:].lower() if output.suffix[1:].lower() in _FORMATS else "csv"])[0])]
     suffix = "" if output is None or output.is_dir() else output.suffix.lstrip(".").lower()
     if output is not None and suffix not in _FORMATS and named_as_file(output):
         inner = output.with_suffix("")

@@ -7,14 +7,97 @@ command applies to that command only.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from xaicli.errors import UsageError, unknown
-from xaicli.words import quoted
+from xaicli.words import quoted, split
 
 _MAPS = frozenset({"label_map"})
+
+
+def _among(*names: str) -> Callable[[Any], bool]:
+    def takes(value: Any) -> bool:
+        items = value if isinstance(value, list) else [value]
+        return all(word.lower() in names for item in items for word in split(str(item)))
+
+    return takes
+
+
+def _is_text(value: Any) -> bool:
+    return not isinstance(value, list)
+
+
+def _draws(value: Any) -> bool:
+    return str(value).isdecimal()
+
+
+def _part(value: Any) -> bool:
+    try:
+        return 0 <= float(value) < 1
+    except (TypeError, ValueError):
+        return False
+
+
+def _are_limits(value: Any) -> bool:
+    from xaicli.checks.rules import parse_rule
+
+    try:
+        return all(parse_rule(str(line)) for line in (value if isinstance(value, list) else [value]))
+    except UsageError:
+        return False
+
+
+def _chooses(value: Any) -> bool:
+    from xaicli.reader.dialect import is_condition
+
+    return _is_text(value) and is_condition(str(value))
+
+
+_PAGES = ("html", "png", "csv", "json", "md")
+_TASKS = ("classification", "multilabel", "regression", "sequence")
+_BASELINES = ("mid", "zero", "uniform", "black", "blur")
+_WORDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "baseline": {
+        "saliency": lambda value: str(value) in _BASELINES or Path(str(value)).is_file(),
+        "check": lambda value: "://" in str(value) or (Path(str(value)) / "xai.json").is_file(),
+    },
+    "by": {"relabel apply": _is_text, "": lambda _: True},
+    "format": {
+        "export": _among("csv", "parquet", "jsonl", "json"),
+        "select": _among(*_PAGES, "txt", "parquet", "jsonl"),
+        "": _among(*_PAGES),
+    },
+    "model": {"collect": _is_text, "": lambda _: True},
+    "precision": {"saliency": _among("auto", "fp32", "bf16"), "": _among("auto", "fp32", "bf16", "fp16")},
+    "rule": {"check": _are_limits, "": _chooses},
+    "smoothing": {"saliency": _draws, "scalars": _part},
+    "task": {
+        "demo": _among(*_TASKS, "boxes"),
+        "": lambda value: _among(*_TASKS, "binary", "token_classification", "segmentation")(
+            str(value).partition(":")[0]
+        ),
+    },
+    "to": {
+        "relabel export": _among("label-studio", "label_studio", "cvat", "fiftyone", "coco", "csv"),
+        "checkpoint convert": _among("safetensors", "pt2", "pt"),
+    },
+}
+"""The options to which commands give a meaning of their own: which values each takes, "" the others."""
+
+
+def is_of_others(command: str, option: str, value: Any) -> bool:
+    """Whether a value is one that this command does not take for an option, and another does.
+
+    Args:
+        command: The command, one behind a group with its group: "relabel export".
+        option: The option by its name in Python.
+        value: What a variable or the settings file has.
+    """
+    takes: Mapping[str, Callable[[Any], bool]] = _WORDS.get(option, {})
+    own = takes.get(command, takes.get("", lambda _: True))
+    return not own(value) and any(other(value) for other in takes.values() if other is not own)
 
 
 def read_settings(folder: Path, warnings: list[str] | None = None) -> tuple[dict[str, Any], Path | None]:
@@ -61,6 +144,7 @@ def defaults_of(
     *,
     commands: Collection[str] = (),
     flags: Collection[str] = (),
+    of_others: Callable[[str, Any], bool] = lambda _key, _value: False,
 ) -> dict[str, Any]:
     """The defaults of one command.
 
@@ -70,6 +154,7 @@ def defaults_of(
         settings: The whole table of settings.
         commands: The names of all commands, whose tables are no values.
         flags: Those of the parameters that are on or off.
+        of_others: Whether a value for all commands is one that others take and this one does not: it is passed over.
 
     Raises:
         UsageError: The command's own table is none, or has a key that is no option of it, or an option has a value of
@@ -88,6 +173,7 @@ def defaults_of(
             hint="options: " + ", ".join(sorted(parameters)),
         )
     shared = _values(settings, parameters, commands)
+    shared = {key: value for key, value in shared.items() if key not in parameters or not of_others(key, value)}
     merged = {key: value for key, value in {**shared, **own}.items() if key in parameters}
     for key, value in merged.items():
         option = f"--{key.replace('_', '-')}"

@@ -296,7 +296,9 @@ def places(reader: Reader, table: str, mode: list[str] | None, epoch: list[str] 
         of_table.setdefault(split, []).append(one)
     known = list(of_table)
     where = f"table {table} of {reader.layout.described}"
-    splits = chosen_names("mode", mode, known, allowed=known, where=where) if mode else known
+    splits = known
+    if mode:
+        splits = chosen_names("mode", mode, known, allowed=known, where=where, elsewhere=reader.names_elsewhere(MODE))
     every = sorted({one for split in splits for one in of_table[split]})
     tests = [epoch_test(word, every, where=where) for word in epoch or ()]
     taken = {
@@ -333,6 +335,7 @@ def _scanned(reader: Reader, table: str) -> pl.LazyFrame:
         raise XaiError(
             f"the rows of table {table} are no objects: there is no {missing[0]}",
             hint="BoundingBoxMetricsCollector writes the table boxes, InstanceMaskMetricsCollector instances",
+            refused=("table",),
         )
     return lazy
 

@@ -248,6 +248,7 @@ def _of_groups(
         raise UsageError(
             f"--group {alone[0]} is one run alone: nothing tells how runs of it differ",
             hint="give each group two runs or more, or compare the runs without --group",
+            refused=("group",),
         )
     by_name = {reader.layout.described: reader for reader in readers}
     first, *others = groups

@@ -272,7 +272,10 @@ def _no_step(step: int, batches: pl.DataFrame, where: str = "at step") -> XaiErr
     known = sorted(batches[STEP].unique().to_list())
     near = min(known, key=lambda other: abs(other - step))
     return XaiError(
-        f"no batch was logged {where} {step}", hint=f"steps {known[0]} to {known[-1]} were; the nearest is {near}"
+        f"no batch was logged {where} {step}",
+        hint=f"steps {known[0]} to {known[-1]} were; the nearest is {near}",
+        refused=("epoch", "epoch_frequency"),
+        by=("step", "around"),
     )
 
 

@@ -107,7 +107,8 @@ def export(
         with appearing(target) as stream:
             _write(frames, stream, format)
     except OSError as error:
-        raise XaiError(f"{target} cannot be written: {error.strerror}", hint="choose another place with -o") from error
+        said = f"{error.filename or target} cannot be written: {error.strerror or error}"
+        raise XaiError(said, hint="choose another place with -o") from error
     return n
 
 

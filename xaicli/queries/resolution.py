@@ -33,6 +33,8 @@ from xaicli.words import chosen_names, quoted, ranges, split_pair, split_raw
 
 _NO_GROUPS = frozenset({SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK, PROBS, "pass"})
 _NAMED = 3
+_TABLE = ("table",)
+"""What names of rows do not go with where they are none of its own."""
 _RANGE = re.compile(r"(-?\d+)-(-?\d+)")
 
 
@@ -101,7 +103,9 @@ def resolve(
             hint="columns that do: " + ", ".join(name for name in source.dtypes if name not in _NO_GROUPS),
         )
     if label_key not in source.dtypes and label_key != LABEL:
-        raise unknown("column", label_key, source.dtypes, where=source.described, note=source.facts.left_out)
+        refused = ("label_key",) if label_key in source.names_elsewhere("label_key") else ()
+        note = source.facts.left_out
+        raise unknown("column", label_key, source.dtypes, where=source.described, note=note, refused=refused, by=_TABLE)
     selection = Selection(
         pairs=kept,
         epochs={pair: met[pair] or epochs[pair] for pair in kept},
@@ -187,7 +191,8 @@ def _metrics(source: Catalogue, given: list[str] | None) -> tuple[str, ...]:
     if given:
         for name in given:
             if name not in source.askable:
-                raise unknown("metric", name, source.askable, where=where)
+                refused = ("metric",) if name in source.names_elsewhere("metric") else ()
+                raise unknown("metric", name, source.askable, where=where, refused=refused, by=_TABLE)
         return tuple(dict.fromkeys(given))
     if LOSS in known:
         return (LOSS,)
@@ -196,8 +201,8 @@ def _metrics(source: Catalogue, given: list[str] | None) -> tuple[str, ...]:
     if not known and source.askable:
         return source.askable
     if not known:
-        raise XaiError(f"{where} has no metrics", hint="log some with run.log_samples(..., loss=...)")
-    raise UsageError(f"which metric? {where} has no loss", hint="--metric " + ", ".join(known))
+        raise XaiError(f"{where} has no metrics", hint="log some with run.log_samples(..., loss=...)", refused=_TABLE)
+    raise UsageError(f"which metric? {where} has no loss", hint="--metric " + ", ".join(known), refused=_TABLE)
 
 
 def _modes(source: Catalogue, given: list[str] | None, warnings: list[str]) -> list[str]:
@@ -223,7 +228,8 @@ def _modes(source: Catalogue, given: list[str] | None, warnings: list[str]) -> l
         chosen = Mode.TRAIN.value if Mode.TRAIN in known else known[0]
         warnings.append(f"the run has no eval rows: showing {chosen}")
         return [chosen]
-    return chosen_names("mode", given, known, allowed={*known, *Mode}, where=where)
+    elsewhere = source.names_elsewhere(MODE)
+    return chosen_names("mode", given, known, allowed={*known, *Mode}, where=where, elsewhere=elsewhere)
 
 
 def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list[Pair]:
@@ -237,6 +243,7 @@ def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list
         known,
         allowed=known,
         where=", ".join(word for word in (source.described, " and ".join(filter(None, modes))) if word),
+        elsewhere=source.names_elsewhere(DS_ID),
     )
     return [pair for pair in pairs if pair[1] in chosen]
 

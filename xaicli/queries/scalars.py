@@ -80,7 +80,7 @@ def _no_group(name: str, listed: Sequence[str], idle: Sequence[str], runs: Seque
     what = given if len(idle) == len(listed) else f"{given}: {', '.join(map(repr, idle))}"
     said = f"--group {what} {'match' if 1 < len(idle) < len(listed) else 'matches'} no run"
     if not any("=" in pattern for pattern in idle):
-        return UsageError(said, hint=f"NAME=PATTERN,...; runs: {', '.join(runs)}")
+        return UsageError(said, hint=f"NAME=PATTERN,...; runs: {', '.join(runs)}", refused=("group",))
     groups = [f"{name}={listed[0]}"]
     for pattern in listed[1:]:
         if "=" in pattern and pattern in idle:
@@ -88,7 +88,7 @@ def _no_group(name: str, listed: Sequence[str], idle: Sequence[str], runs: Seque
         else:
             groups[-1] += f",{pattern}"
     options = " ".join(f"--group {shlex.quote(group)}" for group in groups)
-    return UsageError(said, hint=f"each group wants an option of its own: {options}")
+    return UsageError(said, hint=f"each group wants an option of its own: {options}", refused=("group",))
 
 
 def _matches(run: tuple[str, str], pattern: str) -> bool:

@@ -55,6 +55,10 @@ class Catalogue(Protocol):
         """What it is called in a message."""
         ...
 
+    def names_elsewhere(self, option: str) -> Collection[str]:
+        """What an option may name in other questions about the run, by the option's name in Python."""
+        ...
+
     @property
     def dtypes(self) -> Mapping[str, pl.DataType]:
         """Every column with its type."""

@@ -21,7 +21,7 @@ from xaicli.reader.kinds import Kind, kinds_of
 from xaicli.reader.lazy import scan, scan_folder, taken_back_of
 from xaicli.reader.rows import name_columns, names_of, no_column
 from xaicli.tables.labels import in_order_apart
-from xaicli.vocabulary import SAMPLE_ID, Engine
+from xaicli.vocabulary import SAMPLE_ID, Attempts, Engine
 from xaicli.wal.records import live_records
 
 SAMPLES = "samples"
@@ -88,7 +88,7 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     warnings, counts = (*warnings, *_extremes(tables, sql)), reader.counts()
     if SAMPLES in named:
         counts = replace(counts, duplicates=sum(map(reader.duplicate_count, all_places(reader))))
-        warnings = (*warnings, *_as_logged(counts.duplicates or 0))
+        warnings = (*warnings, *_as_logged(counts.duplicates or 0, reader.which_attempts))
     of_tables = [
         taken for table in reader.table_folders() if table.lower() in named for taken in taken_back_of(reader, table)
     ]
@@ -117,14 +117,15 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     )
 
 
-def _as_logged(duplicates: int) -> list[str]:
+def _as_logged(duplicates: int, attempts: Attempts) -> list[str]:
     """What should be known where samples come several times."""
     if not duplicates:
         return []
     rows = "1 row repeats" if duplicates == 1 else f"{duplicates:,} rows repeat"
+    of_attempts = ", and attempts repeat what they take back" if attempts is Attempts.ALL else ""
     return [
-        f"{rows} a sample of the same epoch and pass (samplers pad their last batch so): the table samples has all "
-        "rows as they were logged, where other questions count each sample once"
+        f"{rows} a sample of the same epoch and pass (samplers pad their last batch so{of_attempts}): "
+        "the table samples has all rows as they were logged, where other questions count each sample once"
     ]
 
 

@@ -212,6 +212,7 @@ class _Table:
 
     def __init__(self, reader: Reader, table: str, label_key: str, where: str | None, *, by_picture: bool) -> None:
         self.described = f"table {table} of {reader.layout.described}"
+        self._reader = reader
         self.which_attempts = reader.which_attempts
         self.drops: Mapping[str, int] = {}
         self.damaged: tuple[str, ...] = ()
@@ -270,6 +271,10 @@ class _Table:
 
     def names_of_classes(self, column: str) -> tuple[str, ...]:
         return self._named.get(column) or (self._named_by_run if column in (LABEL, PREDICTION) else ())
+
+    def names_elsewhere(self, option: str) -> Collection[str]:
+        of_rows = {"metric": self._reader.askable, "label_key": (*self._reader.dtypes, *self._reader.facts.names)}
+        return of_rows.get(option) or self._reader.names_elsewhere(option)
 
     def modes(self) -> list[str]:
         return self._places[MODE].unique(maintain_order=True).to_list()

@@ -249,6 +249,15 @@ def cuts_fractions(sql: str, columns: Mapping[str, Kind]) -> bool:
     return any(not _are_whole(node, kinds) for node in root.find_all(exp.IntDiv))
 
 
+def is_condition(sql: str) -> bool:
+    """Whether a text can be read as a condition, whatever it names."""
+    try:
+        _read(sql, condition=True)
+    except UsageError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=64)
 def tables_in(sql: str) -> list[tuple[str, str]]:
     """The tables that a statement asks, each with what its columns are told apart by; none of one that is no SQL."""

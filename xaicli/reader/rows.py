@@ -131,8 +131,8 @@ def that_count(frame: pl.DataFrame, duplicates: Duplicates) -> pl.DataFrame:
     return ordered if duplicates is Duplicates.ALL else ordered.unique(SAMPLE_ID, keep="last", maintain_order=True)
 
 
-def refuse_duplicates(ids: pl.Series, duplicates: Duplicates, place: Place) -> None:
-    """Raise when duplicates are there and must not be.
+def refuse_duplicates(ids: pl.Series, duplicates: Duplicates, place: Place, run: str) -> None:
+    """Raise when duplicates are there and must not be, in a run of this name.
 
     Raises:
         XaiError: `duplicates` is `error`; names one sample that repeats.
@@ -144,7 +144,8 @@ def refuse_duplicates(ids: pl.Series, duplicates: Duplicates, place: Place) -> N
         f"sample {first!r} was logged more than once in {place.mode}"
         + (f" {place.ds_id}" if place.ds_id else "")
         + f", epoch {place.epoch}"
-        + (f", pass {place.turn}" if place.turn else ""),
+        + (f", pass {place.turn}" if place.turn else "")
+        + f", of {run}",
         hint="--duplicates last takes the last row of each sample, all takes every row",
     )
 

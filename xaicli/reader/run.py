@@ -345,6 +345,12 @@ class Reader(Holdings):
                 self.refresh()
         raise DamagedFileError("files keep vanishing while the ids are read", hint="try again")
 
+    def names_elsewhere(self, option: str) -> Collection[str]:
+        """What an option may name in other questions about the run, by the option's name in Python."""
+        if option == MODE:
+            return self.modes()
+        return {ds_id for mode in self.modes() for ds_id in self.ds_ids(mode)} if option == DS_ID else ()
+
     def epochs_met(
         self, pair: tuple[str, str], epochs: Sequence[int], duplicates: Duplicates = Duplicates.LAST
     ) -> tuple[int, ...]:
@@ -452,7 +458,7 @@ class Reader(Holdings):
         if not (alone and self._ids_are_unique(pieces[0])):
             tally.duplicates = count_duplicates(frame[SAMPLE_ID])
         if tally.duplicates:
-            refuse_duplicates(frame[SAMPLE_ID], duplicates, place)
+            refuse_duplicates(frame[SAMPLE_ID], duplicates, place, self.described)
             needed = list(dict.fromkeys([*needed, SAMPLE_ID, ATTEMPT, STEP, RANK]))
             frame = that_count(self._concatenated(pieces, needed), duplicates)
         asked = self._asked(place, frame, columns, tally, keep_non_finite, sound=self._all_finite(place))
@@ -471,7 +477,7 @@ class Reader(Holdings):
             step = frame[STEP].max()
             tally = Tally(duplicates=count_duplicates(frame[SAMPLE_ID]))
             if tally.duplicates:
-                refuse_duplicates(frame[SAMPLE_ID], duplicates, at)
+                refuse_duplicates(frame[SAMPLE_ID], duplicates, at, self.described)
                 frame = that_count(frame, duplicates)
             asked = self._asked(at, frame, columns, tally, keep_non_finite)
             found.append(Rows(at, int(step), asked, tally))  # type: ignore[arg-type]
