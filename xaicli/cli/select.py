@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xaicli.cli.command import command
+from xaicli.cli.command import command, typed
 from xaicli.cli.completion import words
 from xaicli.cli.options import Amount, Output, RunDir, Selection, not_again, split_commas
 from xaicli.cli.output import named_as_file, write
@@ -104,7 +104,7 @@ def select(
         _to_stdout(result)
         return
     folder = where or result.folder or Path("reports")
-    targets = [file] if file is not None else [folder / f"select.{kind}" for kind in lists]
+    targets = [file] if file is not None else [folder / f"select.{kind}" for kind in _able(result, lists)]
     write(result, output, beside=_writer(result, targets))
 
 
@@ -142,6 +142,19 @@ def _targets(output: Output, usual: str) -> tuple[Path | None, Output, list[str]
         return None, dataclasses.replace(output, format=[Format.HTML, Format.CSV, Format.JSON]), [usual]
     # Lists alone are no page.
     return None, dataclasses.replace(output, output=path if rest or rest is None else None, format=rest), lists
+
+
+def _able(result: Result, lists: list[str]) -> list[str]:
+    """The formats of lists: parquet in place of ids alone that nobody typed, where those cannot say what is chosen."""
+    from xaicli.api.decisions import ids_text
+
+    if "txt" not in lists or "format" in typed():
+        return lists
+    try:
+        ids_text(result.data), ids_text(result.answer.extra["random"])
+    except UsageError:
+        return list(dict.fromkeys("parquet" if kind == "txt" else kind for kind in lists))
+    return lists
 
 
 def _writer(result: Result, targets: list[Path]) -> Callable[[], list[Path]]:

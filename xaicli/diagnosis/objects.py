@@ -300,7 +300,8 @@ def places(reader: Reader, table: str, mode: list[str] | None, epoch: list[str] 
     if mode:
         splits = chosen_names("mode", mode, known, allowed=known, where=where, elsewhere=reader.names_elsewhere(MODE))
     every = sorted({one for split in splits for one in of_table[split]})
-    tests = [epoch_test(word, every, where=where) for word in epoch or ()]
+    elsewhere = reader.words_of_epochs()
+    tests = [epoch_test(word, every, where=where, elsewhere=elsewhere) for word in epoch or ()]
     taken = {
         split: [one for one in of_table[split] if not tests or any(test(one, of_table[split]) for test in tests)]
         for split in splits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -251,7 +251,8 @@ def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list
 def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every: int) -> dict[Pair, tuple[int, ...]]:
     recorded = {pair: source.epochs(*pair) for pair in pairs}
     known = sorted({epoch for epochs in recorded.values() for epoch in epochs})
-    tests = [epoch_test(word, known, where=source.described) for word in given or ()]
+    elsewhere = source.names_elsewhere(EPOCH)
+    tests = [epoch_test(word, known, where=source.described, elsewhere=elsewhere) for word in given or ()]
     chosen = {
         pair: tuple(e for e in epochs if e % every == 0 and (not tests or any(test(e, epochs) for test in tests)))
         for pair, epochs in recorded.items()
@@ -262,6 +263,8 @@ def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every
         raise XaiError(
             f"{asked}{divisible} was recorded in {source.described}",
             hint=f"recorded epochs: {', '.join(ranges(known))}",
+            refused=("epoch", "epoch_frequency") if any(int(epoch) % every == 0 for epoch in elsewhere) else (),
+            by=_TABLE,
         )
     return chosen
 
@@ -294,13 +297,16 @@ def _emptied(
             yield pair, f"none of its rows{at} meets --where {source.where.text!r}"
 
 
-def epoch_test(word: str, known: list[int], *, where: str) -> Callable[[int, Sequence[int]], bool]:
+def epoch_test(
+    word: str, known: list[int], *, where: str, elsewhere: Collection[str] = ()
+) -> Callable[[int, Sequence[int]], bool]:
     """Whether an epoch is meant by a word, given the epochs of its pair.
 
     Args:
         word: A number, a range `LO-HI`, `first` or `last`.
         known: The epochs of every pair.
         where: What they were recorded in.
+        elsewhere: Epochs that other questions about the run know: one of them that nobody typed is passed over.
 
     Raises:
         XaiError: No epoch of any pair is meant.
@@ -320,7 +326,12 @@ def epoch_test(word: str, known: list[int], *, where: str) -> Callable[[int, Seq
                 f"--epoch {word!r} is no epoch", hint="give numbers, ranges LO-HI, first or last"
             ) from None
     if not any(low <= epoch <= high for epoch in known):
-        raise XaiError(f"there is no epoch {word} in {where}", hint=f"recorded epochs: {', '.join(ranges(known))}")
+        raise XaiError(
+            f"there is no epoch {word} in {where}",
+            hint=f"recorded epochs: {', '.join(ranges(known))}",
+            refused=("epoch",) if any(low <= int(epoch) <= high for epoch in elsewhere) else (),
+            by=_TABLE,
+        )
     return lambda epoch, _: low <= epoch <= high
 
 

@@ -250,9 +250,15 @@ class _Table:
         named = {**present, **{name: pl.Int32() if name == EPOCH else pl.String() for name in beside}}
         if SAMPLE_ID in beside:
             named[SAMPLE_ID] = present["example_id"]
-        self.where = (
-            Where.of(where, named, self.label_names if label_key == LABEL else ()) if where is not None else None
-        )
+        try:
+            self.where = (
+                Where.of(where, named, self.label_names if label_key == LABEL else ()) if where is not None else None
+            )
+        except UsageError as error:
+            with contextlib.suppress(XaiError):
+                reader.limited(where)
+                error.refused, error.by = ("where",), ("table",)  # it is about the rows
+            raise
         self._label = (pl.col(label_key) if label_key in present else pl.lit(None)).alias(LABEL)
         self._every_row, self._id = lazy, placed[SAMPLE_ID].alias(SAMPLE_ID)
         if self.where:
@@ -273,7 +279,11 @@ class _Table:
         return self._named.get(column) or (self._named_by_run if column in (LABEL, PREDICTION) else ())
 
     def names_elsewhere(self, option: str) -> Collection[str]:
-        of_rows = {"metric": self._reader.askable, "label_key": (*self._reader.dtypes, *self._reader.facts.names)}
+        of_rows = {
+            "metric": self._reader.askable,
+            "label_key": (*self._reader.dtypes, *self._reader.facts.names),
+            EPOCH: self._reader.words_of_epochs(),
+        }
         return of_rows.get(option) or self._reader.names_elsewhere(option)
 
     def modes(self) -> list[str]:

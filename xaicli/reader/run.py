@@ -351,6 +351,10 @@ class Reader(Holdings):
             return self.modes()
         return {ds_id for mode in self.modes() for ds_id in self.ds_ids(mode)} if option == DS_ID else ()
 
+    def words_of_epochs(self) -> list[str]:
+        """The epochs that rows of any mode and data set have."""
+        return [str(epoch) for epoch in sorted({place.epoch for place in self.folders()})]
+
     def epochs_met(
         self, pair: tuple[str, str], epochs: Sequence[int], duplicates: Duplicates = Duplicates.LAST
     ) -> tuple[int, ...]:
