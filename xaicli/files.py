@@ -358,6 +358,18 @@ def remove_folder(folder: Path) -> None:
         folder.rename(temporary / "removed")
 
 
+def give_name(temporary: Path, path: Path) -> None:
+    """Give what was unfinished its name, which no other process wants at once; its name is not synced.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: It cannot be renamed.
+    """
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    temporary.rename(path)
+
+
 def give_second_name(path: Path, second: Path) -> None:
     """Give a file a second name, in place of the file that had it; a copy where the disk has no links.
 

@@ -322,7 +322,7 @@ def claim_counters(path: Path) -> bool:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
         try:
-            write_all(descriptor, with_check('{"closed": false}').encode().ljust(_FILE_BYTES))
+            write_all(descriptor, with_check('{"rows_logged": 0}').encode().ljust(_FILE_BYTES))
         finally:
             os.close(descriptor)
     return True

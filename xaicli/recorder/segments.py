@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli import files
-from xaicli.files import make_folder, temporary_beside
+from xaicli.files import give_name, make_folder, temporary_beside
 from xaicli.layout import RunLayout
 from xaicli.recorder.columns import Column, Texts
 from xaicli.recorder.ledger import Ledger
@@ -284,9 +284,7 @@ def file_segment(path: Path, size: int = 0) -> Segment:
         os.posix_fallocate(descriptor, 0, total)
         memory = mmap.mmap(descriptor, total)
         memory[::_PAGE] = bytes(total // _PAGE)
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        temporary.rename(path)
+        give_name(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
