@@ -53,6 +53,26 @@ def test_nothing_is_said_where_each_sample_comes_once(tmp_path: Path) -> None:
     assert (answer.data.item(), answer.counts.duplicates, answer.warnings) == (6, 0, ())
 
 
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_attempts_repeat_what_they_take_back(tmp_path: Path, engine: str) -> None:
+    """With all attempts epoch 2 is there twice, which no sampler has padded."""
+    for resumed in (None, (2, 2)):
+        with xaicli.Run(tmp_path / "run", resume_from=resumed) as run:
+            for epoch in (1, 2) if resumed is None else (2,):
+                run.log_samples(sample_id=[3, 1, 2], loss=[1.0] * 3, mode="train", epoch=epoch, step=epoch)
+    found = {
+        attempts: open_run(tmp_path / "run").query(
+            "SELECT count(*) AS n FROM samples", attempts=attempts, engine=engine
+        )
+        for attempts in ("last", "all")
+    }
+    of_all = found["all"].answer
+    assert (of_all.data.item(), of_all.counts.duplicates) == (9, 3)
+    assert any("3 rows repeat" in said and "attempts repeat what they take back" in said for said in of_all.warnings)
+    assert (found["last"].answer.data.item(), found["last"].answer.counts.duplicates) == (6, 0)
+    assert not any("repeat" in said for said in found["last"].answer.warnings)
+
+
 @pytest.fixture
 def of_two_ranks(tmp_path: Path) -> Path:
     """Sample 7: early on rank 1, right at a loss of 0.125; late on rank 0, wrong at a loss of 5; in both epochs."""

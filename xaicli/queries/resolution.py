@@ -140,7 +140,10 @@ def _with_known_labels(source: Catalogue, selection: Selection) -> Selection:
     key, wanted = selection.label_key, list(selection.label_map)
     if source.dtypes[key].is_float():
         raise UsageError(
-            f"--label-map names labels, and {key} holds numbers", hint=f"--where '{key} < 1.5' limits them"
+            f"--label-map names labels, and {key} holds numbers",
+            hint=f"--where '{key} < 1.5' limits them",
+            refused=("label_map",),
+            by=("label_key",),
         )
     selected = source.values(key, selection.epochs, wanted=wanted, duplicates=selection.duplicates)
     absent = [label for label in wanted if label not in selected]
