@@ -237,7 +237,8 @@ class _Table:
         placed = _placed(present, self.described)
         if not self.metrics:
             ways = ", ".join([*ways_to_ask(reader, table), "xai query"])
-            raise XaiError(f"{self.described} has no metrics, by which samples could be ranked", hint=f"of it: {ways}")
+            said = f"{self.described} has no metrics, by which samples could be ranked"
+            raise XaiError(said, hint=f"of it: {ways}", refused=("table",))
         self.facts_called = fact_columns(self.facts.names, present) if self.by_sample else {}
         if not by_picture:
             self.warnings += told_as(self.facts_called, f"a column of table {table} has its name")
