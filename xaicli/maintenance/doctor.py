@@ -89,7 +89,8 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
         XaiError: It is no run.
     """
     layout.read_manifest()
-    records = parquet.read_records(layout)
+    torn: dict[Path, str] = {}
+    records = parquet.read_records(layout, torn)
     run_id = layout.read_manifest().run_id
     others = {*foreign_files(layout, records, run_id)}
     for folder in (layout.scalars, layout.facts, layout.media, *layout.table_folders()):
@@ -122,7 +123,7 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     seen = {finding.path for finding in findings}
     shut = [_closed(layout, folder) for folder in dict.fromkeys(closed)]
     findings += [finding for finding in shut if not _holds(finding.path, seen)]
-    findings += [*_books(layout), *_segments(layout, snapshot), *_journals(layout), *_states(layout)]
+    findings += [*_books(layout, torn), *_segments(layout, snapshot), *_journals(layout), *_states(layout)]
     findings += _checkpoints(layout)
     waiting = sum(segment.rows for segment in snapshot.segments)
     return Diagnosis(files, rows, size, waiting, unrecorded, tuple(findings))
@@ -230,13 +231,16 @@ def _holds(folder: str, paths: Collection[str]) -> bool:
     return any(path.startswith(f"{folder}/") for path in paths)
 
 
-def _books(layout: RunLayout) -> Iterator[Finding]:
-    """The small files that a run keeps its books in; nothing moves them, since answers go by what is left of them."""
+def _books(layout: RunLayout, torn: dict[Path, str]) -> Iterator[Finding]:
+    """The small files that a run keeps its books in; nothing moves them, since answers go by what is left of them.
+
+    Args:
+        layout: The run.
+        torn: The lists of files that have damaged lines, and how that shows.
+    """
     for folder in folders(layout):
         for fault in faults(layout, folder):
             yield Finding(_name(layout, fault.path), Complaint.DAMAGED, fault.reason)
-    torn: dict[Path, str] = {}
-    parquet.read_records(layout, torn)
     for path, reason in torn.items():
         yield Finding(_name(layout, path), Complaint.TORN, reason)
 
@@ -246,11 +250,10 @@ def _checkpoints(layout: RunLayout) -> Iterator[Finding]:
     for path in sorted(layout.checkpoints.glob("*.pt*")):
         try:
             with path.open("rb") as file:
-                head = file.read(2)
-            if head not in (b"", b"PK"):  # of a tool of its own, or of an old torch
-                continue
-            with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()
+                if file.read(2) not in (b"", b"PK"):  # of a tool of its own, or of an old torch
+                    continue
+                with zipfile.ZipFile(file) as archive:
+                    broken = archive.testzip()
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             yield Finding(_name(layout, path), Complaint.DAMAGED, str(error))
         except OSError:

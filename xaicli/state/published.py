@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.files import facts_in, set_aside, with_check, write_whole
+from xaicli.layout import text_of
 from xaicli.summary import Summary
 
 Graphs = Mapping[str, Sequence[Summary]]
@@ -141,7 +142,7 @@ def _descriptions(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read(path: Path) -> Any:
-    return facts_in(path.read_text(encoding="utf-8"))
+    return facts_in(text_of(path))
 
 
 def is_damaged(path: Path) -> bool:
