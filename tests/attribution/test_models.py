@@ -531,7 +531,12 @@ class OfTheBatch(nn.Module):
 
 @pytest.mark.parametrize(
     ("part", "reason"),
-    [(ByHand(), "part draws random numbers"), (Centred(), "part uses statistics"), (OfTheBatch(), "part uses stat")],
+    [
+        (ByHand(), "part draws random numbers"),
+        (Centred(), "part answers otherwise for it beside other samples"),
+        (OfTheBatch(), "part answers otherwise for it beside other samples"),
+        (nn.BatchNorm1d(8, track_running_stats=False), "part uses statistics of the batch"),
+    ],
 )
 @pytest.mark.parametrize("n", [2, 7])
 def test_a_model_that_does_not_answer_twice_alike_is_refused_by_the_part_at_fault(
@@ -545,6 +550,54 @@ def test_a_model_that_does_not_answer_twice_alike_is_refused_by_the_part_at_faul
         xaicli.saliency(model, x)
     assert torch.equal(before, torch.get_rng_state())
     assert not torch.equal(state, before)
+
+
+class TimeFirst(nn.Module):
+    """A recurrent net as torch makes it: (steps, samples, classes), for samples of (steps, features)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.head = nn.LSTM(5, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.net(x.transpose(0, 1))[0]).log_softmax(-1)
+
+
+@pytest.mark.parametrize("task", [None, "token_classification"])
+@pytest.mark.parametrize("n", [1, 3, 7, 16])
+def test_answers_that_have_time_first_are_refused_by_their_axis(n: int, task: str | None) -> None:
+    with pytest.raises(
+        XaiError, match=r"has the samples on axis 1, not on its first: its shape is \(7, N, 4\)"
+    ) as raised:
+        xaicli.saliency(TimeFirst(), torch.randn(n, 7, 5), methods="gradient", task=task)
+    assert "transpose(0, 1)" in raised.value.hint
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_hidden_states_of_layers_are_refused_by_their_axis(n: int) -> None:
+    model = nn.GRU(5, 3, num_layers=2, batch_first=True)
+    with pytest.raises(XaiError, match=r"output 1 has the samples on axis 1, .* its shape is \(2, N, 3\)"):
+        xaicli.saliency(model, torch.randn(n, 6, 5), methods="gradient", output=1, task="classification")
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_samples_held_against_each_other_are_refused_as_such_and_their_diagonal_is_explained(n: int) -> None:
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 4), nn.Linear(6, 4)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.a(a) @ self.b(b).T
+
+    model, a, b = Pairs(), torch.randn(n, 5), torch.randn(n, 6)
+    with pytest.raises(XaiError, match=r"shape \(N, N\) for N samples: each is held against the others") as raised:
+        xaicli.saliency(model, [a, b], methods="gradient")
+    assert "target=lambda out: out.diagonal()" in raised.value.hint
+    found = xaicli.saliency(model, [a, b], methods="gradient", target=lambda out: out.diagonal())
+    a.requires_grad_()
+    model(a, b).diagonal().sum().backward()
+    assert np.allclose(found.attributions["gradient"]["input0"], a.grad, atol=1e-5)
 
 
 def test_what_a_forward_pass_keeps_in_the_model_is_undone() -> None:

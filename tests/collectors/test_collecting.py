@@ -22,6 +22,7 @@ import xaicli
 from xaicli.collectors.classification import ClassificationMetricsCollector
 from xaicli.collectors.collect import CollectionError, collect_metrics
 from xaicli.collectors.collector import MetricsCollector
+from xaicli.collectors.embeddings import EmbeddingsMetricsCollector
 from xaicli.collectors.outputs import PredictorOutput
 from xaicli.collectors.predictor import Predictor
 from xaicli.errors import UsageError, XaiError
@@ -443,6 +444,70 @@ def test_a_function_that_does_not_answer_alike_is_told(run: Run, answer: Callabl
     with pytest.warns(UserWarning, match=said):
         collected = collect_metrics(table, ClassificationMetricsCollector(task="classification"), answer, run=run)
     assert said in collected.doubts[0]
+
+
+class TimeFirst(nn.Module):
+    """A recurrent net as torch makes it: (steps, samples, classes), for samples of (steps, features)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.head = nn.LSTM(5, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.head(self.net(x.transpose(0, 1))[0])
+        return answer
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+@pytest.mark.parametrize("task", [None, "token_classification"])
+@pytest.mark.parametrize(("n", "batch"), [(8, 8), (16, 8), (1, 8), (12, 12)])
+def test_answers_that_have_time_first_are_refused_also_where_a_batch_has_as_many_samples(
+    run: Run, n: int, batch: int, task: str | None, as_function: bool
+) -> None:
+    """Of 8 steps and 8 samples each step's loss would stand in the row of a sample."""
+    model = TimeFirst().eval()
+    x, y = torch.randn(n, 8, 5), torch.randint(0, 4, (n, 8))
+    table = Table.from_arrays(x, y)
+    collector = ClassificationMetricsCollector(task=task)
+    answer = model if not as_function else lambda x: model(x)
+    refused = r"has the samples on axis 1, not on its first: its shape is \(8, N, 4\)"
+    fits = as_function and n % 8  # a function is asked afterwards: what does not fit fails by then
+    with pytest.raises(XaiError, match=None if fits else refused):
+        collect_metrics(table, collector, answer, run=run, dataloader_args={"batch_size": batch})
+    assert not list(run.layout.root.glob("tables/*/*.parquet"))
+    turned = collect_metrics(
+        table,
+        collector,
+        lambda x: model(x).transpose(0, 1),
+        run=run,
+        dataloader_args={"batch_size": batch},
+    )
+    own = nn.functional.cross_entropy(model(x).permute(1, 2, 0), y, reduction="none").mean(1)
+    assert np.allclose(turned.tables["metrics"]["loss"].to_numpy(), own.detach().numpy(), atol=1e-5)
+
+
+def test_embeddings_of_a_layer_that_has_time_first_are_refused(run: Run) -> None:
+    model, x = TimeFirst().eval(), torch.randn(8, 8, 5)
+    table = Table.from_arrays(x, torch.zeros(8, dtype=torch.long))
+    with pytest.raises(XaiError, match="layer net gives has the samples on axis 1"):
+        collect_metrics(table, EmbeddingsMetricsCollector(["net"]), model, run=run)
+    own = EmbeddingsMetricsCollector(["net"], lambda found: found.mean(0))
+    found = collect_metrics(table, own, model, run=run).tables["metrics"]["embeddings_net"].to_pylist()
+    assert np.allclose(found, model.net(x.transpose(0, 1))[0].mean(0).detach(), atol=1e-5)
+
+
+def test_samples_held_against_each_other_are_told(run: Run) -> None:
+    class Pairs(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made = super().forward(x)
+            return made @ made.T
+
+    with pytest.warns(UserWarning, match=r"shape \(N, N\) for N samples: each is held against the others"):
+        collect_metrics(Table.from_arrays(torch.randn(6, 3), torch.arange(6)), first_column, Pairs(3, 4), run=run)
+
+
+def first_column(_: Any, output: Any) -> dict[str, Any]:
+    return {"first": output[:, 0]}
 
 
 def test_a_function_that_gives_its_answers_in_order_is_asked_for_each_once_in_order(run: Run) -> None:

@@ -19,6 +19,7 @@ from xaicli.attribution.twin import private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names, takes_one
 from xaicli.heads.evaluation import Writing, evaluating
+from xaicli.heads.outputs import depends_on_mates, misplaced, tensor_at
 from xaicli.state.randomness import randomness_kept, seeded
 from xaicli.tables.containers import for_torch
 
@@ -325,6 +326,8 @@ class GivenModel:
             seeded(1, self.place)
             values = self._rows(outputs, rows, model=model, mates=mates)
             found |= {row: values[at] for at, row in enumerate(rows)}
+        if len({values.shape for values in found.values()}) > 1:  # of other shapes in other company: none is alike
+            return torch.zeros(0)
         return torch.stack([found[row] for row in range(self.n)])
 
     def differ(self, a: Tensor, b: Tensor) -> bool:
@@ -340,8 +343,14 @@ class GivenModel:
         # Outputs near zero are what is left of larger numbers: they are held against the other samples' as well.
         return bool(((one - other).abs() > self.tolerance * torch.maximum(sizes, 0.01 * sizes.max()) + 1e-12).any())
 
-    def why_passes_differ(self, outputs: Outputs, answers: Tensor) -> XaiError | None:
-        """Whether the model itself does not answer twice alike, and which part of it is the probable cause."""
+    def why_passes_differ(self, outputs: Outputs, answers: Tensor, where: str | None) -> XaiError | None:
+        """Whether the model itself does not answer twice alike, and which part of it is the probable cause.
+
+        Args:
+            outputs: What is explained of its output.
+            answers: What that was.
+            where: Which part of the output counts; None where a function of all of it does.
+        """
         rows, twin = self.chunks()[0], private_copy(self.model)
 
         def again(seed: int) -> Tensor:
@@ -366,21 +375,29 @@ class GivenModel:
                 "maps of it would say nothing",
             )
         if self.differ(answers, self.answers_in_other_company(outputs)):
+            if (wrong := self._misplaced(outputs, rows, twin, where)) is not None:
+                return wrong
             others, mates = self.others()[0]
             part = self._culprit(twin, (rows, [], 0), (others, mates, 0))
-            if getattr(dict(twin.named_modules()).get(part), "batch_first", True) is False:
-                return XaiError(
-                    f"the model's answer for a sample depends on the other samples of its batch: {part} has "
-                    "batch_first=False and reads the samples as steps",
-                    hint="samples are the first axis of an input: batch_first=True, or transpose in forward",
-                )
-            return XaiError(
-                f"the model's answer for a sample depends on the other samples of its batch: "
-                f"{part or 'something in forward'} uses statistics of the batch",
-                hint="batch norm with track_running_stats=True, or group norm, answers each sample for itself; of "
-                "dynamically quantised layers, those before quantising",
-            )
+            return depends_on_mates(part, dict(twin.named_modules()).get(part))
         return None
+
+    def _misplaced(self, outputs: Outputs, rows: list[int], twin: nn.Module, where: str | None) -> XaiError | None:
+        """Whether the samples are on another axis than the first, told by one sample more."""
+        if self.batch is not None:
+            return None
+
+        def shaped(rows: list[int]) -> Tensor:
+            seeded(0, self.place)
+            result = self.explained_run(rows, model=twin)
+            return outputs(result) if where is None else tensor_at(result, where)
+
+        what = "what the target function returns" if where is None else f"the model's output{where and f' {where}'}"
+        try:
+            more, own = shaped([*rows, rows[-1]]), shaped(rows)
+        except XaiError:
+            return None
+        return misplaced(more, own, len(rows) + 1, len(rows), what)
 
     def _culprit(self, twin: nn.Module, *passes: tuple[list[int], list[Tensor], int]) -> str:
         """The first part whose inputs are alike in two passes and whose outputs are not, told by rows."""

@@ -201,7 +201,7 @@ def prepare(
             head = decide(result, origin=origin, task=task, output=output, labels=labels, known=known)
     outputs = head.tensor if head is not None else _scalars_of(function)
     answers = given.answers(outputs)
-    frozen, hooked = _held_against(given, twin, outputs, answers, on)
+    frozen, hooked = _held_against(given, twin, outputs, answers, on, head.where if head is not None else None)
     batches = [as_input(x, frozen.dtype).to(on) for x in tensors]
     entries, points, flow, notes = entries_of(frozen, given, batches, outputs)
     among = categories_in(given, flow, batches)
@@ -428,7 +428,12 @@ def _scalars_of(function: Callable[[Any], Any] | None) -> Callable[[Any], Tensor
 
 
 def _held_against(
-    given: GivenModel, twin: nn.Module, outputs: Callable[[Any], Tensor], answers: Tensor, place: torch.device
+    given: GivenModel,
+    twin: nn.Module,
+    outputs: Callable[[Any], Tensor],
+    answers: Tensor,
+    place: torch.device,
+    where: str | None,
 ) -> tuple[FrozenModel, tuple[str, ...]]:
     """The frozen copy, once it has answered as the given model does, beside other samples and other random numbers.
 
@@ -448,7 +453,7 @@ def _held_against(
     if not _answers_alike(given, twin, outputs, answers, may_fail=len(hooks) > 0):
         hooks.put_back()
         if not len(hooks) or not _answers_alike(given, twin, outputs, answers):
-            why, changed = given.why_passes_differ(outputs, answers), _changes_itself(given, twin)
+            why, changed = given.why_passes_differ(outputs, answers, where), _changes_itself(given, twin)
             # A buffer that forward goes on changing says more than the part it is in.
             raise (
                 (changed if why is None or isinstance(why, ChangingError) else None)

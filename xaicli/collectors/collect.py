@@ -199,6 +199,7 @@ def _pass(
         if first is not None and predictor.module is None:
             # At the end: a function may give what it has in its own order, and is out of it afterwards.
             passed.doubt = predictor.doubt(*first)
+            predictor.refuse_misplaced()
     if not done:
         raise XaiError("no sample can be read", hint=passed.unreadable[0] if passed.unreadable else "there is none")
     if passed.unreadable:

@@ -105,6 +105,9 @@ class EmbeddingsMetricsCollector(MetricsCollector):
 
     def compute_metrics(self, batch: Any, predictor_output: PredictorOutput) -> dict[str, Any]:
         del batch
+        for layer in self.layers if predictor_output.company is not None else ():
+            if self._reshape[layer] in STRATEGIES.values():  # a function of the caller's may bring the samples first
+                predictor_output.company.refuse_misplaced_layer(layer)  # type: ignore[union-attr]
         return {_column(layer): self._vectors(layer, predictor_output.hidden_layers) for layer in self.layers}
 
     def finish(self, tables: Mapping[str, pa.Table], layout: RunLayout | None) -> Mapping[str, pa.Table]:

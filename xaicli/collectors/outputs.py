@@ -11,6 +11,7 @@ import torch
 
 from xaicli.heads.decision import NOTHING, Known, OriginOf, decide
 from xaicli.heads.head import Head, Task
+from xaicli.heads.outputs import misplaced, tensor_at
 
 Layer = str | int
 """A hidden layer by its name in `named_modules()`, or its position there."""
@@ -19,6 +20,51 @@ TARGETS = frozenset({"label", "labels", "label_ids", "target", "targets", "y"})
 """The entries of a dict batch that are taken for labels, never for inputs."""
 
 _PLAIN = (str, bytes, int, float, complex, list, tuple, set, frozenset, torch.nn.Module)
+
+
+@dataclass(frozen=True)
+class Company:
+    """What a model made of a few samples, and of fewer of them: it tells which axis is that of the samples.
+
+    Attributes:
+        whole: The output for a few samples.
+        less: That for the first of them.
+        hidden: The chosen layers' outputs in both.
+        n: How many samples a few are.
+        fewer: How many of them the other is for.
+    """
+
+    whole: Any
+    less: Any
+    hidden: Mapping[Layer, tuple[Any, Any]]
+    n: int
+    fewer: int
+
+    def refuse_misplaced(self, where: str) -> None:
+        """That the samples are the first axis of a part of the output.
+
+        Raises:
+            XaiError: They are another one.
+        """
+        self._refuse(
+            tensor_at(self.whole, where), tensor_at(self.less, where), f"the model's output{where and f' {where}'}"
+        )
+
+    def refuse_misplaced_layer(self, layer: Layer) -> None:
+        """That the samples are the first axis of what a layer gives.
+
+        Raises:
+            XaiError: They are another one.
+        """
+        self._refuse(*self.hidden.get(layer, (None, None)), f"what layer {layer} gives")
+
+    def _refuse(self, one: Any, other: Any, what: str) -> None:
+        if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+            return
+        wrong = misplaced(one, other, self.n, self.fewer, what)
+        # What is first an axis of the samples, too, is a matter of what is made of it: that is told, not refused.
+        if wrong is not None and (len(one), len(other)) != (self.n, self.fewer):
+            raise wrong
 
 
 @dataclass(frozen=True)
@@ -35,6 +81,7 @@ class PredictorOutput:
         origin: What made a tensor, while the pass watches the model's operations; see `xaicli.heads`.
         known: What the model's configuration and checkpoint say of its output.
         heads: What outputs were found to mean in this pass, by what was asked.
+        company: What the model made of a few samples and of fewer, where that is known.
     """
 
     forward: Any
@@ -43,13 +90,14 @@ class PredictorOutput:
     origin: OriginOf | None = None
     known: Known = NOTHING
     heads: dict[Any, Head] = field(default_factory=dict)
+    company: Company | None = None
 
     @classmethod
     def of(cls, given: Any, like: PredictorOutput | None = None) -> PredictorOutput:
         """A model's bare output, or what a `preprocess_fn` made of one, as a `PredictorOutput`."""
         if isinstance(given, cls):
             return given
-        return replace(like, forward=given) if like is not None else cls(given)
+        return replace(like, forward=given, company=None) if like is not None else cls(given)
 
     def head(
         self,
@@ -74,9 +122,10 @@ class PredictorOutput:
         if asked not in self.heads:
             known = self.known if classes is None or self.known.classes else replace(self.known, classes=classes)
             known = known if known.source else replace(known, source="the classes")
-            self.heads[asked] = decide(
-                self.forward, origin=self.origin, task=task, labels=labels, known=known, expected=expected
-            )
+            head = decide(self.forward, origin=self.origin, task=task, labels=labels, known=known, expected=expected)
+            if self.company is not None:
+                self.company.refuse_misplaced(head.where)
+            self.heads[asked] = head
         return self.heads[asked]
 
     def __getattr__(self, name: str) -> Any:

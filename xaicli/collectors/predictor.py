@@ -12,12 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
-from xaicli.collectors.outputs import TARGETS, Layer, PredictorOutput, first_tensor, taken, widened
+from xaicli.collectors.outputs import TARGETS, Company, Layer, PredictorOutput, first_tensor, taken, widened
 from xaicli.errors import XaiError, unknown
 from xaicli.heads.decision import OriginOf, known_of
 from xaicli.heads.evaluation import evaluating, modules_behind
 from xaicli.heads.head import Head
 from xaicli.heads.operations import watching
+from xaicli.heads.outputs import depends_on_mates, misplaced
 from xaicli.state.randomness import randomness_kept
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -75,6 +76,7 @@ class Predictor:
         self._is_ready = False
         self._origin: OriginOf | None = None
         self._heads: dict[Any, Head] = {}
+        self._company: Company | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -93,7 +95,7 @@ class Predictor:
             XaiError: A layer does not exist, or the model is no module.
         """
         other = copy.copy(self)
-        other._hidden, other._heads = {}, {}
+        other._hidden, other._heads, other._company = {}, {}, None
         other._layers = self._layers | self._found(layers)
         return other
 
@@ -138,7 +140,15 @@ class Predictor:
         args, kwargs = self._arguments(self.to_device(batch))
         self._hidden.clear()
         output = self._run(args, kwargs)
-        return PredictorOutput(widened(output), dict(self._hidden), example_id, self._origin, self.known, self._heads)
+        return PredictorOutput(
+            widened(output),
+            dict(self._hidden),
+            example_id,
+            self._origin,
+            self.known,
+            self._heads,
+            self._company,
+        )
 
     def doubt(self, batch: Any, n: int) -> str:
         """Whether the model, ready, answers a few samples twice alike: "", or what a reader should know.
@@ -150,18 +160,23 @@ class Predictor:
             batch: A batch as a call takes it.
             n: How many samples it holds.
         """
-        few = min(n, _FEW)
-
+        few = max(2, min(n, _FEW))
         fewer = (few + 1) // 2
 
         def answers(rows: int, seed: int) -> Any:
-            given, named = taken((args, kwargs), range(rows), n)
+            given, named = taken((args, kwargs), [min(row, n - 1) for row in range(rows)], n)
+            self._hidden.clear()
             with randomness_kept(self.device, seed=seed):
-                return self.model(*given, **named)
+                return self._run(given, named)
 
         try:
             args, kwargs = self._arguments(self.to_device(batch))
-            whole, less = answers(few, 0), answers(fewer, 1)
+            whole, deep = answers(few, 0), dict(self._hidden)
+            less = answers(fewer, 1)
+            hidden = {layer: (deep[layer], self._hidden.get(layer)) for layer in deep}
+            self._company = Company(whole, less, hidden, few, fewer)
+            if (against := _held_against(whole, less, few, fewer)) is not None:
+                return f"{against}: another batch size would give other values"
             if not self._differ(_of_same(whole, less, few, fewer)):
                 return ""
             again = answers(few, 1)
@@ -170,11 +185,18 @@ class Predictor:
         if self._differ(_of_same(whole, again, few, few)):
             part = self._still_training("dropout") or "something in forward"
             return f"{part} draws random numbers in evaluation mode too: another pass would give other values"
-        part = self._still_training("norm") or "something in forward"
-        return (
-            f"the model's answer for a sample depends on the other samples of its batch ({part}): "
-            "another batch size would give other values"
-        )
+        part = self._still_training("norm")
+        modules = {name: module for behind in self._modules for name, module in behind.named_modules()}
+        return f"{depends_on_mates(part, modules.get(part))}: another batch size would give other values"
+
+    def refuse_misplaced(self) -> None:
+        """After `doubt`: that the samples are the first axis of what was taken for the answers of the pass.
+
+        Raises:
+            XaiError: They are another one.
+        """
+        for head in self._heads.values() if self._company is not None else ():
+            self._company.refuse_misplaced(head.where)  # type: ignore[union-attr]
 
     def _differ(self, answers: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> bool:
         """Whether answers are apart by more than rounding, as far as they are of the same samples."""
@@ -210,6 +232,7 @@ class Predictor:
         self._is_ready = False
         self._hidden.clear()
         self._heads = {}
+        self._company = None
 
     def to_device(self, batch: Any) -> Any:
         """The batch with every tensor in it on the predictor's device."""
@@ -300,6 +323,12 @@ def _of_same(one: Any, other: Any, rows: int, fewer: int) -> Iterator[tuple[torc
     elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
         for part, same in zip(one, other, strict=True):
             yield from _of_same(part, same, rows, fewer)
+
+
+def _held_against(one: Any, other: Any, rows: int, fewer: int) -> XaiError | None:
+    """What to say of outputs that hold each sample against the others of its batch: (N, N) for N samples."""
+    pairs = _of_same(one, other, rows, fewer)
+    return next(filter(None, (misplaced(a, b, rows, fewer, "the model's output") for a, b in pairs)), None)
 
 
 def layers_of(module: nn.Module) -> str:

@@ -152,5 +152,66 @@ def refuse_spans(result: Any, *, known: bool = False) -> None:
     )
 
 
+def misplaced(one: Tensor, other: Tensor, n: int, fewer: int, what: str) -> XaiError | None:
+    """What is wrong with the axis of the samples, as told by the shapes for n samples and for fewer of them.
+
+    Args:
+        one: What n samples gave.
+        other: What fewer gave.
+        n: How many samples there were.
+        fewer: How many there were of the other.
+        what: What it is, in words.
+    """
+    if one.ndim != other.ndim or not one.ndim or n == fewer:
+        return None
+    sizes = list(zip(one.shape, other.shape, strict=True))
+    follows = [axis for axis, pair in enumerate(sizes) if pair == (n, fewer)]
+    shape = ", ".join("N" if axis in follows else str(pair[0]) for axis, pair in enumerate(sizes))
+    if follows == [0]:
+        return None
+    if 0 in follows:
+        return XaiError(
+            f"{what} has the shape ({shape}) for N samples: each is held against the others of its batch, "
+            "so that its answer depends on them",
+            hint="one number a sample is a function of it: target=lambda out: out.diagonal() (of one of several "
+            "outputs: out['NAME'].diagonal()); a collector of your own for metrics",
+        )
+    if follows:
+        return XaiError(
+            f"{what} has the samples on axis {follows[0]}, not on its first: its shape is ({shape}) for N samples",
+            hint=f"outputs need the batch as their first axis: .transpose(0, {follows[0]}) at the end of forward",
+        )
+    return XaiError(
+        f"{what} has {sizes[0][0]} rows for {n} samples and {sizes[0][1]} for {fewer}: no row is one sample's",
+        hint="outputs need the batch as their first axis",
+    )
+
+
+def depends_on_mates(part: str, module: Any = None) -> XaiError:
+    """That a sample's answer depends on the others of its batch, and on what in the model.
+
+    Args:
+        part: The name of the part that does it; "" where that is not known.
+        module: That part.
+    """
+    kind, said = type(module).__name__.lower(), part or "something in forward"
+    if getattr(module, "batch_first", True) is False:
+        said = f"{part} has batch_first=False and reads the samples as steps"
+        hint = "samples are the first axis of an input: batch_first=True, or transpose in forward"
+    elif "norm" in kind and (module.training or getattr(module, "running_mean", "") is None):
+        said = f"{part} uses statistics of the batch"
+        hint = "batch norm with track_running_stats=True, or group norm, answers each sample for itself"
+    elif ".quantized" in type(module).__module__:
+        said = f"{part} is quantised by the range of the whole batch"
+        hint = "give the model as it was before it was quantised dynamically"
+    else:
+        said = f"{said} answers otherwise for it beside other samples"
+        hint = (
+            "is something computed over the first axis, that of the samples: statistics of the batch, attention, a "
+            "comparison of samples, a graph whose nodes they are? each sample is to have its answer for itself alone"
+        )
+    return XaiError(f"the model's answer for a sample depends on the other samples of its batch: {said}", hint=hint)
+
+
 def _answers(value: Any) -> bool:
     return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()) and value.ndim > 0
