@@ -159,6 +159,101 @@ def test_inputs_kept_behind_the_loops_are_of_the_samples_with_their_ids(
     assert [line.startswith(left_out) for line in told] == ([True] if left_out else [])
 
 
+@pytest.fixture(scope="module")
+def kept_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples 0 to 7 of eval, 6 to 9 of train; inputs of 4 to 7 kept in eval, of 0 to 9 behind the loops."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("twice") / "run"
+    with Run(folder, label_names=["a", "b"], strict=True) as run:
+        for _ in run.epochs(1):
+            for ids in run.steps([list(range(6, 10))], mode="train"):
+                run.log_samples(sample_id=ids, label=[0] * 4, loss=[float(i) + 0.5 for i in ids])
+            for ids in run.steps([list(range(8))], mode="eval"):
+                run.log_samples(sample_id=ids, label=[0] * 8, loss=[float(i) for i in ids])
+                run.log_inputs(ids[4:], np.ones((4, 3), np.float32), label=[0] * 4)
+        run.log_inputs(range(10), np.zeros((10, 3), np.float32), label=[0] * 10)
+        run.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    return folder
+
+
+_OF_EVAL = {*((None, n) for n in range(4)), *(("eval", n) for n in range(4, 8))}
+_OF_TRAIN = {(None, n) for n in range(6, 10)}
+_STOOD_FOR = "of the 10 inputs that were kept without a mode are of samples that have one kept in eval: that one stands"
+
+
+@pytest.mark.parametrize("pick", ["first", "random", "worst", "best", "ids"])
+@pytest.mark.parametrize(
+    ("mode", "expected", "stood_for"),
+    [(None, _OF_EVAL | _OF_TRAIN, 2), ("all", _OF_EVAL | _OF_TRAIN, 2), ("eval", _OF_EVAL, 4), ("train", _OF_TRAIN, 0)],
+)
+def test_an_input_kept_in_a_mode_stands_for_its_sample_however_samples_are_chosen(
+    xai, kept_twice: Path, tmp_path: Path, pick: str, mode: str | None, expected: set[tuple[str, int]], stood_for: int
+) -> None:
+    question = ["saliency", kept_twice, "--model", "ckpt.pt", "--methods", "gradient", "--json", "-o", tmp_path]
+    of = sorted({n for _, n in expected})
+    chosen = ["--ids", ",".join(map(str, of))] if pick == "ids" else ["--pick", pick, "--samples", "20"]
+    status, out, err = xai(*question, "--format", "csv", *chosen, *(["--mode", mode] if mode else []))
+    assert status == 0, err
+    answer = json.loads(out)
+    told = [(row.get("mode") or None, row["sample_id"]) for row in answer["rows"]]
+    assert len(told) == len(set(told))
+    assert set(told) == expected
+    said = answer["warnings"]
+    assert [line for line in said if _STOOD_FOR in line] == (
+        [f"{stood_for} {_STOOD_FOR} for them"] if stood_for else []
+    )
+    beside = "2 of the 10 inputs that were kept without a mode have the id of one kept in eval: they stand for samples"
+    assert [line for line in said if beside in line] == ([f"{beside} of train"] if mode in (None, "all") else [])
+    assert not [line for line in said if "of the others no loss" in line]
+    if pick != "ids":
+        held = "the run kept inputs of no more" + (" that --mode and --ds-id choose" if mode else "")
+        assert f"{len(expected)} of the 20 samples asked for are there: {held}" in said
+    if pick in ("worst", "best"):
+        worth = {**{("eval", n): n for n in range(8)}, **{("train", n): n + 0.5 for n in range(6, 10)}}
+        of_each = [worth.get(("eval" if m or n < 4 else "train", n)) for m, n in told]
+        assert of_each == sorted(of_each, reverse=pick == "worst")
+        named = {None: "", "all": "", "eval": " of mode eval", "train": " of mode train"}[mode]
+        among = f"the {pick} are picked among the {len(expected)} samples{named} whose inputs the run kept"
+        assert f"{among}: --data picks among others" in said
+
+
+def test_inputs_kept_twice_are_collected_once(xai, kept_twice: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(kept_twice, run)
+    status, out, err = xai("collect", run, "--model", "ckpt.pt", "--mode", "eval", "--json", "-o", tmp_path)
+    assert status == 0, err
+    assert pq.read_table(next((run / "tables").rglob("*.parquet"))).num_rows == 8
+    assert f"4 {_STOOD_FOR} for them" in out
+
+
+def test_a_listed_id_that_was_never_logged_where_its_list_says_is_told(xai, kept_twice: Path, tmp_path: Path) -> None:
+    rows = [("train", 8), ("eval", 2), ("train", 1), ("eval", 9)]
+    (tmp_path / "hard.csv").write_text("sample_id,mode,ds_id\n" + "".join(f"{n},{mode},\n" for mode, n in rows))
+    ids, _, said = _picked(xai, kept_twice, tmp_path, "--ids", f"@{tmp_path / 'hard.csv'}")
+    assert ids == [8, 2, 1, 9]
+    never = "2 of the 4 listed ids were never logged in train, eval, where their list has them: what is explained is"
+    assert [line for line in said if line.startswith(never)] == [
+        f"{never} the input that was kept of them without a mode"
+    ]
+    (tmp_path / "hard.csv").write_text("sample_id,mode,ds_id\n8,train,\n2,eval,\n5,eval,\n")
+    assert not [
+        line for line in _picked(xai, kept_twice, tmp_path, "--ids", f"@{tmp_path / 'hard.csv'}")[2] if "never" in line
+    ]
+
+
+def test_a_mode_that_the_run_lacks_is_told_from_one_without_inputs(xai, kept_twice: Path, tmp_path: Path) -> None:
+    status, _, err = xai("saliency", kept_twice, "--model", "ckpt.pt", "--mode", "infer", "-o", tmp_path)
+    assert status == 1
+    assert "holds no kept inputs of mode infer\nhint: the run has no mode infer; there are some of mode eval" in err
+    run = tmp_path / "run"
+    with Run(run) as recorded:
+        recorded.log_samples(sample_id=[0], loss=[1.0], mode="infer", epoch=1)
+        recorded.log_inputs([1], np.ones((1, 3), np.float32))
+        recorded.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    status, _, err = xai("saliency", run, "--model", "ckpt.pt", "--mode", "infer", "-o", tmp_path)
+    assert (status, "the run has no mode" in err) == (1, False)
+
+
 def test_inputs_kept_behind_the_loops_lead_to_their_histories_and_are_collected(
     xai, kept_behind: Path, tmp_path: Path
 ) -> None:

@@ -32,8 +32,8 @@ from xaicli.report.charts import Image
 from xaicli.report.facts import local_path
 from xaicli.report.page import Page, PredictionKey, RunFacts
 from xaicli.report.samples import place_shown
+from xaicli.sources.inputs import NOWHERE
 from xaicli.sources.pictures import SUFFIXES
-from xaicli.sources.table import NOWHERE
 from xaicli.vocabulary import OF_ONE_LABEL, PREDICTION, SAMPLE_ID
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.sources.inputs import Positions, Which
+from xaicli.sources.inputs import NOWHERE, Positions, Which
 from xaicli.tables.lists import PlacedId, RowPlace, is_of
 from xaicli.vocabulary import DS_ID, HIGH_IS_GOOD, MODE, SAMPLE_ID
 
@@ -73,6 +73,11 @@ class Choice:
         """Whether samples are picked by a logged metric."""
         return self.ids is None and self.pick in ("worst", "best")
 
+    @property
+    def says_how_many(self) -> bool:
+        """Whether so many samples were asked for."""
+        return self.ids is None and ("samples" in self.typed or self.samples != type(self)().samples)
+
     def of(self, source: Source, reader: Reader | None, seed: int) -> tuple[Which, Ranking | None]:
         """What to take of a source; and how it was ranked, where it was.
 
@@ -110,13 +115,47 @@ class Choice:
             case _:
                 raise UsageError(f"no pick {self.pick!r}", hint="picks: " + ", ".join(PICKS))
 
-    def misplaced(self, source: Source) -> list[str]:
+    def misplaced(self, source: Source, reader: Reader | None) -> list[str]:
         """What is said of listed ids whose list names a mode or data set that the samples are not of.
+
+        Args:
+            source: Where the samples are.
+            reader: The run, which knows where an id was logged.
 
         Raises:
             XaiError: All of them are.
         """
-        return self._listed(source)[1]
+        return self._listed(source)[1] + (self._never_there(source, reader) if reader is not None else [])
+
+    def _never_there(self, source: Source, reader: Reader) -> list[str]:
+        """What is said of listed ids that were never logged where their list says, and of which an input is taken that
+        was kept outside of any mode.
+        """
+        placed = [one for one in self.ids or () if isinstance(one, PlacedId)]
+        if not placed or not source.pairs:
+            return []
+        kept: dict[str, dict[tuple[str, str], Any]] = {}
+        for sample_id, pair in zip(source.sample_ids, source.pairs, strict=True):
+            kept.setdefault(str(sample_id), {})[pair] = sample_id
+        without = [
+            (one, there[NOWHERE])
+            for one in placed
+            if NOWHERE in (there := kept.get(str(one), {})) and not any(is_of(one.place, pair) for pair in there)
+        ]
+        of_run = [(mode, ds_id) for mode in reader.modes() for ds_id in reader.ds_ids(mode)] if without else []
+        logged = {pair: reader.ids_among(pair, {own for _, own in without}) for pair in of_run}
+        stray = [
+            one
+            for one, own in without
+            if not any(is_of(one.place, pair) and own in ids for pair, ids in logged.items())
+        ]
+        if not stray:
+            return []
+        where = ", ".join(dict.fromkeys(" ".join(filter(None, one.place)) for one in stray))
+        return [
+            f"{len(stray):,} of the {len(placed):,} listed ids were never logged in {where}, where their list has "
+            "them: what is explained is the input that was kept of them without a mode"
+        ]
 
     def _listed(self, source: Source) -> tuple[list[Any], list[str]]:
         """The listed ids that may be of the source, and what is said of the others."""

@@ -227,7 +227,7 @@ def explain_run(
     which, ranked = choice.of(source, known, settled.seed)
     parts = _without_ignored(source.take_alike(which), place.layout)
     notes = _picked(choice, ranked, source) if ranked else _not_shown(source, parts) if choice.ids is None else []
-    notes += choice.misplaced(source)
+    notes += choice.misplaced(source, known) + _too_few(choice, ranked, source)
     if notes:
         notes += parts[0][1].skipped
         parts = [(places, replace(inputs, skipped=tuple(notes))) for places, inputs in parts]
@@ -287,9 +287,9 @@ def _picked(choice: Choice, ranked: Ranking, source: Source) -> list[str]:
     if any(ranked.ds_ids):
         where += f" of data set {' and '.join(map(quoted, ranked.ds_ids))}"
     if kept:
-        modes, ds_ids = (dict.fromkeys(one) for one in zip(*source.pairs, strict=True))
-        of = f" of mode {' and '.join(modes)}" if choice.mode and all(modes) else ""
-        of += f" of data set {' and '.join(map(quoted, ds_ids))}" if choice.ds_id and all(modes) else ""
+        modes, ds_ids = ({pair[at]: None for pair in source.places} for at in (0, 1))
+        of = f" of mode {' and '.join(modes)}" if choice.mode and modes else ""
+        of += f" of data set {' and '.join(map(quoted, ds_ids))}" if choice.ds_id and modes else ""
         among = f"the {len(source.sample_ids):,} samples{of} whose inputs the run kept"
         if ranked.n < len(source.sample_ids):
             among = f"{ranked.n:,} of {among}, of the others no {ranked.metric} is logged in {where}"
@@ -305,6 +305,16 @@ def _picked(choice: Choice, ranked: Ranking, source: Source) -> list[str]:
             f"data sets: the {ranked.pick} of them counts, --mode and --ds-id choose one"
         )
     return said
+
+
+def _too_few(choice: Choice, ranked: Ranking | None, source: Source) -> list[str]:
+    """That there are fewer samples than were asked for, where nothing else says it."""
+    n = sum(sample_id is not None for sample_id in source.sample_ids)
+    if not choice.says_how_many or n >= choice.samples or (ranked and ranked.found < n):
+        return []
+    chosen = " that --mode and --ds-id choose" if source.pairs and (choice.mode or choice.ds_id) else ""
+    held = f"the run kept inputs of no more{chosen}" if source.pairs else "the data holds no more"
+    return [f"{n:,} of the {choice.samples:,} samples asked for are there: {held}"]
 
 
 def _files_in_words(facts: FactFiles) -> dict[str, str]:

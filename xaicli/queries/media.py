@@ -16,9 +16,9 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.parquet import FileRecord
 from xaicli.reader import Reader
 from xaicli.reader.pieces import foreign
-from xaicli.sources.inputs import BadSampleError
+from xaicli.sources.inputs import NOWHERE, BadSampleError
 from xaicli.sources.pictures import Preparation
-from xaicli.sources.table import NOWHERE, open_kept
+from xaicli.sources.table import open_kept
 from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
 
 _KEYS = [SAMPLE_ID, MODE, DS_ID]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 """(mode, ds_id): an id of one is another sample in the next."""
+NOWHERE: Pair = ("", "")
+"""That of what was kept outside of any: it is of every sample with its id that has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,12 @@ class Source(Protocol):
         ("", ""); empty of other data.
         """
 
+    @property
+    def places(self) -> Sequence[Pair]:
+        """The (mode, ds_id) that all samples of a run are of, also where what was kept outside of any stands for them;
+        empty where that is not known of all, and of other data.
+        """
+
     def told(self) -> tuple[str, ...]:
         """What a user should know of the source, one sentence each, once samples have been read."""
 
@@ -139,6 +147,7 @@ class IndexedSource:
         elsewhere: What to try for a sample that this source does not hold, where it is one of few of many.
         reads_mode: Whether the mode that was asked for chose among samples.
         pairs: The (mode, ds_id) of each sample, of inputs kept in a run; ("", "") of those that were kept without.
+        places: Those that all samples are of, as `Source.places`.
         features: What the features of a sample are called, each of them a column of a table.
     """
 
@@ -154,6 +163,7 @@ class IndexedSource:
     elsewhere: str = ""
     reads_mode: bool = True
     pairs: Sequence[Pair] = ()
+    places: Sequence[Pair] = ()
     features: tuple[str, ...] = ()
 
     def told(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from xaicli.errors import XaiError
 from xaicli.files import for_arrow
 from xaicli.layout import PartName, RunLayout
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
-from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, Words
+from xaicli.sources.inputs import NOWHERE, BadSampleError, IndexedSource, Pair, Sample, Words
 from xaicli.sources.pictures import Preparation
 from xaicli.tables.cells import read_csv_ids, read_typed_csv
 from xaicli.vocabulary import Mode
@@ -346,8 +346,6 @@ _ADVICE = "name the data with --data, or keep inputs while training: run.log_inp
 
 Place = tuple[ParquetRows, int]
 """A row: the file and its number in it."""
-NOWHERE = ("", "")
-"""The mode and data set of what was kept outside of any: it is of every sample with its id."""
 Logged = Callable[[Collection[Any]], Mapping[tuple[str, str], Collection[Any]]]
 """Those of some ids that have rows in each (mode, ds_id)."""
 Key = tuple[str, str, Any]
@@ -371,6 +369,9 @@ def open_kept(
 ) -> IndexedSource:
     """Open the inputs kept in a run: a sample for each (mode, ds_id, sample_id).
 
+    An input that was kept in a mode stands for its sample of that; one with the same id that was kept without a mode
+    stands for those that have none of their own, and is left out where there are none.
+
     Args:
         layout: The run.
         mode: Only inputs of these modes, `all`, or `!MODE` for all but one; any when None.
@@ -378,8 +379,8 @@ def open_kept(
         preparation: How to draw them; the values are never changed.
         strict: Whether a damaged file is an error instead of being left out.
         contents: What keeps the small files of the run.
-        logged: Tells which of the inputs that were kept without a mode belong to those named, too: every one whose id
-            has rows there.
+        logged: Tells of which (mode, ds_id) the inputs are that were kept without a mode: of every one where their id
+            has rows. None takes all of them where no mode and data set is named, and else none.
 
     Raises:
         XaiError: The run kept none, or none of what is named.
@@ -395,30 +396,42 @@ def open_kept(
             problems.append(path.name)
     pairs = sorted({key[:2] for key in every})
     anywhere = {key[-1] for key in every if key[:2] == NOWHERE}
-    rows_of = logged(anywhere) if anywhere and logged and (mode or ds_id) else {}
+    placed: dict[Any, set[Pair]] = {}
+    for name, of_set, sample_id in every:
+        if (name, of_set) != NOWHERE:
+            placed.setdefault(sample_id, set()).add((name, of_set))
+    doubtful = anywhere if mode or ds_id else anywhere & placed.keys()
+    rows_of = logged(doubtful) if doubtful and logged else {}
     places = {*pairs, *(pair for pair, ids in rows_of.items() if ids)}
     modes, absent_modes = _among({mode for mode, _ in places}, mode, known=tuple(Mode))
     ds_ids, absent_ids = _among({one for name, one in places if name in modes}, ds_id)
     chosen = {pair for pair in places if pair[0] in modes and pair[1] in ds_ids}
-    own = anywhere if chosen == places else {one for pair in chosen for one in rows_of.get(pair, ())}
+    if chosen == places:
+        own, doubles = anywhere, anywhere & placed.keys() if logged else set()
+    else:
+        own = {one for one in anywhere if any(one in rows_of.get(pair, ()) for pair in chosen)}
+        own |= {one for one in anywhere & placed.keys() if placed[one] & chosen}
+        doubles = own & placed.keys()
+    left_to = {one: {pair for pair in chosen - placed[one] if one in rows_of.get(pair, ())} for one in doubles}
+    held = {one: placed[one] & chosen for one in doubles}
+    own = own - {one for one, pairs in left_to.items() if not pairs}
     keys = [key for key in every if (key[-1] in own if key[:2] == NOWHERE else key[:2] in chosen)]
     notes = [f"damaged files of kept inputs are left out: {', '.join(problems)}"] if problems else []
-    if keys and (left := len(anywhere - own)):
-        of = ", ".join(" ".join(filter(None, pair)) for pair in sorted(chosen - {NOWHERE}))
-        notes.append(
-            f"{left:,} of the {len(anywhere):,} inputs that were kept without a mode are of no sample of {of}: they "
-            "are left out"
-        )
+    if keys:
+        notes += _of_no_mode(len(anywhere), len(anywhere - own - doubles), chosen, left_to, held)
     if not keys:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
         asked = {"mode": absent_modes or mode, "ds-id": absent_ids or ds_id}
         said_of = {name: ", ".join(one or repr(one) for one in said) for name, said in asked.items() if said}
         of = "".join(f" of {name} {said}" for name, said in said_of.items())
-        there = ", ".join(" ".join(filter(None, pair)) for pair in pairs if any(pair))
+        there = _listed({*pairs} - {NOWHERE})
         named = f"of {'mode ' if ds_id is None else ''}{there}" if there else "without a mode, of other samples"
         options = " and ".join(f"--{name}" for name in said_of)
         others = f"there are some {named}: leave {options} out; else " if every else ""
-        raise XaiError(f"{layout.described} holds no kept inputs{of}{damage}", hint=others + _ADVICE)
+        of_run = {name for name, _ in (*pairs, *(logged(anywhere) if logged else ()))}
+        unknown = [one for one in absent_modes or mode or () if one in {*Mode} - of_run]
+        lacking = f"the run has no mode {', '.join(unknown)}; " if unknown else ""
+        raise XaiError(f"{layout.described} holds no kept inputs{of}{damage}", hint=lacking + others + _ADVICE)
 
     def read(position: int) -> Sample:
         arrays: dict[str, NDArray[Any]] = {}
@@ -442,7 +455,38 @@ def open_kept(
         notes=tuple(notes),
         elsewhere="the run may have logged it without its inputs: " + _ADVICE,
         pairs=[key[:2] for key in keys],
+        places=() if anywhere and chosen == places else sorted(chosen - {NOWHERE}),
     )
+
+
+def _of_no_mode(
+    n: int, left: int, chosen: set[Pair], left_to: Mapping[Any, set[Pair]], held: Mapping[Any, set[Pair]]
+) -> list[str]:
+    """Which of the inputs that were kept without a mode are left out, and what those beside others stand for.
+
+    Args:
+        n: How many there are.
+        left: How many are of no sample that is meant.
+        chosen: The (mode, ds_id) of the samples that are meant.
+        left_to: Of each whose id has an input kept in a mode, too: the (mode, ds_id) that it alone stands for.
+        held: And those of the other inputs.
+    """
+    said, of_all = [], f"of the {n:,} inputs that were kept without a mode"
+    if left:
+        said.append(f"{left:,} {of_all} are of no sample of {_listed(chosen - {NOWHERE})}: they are left out")
+    if stood_for := [one for one, pairs in left_to.items() if not pairs]:
+        there = _listed(set().union(*(held[one] for one in stood_for)))
+        said.append(
+            f"{len(stood_for):,} {of_all} are of samples that have one kept in {there}: that one stands for them"
+        )
+    if beside := [one for one, pairs in left_to.items() if pairs and held[one]]:
+        there, others = (_listed(set().union(*(of[one] for one in beside))) for of in (held, left_to))
+        said.append(f"{len(beside):,} {of_all} have the id of one kept in {there}: they stand for samples of {others}")
+    return said
+
+
+def _listed(pairs: Collection[Pair]) -> str:
+    return ", ".join(" ".join(filter(None, pair)) for pair in sorted(pairs))
 
 
 def _among(there: set[str], given: Sequence[str] | None, *, known: Collection[str] = ()) -> tuple[set[str], list[str]]:
