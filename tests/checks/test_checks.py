@@ -444,7 +444,7 @@ def test_rules_that_are_no_texts_are_refused_by_name(tmp_path):
     opened = xaicli.open_run(tmp_path / "run")
     with pytest.raises(UsageError, match="there is no rule to check"):
         opened.check(rule=None)
-    for odd in (5, [5], ["loss mean < 2", None]):
+    for odd in (5, [5], ["loss mean < 2", None], {"metric": "loss"}, {"loss mean < 2": 1}, b"loss mean < 2"):
         with pytest.raises(UsageError, match="rule is a text, or several"):
             opened.check(rule=odd)
     assert opened.check(rule=("loss mean < 2",)).answer.extra["exit"] == 0

@@ -14,6 +14,7 @@ import pytest
 
 import xaicli
 from xaicli.api.decisions import KINDS, write_list
+from xaicli.cli.options import read_ids
 from xaicli.errors import UsageError, XaiError
 
 HARD_IDS = [
@@ -63,6 +64,29 @@ def test_whole_numbers_and_row_numbers_are_ids(tmp_path: Path) -> None:
     rows = xaicli.Table(list("abcd"), select=[3, 1])
     assert [rows[0], rows[1]] == ["b", "d"]
     assert rows.sample_ids == [1, 3]
+
+
+def test_remarks_of_people_are_no_ids(tmp_path: Path) -> None:
+    file = tmp_path / "gold.txt"
+    file.write_text("# my golden set\n20\n\n  # blurred\n30  # dark\n#\n")
+    assert table_of([10, 20, 30], select=file).sample_ids == [20, 30]
+    assert sorted(xaicli.sampler_of(file, [10, 20, 30], seed=0)) == [1, 2]
+    assert read_ids([f"@{file}"]) == ["20", "30"]
+    file.write_text("# mine\nx # 1\n#y\n7#3\n")  # what are no numbers may hold the sign
+    assert table_of(["x # 1", "#y", "7#3", "z"], select=file).sample_ids == ["x # 1", "#y", "7#3"]
+    file.write_text("1#0\n2#0\n")
+    assert table_of(["1#0", "2#0", "1"], select=file).sample_ids == ["1#0", "2#0"]
+    file.write_text("# mine\nsample_id,weight\nb # 2,3\n")
+    assert table_of(["a", "b # 2"], select=file).sample_ids == ["b # 2"]
+    odd = ["1 # 2", "3", "#", "# 4"]
+    assert read_ids([f"@{write_list(pl.DataFrame({'sample_id': odd}), file)}"]) == odd
+
+
+def test_a_list_of_no_row_names_no_sample(tmp_path: Path) -> None:
+    for kind in ("csv", "parquet", "json", "jsonl"):
+        rows = pl.DataFrame(schema={"sample_id": pl.Int64, "label": pl.String})
+        with pytest.raises(XaiError, match="names no sample"):
+            table_of([1, 2], relabel=write_list(rows, tmp_path / f"none.{kind}"))
 
 
 def test_files_of_people(tmp_path: Path) -> None:

@@ -132,6 +132,18 @@ def test_the_forgotten_are_those_that_were_learned_before(run: xaicli.RunReader)
     found = run.select(rule="forgotten", n=N, mode="train")
     assert found.data.height == len(expected)
     assert any(f"asked for {N}, only {len(expected)} are there" in warning for warning in found.answer.warnings)
+    # A share is a number of samples, too.
+    found = run.select(rule="forgotten", share=0.95, mode="train")
+    assert found.data["sample_id"].to_list() == expected
+    said = f"asked for {round(0.95 * N)}, only {len(expected)} are there"
+    assert len(expected) < round(0.95 * N)
+    assert any(said in warning for warning in found.answer.warnings)
+    each = Counter(i % 3 if i % 10 else 0 for i in range(N))
+    there = Counter(i % 3 if i % 10 else 0 for i in expected)
+    short = [f"{NAMES[c]} {there[c]} of {each[c]}" for c in range(3) if there[c] < each[c]]
+    found = run.select(rule="forgotten", share=1, per_label=True, mode="train")
+    said = f"asked for 100 % of each label, only: {', '.join(short)}"
+    assert any(said in warning for warning in found.answer.warnings)
 
 
 def test_a_condition_is_a_rule_over_columns_facts_and_statistics(run: xaicli.RunReader) -> None:

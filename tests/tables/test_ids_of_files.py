@@ -84,6 +84,22 @@ def fixed(run: xaicli.RunReader, tmp_path_factory: pytest.TempPathFactory) -> di
     return {kind: folder / f"fixed.{kind}" for kind in KINDS}
 
 
+def test_what_people_wrote_is_not_replaced(
+    run: xaicli.RunReader, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(run.reader().layout.root)
+    file = tmp_path / "corrections.csv"
+    file.write_text("sample_id,label\n" + "".join(f"{one},dog\n" for one in WRONG))
+    before = file.read_bytes()
+    (tmp_path / "link.csv").symlink_to(file)
+    for target in (file, tmp_path / "link.csv", tmp_path):
+        assert main(["relabel", "apply", root, str(file), "-o", str(target), "-q"]) == 2
+        said = capsys.readouterr().err
+        assert "is what people wrote" in said
+        assert "hint: -o FILE" in said
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_listed_samples_are_those_that_were_chosen(
     run: xaicli.RunReader, lists: dict[str, Path], kind: str, capsys: pytest.CaptureFixture[str]

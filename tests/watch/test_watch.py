@@ -703,6 +703,81 @@ def test_the_time_left_is_that_of_the_epochs_left(tmp_path: Path) -> None:
     assert (over.state, over.seconds_left) == ("finished", None)
 
 
+def seconds_left(folder: Path, *, elapsed: float = 100.0) -> float | None:
+    """What is left of a training whose last start was so long ago."""
+    from datetime import UTC, datetime, timedelta
+
+    file = max((folder / "attempts").glob("[0-9]*.json"))
+    facts = json.loads(file.read_text())
+    facts.pop("check", None)
+    began = datetime.now(UTC) - timedelta(seconds=elapsed)
+    file.write_text(json.dumps({**facts, "started_at": began.isoformat()}))
+    return Training(RunLayout(folder)).look().seconds_left
+
+
+def rows_of(mode: str, *epochs: int, ds_id: str = "", n: int = 20, eval_pass: int = 0) -> list[tuple[Any, ...]]:
+    return [(mode, ds_id, epoch, n, eval_pass) for epoch in epochs]
+
+
+def scalars_of(mode: str, *epochs: int, steps: int = 1) -> list[tuple[Any, ...]]:
+    return [(mode, epoch, step) for epoch in epochs for step in range(steps)]
+
+
+def logged(run: xaicli.Run, things: list[tuple[Any, ...]]) -> None:
+    for thing in things:
+        if len(thing) == 3:
+            mode, epoch, step = thing
+            run.log({"epoch": epoch, "step": epoch * 10 + step, "cost": 1.0}, mode=mode)
+        else:
+            mode, ds_id, epoch, n, turn = thing
+            how: dict[str, Any] = {"eval_pass": turn} if turn else {}
+            run.log_samples(
+                sample_id=range(n), loss=[1.0] * n, mode=mode, ds_id=ds_id, epoch=epoch, step=epoch * 10, **how
+            )
+    run.flush()
+
+
+@pytest.mark.parametrize(
+    ("things", "done"),
+    [
+        (rows_of("eval", 1, 2, 3, 4), 4),
+        (rows_of("test", 1, 2, ds_id="a") + rows_of("test", 1, 2, 3, 4, ds_id="b"), 4),
+        (rows_of("eval", 1, 2, 3) + rows_of("eval", 4, n=10), 3.5),
+        (rows_of("eval", 1, 2) + rows_of("eval", 1, 2, eval_pass=1) + rows_of("eval", 3), 2.5),
+        (rows_of("eval", 0, 1, 2, 3), 3),
+        (rows_of("eval", 2, 4), 4),
+        (rows_of("train", 1) + rows_of("eval", 1, 2, 3, 4), 4),
+        (rows_of("train", 2, 4) + rows_of("eval", 1, 2, 3, 4, 5), 5),
+        (rows_of("train", 1, 2, 3) + rows_of("eval", 1, 2, 3, 4), 3),  # a validation before the training
+        (rows_of("train", 1, 2, ds_id="a") + rows_of("train", 3, 4, ds_id="b"), 4),
+        (rows_of("eval", 1, 2, 3) + scalars_of("train", 1, 2, 3, 4), 4),
+        (scalars_of("train", 1, 2, 3, 4), 4),
+        (scalars_of("eval", 1, 2, 3, 4), 4),
+        (scalars_of("train", 1, 2, steps=4) + scalars_of("train", 3, steps=2), 2.5),
+        (rows_of("eval", 1), None),
+    ],
+)
+def test_the_time_left_is_known_by_whatever_is_recorded(
+    tmp_path: Path, things: list[tuple[Any, ...]], done: float | None
+) -> None:
+    run = xaicli.Run(tmp_path / "run", total_epochs=10)
+    logged(run, things)
+    left = seconds_left(tmp_path / "run")
+    assert left == (None if done is None else pytest.approx(100 / done * (10 - done), rel=0.05))
+    run.close()
+
+
+@pytest.mark.parametrize("kind", [rows_of, scalars_of])
+def test_the_time_left_is_that_of_the_last_start(tmp_path: Path, kind: Any) -> None:
+    """Of a run that goes on, and for longer: three epochs of twenty in this start, of seven in all."""
+    with xaicli.Run(tmp_path / "run", total_epochs=10) as run:
+        logged(run, kind("eval", 1, 2, 3, 4))
+    run = xaicli.Run(tmp_path / "run", total_epochs=20, resume="must")
+    logged(run, kind("eval", 5, 6, 7))
+    assert seconds_left(tmp_path / "run") == pytest.approx(100 / 3 * 13, rel=0.05)
+    run.close()
+
+
 def test_a_damaged_file_is_named(tmp_path: Path, xai: Any) -> None:
     """The others are told of as ever."""
     things.train(str(tmp_path / "run"), 2, 0)

@@ -19,7 +19,7 @@ from xaicli.files import appearing, have_written, write_whole
 from xaicli.location import find_run
 from xaicli.render.machine import csv_parts, rows_json
 from xaicli.results import Result
-from xaicli.tables.lists import WEIGHT, columns_of_text, id_lines
+from xaicli.tables.lists import WEIGHT, columns_of_text, has_remark, id_lines
 from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
 from xaicli.words import quoted, unquoted
 
@@ -224,7 +224,7 @@ class RunDecisions(RunRows):
         if rules is not None and not isinstance(rules, str | os.PathLike):
             raise UsageError("rules is a file of rules", hint="rule=['loss mean < 0.5', ...] takes rules of one line")
         given: Any = () if rule is None else (rule,) if isinstance(rule, str) else rule
-        lines = list(given) if isinstance(given, Iterable) else [given]
+        lines = list(given) if isinstance(given, Iterable) and not isinstance(given, Mapping | bytes) else [given]
         if not all(isinstance(line, str) for line in lines):
             raise UsageError(f"rule is a text, or several: {rule!r}", hint="rule=['loss mean < 0.5', ...]")
         ds_id_words(ds_id)  # a list of none is refused before a rule is asked
@@ -309,7 +309,7 @@ def ids_text(rows: pl.DataFrame) -> str:
         )
     lines: list[str] = []
     for sample_id in rows[SAMPLE_ID].cast(pl.String):
-        line = quoted(sample_id, special="#" if sample_id.startswith("#") else "")  # a remark in a list to check
+        line = quoted(sample_id, special="#" if sample_id.startswith("#") or has_remark(sample_id) else "")
         taken_for_heading = not lines and columns_of_text(line) != {SAMPLE_ID: [sample_id]}
         if id_lines(line) != [line] or unquoted(line) != sample_id or taken_for_heading:
             raise UsageError(f"sample_id {sample_id!r} cannot stand on a line of its own", hint="write csv or parquet")

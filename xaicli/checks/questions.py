@@ -39,7 +39,7 @@ from xaicli.queries.runs import ending_of
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
 from xaicli.tables.labels import is_same_number
-from xaicli.tables.lists import columns_of_text, id_lines, ids_of_columns, is_of, read_columns, read_text
+from xaicli.tables.lists import columns_of_text, ids_of_columns, is_of, read_columns, read_text
 from xaicli.vocabulary import (
     CORRECT,
     DS_ID,
@@ -605,10 +605,7 @@ def _values(labels: pl.Series) -> pl.Series:
 
 
 def _listed(question: _Question, file: str) -> tuple[Listed, str]:
-    """The samples of a file, and what is to be said of rows without an id: one a line, or a list that `select` wrote.
-
-    A line of text that begins with `# ` is a remark, and where ids are numbers what follows `#` on any line is one.
-    """
+    """The samples of a list, one a line or as `select` wrote it, and what is to be said of rows without an id."""
     path = question.folder / file
     are_texts = question.reader.dtypes.get(SAMPLE_ID) == pl.String()
     if path.suffix.lower() in _LISTS:
@@ -618,11 +615,7 @@ def _listed(question: _Question, file: str) -> tuple[Listed, str]:
             text = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise XaiError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        columns = columns_of_text(text)
-        if len(columns) == 1:
-            lines = [line if are_texts else line.partition("#")[0].strip() for line in id_lines(text)]
-            kept = [line for line in lines if line and not line.startswith("# ")]
-            columns = columns_of_text("\n".join(kept))
+        columns = columns_of_text(text, are_numbers=not are_texts)
     if SAMPLE_ID not in columns:
         raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(columns)}")
     filled = [

@@ -36,6 +36,7 @@ from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.reader.lazy import taken_back_of
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
+from xaicli.words import percent
 
 _WORST = 20
 _MOST_VALUES = 50
@@ -307,19 +308,22 @@ class _Pair:
             self.warnings.append(
                 f"{_have(self.ranked.unknown, self.where)} {self.ranked.why_unknown}, and cannot be chosen"
             )
-        asked = self.choice.n
-        if asked is not None and self.groups is not None:
+        asked, is_found = self.choice.number(self.frame.height), bool(n or self.choice.n is not None)
+        if asked is not None and self.groups is not None and is_found:
+            numbers = [self.choice.number(len(rows)) or 0 for rows in self.groups.rows]
+            counts = self.groups.counts(self.rows_chosen)
             short = [
-                f"{name} {found:,}"
-                for name, found in zip(self.groups.names, self.groups.counts(self.rows_chosen), strict=True)
-                if found < asked
+                f"{name} {found:,}" + ("" if self.choice.share is None else f" of {wanted:,}")
+                for name, found, wanted in zip(self.groups.names, counts, numbers, strict=True)
+                if found < wanted
             ]
             if short:
                 told = ", ".join(short[:5]) + (f" and {len(short) - 5:,} more" if len(short) > 5 else "")
-                self.warnings.append(f"{self.where}: asked for {asked:,} of each label, only: {told}")
-        elif asked is not None and n < asked and not self._weighs_all:
+                of_each = f"{asked:,}" if self.choice.share is None else percent(self.choice.share)
+                self.warnings.append(f"{self.where}: asked for {of_each} of each label, only: {told}")
+        elif asked is not None and n < asked and is_found and not self._weighs_all:
             self.warnings.append(f"{self.where}: asked for {asked:,}, only {n:,} are there")
-        if not n and asked is None:
+        if not is_found:
             none = f"{self.choice.named} finds no sample" if self.wanted.ids is None else "no listed sample is there"
             self.warnings.append(f"{self.where}: {none}")
         if self.stale_left_out:

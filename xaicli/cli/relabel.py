@@ -188,6 +188,9 @@ def apply(
     if file is not None and file.suffix.lower() not in _TABLES:
         raise UsageError(f"{where} is no table", hint="its suffix says which: " + ", ".join(_TABLES))
     run = open_run(runs[0] if runs else None)
+    target = file or (where or run.layout.reports) / "corrections.csv"
+    if same := next((one for one in files if Path(one).resolve() == target.resolve()), None):
+        raise UsageError(f"{same} is what people wrote, and would be replaced", hint="-o FILE: name another file")
     result = run.relabel_apply(
         files,
         mode=mode,
@@ -202,7 +205,6 @@ def apply(
         table=table,
         strict=strict,
     )
-    target = file or (where or run.layout.reports) / "corrections.csv"
     beside: Callable[[], list[Path]] = lambda: [write_list(corrections_of(result), target)]  # noqa: E731
     write(result, _page(output, target.parent), beside=beside)
 

@@ -371,11 +371,32 @@ def decoded(content: bytes) -> str:
     return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
-def columns_of_text(text: str) -> dict[str, list[Any]]:
-    """The columns of a text: CSV where its first line names a column `sample_id`, else one id a line."""
+def columns_of_text(text: str, *, are_numbers: bool | None = None) -> dict[str, list[Any]]:
+    """The columns of a text: CSV where its first line names a column `sample_id`, else one id a line.
+
+    A line of ids that begins with `# ` is a remark, and where ids are numbers what follows `#` on any line is one.
+
+    Args:
+        text: The text.
+        are_numbers: Whether ids are; where nobody knows, when each line is a number, blanks before what follows `#`.
+    """
     if any(SAMPLE_ID in _names(text, separator) for separator in _SEPARATORS):
         return _of_csv(text, None)
-    return {SAMPLE_ID: [unquoted(line) for line in id_lines(text)]}
+    lines = id_lines(text)
+    kept = [line for line in lines if line != "#" and not line.startswith(("# ", "#\t"))]
+    if len(kept) < len(lines):  # the heading may stand below a remark
+        return columns_of_text("\n".join(kept), are_numbers=are_numbers)
+    if are_numbers is None:
+        are_numbers = all(has_remark(line) or _WHOLE.fullmatch(line) for line in lines)
+    if are_numbers:
+        lines = [number for line in lines if (number := line.partition("#")[0].strip())]
+    return {SAMPLE_ID: [unquoted(line) for line in lines]}
+
+
+def has_remark(line: str) -> bool:
+    """Whether a line of a list is a number and a remark behind it."""
+    number, mark, _ = line.partition("#")
+    return bool(mark and number[-1:].isspace() and _WHOLE.fullmatch(number.strip()))
 
 
 def id_lines(text: str) -> list[str]:
@@ -416,6 +437,8 @@ def _of_json(found: Any) -> dict[str, list[Any]]:
         return {str(key): list(values) for key, values in rows.items() if isinstance(values, list)}
     if not isinstance(rows, list):
         raise ValueError("it holds no list of samples")
+    if not rows:
+        return {SAMPLE_ID: []}  # of no row nobody can tell the columns
     if not all(isinstance(row, dict) for row in rows):
         return {SAMPLE_ID: rows}
     names = dict.fromkeys(name for row in rows for name in row)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -17,6 +18,7 @@ from xaicli.diagnosis.steps import batch_losses, with_spikes
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.layout import RunLayout
 from xaicli.queries.names import LabelNames
+from xaicli.queries.recorded import AXIS, recorded_scalars
 from xaicli.queries.resolution import resolve
 from xaicli.queries.runs import state_of
 from xaicli.queries.selection import Pair, Selection, words
@@ -31,6 +33,7 @@ from xaicli.vocabulary import (
     EPOCH,
     HIGH_IS_GOOD,
     LABEL,
+    MODE,
     PASS,
     RANK,
     SAMPLE_ID,
@@ -163,6 +166,30 @@ class _Turn:
     worst: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class _Course:
+    """The epochs of one data set, or of the scalars of a mode, by which a training goes on.
+
+    Attributes:
+        mode: The mode.
+        epochs: All, ascending.
+        own: Those of the last start.
+        size: How much an epoch has, to compare it with the one before.
+        is_trained: Whether these are rows of train.
+    """
+
+    mode: str
+    epochs: Sequence[int]
+    own: Sequence[int]
+    size: Callable[[int], int]
+    is_trained: bool = False
+
+    @property
+    def step(self) -> int:
+        """From one epoch to the next: more than 1 where not every epoch is recorded."""
+        return self.epochs[-1] - self.epochs[-2] if len(self.epochs) > 1 else 1
+
+
 class Training:
     """Follows one run.
 
@@ -220,7 +247,8 @@ class Training:
         if not reader.modes():
             if not may_come and self._metric is not None and reader.metrics and self._metric not in reader.askable:
                 raise unknown("metric", self._metric, reader.askable, where=reader.described)
-            return Watched(state, self._metric or "loss", dropped=reader.dropped, warnings=reader.losses)
+            whole = self._of_the_run(reader, state, listed)
+            return Watched(state, self._metric or "loss", warnings=reader.losses, **whole)
         metric = self._metric or ("loss" if "loss" in reader.metrics else next(iter(reader.askable), ""))
         if not metric:
             said = "no metric is recorded: log one with run.log_samples(..., loss=...)"
@@ -523,28 +551,43 @@ class Training:
 
     def _seconds_left(self, reader: Reader, total: int | None) -> float | None:
         """What is left of the epochs, at the speed of those that this start has done."""
-        pair = next(((Mode.TRAIN.value, ds_id) for ds_id in reader.ds_ids(Mode.TRAIN)), None)
         attempts = reader.attempts
-        if pair is None or total is None or not attempts:
+        if total is None or not attempts:
             return None
         try:
             began = datetime.fromisoformat(attempts[-1].started_at)
         except ValueError:
             return None
-        epochs = reader.epochs(*pair)
-        sizes = [(epoch, n) for epoch in epochs[-2:] for n in self._sizes(reader, pair, epoch)]
-        mine = [
-            epoch
-            for epoch in epochs
-            if any(piece.attempt == attempts[-1].attempt for piece in reader.pieces(Place(*pair, epoch)))
-        ]
-        if not mine or len(sizes) < 2:
+        courses = self._courses(reader, attempts[-1].attempt)
+        course = _telling(courses)
+        if course is None or len(course.epochs) < 2:
             return None
-        (_, n_before), (last, n) = sizes[-2:]
+        before, last = course.epochs[-2:]
+        n_before, n = course.size(before), course.size(last)
         part = min(1.0, n / n_before) if n_before else 1.0
-        done = last - mine[0] + part
+        # Before the first epoch a validation may have been, but no training.
+        origin = min([1, *(epoch for one in courses if one.is_trained for epoch in one.epochs)])
+        done = last - _began_in(courses, origin) + part
         elapsed = (datetime.now(UTC) - began).total_seconds()
-        return elapsed / done * max(0.0, total - (last - 1) - part)
+        return elapsed / done * max(0.0, total - (last - origin) - part) if done > 0 else None
+
+    def _courses(self, reader: Reader, attempt: int) -> list[_Course]:
+        """What tells how far a start has come: rows, and scalars too where not each epoch has rows of train."""
+        pairs = sorted(((mode, ds_id) for mode in reader.modes() for ds_id in reader.ds_ids(mode)), key=_order)
+        found = []
+        for pair in pairs:
+            epochs = reader.epochs(*pair)
+            places = [(epoch, reader.pieces(Place(*pair, epoch))) for epoch in epochs]
+            own = [epoch for epoch, pieces in places if any(piece.attempt == attempt for piece in pieces)]
+            size = partial(self._size, reader, pair)
+            found.append(_Course(pair[0], epochs, own, size, is_trained=pair[0] == Mode.TRAIN))
+        telling = _telling(found)
+        if telling is not None and telling.is_trained and telling.step == 1:
+            return found
+        return sorted([*found, *_of_scalars(reader, attempt)], key=lambda one: one.mode != Mode.TRAIN)
+
+    def _size(self, reader: Reader, pair: Pair, epoch: int) -> int:
+        return sum(self._sizes(reader, pair, epoch))
 
     def _sizes(self, reader: Reader, pair: Pair, epoch: int) -> list[int]:
         """How many samples each pass of an epoch has, in order; read where the epoch is not looked at."""
@@ -559,6 +602,37 @@ class Training:
             counted = every.group_by(PASS).agg(pl.n_unique(SAMPLE_ID)).sort(PASS)
             self._passes[pair, epoch] = key, counted[SAMPLE_ID].to_list()
         return self._passes[pair, epoch][1]
+
+
+def _telling(courses: Sequence[_Course]) -> _Course | None:
+    """What tells best how far the last start has come: train where that keeps up, else what has the newest epoch."""
+    own = [one for one in courses if one.own]
+    newest = max((one.own[-1] for one in own), default=0)
+    # A validation at the beginning of an epoch says less of it than the training that is to come.
+    waits = (one.mode == Mode.TRAIN and one.step == 1 for one in own)
+    return next((one for one, is_next in zip(own, waits, strict=True) if one.own[-1] + is_next >= newest), None)
+
+
+def _began_in(courses: Sequence[_Course], origin: int) -> int:
+    """The epoch in which the last start began; where not every epoch is recorded, the one after the last before it."""
+    own = [one for one in courses if one.own]
+    first = min(one.own[0] for one in own)
+    step = min(one.step for one in own if one.own[0] == first)
+    earlier = max((epoch for one in courses for epoch in one.epochs if epoch < first), default=origin - 1)
+    return max(earlier + 1, first - step + 1)
+
+
+def _of_scalars(reader: Reader, attempt: int) -> list[_Course]:
+    """The scalars of each mode, by the epochs they were logged in."""
+    epoch = pl.when(pl.col(AXIS) == EPOCH).then(pl.col(STEP)).otherwise(pl.col(EPOCH)).cast(pl.Int64).alias(EPOCH)
+    rows = recorded_scalars(reader).with_columns(pl.struct(AXIS, STEP).alias("moment"), epoch).drop_nulls(EPOCH)
+    found = []
+    for mode in sorted(rows[MODE].unique()):
+        of_mode = rows.filter(pl.col(MODE) == mode)
+        sizes = dict(of_mode.group_by(EPOCH).agg(pl.col("moment").n_unique()).iter_rows())
+        own = sorted(of_mode.filter(pl.col(ATTEMPT) == attempt)[EPOCH].unique())
+        found.append(_Course(mode, sorted(sizes), own, sizes.__getitem__))
+    return found
 
 
 def not_yet(error: XaiError) -> str:
