@@ -118,6 +118,46 @@ class TwoHeads(nn.Module):
         return {"cls": self.cls(seen), "aux": self.aux(seen)}
 
 
+class ZeroBranch(nn.Module):
+    """A residual branch that begins at zero, a norm as it is made, and a layer that nothing is asked of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.norm, self.branch = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 8)
+        self.head, self.idle = nn.Linear(8, 3), nn.BatchNorm1d(8)
+        nn.init.zeros_(self.branch.weight)
+        nn.init.zeros_(self.branch.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.tanh(self.norm(self.body(x)))
+        self.idle(seen)
+        return self.head(seen + self.branch(seen))
+
+
+def test_layers_with_constant_weights_are_randomised_and_used() -> None:
+    torch.manual_seed(0)
+    model, x = ZeroBranch().eval(), torch.randn(6, 6)
+    found = xaicli.saliency(model, x, methods=("gradient",), sanity=True, device="cpu").saliency.sanity
+    assert {step.layer: step.is_used for step in found} == {
+        "body": True, "norm": True, "branch": True, "head": True, "idle": False,
+    }  # fmt: skip
+    similar = {step.layer: step.similarity["gradient"] for step in found}
+    assert similar["branch"] != similar["head"]
+    assert similar["norm"] != similar["branch"]
+
+
+def test_a_layer_below_one_whose_noise_kills_the_net_is_used() -> None:
+    """Of the trained net it is asked, where the randomised one answers alike whatever that layer does."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 10), nn.ReLU(), nn.Linear(10, 3)).eval()
+    with torch.no_grad():
+        model[2].weight.copy_(-1e-3 - 1e-5 * torch.rand(10, 8))
+        model[2].bias.copy_(torch.tensor([5.0] + 9 * [-100.0]))  # one unit of ten answers; none does for noise
+    x = torch.rand(4, 6)
+    found = xaicli.saliency(model, x, methods=("gradient",), sanity=True, device="cpu").saliency.sanity
+    assert [(step.layer, step.is_used) for step in found] == [("4", True), ("2", True), ("0", True)]
+    assert [step.similarity["gradient"] for step in found[1:]] == [0, 0]  # it is dead by then
+
+
 def test_each_output_and_checkpoint_is_compared_with_its_own_randomised_models() -> None:
     models = []
     for seed in (0, 1):

@@ -7,7 +7,8 @@ whose maps stay the same when the weights are replaced by noise does not explain
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -190,22 +191,40 @@ def cascade(explainer: Explainer, found: Attribution, units: Tensor) -> tuple[Sa
     Returns:
         At most 12 steps, from the last layer to the first; each step keeps the layers above it randomised.
     """
-    model = copy_of(explainer.prepared.model.model)
-    layers = _layers(model)[::-1]
-    generator = torch.Generator().manual_seed(explainer.settings.seed)
+    model, given = copy_of(explainer.prepared.model.model), copy_of(explainer.prepared.model.model)
+    layers, own = _layers(model)[::-1], _layers(given, with_buffers=True)[::-1]
+    generator, others = (torch.Generator().manual_seed(explainer.settings.seed + n) for n in range(2))
     every = max(1, -(-len(layers) // _MOST_LAYERS))
     steps = []
     before = _explained_values(explainer, units)
+    first = 0
     for number, (name, tensors) in enumerate(layers, start=1):
         for tensor in tensors:
             _randomise(tensor, generator)
         if number % every == 0 or number == len(layers):
             randomised = explainer.with_model(model)
-            values, now = _explained_values(randomised, units), randomised.explain(units)
+            now = randomised.explain(units)
             similarity = {m: _similarity(found, now, m) for m in now.maps}
-            steps.append(SanityStep(name, similarity, is_used=not torch.equal(values, before)))
-            before = values
+            # Of the trained model: what is randomised above a layer may hide it.
+            changed = [tensor for _, tensors in own[first:number] for tensor in tensors]
+            with _randomised(changed, others):
+                is_used = not torch.equal(_explained_values(explainer.with_model(given), units), before)
+            steps.append(SanityStep(name, similarity, is_used=is_used))
+            first = number
     return tuple(steps)
+
+
+@contextmanager
+def _randomised(tensors: list[Tensor], generator: torch.Generator) -> Iterator[None]:
+    kept = [tensor.detach().clone() for tensor in tensors]
+    for tensor in tensors:
+        _randomise(tensor, generator)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, kept, strict=True):
+                tensor.copy_(value)
 
 
 def _explained_values(explainer: Explainer, units: Tensor) -> Tensor:
@@ -214,20 +233,25 @@ def _explained_values(explainer: Explainer, units: Tensor) -> Tensor:
     return problem.forward(list(problem.inputs), torch.arange(len(units), device=units.device))
 
 
-def _layers(model: nn.Module) -> list[tuple[str, list[Tensor]]]:
+def _layers(model: nn.Module, *, with_buffers: bool = False) -> list[tuple[str, list[Tensor]]]:
     """Weights by the module they belong to, in the order they were registered: from input to output as a rule."""
     found: dict[str, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         found.setdefault(name.rpartition(".")[0] or name, []).append(parameter)
+    for name, buffer in model.named_buffers() if with_buffers else ():
+        if name.rpartition(".")[0] in found and buffer.is_floating_point():
+            found[name.rpartition(".")[0]].append(buffer)
     return list(found.items())
 
 
 def _randomise(tensor: Tensor, generator: torch.Generator) -> None:
-    """Noise of the tensor's own mean and spread."""
+    """Noise of the tensor's own mean and spread; of one that is constant, such as a fresh norm's, of its size."""
     with torch.no_grad():
         spread = float(tensor.std()) if tensor.numel() > 1 else 1.0
+        mean = float(tensor.mean()) if tensor.numel() else 0.0
+        spread = spread or abs(mean) or max(1, tensor[0].numel() if tensor.ndim > 1 else tensor.numel()) ** -0.5
         noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
-        tensor.copy_((noise * spread + float(tensor.mean())).to(tensor))
+        tensor.copy_((noise * spread + mean).to(tensor))
 
 
 def _similarity(before: Attribution, after: Attribution, method: str) -> float:
