@@ -144,3 +144,48 @@ def test_the_command_answers_for_the_ids_it_knows(tmp_path: Path) -> None:
 def test_sample_ids_that_are_no_ids(ids: list[object], said: str) -> None:
     with pytest.raises(XaiError, match=said):
         xaicli.saliency(torch.nn.Linear(2, 3), torch.rand(3, 2), sample_ids=ids, methods="gradient")
+
+
+_OF_TORCH = """
+import torch
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self): return 6
+    def __getitem__(self, i): return torch.full((3,), float(i)), i % 2
+
+class NoIndex(Rows):
+    def __len__(self): raise OSError("index file missing")
+
+class NoNames(Rows):
+    @property
+    def classes(self): raise OSError("index file missing")
+
+class Stream(torch.utils.data.IterableDataset):
+    def __len__(self): return 6
+    def __iter__(self): return (Rows()[i] for i in range(6))
+
+def loader(): return torch.utils.data.DataLoader(NoIndex(), sampler=[])
+"""
+
+
+@pytest.mark.parametrize(("named", "part"), [("NoIndex", "__len__"), ("loader", "__len__"), ("NoNames", "classes")])
+@pytest.mark.parametrize("command", ["saliency", "collect"])
+def test_a_dataset_that_cannot_say_what_it_is_is_told_by_what_it_raises(
+    command: str, named: str, part: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own_rows.py").write_text(_OF_TORCH)
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "model.pt")
+    (tmp_path / "own_net.py").write_text("import torch\ndef net(): return torch.nn.Linear(3, 2)\n")
+    own = ["--arch", "own_net:net", "--pythonpath", ".", "--data", f"own_rows:{named}"]
+    asked = {"saliency": ["saliency", "-o", "maps"], "collect": ["collect", "run"]}[command]
+    call = [sys.executable, "-m", "xaicli", *asked, "--model", "model.pt", *own]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"error: --data own_rows:{named} fails: OSError: index file missing" in done.stderr
+    assert f"hint: its {part} raises" in done.stderr
+
+
+def test_a_stream_with_a_length_is_read_as_a_stream(tmp_path: Path) -> None:
+    (tmp_path / "own_stream.py").write_text(_OF_TORCH)
+    found = open_source("own_stream:Stream", pythonpath=[tmp_path], strict=True).take(4)
+    assert [row.tolist() for row in next(iter(found.arrays.values()))] == [[float(i)] * 3 for i in range(4)]

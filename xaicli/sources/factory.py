@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
@@ -88,7 +88,7 @@ def from_object(made: Any, name: str, preparation: Preparation, *, strict: bool)
         lambda position: _sample(items, position, preparation),
         name,
         strict,
-        _names(made),
+        _asked(name, "classes", lambda: _names(made)),
     )
 
 
@@ -159,17 +159,27 @@ class _Ids(Sequence[Any]):
 
 
 def _items(made: Any, name: str) -> Any:
-    dataset = getattr(made, "dataset", made)  # a DataLoader would shuffle and batch
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+    dataset = _asked(name, "dataset", lambda: getattr(made, "dataset", made))  # a DataLoader would shuffle and batch
+    # torch's own for streams have rows by number as all of its datasets, and raise when they are asked for one.
+    streams = any(kind.__name__ == "IterableDataset" for kind in type(dataset).__mro__)
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not streams:
+        _asked(name, "__len__", lambda: len(dataset))
         return dataset
     if isinstance(dataset, Iterable):
-        try:
-            return _Consumed(iter(dataset), name)
-        except Exception as error:  # whatever the caller's own code raises
-            raise XaiError(f"{name} fails: {type(error).__name__}: {error}", hint="its __iter__ raises") from error
+        return _Consumed(_asked(name, "__iter__", lambda: iter(dataset)), name)
     raise XaiError(
         f"{name} gives a {type(made).__name__}", hint="give a Dataset, an iterable, (x, y) or a dict of arrays"
     )
+
+
+def _asked(name: str, part: str, ask: Callable[[], Any]) -> Any:
+    """What the caller's own object says when it is asked for a part of it."""
+    try:
+        return ask()
+    except Exception as error:  # whatever the caller's own code raises
+        if isinstance(error, XaiError):
+            raise
+        raise XaiError(f"{name} fails: {type(error).__name__}: {error}", hint=f"its {part} raises") from error
 
 
 def _sample(items: Any, position: int, preparation: Preparation) -> Sample:
