@@ -145,6 +145,43 @@ def test_a_training_that_resumes_is_an_attempt_of_its_own(tmp_path: Path) -> Non
     assert said_by_info(run)["counts"]["taken_back"] == N
 
 
+def test_a_scalar_of_the_same_value_is_logged_again_by_a_training_that_resumes(tmp_path: Path) -> None:
+    """What is computed anew as it was is taken back with the rest, and recorded once more."""
+    run = tmp_path / "run"
+    callback, module = lightning_callback(run), net()
+    first = quiet_trainer(callback, tmp_path, max_epochs=1)
+    first.fit(module, loader())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    for _ in range(2):
+        quiet_trainer(callback, tmp_path, max_epochs=2).fit(module, loader(), ckpt_path=tmp_path / "one.ckpt")
+        assert scalars_of(run, "late") == [("train", "", 1, "epoch", 0.0), ("train", "", 2, "epoch", 10.0)]
+
+
+@pytest.mark.parametrize("where", ["training_step", "validation_step"])
+def test_a_fit_that_an_error_ended_is_resumed_by_the_same_callback(where: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    callback, module = lightning_callback(run), net()
+    first = quiet_trainer(callback, tmp_path, max_epochs=1, num_sanity_val_steps=0)
+    first.fit(module, loader(), loader())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    own = getattr(module, where)
+
+    def broken(batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 2:
+            raise RuntimeError("broken")
+        return own(batch, batch_idx)
+
+    setattr(module, where, broken)
+    resumed = {"ckpt_path": tmp_path / "one.ckpt"}
+    with pytest.raises(RuntimeError, match="broken"):
+        quiet_trainer(callback, tmp_path, max_epochs=3).fit(module, loader(), loader(), **resumed)
+    setattr(module, where, own)
+    quiet_trainer(callback, tmp_path, max_epochs=3).fit(module, loader(), loader(), **resumed)
+    rows = xaicli.open_run(run).scan(mode="all").collect()
+    counted = rows.group_by("mode", "epoch", "pass").len().rows()
+    assert set(counted) == {(mode, epoch, 0, N) for mode in ("train", "eval") for epoch in (1, 2, 3)}
+
+
 def test_behind_another_attempt_the_next_is_one_of_its_own(tmp_path: Path) -> None:
     run = tmp_path / "run"
     callback, module = lightning_callback(run), net()
@@ -232,7 +269,16 @@ def test_a_metric_that_is_no_number_costs_no_training(tmp_path: Path) -> None:
     assert scalars_of(run, "own") == [("train", "", 1, "epoch", 0.25)]
 
 
-def transformers_trainer(run: Path, callback: Any = None, **more: Any) -> Any:
+def transformers_trainer(run: Path, callback: Any = None, own: Any = None, made: Any = None, **more: Any) -> Any:
+    """A trainer with a tiny model.
+
+    Args:
+        run: Where to record.
+        callback: What records.
+        own: Further arguments of the training.
+        made: The class of the trainer.
+        **more: Further arguments of that.
+    """
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     from xaicli.integrations.transformers import XaiCallback
 
@@ -242,10 +288,10 @@ def transformers_trainer(run: Path, callback: Any = None, **more: Any) -> Any:
     )
     arguments = transformers.TrainingArguments(
         f"{run}-out", num_train_epochs=2, per_device_train_batch_size=4, per_device_eval_batch_size=4,
-        eval_strategy="epoch", save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
-        logging_strategy="epoch",
+        eval_strategy="epoch", report_to=[], use_cpu=True, disable_tqdm=True,
+        logging_strategy="epoch", **{"save_strategy": "no", **(own or {})},
     )  # fmt: skip
-    return transformers.Trainer(
+    return (made or transformers.Trainer)(
         model=transformers.BertForSequenceClassification(config),
         args=arguments,
         callbacks=[callback or XaiCallback(run, save_checkpoint=False, keep_inputs=0)],
@@ -289,3 +335,103 @@ def test_evaluations_beside_a_training_of_transformers_are_of_its_attempt(tmp_pa
         ]
     assert [one[:4] for one in scalars_of(run, "loss")] == [("train", "", 4 * n, "step") for n in (1, 2, 3, 4)]
     assert xaicli.open_run(run).scalars().answer.counts.duplicates == 0
+
+
+TOKENS = torch.randint(1, 20, (N, 6), generator=torch.Generator().manual_seed(0))
+TEXTS = [{"sample_id": i, "input_ids": TOKENS[i], "labels": int(TOKENS[i, 0] > 10)} for i in range(N)]
+
+
+def breaking_trainer() -> Any:
+    """A class of trainers whose step fails after so many, with what it is told to."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+    class Breaking(transformers.Trainer):  # type: ignore[misc, name-defined]
+        error: BaseException | None = None
+        at = 5
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().training_step(*args, **kwargs)
+            if self.error is not None and self.state.global_step == self.at:
+                error, self.error = self.error, None
+                raise error
+            return loss
+
+    return Breaking
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("broken")], ids=["interrupt", "error"])
+@pytest.mark.parametrize("again", ["trainer", "callback", "added"])
+def test_a_training_that_an_error_ended_is_resumed_by_the_same_callback(
+    again: str, error: BaseException, tmp_path: Path
+) -> None:
+    """As in a notebook: what was recorded behind the checkpoint is taken back, training and evaluation alike."""
+    made, run = breaking_trainer(), tmp_path / "run"
+    from xaicli.integrations.transformers import XaiCallback
+
+    callback = XaiCallback(run, save_checkpoint=False, keep_inputs=0)
+    own = {"save_strategy": "steps", "save_steps": 3}
+
+    def trainer() -> Any:
+        if again != "added":
+            return transformers_trainer(run, callback, own, made, train_dataset=TEXTS, eval_dataset=TEXTS)
+        from transformers import TrainerCallback
+
+        new = transformers_trainer(run, TrainerCallback(), own, made, train_dataset=TEXTS, eval_dataset=TEXTS)
+        new.add_callback(callback)
+        return new
+
+    first = trainer()
+    first.error = error
+    with pytest.raises(type(error)):
+        first.train()
+    assert again == "added" or callback.run.is_closed
+    (first if again == "trainer" else trainer()).train(resume_from_checkpoint=True)
+    reader = xaicli.open_run(run)
+    rows = reader.scan(mode="all").collect().group_by("attempt", "mode", "epoch", "pass")
+    assert set(rows.len().rows()) == {
+        (0, "train", 1, 0, 12),
+        (1, "train", 1, 0, 4),
+        (1, "eval", 1, 0, N),
+        (1, "train", 2, 0, N),
+        (1, "eval", 2, 0, N),
+    }
+    # The fourth step, the evaluation behind it, and the fifth and sixth.
+    assert reader.info().answer.counts.taken_back == 3 * 4 + N
+    assert reader.info().answer.counts.duplicates == 0
+
+
+def test_behind_a_training_that_an_error_ended_stand_evaluations_and_another_training(tmp_path: Path) -> None:
+    """The trainer takes itself for training still."""
+    run = tmp_path / "run"
+    trainer = transformers_trainer(run, None, None, breaking_trainer(), train_dataset=TEXTS, eval_dataset=TEXTS)
+    trainer.error = RuntimeError("broken")
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.train()
+    trainer.compute_loss(trainer.model, {name: torch.tensor([int(v)]) for name, v in [("labels", 1)]} | {
+        "sample_id": torch.tensor([3]), "input_ids": TOKENS[:1]})  # fmt: skip
+    trainer.evaluate()
+    assert said_by_info(run)["counts"]["rows"] == N + 2 * 4 + 2 * N
+    assert [one[:4] for one in scalars_of(run, "eval_loss")] == [("eval", "", 2, "epoch"), ("eval", "", 4, "step")]
+    trainer.train()
+    assert rows_by_attempt(run) == {
+        *((0, mode, "", epoch, 0, N) for mode in ("train", "eval") for epoch in (1, 3, 4)),
+        (0, "train", "", 2, 0, 8),
+        (0, "eval", "", 2, 0, N),
+    }
+
+
+def test_a_training_that_begins_anew_with_smaller_batches_takes_its_rows_back(tmp_path: Path) -> None:
+    """`auto_find_batch_size` trains from the first sample again when memory does not suffice."""
+    run = tmp_path / "run"
+    own = {"auto_find_batch_size": True}
+    trainer = transformers_trainer(run, None, own, breaking_trainer(), train_dataset=TEXTS, eval_dataset=TEXTS)
+    trainer.train()
+    trainer.error = RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+    trainer.train()
+    rows = xaicli.open_run(run).scan(mode="all").collect()
+    counted = rows.group_by("attempt", "mode", "epoch", "pass").len().rows()
+    assert set(counted) == {
+        (attempt, mode, epoch, 0, N) for attempt, *epochs in ((0, 1, 2), (1, 3, 4)) for epoch in epochs
+        for mode in ("train", "eval")
+    }  # fmt: skip
+    assert said_by_info(run)["counts"]["taken_back"] == N + 2 * 4 + N

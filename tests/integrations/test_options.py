@@ -20,6 +20,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"keep_probs": "yes"}, "keep_probs='yes'", "Run"),
     ({"epoch_frequency": 0}, "epoch_frequency=0", "Run"),
     ({"ignore_label": 1.5}, "ignore_label=1.5", "Run"),
+    ({"float64": True}, "float64=True must be names of metrics", "Run"),
     ({"resume": "maybe"}, "no way to resume 'maybe'", "allow, never, must"),
     ({"samples_fn": {"loss": 1}}, "samples_fn=", "lambda batch, output"),
     ({"ids": 1.5}, "ids=1.5", "image_id"),

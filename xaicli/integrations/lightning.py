@@ -177,6 +177,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.count_on(is_resumed=resumed)
         self._trainer = weakref.ref(trainer)
         self._orders.begin()
+        if goes_back:
+            self._said.clear()  # what is logged again with the same value was taken back
         self._recording.begin(max(trainer.max_epochs or 0, 0), is_resumed=goes_back)
         if self._recording.collects_before:
             self._recording.collect(pl_module, 0)

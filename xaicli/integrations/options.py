@@ -9,7 +9,7 @@ from typing import Any
 
 from xaicli.errors import UsageError, unknown, whole_number
 from xaicli.heads.head import Task
-from xaicli.recorder.config import epochs_kept, ignored_label, nth_epochs, run_address
+from xaicli.recorder.config import epochs_kept, ignored_label, names_of_metrics, nth_epochs, run_address
 from xaicli.recorder.run import Run
 
 OF_RUN = (
@@ -27,7 +27,13 @@ OF_RUN = (
 
 CHOICES = ("every", "last", "never")
 FACTS = ("text",)
-_CHECKED = {"keep_probs": epochs_kept, "epoch_frequency": nth_epochs, "ignore_label": ignored_label}
+_CHECKED = {
+    "keep_probs": (epochs_kept, False),
+    "epoch_frequency": (nth_epochs, 1),
+    "ignore_label": (ignored_label, None),
+    "float64": (names_of_metrics, ()),
+}
+"""What refuses an argument of a run, and what stands for it where it is not given."""
 
 
 def settled(recording: type, run: Any, options: Mapping[str, Any], unnamed: tuple[Any, ...] = ()) -> dict[str, Any]:
@@ -64,9 +70,9 @@ def settled(recording: type, run: Any, options: Mapping[str, Any], unnamed: tupl
         raise UsageError("XaiCallback needs a place to record into", hint='XaiCallback("runs/exp1")')
     else:
         run_address(run)
-    for name, check in _CHECKED.items():
+    for name, (check, default) in _CHECKED.items():
         try:
-            check(of_run.get(name, {"keep_probs": False, "epoch_frequency": 1}.get(name)))
+            check(of_run.get(name, default))
         except ValueError as error:
             raise UsageError(str(error), hint=f"XaiCallback(..., {name}=...) is handed on to Run") from None
     if "resume" in of_run and of_run["resume"] not in ("allow", "never", "must"):

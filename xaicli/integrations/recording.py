@@ -262,6 +262,7 @@ class Recording:
             self._run.state.total_epochs = total_epochs
         elif is_resumed:  # a new attempt counts what it does not take back
             self._begins_anew = True
+            self._collected = None
             self._passes.clear()
             self._first_passes.clear()
 

@@ -151,6 +151,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._walks = 0
         """How many walks over the data of this training began."""
         self._is_resumed = False
+        self._begun: Any = None
+        """The trainer whose training began and was not seen to end."""
+        self._broke = False
+        """Whether the last training was ended by an error: the trainer then takes itself for training."""
         self._loop: tuple[Mode, str] | None = None
         self._evaluated: tuple[Mode, str] | None = None
         """The place of the evaluation whose scalars are still to come."""
@@ -210,7 +214,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         ids = tuple(key for key in ID_KEYS if key not in accepted or key in _IDS_ALONE)
         self._keys = (said,) if isinstance(said, str) else ids
         self._taken = frozenset(self._keys) & accepted.keys()
-        for name in ("compute_loss", "prediction_step", "evaluation_loop", "_get_dataloader", "evaluate", "predict"):
+        steps = ("compute_loss", "prediction_step", "evaluation_loop", "_get_dataloader")
+        for name in (*steps, "train", "evaluate", "predict"):
             if (own := getattr(trainer, name, None)) is not None:
                 setattr(trainer, name, _Beside(getattr(self, f"_beside_{name.strip('_')}"), own))
         if trainer.args.remove_unused_columns:
@@ -243,7 +248,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     @property
     def _is_training(self) -> bool:
-        return bool(getattr(self._trainer, "is_in_train", False))
+        return bool(getattr(self._trainer, "is_in_train", False)) and not self._broke
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
         """Go on from what was recorded before, or, resumed from a checkpoint, from where that was."""
@@ -251,9 +256,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._find()
         self._recording.is_main = state.is_world_process_zero
         resumed = state.global_step > 0
-        self._recording.count_on(is_resumed=resumed)
+        # Out of memory, and once more with smaller batches: the same training, from its beginning.
+        is_anew = self._begun is self._trainer is not None and args.auto_find_batch_size and not resumed
+        self._end_unseen()
+        self._begun, self._broke = self._trainer, False
+        if not is_anew:
+            self._recording.count_on(is_resumed=resumed)
         self._walks, self._is_resumed = 0, resumed
-        self._recording.begin(int(args.num_train_epochs), is_resumed=resumed)
+        self._recording.begin(int(args.num_train_epochs), is_resumed=resumed or is_anew)
         if self._recording.collects_before:
             self._recording.collect(model, 0)
 
@@ -313,6 +323,13 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Collect if it is time, save."""
         del args, state, control
         self._recording.end(model)
+        self._begun = None
+
+    def _end_unseen(self, error: BaseException | None = None) -> None:
+        """Let go of a training that an error ended, of which the trainer tells callbacks nothing."""
+        if self._begun is not None:
+            self._begun = None
+            self._recording.release(error)
 
     def _find(self, beside: str = "") -> Any:
         """Stand beside the trainer, which is not handed to callbacks: it is the one that calls this.
@@ -360,6 +377,16 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return own(dataset, *args, **kwargs)
         finally:
             trainer.data_collator = collate
+
+    def _beside_train(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A training, which is over when an error or Ctrl-C ends it."""
+        self._end_unseen()
+        try:
+            return own(*args, **kwargs)
+        except BaseException as error:
+            self._broke = True
+            self._end_unseen(error)
+            raise
 
     def _beside_evaluate(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Remember by which door an evaluation came in."""
@@ -418,8 +445,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         has_labels = bool(names and all(inputs.get(name) is not None for name in names))
         watch = nullcontext(Step()) if has_labels or generates else self._watched(model, given)
         listens = _Heard(model, generates and labels is not None, prediction_loss_only and not has_labels)
-        with listens as model_heard, watch as heard, self._spared(model, inputs):
-            result = own(model, inputs, prediction_loss_only, *args, **kwargs)
+        try:
+            with listens as model_heard, watch as heard, self._spared(model, inputs):
+                result = own(model, inputs, prediction_loss_only, *args, **kwargs)
+        except BaseException:
+            self._ids, self._hidden = None, {}
+            raise
         if not self._has_answered:
             self._recording.guarded("telling what the loss is made of", partial(heard.end, result[0]))
             answers = result[1]
@@ -450,7 +481,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _beside_compute_loss(self, own: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """One loss: the outputs it was computed of are the model's answers."""
         is_own = getattr(own, "__func__", own) is not import_module("transformers").Trainer.compute_loss
-        if self._loop is None and not getattr(self._trainer, "is_in_train", True):
+        if self._loop is None and not self._is_training:
             # Called by hand, or by an evaluation that began before this stood beside it: no training.
             shown = self._shown(inputs, self._without_ids(inputs)[0]) if is_own else self._without_ids(inputs)[0]
             with self._spared(model, shown):
