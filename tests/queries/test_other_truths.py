@@ -535,3 +535,90 @@ def test_a_fact_that_stands_for_the_label_is_in_a_mix_once(tmp_path, capsys):
     ]
     _, told = answered(opened, "steps", "--step", "2", "--mode", "eval", *by_key, capsys=capsys)
     assert sorted(row["name"] for row in told["batches"][0]["mix"]) == ["front", "rear"]
+
+
+def unlabelled(root: Path, task: str) -> tuple[Any, list[int], list[int]]:
+    """Ninety predictions, one in nine wrong by the fact truth, of a run that was told no label."""
+    n = 3 if task == "classification" else 2
+    true = [i % n for i in range(90)]
+    taken = [(label + (i % 9 == 0)) % n for i, label in enumerate(true)]
+    logits = np.zeros((90, n), np.float32)
+    logits[np.arange(90), taken] = 6
+    with xaicli.Run(root, task=task) as run:
+        run.log_facts(range(90), truth=true)
+        z = logits if n == 3 else logits[:, 1] - logits[:, 0]
+        run.log_samples(sample_id=range(90), logits=z, mode="eval", epoch=1, step=1)
+    return xaicli.open_run(root), true, taken
+
+
+@pytest.mark.parametrize("task", ["classification", "binary"])
+def test_predictions_without_labels_are_held_against_a_fact(tmp_path, capsys, task):
+    opened, true, taken = unlabelled(tmp_path / "run", task)
+    status, told = answered(opened, "confusion", "--label-key", "truth", capsys=capsys)
+    assert (status, told["overall"][-1]["accuracy"]) == (0, pytest.approx(80 / 90))
+    cells = {(one["label"], one["prediction"]): one["n"] for one in told["cells"]}
+    assert cells == {pair: list(zip(true, taken, strict=True)).count(pair) for pair in zip(true, taken, strict=True)}
+    (sure,) = told["calibration"]
+    top = 1 / (1 + (1 if task == "binary" else 2) * np.exp(-6))
+    assert (sure["n"], sure["over_confidence"]) == (90, pytest.approx(top - 80 / 90, abs=1e-5))
+    found = opened.findings(label_key="truth", metric="top_prob").answer
+    assert found.extra["found"]["over_confident"] == 1
+    status, told = answered(opened, "confusion", capsys=capsys)
+    assert (status != 0, "has no labels" in told) == (True, True)
+    assert "--label-key COLUMN" in told
+
+
+def doubled(root: Path) -> tuple[Any, dict[str, np.ndarray]]:
+    """A run whose recorded labels, predictions and true classes all differ."""
+    i = np.arange(120)
+    label = i % 2
+    taken = np.where(i % 5 == 0, 1 - label, label)
+    truth = np.where(i % 3 == 0, 1 - label, label)
+    with xaicli.Run(root, label_names=["cat", "dog"]) as run:
+        run.log_facts(i, truth=truth)
+        sure = {"top_prob": np.full(120, 0.9), "loss": 0.1 + i / 120}
+        run.log_samples(sample_id=i, label=label, prediction=taken, mode="eval", epoch=1, step=1, **sure)
+    return xaicli.open_run(root), {"label": label, "taken": taken, "truth": truth}
+
+
+@pytest.mark.parametrize("by", ["label", "correct"])
+def test_groups_by_a_recorded_column_are_of_what_was_recorded(tmp_path, by):
+    opened, held = doubled(tmp_path / "run")
+    groups = held["label"] if by == "label" else (held["label"] == held["taken"]).astype(int)
+    right = held["truth"] == held["taken"]
+    names = ["cat", "dog"] if by == "label" else [False, True]
+    expected = [(names[one], int((groups == one).sum()), right[groups == one].mean()) for one in (0, 1)]
+    told = opened.confusion(label_key="truth", by=by).answer.extra["by"]
+    assert [(row["value"], row["n"], row["accuracy"]) for row in told] == [
+        (name, n, pytest.approx(share)) for name, n, share in expected
+    ]
+    told = opened.errors(label_key="truth", by=by).answer.extra["groups"]
+    assert [(row["n"], row["accuracy"]) for row in told] == [(n, pytest.approx(share)) for _, n, share in expected]
+    if by == "label":
+        assert [row["value"] for row in told] == names
+
+
+def test_a_list_balanced_by_the_recorded_label_is_so_beside_another_truth(tmp_path):
+    opened, held = doubled(tmp_path / "run")
+    answer = opened.select(rule="balanced", by="label", n=40, label_key="truth").answer
+    mix = {(row["column"], row["value"]): (row["n"], row["chosen"]) for row in answer.extra["mix"]}
+    assert {name: mix["label", name] for name in ("cat", "dog")} == {"cat": (60, 20), "dog": (60, 20)}
+    chosen = answer.data["sample_id"].to_numpy()
+    for value, name in enumerate(("cat", "dog")):
+        own = held["truth"] == value
+        assert mix["truth", name] == (own.sum(), own[chosen].sum())
+
+
+def test_fifths_of_another_truth_are_named_by_it_and_stand_beside_those_of_the_label(tmp_path):
+    i = np.arange(100)
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_facts(i, measured=99.0 - i)
+        run.log_samples(sample_id=i, label=i * 1.0, prediction=i + 0.5, mode="eval", epoch=1, step=1)
+    told = xaicli.open_run(tmp_path / "run").errors(label_key="measured", by="label")
+    off = np.abs(99.0 - i - (i + 0.5))
+    fifths = {"measured": [off[i >= 80], off[i < 20]], "label": [off[i < 20], off[i >= 80]]}
+    for column, (first, last) in fifths.items():
+        rows = [row for row in told.answer.extra["groups"] if row["column"] == column]
+        assert len(rows) == 5
+        assert [rows[0]["mae"], rows[-1]["mae"]] == pytest.approx([first.mean(), last.mean()])
+    assert "most where measured is" in told.markdown()

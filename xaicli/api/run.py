@@ -14,7 +14,7 @@ from xaicli.api.rows import OPENING, Select, refuse_others, refuse_unhonoured
 from xaicli.errors import UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
-from xaicli.vocabulary import CORRECT, LOSS, Axis
+from xaicli.vocabulary import LOSS, Axis
 
 _OF_ROWS_ALONE = ("mode", "ds_id", "epoch", "epoch_frequency", "label_map", "where")
 
@@ -225,7 +225,7 @@ class RunReader(RunDecisions):
             by: A column whose every value gets figures of its own.
             top: At most how many samples of a cell; 20 when None.
         """
-        from xaicli.diagnosis.questions import cell_samples, confusion, refuse_other_tasks
+        from xaicli.diagnosis.questions import cell_samples, confusion
         from xaicli.queries.truth import by_truth
 
         refuse_unhonoured("confusion", select)
@@ -234,13 +234,7 @@ class RunReader(RunDecisions):
                 if given is not None:
                     said = f"--{name} is about the samples of a cell"
                     raise UsageError(said, hint="add --cell LABEL,PREDICTION", refused=(name,))
-            select["metric"] = CORRECT
-            try:
-                reader, selection = self.selected(**select)
-            except XaiError:
-                if (reader := self.reader(strict=select.get("strict", False))).modes():
-                    refuse_other_tasks(reader)
-                raise
+            reader, selection = self.selected(every_metric=True, **select)
             # The samples of a cell are told by falling loss.
             selection = by_truth(reader, selection, [LOSS] if LOSS in reader.dtypes else [])
             return shown(Asked(confusion(reader, selection, by=by), self.layout, reader, selection))

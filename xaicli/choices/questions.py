@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -177,10 +177,14 @@ class _Pair:
                 f"{self.reader.layout.described} has no {by} to share samples out by",
                 hint="log it with run.log_samples(..., label=...), or name a fact: --by FACT",
             )
-        column = LABEL if is_label else by
-        frame = with_columns(self.frame, self.reader, self.selection, self.pair, [column], self.facts)
+        column, own = LABEL if is_label else by, self.frame
+        called: Callable[[Any], str] = self.names.__getitem__ if is_label else label_text
+        if by == LABEL and not is_label:  # the recorded one: the candidates hold another column as theirs
+            own = own.drop(LABEL)
+            called = LabelNames.of(self.reader, replace(self.selection, label_key=LABEL, label_map={})).__getitem__
+        frame = with_columns(own, self.reader, self.selection, self.pair, [column], self.facts)
         by_value = is_label or by not in self.facts.names
-        groups = grouped(frame[column], self.names.__getitem__ if is_label else label_text, by_value=by_value)
+        groups = grouped(frame[column], called, by_value=by_value)
         if not groups.rows:
             raise XaiError(f"no sample of {self.where} has a {by}", hint="there is nothing to share out by")
         if is_label:
@@ -446,32 +450,31 @@ class _Pair:
         What the samples are balanced by comes next to the label; facts of too many values are told apart, with how many
         they have.
         """
-        by = self.choice.by if self.by is not None else None
-        of_facts = (name for name in (by, *self.facts.names) if name and name != self.selection.label_key)
-        columns = list(dict.fromkeys([LABEL, *of_facts]))
-        frame = with_columns(self.frame, self.reader, self.selection, self.pair, columns, self.facts)
+        by, key = self.choice.by if self.by is not None else None, self.selection.label_key
+        columns = list(dict.fromkeys([key, *filter(None, (by, *self.facts.names))]))
+        held = [LABEL if name == key else name for name in columns]
+        frame = with_columns(self.frame, self.reader, self.selection, self.pair, held, self.facts)
         found: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
-        for name in columns:
-            is_label = name == LABEL
+        for name, column in zip(columns, held, strict=True):
+            is_label = name == key
             known = self._of_label if is_label else self.by if name == by else None
             called = self.names.__getitem__ if is_label else label_text
-            groups = known or grouped(frame[name], called, by_value=is_label)
-            column = self.selection.label_key if is_label else name
+            groups = known or grouped(frame[column], called, by_value=is_label)
             if not groups.rows:
                 continue
             if len(groups.rows) > _MOST_VALUES and not is_label and name != by:
-                others.append({"column": column, "values": len(groups.rows)})
+                others.append({"column": name, "values": len(groups.rows)})
                 continue
             found += [
-                {"column": column, "value": value, "n": len(rows), "chosen": chosen, "random": drawn}
+                {"column": name, "value": value, "n": len(rows), "chosen": chosen, "random": drawn}
                 for value, rows, chosen, drawn in zip(
                     groups.names, groups.rows, groups.counts(self.rows_chosen), groups.counts(self.drawn), strict=True
                 )
             ]
             if n := len(groups.unknown):
                 chosen, drawn = (int(np.isin(groups.unknown, rows).sum()) for rows in (self.rows_chosen, self.drawn))
-                found.append({"column": column, "value": None, "n": n, "chosen": chosen, "random": drawn})
+                found.append({"column": name, "value": None, "n": n, "chosen": chosen, "random": drawn})
         return found, others
 
     def _left_out(self) -> list[dict[str, Any]]:

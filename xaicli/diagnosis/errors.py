@@ -21,7 +21,7 @@ from xaicli.queries.fifths import are_many
 from xaicli.queries.names import LabelNames, facts_by_sample
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
-from xaicli.queries.truth import refuse_other_kinds
+from xaicli.queries.truth import as_recorded, refuse_other_kinds, with_truth
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, TOKEN_LOSSES, TOP_PROB
 
@@ -224,8 +224,7 @@ class _Asked:
             for rows in walk(self.reader, self.selection, pair, wanted, tally=self.tally):
                 frame = rows.frame
                 self.tally.non_finite += sum(int((~frame[name].is_finite()).sum()) for name in uncounted)
-                if key != LABEL and key in frame.columns:
-                    frame = frame.drop(LABEL, strict=False).with_columns(pl.col(key).alias(LABEL))
+                frame = with_truth(frame, key)
                 if held is not None:
                     yield pair, held, False
                 held = rows._replace(frame=frame)
@@ -256,13 +255,17 @@ class _Asked:
             lacking: What the others lack.
         """
         for name in self.by:
-            if name not in frame.columns or name == LABEL or are_many(frame[name]):
+            if name not in frame.columns or (name == self.selection.label_key == LABEL):
+                continue
+            column = as_recorded(frame, name)
+            if are_many(column):
                 continue  # of fifths each has samples
-            judged = known[name].unique()
-            lost = frame.filter(~pl.col(name).is_in(judged.implode(), nulls_equal=True))
+            judged = as_recorded(known, name).unique()
+            lost = frame.filter(~column.is_in(judged.implode(), nulls_equal=True))
             if lost.height:
                 called = self.called(name)
-                values = [MISSING if value is None else str(value) for value in lost[name].unique().sort().to_list()]
+                left = as_recorded(lost, name).unique().sort()
+                values = [MISSING if value is None else str(value) for value in left.to_list()]
                 told = [called.get(value, value) for value in values]
                 shown = ", ".join(told[:_NAMED]) + (f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else "")
                 where = " ".join(filter(None, pair))
@@ -295,7 +298,7 @@ def _residuals(asked: _Asked) -> Found:
         found.append({**_place(pair, rows), **figures, "unknown": int((~known).sum())})
         if is_last:
             asked.tell_ungrouped(pair, rows.frame, rows.frame.filter(pl.Series(known)), _BOTH)
-            details["groups"] += _at_place(pair, residuals.grouped(rows.frame, asked.by))
+            details["groups"] += _at_place(pair, residuals.grouped(rows.frame, asked.by, asked.selection.label_key))
             details["worst"] += _at_place(pair, residuals.worst(rows.frame, asked.top))
             shown, total = residuals.points(rows.frame)
             details["points"] += _at_place(pair, shown)
@@ -392,14 +395,14 @@ def _groups(
     if not frame.height:
         return
     parts = [(fifths, *by_quintile(frame[fifths]))] if fifths is not None and fifths in frame.columns else []
-    coded_columns = [(name, coded(frame[name])) for name in columns if name != fifths]
+    coded_columns = [(name, coded(as_recorded(frame, name))) for name in columns if name != fifths]
     for name, names, codes in [*parts, *((name, one.names, one.codes) for name, one in coded_columns)]:
         called = asked.called(name)
         for code, value in enumerate(names):
             own = codes == code
             if own.any():
                 rows = frame.filter(pl.Series(own))
-                if value not in (MISSING, OTHER) and isinstance(of_set := rows[name][0], pl.Series):
+                if value not in (MISSING, OTHER) and isinstance(of_set := as_recorded(rows, name)[0], pl.Series):
                     value = asked.names[of_set.to_list()]
                 yield name, called.get(value, value), rows
 

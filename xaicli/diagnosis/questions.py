@@ -31,7 +31,7 @@ from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
-from xaicli.queries.truth import is_right, refuse_other_kinds
+from xaicli.queries.truth import as_recorded, is_right, recorded, refuse_other_kinds, with_truth
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import (
     CORRECT,
@@ -411,16 +411,16 @@ def _in_cell(frame: pl.DataFrame, selection: Selection, values: Sequence[Any], s
 
 
 def labelled(reader: Reader, selection: Selection, pair: Pair, columns: list[str], **walked: Any) -> Iterator[Rows]:
-    """The rows of each place, the column of the label key as `label`."""
+    """The rows of each place, the column of the label key as `label`, and as `correct` what is right by it."""
     key = selection.label_key
     for rows in walk(reader, selection, pair, list(dict.fromkeys([key, *columns])), **walked):
-        frame = rows.frame
+        frame = with_truth(rows.frame, key)
         if key != LABEL:
-            frame = frame.drop(LABEL, strict=False).with_columns(pl.col(key).alias(LABEL))
             if frame.schema[LABEL].is_integer():  # facts are kept wider than classes
                 frame = frame.with_columns(pl.col(name).cast(pl.Int64) for name in (LABEL, PREDICTION) if name in frame)
-            if {CORRECT, PREDICTION} <= set(frame.columns):  # what is recorded as right is so by another label
-                frame = frame.with_columns(is_right(LABEL, frame.schema[LABEL]).alias(CORRECT))
+            if PREDICTION in frame.columns:  # what is recorded as right is so by another label, if by any
+                right = is_right(LABEL, frame.schema[LABEL])
+                frame = frame.rename({CORRECT: recorded(CORRECT)}, strict=False).with_columns(right.alias(CORRECT))
         yield rows._replace(frame=frame)
 
 
@@ -440,9 +440,10 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
             f"{where} predicts numbers, which are not confused with one another",
             hint="xai errors tells how far they are off",
         )
-    for name, logged in ((key, "label=..."), (PREDICTION, "logits=... or prediction=...")):
+    truth = ", or name a column or fact that holds the true classes: --label-key COLUMN"
+    for name, logged, else_ in ((key, "label=...", truth), (PREDICTION, "logits=... or prediction=...", "")):
         if name not in reader.dtypes:
-            raise XaiError(f"{where} has no {name}s", hint=f"log them with run.log_samples(..., {logged})")
+            raise XaiError(f"{where} has no {name}s", hint=f"log them with run.log_samples(..., {logged}){else_}")
     refuse_other_kinds(reader, key)
     if by is None:
         return
@@ -492,7 +493,9 @@ def _add_groups(
     rows: Rows, by: str, place: dict[str, Any], names: LabelNames, extra: dict[str, list[dict[str, Any]]]
 ) -> None:
     """The figures and cells of each value of a column."""
-    column = rows.frame[by].fill_nan(None) if rows.frame.schema[by].is_float() else rows.frame[by]
+    column = as_recorded(rows.frame, by)
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
     if by == CORRECT:  # counted as a number, and as a group true or false
         column = column.cast(pl.Boolean)
     values = column.unique().sort()

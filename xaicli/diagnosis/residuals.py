@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.diagnosis.slices import by_quintile, coded
+from xaicli.queries.truth import as_recorded
 from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID
 
 Floats = NDArray[np.float64]
@@ -64,13 +65,17 @@ def residual_figures(label: Floats, prediction: Floats) -> dict[str, float | int
 
 
 def grouped(
-    frame: pl.DataFrame, columns: Sequence[str], names: Mapping[str, Mapping[Any, str]] | None = None
+    frame: pl.DataFrame,
+    columns: Sequence[str],
+    truth: str = LABEL,
+    names: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The figures by quintile of the label, and by each value of some columns.
 
     Args:
         frame: Rows with label, prediction and the columns.
         columns: Facts, say; numbers of many values by quintile, of many texts the most frequent and the rest together.
+        truth: What the column is called that stands as the label.
         names: {column: {value: what it is called}}.
 
     Yields:
@@ -81,8 +86,8 @@ def grouped(
     rows = frame.filter(pl.Series(known))
     if not len(label):
         return
-    parts: list[tuple[str, Sequence[str], NDArray[np.uint8]]] = [(LABEL, *by_quintile(rows[LABEL]))]
-    parts += [(name, (one := coded(rows[name])).names, one.codes) for name in columns if name != LABEL]
+    parts: list[tuple[str, Sequence[str], NDArray[np.uint8]]] = [(truth, *by_quintile(rows[LABEL]))]
+    parts += [(name, (one := coded(as_recorded(rows, name))).names, one.codes) for name in columns if name != truth]
     for column, values, codes in parts:
         for code, value in enumerate(values):
             own = codes == code

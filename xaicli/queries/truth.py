@@ -26,6 +26,23 @@ def is_right(label: str, dtype: pl.DataType) -> pl.Expr:
     return truth == taken
 
 
+def with_truth(frame: pl.DataFrame, key: str) -> pl.DataFrame:
+    """Rows with the label key's column as `label`; a recorded label stays beside it, where `as_recorded` finds it."""
+    if key == LABEL or key not in frame.columns:
+        return frame
+    return frame.rename({LABEL: recorded(LABEL)}, strict=False).with_columns(pl.col(key).alias(LABEL))
+
+
+def recorded(name: str) -> str:
+    """What a recorded column is called where a truth, or what is right by it, stands in its place."""
+    return f"{name} as recorded"
+
+
+def as_recorded(frame: pl.DataFrame, name: str) -> pl.Series:
+    """A column by its own name, whatever stands in its place."""
+    return frame[recorded(name) if recorded(name) in frame.columns else name]
+
+
 def is_truth(reader: Reader, key: str) -> bool:
     """Whether a column other than the label says which predictions are right: it holds classes of their kind."""
     known = {key, PREDICTION} <= reader.dtypes.keys() and not reader.dtypes[PREDICTION].is_float()

@@ -66,8 +66,6 @@ _RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 _PASSAGES = 12
-_IN_ORDER = ("label", "n_tokens")
-"""Columns told by fifths, which keep their order; of others the worst values come first."""
 _TOLD = 10
 """A group of fewer samples is not named in a sentence, and stands after the others."""
 _IN_TERMINAL = 12
@@ -133,6 +131,8 @@ class _Errors:
         self.answer = answer
         self.page = page
         self.last = places[-1]
+        self.truth = str(answer.selection.get("label_key") or "label")
+        self._in_order = (self.truth, "n_tokens")  # told by fifths; of other columns the worst values come first
 
     def sentence(self, task: str) -> str:
         """What the page says first."""
@@ -143,10 +143,11 @@ class _Errors:
                     f"{words}: the predictions of {count(last['n'], 'sample')} are off by {_short(last['mae'])} in the "
                     f"mean, R2 {_short(last['r2'])}"
                 )
-                fifths = [row for row in self.details["groups"] if row["column"] == "label"]
+                fifths = [row for row in self.details["groups"] if row["column"] == self.truth]
                 if len(fifths) > 1:
                     worst = max(fifths, key=lambda row: row["mae"])
-                    said += f"; most where the label is {worst['value']} ({_short(worst['mae'])})"
+                    called = "the label" if self.truth == "label" else self.truth
+                    said += f"; most where {called} is {worst['value']} ({_short(worst['mae'])})"
             case "binary":
                 positive = cut(str(self.answer.extra["positive"]))
                 if not last["positives"]:
@@ -229,11 +230,11 @@ class _Errors:
         rows = self.details["groups"]
         for column in dict.fromkeys(row["column"] for row in rows):
             own = [row for row in rows if row["column"] == column]
-            if column not in _IN_ORDER:
+            if column not in self._in_order:
                 own.sort(key=lambda row: ((row["n"] or 0) >= _TOLD, _badness(row)), reverse=True)
             heads = [Column(column), *(Column(title, cell) for title, cell in columns.values())]
             cells = tuple((row["value"], *(row[name] for name in columns)) for row in own)
-            few = column not in _IN_ORDER and (own[0]["n"] or 0) >= _TOLD > (own[-1]["n"] or 0)
+            few = column not in self._in_order and (own[0]["n"] or 0) >= _TOLD > (own[-1]["n"] or 0)
             note = f"Groups of fewer than {_TOLD} are last." if few else ""
             yield Table(
                 self._name("by", column), f"By {column}: {self.words}", tuple(heads), cells, note, rest_in=IN_CSV
