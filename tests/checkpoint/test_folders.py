@@ -204,7 +204,7 @@ def test_an_epoch_of_minus_one_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ask", [load_checkpoint, inspect_checkpoint, convert_checkpoint])
-@pytest.mark.parametrize("form", ["model", "optim", "fsdp"])
+@pytest.mark.parametrize("form", ["model", "optim", "fsdp", "fsdp index"])
 def test_a_part_that_one_rank_saved_is_named_for_what_it_is(ask: Any, form: str, tmp_path: Path) -> None:
     path = tmp_path / f"zero_pp_rank_0_mp_rank_00_{form}_states.pt"
     if form == "model":
@@ -216,10 +216,10 @@ def test_a_part_that_one_rank_saved_is_named_for_what_it_is(ask: Any, form: str,
         torch.save({"optimizer_state_dict": {"fp32_flat_groups": [torch.zeros(10)]}}, path)
     else:
         distributed_checkpoint.save(nn.Linear(4, 2).state_dict(), checkpoint_id=tmp_path, no_dist=True)
-        path = tmp_path / "__0_0.distcp"
+        path = tmp_path / {"fsdp": "__0_0.distcp", "fsdp index": ".metadata"}[form]
     with pytest.raises(XaiError) as caught:
         ask(path)
-    if form == "fsdp":
+    if form.startswith("fsdp"):
         assert str(path) + " is a part of a distributed checkpoint of torch (FSDP)" in caught.value.message
         assert caught.value.hint.endswith(f"dcp_to_torch {tmp_path} model.pt")
     else:

@@ -93,7 +93,7 @@ def sniff(path: Path, opened: Opened | None = None) -> Container:
     _check_path(path)
     if path.is_dir():
         return _folder_form(path)
-    if path.match("*.distcp"):
+    if path.match("*.distcp") or path.name == ".metadata":
         raise XaiError(f"{path} is a part of {_OF_FSDP[0]}", hint=_OF_FSDP[1].format(path=str(path.parent)))
     if path.match("*zero_pp_rank_*_optim_states.pt"):
         raise part_of_zero(path)
