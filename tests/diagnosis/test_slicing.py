@@ -143,6 +143,16 @@ def test_labels_that_are_numbers_go_by_fifths(tmp_path, capsys):
     assert worse[0]["mean"] == pytest.approx(abs(miss[label > np.quantile(label, 0.8)]).mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("metric", "is_known"), [("residual", False), ("own", False), ("abs_error", True)])
+def test_of_a_metric_whose_good_end_is_unknown_it_is_said(tmp_path, capsys, metric, is_known):
+    label = np.arange(200) / 10
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        given = {"label": label, "prediction": label + np.where(label > 15, 2.0, 0.1), "own": label}
+        run.log_samples(sample_id=np.arange(200), **given, mode="eval", epoch=1)
+    said = f"which end of {metric} is good is not known: the high end is told as the worse one"
+    assert (said in asked(capsys, tmp_path / "run", "--metric", metric)["warnings"]) is not is_known
+
+
 def test_where_nothing_could_be_compared_nothing_is_called_good(tmp_path):
     with xaicli.Run(tmp_path / "run") as run:
         run.log_samples(sample_id=range(90), label=[0, 1, 2] * 30, loss=[float("nan")] * 90, mode="eval", epoch=1)

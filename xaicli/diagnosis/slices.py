@@ -123,7 +123,9 @@ class _Sums:
     squares: Floats
 
 
-def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: int = MIN_N) -> Found:
+def find_slices(
+    frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: int = MIN_N, high_is_good: bool = False
+) -> Found:
     """Groups by the values of one column, or of two, whose mean differs from that of all other samples.
 
     Args:
@@ -132,12 +134,14 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
         by: The columns: texts and labels by value (of more than 50 the most frequent, the rest together), numbers and
             dates of more than 10 values by quintile, nulls as a value of their own.
         min_n: Samples a slice must have.
+        high_is_good: Whether the low end is the worse one.
 
     Returns:
         Slices with q <= 5 %. A slice is explained by a larger one of the result where they share half of its samples
         or more and its difference within the larger one is less than half of that from the rest, outside of it too
-        where that one differs the other way; and by one of more
-        weight (|difference| x samples) that shares none, where it differs by less than half from the rest without it.
+        where that one differs the other way; and a better one by a worse one of more weight (|difference| x samples)
+        that shares none, where it differs by less than half from the rest without it. None that is worse is
+        explained by one that is better: it would be told nowhere.
     """
     x = frame[value].cast(pl.Float64).to_numpy().astype(np.float64)
     kept = np.flatnonzero(np.isfinite(x))
@@ -150,7 +154,7 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     names = tuple(one.name for one in columns if one.is_name)
     columns = [one for one in columns if not one.is_name]
     others = {one.name: int((one.codes == one.names.index(OTHER)).sum()) for one in columns if OTHER in one.names}
-    tested = _tested(list(_summed(columns, x)), x, min_n, draws)
+    tested = _tested(list(_summed(columns, x)), x, min_n, draws, -1 if high_is_good else 1)
     if not tested:
         return Found((), 0, 0, 0, others, names)
     q = _levels(tested)
@@ -292,6 +296,10 @@ class _Tested:
     p: float
     mean: float
     rest_mean: float
+    is_worse: bool
+
+    def may_explain(self, other: _Tested) -> bool:
+        return self.is_worse or not other.is_worse
 
     @property
     def name(self) -> tuple[str, ...]:
@@ -319,8 +327,12 @@ class _Tested:
         return found
 
 
-def _tested(every: Sequence[_Sums], x: Floats, min_n: int, draws: Draws) -> list[_Tested]:
-    """Each group of enough samples, with enough others, against these: all at once, since there are thousands."""
+def _tested(every: Sequence[_Sums], x: Floats, min_n: int, draws: Draws, sign: int) -> list[_Tested]:
+    """Each group of enough samples, with enough others, against these: all at once, since there are thousands.
+
+    Args:
+        sign: Which way what is worse differs.
+    """
     centre = float(x.mean()) if len(x) else 0.0
     enough = [np.flatnonzero((sums.n >= max(min_n, 2)) & (len(x) - sums.n >= 2)) for sums in every]
     own, total, squares = (
@@ -341,7 +353,8 @@ def _tested(every: Sequence[_Sums], x: Floats, min_n: int, draws: Draws) -> list
         for sums, kept in zip(every, enough, strict=True)
         for codes in np.transpose(np.unravel_index(kept, [len(column.names) for column in sums.columns])).tolist()
     ]
-    found = [part.tolist() for part in (own, difference, p, total / own + centre, rest_total / others + centre)]
+    means = (total / own + centre, rest_total / others + centre)
+    found = [part.tolist() for part in (own, difference, p, *means, sign * difference > 0)]
     return [
         _Tested(columns, tuple(codes), int(n), *rest) for (columns, codes), n, *rest in zip(groups, *found, strict=True)
     ]
@@ -367,13 +380,13 @@ def _explained(rows: Sequence[_Tested], x: Floats) -> dict[_Tested, _Tested]:
     accepted: list[_Tested] = []
     found: dict[_Tested, _Tested] = {}
     for row in sorted(rows, key=lambda row: (-row.n, row.plainness)):
-        facts = row.facts.items()
-        around = [larger for larger in accepted if larger.facts.items() <= facts]
+        facts, may = row.facts.items(), [larger for larger in accepted if larger.may_explain(row)]
+        around = [larger for larger in may if larger.facts.items() <= facts]
         # Of one within another, all is known from its sums; only where they overlap are the samples gone through.
         by = next((larger for larger in around if _explains(larger, row, row.n, row.mean * row.n, len(x))), None)
         if by is None:
             own = row.rows()
-            beside = ((larger, own[larger.holds(own)]) for larger in accepted if larger not in around)
+            beside = ((larger, own[larger.holds(own)]) for larger in may if larger not in around)
             sums = ((larger, len(shared), float(x[shared].sum())) for larger, shared in beside)
             by = next((larger for larger, shared, held in sums if _explains(larger, row, shared, held, len(x))), None)
         if by is None:
@@ -418,7 +431,7 @@ def _by_contrast(rows: Sequence[_Tested], x: Floats) -> dict[_Tested, _Tested]:
 
 def _contrasts(heavier: _Tested, row: _Tested, own: NDArray[np.int32], total: int) -> bool:
     left = total - row.n - heavier.n
-    if left <= 0 or heavier.holds(own).any():
+    if left <= 0 or not heavier.may_explain(row) or heavier.holds(own).any():
         return False
     without = row.mean - (row.rest_mean * (total - row.n) - heavier.mean * heavier.n) / left
     return bool(without * np.sign(row.difference) < abs(row.difference) / 2)

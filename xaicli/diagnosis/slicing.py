@@ -21,7 +21,7 @@ from xaicli.reader import Reader, Tally
 from xaicli.sources.inputs import BadSampleError
 from xaicli.sources.pictures import Preparation
 from xaicli.sources.table import open_kept
-from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, HIGH_IS_GOOD, MODE, PASS, PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import CORRECT, DS_ID, END_IS_KNOWN, EPOCH, HIGH_IS_GOOD, MODE, PASS, PREDICTION, SAMPLE_ID
 
 BRIGHTNESS, LENGTH = "brightness", "length"
 _INPUT_IDS, _MASK = "input_ids", "attention_mask"
@@ -97,8 +97,8 @@ def slices(
         Rows mode, ds_id, epoch, pass, metric, facts {column: value}, n, share, mean, rest_mean, difference, low, high
         (95 % interval of the difference), p, q, worse, wrong, wrong_share (of all wrong predictions), sample_ids (the
         20 worst); ordered by difference x share, the worst first. The key `searched` tells how many slices were looked
-        at, and how many were left out since others explain them. Of metrics that are not the recorder's own the high
-        end counts as the worse one.
+        at, and how many were left out since others explain them. Where nothing says which end of a metric is good, the
+        high end counts as the worse one, and a warning says so.
 
     Raises:
         UsageError: `min_n` is less than 2.
@@ -113,13 +113,18 @@ def slices(
     names = LabelNames.of(reader, selection)
     tally = Tally()
     warnings = [*selection.warnings, *([said] if said else [])]
+    warnings += [
+        f"which end of {metric} is good is not known: the high end is told as the worse one"
+        for metric in selection.metrics
+        if metric not in END_IS_KNOWN
+    ]
     rows: list[dict[str, Any]] = []
     searched: list[dict[str, Any]] = []
     for pair in selection.pairs:
         frame, place = _last(reader, selection, pair, columns, names, warnings, tally, inputs)
         frame, sliced = _classes_apart(frame, columns, names, warnings)
         for metric in selection.metrics:
-            found = find_slices(frame, metric, sliced, min_n=min_n)
+            found = find_slices(frame, metric, sliced, min_n=min_n, high_is_good=metric in HIGH_IS_GOOD)
             told = {MODE: pair[0], DS_ID: pair[1], **place, "metric": metric}
             warnings += [
                 f"{name} has many values: the {MOST_VALUES} most frequent are slices, the others of "

@@ -58,7 +58,7 @@ def _sentence(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], wo
     if not searched["looked_at"]:
         return f"{words}: {_NOTHING}"
     if not worse:
-        return f"{words}: no slice {looked} is worse than the rest by more than chance brings."
+        return f"{words}: no slice {looked} {_none_worse(searched)}."
     first = worse[0]
     mean, others = shorts((first["mean"], first["rest_mean"]), 3)
     said = (
@@ -68,6 +68,12 @@ def _sentence(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], wo
     if first["wrong_share"] is not None:
         said += f", {_percent(first['wrong_share'])} of all wrong predictions"
     return f"{said}. {len(worse):,} {looked} {'is' if len(worse) == 1 else 'are'} worse than the rest."
+
+
+def _none_worse(searched: Mapping[str, Any]) -> str:
+    """What is said where none is told as worse; those that were not compared may be."""
+    others = f"; {searched['not_compared']:,} more differ and were not compared" if searched["not_compared"] else ""
+    return f"is worse than the rest by more than chance brings{others}"
 
 
 def _percent(share: float) -> str:
@@ -88,7 +94,7 @@ def _blocks(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], word
         elif worse and not searched["looked_at"]:
             yield Text(_NOTHING.capitalize(), Tone.FAINT)
         elif worse:
-            yield Text("No slice is worse than the rest by more than chance brings.", Tone.GOOD)
+            yield Text(f"No slice {_none_worse(searched)}.", Tone.GOOD)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str, name: str, note: str) -> Table:
