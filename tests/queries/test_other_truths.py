@@ -622,3 +622,25 @@ def test_fifths_of_another_truth_are_named_by_it_and_stand_beside_those_of_the_l
         assert len(rows) == 5
         assert [rows[0]["mae"], rows[-1]["mae"]] == pytest.approx([first.mean(), last.mean()])
     assert "most where measured is" in told.markdown()
+
+
+def test_kept_probabilities_without_labels_are_said_to_lack_labels_alone(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run", keep_probs=True) as run:
+        run.log_facts([0, 1, 2], part=[0, 1, 2])
+        run.log_samples(sample_id=[0, 1, 2, 3], probs=np.full((4, 3), 1 / 3), mode="eval", epoch=1, step=1)
+        run.log_samples(sample_id=[3], probs=np.full((1, 3), 1 / 3), mode="infer", epoch=1, step=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    said = "no label was recorded beside the class probabilities of eval"
+    report = opened.report(metric="top_prob").answer.warnings
+    assert (said in report, [w for w in report if "keep_probs" in w]) == (True, [])
+    for where, options in ((said, ()), ("no sample has a part", ("--label-key", "part", "--mode", "infer"))):
+        asked = ("--rule", "label_issues", "--n", "2", "--metric", "top_prob", *options)
+        status, told = answered(opened, "select", *asked, capsys=capsys)
+        assert (status != 0, where in told, "keep_probs" in told, "label=..." in told) == (True, True, False, True)
+
+
+def test_findings_of_sets_by_a_key_that_only_groups_look_for_no_single_label_in_doubt(tmp_path):
+    found = recorded(tmp_path / "run", "sets").findings(label_key="camera").answer
+    kinds = ["suspect", "doubted_label", "falling_label", "confused_pair", "over_confident"]
+    assert found.extra["not_looked_for"] == kinds
+    assert any("single labels in doubt, falling labels" in warning for warning in found.warnings)

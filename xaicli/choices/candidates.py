@@ -221,8 +221,10 @@ def _doubted(
         )
     else:
         answer = label_issues(reader, selection)
-        if not answer.data.height and (lacks := [w for w in answer.warnings if "were kept" in w]):
-            raise XaiError(lacks[0], hint="--rule suspects goes by the whole history instead")
+        if not answer.data.height and (lacks := [w for w in answer.warnings if "class probabilities" in w]):
+            of_labels = "log them with run.log_samples(..., label=...), or name a fact that holds them: --label-key"
+            kept = "were kept" not in lacks[0]
+            raise XaiError(lacks[0], hint=of_labels if kept else "--rule suspects goes by the whole history instead")
     own = replace(selection, pairs=(pair,))
     said = not_looked_for(reader, own, found) if choice.rule is Rule.SUSPECTS else []
     data = answer.data.filter(pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])

@@ -140,6 +140,8 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
 def _not_looked_for(reader: Reader, unlike: str, *, whole: bool) -> list[str]:
     """The kinds of which nothing can be told: where the label key only groups, all that hold it against predictions."""
     held = [Finding.FALLING, Finding.PAIR, Finding.SURE] if unlike and not reader.dtypes[PREDICTION].is_float() else []
+    if held and isinstance(reader.dtypes[PREDICTION], pl.List):
+        held.insert(0, Finding.DOUBTED)
     return [str(kind) for kind in (Finding.SUSPECT, *held)] if whole else []
 
 

@@ -240,7 +240,7 @@ def label_issues(reader: Reader, selection: Selection, *, top: int | None = None
         held = doubts(reader, selection, pair)
         where = " ".join(filter(None, pair))
         if held is None:
-            warnings.append(f"no class probabilities of {where} were kept: record them with Run(..., keep_probs=True)")
+            warnings.append(_lacking(reader, selection, pair, where))
             continue
         if held.accuracy >= MEMORISED and pair[0] == Mode.TRAIN:
             warnings.append(
@@ -257,6 +257,21 @@ def label_issues(reader: Reader, selection: Selection, *, top: int | None = None
         counts=Counts(damaged=reader.damaged),
         warnings=tuple(warnings),
     )
+
+
+def _lacking(reader: Reader, selection: Selection, pair: Pair, where: str) -> str:
+    """Why no label of a (mode, ds_id) can be judged by class probabilities."""
+    key = selection.label_key
+    columns = [name for name in (SAMPLE_ID, key, PROBS) if name in reader.dtypes]
+    for epoch in reversed(selection.epochs[pair]) if PROBS in columns else ():
+        frame = reader.frame(Place(*pair, epoch), columns, selection.duplicates)[0].drop_nulls(PROBS)
+        if frame.is_empty():
+            continue
+        if key in columns and frame[key].count():
+            return f"none of the class probabilities of {where} tell of a {key} selected"
+        lack = "no label was recorded" if key == LABEL else f"no sample has a {key}"
+        return f"{lack} beside the class probabilities of {where}"
+    return f"no class probabilities of {where} were kept: record them with Run(..., keep_probs=True)"
 
 
 def _empty(reader: Reader, selection: Selection) -> pl.DataFrame:

@@ -84,7 +84,9 @@ def not_looked_for(reader: Reader, selection: Selection, found: Statistics) -> l
     whys = without_suspects(reader, selection, found)
     if unlike := only_groups(reader, selection.label_key):
         of_numbers = reader.dtypes[PREDICTION].is_float()  # where these are never looked for
-        others = "" if of_numbers else ", and falling labels, confused pairs and over-confidence are not looked for"
+        single = "single labels in doubt, " if isinstance(reader.dtypes[PREDICTION], pl.List) else ""
+        looked = f", and {single}falling labels, confused pairs and over-confidence are not looked for"
+        others = "" if of_numbers else looked
         forgotten = any("forgetting" in frame.columns for frame in found.frames.values())
         by_label = "; what was forgotten is told as recorded, by label" if forgotten else ""
         return [f"{unlike}: none is a suspect{others}{by_label}"]
