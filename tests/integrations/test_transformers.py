@@ -1438,3 +1438,84 @@ def test_a_model_that_takes_the_ids_gets_them_as_without_the_callback(
         got = rows(tmp_path / "run", mode).sort("sample_id")
         assert got["sample_id"].to_list() == [1000 + i for i in range(N)]
         assert got["label"].to_list() == LABELS.tolist()
+
+
+def popping_trainer(how: str) -> Any:
+    """A class of trainers that takes the ids out of a batch before the loss is computed of it."""
+
+    class Popping(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if how == "_prepare_inputs":
+                return super().training_step(model, inputs, *args, **kwargs)
+            return super().training_step(model, self.bare(inputs), *args, **kwargs)
+
+        def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            inputs = inputs if how == "_prepare_inputs" else self.bare(inputs)
+            return super().prediction_step(model, inputs, *args, **kwargs)
+
+        def bare(self, inputs: Any) -> Any:
+            inputs.pop("sample_id")
+            order = {"sorted": inputs["input_ids"][:, 0].argsort(stable=True), "cut": torch.arange(1, 4)}.get(how)
+            return inputs if order is None else {name: part[order] for name, part in inputs.items()}
+
+        def _prepare_inputs(self, inputs: Any) -> Any:
+            prepared = super()._prepare_inputs(inputs)
+            if how == "_prepare_inputs":
+                prepared.pop("sample_id", None)
+            return prepared
+
+    return Popping
+
+
+@pytest.mark.parametrize("how", ["training_step", "_prepare_inputs", "sorted", "cut"])
+@pytest.mark.parametrize("by_hand", [False, True], ids=["plain", "samples_fn"])
+def test_ids_that_a_step_takes_out_of_its_batch_are_the_samples(how: str, by_hand: bool, tmp_path: Path) -> None:
+    """Also where it sorts the batch, or trains on a part of it: rows of equal texts alone could be others'."""
+    from xaicli.integrations.transformers import XaiCallback
+
+    def of_samples(batch: Any, output: Any) -> dict[str, Any]:
+        losses = functional.cross_entropy(output["logits"], batch["labels"], reduction="none")
+        return {"sample_id": batch["sample_id"], "label": batch["labels"], "loss": losses}
+
+    callback = XaiCallback(
+        tmp_path / "run", save_checkpoint=False, keep_inputs=0, samples_fn=of_samples if by_hand else None
+    )
+    model, right = tiny(), {}
+    given = arguments(tmp_path, remove_unused_columns=False)
+    trainer = popping_trainer(how)(model=model, args=given, train_dataset=DATA, callbacks=[callback])
+
+    def note(_module: Any, _args: Any, kwargs: Any, output: Any) -> None:
+        losses = functional.cross_entropy(output["logits"], kwargs["labels"], reduction="none").tolist()
+        for row, loss in zip(kwargs["input_ids"], losses, strict=True):
+            right[1000 + next(i for i in range(N) if torch.equal(TOKENS[i], row))] = loss
+
+    model.register_forward_hook(note, with_kwargs=True)
+    assert said_of(trainer.train) == []
+    labels = {1000 + i: int(LABELS[i]) for i in range(N)}
+    for mode, cut in (("train", 12), ("eval", 6)):
+        found = rows(tmp_path / "run", mode)
+        assert len(found) == (cut if how == "cut" else N)
+        assert dict(zip(found["sample_id"], found["loss"], strict=True)) == pytest.approx(right, rel=1e-5)
+        assert all(labels[one] == label for one, label in zip(found["sample_id"], found["label"], strict=True))
+        right.clear()
+        if mode == "train":
+            trainer.evaluate(DATA)
+
+
+def test_rows_without_ids_that_are_none_of_the_batch_are_counted(tmp_path: Path) -> None:
+    """A step that computes a second loss of texts from elsewhere."""
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Beside(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            own = {"input_ids": torch.arange(24).reshape(4, 6) % 19, "labels": torch.tensor([0, 1, 0, 1])}
+            self.compute_loss(model, {**own, "attention_mask": torch.ones(4, 6).long()})
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False, keep_inputs=0)
+    trainer = Beside(model=tiny(), args=arguments(tmp_path), train_dataset=DATA, callbacks=[callback])
+    (said,) = said_of(trainer.train)
+    assert "whose of the step's batch they are is not known" in said
+    found = rows(tmp_path / "run", "train")
+    assert sorted(found["sample_id"]) == [1000 + i for i in range(N)]
+    assert callback.run.stats()["rows_dropped"] == N

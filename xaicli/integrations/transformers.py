@@ -28,6 +28,8 @@ from xaicli.integrations.criteria import Criteria
 from xaicli.integrations.dataset import KEPT, ROW, are_texts, has_ids, numbered_rows, with_column
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
 from xaicli.integrations.options import settled
+from xaicli.integrations.order import order_in, rows_apart, rows_in
+from xaicli.integrations.parts import ids_taken
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.integrations.steps import COMPARED, DISPUTED, StepOrders, is_of_batch
 from xaicli.sources.table import OF_PLACES
@@ -58,6 +60,11 @@ _UNFIT_LABELS = (
 _SETS_LINE = (
     'XaiCallback(..., task="multilabel", samples_fn=lambda batch, output: {"sample_id": batch["sample_id"], "logits": '
     'output["logits"], "label": F.one_hot(batch["labels"], output["logits"].shape[1])}), with torch.nn.functional as F'
+)
+_TAKEN_OUT = (
+    "compute_loss is given rows without their ids, and whose of the step's batch they are is not known; no samples of "
+    "it are recorded: let the step leave sample_id beside its rows, say XaiCallback(..., keeps_order=True) that they "
+    "are the batch's, or give samples_fn"
 )
 _PERMUTED = (
     "{name} gives the model or its criterion the samples in another order than the batch has, and whose answers "
@@ -160,7 +167,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """The place of the evaluation whose scalars are still to come."""
         self._door = ""
         """Whether the trainer's evaluate or its predict runs, the innermost of both."""
-        self._ids: Any = None
+        self._held: tuple[Mapping[str, Any], Any] | None = None
+        """The batch of the step that runs, as it came, and its ids, which the step may take out."""
         self._found = ""
         """Where the ids of the last batch were found, in words."""
         self._has_answered = False
@@ -215,7 +223,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._keys = (said,) if isinstance(said, str) else ids
         self._taken = frozenset(self._keys) & accepted.keys()
         steps = ("compute_loss", "prediction_step", "evaluation_loop", "_get_dataloader")
-        for name in (*steps, "train", "evaluate", "predict"):
+        for name in (*steps, "training_step", "train", "evaluate", "predict"):
             if (own := getattr(trainer, name, None)) is not None:
                 setattr(trainer, name, _Beside(getattr(self, f"_beside_{name.strip('_')}"), own))
         if trainer.args.remove_unused_columns:
@@ -424,6 +432,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             elif not self._is_training:
                 self._recording.release()
 
+    def _beside_training_step(self, own: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """One batch of a training: its ids are remembered, as the step may take them out before it computes a loss."""
+        self._held = self._without_ids(inputs)
+        try:
+            return own(model, inputs, *args, **kwargs)
+        finally:
+            self._held = None
+
     def _beside_prediction_step(
         self, own: Callable[..., Any], model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> Any:
@@ -432,9 +448,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.missed(rows_of(inputs, None), _UNDER_WAY)
             return own(model, inputs, prediction_loss_only, *args, **kwargs)
         whole = inputs
-        inputs, self._ids = self._without_ids(inputs)
+        inputs, ids = self._without_ids(inputs)
         self._has_answered = self._is_by_caller = False
         given, labels = dict(inputs), self._label_in(inputs)
+        self._held = given, ids
         shown = self._shown(whole, inputs)
         self._hidden = {name: shown[name] for name in shown if name not in inputs} if shown is not inputs else {}
         if not _is_of_library(own):
@@ -448,16 +465,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         try:
             with listens as model_heard, watch as heard, self._spared(model, inputs):
                 result = own(model, inputs, prediction_loss_only, *args, **kwargs)
-        except BaseException:
-            self._ids, self._hidden = None, {}
-            raise
+        finally:
+            self._held, self._hidden = None, {}
         if not self._has_answered:
             self._recording.guarded("telling what the loss is made of", partial(heard.end, result[0]))
             answers = result[1]
             if _are_whole(answers) and model_heard.output is not None:
                 answers = model_heard.output
             answers = model_heard.output if answers is None else answers
-            ids = self._ids
             if answers is None:
                 self._recording.missed(
                     rows_of(given, None),
@@ -475,7 +490,6 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     lambda: self._log_judged(heard, answers, given, labels, ids),
                     rows=rows_of(given, None),
                 )
-        self._ids, self._hidden = None, {}
         return result
 
     def _beside_compute_loss(self, own: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -490,8 +504,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         wants_outputs = bool(args[0]) if args else bool(kwargs.get("return_outputs", False))
         whole = inputs
         inputs, ids = self._without_ids(inputs)
-        ids = self._ids if ids is None else ids
         given, labels = dict(inputs), self._label_in(inputs)
+        ids = self._ids_held(given) if ids is None else ids
         asked = {**kwargs, "return_outputs": True}
         if is_own:
             hidden = self._trainer._prepare_inputs(self._hidden) if self._hidden else {}
@@ -777,6 +791,29 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         ids = None if key is None else inputs[key]
         apart = frozenset(keys) - self._taken
         return {name: value for name, value in inputs.items() if name not in apart}, ids
+
+    def _ids_held(self, given: Mapping[str, Any]) -> Any:
+        """The ids that a step took out of its batch, of the rows that it gives its loss; or why they are not known."""
+        batch, ids = self._held or ({}, None)
+        if ids is None or isinstance(ids, str):
+            return ids
+        parts = {name: part for name, part in given.items() if isinstance(part, torch.Tensor) and part.ndim}
+        came = {
+            name: part.to(parts[name].device) if name in parts and isinstance(part, torch.Tensor) else part
+            for name, part in batch.items()
+        }
+        are_same = [came.get(name) is part for name, part in parts.items()]
+        if parts and all(are_same):
+            return ids
+        n, rows = len(ids), rows_of(given, None)
+        order = rows_in(list(parts.values()), came) if rows == n else order_in(rows_apart(came, n), given, rows)
+        if order.places:
+            return ids_taken(ids, order.places)
+        keeps_order = self._recording.keeps_order
+        is_kept = any(are_same) if keeps_order is None else keeps_order
+        if rows == n and is_kept and not order.is_other:
+            return ids
+        return None if self._recording.samples_fn is not None else _TAKEN_OUT
 
     def _shown(self, inputs: Any, without: Any) -> Any:
         """What a method of the caller's is given: as without this, the ids that its own batches hold among it.
