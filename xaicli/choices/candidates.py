@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.choices.rules import Choice, Rule
+from xaicli.diagnosis.tokens import are_texts
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.suspects import not_looked_for, suspects
@@ -147,7 +148,9 @@ def ranked(
             }[choice.rule]
             if column not in frame.columns:
                 hint = "log it with run.log_samples(..., label=..., logits=...)"
-                if reader.dtypes.get(LABEL, pl.Null()).is_float():
+                if are_texts(reader):
+                    hint = "of a sequence each token has a label, and is right or wrong: --rule hardest"
+                elif _are_numbers(reader):
                     hint = "its labels are numbers, which are near or far, not right or wrong: --rule hardest"
                 elif reader.dtypes.get(LABEL, pl.Null()).is_nested():
                     hint = "its labels are sets, which have no probability of their own: --rule hardest, or forgotten"
@@ -207,13 +210,28 @@ def _by(
     return Ranked(rows[order], score[order], unknown=n_unknown, why_unknown=f"no finite {column}")
 
 
+def _are_numbers(reader: Reader) -> bool:
+    """Whether labels are near or far from predictions, not right or wrong."""
+    return any(reader.dtypes.get(name, pl.Null()).is_float() for name in (LABEL, PREDICTION))
+
+
 def _doubted(
     choice: Choice, frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, found: Statistics
 ) -> Ranked:
+    if are_texts(reader):
+        raise XaiError(
+            f"--rule {choice.named} is of one label a sample, and the labels of {reader.layout.described} are tokens",
+            hint="--rule hardest takes the sequences of the highest loss; xai errors tells the worst tokens",
+        )
     if selection.label_key not in (LABEL, PREDICTION):
         refuse_other_kinds(reader, selection.label_key)
     if choice.rule is Rule.SUSPECTS:
         answer = suspects(reader, selection, found, top=None)
+    elif _are_numbers(reader):
+        raise XaiError(
+            f"--rule {choice.named} is of one class a sample, and the labels of {reader.layout.described} are numbers",
+            hint="--rule suspects goes by how far predictions were from them",
+        )
     elif reader.dtypes.get(LABEL, pl.Null()).is_nested():
         raise XaiError(
             f"--rule {choice.named} is of one class a sample, and the labels of {reader.layout.described} are sets",

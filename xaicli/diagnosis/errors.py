@@ -467,7 +467,8 @@ def _set_figures(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
 
 def _sequences(asked: _Asked) -> Found:
     asked.needs(LOSS)
-    by = list(asked.by)
+    key = asked.selection.label_key  # which groups texts: none has a label that it could stand for
+    by = list(dict.fromkeys([*asked.by, *([key] if key in asked.reader.dtypes else [])]))
     if _SOURCE in asked.reader.facts.dtypes and _SOURCE not in by:
         by.append(_SOURCE)
     asked.by = tuple(by)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.label_sets import doubt_in_words, doubted
-from xaicli.diagnosis.tokens import N_TOKENS
+from xaicli.diagnosis.tokens import are_texts
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.ranks import ODD, robust_scale
 from xaicli.dynamics.regions import highest
@@ -94,13 +94,13 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
     text = pl.String()
     kinds = (text, text, text, ids, label, pl.Float64(), pl.Int32(), text, label)
     parts = [pl.DataFrame(schema=dict(zip(COLUMNS, kinds, strict=True)))]
-    of_tokens = selection.label_key not in reader.dtypes and N_TOKENS in reader.dtypes
+    of_tokens = are_texts(reader)
     unlike, untold = only_groups(reader, selection.label_key), without_suspects(reader, selection, found)
     unlabelled = not_looked_for(reader, selection, found)
     for pair in selection.pairs:
         of_pair = (pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
         frame = found.frames[pair]
-        if selection.label_key not in reader.facts.dtypes:  # of a fact every answer says so
+        if not of_tokens and selection.label_key not in reader.facts.dtypes:  # of a fact every answer says so
             unlabelled += _without_label(frame, selection, pair)
         jumped = jumps_of(frame, selection, pair, top) if "rank_jump" in frame.columns else pl.DataFrame()
         of_kinds = {

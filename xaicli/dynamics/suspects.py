@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.tokens import N_TOKENS
+from xaicli.diagnosis.tokens import are_texts
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.metrics import LEARNING, MEMORISED
@@ -62,10 +62,10 @@ COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label")
 def without_suspects(reader: Reader, selection: Selection, found: Statistics) -> dict[Pair, str]:
     """Why no label can be suspected, whatever it is, of each (mode, ds_id) where that is so."""
     key = selection.label_key
+    if are_texts(reader):  # which have no label of their own, and any other column groups them
+        return {}
     if unlike := only_groups(reader, key):
         return dict.fromkeys(selection.pairs, unlike)
-    if key not in reader.dtypes and N_TOKENS in reader.dtypes:  # a sequence has no label of its own
-        return {}
     whys = {pair: _nothing_speaks(reader, key, found.frames[pair]) for pair in selection.pairs}
     return {pair: why for pair, why in whys.items() if why}
 
@@ -231,7 +231,7 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics
     """All suspects of one (mode, ds_id), the most suspicious first, with what their reasons tell."""
     frame = found.frames[pair]
     origin = (pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
-    if only_groups(reader, selection.label_key):
+    if are_texts(reader) or only_groups(reader, selection.label_key):
         unknown = pl.lit(None, frame[LABEL].dtype).alias("suggested_label")
         return frame.clear().with_columns(*origin, pl.lit(None, pl.Float64).alias("score"), unknown)
     if are_numbers(reader, selection.label_key):

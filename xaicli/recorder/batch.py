@@ -32,6 +32,7 @@ NUMBER_LIKE_ANY = -100
 EXACT = 2**24
 """Whole numbers beyond this are not all float32."""
 _KEPT = 64
+_NOT_KEPT = "keep_probs keeps probabilities of one class of several; those of a {} task are not kept"
 _LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "raw logits", "raw probs", "kept logits", "kept probs"
 _ARRAYS = {np.ndarray}
 _dtype_of = attrgetter("dtype")
@@ -180,6 +181,8 @@ class Batches:
         named = dict(zip(_names(label, prediction, metrics, scores), given, strict=True))
         call_scores = str(call[0]) if scores is not None else ""
         batch = self._checked(named, call_scores, keep_tokens)
+        if keep_probs and scores is None and self.task in (Task.MULTILABEL, Task.REGRESSION, Task.SEQUENCE):
+            self._note(_NOT_KEPT.format(self.task))
         if batch[1]:
             self._remember(call, batch, given, scores is not None)
         return batch
@@ -449,7 +452,7 @@ class Batches:
             self.refuse(named, f"{named} of a {task} task cannot have shape {scores.shape}", n)
             scores = None
         if scores is not None and kind in (_KEPT_LOGITS, _KEPT_PROBS):
-            self._note(f"keep_probs keeps probabilities of one class of several; those of a {task} task are not kept")
+            self._note(_NOT_KEPT.format(task))
         label, prediction = (
             None if columns.all_missing(value) and len(value) == n else value for value in (label, prediction)
         )
