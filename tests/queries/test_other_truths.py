@@ -573,7 +573,7 @@ def doubled(root: Path) -> tuple[Any, dict[str, np.ndarray]]:
     i = np.arange(120)
     label = i % 2
     taken = np.where(i % 5 == 0, 1 - label, label)
-    truth = np.where(i % 3 == 0, 1 - label, label)
+    truth = np.where(i % 6 == 0, 1 - label, label)
     with xaicli.Run(root, label_names=["cat", "dog"]) as run:
         run.log_facts(i, truth=truth)
         sure = {"top_prob": np.full(120, 0.9), "loss": 0.1 + i / 120}
