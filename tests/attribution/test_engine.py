@@ -170,6 +170,28 @@ def test_tolerance_adds_steps_until_delta_settles() -> None:
     assert settled.evaluations > rough.evaluations
 
 
+@pytest.mark.parametrize("tolerance", [0.05, 0.02])
+def test_with_a_tolerance_each_sample_keeps_its_own_target(tolerance: float) -> None:
+    """Some samples settle before others, whose steps are doubled among themselves alone."""
+    torch.manual_seed(3)
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3)
+    model, x = nn.Sequential(*layers).eval(), torch.rand(6, 1, 8, 8)
+    how: dict[str, Any] = {"tolerance": tolerance, "methods": ("integrated", "smint"), "baseline": "zero"}
+    found = xaicli.saliency(model, x, **how)
+    with torch.no_grad():
+        answer, nothing = model(x), model(torch.zeros_like(x))
+    target = answer.argmax(1, keepdim=True)
+    assert len(target.unique()) > 1
+    for i in range(len(x)):
+        alone = xaicli.saliency(model, x[i : i + 1], **how)
+        for method in how["methods"]:
+            ours, own = (values.attributions[method] for values in (found, alone))
+            np.testing.assert_allclose(ours[i], own[0], atol=1e-4 * float(np.abs(own).max()))
+    sums = found.attributions["integrated"].reshape(len(x), -1).sum(1)
+    expected = (answer - nothing).gather(1, target)[:, 0].numpy()
+    np.testing.assert_allclose(sums, expected, atol=0.2 * float(np.abs(expected).max()))
+
+
 def test_a_map_is_clipped_at_the_99th_percentile() -> None:
     m = np.arange(200, dtype=np.float32).reshape(10, 20)
     picture, flat = scaled(m)

@@ -153,9 +153,18 @@ class Gradients:
     def only(self, units: Tensor) -> Gradients:
         """The same for some of the units, renumbered from 0; evaluations are counted here, and graphs are shared."""
         part = Gradients(self.model, self.reduce, self.arrange, graphs=False)
-        part._units, part._parent, part._rows = units, self, self._rows
+        # Of a part of a part, too, these are the units of the whole: the model's targets are numbered by them.
+        part._units = units if self._units is None else self._units[units]
+        part._parent, part._rows = self, self._rows
         part._graphs = self._graphs
         return part
+
+    def _wholes(self) -> Iterator[Gradients]:
+        """What this is a part of, from the nearest on."""
+        whole = self._parent
+        while whole is not None:
+            yield whole
+            whole = whole._parent
 
     def count(self, rows: int) -> None:
         """Add to the evaluations made."""
@@ -218,8 +227,7 @@ class Gradients:
     def _replayed(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
         """The same through a captured CUDA graph of one padded chunk; eager where the model cannot be captured."""
         if self._parent is not None:
-            above = self._parent
-            return above._replayed(points, units if above._units is None else above._units[units])
+            return self._parent._replayed(points, units)
         if not self._graphs:
             return self._eager(points, units)
         rows = max(self.rows, len(units))
@@ -263,8 +271,8 @@ class Gradients:
             )
         self._rows = self.rows // 2
         self._captured = None
-        if self._parent is not None:
-            self._parent._rows, self._parent._captured = self._rows, None
+        for whole in self._wholes():
+            whole._rows, whole._captured = self._rows, None
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -302,8 +310,8 @@ class Gradients:
             return self._eager(kept_points, units)
         used = sum(size for pointer, size in kept.items() if pointer not in own)
         self._rows = self._fitting(max(1, used // max(len(units), 2)))
-        if self._parent is not None:
-            self._parent._rows = self._rows  # of the parts that follow, and of the graph that all share
+        for whole in self._wholes():
+            whole._rows = self._rows  # of the parts that follow, and of the graph that all share
         return gradients
 
     def _fitting(self, per_row: int) -> int:
