@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -466,3 +467,55 @@ def test_a_default_that_no_command_takes_is_refused_by_name_and_file(
         Path("xai.toml").unlink()
         monkeypatch.setenv(f"XAI_{name.upper()}", "nosuch")
         assert "--mode is from XAI_MODE" in xai(*words, sample_run)[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("label_map", "c=zebra", ("labels",)),
+        ("epoch", "99", ("labels",)),
+        ("epoch_frequency", "77", ("compare", "RUN")),
+        ("cell", "zebra,1", ("confusion",)),
+        ("truth", "nope", ("dynamics",)),
+        ("facts", "/no.csv", ("labels",)),
+        ("ids", "@nofile", ("samples",)),
+        ("baseline", "/nope", ("check", "--rule", "loss mean < 9")),
+    ],
+)
+@pytest.mark.parametrize("place", ["xai.toml", "variable"])
+def test_an_error_about_a_name_that_is_not_there_says_where_the_name_is_from(
+    xai,
+    sample_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    words: tuple[str, ...],
+    place: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    option = f"--{name.replace('_', '-')}"
+    shutil.copytree(sample_run, "other")
+    asked = (words[0], sample_run, *("other" if word == "RUN" else word for word in words[1:]))
+    status, _, typed = xai(*asked, option, value)
+    assert status in (1, 2)
+    assert "is from" not in typed
+    if place == "variable":
+        monkeypatch.setenv(f"XAI_{name.upper()}", value)
+    else:
+        Path("xai.toml").write_text(f'{name} = "{value}"\n')
+    status, _, err = xai(*asked)
+    where = f"XAI_{name.upper()}" if place == "variable" else "xai.toml"
+    assert status in (1, 2)
+    assert f"{option} is from {where}" in err
+
+
+def test_an_error_about_two_defaults_names_both_and_one_about_something_else_none(
+    xai, sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("xai.toml").write_text('epoch = "first"\nepoch_frequency = 77\nmax = 9\n')
+    _, _, err = xai("samples", sample_run)
+    assert [f"--{name} is from xai.toml" in err for name in ("epoch", "epoch-frequency", "max")] == [True, True, False]
+    Path("xai.toml").write_text('stat = "last"\nmode = "eval"\nmax = 99\nmetric = "loss"\n')
+    assert "is from" not in xai("samples", sample_run, "--epoch", "99")[2]

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xaicli
+import xaicli.api
 from tests.report_answers import FACTS, labels_result, samples_result
-from xaicli import open_run
+from xaicli import Run, open_run
 from xaicli.answer import Answer, Counts
 from xaicli.dynamics.findings import Finding
 from xaicli.queries.compare import Comparison
@@ -662,3 +663,37 @@ def test_scalars_of_one_key_logged_in_a_mode_and_outside_are_told_apart(tmp_path
     (chart,) = (block for block in scalar_blocks(result.data, Names()) if isinstance(block, LineChart))
     assert {line.name: line.y for line in chart.series} == {"during train": (0.25, 0.5), "no mode": (0.75,)}
     assert "A mode says when a value was logged" in chart.legend
+
+
+def test_a_run_with_nothing_to_show_is_named_and_the_others_are_told_by_their_names(tmp_path: Path) -> None:
+    for name, mode in (("a", "eval"), ("b", "train"), ("none", None)):
+        with Run(tmp_path / name) as run:
+            for step in (1, 2):
+                if mode is None:
+                    run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1, step=step)
+                else:
+                    run.log({"step": step, f"of_{name}": step / 2, "lr": 0.1}, mode=mode)
+    a, b, none = (tmp_path / name for name in ("a", "b", "none"))
+    for runs, options, lacks in (
+        ((a, none), {}, [f"no scalars in {none}"]),
+        ((a, b), {"mode": "eval"}, [f"no scalars of mode eval in {b}"]),
+        ((a, b), {"key": "of_a"}, [f"no scalar of_a in {b}"]),
+        ((none, a, b), {"key": "of_a"}, [f"no scalars in {none}", f"no scalar of_a in {b}"]),
+        (
+            (a, b, none),
+            {"mode": "eval", "group": {"g": ["b"]}},
+            [f"no scalars in {none}", f"no scalars of mode eval in {b}"],
+        ),
+    ):
+        result = xaicli.api.scalars(*runs, **options)
+        assert list(result.answer.warnings) == lacks
+        (section,) = result.report.sections
+        (table,) = (block for block in section.blocks if isinstance(block, Table))
+        assert {Path(row[1]).name for row in table.rows} == {"a"}
+        charts = [block for block in section.blocks if isinstance(block, LineChart)]
+        assert all(Path(line.name).name == "a" for chart in charts for line in chart.series)
+        assert f" in 1 of {len(runs)} runs" in result.report.sentence
+    alone = xaicli.api.scalars(a)
+    assert not alone.answer.warnings
+    tables = [block for block in alone.report.sections[0].blocks if isinstance(block, Table)]
+    assert "run" not in [column.title for table in tables for column in table.columns]

@@ -232,3 +232,50 @@ def test_a_mode_without_the_metric_of_the_others_is_named(tmp_path: Path, engine
     assert set(found.data["mode"]) == {"train"}
     assert list(found.answer.warnings) == ["no sample of eval has a finite norm: left out"]
     assert not opened.samples(metric="loss", mode="all", engine=engine).answer.warnings
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_samples_without_a_value_are_said_to_lack_it(tmp_path: Path, engine: str) -> None:
+    """Loss is in epoch 1 alone, `dead` is NaN throughout."""
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            more = {"loss": np.arange(6.0)} if epoch == 1 else {}
+            known = {"label": np.arange(6) % 2, "prediction": np.zeros(6, int), "dead": np.full(6, np.nan)}
+            run.log_samples(sample_id=np.arange(6), **known, mode="eval", epoch=epoch, step=epoch, **more)
+    opened = open_run(tmp_path / "run")
+
+    def told(**options: Any) -> list[str]:
+        return [str(one) for one in opened.samples(engine=engine, **options).answer.warnings]
+
+    said = "no sample of eval has a finite"
+    assert told() == []
+    assert told(epoch="last", metric="loss,correct") == told(epoch="last") == [f"{said} loss: left out"]
+    assert told(epoch="last", stat="mean") == [f"{said} mean of loss: left out"]
+    assert told(where="epoch = 2") == [f"{said} loss among the rows of --where: left out"]
+    assert told(complete_only=True) == [f"{said} loss in its last epoch: left out"]
+    assert told(metric="dead") == [f"{said} dead: left out"]
+    assert told(epoch="last", ids=[3], max=0, min=0) == []
+    for page in (opened.samples, opened.report):
+        missing = as_text(page(epoch="last", ids=[3], engine=engine).report)
+        assert "No value of loss was recorded here: there is no line to draw." in missing
+        assert "NaN" not in missing
+    shown = as_text(opened.samples(metric="dead", ids=[3], engine=engine).report)
+    assert "No value of dead is finite here: there is no line to draw." in shown
+
+
+def test_a_table_without_a_value_is_said_to_lack_it(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.add_metrics_data({"sample_id": [0, 1], "iou": [np.nan, np.nan], "epoch": [1, 1]}, name="boxes")
+    found = open_run(tmp_path / "run").samples(table="boxes", metric="iou")
+    assert [str(one) for one in found.answer.warnings] == ["no sample has a finite iou: left out"]
+
+
+def test_batches_without_the_metric_are_said_to_have_no_spike_to_tell(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for step in (1, 2):
+            for mode, more in (("train", {"loss": [1.0, 2.0]}), ("eval", {})):
+                run.log_samples(sample_id=[0, 1], label=[0, 1], mode=mode, epoch=1, step=step, **more)
+    opened = open_run(tmp_path / "run")
+    lack = "no batch of eval has a loss, by which a spike is told"
+    assert lack in opened.steps(mode="all").answer.warnings
+    assert lack not in opened.steps(mode="train").answer.warnings

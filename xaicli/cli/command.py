@@ -18,6 +18,7 @@ from xaicli.cli.completion import BY_OPTION
 from xaicli.cli.settings import read_settings
 from xaicli.cli.status import status_line
 from xaicli.errors import XaiError
+from xaicli.words import unquoted
 
 _LONG = {
     "saliency": "loading the model",
@@ -33,6 +34,26 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _CONTEXT = "command_context"
 _NEARNESS = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 """Where an option is said: a flag counts before a variable, and that before the settings file."""
+_ORDINARY = frozenset(
+    (
+        "all",
+        "epoch",
+        "first",
+        "last",
+        "max",
+        "mean",
+        "min",
+        "none",
+        "pass",
+        "row",
+        "rows",
+        "run",
+        "sample",
+        "step",
+        "table",
+    )
+)
+"""Values that are also words of any sentence."""
 _TYPED: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
 
 
@@ -108,9 +129,10 @@ def _tell_where(error: XaiError, given: Mapping[str, Any], sources: Mapping[str,
     """Say of an option that an error is about, by its name or its value, where it was said if nobody typed it."""
     for name, value in given.items():
         option, source = f"--{name.replace('_', '-')}", sources.get(name)
-        items = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
-        is_meant = re.search(rf"{option}(?![\w-])", error.message)
-        if source is None or not (is_meant or any(repr(item.removeprefix("!")) in error.message for item in items)):
+        is_named = name in (*error.refused, *error.by) or re.search(
+            rf"{option}(?![\w-])", f"{error.message} {error.hint}"
+        )
+        if source is None or not (is_named or _is_about(error.message, name, value)):
             continue
         place = f"XAI_{name.upper()}" if source.name == "ENVIRONMENT" else ""
         if source.name == "DEFAULT_MAP":
@@ -119,11 +141,44 @@ def _tell_where(error: XaiError, given: Mapping[str, Any], sources: Mapping[str,
             error.hint = "; ".join(filter(None, (error.hint, f"{option} is from {place}")))
 
 
+def _is_about(message: str, name: str, value: Any) -> bool:
+    """Whether a message has an option's value, or a part of it: `zebra` of `cat=zebra`, 9 of `2-9`."""
+    said = [str(item).removeprefix("!") for item in (value if isinstance(value, list | tuple) else [value])]
+    parts = {part for item in said for part in (item, *re.split(r"[,=]", item), *re.findall(r"\d+", item)) if part}
+    parts |= {unquoted(part.strip()) for part in parts}
+    called = any(re.search(rf"\b{word}s?\b", message) for word in name.split("_"))
+    for part in parts:
+        # A number or a word stands in messages about other things, too: the option's own name is beside it, or quotes.
+        is_plain = part in _ORDINARY or part.isdecimal()
+        if repr(part) in message:
+            return True
+        if (called or not is_plain) and re.search(rf"(?<![\w./-]){re.escape(part)}(?![\w/-])", message):
+            return True
+    return False
+
+
 def _complete(parameter: inspect.Parameter) -> None:
-    """Let Tab offer the values of an option, unless it says itself how."""
+    """Let Tab offer the values of an option, unless it says itself how; errors of reading one say where it is from."""
     for info in getattr(parameter.annotation, "__metadata__", ()):
         if isinstance(info, OptionInfo) and info.autocompletion is None:
             info.autocompletion = BY_OPTION.get(parameter.name)
+        if isinstance(info, OptionInfo) and info.callback is not None and info.callback.__module__ != __name__:
+            info.callback = _telling_where(info.callback)
+
+
+def _telling_where(read: Callable[..., Any]) -> Callable[..., Any]:
+    """What reads an option's value, whose errors say where it was said if nobody typed it."""
+    n = len(inspect.signature(read).parameters)
+
+    def told(context: typer.Context, option: typer.CallbackParam, value: Any) -> Any:
+        try:
+            return read(*(context, option, value)[-n:])
+        except XaiError as error:
+            name = str(option.name)
+            _tell_where(error, {name: value}, {name: context.get_parameter_source(name)})
+            raise
+
+    return told
 
 
 @functools.cache

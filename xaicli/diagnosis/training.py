@@ -114,6 +114,8 @@ def steps(
         batches = training.batches(tally)
         if batches.is_empty():
             warnings.append(none_meets(reader, pair))
+        elif batches["loss"].count() == 0 and first_non_finite(batches) is None:
+            warnings.append(f"no batch of {' '.join(filter(None, pair))} has a {metric}, by which a spike is told")
         near = batches
         if around is not None:
             near = batches.filter((pl.col(STEP) - around).abs() <= AROUND // 2)

@@ -83,6 +83,7 @@ def recorded_elsewhere(reader: Reader, selection: Selection, metrics: Iterable[s
     """Which other modes and data sets have metrics, by their last epochs, of which what is selected has no value."""
     pairs = [(mode, ds_id) for mode in reader.modes() for ds_id in reader.ds_ids(mode)]
     others = [pair for pair in pairs if pair not in selection.pairs]
+    among = " among the rows of --where" if reader.where else ""
     for metric in metrics:
         if any(_has(reader, Place(*pair, epoch), metric) for pair in selection.pairs for epoch in reader.epochs(*pair)):
             continue
@@ -93,7 +94,8 @@ def recorded_elsewhere(reader: Reader, selection: Selection, metrics: Iterable[s
         ]
         if found:
             selected = ", ".join(" ".join(filter(None, pair)) for pair in selection.pairs)
-            yield f"no finite {metric} in {selected}: {', '.join(found)} {'has' if len(found) == 1 else 'have'} it"
+            have = "has" if len(found) == 1 else "have"
+            yield f"no finite {metric} in {selected}{among}: {', '.join(found)} {have} it"
 
 
 def _has(reader: Reader, place: Place, metric: str) -> bool:

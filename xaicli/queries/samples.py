@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -80,11 +80,15 @@ def samples(
     refuse_unknown(reader, selection, meant, known)
     data = pl.concat([part.rows for part in found])
     n_stale = sum(part.n_stale for part in found)
-    if (asked.max or asked.min) and (lacking := list(_valueless(reader, selection, found, stat))):
-        selection = replace(selection, warnings=(*selection.warnings, *lacking))
     if asked.max or asked.min:
         known_metrics = set(data.filter(pl.col(SCORE).is_not_null())["metric"])
-        said = recorded_elsewhere(reader, selection, [name for name in selection.metrics if name not in known_metrics])
+        lacking = [name for name in selection.metrics if name not in known_metrics]
+        elsewhere_alone = {name: list(recorded_elsewhere(reader, selection, [name])) for name in lacking}
+        here = [name for name in selection.metrics if not elsewhere_alone.get(name)]
+        lacks = valueless(
+            zip(selection.pairs, found, strict=True), here, asked, stat, is_limited=reader.where is not None
+        )
+        said = [*lacks, *(one for of_metric in elsewhere_alone.values() for one in of_metric)]
         selection = replace(selection, warnings=(*selection.warnings, *said))
     counts = reader.counts(tally, stale=n_stale)
     if others := sum(part.n_others for part in found):
@@ -150,19 +154,18 @@ class Found:
     valueless: tuple[str, ...] = ()
 
 
-def _valueless(reader: Reader, selection: Selection, found: Sequence[Found], stat: str) -> Iterator[str]:
-    """Which of the (mode, ds_id) have no sample to show by a metric that others of them have."""
-    among = " among the rows of --where" if reader.where else ""
-    for metric in selection.metrics:
-        places = [
-            " ".join(filter(None, pair))
-            for pair, one in zip(selection.pairs, found, strict=True)
-            if metric in one.valueless
-        ]
-        if len(places) < len(found):
-            for place in places:
+def valueless(
+    found: Iterable[tuple[Pair, Found]], metrics: Sequence[str], asked: Asked, stat: str, *, is_limited: bool
+) -> Iterator[str]:
+    """Which of the (mode, ds_id) have no sample to show by which metric."""
+    among = (" in its last epoch" if asked.complete_only else "") + (" among the rows of --where" if is_limited else "")
+    found = list(found)
+    for metric in metrics:
+        for pair, one in found:
+            if metric in one.valueless:
                 what = metric if stat == LAST else f"{stat} of {metric}"
-                yield f"no sample of {place} has a finite {what}{among}: left out"
+                place = " ".join(("of", *filter(None, pair))) if any(pair) else ""
+                yield f"{' '.join(filter(None, ('no sample', place)))} has a finite {what}{among}: left out"
 
 
 def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
@@ -222,7 +225,8 @@ def of_source(source: Source, selection: Selection, pair: Pair, asked: Asked, ta
     for metric in selection.metrics:
         scores = source.last_scores(metric) if asked.scores is None else asked.scores[pair, metric]
         n_stale += int(scores[STALE].sum())
-        valueless += [] if scores[SCORE].count() else [metric]
+        competing = scores.filter(~pl.col(STALE)) if asked.complete_only else scores
+        valueless += [] if competing[SCORE].count() else [metric]
         chosen[metric] = _chosen(scores, asked)
     past = source.histories(pl.concat([frame[SAMPLE_ID] for frame in chosen.values()]).unique())
     source.count(tally)

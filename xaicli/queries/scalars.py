@@ -189,13 +189,18 @@ def scalars(
     recorded: dict[str, set[str]] = {MODE: set(), DS_ID: set()}
     frames: dict[str, pl.DataFrame] = {}
     called: dict[str, str] = {}
+    silent: dict[str, list[str]] = {}
     for place in expanded(runs):
+        n_damaged = len(damaged)
         if isinstance(place, RunLayout):
             called[place.described] = place.read_manifest().name or ""
             frames[place.described] = _of_run(place, strict, attempts, damaged, left_out, recorded, warnings)
         else:
             called[str(place)] = ""
             frames[str(place)] = _of_log(place, left_out)
+        if frames[name := next(reversed(frames))].is_empty():
+            what = "no scalars that can be read" if len(damaged) > n_damaged else "no scalars"
+            silent.setdefault(what, []).append(name)
     rows = pl.concat(frames.values())
     where = ", ".join(frames)
     if not rows.height and damaged:
@@ -206,9 +211,14 @@ def scalars(
         raise XaiError(f"{where} has no scalars", hint="log some with run.log({...}) or run.state.write_summary(...)")
     recorded[MODE] |= {*Mode, "", *rows[MODE]}
     recorded[DS_ID] |= {"", *rows[DS_ID]}
-    rows = _only(rows, KEY, key, "scalar", where)
-    rows = _only(rows, MODE, mode, "mode", where, recorded=recorded[MODE])
-    rows = _only(rows, DS_ID, ds_id_words(ds_id), "ds_id", where, recorded=recorded[DS_ID])
+    for column, given, kind in ((KEY, key, "scalar"), (MODE, mode, "mode"), (DS_ID, ds_id_words(ds_id), "ds_id")):
+        before = rows[RUN].unique(maintain_order=True)
+        rows = _only(rows, column, given, kind, where, recorded=recorded.get(column, ()))
+        kept = set(rows[RUN].unique())
+        if gone := [run for run in before if run not in kept]:
+            asked = ", ".join(map(quoted, words(given, column) or ()))
+            silent[f"no scalar {asked}" if column == KEY else f"no scalars of {kind} {asked}"] = gone
+    warnings += [f"{what} in {_few(of)}" for what, of in silent.items()]
     groups = members_of(group, called)
     rows = averaged(rows, groups, warnings)
     non_finite = int((~rows[VALUE].is_finite()).sum())
@@ -237,6 +247,11 @@ def scalars(
         ),
         warnings=tuple(warnings),
     )
+
+
+def _few(runs: Sequence[str]) -> str:
+    more = len(runs) - _NAMED
+    return ", ".join(runs[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def custom_graphs(layout: RunLayout) -> dict[str, list[Summary]]:

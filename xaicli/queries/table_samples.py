@@ -17,7 +17,7 @@ from xaicli.queries.embeddings import has_embeddings
 from xaicli.queries.listed import Ids, listed
 from xaicli.queries.names import told_as, with_facts, with_names
 from xaicli.queries.resolution import resolve
-from xaicli.queries.samples import LAST, Asked, answer, of_source
+from xaicli.queries.samples import LAST, Asked, answer, of_source, valueless
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection, Words, left_out_by, polars_only
 from xaicli.reader import Reader, Tally
@@ -150,6 +150,10 @@ def table_samples(
         of_source(_TableRows(one, pair, selection, stat), selection, pair, replace(asked, ids=given.of(pair)), Tally())
         for pair in selection.pairs
     ]
+    if asked.max or asked.min:
+        present = set(one.select(MODE, DS_ID).unique().iter_rows())
+        of = [(pair, part) for pair, part in zip(selection.pairs, found, strict=True) if pair in present]
+        said += valueless(of, metrics, asked, stat, is_limited=where is not None)
     given.refuse_absent({pair: part.known for pair, part in zip(selection.pairs, found, strict=True)})
     known = {item for part in found for item in part.known}
     if missing := [item for item in given.within(selection.pairs) if item not in known]:

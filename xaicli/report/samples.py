@@ -57,6 +57,8 @@ class Subject:
     """What of a history is its score."""
     reduce: str = ""
     """What of several rows of a sample in a table is its value; "" where that is the metric itself."""
+    lack: str = "is finite"
+    """What no value is or does, where there is none to draw."""
 
     @property
     def value(self) -> str:
@@ -94,7 +96,8 @@ class Subject:
 def subjects(answer: Answer, metrics: Sequence[str], population: pl.DataFrame | None) -> Iterator[Subject]:
     """The parts of an answer of histories, in its own order."""
     data, over, limits = answer.data, answer.selection.get("axis"), conditions(answer.selection)
-    how = (str(answer.selection.get("stat") or "last"), _reduced(answer))
+    lack = "is finite" if answer.counts.non_finite else "was recorded"
+    how = (str(answer.selection.get("stat") or "last"), _reduced(answer), lack)
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in data.iter_rows(named=True):
         metric = row.get("metric") or (metrics[0] if metrics else "")
@@ -125,8 +128,8 @@ def blocks(subject: Subject, page: Page) -> list[Block]:
     if finite:
         out.append(_chart(subject, page, finite))
     else:
-        every = f"Every value of {subject.metric} here{among(subject.conditions)} is NaN or infinite"
-        out.append(Text(f"{every}: there is no line to draw.", Tone.BAD))
+        none = f"No value of {subject.metric} {subject.lack} here{among(subject.conditions)}"
+        out.append(Text(f"{none}: there is no line to draw.", Tone.BAD))
     out += list(_galleries(subject, page))
     out.append(_table(subject, page))
     return out

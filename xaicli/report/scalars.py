@@ -19,6 +19,7 @@ from xaicli.report.model import IN_CSV, Block, Cell, Column, Report, Section, Ta
 from xaicli.report.numbers import count, listed, shorts
 from xaicli.report.page import Names, RunFacts, label_names_of, made, run_line
 from xaicli.vocabulary import DS_ID, EPOCH, MODE, STEP
+from xaicli.words import spelled
 
 _X, _AGAIN = "x", "again"
 _IN_CHART = (GRAPH, KEY, AXIS)
@@ -41,6 +42,8 @@ class Curve:
     smoothed: tuple[float | None, ...]
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
+    run: str = ""
+    """The short name of its run or group where several were asked, also where the others have nothing to show."""
 
     @property
     def known(self) -> list[tuple[int, float]]:
@@ -63,8 +66,9 @@ class Curve:
         return any(low is not None for low in self.low)
 
 
-def curves(rows: pl.DataFrame, smoothing: float = 0.0) -> Iterator[Curve]:
-    """The rows curve by curve, in their order."""
+def curves(rows: pl.DataFrame, smoothing: float = 0.0, asked: Sequence[str] = ()) -> Iterator[Curve]:
+    """The rows curve by curve, in their order; `asked` are the runs and groups that may have some."""
+    runs = _short_runs(list(dict.fromkeys([*asked, *rows[RUN]])))
     wanted = [VALUE, SMOOTHED if SMOOTHED in rows.columns else VALUE, LOW, HIGH]
     for key, part in _drawn(rows).group_by(CURVE, maintain_order=True):
         if smoothing:
@@ -72,7 +76,7 @@ def curves(rows: pl.DataFrame, smoothing: float = 0.0) -> Iterator[Curve]:
         value, smoothed, low, high = (_finite(part[name]) for name in wanted)
         what = dict(zip(CURVE, (str(item) for item in key), strict=True))
         step, epoch, x = (tuple(part[name].to_list()) for name in (STEP, EPOCH, _X))
-        yield Curve(what, step, epoch, x, value, smoothed, low, high)
+        yield Curve(what, step, epoch, x, value, smoothed, low, high, runs[what[RUN]] if len(runs) > 1 else "")
 
 
 def _drawn(rows: pl.DataFrame) -> pl.DataFrame:
@@ -128,7 +132,7 @@ def scalars_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     weight = float(answer.selection.get("smoothing") or 0)
     plain, drawn = answer.data.filter(pl.col(SOURCE) != "graph"), answer.data.filter(pl.col(SOURCE) == "graph")
     sections = [
-        Section(title, anchor, tuple(scalar_blocks(rows, names, smoothing=weight, title=title)))
+        Section(title, anchor, tuple(scalar_blocks(rows, names, smoothing=weight, title=title, asked=_asked(answer))))
         for title, anchor, rows in (("Scalars", "scalars", plain), ("Custom graphs", "graphs", drawn))
         if rows.height
     ]
@@ -151,7 +155,7 @@ def scalars_report(answer: Answer, facts: RunFacts | None = None) -> Report:
 
 
 def scalar_blocks(
-    rows: pl.DataFrame, names: Names, *, smoothing: float = 0.0, title: str = "Scalars"
+    rows: pl.DataFrame, names: Names, *, smoothing: float = 0.0, title: str = "Scalars", asked: Sequence[str] = ()
 ) -> Iterator[Block]:
     """A chart for each key and time axis, then every curve in figures.
 
@@ -160,8 +164,9 @@ def scalar_blocks(
         names: Hands out file names.
         smoothing: The weight the rows were smoothed with.
         title: What the table is called.
+        asked: The runs and groups that were asked.
     """
-    found = list(curves(rows, smoothing))
+    found = list(curves(rows, smoothing, asked))
     charts = [_chart(group, found, names, smoothing) for group in _by_chart(found).values()]
     charts = [chart for chart in charts if chart.series]
     if not charts:
@@ -232,11 +237,10 @@ def _legend(group: Sequence[Curve], drawn: Sequence[Curve], smoothing: float) ->
 
 def _name(curve: Curve, group: Sequence[Curve]) -> str:
     """What tells a curve apart from the others of its chart."""
-    runs = _short_runs(group)
     parts = [LINE, RUN, MODE, DS_ID, SOURCE]
-    differing = [part for part in parts if len({other.what[part] for other in group}) > 1]
+    differing = [part for part in parts if (part == RUN and curve.run) or len({one.what[part] for one in group}) > 1]
     told = {part: curve.what[part] for part in differing} | _when_logged(curve, group)
-    words = [runs[curve.what[RUN]] if part == RUN else told[part] for part in differing if told[part]]
+    words = [curve.run if part == RUN else told[part] for part in differing if told[part]]
     return " · ".join(words) or curve.what[LINE] or curve.what[KEY]
 
 
@@ -263,8 +267,7 @@ def _in_words(curve: Curve, group: Sequence[Curve]) -> str:
 
 
 def _table(found: Sequence[Curve], names: Names, title: str) -> Table:
-    runs = _short_runs(found)
-    several = len(runs) > 1
+    several = any(curve.run for curve in found)
     columns = [
         Column("scalar"),
         *([Column("run")] if several else []),
@@ -276,7 +279,7 @@ def _table(found: Sequence[Curve], names: Names, title: str) -> Table:
         values = [value for _, value in curve.known]
         figures: list[Any] = [values[0], values[-1], min(values), max(values)] if values else [None] * 4
         course = _on_own_scale([curve.smoothed[i] for i in thinned(curve.smoothed, _COURSE)])
-        named = (_title(curve, found), runs[curve.what[RUN]]) if several else (_title(curve, found),)
+        named = (_title(curve, found), curve.run) if several else (_title(curve, found),)
         rows.append((*named, *figures, course))
     left_out = len(found) - len(rows)
     notes = [f"and {left_out:,} more curves: xai scalars with {either(IN_CSV)} has all"] if left_out else []
@@ -312,9 +315,15 @@ def _title(curve: Curve, found: Sequence[Curve]) -> str:
     return " ".join([what[KEY], *words])
 
 
-def _short_runs(found: Sequence[Curve]) -> dict[str, str]:
+def _asked(answer: Answer) -> list[str]:
+    """The runs and groups that were asked, by their names in the rows."""
+    groups = answer.selection.get("group") or {}
+    grouped = {run for members in groups.values() for run in members}
+    return [spelled(str(run)) for run in (*groups, *(answer.selection.get("runs") or ())) if run not in grouped]
+
+
+def _short_runs(runs: Sequence[str]) -> dict[str, str]:
     """{run: its path below the folder all share}."""
-    runs = list(dict.fromkeys(curve.what[RUN] for curve in found))
     mixed = len({Path(run).is_absolute() for run in runs}) > 1
     paths = {run: Path(run).absolute() if mixed and Path(run).exists() else Path(run) for run in runs}
     try:
@@ -327,7 +336,9 @@ def _short_runs(found: Sequence[Curve]) -> dict[str, str]:
 def _sentence(answer: Answer) -> str:
     keys, runs = answer.data[KEY].unique().sort().to_list(), answer.data[RUN].n_unique()
     said = f"{count(answer.data.height, 'value')} of {listed([str(key) for key in keys])}"
-    said += f" in {count(runs, 'run')}." if runs > 1 else "."
+    asked = len(_asked(answer))
+    of = "runs and groups" if answer.selection.get("group") else "runs"
+    said += f" in {runs:,} of {asked:,} {of}." if runs < asked else f" in {count(runs, 'run')}." if runs > 1 else "."
     if answer.counts.non_finite:
         said += f" NaN or infinite, and a gap in the line: {answer.counts.non_finite:,}."
     return said
