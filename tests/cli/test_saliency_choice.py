@@ -217,6 +217,43 @@ def test_an_input_kept_in_a_mode_stands_for_its_sample_however_samples_are_chose
         assert f"{among}: --data picks among others" in said
 
 
+def test_an_id_that_mode_and_ds_id_leave_out_is_told_from_one_without_inputs(
+    xai, kept_behind: Path, tmp_path: Path
+) -> None:
+    """Kept in a mode or without one, and listed in words or in a file."""
+    placed = tmp_path / "run"
+    with Run(placed) as run:
+        for _ in run.epochs(1):
+            for mode, ds_id, first in (("train", "", 0), ("eval", "day", 4), ("eval", "night", 8)):
+                for ids in run.steps([list(range(first, first + 4))], mode=mode, ds_id=ds_id):
+                    run.log_samples(sample_id=ids, label=[0] * 4, loss=[1.0] * 4)
+                    run.log_inputs(ids, np.ones((4, 3), np.float32), label=[0] * 4)
+        run.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    (tmp_path / "hard.txt").write_text("0\n")
+    for folder in (kept_behind, placed):
+        for asked, options in (
+            (("0", "--mode", "eval"), "--mode eval"),
+            ((f"@{tmp_path / 'hard.txt'}", "--mode", "eval"), "--mode eval"),
+            (("4", "--ds-id", "night"), "--ds-id night"),
+            (("4", "--mode", "eval", "--ds-id", "night"), "--ds-id night"),
+            (("0", "--mode", "eval", "--ds-id", "night"), "--mode eval, --ds-id night"),
+            (("8", "--ds-id", "!night"), "--ds-id !night"),
+        ):
+            question = ["saliency", folder, "--model", "ckpt.pt", "--methods", "gradient", "-o", tmp_path, "--ids"]
+            status, _, err = xai(*question, *asked)
+            assert status == 1
+            assert "is among the inputs kept in" in err, err
+            assert f"but not among those chosen\nhint: left out by {options}\n" in err
+        status, _, err = xai(*question, "99", "--mode", "eval")
+        assert "sample 99 is not among the inputs kept in" in err
+        assert "run, 12 samples\n" in err
+        ids, _, said = _picked(xai, folder, tmp_path, "--ids", "0,5,9,4,99", "--ds-id", "night")
+        assert ids == [9]
+        told = [line for line in said if " of 5 ids are " in line]
+        assert told[0] == "3 of 5 ids are left out by --ds-id night: 0, 5, 4"
+        assert told[1].startswith("1 of 5 ids are not among the inputs kept in")
+
+
 def test_inputs_kept_twice_are_collected_once(xai, kept_twice: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(kept_twice, run)

@@ -145,6 +145,8 @@ class IndexedSource:
         optional: Those of them that a source need not have.
         late_notes: What is to be said once samples have been read.
         elsewhere: What to try for a sample that this source does not hold, where it is one of few of many.
+        left_out: Of each sample that is kept in a run and was not chosen, by its id: of which (mode, ds_id) it is, and
+            the options that leave that out.
         reads_mode: Whether the mode that was asked for chose among samples.
         pairs: The (mode, ds_id) of each sample, of inputs kept in a run; ("", "") of those that were kept without.
         places: Those that all samples are of, as `Source.places`.
@@ -161,6 +163,7 @@ class IndexedSource:
     optional: frozenset[str] = frozenset()
     late_notes: Callable[[], tuple[str, ...]] = tuple
     elsewhere: str = ""
+    left_out: Mapping[Any, Mapping[Pair, str]] = field(default_factory=dict)
     reads_mode: bool = True
     pairs: Sequence[Pair] = ()
     places: Sequence[Pair] = ()
@@ -207,9 +210,13 @@ class IndexedSource:
         else:
             known, missing = self._known(which)
             wanted, limit = known, len(known)
-            if missing:
-                shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-                skipped.append(f"{len(missing)} of {len(which)} ids are not among {self.name}: {shown}")
+            by_reason: dict[str, list[Any]] = {}
+            for one, options in missing.items():
+                reason = f"are left out by {options}" if options else f"are not among {self.name}"
+                by_reason.setdefault(reason, []).append(one)
+            for reason, ids in by_reason.items():
+                shown = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
+                skipped.append(f"{len(ids)} of {len(which)} ids {reason}: {shown}")
         positions: list[int] = []
         samples: list[Sample] = []
         for position in wanted:
@@ -234,8 +241,9 @@ class IndexedSource:
             raise XaiError(f"{n} samples asked of {self.name}", hint="ask for one or more")
         yield from (place for place, sample_id in enumerate(self.sample_ids) if sample_id is not None)
 
-    def _known(self, ids: Sequence[Any]) -> tuple[list[int], list[Any]]:
-        """The positions of those of the ids that are here, each once, and the ids that are not.
+    def _known(self, ids: Sequence[Any]) -> tuple[list[int], dict[Any, str]]:
+        """The positions of those of the ids that are here, each once, and the ids that are not, with the options that
+        leave them out; "" of one that is not kept at all.
 
         Where no (mode, ds_id) are known, an id that comes again is the first.
         """
@@ -245,7 +253,7 @@ class IndexedSource:
                 positions.setdefault(sample_id, []).append(place)
         sort = type(next(iter(positions), None))
         found: dict[int, None] = {}
-        missing: list[Any] = []
+        missing: dict[Any, str] = {}
         for given in ids:
             # Ids come as text from a command line.
             sample_id = int(given) if issubclass(sort, int) and re.fullmatch(r"-?\d+", str(given)) else given
@@ -257,15 +265,24 @@ class IndexedSource:
                 here = of_it or [at for at in here if self.pairs[at][0] == ""]
             if here:
                 found |= dict.fromkeys(here)
-            else:
-                placed = isinstance(given, PlacedId) and self.pairs
-                missing.append(" ".join(filter(None, (given, *given.place))) if placed else given)
+                continue
+            placed = given if isinstance(given, PlacedId) and self.pairs else None
+            out = self.left_out.get(sample_id, {})
+            by = [
+                options for pair, options in out.items() if not placed or pair == NOWHERE or is_of(placed.place, pair)
+            ]
+            named = " ".join(filter(None, (placed, *placed.place))) if placed else given
+            missing[named] = min(by, key=len, default="")
         if missing and (self.strict or not found):
-            if self.elsewhere:
+            first, options = next(iter(missing.items()))
+            if options:
                 raise XaiError(
-                    f"sample {missing[0]} is not among {self.name}, {len(positions):,} samples", hint=self.elsewhere
+                    f"sample {first} is among {self.name}, but not among those chosen", hint=f"left out by {options}"
                 )
-            raise unknown("sample", missing[0], list(positions)[:1000], where=self.name)
+            if self.elsewhere:
+                n = len(positions.keys() | self.left_out.keys())
+                raise XaiError(f"sample {first} is not among {self.name}, {n:,} samples", hint=self.elsewhere)
+            raise unknown("sample", first, list(positions)[:1000], where=self.name)
         return list(found), missing
 
     def _together(self, positions: list[int], samples: list[Sample], skipped: tuple[str, ...]) -> Inputs:

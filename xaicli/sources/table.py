@@ -25,7 +25,7 @@ from xaicli.sources.inputs import NOWHERE, BadSampleError, IndexedSource, Pair, 
 from xaicli.sources.pictures import Preparation
 from xaicli.tables.cells import read_csv_ids, read_typed_csv
 from xaicli.vocabulary import Mode
-from xaicli.words import chosen_names
+from xaicli.words import chosen_names, quoted
 
 if TYPE_CHECKING:
     from xaicli.parquet import Contents
@@ -433,6 +433,16 @@ def open_kept(
         lacking = f"the run has no mode {', '.join(unknown)}; " if unknown else ""
         raise XaiError(f"{layout.described} holds no kept inputs{of}{damage}", hint=lacking + others + _ADVICE)
 
+    every_set = _among({one for _, one in places}, ds_id)[0]
+    by_option = {
+        pair: ", ".join(
+            f"--{name} {','.join(map(quoted, said))}"
+            for name, said, leaves in (("mode", mode, pair[0] not in modes), ("ds-id", ds_id, pair[1] not in every_set))
+            if said and (leaves or pair == NOWHERE)
+        )
+        for pair in {*places, NOWHERE} - chosen
+    }
+
     def read(position: int) -> Sample:
         arrays: dict[str, NDArray[Any]] = {}
         words: dict[str, Words] = {}
@@ -454,9 +464,28 @@ def open_kept(
         strict,
         notes=tuple(notes),
         elsewhere="the run may have logged it without its inputs: " + _ADVICE,
+        left_out=_left_out(every.keys() - set(keys), rows_of, by_option) if chosen != places else {},
         pairs=[key[:2] for key in keys],
         places=() if anywhere and chosen == places else sorted(chosen - {NOWHERE}),
     )
+
+
+def _left_out(
+    left: Collection[Key], rows_of: Mapping[Pair, Collection[Any]], by_option: Mapping[Pair, str]
+) -> dict[Any, dict[Pair, str]]:
+    """Of each sample that is left out, by its id: of which (mode, ds_id) it is, and the options that leave that out.
+
+    Args:
+        left: The inputs that were not chosen.
+        rows_of: Of which (mode, ds_id) the ids are whose input was kept without a mode.
+        by_option: The options that leave out a (mode, ds_id).
+    """
+    found: dict[Any, dict[Pair, str]] = {}
+    for mode, ds_id, sample_id in left:
+        stands_for = [pair for pair, ids in rows_of.items() if sample_id in ids]
+        of = [(mode, ds_id)] if (mode, ds_id) != NOWHERE else stands_for or [NOWHERE]
+        found.setdefault(sample_id, {}).update({pair: by_option[pair] for pair in of if pair in by_option})
+    return found
 
 
 def _of_no_mode(
