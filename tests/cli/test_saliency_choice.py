@@ -217,6 +217,31 @@ def test_an_input_kept_in_a_mode_stands_for_its_sample_however_samples_are_chose
         assert f"{among}: --data picks among others" in said
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        # Of 6 an own input is kept in eval: what was kept behind the loops is that of train.
+        (("6,2",), {("eval/", "6&at=eval%2F"), ("train/", "6&at=train%2F"), ("", "2")}),
+        (("6,2", "--mode", "eval"), {("eval/", "6&at=eval%2F"), ("eval/", "2&at=eval%2F")}),
+        (("6", "--mode", "train"), {("train/", "6&at=train%2F")}),
+    ],
+)
+def test_the_history_of_an_input_kept_without_a_mode_is_that_of_the_sample_it_stands_for(
+    xai, kept_twice: Path, tmp_path: Path, asked: tuple[str, ...], expected: set[tuple[str, str]]
+) -> None:
+    question = ["saliency", kept_twice, "--model", "ckpt.pt", "--methods", "gradient", "-o", tmp_path]
+    status, _, err = xai(*question, "--format", "html", "--ids", *asked)
+    assert status == 0, err
+    page = html.unescape((tmp_path / "saliency.html").read_text())
+    rows = re.findall(r'<article class="maprow"([^>]*)>(.*?)</article>', page, re.DOTALL)
+    found = set()
+    for attributes, inside in rows:
+        at = re.search(r'data-at="([^"]*)"', attributes)
+        link = re.search(r'href="track-report.html#s=([^"]*)"', inside)
+        found.add((at[1] if at else "", link[1] if link else ""))
+    assert found == expected
+
+
 def test_an_id_that_mode_and_ds_id_leave_out_is_told_from_one_without_inputs(
     xai, kept_behind: Path, tmp_path: Path
 ) -> None:

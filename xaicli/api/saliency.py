@@ -235,6 +235,11 @@ def explain_run(
     if left := choice.unused(**reads):
         parts = [(places, replace(inputs, skipped=(*inputs.skipped, *left))) for places, inputs in parts]
     saliency = explain_alike(columns, parts, request, progress=progress)
+    stands_for = {str(one): tuple(pairs) for one, pairs in source.stands_for.items()}
+    placed = (
+        e if e.mode else replace(e, stands_for=stands_for.get(str(e.sample_id), ())) for e in saliency.explanations
+    )
+    saliency = replace(saliency, explanations=tuple(placed))
     run = place.layout.described if place.layout else str(place.checkpoints[0])
     more: dict[str, Any] = {name: asked.get(name) for name in ("task", "captum", "evaluate", "sanity")}
     more["output_key"] = list(output or ())

@@ -120,6 +120,8 @@ class Explanation:
         correct: Whether the prediction is the label; None without a label, or where nothing can be right or wrong.
         n_classes: How many classes there are; 0 where there are none.
         mode, ds_id: Of which mode and data set of a run the sample is; None where nothing says it.
+        stands_for: The (mode, ds_id) of the samples that an input stands for which was kept without a mode, where
+            these are not all with its id.
     """
 
     sample_id: int | str
@@ -141,6 +143,7 @@ class Explanation:
     n_classes: int = 0
     mode: str | None = None
     ds_id: str | None = None
+    stands_for: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> tuple[str | None, str | None, int | str]:

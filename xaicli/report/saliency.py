@@ -473,8 +473,8 @@ def _row(
         for view in e.inputs
         if (planes := _planes_of(view)) > 1
     ]
-    place = "" if not e.mode else place_of(e.mode, e.ds_id or "")
-    history = address_of("track-report.html", e.sample_id, place)
+    places = [place_of(*pair) for pair in ([(e.mode, e.ds_id or "")] if e.mode else e.stands_for)]
+    history = address_of("track-report.html", e.sample_id, *places[:1])
     return MapRow(
         key=f"e-{number}",
         title=" · ".join(filter(None, (sample_name(e.sample_id), e.place if several else ""))),
@@ -485,7 +485,7 @@ def _row(
         panels=panels,
         links=(("history", history),) if facts is not None else (),
         deep_link=str(e.sample_id),
-        place=place,
+        place=places[0] if len(places) == 1 else "",
         facts=known.get(str(e.sample_id), ()),
     )
 

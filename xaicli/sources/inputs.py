@@ -97,6 +97,12 @@ class Source(Protocol):
         empty where that is not known of all, and of other data.
         """
 
+    @property
+    def stands_for(self) -> Mapping[Any, Sequence[Pair]]:
+        """By its id: the (mode, ds_id) of the samples that an input stands for which was kept without a mode, where
+        these are not all with its id.
+        """
+
     def told(self) -> tuple[str, ...]:
         """What a user should know of the source, one sentence each, once samples have been read."""
 
@@ -150,6 +156,7 @@ class IndexedSource:
         reads_mode: Whether the mode that was asked for chose among samples.
         pairs: The (mode, ds_id) of each sample, of inputs kept in a run; ("", "") of those that were kept without.
         places: Those that all samples are of, as `Source.places`.
+        stands_for: As `Source.stands_for`.
         features: What the features of a sample are called, each of them a column of a table.
     """
 
@@ -167,6 +174,7 @@ class IndexedSource:
     reads_mode: bool = True
     pairs: Sequence[Pair] = ()
     places: Sequence[Pair] = ()
+    stands_for: Mapping[Any, Sequence[Pair]] = field(default_factory=dict)
     features: tuple[str, ...] = ()
 
     def told(self) -> tuple[str, ...]:

@@ -415,6 +415,9 @@ def open_kept(
     left_to = {one: {pair for pair in chosen - placed[one] if one in rows_of.get(pair, ())} for one in doubles}
     held = {one: placed[one] & chosen for one in doubles}
     own = own - {one for one, pairs in left_to.items() if not pairs}
+    known = [(pair, rows_of[pair]) for pair in sorted(chosen) if pair in rows_of]
+    of_chosen = {one: [pair for pair, ids in known if one in ids] for one in own}
+    stands_for = {one: sorted(left_to.get(one, pairs)) for one, pairs in of_chosen.items() if pairs}
     keys = [key for key in every if (key[-1] in own if key[:2] == NOWHERE else key[:2] in chosen)]
     notes = [f"damaged files of kept inputs are left out: {', '.join(problems)}"] if problems else []
     if keys:
@@ -467,6 +470,7 @@ def open_kept(
         left_out=_left_out(every.keys() - set(keys), rows_of, by_option) if chosen != places else {},
         pairs=[key[:2] for key in keys],
         places=() if anywhere and chosen == places else sorted(chosen - {NOWHERE}),
+        stands_for=stands_for,
     )
 
 
