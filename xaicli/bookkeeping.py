@@ -22,7 +22,6 @@ from xaicli.state.folder import listed, numbered_states
 from xaicli.state.published import CHECKS, UNREADABLE
 from xaicli.tables.schema import described
 
-_KEPT = "what it alone held is in no answer; remove it when that is known"
 _COUNTERS = re.compile(r"(\d{6,})-r(\d{4,})\.stats")
 
 
@@ -42,8 +41,8 @@ class Fault:
 
 
 def folders(layout: RunLayout) -> list[Path]:
-    """The folders that hold such files."""
-    return [layout.root, layout.attempts, layout.state, layout.checkpoints, *layout.table_folders()]
+    """The folders that hold such files, or damaged ones that were kept aside."""
+    return [layout.root, layout.attempts, layout.wal, layout.state, layout.checkpoints, *layout.table_folders()]
 
 
 def faults(layout: RunLayout, folder: Path) -> Iterator[Fault]:
@@ -89,7 +88,7 @@ def _checks(layout: RunLayout, folder: Path) -> Iterator[tuple[Path, Callable[[P
     elif folder == layout.checkpoints:
         for path in best.indices(folder):
             yield path, best.entries, "the values of the checkpoints it tells of are not known"
-    else:
+    elif folder != layout.wal:  # whose segments are read as what was logged
         yield folder / "schema.json", described, "what its columns mean is told by the files of the table"
 
 

@@ -247,7 +247,80 @@ os.kill(os.getpid(), 9)
     assert copy is not None
     path.write_bytes(path.read_bytes()[: 4096 + copy.frames[19].end])
     (row,) = json.loads(xai("doctor", run_dir, "--json")[1])["rows"]
-    assert (row["rows"], "how many more is not known" in row["reason"]) == (1, True)
+    assert (row["rows"], "how many more is not known" in row["reason"]) == (0, True)
     told = json.loads(xai("info", run_dir, "--json")[1])
     assert told["counts"]["rows"] == 20
     assert told["counts"]["damaged"] == [f"wal/{path.name}"]
+
+
+_KILLED = """
+import os, sys, numpy as np, xaicli
+run = xaicli.Run(sys.argv[1])
+for s in range(1, 31):
+    if "rows" in sys.argv[2]:
+        run.log_samples(sample_id=[2 * s, 2 * s + 1], loss=[s, s + 0.5], mode="train", epoch=1, step=s)
+    if "facts" in sys.argv[2]:
+        run.log_facts([s], camera=[f"c{s}"])
+    if "pictures" in sys.argv[2]:
+        run.log_images([s], np.full((1, 4, 4, 3), s, np.uint8))
+    if s == 15 and "files" in sys.argv[2]:
+        run.flush()
+os.kill(os.getpid(), 9)
+"""
+
+
+def _zeroed(content: bytes, start: int, end: int) -> bytes:
+    return content[:start] + bytes(end - start) + content[end:]
+
+
+@pytest.mark.parametrize(
+    ("held", "stored", "damage"),
+    [
+        ("rows", 0, lambda content, _: _zeroed(content, 0, 4096)),
+        ("rows and files", 30, lambda content, _: _zeroed(content, 0, 512)),
+        ("rows", 0, lambda content, _: content[:2048]),
+        ("facts", 0, lambda content, used: content[: 4096 + used // 2]),
+        ("pictures", 0, lambda content, used: _zeroed(content, 4096 + used // 2, 4096 + used)),
+    ],
+)
+def test_a_segment_of_which_nobody_can_say_how_much_is_lost_is_told_of_and_kept(
+    tmp_path: Path, xai: Xai, held: str, stored: int, damage: Callable[[bytes, int], bytes]
+) -> None:
+    """No row is counted as lost where none was logged, and what was logged does not go without a word."""
+    run_dir = tmp_path / "run"
+    subprocess.run([sys.executable, "-c", _KILLED, run_dir, held], check=False, timeout=60)
+    segments = {path: path.read_bytes() for path in (run_dir / "wal").glob("*.seg") if not is_spare(path)}
+    ((path, whole),) = segments.items()
+    found = damage(whole, int.from_bytes(whole[16:24], "little"))
+    path.write_bytes(found)
+    name = f"wal/{path.name}"
+    for reopened in (False, True):
+        if reopened:
+            with pytest.warns(RecorderWarning, match="not known") as said:
+                run = Run(run_dir)
+            run.close()
+            assert any(f"kept as {path}.damaged" in str(line.message) for line in said)
+            assert (path.exists(), Path(f"{path}.damaged").read_bytes()) == (False, found)
+            assert run.stats()["rows_dropped"] == 0
+            name += ".damaged"
+            with warnings.catch_warnings():  # it is no segment of a killed training any more
+                warnings.simplefilter("error")
+                Run(run_dir).close()
+        status, out, _ = xai("doctor", run_dir, "--json")
+        assert (status, [row["path"] for row in json.loads(out)["rows"]]) == (1, [name])
+        status, out, _ = xai("info", run_dir, "--json")
+        told = json.loads(out)["counts"]
+        assert (status, told["damaged"], told["dropped"], told["rows"]) == (0, [name], 0, stored)
+        assert any(line.startswith(f"{name} is damaged") for line in json.loads(out)["warnings"])
+        assert xai("info", run_dir, "--strict")[0] == 1
+    Path(f"{path}.damaged").unlink()
+    assert xai("doctor", run_dir)[0] == 0
+
+
+def test_a_segment_that_nothing_was_put_into_is_sound(tmp_path: Path, xai: Xai) -> None:
+    run_dir = tmp_path / "run"
+    subprocess.run([sys.executable, "-c", _KILLED, run_dir, "rows"], check=False, timeout=60)
+    segment = next((run_dir / "wal").glob("*.seg"))
+    (segment.parent / "a000000-r0000-9.seg").write_bytes(bytes(segment.stat().st_size))
+    assert xai("doctor", run_dir)[0] == 0
+    assert json.loads(xai("info", run_dir, "--json")[1])["counts"]["damaged"] == []

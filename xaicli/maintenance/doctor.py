@@ -266,9 +266,8 @@ def _checkpoints(layout: RunLayout) -> Iterator[Finding]:
 def _segments(layout: RunLayout, snapshot: Snapshot) -> Iterator[Finding]:
     """Segments whose frames end before they should: bytes that power loss or damage took."""
     copies = {segment.path: segment for segment in snapshot.segments}
-    for path in snapshot.damaged:
+    for path, lost in snapshot.damaged.items():
         if segment := copies.get(path):
-            lost = segment.lost
             beside = "".join(f", {n:,} of {folder}/" for folder, n in lost.records.items())
             reason = f"{segment.used - segment.intact} bytes fail their checksum{beside}{lost.more}"
             yield Finding(_name(layout, path), Complaint.TORN, reason, lost.rows)

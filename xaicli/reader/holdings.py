@@ -157,14 +157,17 @@ class Holdings:
                     raise
         # A file that was missing may have come since, and counts then.
         self._damaged.difference_update(lost.keys() - self._listing.damaged.keys())
-        for path, fault in self._listing.damaged.items():
-            self.note(DamagedFileError(f"{path} {fault}", hint="see: xai doctor"), path)
         # Counters that were just being written over may be whole now.
-        for name in [name for name in self._faults if name.startswith(f"{self.layout.attempts.name}/")]:
+        changing = tuple(f"{folder.name}/" for folder in (self.layout.attempts, self.layout.wal))
+        for name in [name for name in self._faults if name.startswith(changing)]:
             del self._faults[name]
             self._damaged.discard(name)
-        self.note_faults(self.layout.root)
-        self.note_faults(self.layout.attempts)
+        for path, fault in self._listing.damaged.items():
+            if path.startswith(f"{self.layout.wal.name}/"):
+                self._faults[path] = f"{path} {fault}"
+            self.note(DamagedFileError(f"{path} {fault}", hint="see: xai doctor"), path)
+        for folder in (self.layout.root, self.layout.attempts, self.layout.wal):
+            self.note_faults(folder)
         for listing, reason in torn.items():
             self._note_fault(Fault(listing, reason, "of the files that it alone tells of none is known to be gone"))
         for folder in self.layout.closed_folders():

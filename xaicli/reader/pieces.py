@@ -111,7 +111,7 @@ def list_pieces(
     others = foreign_files(layout, records, run_id, contents)
     closed: list[Path] = []
     snapshot = take_snapshot(layout, others, closed)
-    damaged = {path.relative_to(layout.root).as_posix(): "is damaged" for path in snapshot.damaged}
+    damaged = {p.relative_to(layout.root).as_posix(): f"is damaged: {lost}" for p, lost in snapshot.damaged.items()}
     damaged |= {path.relative_to(layout.root).as_posix(): "is not this run's" for path in others}
     damaged |= dict.fromkeys(_gone(layout, records, snapshot.files), "is missing")
     for folder in (path.relative_to(layout.root).as_posix() for path in dict.fromkeys(closed)):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.files import facts_in, remove_leftovers, with_check, write_whole
+from xaicli.files import facts_in, remove_leftovers, set_aside, with_check, write_whole
 from xaicli.layout import PartName, RunLayout
 from xaicli.locks import alone_at, is_held, remove_dead
 from xaicli.manifest import ColumnFacts
@@ -30,6 +30,7 @@ from xaicli.vocabulary import LABEL
 from xaicli.wal.arrays import column
 from xaicli.wal.frames import (
     RECORD_FOLDERS,
+    UNKNOWN,
     Folder,
     Frame,
     Lost,
@@ -188,7 +189,11 @@ def store_table(layout: RunLayout, table: pa.Table, folder: Path, part: PartName
 _NAME = re.compile(r"a(\d{6,})-r(\d{4,})[-.]")
 
 
-def recover(layout: RunLayout, on_lost: Callable[[Lost], None] | None = None) -> int:
+OnLost = Callable[[Lost, Path], None]
+"""Told what is damaged of a segment, and where it was, or is kept where nothing tells how much there was."""
+
+
+def recover(layout: RunLayout, on_lost: OnLost | None = None) -> int:
     """Store the rows of every segment and journal whose writer is dead, and remove these.
 
     One process does it at a time. Of a segment that is partly stored (a kill between its parts, or before its reset)
@@ -275,17 +280,19 @@ def _sequence(path: Path) -> int:
     return -1 if header is None else header.sequence
 
 
-def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[Lost], None] | None) -> int:
+def _recover_one(layout: RunLayout, path: Path, on_lost: OnLost | None) -> int:
     rows, ignored = 0, list[int]()
+    lost: Lost | None = None
     try:
         segment = read_segment(path)
     except DamagedFileError:
-        return 0  # it stays, and is named
+        segment, lost = None, UNKNOWN
     if segment is not None:
         left = segment.without(partial(is_stored, layout, segment.facts, segment.sequence))
         lost = segment.lost if left.frames or not segment.frames else None
-        if lost and on_lost is None:
-            return 0
+    if lost and on_lost is None:
+        return 0
+    if segment is not None:
         rows = left.rows
         manifest = add_columns(layout, left.frames, left.content)
         found: dict[str, Counter[str]] = {}
@@ -315,8 +322,8 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[Lost], None] 
                 found.setdefault(folder, Counter())[odd_ids(folder)] += odd
         if found or ignored:
             add_to_counters(stats_file(layout, *left.facts.writer), found, sum(ignored), kept)
-        if lost and on_lost:
-            on_lost(lost)
+    if lost and on_lost:
+        on_lost(lost, path if lost.is_all else set_aside(path))
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return rows

@@ -258,7 +258,12 @@ class Process:
         except (OSError, XaiError) as error:
             self.ledger.warn("recover", f"xai: rows of a killed training stay in {self.layout.wal} for now: {error}")
 
-    def _note_lost(self, lost: Lost) -> None:
+    def _note_lost(self, lost: Lost, path: Path) -> None:
+        if not lost.is_all:
+            self.ledger.warn(
+                path.name,
+                f"xai: a segment of a killed training is damaged: {lost}; it is kept as {path}, training goes on",
+            )
         if lost.rows:
             self.ledger.rows_logged += lost.rows
             self.ledger.drop(lost.rows, f"rows of a killed training are damaged in its segment{lost.more}")

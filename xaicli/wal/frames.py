@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,10 +172,10 @@ class Lost:
     Attributes:
         rows: Sample rows.
         records: Scalars, pictures, inputs and facts, by their folder.
-        is_all: Whether it is certain that there was no more.
+        is_all: Whether it is certain that there was no more, of whatever kind.
     """
 
-    rows: int
+    rows: int = 0
     records: Mapping[str, int] = field(default_factory=dict)
     is_all: bool = True
 
@@ -185,7 +185,18 @@ class Lost:
         return "" if self.is_all else ", and how many more is not known"
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.records)
+        return bool(self.rows or self.records or not self.is_all)
+
+    def __str__(self) -> str:
+        counted = (self.rows, "row"), (sum(self.records.values()), "other record")
+        known = " and ".join(f"{n:,} {noun}{'s'[: n != 1]}" for n, noun in counted if n)
+        if not known:
+            return "something of it cannot be read, and how much is not known"
+        return f"{known} of it cannot be read{self.more}"
+
+
+UNKNOWN = Lost(is_all=False)
+"""What damage took where nothing tells how much there was."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +246,7 @@ class SegmentCopy:
     def lost(self) -> Lost:
         """What was there and is damaged, as far as the heads of frames still tell it; nothing where all is whole."""
         if self.is_whole:
-            return Lost(0)
+            return Lost()
         rows, records = 0, Counter[str]()
         at, is_clear = self.intact, False
         head = FRAME if self.old_place is None else FRAME_1
@@ -252,7 +263,7 @@ class SegmentCopy:
                 break
             at += length
             is_clear = at == self.used
-        return Lost(max(rows, 0 if is_clear else 1), records, is_clear)
+        return Lost(rows, records, is_clear)
 
     @property
     def is_whole(self) -> bool:
@@ -390,6 +401,19 @@ def segment_files(layout: RunLayout) -> list[Path]:
     return sorted(layout.wal.glob("*.seg"))
 
 
+_READ_BYTES = 1 << 20
+
+
+def _is_blank(head: bytes, rest: BinaryIO) -> bool:
+    """Whether nothing was ever put there: of a segment that was used and lost its first page, frames are left."""
+    piece = head
+    while piece:
+        if piece != bytes(len(piece)):
+            return False
+        piece = rest.read(_READ_BYTES)
+    return bool(head)
+
+
 def read_segment(path: Path) -> SegmentCopy | None:
     """A copy of a segment; None where it is empty, or was handed over while it was read.
 
@@ -403,12 +427,14 @@ def read_segment(path: Path) -> SegmentCopy | None:
             with path.open("rb", buffering=0) as file:
                 head = file.read(HEADER_BYTES)
                 before = parse_header(head)
+                if before is None and _is_blank(head, file):
+                    return None
                 content = file.read(before.used) if before else b""
                 file.seek(0)
                 after = parse_header(file.read(HEADER_BYTES))
         except OSError:
             return None
-        if (head and not any(head)) or (before and not before.used):
+        if before and not before.used:
             return None
         if before is None:
             time.sleep(0.001)  # it may just be beginning anew

@@ -153,7 +153,7 @@ def live_records(layout: RunLayout, folder: str) -> tuple[list[pa.Table], list[P
         except DamagedFileError:
             damaged.append(path)
             continue
-        if segment and segment.intact < len(segment.content):
+        if segment and not segment.is_whole:
             damaged.append(path)
         frames = [frame for frame in segment.frames if frame.folder == folder] if segment else []
         if segment and frames and not is_stored(layout, segment.facts, segment.sequence, folder):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,9 @@ from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.vocabulary import LABEL
 from xaicli.wal.frames import (
     RECORD_FOLDERS,
+    UNKNOWN,
     Folder,
+    Lost,
     SegmentCopy,
     SegmentFacts,
     Writer,
@@ -46,14 +48,14 @@ class Snapshot:
     Attributes:
         files: The files, superseded ones left out, in a fixed order.
         segments: Copies of the segments, oldest first; of their frames those that no file holds.
-        damaged: Segments whose rows cannot be read, all of them or the last.
+        damaged: Segments of which something cannot be read, and how much.
         is_settled: Whether it is certain that no file is missing among younger ones; otherwise files kept appearing
             whose writer has no segments (its rows wait in memory), or vanishing.
     """
 
     files: tuple[DataFile, ...]
     segments: tuple[SegmentCopy, ...]
-    damaged: tuple[Path, ...] = ()
+    damaged: Mapping[Path, Lost] = field(default_factory=dict)
     is_settled: bool = True
 
 
@@ -98,8 +100,8 @@ def take_snapshot(layout: RunLayout, left_out: Collection[Path] = (), closed: li
         if rest.frames:
             left.append(rest)
         if not segment.is_whole and (rest.frames or not segment.frames):
-            damaged.append(segment.path)
-    return Snapshot(tuple(files), tuple(left), tuple(damaged), settled)
+            damaged[segment.path] = segment.lost
+    return Snapshot(tuple(files), tuple(left), dict(sorted(damaged.items())), settled)
 
 
 def _quiet(layout: RunLayout) -> int | None:
@@ -112,19 +114,19 @@ def _quiet(layout: RunLayout) -> int | None:
         return 0
 
 
-def _copies(layout: RunLayout) -> tuple[list[SegmentCopy], dict[Writer, int], list[Path]]:
+def _copies(layout: RunLayout) -> tuple[list[SegmentCopy], dict[Writer, int], dict[Path, Lost]]:
     """Copies of the segments, the newest sequence each writer had begun before they were made, and unreadable segments.
 
     What is older than the newest sequence was complete by then, and is either copied here or in a file already; so
     segments begun afterwards are left out, however long the copying takes.
     """
     newest = _newest(layout)
-    copies, damaged = [], []
+    copies, damaged = [], dict[Path, Lost]()
     for path in segment_files(layout):
         try:
             copy = read_segment(path)
         except DamagedFileError:
-            damaged.append(path)
+            damaged[path] = UNKNOWN
             continue
         if copy and copy.sequence <= newest.get(copy.facts.writer, -1):
             copies.append(copy)
