@@ -172,7 +172,9 @@ def test_a_later_start_writes_over_nothing_damaged_without_a_word(
     assert (status, json.loads(out)["rows"]) == (0, [{"kind": 0, "n": 4}, {"kind": 1, "n": 4}])
     schema = json.loads((run_dir / "tables/boxes/schema.json").read_text())
     assert schema["kind"]["classes"] == {"0": "cat", "1": "dog"}
-    if name.startswith("tables"):  # made again of the table's files
+    if name.startswith("tables"):
+        assert [line for line in said if name in line and "made again" in line]
+        assert not [line for line in said if name in line and "kept as it is" in line]
         return
     kept = run_dir / (name + ".damaged")
     still = run_dir / name
@@ -182,6 +184,34 @@ def test_a_later_start_writes_over_nothing_damaged_without_a_word(
     assert (status, told) == (0, [f"{name}.damaged" if kept.exists() else name])
     status, out, _ = xai("doctor", run_dir, "--json")
     assert (status, [row["path"] for row in json.loads(out)["rows"]]) == (1, told)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("query", "SELECT * FROM boxes"),
+        ("query", "SELECT count(*) AS n FROM scalars"),
+        ("query", "SELECT count(*) AS n FROM boxes", "--engine", "duckdb"),
+        ("samples", "--table", "boxes", "--metric", "kind"),
+        ("scalars",),
+        ("ls",),
+    ],
+)
+def test_an_answer_that_goes_by_a_damaged_start_says_what_it_lacks(
+    recorded: Path, tmp_path: Path, xai: Xai, asked: tuple[str, ...]
+) -> None:
+    """Its rows alone say then what it takes back, which changes what counts of tables and scalars, too."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(recorded, run_dir)
+    told = json.loads(xai(asked[0], run_dir, *asked[1:], "--json")[1])
+    assert not any("is damaged" in line for line in told["warnings"])
+    damaged(run_dir / "attempts/000001.json", "halved")
+    status, out, _ = xai(asked[0], run_dir, *asked[1:], "--json")
+    told = json.loads(out)
+    assert (status, [path.endswith("attempts/000001.json") for path in told["counts"]["damaged"]]) == (0, [True])
+    lines = [line for line in told["warnings"] if "attempts/000001.json is damaged" in line]
+    assert len(lines) == 1
+    assert "its rows alone say what it takes back" in lines[0]
 
 
 def _gone_on_with(run_dir: Path) -> list[str]:

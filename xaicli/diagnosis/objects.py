@@ -145,7 +145,7 @@ def object_errors(
         selection=selection,
         data=pl.DataFrame(found, infer_schema_length=None),
         counts=replace(reader.counts(), taken_back=sum(taken.rows for taken in taken_back)),
-        warnings=(*map(str, taken_back), *(chosen.left_out if chosen is not None else ())),
+        warnings=(*reader.faults, *map(str, taken_back), *(chosen.left_out if chosen is not None else ())),
         extra={
             "task": "objects",
             **{name: _frame(part) if name in ("worst", "suspects") else part for name, part in details.items()},

@@ -94,7 +94,10 @@ def embeddings(
             taken_back=sum(taken.rows for taken in taken_back),
             damaged=reader.damaged,
         ),
-        warnings=(*map(str, taken_back), *found.warnings, *told_as(called, f"a column of table {table} has its name")),
+        warnings=(
+            *dict.fromkeys((*reader.faults, *map(str, taken_back), *found.warnings)),
+            *told_as(called, f"a column of table {table} has its name"),
+        ),
     )
     if identity == SAMPLE_ID:
         return with_facts(answer, reader, called=called)

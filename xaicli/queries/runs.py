@@ -236,11 +236,12 @@ def runs(folder: Path) -> Answer:
     if not folder.is_dir():
         raise XaiError(f"{folder} is no folder", hint="xai ls [FOLDER] lists the runs at or below a folder")
     found = find_runs(folder)
-    rows, damaged = [], []
+    rows, damaged, said = [], [], []
     for layout in found:
-        row, left_out = _row(layout)
+        row, left_out, faults = _row(layout)
         rows.append(row)
         damaged += [f"{row['run']}/{path}" for path in left_out]
+        said += [f"{row['run']}/{fault}" for fault in faults]
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     return Answer(
         command="ls",
@@ -248,14 +249,14 @@ def runs(folder: Path) -> Answer:
         selection={},
         data=data,
         counts=Counts(rows=data.height, damaged=tuple(damaged)),
-        warnings=()
+        warnings=tuple(said)
         if found
         else (f"there are no runs at or below {folder.resolve() if folder == Path() else folder}",),
     )
 
 
-def _row(layout: RunLayout) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A run's row, and its files that were left out as damaged."""
+def _row(layout: RunLayout) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+    """A run's row, its files that were left out as damaged, and what the row does without because of small ones."""
     row: dict[str, Any] = dict.fromkeys(_SCHEMA) | {"run": spelled(layout.described)}
     try:
         reader = Reader(layout)
@@ -274,11 +275,11 @@ def _row(layout: RunLayout) -> tuple[dict[str, Any], tuple[str, ...]]:
             "seconds": _seconds(layout),
             "metrics": list(reader.metrics),
         }
-        return row, reader.damaged
+        return row, reader.damaged, reader.faults
     except XaiError as error:
-        return row | {"problem": spelled(error.message)}, ()
+        return row | {"problem": spelled(error.message)}, (), ()
     except OSError as error:
-        return row | {"problem": spelled(f"{error.strerror or error}: {error.filename or layout.described}")}, ()
+        return row | {"problem": spelled(f"{error.strerror or error}: {error.filename or layout.described}")}, (), ()
 
 
 def _accuracy(reader: Reader) -> tuple[float | None, str | None]:

@@ -74,7 +74,8 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     other_scalars = LeftOut()
     tables = sql_tables(reader, other_scalars)
     named = {name.lower() for name in _named_in(sql)}
-    warnings = reader.warnings if SAMPLES in named else ()  # of the samples' rows
+    # What was taken back is of the samples' rows; damaged books say where any begins to count.
+    warnings = reader.warnings if SAMPLES in named else reader.faults
     if engine == Engine.POLARS:
         data, said = _by_polars(reader, tables, sql)
         warnings = (*warnings, *said)

@@ -226,7 +226,7 @@ class _Table:
         lazy = _scanned(reader, table, self.described)
         taken_back = taken_back_of(reader, table)
         self.taken_back = sum(taken.rows for taken in taken_back)
-        self.warnings = tuple(map(str, taken_back))
+        self.warnings = (*reader.faults, *map(str, taken_back))
         present = lazy.collect_schema()
         self.metrics = _metrics_of(present)
         self.askable = self.metrics

@@ -142,7 +142,13 @@ class Process:
             for fault in faults(self.layout, folder):
                 if files.SET_ASIDE not in fault.path.name and fault.path != self.layout.manifest:
                     said = f"{fault.path} is damaged ({fault.reason}): {fault.effect}"
-                    self.ledger.warn(said, f"xai: {said}; it is kept as it is, beside what is recorded from here on")
+                    is_of_table = fault.path.parent.parent == self.layout.tables
+                    then = (
+                        "it is made again when rows are added to the table"
+                        if is_of_table
+                        else "it is kept as it is, beside what is recorded from here on"
+                    )
+                    self.ledger.warn(said, f"xai: {said}; {then}")
 
     def open_again(self, fresh: Manifest) -> None:
         """Begin to record, now that the disk takes what it refused at first.
