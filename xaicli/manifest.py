@@ -101,7 +101,13 @@ class Manifest:
                 extra=facts,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise XaiError(f"{path} cannot be read: {error}", hint="is this folder a run? see: xai ls") from error
+            raise XaiError(f"{path} cannot be read: {error}", hint=_UNREADABLE) from error
+
+
+_UNREADABLE = (
+    "where this folder is a run, all that was recorded lies beside it: put a copy of xai.json back, from a backup or a "
+    "store, and do not start without one, which begins another run"
+)
 
 
 _NOT_WRITTEN = ("extra", "version", "is_whole")

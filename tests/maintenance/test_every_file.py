@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from xaicli.errors import XaiError
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 from xaicli.wal.frames import read_segment
@@ -225,6 +226,26 @@ def _gone_on_with(run_dir: Path) -> list[str]:
             run.add_metrics_data({"example_id": [0, 1], "kind": [0, 1]}, name="boxes", constants={"epoch": 4})
             run.keep_best(torch.nn.Linear(2, 2), 0.1, example_inputs=torch.zeros(1, 2))
     return [str(line.message) for line in said]
+
+
+@pytest.mark.parametrize("how", ["emptied", "halved"])
+def test_without_a_readable_manifest_everything_says_what_to_do_and_leaves_all_as_it_is(
+    recorded: Path, tmp_path: Path, xai: Xai, how: str
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(recorded, run_dir)
+    truth = ask(xai, run_dir, "info")[1]
+    damaged(run_dir / "xai.json", how)
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    with pytest.raises(XaiError, match=r"xai\.json cannot be read") as raised:
+        Run(run_dir)
+    assert "put a copy of xai.json back" in str(raised.value.hint)
+    for asked in (("info",), ("doctor",), ("doctor", "--quarantine"), ("samples",)):
+        status, out, err = xai(asked[0], run_dir, *asked[1:])
+        assert (status, out, "put a copy of xai.json back" in " ".join(err.split())) == (1, "", True)
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+    shutil.copy(recorded / "xai.json", run_dir)
+    assert ask(xai, run_dir, "info")[1] == truth
 
 
 def test_what_a_damaged_segment_held_is_counted_by_what_it_was(tmp_path: Path, xai: Xai) -> None:
