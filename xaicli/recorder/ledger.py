@@ -247,7 +247,7 @@ class Ledger:
 
     def warn(self, kind: str, message: str) -> bool:
         """Warn, once a kind; whether it was said now. Of a run directory that is gone that alone is said."""
-        if kind in self._warned or (f"{NOWHERE}{os.sep}" in message and self.is_gone()):
+        if kind in self._warned or (str(NOWHERE) in message and self.is_gone()):
             return False
         self._warned.add(kind)
         say(message)

@@ -149,7 +149,7 @@ def is_damaged(path: Path) -> bool:
     """Whether one of `CHECKS` is there and is not what was written."""
     try:
         CHECKS[path.name](path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # of a run that is gone there is no folder, either
         return False
     except UNREADABLE:
         return True
