@@ -329,8 +329,7 @@ def test_inputs_kept_behind_the_loops_lead_to_their_histories_and_are_collected(
         f"saliency.html#s={n}&amp;at={at}" for n, at in ((2, "train%2F"), (9, "eval%2Fnight"))
     ]
     assert re.findall(r'<a href="(track[^"]*)"', (tmp_path / "saliency.html").read_text()) == [
-        "track-report.html#s=2",
-        "track-report.html#s=9",
+        f"track-report.html#s={n}&amp;at={at}" for n, at in ((2, "train%2F"), (9, "eval%2Fnight"))
     ]
     status, _, err = xai("saliency", run, "--model", "ckpt.pt", "--mode", "test", "-o", tmp_path)
     assert (status, "holds no kept inputs of mode test" in err) == (1, True)
