@@ -735,3 +735,59 @@ def test_rows_of_token_ids_are_no_ids_of_samples(tmp_path: Path) -> None:
     pq.write_table(pa.table({"ids": ids.tolist(), "x": ids.tolist()}), tmp_path / "a.parquet")
     assert open_source(tmp_path / "a.npz").take(3).sample_id == [0, 1, 2]
     assert open_source(tmp_path / "a.parquet").take(3).sample_id == [0, 1, 2]
+
+
+WRAPPED = """
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, random_split
+from xaicli import Table
+
+class Base(Dataset):
+    def __len__(self): return 6
+    def __getitem__(self, i): return torch.full((3,), float(i)), i % 2
+
+class Doubled(Dataset):
+    def __init__(self, dataset): self.dataset = dataset
+    def __len__(self): return len(self.dataset)
+    def __getitem__(self, i): x, y = self.dataset[i]; return 2 * x, y
+
+class Records(Dataset):
+    dataset = [1, 2]
+    def __len__(self): return 1
+    def __getitem__(self, i): return torch.full((3,), 7.0), 0
+
+def subset(): return Subset(Base(), [5, 1])
+def parts(): return random_split(Base(), [2, 4], generator=torch.Generator().manual_seed(0))[0]
+def doubled(): return Doubled(Subset(Base(), [5, 1]))
+def records(): return Records()
+def loader(): return DataLoader(Doubled(Base()), batch_size=4, shuffle=True)
+def sampled(): return DataLoader(Base(), sampler=SubsetRandomSampler([4, 2]))
+def collated(): return DataLoader(Base(), collate_fn=lambda batch: batch)
+def table():
+    named = Table(Base(), ids=["s%d" % i for i in range(6)]).map(lambda s: (9 * s[0], s[1]))
+    return named.map_collect_metrics(lambda s: (3 * s[0], s[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "ids", "firsts", "said"),
+    [
+        ("subset", [0, 1], [5, 1], []),
+        ("doubled", [0, 1], [10, 2], []),
+        ("records", [0], [7], []),
+        ("loader", [0, 1, 2, 3, 4, 5], [0, 2, 4, 6, 8, 10], []),
+        ("sampled", [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], ["the SubsetRandomSampler of the DataLoader"]),
+        ("collated", [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], ["the collate_fn of the DataLoader"]),
+        ("table", ["s0", "s1", "s2", "s3", "s4", "s5"], [0, 3, 6, 9, 12, 15], []),
+    ],
+)
+def test_what_a_factory_gives_is_taken_as_it_is_and_a_loaders_dataset_for_the_loader(
+    factory: str, ids: list[Any], firsts: list[float], said: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "wrapped.py").write_text(WRAPPED)
+    source = open_source(f"wrapped:{factory}", pythonpath=[tmp_path])
+    batch = source.take(len(ids) + 3)
+    assert list(batch.sample_id) == ids
+    assert batch.arrays[""][:, 0].tolist() == firsts
+    assert len(source.notes) == len(said)
+    assert all(note.startswith(start) for note, start in zip(source.notes, said, strict=True))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from xaicli.errors import XaiError
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES, from_arrays
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, plain
 from xaicli.sources.pictures import Preparation
+
+if TYPE_CHECKING:
+    from xaicli.tables.table import Table
 
 _MOST_ITEMS = 1_000_000
 
@@ -82,14 +86,58 @@ def from_object(made: Any, name: str, preparation: Preparation, *, strict: bool)
         arrays = {f"x{i}" if len(inputs) > 1 else "x": _array(part) for i, part in enumerate(inputs)}
         extra = {} if labels is None else {"y": _array(labels)}
         return from_arrays(arrays | extra, name, preparation, strict=strict)
-    items = _items(made, name)
+    table = _table(made)
+    dataset, notes = (_Rows(table), ()) if table is not None else _unwrapped(made, name)
+    items = _items(dataset, name)
     return IndexedSource(
-        _Ids(items, preparation.names),
+        _Ids(items, preparation.names) if table is None or table.sample_ids is None else list(table.sample_ids),
         lambda position: _sample(items, position, preparation),
         name,
         strict,
-        _asked(name, "classes", lambda: _names(made)),
+        _asked(name, "classes", lambda: _names(dataset)),
+        notes=notes,
     )
+
+
+@dataclass(frozen=True)
+class _Rows(Sequence[Any]):
+    """The samples of a `Table` as collectors see them, without what training alone does to them."""
+
+    table: Table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, position: Any) -> Any:
+        return self.table.collect_sample(position)
+
+
+def _table(made: Any) -> Table | None:
+    from xaicli.tables.table import Table
+
+    return made if isinstance(made, Table) else None
+
+
+def _unwrapped(made: Any, name: str) -> tuple[Any, tuple[str, ...]]:
+    """The dataset of torch's DataLoader, which would shuffle and batch, and what is said of that; all else as it is."""
+    data = sys.modules.get("torch.utils.data")
+    if data is None or not isinstance(made, data.DataLoader):
+        return made, ()
+    notes = []
+    usual = data.SequentialSampler, data.RandomSampler, data.DistributedSampler
+    if not isinstance(made.dataset, data.IterableDataset):
+        asks = made.sampler if type(made.batch_sampler) in (data.BatchSampler, type(None)) else made.batch_sampler
+        if not isinstance(asks, usual):
+            notes.append(
+                f"the {type(asks).__name__} of the DataLoader of {name} chooses nothing here: all samples of its "
+                "dataset are taken; for some of them give torch.utils.data.Subset"
+            )
+    if made.collate_fn not in (data.default_collate, data.default_convert):
+        notes.append(
+            f"the collate_fn of the DataLoader of {name} is not called: samples come as its dataset has them; what it "
+            "does to each belongs in the dataset"
+        )
+    return made.dataset, tuple(notes)
 
 
 @dataclass(frozen=True)
@@ -158,8 +206,7 @@ class _Ids(Sequence[Any]):
             return position
 
 
-def _items(made: Any, name: str) -> Any:
-    dataset = _asked(name, "dataset", lambda: getattr(made, "dataset", made))  # a DataLoader would shuffle and batch
+def _items(dataset: Any, name: str) -> Any:
     # torch's own for streams have rows by number as all of its datasets, and raise when they are asked for one.
     streams = any(kind.__name__ == "IterableDataset" for kind in type(dataset).__mro__)
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not streams:
@@ -168,7 +215,7 @@ def _items(made: Any, name: str) -> Any:
     if isinstance(dataset, Iterable):
         return _Consumed(_asked(name, "__iter__", lambda: iter(dataset)), name)
     raise XaiError(
-        f"{name} gives a {type(made).__name__}", hint="give a Dataset, an iterable, (x, y) or a dict of arrays"
+        f"{name} gives a {type(dataset).__name__}", hint="give a Dataset, an iterable, (x, y) or a dict of arrays"
     )
 
 
@@ -225,8 +272,9 @@ def _id_of(item: Any, position: int, inputs: Sequence[str]) -> Any:
     return position
 
 
-def _names(made: Any) -> tuple[str, ...] | None:
-    names = getattr(getattr(made, "dataset", made), "classes", None)
+def _names(dataset: Any) -> tuple[str, ...] | None:
+    inner = getattr(dataset, "dataset", None)  # of a Subset, or of a wrapper of one's own
+    names = getattr(dataset, "classes", getattr(inner, "classes", None))
     return tuple(map(str, names)) if isinstance(names, list | tuple) else None
 
 
