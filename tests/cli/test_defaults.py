@@ -221,7 +221,7 @@ def batches(alone: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return made
 
 
-MOST = 8
+MOST = 16
 """So many defaults are given at once."""
 NEEDED = {"arch": ("--pythonpath", "HERE"), "arch_args": ("--arch", "ARCH", "--pythonpath", "HERE")}
 """What an option is nothing without."""
