@@ -154,7 +154,7 @@ def with_facts(
     facts = reader.facts
     if not facts.names:
         return replace(answer, warnings=tuple(dict.fromkeys((*answer.warnings, *facts.notices))))
-    known = facts.frame.rename(called or {})
+    known = facts.frame.rename({**(called or {})})
     told = {name: _beside(frame, known) if _are_samples(frame) else frame for name, frame in answer.extra.items()}
     data = _beside(answer.data, known) if _are_samples(answer.data) else answer.data
     warnings = [*answer.warnings, *facts.notices, *facts.told]
