@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from xaicli.errors import XaiError
-from xaicli.files import facts_in
+from xaicli.files import facts_in, set_aside
 from xaicli.locks import fcntl
 from xaicli.manifest import Attempt, Manifest
 
@@ -136,7 +136,22 @@ def facts_of(path: Path) -> dict[str, Any]:
     raise AssertionError
 
 
-@lru_cache(maxsize=64)
+def facts_to_write_over(path: Path) -> dict[str, Any]:
+    """The same of one that is written anew with more: none where there is no file; a damaged one is kept aside.
+
+    Raises:
+        OSError: It cannot be read, or not kept.
+    """
+    try:
+        return facts_of(path)
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        set_aside(path)  # readers name it
+        return {}
+
+
+@lru_cache(maxsize=1024)
 def _read(path: Path, *state: int) -> str:
     """The text of a file in a state: its number, size and time."""
     del state

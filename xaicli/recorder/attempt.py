@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.files import claim_name, make_folder, set_aside, with_check, write_whole
-from xaicli.layout import RunLayout, facts_of
+from xaicli.files import claim_name, make_folder, with_check, write_whole
+from xaicli.layout import RunLayout, facts_of, facts_to_write_over
 from xaicli.locks import boot_id, fcntl, hold, is_held, start_time
 from xaicli.manifest import Attempt, TakesBack
 from xaicli.recorder.ledger import claim_counters
@@ -226,13 +226,7 @@ def note(layout: RunLayout, attempt: int, **facts: Any) -> None:
     """
     with locked(layout):
         path = layout.attempt_file(attempt)
-        try:
-            known = facts_of(path)
-        except FileNotFoundError:
-            known = {}
-        except ValueError:
-            set_aside(path)  # readers name it
-            known = {}
+        known = facts_to_write_over(path)
         write_whole(path, with_check(json.dumps(known | facts)).encode(), durable=True)
 
 

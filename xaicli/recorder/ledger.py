@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.errors import level_outside
-from xaicli.files import claim_name, set_aside, with_check, write_all, write_whole
-from xaicli.layout import NOWHERE, facts_of
+from xaicli.files import claim_name, with_check, write_all, write_whole
+from xaicli.layout import NOWHERE, facts_of, facts_to_write_over
 
 _FILE_BYTES = 4096
 _REASONS_KEPT = 12
@@ -356,13 +356,7 @@ def add_to_counters(
         altered: Those of `counted` that were not left out but kept.
     """
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        try:
-            facts = facts_of(path)
-        except FileNotFoundError:
-            facts = {}
-        except ValueError:
-            set_aside(path)  # readers name it
-            facts = {}
+        facts = facts_to_write_over(path)
         facts["labels_ignored"] = int(facts.get("labels_ignored") or 0) + labels_ignored
         for what, counts in (("refused", counted), ("altered", altered)):
             known = facts.setdefault(what, {})

@@ -19,13 +19,7 @@ from xaicli.heads.head import Task
 from xaicli.recorder import columns, device
 from xaicli.recorder.batch import Batches, is_list_on_device
 from xaicli.recorder.columns import is_remote
-from xaicli.recorder.device import (
-    Copy,
-    Driver,
-    Pinned,
-    Slot,
-    packed,
-)
+from xaicli.recorder.device import Copy, Driver, Pinned, Slot, packed
 from xaicli.recorder.graphs import Graphs, Landing, Work
 from xaicli.recorder.scores import derive_on_device, derive_sequences_on_device
 from xaicli.recorder.writer import SampleStream
@@ -407,17 +401,15 @@ class Intake:
         given = {name: value if is_remote(value) else _own_copy(value) for name, value in given.items()}
         scores = given.get("logits", given.get("probs"))
         there = {name: value for name, value in given.items() if is_remote(value)}
-        if not keep and there and self._replay(place, step, given, rows, tokens):
+        scored = None if keep else self._scored(given)
+        if scored is not None and self._replay(place, step, given, scored, rows, tokens):
             return
         # Where nothing is worked out, the copy that is fetched is the only one.
         with self._transfers.aside({} if keep or not is_remote(scores) else there) as copies:
-            self._send(place, step, given | copies, rows, keep, tokens)
+            self._send(place, step, given | copies, scored, rows, keep, tokens)
 
-    def _replay(self, place: Place, step: int, given: Given, rows: int, tokens: bool) -> bool:
+    def _replay(self, place: Place, step: int, given: Given, scored: _Scored, rows: int, tokens: bool) -> bool:
         """Send a batch through the captured graph of those like it; False where there is none."""
-        scored = self._scored(given)
-        if scored is None:
-            return False
         name, scores, label = scored
         values = {key: value for key, value in given.items() if is_remote(value) and key not in _SCORES}
         values[name] = scores
@@ -425,26 +417,23 @@ class Intake:
         with_loss, ignored = words.LOSS not in given, self._batches.ignored
 
         def work(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            y = inputs.get(words.LABEL)
-            derived = derive_on_device(
-                inputs[name],
-                None if y is None else y.reshape(-1),
-                are_logits=name == "logits",
-                with_loss=with_loss,
-                ignored=ignored,
-            )
-            return derived | {key: inputs[key] for key in values if key not in _SCORES}
+            there = _Scored(name, inputs[name], inputs.get(words.LABEL))
+            return self._derived({key: inputs[key] for key in values}, there, with_loss=with_loss)
 
         host = {key: value for key, value in given.items() if key not in (*values, *_SCORES)}
         then, fail = self._ends(place, step, host, rows, tokens=tokens, classes=scores.shape[1])
         return self._transfers.replay((name, with_loss, ignored), values, on_host, work, then, fail)
 
-    def _send(self, place: Place, step: int, given: Given, rows: int, keep: bool, tokens: bool) -> None:
+    def _send(
+        self, place: Place, step: int, given: Given, scored: _Scored | None, rows: int, keep: bool, tokens: bool
+    ) -> None:
         """Work out what follows from scores on a device, and start the copy of what is there."""
         classes = vocabulary = 0
-        if not keep and (scored := self._scored(given)) is not None:
-            given = self._derived(given, scored)
+        if scored is not None:
             classes = scored.scores.shape[1]
+            label = scored.label if isinstance(scored.label, np.ndarray) else given.get(words.LABEL)
+            here = _Scored(scored.name, given[scored.name], label)  # the copies that were made of both
+            given = self._derived(given, here, with_loss=words.LOSS not in given)
         if not (keep or tokens) and self._batches.task in (None, Task.SEQUENCE):
             given, vocabulary = self._derived_sequences(given)
         remote = {name: value for name, value in given.items() if is_remote(value)}
@@ -530,7 +519,7 @@ class Intake:
             return None
         return _Scored(name, scores, label)
 
-    def _derived(self, given: Given, scored: _Scored) -> Given:
+    def _derived(self, given: Given, scored: _Scored, *, with_loss: bool) -> Given:
         """What was given, with what follows from scores on a device in their place."""
         name, scores, label = scored
         if isinstance(label, np.ndarray):
@@ -541,7 +530,7 @@ class Intake:
             scores,
             label,
             are_logits=name == "logits",
-            with_loss=words.LOSS not in given,
+            with_loss=with_loss,
             ignored=self._batches.ignored,
         )
         return found | {key: value for key, value in given.items() if key not in _SCORES}
