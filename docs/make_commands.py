@@ -31,9 +31,10 @@ that is not there is one wherever it was said, and the error says where.
 
 Lists have commas between their values. A value that holds a comma goes in double quotes, a quote in it doubled:
 `--metric '"a,c",loss'`, `--label-map 'x="a,b"'`; `--ds-id '""'` is the data set without a name. `--ids @FILE` reads one
-id a line, or the column `sample_id` of a CSV file, in UTF-8 or UTF-16; in all lists of ids a line that begins with `# `
-is a remark, and where every id is a number, what follows ` #` on its line, too. The answer comes even where its files
-cannot be written: then the error is last, and the exit status 1.
+id a line, or the column `sample_id` of a CSV file, in UTF-8 or UTF-16. In all lists of ids a line that begins with `# `
+is a remark, in CSV above the heading or where `sample_id` is the first column; where every id is a number, so are a
+line that begins with `#` and what follows ` #` behind an id. In double quotes it is none. The answer comes even where
+its files cannot be written: then the error is last, and the exit status 1.
 
 Exit status: 0 done, 1 the data or a fault, 2 wrong usage, 130 interrupted. Answers go to standard output, everything
 else to standard error. `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` are obeyed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 import xaicli
 from xaicli.api.decisions import KINDS, write_list
+from xaicli.cli import main
 from xaicli.cli.options import read_ids
 from xaicli.errors import UsageError, XaiError
 
@@ -80,6 +82,50 @@ def test_remarks_of_people_are_no_ids(tmp_path: Path) -> None:
     assert table_of(["a", "b # 2"], select=file).sample_ids == ["b # 2"]
     odd = ["1 # 2", "3", "#", "# 4"]
     assert read_ids([f"@{write_list(pl.DataFrame({'sample_id': odd}), file)}"]) == odd
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# golden, by Ann\nsample_id,why\n20,blur\n30,dark\n",
+        "#golden\r\n\r\nsample_id,why\r\n20,blur\r\n30,dark\r\n",
+        'sample_id,why\n# the blurred\n20,blur\n#\n# "the", dark\n30,dark\n',
+        "sample_id;why\n20 # by Ann;blur\n30;dark\n#end\n",
+        "sample_id\n# note\n20\n30 # dark\n",
+        "why,sample_id\n# 1,20 # blurred\n# 2,30\n",  # what is no id may hold the sign
+        "20\n30\t# dark\n#end\n",
+    ],
+)
+def test_every_reader_of_lists_passes_over_the_same_remarks(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_samples(
+            sample_id=[10, 20, 30], label=[0] * 3, prediction=[1] * 3, loss=[1.0] * 3, mode="train", epoch=1
+        )
+    file = tmp_path / ("gold.csv" if "sample_id" in text else "gold.txt")
+    file.write_text(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert table_of([10, 20, 30], select=file).sample_ids == [20, 30]
+        assert sorted(xaicli.sampler_of(file, [10, 20, 30], seed=0)) == [1, 2]
+    assert read_ids([f"@{file}"]) == ["20", "30"]
+    assert main(["check", str(tmp_path / "run"), "--rule", f"no sample of {file} is wrong", "--json"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["value"], row["failing"]) == (2, [20, 30])
+    file = tmp_path / "people.csv"
+    file.write_text("# by Ann\nsample_id,label\n# the, blurred\n20,dog\n30 # dark,cat\n")
+    found = xaicli.open_run(tmp_path / "run").relabel_apply(file).data
+    assert found.select("sample_id", "label").rows() == [(20, 1), (30, 0)]
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_written_ids_that_look_like_remarks_are_ids(kind: str, tmp_path: Path) -> None:
+    for odd in (["1 # 2", "3", "#", "# 4"], ["1 # 2", "3\t# 4"], ["# 1", "b", "#c"]):
+        for beside in ({}, {"loss": 1.0, "why": "# 1"} if kind == "csv" else {}):
+            file = write_list(pl.DataFrame({"sample_id": odd, **beside}), tmp_path / f"odd.{kind}")
+            assert read_ids([f"@{file}"]) == odd
+            assert table_of([*odd, "1"], select=file).sample_ids == odd
 
 
 def test_a_list_of_no_row_names_no_sample(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from xaicli.files import appearing, have_written, write_whole
 from xaicli.location import find_run
 from xaicli.render.machine import csv_parts, rows_json
 from xaicli.results import Result
-from xaicli.tables.lists import WEIGHT, columns_of_text, has_remark, id_lines
+from xaicli.tables.cells import is_like_remark
+from xaicli.tables.lists import WEIGHT, columns_of_text, id_lines
 from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
 from xaicli.words import quoted, unquoted
 
@@ -309,7 +310,7 @@ def ids_text(rows: pl.DataFrame) -> str:
         )
     lines: list[str] = []
     for sample_id in rows[SAMPLE_ID].cast(pl.String):
-        line = quoted(sample_id, special="#" if sample_id.startswith("#") or has_remark(sample_id) else "")
+        line = quoted(sample_id, special="#" if is_like_remark(sample_id) else "")
         taken_for_heading = not lines and columns_of_text(line) != {SAMPLE_ID: [sample_id]}
         if id_lines(line) != [line] or unquoted(line) != sample_id or taken_for_heading:
             raise UsageError(f"sample_id {sample_id!r} cannot stand on a line of its own", hint="write csv or parquet")

@@ -615,7 +615,7 @@ def _listed(question: _Question, file: str) -> tuple[Listed, str]:
             text = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise XaiError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        columns = columns_of_text(text, are_numbers=not are_texts)
+        columns = columns_of_text(text)
     if SAMPLE_ID not in columns:
         raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(columns)}")
     filled = [

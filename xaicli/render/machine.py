@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.tables.cells import csv_line
-from xaicli.vocabulary import LABEL, SCHEMA_VERSION, fact_columns
+from xaicli.tables.cells import LIKE_REMARK, csv_line
+from xaicli.vocabulary import LABEL, SAMPLE_ID, SCHEMA_VERSION, fact_columns
 from xaicli.words import FORMULA, NUMBER, guarded, spelled
 
 if TYPE_CHECKING:
@@ -125,12 +125,17 @@ def csv_parts(rows: Rows) -> Iterator[str]:
     flat = not any(dtype.is_nested() or dtype == pl.Binary for dtype in rows.dtypes)
     for at in range(0, max(rows.height, 1), _PART_ROWS):
         part = rows.slice(at, _PART_ROWS)
-        if flat and rows.width:
+        if flat and rows.width and not _has_like_remarks(part):
             yield _frame_csv(part, header=not at)
         else:
             every: Iterable[Mapping[str, Any]] = part.iter_rows(named=True)
             every = map(_class_alone, every) if _has_classes(part) else every
             yield _rows_csv(rows.columns, every, header=not at)
+
+
+def _has_like_remarks(rows: pl.DataFrame) -> bool:
+    """Whether an id would be read as a remark if it stood bare."""
+    return rows.schema.get(SAMPLE_ID) == pl.String() and bool(rows[SAMPLE_ID].str.contains(LIKE_REMARK).any())
 
 
 def facts_renamed(rows: Rows) -> dict[str, str]:

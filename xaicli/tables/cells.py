@@ -13,7 +13,13 @@ import pyarrow as pa
 
 from xaicli.words import guarded, is_bare, spelled, unguarded
 
-_TO_QUOTE = re.compile(r'[",\r\n]')
+LIKE_REMARK = r"^[\s0-9.+-]*#"
+"""A text that would be read as a remark, or as a number with one, were it an id that stands bare in a list."""
+_TO_QUOTE = re.compile(rf'[",\r\n]|{LIKE_REMARK}')
+_REMARK = re.compile(r"[ \t]*#(?:[ \t][^\r\n]*)?(?:\r\n|\r|\n|\Z)")
+_ABOVE = re.compile(r"(?:[ \t]*#[^\r\n]*(?:[\r\n]|\Z)|[\r\n])+")
+_MAY_BE_REMARK = re.compile(r"(?:^|[,;\t|])[ \t0-9.+-]*#", re.MULTILINE)
+_WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?", re.ASCII)
 
 
 def csv_line(values: Iterable[object]) -> str:
@@ -58,7 +64,7 @@ def read_cells(text: str, separator: str) -> Cells:
 
     text = text.lstrip("\r\n")
     names = header(text, separator)
-    is_spaced = any(name != name.lstrip(" ") for name in names[1:])
+    is_spaced = _is_spaced(text, separator)
     numbers = [str(at) for at in range(len(names))]
     if not is_spaced and text:
         try:
@@ -83,23 +89,96 @@ def header(text: str, separator: str) -> tuple[str, ...]:
     return tuple(name or "" for name in next(_rows_of(text.lstrip("\r\n"), separator), []))
 
 
+def _is_spaced(text: str, separator: str) -> bool:
+    return any(name != name.lstrip(" ") for name in header(text, separator)[1:])
+
+
 def _rows_of(text: str, separator: str, *, is_spaced: bool = False) -> Iterator[list[str | None]]:
-    """The cells of each row, by RFC 4180; a quote that never closes is a character like any other."""
+    """The cells of each row; null for one with nothing in it."""
+    for row in _found_in(text, separator, is_spaced=is_spaced):
+        yield [
+            (bare or None) if inside is None else inside.replace('""', '"') + after
+            for inside, after, bare, _ in (cell.groups() for cell in row)
+        ]
+
+
+def _found_in(
+    text: str, separator: str, *, is_spaced: bool = False, passes_remarks: bool = False
+) -> Iterator[list[re.Match[str]]]:
+    """Where the cells of each row stand, by RFC 4180; a quote that never closes is a character like any other."""
     plain = rf"[^{re.escape(separator)}\r\n]*"
     blanks = " *" if is_spaced else ""
     cell = re.compile(rf'{blanks}(?:"([^"]*(?:""[^"]*)*)"({plain})|({plain}))({re.escape(separator)}|\r\n|\r|\n|\Z)')
-    row: list[str | None] = []
+    row: list[re.Match[str]] = []
     at = 0
     while at < len(text) or row:
+        if passes_remarks and not row and (remark := _REMARK.match(text, at)):
+            at = remark.end()
+            continue
         found = cell.match(text, at)
         assert found is not None  # the plain cell takes whatever there is
-        inside, after, bare, end = found.groups()
-        row.append((bare or None) if inside is None else inside.replace('""', '"') + after)
+        row.append(found)
         at = found.end()
-        if end != separator:
-            if len(row) > 1 or bare != "":
+        if found[4] != separator:
+            if len(row) > 1 or found[3] != "":
                 yield row
             row = []
+
+
+def below_remarks(text: str) -> str:
+    """A text without the remarks above its first line."""
+    found = _ABOVE.match(text)
+    return text[found.end() :] if found else text
+
+
+def without_remarks(text: str, separator: str, ids: str) -> str:
+    """A text whose first line names the columns, without people's remarks.
+
+    Those are lines that begin with `# ` where ids stand first on a line, and what `bare_ids` tells of the ids. What is
+    quoted is none.
+    """
+    names = [name.strip() for name in header(text, separator)]
+    if ids not in names or not _MAY_BE_REMARK.search(text):
+        return text
+    place = names.index(ids)
+    heading, *rows = _found_in(text, separator, is_spaced=_is_spaced(text, separator), passes_remarks=place == 0)
+    cells = [row[place] if place < len(row) else None for row in rows]
+    bare = bare_ids([cell and (cell[3] if cell[1] is None else None) for cell in cells])
+    parts = [text[: heading[-1].end()]]
+    for row, cell, known in zip(rows, cells, bare, strict=True):
+        if cell is None or known == cell[3] or (known is None and place):
+            parts.append(text[row[0].start() : row[-1].end()])
+        elif known is not None:
+            parts += text[row[0].start() : cell.start(3)], known, text[cell.end(3) : row[-1].end()]
+    return "".join(parts)
+
+
+def bare_ids(ids: Sequence[str | None]) -> list[str | None]:
+    """Ids as they stand in a list without the remarks behind them; None for one that is nothing else.
+
+    A remark is what follows ` #` behind a number, and what begins with `#`, where all ids are numbers.
+    """
+    filled = [one.strip() for one in ids if one and one.strip()]
+    numbers = [is_whole(one) or _has_remark(one) for one in filled]
+    if not any(numbers) or not all(number or one.startswith("#") for one, number in zip(filled, numbers, strict=True)):
+        return list(ids)
+    return [one and (one.partition("#")[0].strip() or None if "#" in one else one) for one in ids]
+
+
+def _has_remark(line: str) -> bool:
+    """Whether a line of a list is a number and a remark behind it."""
+    number, mark, _ = line.partition("#")
+    return bool(mark and number[-1:].isspace() and is_whole(number.strip()))
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number, `7.0` too; `nan`, `inf` and `1e5` are what a class may be called."""
+    return _WHOLE.fullmatch(text) is not None
+
+
+def is_like_remark(text: str) -> bool:
+    """Whether a text would be read as a remark, or as a number with one, were it an id that stands bare in a list."""
+    return re.match(LIKE_REMARK, text) is not None
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import for_arrow
-from xaicli.tables.cells import header, read_cells, without_guards
+from xaicli.tables.cells import bare_ids, below_remarks, header, is_whole, read_cells, without_guards, without_remarks
 from xaicli.tables.labels import Classes, Spelt, Written, class_number, is_row
 from xaicli.tables.rows import Rows, Unreadable
 from xaicli.tables.schema import CategoricalLabel, Schema
@@ -38,7 +38,6 @@ _KINDS = "one id a line (.txt), CSV (.csv), Parquet (.parquet), JSON (.json) or 
 NOT_UTF8 = "it is not in UTF-8: a spreadsheet saves it as CSV UTF-8"
 _SHOWN = 5
 _TYPED = frozenset({".parquet", ".pq", ".json", ".jsonl", ".ndjson"})
-_WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?", re.ASCII)
 
 
 RowPlace = tuple[str, str | None]
@@ -265,11 +264,6 @@ def _refuse_shared_ids(name: str, columns: Mapping[str, Sequence[Any]], ids: Seq
             )
 
 
-def _is_number(text: str) -> bool:
-    """Whether a text is the number of a class; `nan`, `inf` and `1e5` are what a class may be called."""
-    return _WHOLE.fullmatch(text) is not None
-
-
 def _without_decimals(text: str) -> str:
     """A whole number as such: what pandas and spreadsheets make 7.0 of."""
     number = text.strip().removesuffix(".0").removeprefix("+")
@@ -371,32 +365,23 @@ def decoded(content: bytes) -> str:
     return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
-def columns_of_text(text: str, *, are_numbers: bool | None = None) -> dict[str, list[Any]]:
+def columns_of_text(text: str) -> dict[str, list[Any]]:
     """The columns of a text: CSV where its first line names a column `sample_id`, else one id a line.
 
-    A line of ids that begins with `# ` is a remark, and where ids are numbers what follows `#` on any line is one.
-
-    Args:
-        text: The text.
-        are_numbers: Whether ids are; where nobody knows, when each line is a number, blanks before what follows `#`.
+    A line that begins with `# ` is a remark, and where all ids are numbers, so is what `bare_ids` tells.
     """
+    text = _from_heading(text)
     if any(SAMPLE_ID in _names(text, separator) for separator in _SEPARATORS):
         return _of_csv(text, None)
     lines = id_lines(text)
     kept = [line for line in lines if line != "#" and not line.startswith(("# ", "#\t"))]
-    if len(kept) < len(lines):  # the heading may stand below a remark
-        return columns_of_text("\n".join(kept), are_numbers=are_numbers)
-    if are_numbers is None:
-        are_numbers = all(has_remark(line) or _WHOLE.fullmatch(line) for line in lines)
-    if are_numbers:
-        lines = [number for line in lines if (number := line.partition("#")[0].strip())]
-    return {SAMPLE_ID: [unquoted(line) for line in lines]}
+    return {SAMPLE_ID: [unquoted(line) for line in bare_ids(kept) if line is not None]}
 
 
-def has_remark(line: str) -> bool:
-    """Whether a line of a list is a number and a remark behind it."""
-    number, mark, _ = line.partition("#")
-    return bool(mark and number[-1:].isspace() and _WHOLE.fullmatch(number.strip()))
+def _from_heading(text: str) -> str:
+    """A text from its heading on where that stands below remarks."""
+    below = below_remarks(text)
+    return below if any(SAMPLE_ID in _names(below, separator) for separator in _SEPARATORS) else text
 
 
 def id_lines(text: str) -> list[str]:
@@ -413,10 +398,11 @@ def _names(text: str, separator: str) -> list[str]:
 
 
 def _of_csv(text: str, separator: str | None, *, is_raw: bool = False) -> dict[str, list[Any]]:
+    text = _from_heading(text)
     if separator is None:
         named = [one for one in _SEPARATORS if SAMPLE_ID in (names := _names(text, one)) and len(names) > 1]
         separator = named[0] if named else max(",;\t", key=lambda one: len(header(text, one)))
-    cells = read_cells(text, separator)
+    cells = read_cells(without_remarks(text, separator, SAMPLE_ID), separator)
     columns = {
         unguarded(name.strip()): column.to_pylist()
         for name, column in zip(cells.names, cells.columns, strict=True)
@@ -723,12 +709,12 @@ class Relabelled:
             XaiError: A number is to stand among names.
         """
         is_text = isinstance(new, str) and texts is Spelt.NAME
-        is_number = not is_text and _is_number(str(new))
+        is_number = not is_text and is_whole(str(new))
         if meant := self._meant(new, called, texts):
             return next(name for name, value in self.names.items() if value == meant[0])
         if is_number and called:
             return called
-        if is_number and not (isinstance(new, str) and _is_number(old)):
+        if is_number and not (isinstance(new, str) and is_whole(old)):
             raise XaiError(
                 f"label {new!r} of {self.source} is a number, and the data set has names: {old!r}",
                 hint='Table(..., schema={"label": CategoricalLabel("label", [NAME, ...])}) says which is which',
