@@ -100,6 +100,45 @@ def test_what_people_wrote_is_not_replaced(
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (["select", "--mode", "eval", "--rule", "hardest", "--n", "2", "--facts", "f.csv", "-o"], "f.csv"),
+        (["relabel", "export", "--mode", "eval", "--ids", "@f.csv", "--to", "csv", "-o"], "f.csv"),
+        (["check", "--rules", "r.toml", "--junit"], "r.toml"),
+    ],
+)
+def test_no_command_replaces_what_it_reads(
+    run: xaicli.RunReader,
+    words: list[str],
+    file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XAI_RUN", str(run.reader().layout.root))
+    Path("f.csv").write_text("sample_id,size\nl,1\n7,2\n")
+    Path("r.toml").write_text('[[rule]]\nmetric = "loss"\nstat = "max"\nmost = 100\nmode = "eval"\n')
+    before = Path(file).read_bytes()
+    for target in (f"./{file}", str(tmp_path / file)):
+        assert main([*words, target]) == 2
+        assert "is read by the same command, and would be replaced" in capsys.readouterr().err
+    assert Path(file).read_bytes() == before
+    assert main([*words, str(tmp_path / f"other{Path(file).suffix}")]) == 0
+    assert main([*words, str(tmp_path / f"other{Path(file).suffix}")]) == 0  # what only the command before wrote
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_of_no_correction_is_no_truth(kind: str, run: xaicli.RunReader, tmp_path: Path) -> None:
+    root = str(run.reader().layout.root)
+    (tmp_path / "people.csv").write_text("sample_id,label\nl,\n")
+    target = tmp_path / f"fixed.{kind}"
+    assert main(["relabel", "apply", root, str(tmp_path / "people.csv"), "-o", str(target), "-q"]) == 0
+    with pytest.raises(XaiError, match="names no sample: it has no row"):
+        read_truth(target, run.reader())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_listed_samples_are_those_that_were_chosen(
     run: xaicli.RunReader, lists: dict[str, Path], kind: str, capsys: pytest.CaptureFixture[str]

@@ -15,9 +15,10 @@ import typer
 from typer.models import OptionInfo
 
 from xaicli.cli.completion import BY_OPTION
+from xaicli.cli.options import files_of_ids
 from xaicli.cli.settings import read_settings
 from xaicli.cli.status import status_line
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
 from xaicli.words import unquoted
 
 _LONG = {
@@ -84,6 +85,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         sources = {name: context.get_parameter_source(name) for name in context.params}
         _TYPED.set(frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE"))
         shown = "quiet" in given and not (given["quiet"] or given.get("no_progress"))
+        _spare_what_is_read(given, files_of_ids())
         first = _LONG.get(function.__name__)
         with status_line(first or "reading", shown=shown, at_once=first is not None):
             while True:
@@ -111,6 +113,23 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     del run.__wrapped__
     return run
+
+
+def _spare_what_is_read(given: Mapping[str, Any], listed: Sequence[Path]) -> None:
+    """Refuse to write a file that the same command reads.
+
+    Raises:
+        UsageError: `--output` or `--junit` names one.
+    """
+    files: list[Any] = [*(given.get("facts") or ()), given.get("rules"), given.get("truth"), *listed]
+    read = {Path(file).resolve() for file in files if file is not None}
+    for option, name in (("-o", "output"), ("--junit", "junit")):
+        target = given.get(name)
+        if target is not None and Path(target).resolve() in read and Path(target).is_file():
+            raise UsageError(
+                f"{option} {target} is read by the same command, and would be replaced",
+                hint=f"{option} FILE: name another file",
+            )
 
 
 def _farther(error: XaiError, sources: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,6 +118,16 @@ def _items(
     return found or None
 
 
+_LISTED: ContextVar[tuple[Path, ...]] = ContextVar("listed", default=())
+
+
+def files_of_ids() -> tuple[Path, ...]:
+    """The files that `--ids @FILE` of the command that starts has read; those of the next are new."""
+    listed = _LISTED.get()
+    _LISTED.set(())
+    return listed
+
+
 def read_ids(values: list[str] | None) -> list[str] | None:
     """The ids of `--ids`: a list, `@FILE` with one id a line, or `-` for standard input.
 
@@ -135,6 +146,7 @@ def read_ids(values: list[str] | None) -> list[str] | None:
         elif value.startswith("@"):
             try:
                 ids += _ids_of_file(Path(value[1:]), value)
+                _LISTED.set((*_LISTED.get(), Path(value[1:])))
             except OSError as error:
                 raise UsageError(f"--ids {value}: {error.strerror}", hint="one id a line") from error
         else:

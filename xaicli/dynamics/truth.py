@@ -138,6 +138,10 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
         raise XaiError(f"{file} cannot be read: {error}", hint=_KINDS) from error
     if SAMPLE_ID not in frame.columns:
         raise XaiError(f"{file} has no column sample_id", hint=f"its columns: {', '.join(frame.columns)}")
+    if not frame.height:
+        raise XaiError(
+            f"{file} names no sample: it has no row", hint="what xai relabel apply writes where no label was corrected"
+        )
     if not {LABEL, MISLABELLED} & set(frame.columns):
         raise XaiError(f"{file} has neither label nor mislabelled", hint=f"its columns: {', '.join(frame.columns)}")
     ids = frame[SAMPLE_ID].cast(reader.dtypes.get(SAMPLE_ID, pl.Int64()), strict=False)
