@@ -416,3 +416,13 @@ def test_a_run_that_is_there_is_left_alone(xai: Xai, sample_run: Path, tmp_path:
     status, _, err = xai("import", path, "-o", tmp_path / "run", "--from", "nosuch")
     assert status == 2
     assert "known: tensorboard, wandb, trackio, csv" in err
+
+
+def test_a_key_that_is_named_and_of_another_mode_is_told(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log({"lr": 0.1}, step=1, mode="train")
+        run.log({"val_acc": 0.5}, step=1, mode="eval", ds_id="clean")
+    asked = scalars([tmp_path / "run"], key=["lr", "val_acc"], mode="train")
+    assert asked.data["key"].to_list() == ["lr"]
+    assert asked.report.warnings == ("val_acc is left out: its values are of eval clean",)
+    assert not scalars([tmp_path / "run"], mode="train").report.warnings

@@ -97,6 +97,7 @@ def test_what_is_said_of_the_last_epoch_names_only_labels_it_has(tmp_path: Path)
     report = open_run(tmp_path / "run").labels().report
     assert report.sentence.startswith("Highest mean at the last epoch: bee (3.01 ± 0.013)")
     assert report.sentence.endswith("Absent from the last epoch: ghost.")
+
     table = next(b for b in blocks(report) if isinstance(b, Table))
     assert [(row[0], row[-1]) for row in table.rows] == [("bee", 2), ("ant", 2), ("ghost", 1)]
 
@@ -303,3 +304,21 @@ def test_a_sample_without_a_prediction_at_its_place_is_counted(tmp_path: Path) -
     assert result.report.sentence.endswith(
         "of the 2 of them with a label and a prediction there, 1 is predicted wrongly."
     )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ("std", "bee (3.01 ± 0.013)"),
+        ("none", "bee (3.01, std 0.013)"),
+        ("range", "bee (3.01, min–max 3 to 3.03)"),
+        # 3.015 - 1.96 * 0.012910 / 2 and the same above it
+        ("ci", "bee (3.01, 95\u00a0% interval 3.002 to 3.028)"),
+    ],
+)
+def test_the_first_sentence_tells_the_band_that_was_asked_for(bounds: str, said: str, tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        loss = [level + i / 100 for level in (2, 3) for i in range(4)]
+        run.log_samples(sample_id=range(8), label=["ant"] * 4 + ["bee"] * 4, loss=loss, mode="eval", epoch=1)
+    sentence = open_run(tmp_path / "run").labels(bounds=bounds).report.sentence
+    assert sentence.startswith(f"Highest mean at the last epoch: {said}"), sentence

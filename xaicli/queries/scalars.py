@@ -211,6 +211,7 @@ def scalars(
         raise XaiError(f"{where} has no scalars", hint="log some with run.log({...}) or run.state.write_summary(...)")
     recorded[MODE] |= {*Mode, "", *rows[MODE]}
     recorded[DS_ID] |= {"", *rows[DS_ID]}
+    every, named = rows, {*(words(key, KEY) or ())} & {*rows[KEY]}
     for column, given, kind in ((KEY, key, "scalar"), (MODE, mode, "mode"), (DS_ID, ds_id_words(ds_id), "ds_id")):
         before = rows[RUN].unique(maintain_order=True)
         rows = _only(rows, column, given, kind, where, recorded=recorded.get(column, ()))
@@ -219,6 +220,8 @@ def scalars(
             asked = ", ".join(map(quoted, words(given, column) or ()))
             silent[f"no scalar {asked}" if column == KEY else f"no scalars of {kind} {asked}"] = gone
     warnings += [f"{what} in {_few(of)}" for what, of in silent.items()]
+    left = sorted(named - {*rows[KEY]})
+    warnings += [f"{name} is left out: its values are of {_places_of(every, name)}" for name in left]
     groups = members_of(group, called)
     rows = averaged(rows, groups, warnings)
     non_finite = int((~rows[VALUE].is_finite()).sum())
@@ -247,6 +250,12 @@ def scalars(
         ),
         warnings=tuple(warnings),
     )
+
+
+def _places_of(rows: pl.DataFrame, key: str) -> str:
+    """Of which modes and data sets a scalar is, in words."""
+    places = rows.filter(pl.col(KEY) == key).select(MODE, DS_ID).unique().sort(MODE, DS_ID).rows()
+    return ", ".join(" ".join(filter(None, place)) or "no mode" for place in places)
 
 
 def _few(runs: Sequence[str]) -> str:

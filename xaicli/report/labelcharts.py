@@ -129,12 +129,13 @@ def _missing_at_the_end(gone: Sequence[LabelHistory], limits: str) -> str:
     return said + (f" In the last epoch without a finite value{limits}: {listed(there, 4)}." if there else "")
 
 
-def label_sentence(labels: Sequence[LabelHistory], limits: str = "") -> str:
+def label_sentence(labels: Sequence[LabelHistory], limits: str = "", bound: Bounds = Bounds.STD) -> str:
     """Which labels stand out at the end, with figures; at an earlier epoch where nothing is finite at the end.
 
     Args:
         labels: From the highest last mean to the lowest.
         limits: Among which rows, where conditions leave rows out.
+        bound: The band beside a mean, which is named unless it is the deviation.
     """
     ends = [label.last["epoch"] for label in labels if finite(label.last["mean"])]
     if not ends:
@@ -151,7 +152,7 @@ def label_sentence(labels: Sequence[LabelHistory], limits: str = "") -> str:
             f" Without a finite value in {when}{limits}: {listed([label.name for label in gone], 4)}." if gone else ""
         )
     top, low = known[0], known[-1]
-    spreads, names = _spreads(known), cut_apart([label.name for label in labels])
+    spreads, names = _spreads(known, bound, TITLES[bound]), cut_apart([label.name for label in labels])
     if len(known) == 1:
         n = count(top.last["n"], "value")
         return f"{before}One label at {when}, {names[top.name]}: {spreads[0]} there, over {n}.{absent}"
@@ -374,23 +375,30 @@ def _first(label: LabelHistory) -> float | None:
     return next((mean for mean in label.means if finite(mean)), None)
 
 
-def _spreads(labels: Sequence[LabelHistory], bound: Bounds = Bounds.STD) -> list[str]:
-    """Mean and band of each of some labels that are shown together; without a band the deviation."""
+def _spreads(labels: Sequence[LabelHistory], bound: Bounds, name: str = "") -> list[str]:
+    """Mean and band of each of some labels that are shown together; without a band the deviation.
+
+    Args:
+        labels: The labels.
+        bound: The band.
+        name: What to call it, where no title does.
+    """
     means = [label.last["mean"] for label in labels]
     apart, said = spread(means), shorts(means, 3)
     if bound in (Bounds.STD, Bounds.NONE):
-        return [_with_deviation(label, mean, apart) for label, mean in zip(labels, said, strict=True)]
-    return [_with_band(label, mean, bound) for label, mean in zip(labels, said, strict=True)]
+        sign = " ± " if bound is Bounds.STD else ", std "
+        return [_with_deviation(label, mean, apart, sign) for label, mean in zip(labels, said, strict=True)]
+    return [_with_band(label, mean, bound, f"{name} ".lstrip()) for label, mean in zip(labels, said, strict=True)]
 
 
-def _with_band(label: LabelHistory, mean: str, bound: Bounds) -> str:
+def _with_band(label: LabelHistory, mean: str, bound: Bounds, name: str) -> str:
     if not finite(label.last["mean"]):
         return "no finite value"
     low, *_, high = (label.last["bounds"] or {}).get(bound) or (None, None)
-    return f"{mean}, {' to '.join(shorts((low, high), 2))}" if finite(low) and finite(high) else mean
+    return f"{mean}, {name}{' to '.join(shorts((low, high), 2))}" if finite(low) and finite(high) else mean
 
 
-def _with_deviation(label: LabelHistory, mean: str, apart: float) -> str:
+def _with_deviation(label: LabelHistory, mean: str, apart: float, sign: str) -> str:
     last = label.last
     if not finite(last["mean"]):
         return "no finite value"
@@ -400,4 +408,4 @@ def _with_deviation(label: LabelHistory, mean: str, apart: float) -> str:
     if last["std"] == 0:
         return f"{mean} for each of {count(last['n'], 'sample')}"
     # To the digits of its deviation: those beyond say nothing.
-    return short(last["mean"], 3, apart=min(10 * last["std"], apart) or apart) + f" ± {short(last['std'], 2)}"
+    return short(last["mean"], 3, apart=min(10 * last["std"], apart) or apart) + f"{sign}{short(last['std'], 2)}"

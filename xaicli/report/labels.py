@@ -61,7 +61,7 @@ def labels_report(answer: Answer, facts: RunFacts | None = None, without_finite:
         shown,
         name="labels",
         title=f"Labels: {', '.join(metrics) or 'nothing recorded'}",
-        sentence=headline([(words, label_sentence(labels, limits)) for words, labels in parts]),
+        sentence=headline([(words, label_sentence(labels, limits, bounds[0])) for words, labels in parts]),
         nothing=_nothing(answer, metrics),
         rules=[(f"band {bound}", BAND_WORDS[bound]) for bound in bounds],
         tables={"labels": lambda: flat_rows(answer.data)},
