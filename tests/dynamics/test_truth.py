@@ -167,3 +167,37 @@ def test_true_and_false_are_the_labels_that_were_recorded_as_such(tmp_path: Path
         assert (told["reason"], told["n"]) == ("a label that the run does not know", N)
         with pytest.raises(XaiError, match="no label 'False'"):
             scored(tmp_path / name, files[0])
+
+
+def test_true_labels_are_held_against_labels_alone(tmp_path: Path, xai: Any) -> None:
+    """Not against a column that only groups, and of rows without a label there is nothing to contradict."""
+    label, true = [0, 1, 2, 0, 1, 2, 0, 1], [0, 1, 2, 0, 1, 2, 1, 0]
+    loss = [0.1, 0.2, 0.3, 0.4, 2.0, 0.6, 1.5, 3.0]
+    with xaicli.Run(tmp_path / "run") as run:
+        given: dict[str, Any] = {"prediction": true, "loss": loss, "epoch": 1}
+        run.log_samples(sample_id=range(8), label=label, mode="train", **given)
+        run.log_samples(sample_id=range(8), label=[*label[:6], None, None], mode="eval", **given)
+        run.log_samples(sample_id=range(8), mode="test", **given)
+        run.log_facts(range(8), camera=["front", "rear"] * 4, night=[True, False] * 4)
+    file = tmp_path / "truth.csv"
+    file.write_text("sample_id,label\n" + "".join(f"{i},{y}\n" for i, y in enumerate(true)))
+    marks = tmp_path / "marks.csv"
+    marks.write_text("sample_id,mislabelled\n" + "".join(f"{i},{int(i > 5)}\n" for i in range(8)))
+    expected = roc_auc_score([one != other for one, other in zip(label, true, strict=True)], loss)
+    asked = ("dynamics", tmp_path / "run", "--mode", "train", "--json")
+    assert json.loads(xai(*asked, "--truth", file)[1])["truth"]["loss_mean"]["auroc"] == pytest.approx(expected)
+    for key in ("camera", "night", "prediction"):
+        status, _, err = xai(*asked, "--truth", file, "--label-key", key)
+        assert status == 2
+        assert f"holds true labels, and --label-key {key} only groups" in err
+        if key != "prediction":
+            found = json.loads(xai(*asked, "--truth", marks, "--label-key", key)[1])
+            assert found["truth"]["loss_mean"]["auroc"] == pytest.approx(expected)
+    some = json.loads(xai("dynamics", tmp_path / "run", "--mode", "eval", "--json", "--truth", file)[1])
+    said = "2 of the 8 samples of eval that the truth knows have no label that it could contradict: not scored"
+    assert said in some["warnings"]
+    assert not [one for one in some["warnings"] if "the truth knows 6" in one]
+    status, _, err = xai("dynamics", tmp_path / "run", "--mode", "test", "--truth", file)
+    assert status == 1
+    assert "no sample of test that" in err
+    assert "has a label that it could contradict" in err

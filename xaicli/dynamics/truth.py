@@ -17,8 +17,9 @@ from xaicli.diagnosis.confusion import wilson
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import doubts
 from xaicli.dynamics.suspects import suspicion
-from xaicli.errors import XaiError, unknown
+from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.selection import Pair, Selection, left_out_by
+from xaicli.queries.truth import only_groups
 from xaicli.reader import Reader
 from xaicli.tables.labels import Classes, Spelt, Written, class_number, in_order_apart, is_same_number, taken_as_names
 from xaicli.tables.lists import is_typed, places_of, read_columns
@@ -62,27 +63,40 @@ def score_rankings(
         truth knows no sample are not scored.
 
     Raises:
-        XaiError: The file cannot be read, lacks a column, or has no sample of the selection.
+        XaiError: The file cannot be read, lacks a column, or has no sample of the selection, or none with a label.
+        UsageError: It holds true labels, and the label key no labels.
     """
     warnings: list[str] = []
     truth = read_truth(path, reader, warnings)
+    key = selection.label_key
+    if LABEL in truth.columns and only_groups(reader, key):
+        raise UsageError(
+            f"{os.fspath(path)} holds true labels, and --label-key {key} only groups: there is nothing to hold them "
+            "against",
+            hint=f"leave --label-key out, or say which labels are wrong: 0 and 1 in a column {MISLABELLED}",
+            refused=("label_key",),
+        )
     found: dict[str, dict[str, float | None]] = {}
     unknown_pairs: list[Pair] = []
+    unlabelled: list[Pair] = []
     for pair in selection.pairs:
         frame = computed.frames[pair]
-        wrong = _wrong(frame, _of_place(truth, pair))
-        known = wrong.is_not_null()
+        of_pair = _of_place(truth, pair)
+        wrong = _wrong(frame, of_pair)
+        known, named = wrong.is_not_null(), frame[SAMPLE_ID].is_in(of_pair[SAMPLE_ID].implode())
         if not known.any():
-            unknown_pairs.append(pair)
+            (unlabelled if named.any() else unknown_pairs).append(pair)
             continue
-        if unknown_labels := frame.height - int(known.sum()):
+        where, n_named = " ".join(filter(None, pair)), int(named.sum())
+        if n_named < frame.height:
             warnings.append(
-                f"the truth knows {frame.height - unknown_labels:,} of {frame.height:,} samples of "
-                f"{' '.join(filter(None, pair))}; only these are scored"
+                f"the truth knows {n_named:,} of {frame.height:,} samples of {where}; only these are scored"
             )
+        if n := n_named - int(known.sum()):
+            of = f"{n:,} of the {n_named:,} samples of {where} that the truth knows"
+            warnings.append(f"{of} {'has' if n == 1 else 'have'} no {key} that it could contradict: not scored")
         target = wrong.filter(known).to_numpy()
         if n := int(pl.select(suspicion(frame).is_null() & known).to_series().sum()):
-            where = " ".join(filter(None, pair))
             warnings.append(
                 f"{n:,} of the {int(known.sum()):,} samples of {where} that are scored "
                 f"{'has' if n == 1 else 'have'} no label or no finite value to be suspected by: suspects has them last"
@@ -92,11 +106,19 @@ def score_rankings(
             found[prefix + name] = grade(scores[known.to_numpy()], target)
         if target.all() or not target.any():
             warnings.append("all known labels are wrong" if target.any() else "no known label is wrong")
+    if not found and unlabelled:
+        raise XaiError(
+            f"no sample of {_listed(unlabelled)} that {os.fspath(path)} knows has a {key} that it could contradict",
+            hint=f"--label-key COLUMN judges what stands in another column; 0 and 1 in a column {MISLABELLED} are "
+            "taken as they are",
+        )
     if len(unknown_pairs) == len(selection.pairs):
         raise _no_sample(reader, selection, computed, truth, os.fspath(path))
     if unknown_pairs:
         scored = "which is not scored" if len(unknown_pairs) == 1 else "which are not scored"
         warnings.append(f"the truth knows no sample of {_listed(unknown_pairs)}, {scored}")
+    if unlabelled:
+        warnings.append(f"no sample of {_listed(unlabelled)} that the truth knows has a {key}: not scored")
     return found, warnings
 
 
