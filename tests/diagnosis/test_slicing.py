@@ -194,6 +194,36 @@ def test_without_facts_kept_inputs_tell_brightness_and_length(tmp_path, capsys):
     assert facts_of(next(row for row in found["rows"] if row["worse"]))["length"].startswith("above ")
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda pixels: pixels.astype(np.float32),
+        lambda pixels: ((pixels - 0.45) / 0.225).astype(np.float32),
+        lambda pixels: (2 * pixels - 1).astype(np.float32),
+        lambda pixels: (255 * pixels).astype(np.float32),
+        lambda pixels: (255 * pixels).round().astype(np.uint8),
+        lambda pixels: (255 * pixels).round().astype(np.uint8).transpose(0, 2, 3, 1),
+    ],
+    ids=["unit", "normalised", "signed", "to 255", "bytes", "bytes, channels last"],
+)
+def test_brightness_is_of_the_values_that_were_kept_whatever_their_range(kept, tmp_path, capsys):
+    rng = np.random.default_rng(2)
+    n = 400
+    pixels = (rng.uniform(0.05, 0.85, n)[:, None, None, None] + rng.normal(0, 0.03, (n, 3, 8, 8))).clip(0, 1)
+    given = kept(pixels)
+    means = given.reshape(n, -1).mean(1, dtype=np.float64) / (255 if given.dtype == np.uint8 else 1)
+    dark = means <= np.quantile(means, 0.2)
+    loss = np.where(dark, 3.0, 0.5) + 0.2 * rng.uniform(size=n)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_inputs(np.arange(n), given)
+        run.log_samples(sample_id=np.arange(n), label=rng.integers(0, 3, n), loss=loss, mode="eval", epoch=1)
+    (worse,) = [row for row in asked(capsys, tmp_path / "run")["rows"] if row["worse"]]
+    edge = facts_of(worse)["brightness"].removeprefix("up to ")
+    assert float(edge) == pytest.approx(means[dark].max(), abs=2e-3 * np.ptp(means))
+    assert worse["n"] == dark.sum()
+    assert worse["mean"] == pytest.approx(loss[dark].mean(), rel=1e-6)
+
+
 def test_each_class_of_a_set_is_a_slice(tmp_path, capsys):
     rng = np.random.default_rng(1)
     sets = (rng.uniform(size=(1200, 4)) < 0.3).astype(int)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Reader, Tally
-from xaicli.sources.inputs import BadSampleError
+from xaicli.sources.inputs import BadSampleError, Sample
 from xaicli.sources.pictures import Preparation
 from xaicli.sources.table import open_kept
 from xaicli.vocabulary import CORRECT, DS_ID, END_IS_KNOWN, EPOCH, HIGH_IS_GOOD, MODE, PASS, PREDICTION, SAMPLE_ID
@@ -35,8 +36,9 @@ def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
 
     Returns:
         Rows mode, ds_id (both empty where inputs were kept without), sample_id, and of the kinds there are brightness
-        (the mean of a picture's pixels, 0 black to 1 white) and length (how many tokens a row of whole numbers has,
-        those left out that its attention mask leaves out); no columns but these three where no inputs were kept.
+        (the mean of a picture's values as the model was given them, bytes as parts of 255) and length (how many tokens
+        a row of whole numbers has, those left out that its attention mask leaves out); no columns but these three
+        where no inputs were kept.
     """
     kind = reader.stored.get(SAMPLE_ID, pl.Int64())
     key = {MODE: pl.String(), DS_ID: pl.String(), SAMPLE_ID: kind}
@@ -53,13 +55,30 @@ def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
             sample = kept.read(position)
         except (BadSampleError, XaiError, ValueError, OSError):
             continue
-        bright = float(np.asarray(sample.picture).mean()) / 255 if sample.picture is not None else None
-        length = _length(sample.arrays) if sample.picture is None else None
+        bright = _brightness(sample)
+        length = _length(sample.arrays) if bright is None else None
         rows.append({MODE: mode, DS_ID: ds_id, SAMPLE_ID: sample_id, BRIGHTNESS: bright, LENGTH: length})
     frame = pl.DataFrame(rows, schema={**key, BRIGHTNESS: pl.Float64(), LENGTH: pl.Int64()}, strict=False)
     told = frame.select(*key, *(name for name in (BRIGHTNESS, LENGTH) if frame[name].null_count() < frame.height))
     left = len(kept.sample_ids) - MOST
     return told, f"{left:,} of {len(kept.sample_ids):,} kept inputs were not looked at" if left > 0 else ""
+
+
+def _brightness(sample: Sample) -> float | None:
+    """The mean of a picture's values; None for what is none.
+
+    Of the values that were kept: those of the picture that is drawn of them are cut off, or stretched one by one.
+    """
+    values = next((array for array in sample.arrays.values() if array.ndim == 3), None)
+    if values is None or (sample.picture is None and not _is_of_bytes(values)):
+        return None
+    bright = float(values.mean(dtype=np.float64)) / (255 if values.dtype == np.uint8 else 1)
+    return bright if math.isfinite(bright) else None
+
+
+def _is_of_bytes(values: NDArray[Any]) -> bool:
+    is_picture = values.shape[0] in (1, 3) or values.shape[-1] in (1, 3, 4)
+    return is_picture and values.dtype == np.uint8
 
 
 def _length(arrays: Mapping[str, NDArray[Any]]) -> int | None:
