@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -240,6 +241,79 @@ def test_the_history_of_an_input_kept_without_a_mode_is_that_of_the_sample_it_st
         link = re.search(r'href="track-report.html#s=([^"]*)"', inside)
         found.add((at[1] if at else "", link[1] if link else ""))
     assert found == expected
+
+
+@pytest.fixture(scope="module")
+def day_and_night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples 0 to 5 of train, eval day and night; inputs of 0 to 2 kept in the night, of 0, 1 and 3 in no mode."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("sets") / "run"
+    with Run(folder, strict=True) as run:
+        for mode, ds_id in (("train", ""), ("eval", "day"), ("eval", "night")):
+            for ids in run.steps([list(range(6))], mode=mode, ds_id=ds_id):
+                run.log_samples(sample_id=ids, label=[0] * 6, loss=[float(i) for i in ids], epoch=1)
+                if ds_id == "night":
+                    run.log_inputs(ids[:3], np.ones((3, 3), np.float32))
+        run.log_inputs([0, 1, 3], np.zeros((3, 3), np.float32))
+        run.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    return folder
+
+
+_NIGHT, _DAY, _TRAIN = ({(n, at) for n in range(6)} for at in ("eval/night", "eval/day", "train/"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        # What is kept without a mode stands for samples without an input of their own: 0 and 1 have one of the night.
+        ((), {(n, at) for n, at in _NIGHT if n < 4} | {(n, at) for n, at in _DAY | _TRAIN if n in (0, 1, 3)}),
+        (("--ds-id", "!night"), {(n, at) for n, at in _DAY | _TRAIN if n in (0, 1, 3)}),
+        (("--mode", "eval"), {(n, at) for n, at in _NIGHT if n < 4} | {(n, at) for n, at in _DAY if n in (0, 1, 3)}),
+        (("--ds-id", "day"), {(n, at) for n, at in _DAY if n in (0, 1, 3)}),
+    ],
+)
+def test_a_history_is_linked_with_a_map_that_is_of_its_own_input(
+    xai, day_and_night: Path, tmp_path: Path, asked: tuple[str, ...], expected: set[tuple[int, str]]
+) -> None:
+    folder = [day_and_night, "-o", tmp_path, "--format", "html"]
+    assert xai("saliency", *folder, "--model", "ckpt.pt", "--methods", "gradient", *asked)[0] == 0
+    assert xai("track-report", *folder, "--mode", "all", "--max", "0", "--min", "0", "--ids", "0,1,2,3,4,5")[0] == 0
+    page = html.unescape((tmp_path / "track-report.html").read_text())
+    links = re.findall(r'<a href="saliency.html#s=(\d)&at=([^"]*)"', page)
+    assert {(int(n), unquote(at)) for n, at in links} == expected
+    # And back: every map leads to a history.
+    page = (tmp_path / "saliency.html").read_text()
+    assert 'data-href="track-report' not in page
+    assert '<a href="track-report' in page
+    assert '<header data-absent="ask for it with --ids, if the run kept its input">' in page
+
+
+def test_pages_of_two_runs_in_one_folder_are_not_linked(
+    xai, day_and_night: Path, kept_twice: Path, tmp_path: Path
+) -> None:
+    written = ["-o", tmp_path, "--format", "html"]
+    assert xai("saliency", kept_twice, "--model", "ckpt.pt", "--methods", "gradient", *written)[0] == 0
+    for run, leads in ((kept_twice, True), (day_and_night, False)):
+        assert xai("track-report", run, "--mode", "all", *written)[0] == 0
+        for page, other in (("track-report", "saliency"), ("saliency", "track-report")):
+            assert (f'<a href="{other}.html#' in (tmp_path / f"{page}.html").read_text()) is leads
+
+
+def test_how_samples_were_picked_is_said_in_words(xai, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with Run(run) as recorded:
+        for ds_id, first in (("", 0), ("day", 2), ("night", 4)):
+            for ids in recorded.steps([[first, first + 1]], mode="eval", ds_id=ds_id):
+                recorded.log_samples(sample_id=ids, loss=[1.0, 2.0], epoch=1)
+        recorded.log_inputs(range(7), np.ones((7, 3), np.float32))
+        recorded.save_checkpoint(torch.nn.Linear(3, 2), "ckpt.pt", example_inputs=torch.zeros(2, 3))
+    _, how, said = _picked(xai, run, tmp_path, "--pick", "worst")
+    assert how == {"pick": "worst", "metric": "loss", "mode": ["eval"], "ds_id": ["", "day", "night"]}
+    where = 'logged in mode eval of data set "", day and night'
+    assert [line for line in said if f"of the others no loss is {where}: --data picks" in line]
+    page = html.unescape((tmp_path / "saliency.html").read_text())
+    assert '<dt>picked</dt><dd>pick: worst, metric: loss, mode: eval, ds id: "", day and night</dd>' in page
+    assert 'the worst by loss of mode eval of data set "", day and night' in page
 
 
 def test_an_id_that_mode_and_ds_id_leave_out_is_told_from_one_without_inputs(

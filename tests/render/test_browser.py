@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -125,16 +126,22 @@ def test_its_own_axis_moves_the_lines_of_a_small_chart(open_page) -> None:  # ty
     assert page.run("[...document.querySelectorAll('.cell use.own')].some(e => e.getBoundingClientRect().height > 5)")
 
 
-def test_hover_says_the_value_and_lights_line_and_card(open_page) -> None:  # type: ignore[no-untyped-def]
-    page = open_page("samples")
+def _line_of(page: Page, name: str) -> tuple[dict[str, Any], float, float]:
+    """A line of the first chart, and where it ends in the window."""
     data = json.loads(page.run("document.getElementById('charts').textContent"))
-    line = next(line for line in data["d0"]["lines"] if line["n"] == "#100")
+    line = next(line for line in data["d0"]["lines"] if line["n"] == name)
     x, y = page.run(
         "(() => { const svg = document.querySelector('svg.flow'); svg.scrollIntoView({block: 'center'});"
         "const path = svg.querySelector('.line[data-k=" + line["k"] + "]');"
         "const end = path.getPointAtLength(path.getTotalLength());"
         "const at = new DOMPoint(end.x, end.y).matrixTransform(path.getScreenCTM()); return [at.x, at.y]; })()"
     )
+    return line, x, y
+
+
+def test_hover_says_the_value_and_lights_line_and_card(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples")
+    line, x, y = _line_of(page, "#100")
     page.hover(x - 1, y)
     tip = page.run("document.getElementById('tip').innerText")
     assert tip.splitlines() == ["#100", f"epoch 8 (step 800), loss: {line['y'][-1]:.4g}"]
@@ -244,9 +251,38 @@ def test_a_link_finds_the_sample_of_its_own_data_set(open_page, at: str, there: 
     assert ("Sample 17 of eval night & day is not on this page" in said) is not there
 
 
-def test_a_link_to_a_sample_that_is_not_there_says_so(open_page) -> None:  # type: ignore[no-untyped-def]
-    page = open_page("samples", "#s=nobody")
-    assert "nobody is not on this page" in page.run("document.querySelector('header').innerText")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("samples", "; ask for it with --ids."), ("track", "; ask for it with --ids."), ("labels", ".")],
+)
+def test_a_link_to_a_sample_that_is_not_there_says_so_and_what_to_do(  # type: ignore[no-untyped-def]
+    open_page, name: str, advice: str
+) -> None:
+    page = open_page(name, "#s=nobody")
+    said = page.run("document.querySelector('header [role=status]').textContent")
+    assert said == f"Sample nobody is not on this page{advice}"
+    page = open_page(name, "#s=nobody&at=" + quote("eval/day\ntrain/", safe=""))
+    said = page.run("document.querySelector('header [role=status]').textContent")
+    assert said == f"Sample nobody of eval day, train is not on this page{advice}"
+
+
+@pytest.mark.parametrize("at", ["eval/", "train/x\neval/"])
+def test_a_link_finds_what_stands_for_samples_of_several_places(open_page, at: str) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples")
+    page.run("document.querySelectorAll('article[data-s]').forEach((card) => { card.dataset.at = 'test/\\neval/' })")
+
+    def followed(fragment: str) -> str:
+        return str(
+            page.run(
+                "new Promise((done) => { addEventListener('hashchange', () => setTimeout(() => done("
+                "document.querySelector('header [role=status]').textContent)), { once: true });"
+                f"location.hash = {json.dumps(fragment)}; }})"
+            )
+        )
+
+    assert followed("#s=17&at=" + quote(at, safe="")) == ""
+    assert page.run("document.querySelector('article.on').dataset.s") == "17"
+    assert followed("#s=17&at=train%2F").startswith("Sample 17 of train is not on this page")
 
 
 def test_pinning_a_card_changes_the_address(open_page) -> None:  # type: ignore[no-untyped-def]
@@ -255,6 +291,21 @@ def test_pinning_a_card_changes_the_address(open_page) -> None:  # type: ignore[
     assert page.run("location.hash") == "#s=100&at=eval%2F"
     page.click("article[data-s='100'] button")
     assert page.run("document.querySelectorAll('.line.on').length") == 0
+
+
+def test_pinning_a_line_of_a_chart_names_its_sample_and_place_as_its_card_does(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples")
+    _, x, y = _line_of(page, "#100")
+    page.hover(x - 1, y)
+    for kind in ("mousePressed", "mouseReleased"):
+        page.send("Input.dispatchMouseEvent", type=kind, x=x - 1, y=y, button="left", clickCount=1)
+    assert page.run("location.hash") == "#s=100&at=eval%2F"
+    page.press("Escape")
+    page.run("history.replaceState(null, '', '#')")
+    page.run("document.querySelector('svg.flow').focus()")
+    page.hover(x - 1, y)
+    page.press("Enter")
+    assert page.run("location.hash") == "#s=100&at=eval%2F"
 
 
 def test_dark_and_light_have_contrast(open_page) -> None:  # type: ignore[no-untyped-def]

@@ -50,6 +50,38 @@ def test_a_link_leads_to_the_sample_of_its_own_mode_and_data_set(tmp_path: Path)
         assert opened(tmp_path / "track-report.html") == led
 
 
+def test_a_map_of_several_samples_is_linked_from_those_alone_and_leads_to_any_of_them(tmp_path: Path) -> None:
+    """An input kept without a mode stands for samples of some data sets, and not for one that has its own."""
+    track, saliency = tmp_path / "track-report.html", tmp_path / "saliency.html"
+    links = [f"saliency.html#s=1&amp;at={at}" for at in ("eval%2Fday", "eval%2Fnight", "train%2F")]
+    cards = "".join(f'<article><a hidden data-href="{link}">x</a></article>' for link in links)
+    back = "track-report.html#s=1&amp;at=eval%2Fday%0Atrain%2F"
+    saliency.write_text(
+        f'<head>{GENERATOR}</head><article data-s="1" data-at="eval/day\ntrain/"><a hidden data-href="{back}">x</a>'
+    )
+    for shown, led in (("train/", [back]), ("eval/day", [back]), ("eval/night", [])):
+        track.write_text(f'<head>{GENERATOR}</head><article data-s="1" data-at="{shown}"></article>{cards}')
+        link_pages(tmp_path)
+        assert opened(track) == [links[0], links[2]]
+        assert opened(saliency) == led
+
+
+def test_no_link_leads_to_a_page_of_another_run(tmp_path: Path) -> None:
+    track, saliency = tmp_path / "track-report.html", tmp_path / "saliency.html"
+
+    def of(run: str) -> str:
+        return f'{GENERATOR}\n<meta name="run" content="{run}">' if run else GENERATOR
+
+    for own, other, leads in (("a", "a", True), ("a", "b", False), ("a", "", True), ("", "b", True), ("a", "b", False)):
+        for path, run, to in ((track, own, "saliency"), (saliency, other, "track-report")):
+            page(path, "1", leads_to=f"{to}.html")
+            path.write_text(path.read_text().replace(GENERATOR, of(run)))
+        link_pages(tmp_path)
+        assert (opened(track), opened(saliency)) == (
+            (["saliency.html#s=1"], ["track-report.html#s=1"]) if leads else ([], [])
+        )
+
+
 def test_pages_of_others_and_links_elsewhere_stay_as_they_are(tmp_path: Path) -> None:
     other = tmp_path / "other.html"
     other.write_text('<a href="saliency.html#s=1">x</a>')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -284,17 +284,25 @@ def _not_shown(source: Source, parts: Sequence[tuple[Sequence[int], Inputs]]) ->
     return [f"{kept}: --mode, --ds-id, --ids or more --samples choose them"]
 
 
+def _all(names: Iterable[str]) -> str:
+    """All of some names, in a sentence."""
+    from xaicli.report.numbers import listed
+
+    every = list(names)
+    return listed(every, len(every), whole=True)
+
+
 def _picked(choice: Choice, ranked: Ranking, source: Source) -> list[str]:
     """Among which samples the worst or best were picked, and where they are fewer than were asked for."""
     said = []
     kept = bool(source.pairs)
-    where = f"mode {' and '.join(ranked.modes)}"
+    where = f"mode {_all(ranked.modes)}"
     if any(ranked.ds_ids):
-        where += f" of data set {' and '.join(map(quoted, ranked.ds_ids))}"
+        where += f" of data set {_all(map(quoted, ranked.ds_ids))}"
     if kept:
         modes, ds_ids = ({pair[at]: None for pair in source.places} for at in (0, 1))
-        of = f" of mode {' and '.join(modes)}" if choice.mode and modes else ""
-        of += f" of data set {' and '.join(map(quoted, ds_ids))}" if choice.ds_id and modes else ""
+        of = f" of mode {_all(modes)}" if choice.mode and modes else ""
+        of += f" of data set {_all(map(quoted, ds_ids))}" if choice.ds_id and modes else ""
         among = f"the {len(source.sample_ids):,} samples{of} whose inputs the run kept"
         if ranked.n < len(source.sample_ids):
             among = f"{ranked.n:,} of {among}, of the others no {ranked.metric} is logged in {where}"

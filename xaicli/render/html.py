@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -64,12 +65,14 @@ _OURS = '<meta name="generator" content="xaicli '
 _LINK = re.compile(r'<a (?:hidden data-)?href="([\w-]+\.html)#s=([^"]*)">')
 _SAMPLE = re.compile(r' data-s="([^"]*)"(?: data-at="([^"]*)")?')
 _AT = "&at="
+_RUN = re.compile(r'<meta name="run" content="([^"]*)">')
 
 
 def link_pages(folder: Path) -> None:
     """Open the links of a folder's pages that lead somewhere, close those that do not.
 
-    A link that says the mode and data set of its sample leads to one of them, or to one of which nothing says them.
+    A link that says the mode and data set of its sample, or several, leads to one of them, or to one of which nothing
+    says them. None leads to a page of another run.
 
     Raises:
         OSError: A page cannot be read or written.
@@ -78,17 +81,19 @@ def link_pages(folder: Path) -> None:
     shown: dict[str, dict[str, set[str]]] = {path.name: {} for path in pages}
     for path, text in pages.items():
         for sample, at in _SAMPLE.findall(text):
-            shown[path.name].setdefault(html.unescape(sample), set()).add(html.unescape(at))
+            shown[path.name].setdefault(html.unescape(sample), set()).update(html.unescape(at).split("\n"))
+    runs = {path.name: found[1] if (found := _RUN.search(text[:4096])) else "" for path, text in pages.items()}
 
-    def link(match: re.Match[str]) -> str:
+    def link(match: re.Match[str], run: str) -> str:
         page, sample = match.groups()
         named, _, at = html.unescape(sample).partition(_AT)
         places = shown.get(page, {}).get(printable(unquote(named)), set())
-        leads = bool(places if not at else places & {"", printable(unquote(at))})
+        alike = len({run, runs.get(page, "")} - {""}) < 2
+        leads = alike and bool(places if not at else places & {"", *printable(unquote(at)).split("\n")})
         return f'<a {"" if leads else "hidden data-"}href="{page}#s={sample}">'
 
     for path, text in pages.items():
-        linked = _LINK.sub(link, text)
+        linked = _LINK.sub(partial(link, run=runs[path.name]), text)
         if linked != text:
             write_whole(path, linked.encode())
 

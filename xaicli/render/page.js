@@ -36,12 +36,14 @@
     document.body.classList.toggle("picking", Boolean(shown));
     if (shown) for (const element of all(`[data-k="${CSS.escape(shown)}"]`)) element.classList.add("on");
   };
-  const pin = (key, sample, at) => {
+  const cardOf = (key) => document.querySelector(`[data-s][data-k="${CSS.escape(key)}"]`);
+  const pin = (key, card = cardOf(key)) => {
     pinned = pinned === key ? "" : key;
     light("");
-    if (sample === undefined) return;
+    if (!card) return;
+    const { s, at } = card.dataset;
     // Throws in a frame without an address of its own.
-    const where = "#s=" + encodeURIComponent(sample) + (at ? "&at=" + encodeURIComponent(at) : "");
+    const where = "#s=" + encodeURIComponent(s) + (at ? "&at=" + encodeURIComponent(at) : "");
     try { history.replaceState(null, "", pinned ? where : "#"); } catch { /* stays */ }
   };
 
@@ -120,9 +122,7 @@
     svg.addEventListener("pointerleave", () => hide(svg));
     svg.addEventListener("click", () => {
       const line = current && data.lines[current.order];
-      if (!line || !line.k) return;
-      const card = document.querySelector(`[data-s][data-k="${CSS.escape(line.k)}"]`);
-      pin(line.k, card ? card.dataset.s : undefined);
+      if (line && line.k) pin(line.k);
     });
     svg.addEventListener("keydown", (event) => {
       const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
@@ -149,12 +149,12 @@
     for (const svg of all("svg[data-x]", figure)) watch(svg, data);
   }
 
-  // Cards and rows light their line; a button pins them; #s=<id> finds them, &at=<mode/ds_id> those of one place.
+  // Cards and rows light their line; a button pins them; #s=<id> finds them, &at=<mode/ds_id> those of a place.
   for (const card of all("[data-s]")) {
     const title = card.querySelector("h3, h4");
     const button = make("button", title.textContent, { type: "button", title: "keep this sample lit" });
     title.replaceChildren(button);
-    button.addEventListener("click", () => pin(card.dataset.k, card.dataset.s, card.dataset.at));
+    button.addEventListener("click", () => pin(card.dataset.k, card));
   }
   for (const element of all("[data-s], tr[data-k], .cell[data-k]")) {
     element.addEventListener("pointerenter", () => light(element.dataset.k));
@@ -168,13 +168,17 @@
     if (!asked) return;
     let wanted = "", at = "";
     try { [wanted, at] = [asked[1], asked[2] ?? ""].map(decodeURIComponent); } catch { return; }
-    const card = all("[data-s]").find(({ dataset }) => dataset.s === wanted && (!at || !dataset.at || dataset.at === at));
-    const of = at ? " of " + at.split("/").filter(Boolean).join(" ") : "";
-    absent.textContent = card ? "" : `Sample ${wanted}${of} is not on this page; ask for it with --ids.`;
+    // Of what stands for samples of several places each is on a line of its own.
+    const places = at.split("\n");
+    const isThere = (own) => !at || !own || own.split("\n").some((place) => places.includes(place));
+    const card = all("[data-s]").find(({ dataset }) => dataset.s === wanted && isThere(dataset.at));
+    const of = at ? " of " + places.map((place) => place.split("/").filter(Boolean).join(" ")).join(", ") : "";
+    const advice = absent.parentElement.dataset.absent;
+    absent.textContent = card ? "" : `Sample ${wanted}${of} is not on this page${advice ? "; " + advice : ""}.`;
     absent.hidden = Boolean(card);
     if (!card) return;
     pinned = "";
-    pin(card.dataset.k);
+    pin(card.dataset.k, null);
     card.scrollIntoView({ block: "center" });
   };
   addEventListener("hashchange", follow);

@@ -86,6 +86,8 @@ def _head(report: Report, answer: Answer, style: str, script: str) -> Iterator[M
     yield Markup(f'<meta http-equiv="Content-Security-Policy" content="{allowed}">')
     yield element("meta", name="viewport", content="width=device-width, initial-scale=1")
     yield element("meta", name="generator", content=f"xaicli {__version__}")
+    if report.run_id:
+        yield element("meta", name="run", content=report.run_id)
     yield element("title", report.title, " · ", printable(answer.run, limit=120))
     yield element("style", Markup(style))
 
@@ -98,7 +100,7 @@ def _header(report: Report) -> Markup:
     if len(report.sections) > _FEW_SECTIONS:
         links = [_named("a", s.title, href=f"#{s.anchor}") for s in report.sections]
         parts.append(element("nav", *links, element("a", "How this was made", href="#made"), aria_label="parts"))
-    return element("header", *_on_lines(*parts))
+    return element("header", *_on_lines(*parts), data_absent=report.absent)
 
 
 def _named(tag: str, title: str, **attributes: object) -> Markup:

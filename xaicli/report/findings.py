@@ -126,6 +126,7 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
         title="What to look at first",
         run_line=run_line(answer, page.facts),
         label_names=label_names_of(page.facts),
+        run_id=page.facts.run_id,
         sentence=said,
         sections=tuple(sections) or (nothing,),
         made=made(answer),

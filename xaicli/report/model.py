@@ -72,6 +72,7 @@ class MapRow:
     links: tuple[tuple[str, str], ...] = ()
     deep_link: str = ""
     place: str = ""
+    """As `Card.place`; of an input that stands for samples of several, a line each."""
     facts: tuple[tuple[str, Link], ...] = ()
     """What the sample is, as (name, what is known)."""
 
@@ -315,6 +316,8 @@ class Report:
         tables: Data written beside the page, {file stem: what yields the rows}; one CSV each.
         json_name: The stem of the JSON file; the page's where "".
         label_names: What the run's labels are called: no name that a terminal cuts may be taken for one of them.
+        run_id: Which run its samples are of; "" where that is not known.
+        absent: What to do about a sample that is not on the page, where anything can be done.
     """
 
     name: str
@@ -327,3 +330,5 @@ class Report:
     tables: Mapping[str, Callable[[], Rows]] = field(default_factory=dict)
     json_name: str = ""
     label_names: tuple[str, ...] = ()
+    run_id: str = ""
+    absent: str = ""

@@ -13,7 +13,7 @@ from xaicli.answer import Answer
 from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
 from xaicli.report.model import IN_CSV, Block, Cell, Column, Link, Report, Section, Table, Text, rest_of
-from xaicli.report.numbers import count, in_words, short
+from xaicli.report.numbers import count, in_words, listed, short
 from xaicli.tables.labels import names_apart
 from xaicli.takeback import COUNTED_WITH
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, Duplicates
@@ -41,6 +41,7 @@ class RunFacts:
         attempts: The starts of the training process.
         states: The saved states of the training.
         checkpoints: The files in `checkpoints/`.
+        run_id: Which run it is, wherever its directory lies.
     """
 
     path: str
@@ -55,6 +56,7 @@ class RunFacts:
     attempts: tuple[Attempt, ...] = ()
     states: tuple[SavedState, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    run_id: str = ""
 
     @classmethod
     def of(cls, layout: RunLayout, selection: Mapping[str, Any] | None = None) -> RunFacts:
@@ -78,6 +80,7 @@ class RunFacts:
             label_map=_by_label((selection or {}).get("label_map") or {}),
             config=manifest.config,
             environment=manifest.environment,
+            run_id=manifest.run_id,
         )
 
     @classmethod
@@ -278,13 +281,17 @@ _DUPLICATES: dict[str, str] = {
 }
 
 
+BY_IDS = "ask for it with --ids"
+"""What to do about a sample that is not on a page."""
+
+
 def place_of(mode: str, ds_id: str) -> str:
     """A mode and data set as pages and links name those of a sample."""
     return f"{mode}/{ds_id}"
 
 
 def address_of(page: str, sample_id: int | str, place: str = "") -> str:
-    """Where a sample is on a page, of those with its id the one of a place where that is known."""
+    """Where a sample is on a page; of those with its id the one of a place, or of any of several, a line each."""
     at = f"&at={quote(place, safe='')}" if place else ""
     return f"{page}#s={quote(str(sample_id), safe='')}{at}"
 
@@ -351,12 +358,22 @@ def stale_in_words(conditions: str = "") -> tuple[str, str]:
 def _selection(answer: Answer) -> list[tuple[str, str]]:
     said = []
     for key, value in answer.selection.items():
-        values = [("yes" if item else "no") if isinstance(item, bool) else str(item) for item in as_list(value)]
+        values = _in_words(value)
         if not values or values == [""] or value == {}:
             continue
         more = f" and {len(values) - _SHOWN:,} more" if len(values) > _SHOWN else ""
         said.append((key.replace("_", " "), ", ".join(values[:_SHOWN]) + more))
     return said
+
+
+def _in_words(value: Any) -> list[str]:
+    """The parts of a value of a selection, of one with named parts each behind its name."""
+    if isinstance(value, Mapping):
+        parts = {
+            str(name).replace("_", " "): [said or '""' for said in _in_words(part)] for name, part in value.items()
+        }
+        return [f"{name}: {listed(said, _SHOWN, whole=True)}" for name, said in parts.items() if said != ['""']]
+    return [("yes" if item else "no") if isinstance(item, bool) else str(item) for item in as_list(value)]
 
 
 _MOST_ROWS = 2000
@@ -437,6 +454,7 @@ def report_of(
         title=title,
         run_line=run_line(answer, page.facts),
         label_names=label_names_of(page.facts),
+        run_id=page.facts.run_id,
         sentence=said or nothing,
         sections=tuple(sections),
         made=made(answer, *rules),

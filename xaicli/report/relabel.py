@@ -26,7 +26,7 @@ from xaicli.report.model import (
     rest_of,
 )
 from xaicli.report.numbers import count, cut, sample_name
-from xaicli.report.page import Page, label_names_of, made, place_of, run_line
+from xaicli.report.page import BY_IDS, Page, label_names_of, made, place_of, run_line
 from xaicli.report.samples import saliency_link
 from xaicli.words import percent
 
@@ -62,6 +62,7 @@ def export_report(answer: Answer, page: Page | None = None) -> Report:
         title="Labels to look at",
         run_line=run_line(answer, page.facts),
         label_names=label_names_of(page.facts),
+        run_id=page.facts.run_id,
         sentence=sentence,
         sections=(Section("To look at", "tasks", tuple(blocks)),),
         made=made(
@@ -71,6 +72,7 @@ def export_report(answer: Answer, page: Page | None = None) -> Report:
         ),
         warnings=answer.warnings,
         tables={"relabel-export": lambda: answer.data},
+        absent=BY_IDS,
     )
 
 
@@ -111,11 +113,13 @@ def _objects_report(answer: Answer, page: Page) -> Report:
         title="Objects to look at",
         run_line=run_line(answer, page.facts),
         label_names=label_names_of(page.facts),
+        run_id=page.facts.run_id,
         sentence=sentence,
         sections=(Section("To look at", "tasks", tuple(blocks)),),
         made=made(answer, ("pictures of the boxes", f"xai errors RUN_DIR --table {answer.selection['table']}")),
         warnings=answer.warnings,
         tables={"relabel-export": lambda: answer.data},
+        absent=BY_IDS,
     )
 
 
@@ -179,6 +183,7 @@ def apply_report(answer: Answer, page: Page | None = None) -> Report:
         title="What people said of the labels",
         run_line=run_line(answer, page.facts),
         label_names=label_names_of(page.facts),
+        run_id=page.facts.run_id,
         sentence=_sentence(answer),
         sections=(
             Section("Labels", "labels", tuple(_labels(answer, page))),
@@ -250,6 +255,7 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
         title="What people said of the objects",
         run_line=run_line(answer, page.facts),
         label_names=label_names_of(page.facts),
+        run_id=page.facts.run_id,
         sentence=f"{count(answer.extra['pictures'], 'picture')} looked at; of their objects {said}{ending}",
         sections=(
             Section("Objects", "labels", tuple(blocks)),

@@ -28,8 +28,8 @@ from xaicli.report.model import (
     Views,
 )
 from xaicli.report.numbers import count, listed, sample_name, short
-from xaicli.report.page import RunFacts, address_of, label_names_of, made, place_of, run_line
-from xaicli.words import fraction, percent
+from xaicli.report.page import BY_IDS, RunFacts, address_of, label_names_of, made, place_of, run_line
+from xaicli.words import fraction, percent, quoted
 
 if TYPE_CHECKING:
     from xaicli.attribution.explanation import Floats
@@ -333,6 +333,8 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
         title=f"Saliency of {count(len({e.key for e in saliency.explanations}), 'sample')}",
         run_line=_run_line(answer, saliency, facts),
         label_names=label_names_of(facts),
+        run_id=facts.run_id if facts is not None else "",
+        absent=BY_IDS + (", if it is in the data" if answer.selection.get("data") else ", if the run kept its input"),
         sentence=_sentence(saliency),
         sections=tuple(sections),
         made=tuple(
@@ -348,8 +350,14 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
 def _run_line(answer: Answer, saliency: Saliency, facts: RunFacts | None) -> str:
     names = [c.name + (f" (epoch {c.epoch})" if c.epoch is not None else "") for c in saliency.checkpoints if c.name]
     picked = answer.selection.get("picked")
-    ranked = [f"the {picked['pick']} by {picked['metric']} of mode {listed(picked['mode'])}"] if picked else []
-    parts = [run_line(answer, facts), *ranked, *([f"checkpoint {listed(names, 4)}"] if names else [])]
+    ranked = f"the {picked['pick']} by {picked['metric']} of mode {listed(picked['mode'])}" if picked else ""
+    if picked and any(picked["ds_id"]):
+        ranked += f" of data set {listed(list(map(quoted, picked['ds_id'])))}"
+    parts = [
+        run_line(answer, facts),
+        *([ranked] if ranked else []),
+        *([f"checkpoint {listed(names, 4)}"] if names else []),
+    ]
     return " · ".join(parts)
 
 
@@ -473,8 +481,8 @@ def _row(
         for view in e.inputs
         if (planes := _planes_of(view)) > 1
     ]
-    places = [place_of(*pair) for pair in ([(e.mode, e.ds_id or "")] if e.mode else e.stands_for)]
-    history = address_of("track-report.html", e.sample_id, *places[:1])
+    place = "\n".join(place_of(*pair) for pair in ([(e.mode, e.ds_id or "")] if e.mode else e.stands_for))
+    history = address_of("track-report.html", e.sample_id, place)
     return MapRow(
         key=f"e-{number}",
         title=" · ".join(filter(None, (sample_name(e.sample_id), e.place if several else ""))),
@@ -485,7 +493,7 @@ def _row(
         panels=panels,
         links=(("history", history),) if facts is not None else (),
         deep_link=str(e.sample_id),
-        place=places[0] if len(places) == 1 else "",
+        place=place,
         facts=known.get(str(e.sample_id), ()),
     )
 

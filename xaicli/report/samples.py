@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -15,6 +15,7 @@ from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import IN_CSV, Block, Card, Cell, Column, Gallery, Report, Table, Text
 from xaicli.report.numbers import count, listed, sample_name, shorts, spread
 from xaicli.report.page import (
+    BY_IDS,
     Page,
     Part,
     address_of,
@@ -441,7 +442,7 @@ def samples_report(answer: Answer, page: Page | None = None, *, population: pl.D
     page = page or Page()
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
     parts = list(subjects(answer, metrics, population))
-    return report_of(
+    report = report_of(
         answer,
         page,
         [Part(part.words, blocks(part, page)) for part in parts],
@@ -452,6 +453,7 @@ def samples_report(answer: Answer, page: Page | None = None, *, population: pl.D
         rules=(("score", score_rule(answer)), ("ties", "the smaller sample_id first")),
         tables={"samples": lambda: long_rows(answer.data, metrics)},
     )
+    return replace(report, absent=BY_IDS)
 
 
 def score_rule(answer: Answer) -> str:

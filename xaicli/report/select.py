@@ -68,6 +68,7 @@ def select_report(answer: Answer, page: Page | None = None) -> Report:
         title="What the next training takes",
         run_line=run_line(answer, page.facts),
         label_names=label_names_of(page.facts),
+        run_id=page.facts.run_id,
         sentence=" ".join(said),
         sections=tuple(sections),
         made=made(

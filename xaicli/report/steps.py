@@ -109,6 +109,7 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
         title=f"Step {step}",
         run_line=run_line(answer, page.facts),
         label_names=label_names_of(page.facts),
+        run_id=page.facts.run_id,
         sentence=" ".join(told),
         sections=(Section("The samples of the step", "samples", tuple(blocks)),),
         made=made(answer, ("share", f"of the sum of the step's finite {metric}")),

@@ -20,6 +20,7 @@ from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
 from xaicli.report.model import IN_CSV, IN_JSON, Block, Figure, Figures, Report, Section, Table, Text, either
 from xaicli.report.numbers import count, cut_among, first_parts, listed, sample_name, shortened, shorts
 from xaicli.report.page import (
+    BY_IDS,
     Names,
     Page,
     among,
@@ -107,12 +108,14 @@ def track_report(
         title="Sample histories: " + (", ".join(metrics) or "nothing recorded"),
         run_line=run_line(answer, page.facts),
         label_names=label_names_of(page.facts),
+        run_id=page.facts.run_id,
         sentence=_sentence(parts, gathered, page),
         sections=tuple(sections),
         made=made(answer, *rules),
         warnings=(*answer.warnings, *warnings),
         tables=_tables(answer, gathered, metrics),
         json_name="report",
+        absent=BY_IDS,
     )
 
 
