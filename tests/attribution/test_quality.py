@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import xaicli
@@ -156,6 +157,49 @@ def test_a_layer_below_one_whose_noise_kills_the_net_is_used() -> None:
     found = xaicli.saliency(model, x, methods=("gradient",), sanity=True, device="cpu").saliency.sanity
     assert [(step.layer, step.is_used) for step in found] == [("4", True), ("2", True), ("0", True)]
     assert [step.similarity["gradient"] for step in found[1:]] == [0, 0]  # it is dead by then
+
+
+class Words(nn.Module):
+    """Texts as rows of a table, by one of three ways to look them up."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind = kind
+        self.words = nn.EmbeddingBag(20, 8, mode="max") if kind == "bag" else nn.Embedding(20, 8)
+        self.idle, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.kind == "bag":
+            return self.head(torch.tanh(self.words(ids)))
+        rows = self.words.weight[ids] if self.kind == "table" else self.words(ids)
+        return self.of_rows(rows)
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        return self.head(torch.tanh(rows.amax(1)))
+
+
+@pytest.mark.parametrize("kind", ["embedding", "table", "bag"])
+def test_an_embedding_of_tokens_is_randomised_and_used(kind: str) -> None:
+    """Its noise is what is explained then: the maps are those of autograd at the rows of the randomised table."""
+    generator = torch.Generator().manual_seed(1)
+    model, ids = Words(kind).eval(), torch.stack([torch.randperm(20, generator=generator)[:6] for _ in range(5)])
+    found = xaicli.saliency(model, ids, methods=("gradient",), sanity=True, device="cpu").saliency.sanity
+    assert {step.layer: step.is_used for step in found} == {"head": True, "idle": False, "words": True}
+
+    target = model(ids).argmax(1)
+
+    def maps() -> np.ndarray[Any, Any]:
+        how: dict[str, Any] = {"target": target.tolist(), "methods": ("gradient",), "device": "cpu"}
+        return xaicli.saliency(model, ids, **how).maps["gradient"][:, 0]
+
+    before = maps()
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (model.head.weight, model.head.bias, model.idle.weight, model.words.weight):
+        noise = torch.randn(tensor.shape, generator=generator)
+        tensor.data = noise * float(tensor.detach().std()) + float(tensor.detach().mean())
+    wanted = np.nanmean([spearmanr(a, b).statistic for a, b in zip(before, maps(), strict=True)])
+    assert found[-1].similarity["gradient"] == pytest.approx(float(wanted), abs=1e-4)
 
 
 def test_each_output_and_checkpoint_is_compared_with_its_own_randomised_models() -> None:

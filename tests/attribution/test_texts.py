@@ -335,3 +335,103 @@ def test_a_conditional_model_without_a_decoder_continues_what_it_reads() -> None
     expected = torch.autograd.grad(losses.sum(), kept)[0]
     found = xaicli.saliency(model, {"input_ids": ids}, labels=labels, target="loss", methods="gradient", device="cpu")
     np.testing.assert_allclose(found.attributions["gradient"], expected, atol=1e-6)
+
+
+class Cut(nn.Module):
+    """Texts that are cut to the longest of their batch before they are looked up."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.kind, self.words = kind, nn.Embedding(20, 8, padding_idx=0)
+        self.body = nn.LSTM(8, 8, batch_first=True)
+        self.conv, self.head = nn.Conv1d(8, 8, 3, padding=1), nn.Linear(8, 3)
+
+    def columns(self, mask: Tensor) -> Any:
+        if self.kind == "any":
+            return mask.bool().any(0)
+        return slice(int(mask.sum(1).max()))
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        if lengths is not None:
+            mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        mask = (ids != 0).long() if mask is None else mask
+        kept = self.columns(mask)
+        return self.of_rows(self.words(ids[:, kept]), mask[:, kept], mask.sum(1))
+
+    def of_rows(self, rows: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        if self.kind == "packed":
+            packed = nn.utils.rnn.pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
+            return self.head(self.body(packed)[1][0][-1])
+        seen = torch.tanh(self.conv((rows * mask[..., None]).transpose(1, 2))).transpose(1, 2)
+        return self.head((seen * mask[..., None]).sum(1) / lengths[:, None])
+
+    def wanted(self, ids: Tensor) -> Tensor:
+        """Autograd at the embedding of all texts together, 0 where they are cut."""
+        mask = (ids != 0).long()
+        kept = self.columns(mask)
+        rows = self.words(ids[:, kept]).detach().requires_grad_()
+        scores = self.of_rows(rows, mask[:, kept], mask.sum(1))
+        found = torch.zeros(*ids.shape, 8)
+        found[:, kept] = torch.autograd.grad(scores.amax(1).sum(), rows)[0]
+        return found
+
+
+def _filled(*lengths: int, width: int = 7) -> Tensor:
+    ids = torch.randint(1, 20, (len(lengths), width), generator=torch.Generator().manual_seed(0))
+    return ids * (torch.arange(width) < torch.tensor(lengths)[:, None])
+
+
+CUT = {
+    "of other lengths": _filled(3, 2, 7, 6),
+    "the longest in front": _filled(7, 7, 3, 2),
+    "shorter than the columns": _filled(5, 2, 4, 3),
+    "all of one length": _filled(5, 5, 5),
+    "one text": _filled(3),
+    "in several chunks": torch.cat([_filled(*[2, 3] * 20), _filled(4, 6), _filled(*[2] * 30)]),
+}
+
+
+@pytest.mark.parametrize(("kind", "given"), [("longest", "ids"), ("any", "mask"), ("packed", "lengths")])
+@pytest.mark.parametrize("name", CUT)
+def test_texts_that_forward_cuts_to_the_longest_are_explained_where_they_stand(
+    name: str, kind: str, given: str
+) -> None:
+    model, ids = Cut(kind).eval(), CUT[name]
+    mask = (ids != 0).long()
+    inputs = {"ids": ids} | ({"mask": mask} if given == "mask" else {"lengths": mask.sum(1)} if given != "ids" else {})
+    found = xaicli.saliency(model, inputs, methods=("gradient", "smoothgrad"), precision="fp32", device="cpu")
+    with torch.no_grad():
+        assert found.predictions.tolist() == model(ids).argmax(1).tolist()
+    values = found.attributions["gradient"]
+    values = values["ids"] if isinstance(values, dict) else values
+    np.testing.assert_allclose(values, model.wanted(ids), atol=1e-6)
+    longest = int(mask.sum(1).max())
+    assert not values[:, longest:].any()
+    notes = [note for note in found.answer.warnings if "looked up by no embedding" in note]
+    columns = [str(column) for column in range(longest, 7)]
+    said = f"column{'s' if len(columns) > 1 else ''} {', '.join(columns)} of ids: looked up by no embedding"
+    assert (notes and said in notes[0]) if columns else not notes
+
+
+def test_texts_filled_up_at_either_side_are_cut_to_the_columns_that_any_of_them_has() -> None:
+    model = Cut("any").eval()
+    ids = torch.cat([_filled(3, 2, 4), _filled(2, 3).flip(1), _filled(*[2] * 40)])
+    found = xaicli.saliency(model, ids, methods="gradient", precision="fp32", device="cpu")
+    np.testing.assert_allclose(found.attributions["gradient"], model.wanted(ids), atol=1e-6)
+
+
+def test_activations_of_texts_that_were_cut_lie_where_their_tokens_do() -> None:
+    class Beside(Cut):
+        def forward(self, ids: Tensor, person: Tensor) -> Tensor:  # type: ignore[override]
+            mask = (ids != 0).long()
+            kept = self.columns(mask)
+            return self.of_rows(self.words(ids[:, kept]) + person[:, None], mask[:, kept], mask.sum(1))
+
+    model, ids, person = Beside("longest").eval(), _filled(5, 2, 4, 3), torch.ones(4, 8)
+    how: dict[str, Any] = {"methods": "gradcam", "precision": "fp32", "device": "cpu"}
+    found = xaicli.saliency(model, {"ids": ids, "person": person}, **how).attributions["gradcam"]["ids"]
+    short = xaicli.saliency(model, {"ids": ids[:, :5], "person": person}, **how).attributions["gradcam"]["ids"]
+    assert short.any()
+    np.testing.assert_allclose(found[:, :5], short, atol=1e-6)
+    assert not found[:, 5:].any()

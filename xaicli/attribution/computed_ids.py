@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -46,7 +46,7 @@ def computed_from(
     """
     if not flow.unfollowed:
         return False
-    few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
+    few = first_of(frozen, batches)
     every, device = _by_place(batches[position]), batches[position].device
     ids, shape = _by_place(few[position]), few[position].shape
 
@@ -85,34 +85,75 @@ def read_besides(
         frozen, batches, position, lookups: As `computed_from`.
         outputs: The numbers that count in what the model returns.
     """
-    few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
-    every, device = _by_place(batches[position]), batches[position].device
-    ids, shape = _by_place(few[position]), few[position].shape
-    with torch.no_grad(), KeptCalls(EMBEDDINGS) as seen:
-        before = outputs(frozen([x.clone() for x in few])).detach()
-    finite = before[before.isfinite()]
-    most = _ROUNDING.get(before.dtype, 0.02) * float(finite.abs().max()) if finite.numel() else 0.0
-
-    def answered(changed: Tensor) -> Tensor | None:
-        inputs = [x.clone() for x in few]
-        inputs[position] = changed.view(shape).to(device, copy=True)
-        try:
-            with torch.no_grad(), Replayed(seen.found):
-                found = outputs(frozen(inputs)).detach()
-        except Exception:  # whatever another's forward raises of ids that are none of its samples
-            return None
-        return found if found.shape == before.shape else None
-
-    def alike(one: Tensor, other: Tensor) -> bool:
-        return torch.allclose(one, other, rtol=0, atol=most, equal_nan=True)
-
+    asked = _Beside(frozen, batches, position, outputs)
     by_column = len({lookup.table for lookup in lookups}) > 1
     order = torch.Generator().manual_seed(0)
-    found = answered(_shuffled(ids, every, order, by_column=by_column))
-    if found is not None and alike(found, before):
+    found = asked.answered(_shuffled(asked.ids, asked.every, order, by_column=by_column))
+    if found is not None and asked.alike(found, asked.before):
         return False
-    changes = islice(_changed(ids, every, order, by_column=by_column), _ASKED)
-    return any(_differs_with_each(answered, before, changed, alike) for changed in changes)
+    changes = islice(_changed(asked.ids, asked.every, order, by_column=by_column), _ASKED)
+    return any(_differs_with_each(asked.answered, asked.before, changed, asked.alike) for changed in changes)
+
+
+def read_as_numbers(
+    frozen: FrozenModel, batches: Sequence[Tensor], position: int, outputs: Outputs, places: Collection[int]
+) -> bool:
+    """Whether a model reads the numbers at places that no embedding looks up, and not only whether tokens stand there.
+
+    Args:
+        frozen, batches, position, outputs: As `read_besides`.
+        places: Which.
+    """
+    asked = _Beside(frozen, batches, position, outputs)
+    # Small numbers, too: behind the longest text there may be nothing but padding.
+    values = sorted({*asked.every.flatten().tolist(), *range(_OTHERS)})
+    order = torch.Generator().manual_seed(0)
+    for place in sorted(places)[:_OTHERS]:
+        answers = [asked.before]
+        for k in torch.randperm(len(values), generator=order)[:_OTHERS].tolist():
+            ids = asked.ids.clone()
+            ids[:, place] = values[k]
+            found = asked.answered(ids)
+            if found is not None and not any(asked.alike(found, before) for before in answers):
+                answers.append(found)
+        # One more: the samples as they are may hold padding in some rows and other tokens in others.
+        if len(answers) > _MASK_LIKE + 1:
+            return True
+    return False
+
+
+class _Beside:
+    """What a model answers with other ids while all embeddings answer as they did."""
+
+    def __init__(self, frozen: FrozenModel, batches: Sequence[Tensor], position: int, outputs: Outputs) -> None:
+        self._frozen, self._position, self._outputs = frozen, position, outputs
+        self._few = first_of(frozen, batches)
+        self.every, self.ids = _by_place(batches[position]), _by_place(self._few[position])
+        with torch.no_grad(), KeptCalls(EMBEDDINGS) as seen:
+            self.before = outputs(frozen([x.clone() for x in self._few])).detach()
+        self._seen = seen.found
+        finite = self.before[self.before.isfinite()]
+        self._most = _ROUNDING.get(self.before.dtype, 0.02) * float(finite.abs().max()) if finite.numel() else 0.0
+
+    def answered(self, changed: Tensor) -> Tensor | None:
+        """None where the model fails on them."""
+        inputs, given = [x.clone() for x in self._few], self._few[self._position]
+        inputs[self._position] = changed.view(given.shape).to(given.device, copy=True)
+        try:
+            with torch.no_grad(), Replayed(self._seen):
+                found = self._outputs(self._frozen(inputs)).detach()
+        except Exception:  # whatever another's forward raises of ids that are none of its samples
+            return None
+        return found if found.shape == self.before.shape else None
+
+    def alike(self, one: Tensor, other: Tensor) -> bool:
+        """Whether two answers are apart by no more than rounding."""
+        return torch.allclose(one, other, rtol=0, atol=self._most, equal_nan=True)
+
+
+def first_of(frozen: FrozenModel, batches: Sequence[Tensor]) -> list[Tensor]:
+    """The first few samples, (sample, ...) of each input."""
+    return frozen.together(batches, range(min(len(batches[0]), frozen.batch or _FEW)))
 
 
 def _by_place(ids: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from xaicli.attribution import captum_methods, gradcam, paths, seed_convention, trust
+from xaicli.attribution.entries import points_of
 from xaicli.attribution.fast_model import fast_model
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.gradients import Attributions, Gradients, Problem
@@ -143,10 +144,14 @@ class Explainer:
         )
 
     def with_model(self, model: nn.Module) -> Explainer:
-        """The same for other weights, the targets kept; without Captum's methods."""
-        frozen = copy.copy(self.prepared.model)
+        """The same for other weights, the targets kept; without Captum's methods.
+
+        Ids are explained at what the embeddings of that model make of them.
+        """
+        prepared, frozen = self.prepared, copy.copy(self.prepared.model)
         frozen.model = model
-        prepared = replace(self.prepared, model=frozen)
+        points = [points_of(frozen, prepared.inputs, entry) for entry in prepared.entries]
+        prepared = replace(prepared, model=frozen, points=points)
         return Explainer(prepared, self.settings, input_range=self.input_range, pictures=self.pictures)
 
     def _problem(self, prepared: Prepared, units: Tensor | None, advance: Callable[[int], None]) -> Problem:

@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xaicli.attribution.computed_ids import Outputs, computed_from, read_besides
+from xaicli.attribution.computed_ids import Outputs, computed_from, first_of, read_as_numbers, read_besides
 from xaicli.attribution.flow import Flow, flow_of
-from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution.frozen import BatchError, FrozenModel
 from xaicli.attribution.given import GivenModel
 from xaicli.attribution.lookups import EMBEDDINGS, KeptCalls, LookingUp, Lookup, lookup_at, side_by_side
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names, parameters_of
 
 _ROWS = 32
-_FEW = 2
 _NAMED = 8
+_MOST_BESIDE = 8
+"""Samples that may stand beside every batch, so that ids are cut alike in each."""
 _MASKS = ("mask", "padding", "valid")
 
 
@@ -48,6 +49,11 @@ class Entry:
     def tokens(self) -> bool:
         """Whether it is a sequence of embedded tokens."""
         return bool(self.lookups)
+
+    @property
+    def looked_up(self) -> frozenset[int]:
+        """The places of a sample that embeddings look up."""
+        return frozenset[int]().union(*(lookup.read for lookup in self.lookups))
 
 
 def entries_of(
@@ -76,6 +82,9 @@ def entries_of(
             flow, tokens = others, found
         else:
             frozen.model = plain
+    frozen.beside = _beside(frozen, batches, flow, tokens)
+    if frozen.beside:
+        flow, tokens = _ways(frozen, batches)
     left = _masks(batches, tokens, known)
     notes: list[str] = []
     entries: list[Entry] = []
@@ -88,7 +97,11 @@ def entries_of(
             if computed_from(frozen, batches, position, flow, tokens[position]):
                 raise _lost(name or known[position])
             lookups, point = _looked_up(frozen, batches, position, name or known[position], tokens[position])
-            notes += _left_out(flow, position, name or known[position], lookups, x.shape)
+            if unread := set(range(math.prod(x.shape[1:]))) - {place for each in lookups for place in each.read}:
+                said, numbers = name or known[position], unread & flow.otherwise.get(position, set())
+                if numbers and read_as_numbers(frozen, batches, position, outputs, numbers):
+                    raise _numbers(_columns(numbers, x.shape), said)
+                notes.append(f"{_columns(unread, x.shape)} of {said}: looked up by no embedding, and so not explained")
             if read_besides(frozen, batches, position, outputs, tokens[position]):
                 raise _besides(name or known[position])
             notes += _computed(flow, position, name or known[position], lookups)
@@ -127,12 +140,70 @@ def entries_of(
 
 def _ways(frozen: FrozenModel, batches: Sequence[Tensor]) -> tuple[Flow, dict[int, tuple[Lookup, ...]]]:
     """What way the inputs take, and the embeddings' calls that look up those of whole numbers."""
-    few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
+    few = first_of(frozen, batches)
     with torch.enable_grad():
         entered = [x.requires_grad_().clone() if x.is_floating_point() else x for x in few]
         flow, _ = flow_of(lambda: frozen.forward(entered), entered)
     found = {i: _lookups(flow, i) for i, x in enumerate(batches) if not x.is_floating_point()}
     return flow, {i: lookups for i, lookups in found.items() if lookups}
+
+
+def _beside(
+    frozen: FrozenModel, batches: Sequence[Tensor], flow: Flow, tokens: Mapping[int, Sequence[Lookup]]
+) -> tuple[int, ...]:
+    """Samples beside which as many ids of any other are looked up as of all together; none where it is so anyway.
+
+    Some models cut a batch to its longest text before they look it up, `ids[:, : lengths.max()]` or
+    `ids[:, mask.any(0)]`.
+    Which columns of a text have a gradient would be a matter of the chunk that it is in.
+    """
+    n = len(batches[0])
+    tried = [i for i in tokens if batches[i].ndim > 1 and (len(batches) > 1 or flow.otherwise.get(i))]
+    if not tried or n == 1 or frozen.batch is not None:
+        return ()
+    calls = {lookup.call for i in tokens for lookup in tokens[i]}
+
+    def looked_up(samples: Sequence[int]) -> int:
+        given = frozen.together(batches, samples)
+        try:
+            with torch.no_grad():
+                seen, _ = flow_of(lambda: frozen.forward(given), given, ids_alone=True)
+        except BatchError:  # of texts without a token, cut to nothing
+            return 0
+        every = [one for found in (seen.embedded, seen.maybe_embedded) for some in found.values() for one in some]
+        return sum(len(one.places) for one in every if one.call in calls)
+
+    alone = {row: looked_up([row]) for row in _of_all_lengths(batches, tried)}
+    if len({*alone.values(), looked_up(range(min(n, 2)))}) == 1:
+        return ()
+    chosen = [max(alone, key=lambda row: alone[row])]
+    most = alone[chosen[0]]
+    for first in range(0, n, frozen.at_once(_ROWS)):
+        every = range(first, min(n, first + frozen.at_once(_ROWS)))
+        while len(chosen) < _MOST_BESIDE and looked_up([*chosen, *every]) > most:
+            part = every
+            while len(part) > 1:
+                halves = part[: len(part) // 2], part[len(part) // 2 :]
+                part = max(halves, key=lambda half: looked_up([*chosen, *half]))
+            chosen.append(part[0])
+            most = looked_up(chosen)
+    for row in chosen[:-1]:
+        others = [other for other in chosen if other != row]
+        chosen = others if looked_up(others) == most else chosen
+    return tuple(chosen)
+
+
+def _of_all_lengths(batches: Sequence[Tensor], tokens: Sequence[int]) -> list[int]:
+    """Samples among which the shortest and the longest are: told by what fills them up, and by masks and lengths."""
+    figures = []
+    for i, x in enumerate(batches):
+        if i in tokens:
+            ids = x.flatten(1)
+            figures.append((ids == ids[:, -1:]).flip(1).int().cumprod(1).sum(1))
+            figures.append((ids == ids[:, :1]).int().cumprod(1).sum(1))
+        else:
+            figures.append(x.reshape(len(x), -1).double().sum(1))
+    return sorted({int(row) for figure in figures for row in (figure.argmin(), figure.argmax())})
 
 
 def _calls(flow: Flow) -> int:
@@ -172,22 +243,12 @@ def _shifted() -> UsageError:
     )
 
 
-def _left_out(flow: Flow, position: int, name: str, lookups: Sequence[Lookup], shape: Sequence[int]) -> list[str]:
-    """What is said of places that no embedding looks up.
-
-    Raises:
-        UsageError: The model reads them as numbers: whole numbers have no gradient.
-    """
-    left = set(range(math.prod(shape[1:]))) - {place for lookup in lookups for place in lookup.read}
-    if not left:
-        return []
-    if numbers := left & flow.otherwise.get(position, set()):
-        raise UsageError(
-            f"{_columns(numbers, shape)} of {name}: read as numbers, where others are ids that embeddings look up",
-            hint="give the numbers as an input of their own of floats, forward(ids, numbers): whole numbers have no "
-            "gradient",
-        )
-    return [f"{_columns(left, shape)} of {name}: looked up by no embedding, and so not explained"]
+def _numbers(columns: str, name: str) -> UsageError:
+    return UsageError(
+        f"{columns} of {name}: read as numbers, where others are ids that embeddings look up",
+        hint="give the numbers as an input of their own of floats, forward(ids, numbers): whole numbers have no "
+        "gradient",
+    )
 
 
 def _computed(flow: Flow, position: int, name: str, lookups: Sequence[Lookup]) -> list[str]:
@@ -273,7 +334,7 @@ def _looked_up(
     found: dict[int, list[Tensor]] = {lookup.call: [] for lookup in lookups}
     places: dict[int, list[Tensor]] = {lookup.call: [] for lookup in lookups}
     for first in range(0, n, step):
-        given = [frozen.padded(x[first : first + step].clone()) for x in batches]
+        given = frozen.together(batches, range(first, min(n, first + step)))
         with torch.no_grad(), KeptCalls(EMBEDDINGS, found) as seen:
             flow, _ = flow_of(lambda given=given: frozen.forward(given), given, ids_alone=True)  # type: ignore[misc]
         here = {each.call: each for each in (*flow.embedded.get(position, []), *flow.maybe_embedded.get(position, []))}
@@ -286,14 +347,42 @@ def _looked_up(
             places[lookup.call].append(here[lookup.call].by_row(len(given[0]))[:count])
     values = [torch.cat(parts) for parts in found.values()]
     lookups = [lookup_at(one.call, torch.cat(places[one.call]), one.lead, one.table) for one in lookups]
-    lookups, width = side_by_side(lookups, [x.shape[-1] for x in values], per)
-    point = values[0].new_zeros(n, per, width)
+    lookups, _ = side_by_side(lookups, [x.shape[-1] for x in values], per)
+    on_device = [one if one.each is None else replace(one, each=one.each.to(values[0].device)) for one in lookups]
+    return tuple(on_device), _point(on_device, values, shape)
+
+
+def _point(lookups: Sequence[Lookup], values: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """(sample, ..., width) of what each look-up gives, (sample, place of the call, width of the call)."""
+    n, width = shape[0], max(lookup.start + lookup.width for lookup in lookups)
+    point = values[0].new_zeros(n, math.prod(shape[1:]), width)
     for lookup, x in zip(lookups, values, strict=True):
         at = lookup.by_row(n).to(x.device)
         row, to = (at >= 0).nonzero(as_tuple=True)
         point[row, at[row, to], lookup.start : lookup.start + lookup.width] = x[row, to]
-    on_device = [one if one.each is None else replace(one, each=one.each.to(point.device)) for one in lookups]
-    return tuple(on_device), point.reshape(n, *shape[1:], width)
+    return point.reshape(*shape, width)
+
+
+def points_of(frozen: FrozenModel, batches: Sequence[Tensor], entry: Entry) -> Tensor:
+    """The clean values at an entry as a model has them, (sample, ...): of token ids what its own embeddings give.
+
+    Args:
+        frozen: The model that the entry is of, with these weights or others.
+        batches: All inputs, (sample, ...).
+        entry: Where attributions are taken.
+    """
+    if not entry.tokens:
+        return batches[entry.position]
+    n, step = len(batches[0]), frozen.at_once(_ROWS)
+    found: dict[int, list[Tensor]] = {lookup.call: [] for lookup in entry.lookups}
+    for first in range(0, n, step):
+        given = frozen.together(batches, range(first, min(n, first + step)))
+        with torch.no_grad(), KeptCalls(EMBEDDINGS, found) as seen:
+            frozen.forward(given)
+        for lookup in entry.lookups:
+            rows = lookup.by_sample(seen.found[lookup.call], len(given[0]))
+            found[lookup.call].append(rows[: min(step, n - first)])
+    return _point(entry.lookups, [torch.cat(parts) for parts in found.values()], batches[entry.position].shape)
 
 
 def _lost(name: str) -> UsageError:

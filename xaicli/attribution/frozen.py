@@ -51,7 +51,13 @@ class FrozenModel:
         device: Where to.
         batch: The one batch size it accepts, or None.
         most: The largest batch that is known to be too large, halved; None where none is.
+
+    Attributes:
+        beside: Samples that every batch has behind its own, so that forward, which cuts ids to the longest of a batch,
+            cuts them alike in each.
     """
+
+    beside: tuple[int, ...] = ()
 
     def __init__(
         self, model: nn.Module, call: Call, *, device: torch.device, batch: int | None, most: int | None = None
@@ -147,6 +153,11 @@ class FrozenModel:
         if self.channels_last and batch.ndim == 4:
             return batch.contiguous(memory_format=torch.channels_last)
         return batch
+
+    def together(self, inputs: Sequence[Tensor], samples: Sequence[int]) -> list[Tensor]:
+        """A batch of some samples, with those that every batch has, padded: a copy."""
+        rows = [*samples, *self.beside]
+        return [self.padded(x[rows]) for x in inputs]
 
     def padded(self, batch: Tensor) -> Tensor:
         """The batch, repeated up to the size the model needs."""

@@ -48,7 +48,12 @@ def explain(prepared: Prepared, layouts: Sequence[Layout]) -> Attributions:
         cams = _cams(prepared, {p for p in places if p}, rows)
         for i, place in enumerate(places):
             x = prepared.of_units(i)[rows]
-            parts[i].append(over_input(cams[place], x, layouts[i]) if place else torch.zeros_like(x))
+            cam = torch.zeros_like(x)
+            if place:
+                # What forward cuts off before it looks ids up has no activation.
+                read = sorted(prepared.entries[i].looked_up) if x.ndim == 3 and prepared.entries[i].tokens else ...
+                cam[:, read] = over_input(cams[place], x[:, read], layouts[i])
+            parts[i].append(cam)
     return Attributions([torch.cat(part) for part in parts])
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from xaicli.errors import UsageError
+
 _OF_FUNCTION: tuple[str, ...] = ("input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq")
 _OF_FUNCTION += ("mode", "sparse", "per_sample_weights", "include_last_offset", "padding_idx")
 """The arguments of `torch.nn.functional.embedding_bag`."""
@@ -71,6 +73,8 @@ class Lookup:
     def by_sample(self, rows: Tensor, n: int) -> Tensor:
         """(sample, place, width) of what the call answers for `n` samples."""
         width = rows.shape[-1]
+        if rows.numel() != n * len(self.places) * width:
+            raise _of_other_lengths()
         return rows.reshape(self.lead, n, -1, width).movedim(1, 0).reshape(n, len(self.places), width)
 
     @property
@@ -122,6 +126,13 @@ class Lookup:
                     continue
             runs.append((to, at, 1))
         return runs
+
+
+def _of_other_lengths() -> UsageError:
+    return UsageError(
+        "forward looks up more ids of a sample in one batch than in another",
+        hint="does it cut ids, or fill them up, by what stands beside a sample? do that before the model",
+    )
 
 
 Embedded = Mapping[int, Sequence[tuple[Lookup, Tensor]]]
@@ -192,6 +203,8 @@ class Embeddings(TorchFunctionMode):
                 rows: Callable[[], Tensor] = partial(func, *args, **(kwargs or {}))
                 for lookup, point in given:
                     found = lookup.of(point.to(weight.dtype), rows)
+                    if found.shape[:-1].numel() != ids.numel():
+                        raise _of_other_lengths()
                     rows = partial(found.reshape, *ids.shape, found.shape[-1])
                 return rows()
         return func(*args, **(kwargs or {}))

@@ -112,6 +112,11 @@ class Prepared:
             points: One batch an entry.
             units: (row,), which explanation each row is for.
         """
+        samples = self.units[units]
+        if self.model.beside:
+            beside = samples.new_tensor(self.model.beside)
+            samples = torch.cat([samples, beside])
+            points = [torch.cat([point, x[beside]]) for point, x in zip(points, self.points, strict=True)]
         at = {entry.position: (entry, point) for entry, point in zip(self.entries, points, strict=True)}
         rows: list[Tensor] = []
         embedded: dict[int, list[tuple[Lookup, Tensor]]] = {}
@@ -120,11 +125,11 @@ class Prepared:
             if entry is not None and point is not None and not entry.tokens:
                 rows.append(model.arranged(point))
                 continue
-            rows.append(model.arranged(x[self.units[units]]))
+            rows.append(model.arranged(x[samples]))
             if entry is not None and point is not None:
                 padded = model.padded(point)
                 for lookup in entry.lookups:
-                    of_rows = lookup.of_samples(self.units[units], model.padded)
+                    of_rows = lookup.of_samples(samples, model.padded)
                     embedded.setdefault(lookup.call, []).append((of_rows, padded))
         return rows, embedded
 

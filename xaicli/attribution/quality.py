@@ -22,6 +22,7 @@ from xaicli.attribution.engine import Attribution, Explainer
 from xaicli.attribution.explanation import SanityStep
 from xaicli.attribution.gradients import Problem
 from xaicli.attribution.inputs import Layout, per_sample
+from xaicli.attribution.lookups import LookingUp
 from xaicli.attribution.maps import rank_correlation, strengths
 from xaicli.attribution.settings import GRADCAM, INTEGRATED, METHODS, SMINT
 
@@ -235,6 +236,7 @@ def _explained_values(explainer: Explainer, units: Tensor) -> Tensor:
 
 def _layers(model: nn.Module, *, with_buffers: bool = False) -> list[tuple[str, list[Tensor]]]:
     """Weights by the module they belong to, in the order they were registered: from input to output as a rule."""
+    model = model.model if isinstance(model, LookingUp) else model
     found: dict[str, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         found.setdefault(name.rpartition(".")[0] or name, []).append(parameter)
