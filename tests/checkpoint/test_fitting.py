@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file, save_model
+from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
 from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.archive import RefusedError
+from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
 from xaicli.checkpoint.load import load_checkpoint
+from xaicli.checkpoint.save import convert_checkpoint
 from xaicli.checkpoint.torch_file import read_torch
 from xaicli.checkpoint.weights import choose_weights
 from xaicli.errors import DamagedFileError, XaiError
@@ -333,6 +335,79 @@ def test_shards_with_an_index(named: str, tmp_path: Path, model: Digits, images:
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(XaiError, match=r"model-00002-of-00002\.safetensors is missing"):
         load_checkpoint(path, arch=Digits)
+
+
+PARTS = {
+    "by its index": ("model-00002-of-00002.safetensors", True),
+    "by its name": ("model-00002-of-00002.safetensors", False),
+    "by its index alone": ("second.safetensors", True),
+    "of pickles": ("pytorch_model-00002-of-00002.bin", True),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_of_several_is_told_as_one_and_written_as_no_whole(
+    xai: Any, name: str, tmp_path: Path, model: Digits
+) -> None:
+    file, has_index = PARTS[name]
+    names, weights = list(model.state_dict()), model.state_dict()
+    first = file.replace("00002-of", "00001-of") if "00002-of" in file else "first.safetensors"
+    for part, keys in ((first, names[:3]), (file, names[3:])):
+        held = {key: weights[key].clone() for key in keys}
+        torch.save(held, tmp_path / part) if part.endswith("bin") else save_file(held, tmp_path / part)
+    index = tmp_path / ("pytorch_model.bin.index.json" if file.endswith("bin") else "model.safetensors.index.json")
+    if has_index:
+        index.write_text(json.dumps({"weight_map": {key: first if key in names[:3] else file for key in names}}))
+    found = json.loads(xai("checkpoint", "inspect", tmp_path / file, "--json")[1])
+    assert found["checkpoint"]["loads"] == "with the other parts"
+    assert "part 2 of 2 of a model's weights" in found["checkpoint"]["refusal"]
+    assert index.name in found["checkpoint"]["refusal"]
+    assert sorted(row["name"] for row in found["rows"]) == sorted(names[3:])
+    shown = xai("checkpoint", "inspect", tmp_path / file)[1]
+    assert "It loads with the other parts." in shown
+    assert "part 2 of 2" in shown
+    for written in ("out.safetensors", "out.pt2"):
+        given = ("--arch", "torch.nn:Identity") if written.endswith("pt2") else ()
+        status, _, said = xai("checkpoint", "convert", tmp_path / file, "-o", tmp_path / written, *given)
+        assert status == 1
+        assert f"{file} is part 2 of 2 of a model's weights" in said
+        assert index.name in said
+        assert not (tmp_path / written).exists()
+    if has_index:
+        assert xai("checkpoint", "convert", index, "-o", tmp_path / "out.safetensors")[0] == 0
+        assert set(load_file(tmp_path / "out.safetensors")) == set(names)
+    else:
+        status, _, said = xai("checkpoint", "inspect", tmp_path)
+        assert status == 1
+        assert "holds parts of a model's weights without their index" in said
+        assert f"get {index.name}" in said
+
+
+@pytest.mark.parametrize("file", ["model-00001-of-00001.safetensors", "fold-1-of-5.safetensors"])
+def test_a_whole_that_is_called_like_a_part_is_one(file: str, tmp_path: Path, model: Digits) -> None:
+    save_file(model.state_dict(), tmp_path / file)
+    assert inspect_checkpoint(tmp_path / file).verdict is Verdict.WITH_ARCH
+    written = convert_checkpoint(tmp_path / file, tmp_path / "out.safetensors")
+    assert set(load_file(written)) == set(model.state_dict())
+
+
+def test_an_adapter_is_told_by_its_file_as_by_its_folder(tmp_path: Path) -> None:
+    save_file({"base_model.model.fc.lora_A.weight": torch.ones(2, 4)}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    found = inspect_checkpoint(tmp_path / "adapter_model.safetensors")
+    assert found.verdict is Verdict.NOT
+    assert "an adapter (PEFT)" in found.refusal
+    assert f"from_pretrained({str(tmp_path)!r}).merge_and_unload()" in found.refusal
+
+
+def test_what_gathers_weights_without_values_is_named_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "global_step5").mkdir()
+    (tmp_path / "zero_to_fp32.py").write_text("")
+    path = tmp_path / "global_step5" / "weights.pt"
+    torch.save({"first.weight": torch.ones(0)}, path)
+    with pytest.raises(XaiError) as caught:
+        load_checkpoint(path, arch=Digits)
+    assert f"python {tmp_path}/zero_to_fp32.py {tmp_path} model, and name the file written" in caught.value.hint
 
 
 def test_an_index_cannot_name_files_elsewhere(tmp_path: Path, model: Digits) -> None:

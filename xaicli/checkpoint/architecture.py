@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from xaicli.checkpoint.files import part_of
 from xaicli.checkpoint.weights import Chosen, StateDict, listed
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.heads.evaluation import into_evaluation
@@ -391,12 +392,21 @@ _LAYOUTS = (
 """What the names of weights say of how they were written, and the way out."""
 
 
-def _written_as(weights: StateDict) -> str:
+_GATHERS = "zero_to_fp32.py"
+
+
+def _written_as(path: Path, weights: StateDict) -> str:
     """A layout in which weights do not fit the model they are of, with the way out; "" for none that is known."""
     if weights and all(value.numel() == 0 for value in weights.values()):
+        # DeepSpeed writes its script beside the folder of the step.
+        folder = next((each for each in (path.parent, path.parent.parent) if (each / _GATHERS).is_file()), None)
+        how = (
+            f"python {_GATHERS} . model where it lies"
+            if folder is None
+            else f"python {folder / _GATHERS} {folder} model"
+        )
         return (
-            "they hold no values, as those of DeepSpeed's ZeRO 3 do: gather them with "
-            "python zero_to_fp32.py FOLDER model, and name the file written. "
+            f"they hold no values, as those of DeepSpeed's ZeRO 3 do: gather them, {how}, and name the file written. "
         )
     for pattern, what in _LAYOUTS:
         if any(re.search(pattern, key) for key in weights):
@@ -407,15 +417,15 @@ def _written_as(weights: StateDict) -> str:
 def _unfit(path: Path, missing: list[str], unexpected: list[str], reshaped: list[str], weights: StateDict) -> XaiError:
     parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
     named = "; ".join(f"{title}: {listed(names)}" for title, names in parts if names)
-    if part := re.search(r"-0*(\d+)-of-0*(\d+)\.", path.name):
-        named = f"it is part {part[1]} of {part[2]}: name their index, or the folder. {named}"
+    if part := part_of(path):
+        named = f"it is {part}: {part.hint}. {named}"
     folder = path if path.is_dir() else path.parent
     if (folder / "config.json").is_file():
         named = f"transformers reads weights under other names than it writes: try {folder} without --arch. {named}"
     return XaiError(
         f"the weights of {path} do not fit the model: {len(missing)} missing, {len(unexpected)} unexpected, "
         f"{len(reshaped)} of another shape",
-        hint=f"{_written_as(weights)}{named}. Is --arch (with --arch-args) the one it was trained with?",
+        hint=f"{_written_as(path, weights)}{named}. Is --arch (with --arch-args) the one it was trained with?",
     )
 
 

@@ -8,6 +8,7 @@ import re
 import weakref
 import zipfile
 from collections.abc import Collection
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,9 @@ _BESIDE = (
 _PICKLED_INDEX = ".bin.index.json"
 _INDEXES = (".safetensors.index.json", _PICKLED_INDEX)
 """What the index of several files is called: of safetensors, or of what `torch.save` writes."""
+_PART = re.compile(r"(.+)-(\d+)-of-(\d+)\.\w+")
+_DIGITS = 5
+"""How many digits transformers writes of a part's number, and of how many there are."""
 _OLD_PICKLE = re.compile(rb"\([dl]p?\d|c\w[\w.]*\n\w+\n|[\]}]q\x00")
 """How pickles of the first protocols begin."""
 
@@ -141,6 +145,14 @@ def pickled_in(folder: Path) -> Path | None:
     return weights[0] if len(weights) == 1 else None
 
 
+def adapter_in(path: Path) -> str:
+    """What a file is that holds an adapter (PEFT), and the way out; "" of any other."""
+    if not path.name.startswith("adapter_model.") or not (path.parent / "adapter_config.json").is_file():
+        return ""
+    _, what, hint = _FOLDERS[0]
+    return f"{what}; {hint.format(path=str(path.parent))}"
+
+
 def _weights_in(folder: Path) -> list[Path]:
     """The files that may hold a model's weights, without what trainers save beside them."""
     found = [part for part in folder.iterdir() if part.suffix in _SUFFIXES and part.is_file()]
@@ -154,6 +166,22 @@ def shards(path: Path) -> list[Path]:
         XaiError: A file that the index names is missing, or it names one elsewhere.
     """
     index = path if path.is_file() else _indexes(path)[0]
+    names = _indexed(index)
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise XaiError(
+            f"{path} is not complete: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
+            hint=f"its index {index.name} names {len(names)} files; download the rest",
+        )
+    return [index.parent / name for name in names]
+
+
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names, in their order.
+
+    Raises:
+        XaiError: It is no index, or names one elsewhere.
+    """
     if index.stat().st_size > _LARGEST_INDEX:
         raise refused(index, f"an index of {index.stat().st_size:,} bytes")
     try:
@@ -163,13 +191,53 @@ def shards(path: Path) -> list[Path]:
     suffix = index.name.removesuffix(".index.json").rpartition(".")[2]
     if not names or not all(isinstance(name, str) and re.fullmatch(rf"[\w.\- ]+\.{suffix}", name) for name in names):
         raise refused(index, f"an index that names other files than .{suffix} beside it")
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if missing:
-        raise XaiError(
-            f"{path} is not complete: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
-            hint=f"its index {index.name} names {len(names)} files; download the rest",
-        )
-    return [index.parent / name for name in names]
+    return names
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of several files of a model's weights one is.
+
+    Attributes:
+        number: Its place among them, from 1.
+        of: How many they are.
+        whole: The index that names them all, as it is called; it may not be there.
+        known: Whether it is no whole of its own: that index names it, or it is called as transformers calls parts.
+    """
+
+    number: int
+    of: int
+    whole: Path
+    known: bool
+
+    def __str__(self) -> str:
+        return f"part {self.number} of {self.of}"
+
+    @property
+    def hint(self) -> str:
+        """What to name in its place."""
+        return f"name {self.whole}" if self.whole.is_file() else f"get {self.whole.name} beside the parts, and name it"
+
+
+def part_of(path: Path) -> Part | None:
+    """Which part of a model's weights a file is, by an index beside it or else by its name; None for one that is none.
+
+    Args:
+        path: The checkpoint.
+    """
+    if path.suffix not in _SUFFIXES or not path.is_file():
+        return None
+    for index in _indexes(path.parent):
+        try:
+            names = _indexed(index)
+        except XaiError:  # of an index that is damaged the name says it
+            continue
+        if path.name in names:
+            return Part(names.index(path.name) + 1, len(names), index, known=True) if len(names) > 1 else None
+    if (named := _PART.fullmatch(path.name)) is None or int(named[3]) < 2:
+        return None
+    index = path.with_name(f"{named[1]}{path.suffix}.index.json")
+    return Part(int(named[2]), int(named[3]), index, known=len(named[2]) == len(named[3]) == _DIGITS)
 
 
 def _indexes(folder: Path) -> list[Path]:
@@ -221,6 +289,9 @@ def _folder_form(path: Path) -> Container:
     if indexes := _indexes(path):
         return Container.TORCH if indexes[0].name.endswith(_PICKLED_INDEX) else Container.SHARDS
     found = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
+    parts = [part for name in found if (part := part_of(path / name)) is not None and part.known]
+    if parts:
+        raise XaiError(f"{path} holds parts of a model's weights without their index", hint=parts[0].hint)
     hint = f"name one of its files: {', '.join(found[:8])}" if found else "name a file, or a Hugging Face model folder"
     raise XaiError(f"{path} is a folder without config.json", hint=hint)
 

@@ -15,7 +15,7 @@ import torch
 
 from xaicli.checkpoint.archive import Archive, RefusedError
 from xaicli.checkpoint.facts import CheckpointFacts, Kind, is_own, read_own
-from xaicli.checkpoint.files import Container, only_file, pickled_in, sha256, sniff
+from xaicli.checkpoint.files import Container, adapter_in, only_file, part_of, pickled_in, sha256, sniff
 from xaicli.checkpoint.load import inert_objects_note, training_facts, with_graph_facts
 from xaicli.checkpoint.package import TensorFacts, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
@@ -29,6 +29,7 @@ class Verdict(StrEnum):
 
     AS_IT_IS = "as it is"
     WITH_ARCH = "with --arch"
+    WITH_OTHERS = "with the other parts"
     WITH_TRUST = "only with --trust-checkpoint"
     NOT = "in no way"
 
@@ -66,6 +67,16 @@ def inspect_checkpoint(path: str | PathLike[str]) -> Inspection:
         XaiError: There is no such file, or it is no checkpoint.
     """
     path = only_file(Path(path))
+    found = _inspected(path)
+    if (part := part_of(path)) is not None and part.known:
+        said = f"{part} of a model's weights: {part.hint}"
+        return replace(found, verdict=Verdict.WITH_OTHERS, refusal=found.refusal or said)
+    if (adapter := adapter_in(path)) and found.verdict is Verdict.WITH_ARCH:
+        return replace(found, verdict=Verdict.NOT, refusal=adapter)
+    return found
+
+
+def _inspected(path: Path) -> Inspection:
     try:
         container = sniff(path)
     except RefusedError as error:

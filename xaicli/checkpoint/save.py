@@ -374,6 +374,7 @@ def convert_checkpoint(
         XaiError: The checkpoint cannot be loaded, or torch cannot export the model.
     """
     from xaicli.checkpoint.architecture import searching
+    from xaicli.checkpoint.files import only_file, part_of
     from xaicli.checkpoint.load import build_model, read_checkpoint
     from xaicli.checkpoint.tensor_file import write_tensors
     from xaicli.checkpoint.weights import broken
@@ -383,6 +384,8 @@ def convert_checkpoint(
     written = Path(output) if output is not None else path.with_suffix(f".{target}")
     if written.resolve() == path.resolve():
         raise UsageError(f"{written} would replace the checkpoint itself", hint="name another file with --output")
+    if (part := part_of(only_file(path))) is not None and part.known:
+        raise XaiError(f"{only_file(path)} is {part} of a model's weights", hint=f"convert the whole: {part.hint}")
     whole = arch is None and target is not Target.SAFETENSORS
     contents = read_checkpoint(path, weights=weights, trust=trust, whole=whole, pythonpath=pythonpath)
     unused = _unused(

@@ -241,12 +241,11 @@ def _is_averaged(key: str) -> bool:
 
 
 def _distributed(path: Path, name: str, value: Inert) -> XaiError:
-    return refused(
-        path,
-        f"weights of a class that is not read ({name!r}, a {value.name})",
-        hint="gather them when saving (FSDP: StateDictType.FULL_STATE_DICT), or convert the folder: "
-        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt",
-    )
+    hint = "gather them when saving (FSDP: StateDictType.FULL_STATE_DICT)"
+    if (path.parent / ".metadata").is_file():
+        command = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path.parent} model.pt"
+        hint += f", or convert the folder: {command}"
+    return refused(path, f"weights of a class that is not read ({name!r}, a {value.name})", hint=hint)
 
 
 def _sets(content: object, name: str, depth: int, seen: set[int]) -> Iterator[Found]:
