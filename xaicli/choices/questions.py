@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
 from xaicli.queries.listed import Ids, listed, refuse_unknown
-from xaicli.queries.names import LabelNames, label_text
+from xaicli.queries.names import LabelNames, named
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, extremes
 from xaicli.queries.selection import Pair, Selection, with_note_of_modes
@@ -178,10 +178,9 @@ class _Pair:
                 hint="log it with run.log_samples(..., label=...), or name a fact: --by FACT",
             )
         column, own = LABEL if is_label else by, self.frame
-        called: Callable[[Any], str] = self.names.__getitem__ if is_label else label_text
+        called = LabelNames.of_column(self.reader, self.selection, by).__getitem__
         if by == LABEL and not is_label:  # the recorded one: the candidates hold another column as theirs
             own = own.drop(LABEL)
-            called = LabelNames.of(self.reader, replace(self.selection, label_key=LABEL, label_map={})).__getitem__
         frame = with_columns(own, self.reader, self.selection, self.pair, [column], self.facts)
         by_value = is_label or by not in self.facts.names
         groups = grouped(frame[column], called, by_value=by_value)
@@ -459,7 +458,7 @@ class _Pair:
         for name, column in zip(columns, held, strict=True):
             is_label = name == key
             known = self._of_label if is_label else self.by if name == by else None
-            called = self.names.__getitem__ if is_label else label_text
+            called = LabelNames.of_column(self.reader, self.selection, name).__getitem__
             groups = known or grouped(frame[column], called, by_value=is_label)
             if not groups.rows:
                 continue
@@ -487,7 +486,8 @@ class _Pair:
         rest = rest.filter(pl.col(SCORE).is_finite())
         high = is_high_good(metric, stat)
         worst = extremes(rest, _WORST, highest=not high, computed=stat != LAST)
-        return worst.select(SAMPLE_ID, LABEL, SCORE).to_dicts()
+        told = [] if worst.schema[LABEL].is_float() else [named(worst[LABEL], self.names.by_value).alias("name")]
+        return worst.select(SAMPLE_ID, LABEL, *told, SCORE).to_dicts()
 
 
 def _taken(frame: pl.DataFrame, rows: NDArray[np.intp]) -> pl.DataFrame:

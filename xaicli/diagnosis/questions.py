@@ -127,7 +127,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
             if (kept := _kept_before(reader, selection, pair, rows, extra["probabilities"])) is not None:
                 warnings.append(f"no probabilities of {where} were kept {at}: the last are of --epoch {kept}")
         elif by is not None and empty.last is not None:
-            _add_groups(empty.last, by, _place(pair, empty.last), names, extra)
+            _add_groups(empty.last, selection, by, _place(pair, empty.last), names, extra)
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
     if not labels or not cells:
         unmet = f"no row that meets --where {reader.where.text!r} has both" if reader.where else ""
@@ -485,12 +485,17 @@ def _of_last(
     if scores is not None:
         extra["probabilities"].append({**place, **scores})
     if by is not None:
-        _add_groups(rows, by, place, names, extra)
+        _add_groups(rows, selection, by, place, names, extra)
     return cells.select(*origin, pl.all())
 
 
 def _add_groups(
-    rows: Rows, by: str, place: dict[str, Any], names: LabelNames, extra: dict[str, list[dict[str, Any]]]
+    rows: Rows,
+    selection: Selection,
+    by: str,
+    place: dict[str, Any],
+    names: LabelNames,
+    extra: dict[str, list[dict[str, Any]]],
 ) -> None:
     """The figures and cells of each value of a column."""
     column = as_recorded(rows.frame, by)
@@ -500,7 +505,8 @@ def _add_groups(
         column = column.cast(pl.Boolean)
     values = column.unique().sort()
     n_values = len(values) - (column.null_count() > 0)
-    if by not in (SAMPLE_ID, LABEL, PREDICTION) and are_many(column, _MOST_GROUPS):
+    are_classes = by in (LABEL, PREDICTION, selection.label_key)
+    if by != SAMPLE_ID and not are_classes and are_many(column, _MOST_GROUPS):
         called, codes = by_quintile(column)
         column = pl.Series(by, [called[code] for code in codes], pl.String)
         values = pl.Series(by, [called[code] for code in np.unique(codes)], pl.String)
@@ -513,7 +519,7 @@ def _add_groups(
         known = MISSING if value is None else value
         if isinstance(known, float) and math.isinf(known):
             known = str(known)
-        facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) and value is not None else known}
+        facts = {"column": by, "value": names[value] if are_classes and value is not None else known}
         cells = _named_cells(counts, names).to_dicts()
         sure = _calibration(part, resamples=0)
         extra["by"].append({**place, **facts, **_figures(overall, part, sure), "cells": cells})

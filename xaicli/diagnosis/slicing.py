@@ -22,7 +22,18 @@ from xaicli.reader import Reader, Tally
 from xaicli.sources.inputs import BadSampleError, Sample
 from xaicli.sources.pictures import Preparation
 from xaicli.sources.table import open_kept
-from xaicli.vocabulary import CORRECT, DS_ID, END_IS_KNOWN, EPOCH, HIGH_IS_GOOD, MODE, PASS, PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import (
+    CORRECT,
+    DS_ID,
+    END_IS_KNOWN,
+    EPOCH,
+    HIGH_IS_GOOD,
+    LABEL,
+    MODE,
+    PASS,
+    PREDICTION,
+    SAMPLE_ID,
+)
 
 BRIGHTNESS, LENGTH = "brightness", "length"
 _INPUT_IDS, _MASK = "input_ids", "attention_mask"
@@ -129,7 +140,7 @@ def slices(
     asks_inputs |= bool({BRIGHTNESS, LENGTH} & set(wanted or ()) - set(reader.dtypes))
     inputs, said = kept_inputs(reader) if asks_inputs else (None, "")
     columns = _columns(reader, selection, wanted, inputs.columns[len(_KEY) :] if inputs is not None else [])
-    names = LabelNames.of(reader, selection)
+    names = {name: LabelNames.of_column(reader, selection, name) for name in columns}
     tally = Tally()
     warnings = [*selection.warnings, *([said] if said else [])]
     warnings += [
@@ -197,7 +208,7 @@ def _last(
     selection: Selection,
     pair: Pair,
     columns: list[str],
-    names: LabelNames,
+    names: Mapping[str, LabelNames],
     warnings: list[str],
     tally: Tally,
     inputs: pl.DataFrame | None,
@@ -225,9 +236,9 @@ def _last(
         warnings += facts.of_no_sample() if unmatched == joined.height else ()
     spelled = []
     for name in columns:
-        if name in (selection.label_key, PREDICTION) and joined.schema[name].is_integer():
+        if name in (selection.label_key, LABEL, PREDICTION) and joined.schema[name].is_integer():
             values = joined[name].drop_nulls().unique().to_list()
-            called = {value: names[value] for value in values}
+            called = {value: names[name][value] for value in values}
             kind = pl.Enum(list(dict.fromkeys(called.values())))
             spelled.append(pl.col(name).replace_strict(called, default=None, return_dtype=kind))
     return joined.with_columns(spelled), {EPOCH: rows.place.epoch, PASS: rows.place.turn}
@@ -261,7 +272,7 @@ def _left_out(rows: pl.DataFrame, selection: Selection, columns: list[str], wher
 
 
 def _classes_apart(
-    frame: pl.DataFrame, columns: list[str], names: LabelNames, warnings: list[str]
+    frame: pl.DataFrame, columns: list[str], names: Mapping[str, LabelNames], warnings: list[str]
 ) -> tuple[pl.DataFrame, list[str]]:
     """The samples with a column for each class of a set, which says whether it is in: whole sets are too many.
 
@@ -276,7 +287,7 @@ def _classes_apart(
         classes = counts.sort("count", name, descending=[True, False])[name].to_list()
         if len(classes) > _CLASSES:
             warnings.append(f"of {len(classes):,} classes of {name} the {_CLASSES} most frequent are slices")
-        apart = {f"{name} {names[one]}": pl.col(name).list.contains(one) for one in classes[:_CLASSES]}
+        apart = {f"{name} {names[name][one]}": pl.col(name).list.contains(one) for one in classes[:_CLASSES]}
         said = {new: pl.when(has).then(pl.lit("yes")).when(~has).then(pl.lit("no")) for new, has in apart.items()}
         frame = frame.with_columns(**said)
         sliced += said

@@ -294,6 +294,11 @@ class _Training:
     def metric(self) -> str:
         return self.selection.metrics[0]
 
+    @cached_property
+    def predicted(self) -> LabelNames:
+        """The names of the model's answers."""
+        return LabelNames.of_predictions(self.reader, self.selection)
+
     def batches(self, tally: Tally) -> pl.DataFrame:
         """Every batch with what is usual about it."""
         parts = [
@@ -487,7 +492,7 @@ class _Contents:
 
     def described(self, batch: Mapping[str, Any], top: int, values: int) -> dict[str, Any]:
         """What a batch held: the first of its samples and of the values of its mix, and the scalars beside it."""
-        rows, names = self.of_batch(batch), self.training.names
+        rows, names, predicted = self.of_batch(batch), self.training.names, self.training.predicted
         facts = self._facts_of(rows[SAMPLE_ID].head(top))
         elsewhere = self._spikes_of(rows[SAMPLE_ID].head(top), batch)
         found = []
@@ -498,6 +503,8 @@ class _Contents:
                 item |= {} if rows.schema[LABEL].is_float() else {"name": names.beside(row[LABEL])}
             if PREDICTION in row:
                 item |= {PREDICTION: row[PREDICTION]}
+                is_number = rows.schema[PREDICTION].is_float()
+                item |= {} if is_number else {"prediction_name": predicted.beside(row[PREDICTION])}
             others = elsewhere[row[SAMPLE_ID]]
             item |= {"facts": facts.get(row[SAMPLE_ID], {}), "also_in": [step for _, step in others]}
             found.append(item | ({"also_in_epochs": [epoch for epoch, _ in others]} if self.again else {}))

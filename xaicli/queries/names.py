@@ -32,6 +32,11 @@ class LabelNames:
         return cls(names_of_predictions(source, selection))
 
     @classmethod
+    def of_column(cls, source: Catalogue, selection: Selection, column: str) -> LabelNames:
+        """The names of what a column holds: of the label key, of the recorded label and of predictions; else none."""
+        return cls(names_of_column(source, selection, column))
+
+    @classmethod
     def of_classes(cls, source: Catalogue, selection: Selection) -> LabelNames:
         """The names of both where the label key is held against the predictions, and so holds their classes."""
         known = source.names_of_classes(PREDICTION) or source.names_of_classes(LABEL)
@@ -73,6 +78,13 @@ def names_of_predictions(source: Catalogue, selection: Selection) -> dict[Any, s
     if selection.label_key in (LABEL, PREDICTION) or selection.label_is_truth:
         return names_of_labels(source, selection)
     return dict(enumerate(in_order_apart(source.names_of_classes(PREDICTION))))
+
+
+def names_of_column(source: Catalogue, selection: Selection, column: str) -> dict[Any, str]:
+    """{value: its name} of a column: recorded labels are called as predictions are, whatever groups the samples."""
+    if column == selection.label_key:
+        return names_of_labels(source, selection)
+    return names_of_predictions(source, selection) if column in (LABEL, PREDICTION) else {}
 
 
 _NAMED = {LABEL: "name", "suggested_label": "suggested_name", PREDICTION: "prediction_name"}

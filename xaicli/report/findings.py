@@ -287,7 +287,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
         cells: list[Any] = [row[key] for _, key in places]
         cells += [str(row["sample_id"])] if has["sample_id"] else []
         cells += [page.label_cell(row["label"])] if has["label"] else []
-        cells += [page.label_cell(row.get("suggested_label"))] if has["suggested_label"] else []
+        cells += [page.prediction_cell(row.get("suggested_label"))] if has["suggested_label"] else []
         # A rank's further digits are those of what breaks ties.
         cells += [round(row["score"], 4) if is_rank else row["score"]]
         cells += [row.get("epoch")] if has["epoch"] else []

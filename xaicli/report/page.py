@@ -14,7 +14,7 @@ from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
 from xaicli.report.model import IN_CSV, Block, Cell, Column, Link, Report, Section, Table, Text, rest_of
 from xaicli.report.numbers import count, in_words, listed, short
-from xaicli.tables.labels import names_apart
+from xaicli.tables.labels import in_order_apart, names_apart
 from xaicli.takeback import COUNTED_WITH
 from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, Duplicates
 
@@ -125,8 +125,9 @@ class RunFacts:
 
     @property
     def names_of_labels(self) -> tuple[str, ...]:
-        """What all labels are called that have a name."""
-        return tuple(self._names.values())
+        """What all labels and predictions are called that have a name."""
+        classes = () if self._are_classes else in_order_apart(self.label_names)
+        return tuple(dict.fromkeys((*self._names.values(), *classes)))
 
     @property
     def _are_classes(self) -> bool:
@@ -143,8 +144,8 @@ class RunFacts:
         return replace(self, label_key=LABEL).label_name(label)
 
     def may_be_true(self, label: Any, prediction: Any) -> bool:
-        """Whether a label may be what should have been predicted: not the prediction itself, and of its kind."""
-        return self.label_key != PREDICTION and (
+        """Whether a label may be what should have been predicted: not what only groups samples, and of its kind."""
+        return (self.label_key == LABEL or self.label_is_truth) and (
             type(label) is type(prediction) or (isinstance(prediction, float) and isinstance(label, int))
         )
 
@@ -270,6 +271,10 @@ class Page:
     def label_cell(self, label: Any) -> Any:
         """A label in a table: its name, or the number, whose digits are a matter of the whole column."""
         return label if isinstance(label, float) else self.label_name(label)
+
+    def prediction_cell(self, prediction: Any) -> Any:
+        """A prediction in a table, as labels are there."""
+        return prediction if isinstance(prediction, float) else self.prediction_name(prediction)
 
 
 _SHOWN = 12

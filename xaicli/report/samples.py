@@ -361,7 +361,7 @@ def _table(subject: Subject, page: Page) -> Table:
     for row, prediction in zip(subject.rows, predictions, strict=True):
         shown: list[Any] = [f"{row['group']} {row['rank']}", str(row["sample_id"])]
         shown += [page.label_cell(row["label"])] if labelled else []
-        shown += [page.label_cell(prediction)] if predicted else []
+        shown += [page.prediction_cell(prediction)] if predicted else []
         history = [] if times.are_one else [times.course(row["history"])]
         end = ["stale" if row["stale"] else ""] if stale else []
         rows.append((*shown, *known.cells(row), row["score"], *history, *end))

@@ -176,7 +176,7 @@ def _table(rows: Sequence[Mapping[str, Any]], total: int, words: str, page: Page
     for row in rows:
         cells: list[Any] = [row["rank"], str(row["sample_id"])]
         cells += [page.label_cell(row["label"])] if has["label"] else []
-        cells += [page.label_cell(row["suggested_label"])] if has["suggested_label"] else []
+        cells += [page.prediction_cell(row["suggested_label"])] if has["suggested_label"] else []
         cells += [row["score"]] if has["score"] else []
         cells += [row["weight"]] if weighed else []
         cells += [*facts.cells(row), *([row["reason"] or ""] if has["reason"] else [])]

@@ -541,8 +541,8 @@ def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, p
     times = Times.among(row.get("history") for row in rows)
     wanted: list[tuple[Column, Callable[[Mapping[str, Any]], Any]]] = [
         (Column("sample"), lambda row: str(row["sample_id"])),
-        (Column("label"), lambda row: _label(row.get("label"), page)),
-        (Column("prediction"), lambda row: _label(row.get("prediction"), page)),
+        (Column("label"), lambda row: page.label_name(row.get("label"))),
+        (Column("prediction"), lambda row: page.prediction_name(row.get("prediction"))),
         (Column("value", Cell.NUMBER), lambda row: row["value"]),
         (Column("share", Cell.NUMBER), lambda row: percent(row["share"], absent="–")),
         (Column("also in the spikes at"), lambda row: _other_steps(row)),
@@ -560,10 +560,6 @@ def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, p
     columns, cells = tuple(column for column, _ in kept), [cell for _, cell in kept]
     table = tuple(tuple(cell(row) for cell in cells) for row in rows)
     return Table(page.names(name, words), f"By share of {metric}: {words}", columns, table)
-
-
-def _label(value: Any, page: Page) -> str:
-    return "–" if value is None else page.label_name(value)
 
 
 def _other_steps(row: Mapping[str, Any]) -> str:
