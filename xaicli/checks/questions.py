@@ -37,6 +37,7 @@ from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.runs import ending_of
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.tasks import LabelKind, are_texts, labels_of, never_recorded
 from xaicli.reader import Reader, Tally
 from xaicli.tables.labels import is_same_number
 from xaicli.tables.lists import columns_of_text, ids_of_columns, is_of, read_columns, read_text
@@ -357,6 +358,8 @@ def _of_list(question: _Question, file: str) -> Iterator[dict[str, Any]]:
         modes = dict.fromkeys(mode for places in given.places.values() for mode, _ in places)
         if all(modes) and (there := [mode for mode in modes if mode in reader.modes()]):
             question.mode = ",".join(there)
+    if CORRECT not in reader.dtypes and reader.modes() and (why := never_recorded(reader, CORRECT)):
+        raise XaiError(f"no sample is right or wrong: {why}")
     selection = question.select(reader, CORRECT)
     question.warnings += given.not_in(selection.pairs)
     frames = {pair: _samples(question, reader, selection, pair, CORRECT) for pair in selection.pairs}
@@ -519,6 +522,11 @@ def _alone(question: _Question, pair: Pair, frame: pl.DataFrame, base: pl.DataFr
             yield f"{samples_are(n, of=f' of {where}')} {which}, and not compared"
 
 
+def _is_measured(reader: Reader, column: str) -> bool:
+    """Whether a column is a metric of measured numbers, and so no group."""
+    return column in reader.metrics and reader.dtypes[column].is_float()
+
+
 def _samples(
     question: _Question, reader: Reader, selection: Selection, pair: Pair, metric: str
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -526,9 +534,12 @@ def _samples(
     rule = question.rule
     for column in rule.columns:
         if column not in reader.dtypes:
-            known, note = list(reader.dtypes), reader.facts.left_out
+            if column == LABEL and are_texts(reader):
+                raise XaiError(f"the labels of {reader.layout.described} are tokens: no sample has one to group it by")
+            known = [name for name in reader.dtypes if not _is_measured(reader, name)]
+            note = reader.facts.left_out
             raise unknown("column or fact", column, known, plural="columns and facts", note=note)
-        if column in reader.metrics and reader.dtypes[column].is_float():
+        if _is_measured(reader, column):
             raise XaiError(
                 f"{column} holds measured numbers: each would be a group", hint='limit them with where = "..."'
             )
@@ -713,12 +724,16 @@ def _calibration_errors(question: _Question) -> list[_Counted]:
         XaiError: Nothing was recorded that tells.
     """
     reader = question.reader
-    if (kind := reader.dtypes.get(LABEL)) is not None and (kind.is_nested() or kind.is_float()):
-        what = "sets of classes, each sure or not by itself" if kind.is_nested() else "numbers"
+    if (labels := labels_of(reader)) is not LabelKind.CLASS:
+        what = "sets of classes, each sure or not by itself" if labels is LabelKind.SET else labels.value
         raise XaiError(f"ece is of one class a sample and how sure the model is of it; the labels here are {what}")
-    for name, needs in ((TOP_PROB, "logits or probs"), (CORRECT, "labels and predictions")):
-        if name not in reader.dtypes:
-            raise XaiError(f"no {name} was recorded: log {needs}")
+    if not reader.modes():
+        raise XaiError(f"{reader.layout.described} holds no samples")
+    if TOP_PROB not in reader.dtypes:
+        raise XaiError(f"no {TOP_PROB} was recorded: log logits or probs")
+    if CORRECT not in reader.dtypes:
+        absent = [f"{name}s" for name in (LABEL, PREDICTION) if name not in reader.dtypes]
+        raise XaiError(f"no {CORRECT} was recorded: log {' and '.join(absent)}")
     selection = resolve(reader, metric=[TOP_PROB], mode=question.mode, ds_id=question.ds_id)
     found: list[_Counted] = []
     for pair in selection.pairs:

@@ -10,7 +10,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.choices.rules import Choice, Rule
-from xaicli.diagnosis.tokens import are_texts
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.suspects import not_looked_for, suspects
@@ -19,11 +18,12 @@ from xaicli.queries.rows import walk
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, comparable
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.tasks import LabelKind, about_texts, are_texts, labels_of, never_recorded
 from xaicli.queries.truth import refuse_other_kinds, told_by_label
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.reader.rows import PLACED, Where
-from xaicli.vocabulary import DS_ID, EPOCH, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, PREDICTION, SAMPLE_ID
 
 _HIGH = frozenset({*HIGH_IS_GOOD, "confidence", "correctness", "aum"})
 _LOW = frozenset({*LOW_IS_GOOD, "forgetting", "variability", "std", "ema"})
@@ -148,12 +148,9 @@ def ranked(
             }[choice.rule]
             if column not in frame.columns:
                 hint = "log it with run.log_samples(..., label=..., logits=...)"
-                if are_texts(reader):
-                    hint = "of a sequence each token has a label, and is right or wrong: --rule hardest"
-                elif _are_numbers(reader):
-                    hint = "its labels are numbers, which are near or far, not right or wrong: --rule hardest"
-                elif reader.dtypes.get(LABEL, pl.Null()).is_nested():
-                    hint = "its labels are sets, which have no probability of their own: --rule hardest, or forgotten"
+                if why := never_recorded(reader, needs):
+                    also = f", or {Rule.FORGOTTEN.value}" if CORRECT in reader.dtypes else ""
+                    hint = f"{why}: --rule {Rule.HARDEST.value}{also}"
                 raise XaiError(
                     f"{reader.layout.described} has no {needs}, which --rule {choice.rule.value} needs", hint=hint
                 )
@@ -210,29 +207,24 @@ def _by(
     return Ranked(rows[order], score[order], unknown=n_unknown, why_unknown=f"no finite {column}")
 
 
-def _are_numbers(reader: Reader) -> bool:
-    """Whether labels are near or far from predictions, not right or wrong."""
-    return any(reader.dtypes.get(name, pl.Null()).is_float() for name in (LABEL, PREDICTION))
-
-
 def _doubted(
     choice: Choice, frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, found: Statistics
 ) -> Ranked:
     if are_texts(reader):
         raise XaiError(
             f"--rule {choice.named} is of one label a sample, and the labels of {reader.layout.described} are tokens",
-            hint="--rule hardest takes the sequences of the highest loss; xai errors tells the worst tokens",
+            hint=f"--rule hardest takes the sequences of the highest loss; {about_texts(reader)}",
         )
     if selection.label_key not in (LABEL, PREDICTION):
         refuse_other_kinds(reader, selection.label_key)
     if choice.rule is Rule.SUSPECTS:
         answer = suspects(reader, selection, found, top=None)
-    elif _are_numbers(reader):
+    elif (labels := labels_of(reader)) is LabelKind.NUMBER:
         raise XaiError(
             f"--rule {choice.named} is of one class a sample, and the labels of {reader.layout.described} are numbers",
             hint="--rule suspects goes by how far predictions were from them",
         )
-    elif reader.dtypes.get(LABEL, pl.Null()).is_nested():
+    elif labels is LabelKind.SET:
         raise XaiError(
             f"--rule {choice.named} is of one class a sample, and the labels of {reader.layout.described} are sets",
             hint="--rule suspects goes by the whole history; xai errors tells which classes of a set are in doubt",

@@ -32,6 +32,7 @@ from xaicli.queries.names import LabelNames, named
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, extremes
 from xaicli.queries.selection import Pair, Selection, with_note_of_modes
+from xaicli.queries.tasks import are_texts, by_fact
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.reader.lazy import taken_back_of
@@ -173,9 +174,15 @@ class _Pair:
         """
         is_label = by == self.selection.label_key
         if is_label and by not in self.reader.dtypes:
+            where, option = self.reader.layout.described, "--by" if self.choice.rule is Rule.BALANCED else "--label-key"
+            if by == LABEL and are_texts(self.reader):
+                raise XaiError(
+                    f"the labels of {where} are tokens, and no sample of it has one to share samples out by",
+                    hint=by_fact(self.reader, option),
+                )
             raise XaiError(
-                f"{self.reader.layout.described} has no {by} to share samples out by",
-                hint="log it with run.log_samples(..., label=...), or name a fact: --by FACT",
+                f"{where} has no {by} to share samples out by",
+                hint=f"log it with run.log_samples(..., label=...), or name a fact: {option} FACT",
             )
         column, own = LABEL if is_label else by, self.frame
         called = LabelNames.of_column(self.reader, self.selection, by).__getitem__

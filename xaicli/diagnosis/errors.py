@@ -21,6 +21,7 @@ from xaicli.queries.fifths import are_many
 from xaicli.queries.names import LabelNames, facts_by_sample
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
+from xaicli.queries.tasks import N_TOKENS
 from xaicli.queries.truth import as_recorded, refuse_other_kinds, with_truth
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, TOKEN_LOSSES, TOP_PROB
@@ -169,7 +170,7 @@ def task_of(reader: Reader, selection: Selection) -> Task:
         return Task.MULTILABEL
     if any(dtype.is_float() for dtype in dtypes):
         return Task.REGRESSION
-    if not dtypes and tokens.N_TOKENS in reader.dtypes:
+    if not dtypes and N_TOKENS in reader.dtypes:
         return Task.SEQUENCE
     if not dtypes:
         raise XaiError(
@@ -237,13 +238,17 @@ class _Asked:
         Raises:
             XaiError: One is not there.
         """
-        for name in columns:
-            there = self.selection.label_key if name == LABEL else name
-            if there not in self.reader.dtypes:
-                raise XaiError(
-                    f"{self.reader.layout.described} has no {there}s to tell errors by",
-                    hint="log them with run.log_samples(..., label=y, logits=z) or prediction=",
-                )
+        given = {LABEL: "label=y", PREDICTION: "logits=z) or prediction=", LOSS: "label=y, logits=z) or loss="}
+        known = self.reader.dtypes
+        absent = [name for name in columns if (self.selection.label_key if name == LABEL else name) not in known]
+        if absent:  # what is there is not asked for
+            first = self.selection.label_key if absent[0] == LABEL else absent[0]
+            what, them = (first, "it") if first == LOSS else (f"{first}s", "them")
+            logged = ", ".join(given[name] for name in absent)
+            raise XaiError(
+                f"{self.reader.layout.described} has no {what} to tell errors by",
+                hint=f"log {them} with run.log_samples(..., {logged}{'' if ')' in logged else ')'}",
+            )
 
     def tell_ungrouped(self, pair: Pair, frame: pl.DataFrame, known: pl.DataFrame, lacking: str) -> None:
         """Warn of values of the grouping columns none of whose samples can be judged: there is no group of them.
@@ -475,7 +480,7 @@ def _sequences(asked: _Asked) -> Found:
     kept = ["worst_token", "worst_token_loss", TOKEN_LOSSES]
     found: list[dict[str, Any]] = []
     details: dict[str, Any] = {"groups": [], "places": [], "worst": [], "worst_tokens": [], "n": []}
-    for pair, rows, is_last in asked.places([LOSS, tokens.N_TOKENS, tokens.ACCURACY, *kept]):
+    for pair, rows, is_last in asked.places([LOSS, N_TOKENS, tokens.ACCURACY, *kept]):
         frame = rows.frame
         figures = tokens.sequence_figures(frame)
         found.append({**_place(pair, rows), **figures, "unknown": frame.height - int(figures["n"] or 0)})
@@ -483,7 +488,7 @@ def _sequences(asked: _Asked) -> Found:
             continue
         known = frame.filter(pl.col(LOSS).is_finite())
         asked.tell_ungrouped(pair, frame, known, "a finite loss")
-        for column, value, own in _groups(known, asked.by, asked, tokens.N_TOKENS):
+        for column, value, own in _groups(known, asked.by, asked, N_TOKENS):
             row = {"column": column, "value": value, **tokens.sequence_figures(own)}
             details["groups"] += _at_place(pair, [row])
         worst = known.sort(LOSS, SAMPLE_ID, descending=[True, False]).head(asked.top)
@@ -503,9 +508,7 @@ def _sequences(asked: _Asked) -> Found:
                 bad_tokens = tokens.worst_tokens(list(words.values()))
                 details["worst_tokens"] += _at_place(pair, bad_tokens.head(asked.top).iter_rows(named=True))
                 n |= {"worst_tokens": bad_tokens.height}
-        shown = [
-            name for name in (SAMPLE_ID, LOSS, tokens.N_TOKENS, tokens.ACCURACY, *kept[:2]) if name in worst.columns
-        ]
+        shown = [name for name in (SAMPLE_ID, LOSS, N_TOKENS, tokens.ACCURACY, *kept[:2]) if name in worst.columns]
         worst = worst.select(shown).with_columns(pl.col("^worst_token$").cast(pl.Int64, strict=False))
         for row in worst.iter_rows(named=True):
             told = [{"token": token, "loss": loss} for token, loss in words.get(row[SAMPLE_ID], ())]

@@ -25,12 +25,12 @@ from xaicli.diagnosis.confusion import (
 )
 from xaicli.diagnosis.slices import MISSING, by_quintile
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
-from xaicli.heads.head import Task
 from xaicli.queries.fifths import are_many
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.tasks import LabelKind, about_texts, are_texts, labels_of
 from xaicli.queries.truth import as_recorded, is_right, recorded, refuse_other_kinds, with_truth
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import (
@@ -431,11 +431,10 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
         XaiError: It has no labels or predictions, they are numbers, or there is no column `by`.
     """
     where = reader.layout.described
-    is_of_texts = "n_tokens" in reader.dtypes or reader.manifest.task == Task.SEQUENCE
-    if PREDICTION not in reader.dtypes and is_of_texts:
-        raise XaiError(f"{where} tells of texts, token by token", hint="xai errors tells where in them the loss is")
+    if PREDICTION not in reader.dtypes and are_texts(reader):
+        raise XaiError(f"{where} tells of texts, token by token", hint=about_texts(reader))
     answers = reader.dtypes.get(PREDICTION, reader.dtypes.get(LABEL))  # where nothing is predicted, labels say the kind
-    if answers is not None and answers.is_float():
+    if labels_of(reader) is LabelKind.NUMBER if answers is None else answers.is_float():
         raise XaiError(
             f"{where} predicts numbers, which are not confused with one another",
             hint="xai errors tells how far they are off",

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.slices import MIN_N, MOST_VALUES, Slice, find_slices
-from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.diagnosis.training import none_meets
 from xaicli.errors import XaiError, unknown, whole_number
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
+from xaicli.queries.tasks import N_TOKENS
 from xaicli.reader import Reader, Tally
 from xaicli.sources.inputs import BadSampleError, Sample
 from xaicli.sources.pictures import Preparation

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from xaicli.vocabulary import LABEL, LOSS, PREDICTION, SAMPLE_ID, TOKEN_LOSSES
+from xaicli.queries.tasks import N_TOKENS
+from xaicli.vocabulary import LOSS, SAMPLE_ID, TOKEN_LOSSES
 
-if TYPE_CHECKING:
-    from xaicli.reader import Reader
-
-N_TOKENS, ACCURACY = "n_tokens", "token_accuracy"
+ACCURACY = "token_accuracy"
 TOKENS = "tokens"
 """The fact that holds the words of a sequence: separated by white space, or as a JSON list."""
 PLACES = 64
 """The mean loss is told of so many places of a text at most; longer ones are cut into as many parts."""
 _TIMES = 3
 """A token that occurs less often is not told of."""
-
-
-def are_texts(reader: Reader) -> bool:
-    """Whether the samples of a run are sequences, whose labels are their tokens: none has a label of its own."""
-    if reader.manifest.task is not None:
-        return reader.manifest.task == "sequence"
-    return N_TOKENS in reader.stored and reader.stored.keys().isdisjoint((LABEL, PREDICTION))
 
 
 def sequence_figures(frame: pl.DataFrame) -> dict[str, float | int | None]:

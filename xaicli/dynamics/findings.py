@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.label_sets import doubt_in_words, doubted
-from xaicli.diagnosis.tokens import are_texts
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.ranks import ODD, robust_scale
 from xaicli.dynamics.regions import highest
@@ -24,6 +23,7 @@ from xaicli.queries.labels import labels
 from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.tasks import are_texts
 from xaicli.queries.truth import are_numbers, only_groups
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID

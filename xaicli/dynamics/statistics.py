@@ -15,9 +15,10 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.tasks import never_recorded
 from xaicli.queries.truth import told_by_label
 from xaicli.reader import Reader
-from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+from xaicli.vocabulary import DS_ID, LABEL, LOSS, MODE, SAMPLE_ID
 
 if TYPE_CHECKING:
     from xaicli.dynamics.computed import Statistics
@@ -152,6 +153,6 @@ def _refuse_unrecorded(reader: Reader, stat: str) -> None:
     for column, names in NEEDS.items():
         if stat in names and column not in reader.dtypes:
             hint = "log it with run.log_samples(..., label=..., logits=...)"
-            if reader.dtypes.get(LABEL, pl.Null()).is_float():
-                hint = "its labels are numbers, which are near or far, not right or wrong: --stat loss_mean"
+            if why := never_recorded(reader, column):
+                hint = f"{why}: --stat {LOSS}_mean" if LOSS in reader.dtypes else f"{why}: --stat mean"
             raise XaiError(f"{reader.described} has no {column}, which --stat {stat} needs", hint=hint)

@@ -11,7 +11,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.tokens import are_texts
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.metrics import LEARNING, MEMORISED
@@ -20,6 +19,7 @@ from xaicli.errors import whole_number
 from xaicli.queries.fifths import Fifths
 from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.tasks import are_texts
 from xaicli.queries.truth import are_numbers, is_truth, only_groups
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID, Duplicates

@@ -19,6 +19,7 @@ from xaicli.dynamics.label_issues import doubts
 from xaicli.dynamics.suspects import suspicion
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.selection import Pair, Selection, left_out_by
+from xaicli.queries.tasks import are_texts
 from xaicli.queries.truth import only_groups
 from xaicli.reader import Reader
 from xaicli.tables.labels import Classes, Spelt, Written, class_number, in_order_apart, is_same_number, taken_as_names
@@ -109,8 +110,7 @@ def score_rankings(
     if not found and unlabelled:
         raise XaiError(
             f"no sample of {_listed(unlabelled)} that {os.fspath(path)} knows has a {key} that it could contradict",
-            hint=f"--label-key COLUMN judges what stands in another column; 0 and 1 in a column {MISLABELLED} are "
-            "taken as they are",
+            hint=_judged(reader, key),
         )
     if len(unknown_pairs) == len(selection.pairs):
         raise _no_sample(reader, selection, computed, truth, os.fspath(path))
@@ -120,6 +120,14 @@ def score_rankings(
     if unlabelled:
         warnings.append(f"no sample of {_listed(unlabelled)} that the truth knows has a {key}: not scored")
     return found, warnings
+
+
+def _judged(reader: Reader, key: str) -> str:
+    """What can be judged of samples without a label."""
+    taken = f"0 and 1 in a column {MISLABELLED} are taken as they are"
+    if key == LABEL and are_texts(reader):  # whose other columns only group them
+        return f"of a sequence each token has a label; {taken}"
+    return f"--label-key COLUMN judges what stands in another column; {taken}"
 
 
 def _no_sample(reader: Reader, selection: Selection, computed: Statistics, truth: pl.DataFrame, path: str) -> XaiError:

@@ -18,6 +18,7 @@ from xaicli.queries.names import label_text, names_of_labels
 from xaicli.queries.rows import recorded_elsewhere, walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, Spreads
+from xaicli.queries.tasks import about_texts, are_texts, by_fact
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, QUANTILES, STEP, Bounds, Engine
 
@@ -53,10 +54,10 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
     """
     wanted = parse_bounds(bounds)
     if selection.label_key not in reader.dtypes:
-        if selection.label_key == LABEL and "n_tokens" in reader.dtypes:
+        if selection.label_key == LABEL and are_texts(reader):
             raise XaiError(
                 f"{reader.layout.described} tells of texts, whose labels are their tokens",
-                hint="xai errors tells where in them the loss is; --label-key FACT groups them, --label-key source say",
+                hint=f"{about_texts(reader)}; {by_fact(reader, '--label-key')}",
             )
         raise XaiError(
             f"{reader.layout.described} has no column {selection.label_key!r} to group by",

@@ -198,8 +198,10 @@ class Reader(Holdings):
     def names_of_classes(self, column: str) -> tuple[str, ...]:
         """What the numbers 0, 1, 2, ... in a column are called; nothing where these are no classes.
 
-        The labels of a run that recorded none are what its predictions are.
+        The labels of a run that recorded none are what its predictions are, and without these what it has names of.
         """
+        if column == LABEL and self.dtypes.keys().isdisjoint((LABEL, PREDICTION)):
+            return self.label_names
         dtype = self.dtypes.get(PREDICTION if column == LABEL and LABEL not in self.dtypes else column)
         inner = dtype.inner if isinstance(dtype, pl.List) else dtype
         codes = column in (LABEL, PREDICTION) and isinstance(inner, pl.DataType) and inner.is_integer()

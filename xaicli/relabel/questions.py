@@ -18,6 +18,7 @@ from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.names import LabelNames, told_as
 from xaicli.queries.selection import Pair, Selection, left_out_by
+from xaicli.queries.tasks import LabelKind, about_texts, are_texts, labels_of
 from xaicli.queries.truth import are_numbers
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
@@ -59,14 +60,20 @@ def batch_of(
     Raises:
         XaiError: There is no such fact, or the format has no place for the run's labels.
     """
+    refuse_texts(reader, selection.label_key)
     known = reader.facts
     where = path_fact(known, path, reader.layout.described)
     dtype = _label_dtype(reader, selection)
+    if dtype is None and tool is not Tool.CSV:
+        raise XaiError(
+            f"the labels of {reader.layout.described} are not recorded, and {tool.value} is told what they can be",
+            hint="log some with run.log_samples(..., label=...), or name the classes: Run(label_names=...); "
+            f"--to {Tool.CSV.value} lists the samples",
+        )
     is_number = dtype is None or are_numbers(reader, selection.label_key) or dtype.is_float()
     if is_number and tool in (Tool.CVAT, Tool.FIFTYONE, Tool.COCO):
-        what = "not recorded" if dtype is None else "numbers"
         raise XaiError(
-            f"the labels of {reader.layout.described} are {what}, and {tool.value} has classes",
+            f"the labels of {reader.layout.described} are numbers, and {tool.value} has classes",
             hint=f"--to {Tool.LABEL_STUDIO.value} or {Tool.CSV.value}",
         )
     names = LabelNames.of(reader, selection)
@@ -84,10 +91,35 @@ def batch_of(
     return batch, [*notes, *facts_told(batch, tool)]
 
 
+def refuse_texts(reader: Reader, key: str) -> None:
+    """Say of sequences that no label of theirs can be corrected.
+
+    Raises:
+        XaiError: The labels of the run are tokens.
+    """
+    if key == LABEL and are_texts(reader):
+        raise XaiError(
+            f"labels are corrected one a sample, and those of {reader.layout.described} are tokens",
+            hint=f"xai select --rule hardest lists the sequences of the highest loss; {about_texts(reader)}; "
+            "--label-key FACT corrects a fact",
+        )
+
+
 def _label_dtype(reader: Reader, selection: Selection) -> pl.DataType | None:
-    """What labels are held in: of a run that recorded none yet, what predictions are; None where nothing tells."""
+    """What labels are held in: of a run that recorded none yet, what predictions are, else what its task and its names
+    of classes say; None where nothing tells.
+    """
     dtype = reader.dtypes.get(selection.label_key)
-    return reader.dtypes.get(PREDICTION) if dtype is None and selection.label_key == LABEL else dtype
+    if dtype is not None or selection.label_key != LABEL:
+        return dtype
+    if PREDICTION in reader.dtypes:
+        return reader.dtypes[PREDICTION]
+    labels = labels_of(reader)
+    if labels is LabelKind.NUMBER:
+        return pl.Float64()
+    if not reader.label_names:
+        return None
+    return pl.List(pl.Int32()) if labels is LabelKind.SET else pl.Int32()
 
 
 def facts_told(batch: Batch, tool: Tool) -> tuple[str, ...]:
@@ -283,6 +315,7 @@ def apply(
         XaiError: A file cannot be read, or nothing in any of them is about the run.
         UsageError: There is no file.
     """
+    refuse_texts(reader, selection.label_key)
     if not files:
         raise UsageError("which file? there is none to apply", hint="xai relabel apply RUN_DIR FILE")
     known = reader.facts
@@ -392,7 +425,8 @@ def _labels(
     dtype = _label_dtype(reader, selection)
     if dtype is None:
         raise XaiError(
-            f"{reader.layout.described} has no labels to correct", hint="log them: run.log_samples(..., label=...)"
+            f"{reader.layout.described} has no labels to correct",
+            hint="log them: run.log_samples(..., label=...), or name the classes: Run(label_names=...)",
         )
     known = {value for frame in frames.values() for value in _values(frame[LABEL])}
     known |= _predicted(reader, dtype) if selection.label_key == LABEL else set()

@@ -87,9 +87,12 @@ def map_sentence(words: str, frame: pl.DataFrame) -> str:
 def map_blocks(words: str, frame: pl.DataFrame, page: Page) -> Iterator[Block]:
     """The data map, and how many samples each region holds; a sentence where the run allows no map."""
     if not {"confidence", "variability"} <= set(frame.columns):
-        needs = "it needs label_prob, which log_samples derives from logits or probs"
-        if "label" in frame.columns and frame["label"].dtype.is_float():
+        label = frame.schema.get("label", pl.Null())
+        needs = "it needs label_prob, which log_samples derives from the label and logits or probs"
+        if label.is_float() or page.facts.task == "regression":
             needs = "it shows how sure a model is of a label, and labels that are numbers have no probability"
+        elif label.is_nested() or page.facts.task == "multilabel":
+            needs = "it shows how sure a model is of a label, and sets have no probability, only each class of them"
         yield Text(f"No data map: {needs}.", Tone.FAINT)
         return
     drawn = frame.filter(pl.col("confidence").is_finite() & pl.col("variability").is_finite())

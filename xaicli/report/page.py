@@ -42,6 +42,7 @@ class RunFacts:
         states: The saved states of the training.
         checkpoints: The files in `checkpoints/`.
         run_id: Which run it is, wherever its directory lies.
+        task: What an output of the model means; None where the run does not say it.
     """
 
     path: str
@@ -57,6 +58,7 @@ class RunFacts:
     states: tuple[SavedState, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     run_id: str = ""
+    task: str | None = None
 
     @classmethod
     def of(cls, layout: RunLayout, selection: Mapping[str, Any] | None = None) -> RunFacts:
@@ -81,6 +83,7 @@ class RunFacts:
             config=manifest.config,
             environment=manifest.environment,
             run_id=manifest.run_id,
+            task=manifest.task,
         )
 
     @classmethod
