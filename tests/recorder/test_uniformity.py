@@ -99,6 +99,50 @@ def test_info_says_what_other_tools_miss_of_a_killed_run_and_the_way_out(tmp_pat
     assert rows == [(1, 0.5, None), (2, 1.5, None), *[(1, 0.5, 1.0), (2, 1.5, 2.0)] * 2, (3, 2.5, 3.0)]
 
 
+_KILLED_WITH = """
+import os, sys
+from xaicli.recorder.run import Run
+run = Run(sys.argv[1])
+for epoch in (1, 2, 3):
+    late = {"own": [3.0, 4.0], "n": [2**24 + 1, 2]} if epoch == 3 else {"n": [1, 2]}
+    run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], epoch=epoch, step=epoch, mode="train", **late)
+    if epoch <= int(sys.argv[2]):
+        run.flush()
+os._exit(0)
+"""
+
+
+def _once_compacted(layout: RunLayout) -> None:
+    compact(layout)
+
+
+def _opened_and_closed(layout: RunLayout) -> None:
+    with Run(layout.root):
+        pass
+
+
+def _gone_on_with(layout: RunLayout) -> None:
+    with Run(layout.root) as run:
+        run.log({"lr": 0.5})
+
+
+@pytest.mark.parametrize("in_files", [0, 2, 3])
+@pytest.mark.parametrize("then", [_once_compacted, _opened_and_closed, _gone_on_with])
+def test_columns_that_a_killed_training_brought_last_are_in_every_file_after_one_compaction_or_close(
+    tmp_path: Path, in_files: int, then: Callable[[RunLayout], None]
+) -> None:
+    layout = RunLayout(tmp_path / "run")
+    subprocess.run([sys.executable, "-c", _KILLED_WITH, layout.root, str(in_files)], check=True, timeout=60)
+    then(layout)
+    late = [(1, 3, 2.0**24 + 1, 3.0), (2, 3, 2.0, 4.0)]
+    rows = [(i, epoch, float(i), None) for epoch in (1, 2) for i in (1, 2)] + late
+    columns = ("sample_id", "epoch", "n", "own")
+    for read in (pq.read_table(layout.data).to_pylist(), pl.read_parquet(layout.data).to_dicts()):
+        found = [tuple(row[name] for name in columns) for row in read]
+        assert sorted(found, key=lambda row: (row[1], row[0])) == rows
+    assert open_run(layout.root).info().answer.warnings == ()
+
+
 def test_rows_that_a_close_left_in_wal_are_told_and_are_of_no_killed_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

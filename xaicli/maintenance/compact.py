@@ -91,7 +91,6 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
             has no locks.
     """
     need_locks("compacting")
-    columns = layout.read_manifest().columns
     made: list[Compacted] = []
     busy: list[str] = []
     damaged: list[str] = []
@@ -101,8 +100,9 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
         # What a killed training left; a disk that has no room for it leaves it in the segments.
         with contextlib.suppress(OSError):
             recover(layout)
+        manifest = layout.read_manifest()  # with the columns of what was recovered
         records = parquet.read_records(layout)
-        others = foreign_files(layout, records, layout.read_manifest().run_id)
+        others = foreign_files(layout, records, manifest.run_id)
         damaged += [f"{path} is not this run's" for path in sorted(others)]
         snapshot = take_snapshot(layout, others)
         if not snapshot.is_settled:
@@ -112,12 +112,12 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
         for number, (writer, files) in enumerate(writers.items(), 1):
             doing("compacting epochs", number, len(writers))
             for group in _stretches(files, unsaved.get(writer, ())):
-                if _is_done(group, columns):
+                if _is_done(group, manifest.columns):
                     continue
                 try:
                     with _may_replace(layout, group, grace, 0.0 if busy else _WAIT_SECONDS) as may:
                         if may:
-                            made.append(_merge(layout, writer, group, records, columns))
+                            made.append(_merge(layout, writer, group, records, manifest.columns))
                         else:
                             busy.append(group[0].path.relative_to(layout.root).as_posix())
                 except DamagedFileError as error:

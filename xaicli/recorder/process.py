@@ -31,7 +31,7 @@ from xaicli import files
 from xaicli.bookkeeping import faults, folders
 from xaicli.errors import XaiError
 from xaicli.layout import FollowedLayout, RunLayout
-from xaicli.locks import beat, boot_id, release
+from xaicli.locks import beat, boot_id, is_held, release
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import attempt as attempts
 from xaicli.recorder.calls import MOST_ASIDE, Calls
@@ -98,6 +98,7 @@ class Process:
         self._claiming = threading.RLock()
         self._is_claiming = False
         self._is_gone = False
+        self._is_after_a_kill = False
         self.is_uploaded = False
         self.foreign = ForeignCounts()
         manifest, said = fresh, list[str]()
@@ -260,6 +261,7 @@ class Process:
     def _recover(self) -> None:
         """Store what a killed training left; a disk that refuses leaves it where readers find it too."""
         try:
+            self._is_after_a_kill |= any(not is_held(lock) for lock in self.layout.wal.glob("a*.lock"))
             recover(self.layout, self._note_lost)
         except (OSError, XaiError) as error:
             self.ledger.warn("recover", f"xai: rows of a killed training stay in {self.layout.wal} for now: {error}")
@@ -295,12 +297,14 @@ class Process:
 
     def _make_uniform(self) -> None:
         """Have every file show the columns that came after it, as far as there is time for it."""
-        if not self.samples.stored_with or self._is_gone or self.writer.is_failing or self.is_uploaded:
+        is_of_rows = self.samples.stored_with or self._is_after_a_kill
+        if not is_of_rows or self._is_gone or self.writer.is_failing or self.is_uploaded:
             return
         try:
             columns = self.catalogue.current()
             left = 0
-            if {*self.samples.stored_with, self._opened_with} - {columns, ()}:
+            # One that was killed came to make nothing uniform.
+            if self._is_after_a_kill or {*self.samples.stored_with, self._opened_with} - {columns, ()}:
                 left = make_uniform(self.layout, columns, seconds=CLOSE_SECONDS)
         except (OSError, XaiError, MemoryError) as error:
             self.ledger.warn("uniform", f"xai: files from before a column came stay without it for now: {error}")
