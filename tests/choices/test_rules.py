@@ -276,6 +276,125 @@ def test_diverse_samples_of_collected_embeddings(run: xaicli.RunReader) -> None:
         ids(run, "diverse", n=9, table="nothing")
 
 
+def numbered_alike(path: Path, splits: dict[str, dict[int, int]], *, said: str = "split") -> dict[Any, Any]:
+    """A run of train and eval, both numbered from 0, and vectors {(split, epoch): points} that others go by, too."""
+    rng, found = np.random.default_rng(6), {}
+    with xaicli.Run(path) as run:
+        for mode in ("train", "eval"):
+            for epoch in (1, 2, 3):
+                run.log_samples(sample_id=range(40), loss=rng.random(40), mode=mode, epoch=epoch)
+        for split, of_epochs in splits.items():
+            for epoch, n in of_epochs.items():
+                found[split, epoch] = points = rng.normal(size=(n, 3))
+                more = {said: [split] * n} if split else {}
+                run.add_metrics_data({"sample_id": range(n), "epoch": [epoch] * n, **more, "v": points}, name="metrics")
+    return found
+
+
+@pytest.mark.parametrize("order", [("train", "eval"), ("eval", "train")])
+@pytest.mark.parametrize("said", ["split", "mode"])
+def test_diverse_samples_are_of_the_split_that_is_called_as_the_mode(
+    order: tuple[str, str], said: str, tmp_path: Path
+) -> None:
+    points = numbered_alike(tmp_path / "run", {split: {1: 40} for split in order}, said=said)
+    opened = xaicli.open_run(tmp_path / "run")
+    right = {split: plain_k_centres(points[split, 1].tolist(), 5) for split in order}
+    assert right["train"] != right["eval"]
+    found = opened.select(rule="diverse", n=5, mode="train,eval")
+    for mode in order:
+        assert found.data.filter(pl.col("mode") == mode)["sample_id"].to_list() == right[mode]
+        exported = opened.relabel_export(tmp_path / "x.csv", rule="diverse", n=5, mode=mode)
+        assert exported.data["sample_id"].to_list() == right[mode]
+        shown = opened.embeddings(split=mode).data
+        assert shown["split"].unique().to_list() == [mode]
+    assert found.answer.extra["embeddings"] == [
+        {"mode": mode, "ds_id": "", "split": mode, "epoch": 1} for mode in ("train", "eval")
+    ]
+    assert not [one for one in found.answer.warnings if "split" in one]
+    assert "train: table metrics, split train, epoch 1; eval: table metrics, split eval, epoch 1" in found.html()
+    assert ids(opened, "diverse", n=5, split="eval") == right["eval"]
+    with pytest.raises(XaiError, match="no split 'evil' in the embeddings of table 'metrics'"):
+        ids(opened, "diverse", n=5, split="evil")
+
+
+def test_splits_of_the_same_samples_are_never_one_list(tmp_path: Path, xai: Any) -> None:
+    points = numbered_alike(tmp_path / "run", {"": {1: 40}, "val": {1: 25}, "train": {1: 40}})
+    run = tmp_path / "run"
+    words = ("select", run, "--mode", "eval", "--rule", "diverse", "--n", "5", "--json")
+    status, _, err = xai(*words)
+    assert status == 2 or status == 1
+    assert "splits \"\", train, val of table 'metrics' have embeddings of the same samples" in err
+    assert "xai select --mode eval --rule diverse --split val" in err
+    for split in ("val", ""):
+        status, out, err = xai(*words, "--split", split)
+        assert (status, err) == (0, "")
+        chosen = [row["sample_id"] for row in json.loads(out)["rows"]]
+        assert chosen == plain_k_centres(points[split, 1].tolist(), 5)
+    found = xaicli.open_run(run).select(rule="diverse", n=5, mode="train").data["sample_id"].to_list()
+    assert found == plain_k_centres(points["train", 1].tolist(), 5)
+
+
+def test_the_only_split_that_has_the_samples_is_taken_and_named(tmp_path: Path) -> None:
+    points = numbered_alike(tmp_path / "run", {"val": {1: 40}})
+    found = xaicli.open_run(tmp_path / "run").select(rule="diverse", n=5, mode="train")
+    assert found.data["sample_id"].to_list() == plain_k_centres(points["val", 1].tolist(), 5)
+    assert "train goes by the embeddings of split val, which alone has its samples" in found.answer.warnings
+
+
+@pytest.mark.parametrize(
+    ("how", "epoch"),
+    [
+        ({}, 3),
+        ({"epoch": "1"}, 1),
+        ({"epoch": "first"}, 1),
+        ({"epoch": "1-2"}, 1),
+        ({"epoch_frequency": 3}, 3),
+        ({"where": "epoch = 1"}, 1),
+        ({"where": "loss >= 0"}, 3),
+    ],
+)
+def test_diverse_samples_of_an_epoch_go_by_its_embeddings(how: dict[str, Any], epoch: int, tmp_path: Path) -> None:
+    """The other split was collected later: its epochs are its own."""
+    points = numbered_alike(tmp_path / "run", {"train": {1: 40, 3: 40}, "eval": {4: 40}})
+    opened = xaicli.open_run(tmp_path / "run")
+    found = opened.select(rule="diverse", n=5, mode="train", **how)
+    assert found.data["sample_id"].to_list() == plain_k_centres(points["train", epoch].tolist(), 5)
+    assert found.answer.extra["embeddings"] == [{"mode": "train", "ds_id": "", "split": "train", "epoch": epoch}]
+    exported = opened.relabel_export(tmp_path / "x.csv", rule="diverse", n=5, mode="train", **how)
+    assert exported.data["sample_id"].to_list() == found.data["sample_id"].to_list()
+    assert opened.embeddings(split="train").data["epoch"].unique().to_list() == [3]
+
+
+def test_an_epoch_without_embeddings_names_those_that_have_some(tmp_path: Path, xai: Any) -> None:
+    numbered_alike(tmp_path / "run", {"train": {1: 40, 3: 40}, "eval": {2: 40}})
+    words = ("select", tmp_path / "run", "--mode", "train", "--rule", "diverse", "--n", "5")
+    for option in (("--epoch", "2"), ("--epoch-frequency", "2"), ("--where", "epoch = 2")):
+        status, _, err = xai(*words, *option)
+        assert status
+        assert "table 'metrics' has no embedding of split train of epoch 2" in err
+        assert "hint: embeddings were collected at epoch 1, 3" in err
+
+
+def test_embeddings_without_an_epoch_or_a_data_set_say_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    points = {ds_id: rng.normal(size=(20, 3)) for ds_id in ("north", "south")}
+    with xaicli.Run(tmp_path / "run") as run:
+        for ds_id in points:
+            run.log_samples(sample_id=range(20), loss=rng.random(20), mode="train", ds_id=ds_id, epoch=1)
+            run.add_metrics_data({"sample_id": range(20), "v": points[ds_id], "ds_id": [ds_id] * 20}, name="told")
+            run.add_metrics_data({"sample_id": range(20), "v": points[ds_id], "split": [ds_id] * 20}, name="called")
+        run.add_metrics_data({"sample_id": range(20), "v": points["north"]}, name="neither")
+    opened = xaicli.open_run(tmp_path / "run")
+    for table in ("told", "called", "neither"):
+        found = opened.select(rule="diverse", n=4, mode="train", epoch="1", table=table)
+        for ds_id, own in points.items():
+            expected = plain_k_centres((own if table != "neither" else points["north"]).tolist(), 4)
+            assert found.data.filter(pl.col("ds_id") == ds_id)["sample_id"].to_list() == expected
+        said = any("the embeddings say no data set" in one for one in found.answer.warnings)
+        assert said is (table == "neither")
+        assert f"the embeddings of table {table!r} say no epoch: they are as collected" in found.answer.warnings
+
+
 def test_embeddings_that_were_taken_back_are_counted(tmp_path: Path) -> None:
     for epochs, x in (((1, 2), [0.0, 1.0, 2.0]), ((2,), [9.0, 1.0, 5.0])):
         with xaicli.Run(tmp_path / "run") as writing:
@@ -396,6 +515,7 @@ OPTIONS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "by": (("camera",), ("balanced",)),
     "table": (("metrics2",), ("diverse",)),
     "column": (("first",), ("diverse",)),
+    "split": (("val",), ("diverse",)),
     "complete_only": ((True,), (*RULES, CONDITION)),
 }
 """Values of an option, and the rules that honour it: all others refuse it by its name."""
@@ -419,8 +539,9 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> xaicli.RunReader:
             few = n - 6 * (epoch == EPOCHS)  # the last are stale
             run.log_samples(sample_id=np.arange(few), label=label[:few], logits=logits[:few], mode="train", epoch=epoch)
         for name in ("metrics", "metrics2"):
-            vectors = {one: rng.normal(size=(n, 3)).astype(np.float32) for one in ("first", "second")}
-            run.add_metrics_data({"example_id": list(range(n)), **vectors}, name=name)
+            for split in ("train", "val") if name == "metrics" else (None,):
+                vectors = {one: rng.normal(size=(n, 3)).astype(np.float32) for one in ("first", "second")}
+                run.add_metrics_data({"example_id": list(range(n)), "split": [split] * n, **vectors}, name=name)
     return xaicli.open_run(path)
 
 

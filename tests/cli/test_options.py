@@ -221,7 +221,14 @@ IN_OTHER_WORDS = {
     ("select", "attempts"): (("--attempts", "all"), ("--epoch", "4")),
     ("select", "by"): (("--by", "camera"), ("--rule", "balanced")),
     ("select", "facts"): (("--facts", "FACTS"), ("--rule", "balanced", "--by", "camera")),
-    ("select", "column"): (("--column", "first"), ("--rule", "diverse", "--table", "vectors", "--column", "second")),
+    ("select", "column"): (
+        ("--column", "first"),
+        ("--mode", "train", "--rule", "diverse", "--table", "vectors", "--column", "second"),
+    ),
+    ("select", "split"): (
+        ("--split", "val"),
+        ("--mode", "train", "--rule", "diverse", "--table", "vectors", "--column", "first"),
+    ),
     ("select", "table"): (("--table", "nosuch"), ("--rule", "diverse")),
     ("select", "seed"): (("--seed", "7"), ("--rule", "random")),
     ("select", "where"): (("--where", "label_name = 'cow'"), ()),

@@ -48,6 +48,7 @@ class RunDecisions(RunRows):
         complete_only: bool = False,
         table: str = "metrics",
         column: Sequence[str] | str | None = None,
+        split: str | None = None,
         **select: Unpack[Select],
     ) -> Result:
         """The samples that the next training takes, by a rule, and as many drawn at random.
@@ -67,6 +68,7 @@ class RunDecisions(RunRows):
             complete_only: Leave out samples without a finite value in the last epoch.
             table: The metrics table with the embeddings of `diverse`.
             column: Its columns of vectors; those not reduced at collection when None.
+            split: Its split; when None the one called as the data set or the mode, else the only one with its samples.
         """
         from xaicli.choices.questions import Wanted, with_note_for_training
         from xaicli.choices.questions import select as chosen
@@ -78,14 +80,15 @@ class RunDecisions(RunRows):
         asked = choice(rule, where=select.get("where"), **how)
         if rule is None:
             select.pop("where")
-        if asked.rule is not Rule.DIVERSE and (table != "metrics" or column):
-            option = "--column" if table == "metrics" else "--table"
+        given = {"--table": table != "metrics", "--column": bool(column), "--split": split is not None}
+        if asked.rule is not Rule.DIVERSE and any(given.values()):
+            option = next(name for name, is_given in given.items() if is_given)
             said = f"{option} says which embeddings, and the rule is {asked.named}"
             hint = "--rule diverse goes by collected embeddings"
-            raise UsageError(said, hint=hint, refused=("table", "column"), by=("rule",))
+            raise UsageError(said, hint=hint, refused=("table", "column", "split"), by=("rule",))
         reader, selection = self.selected_for(asked, **select)
         selection = by_truth(reader, selection)
-        wanted = Wanted(asked, stat, complete_only, table, column)
+        wanted = Wanted(asked, stat, complete_only, table, column, split)
         answer = chosen(reader, with_note_for_training(selection), wanted)
         return shown(Asked(answer, self.layout, reader, selection))
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xaicli.queries.media import Thumbnail
     from xaicli.reader import Reader
 
-_OF_SELECT = ("by", "weight", "stat", "complete_only", "table", "column")
+_OF_SELECT = ("by", "weight", "stat", "complete_only", "table", "column", "split")
 """What `select` is asked and `relabel export` is not."""
 _SUFFIX = {Tool.LABEL_STUDIO: ".json", Tool.CVAT: ".xml", Tool.FIFTYONE: "", Tool.COCO: ".json", Tool.CSV: ".csv"}
 

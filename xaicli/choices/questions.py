@@ -26,7 +26,7 @@ from xaicli.choices.rules import Choice, Rule, refuse_unused
 from xaicli.dynamics.computed import LEFT_OUT, MEMORISED_TOLD, Statistics, compute
 from xaicli.dynamics.suspects import every_suspect
 from xaicli.errors import UsageError, XaiError
-from xaicli.queries.embeddings import kept_vectors
+from xaicli.queries.embeddings import Vectors, kept_vectors
 from xaicli.queries.listed import Ids, listed, refuse_unknown
 from xaicli.queries.names import LabelNames, named
 from xaicli.queries.samples import LAST
@@ -36,7 +36,7 @@ from xaicli.queries.tasks import are_texts, by_fact
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.reader.lazy import taken_back_of
-from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, SAMPLE_ID, Mode
 from xaicli.words import percent
 
 _WORST = 20
@@ -57,6 +57,7 @@ class Wanted:
         complete_only: Leave out samples without a finite value in the last epoch.
         table: The metrics table that holds the embeddings of `diverse`.
         column: Its columns of vectors.
+        split: Its split; None for the one that a mode or data set has.
         ids: The samples to choose from; all when None.
     """
 
@@ -65,6 +66,7 @@ class Wanted:
     complete_only: bool = False
     table: str = "metrics"
     column: Sequence[str] | str | None = None
+    split: str | None = None
     ids: Ids = None
 
 
@@ -83,7 +85,8 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         keys, rows with mode and ds_id: `random`, as many drawn at random (of each label as many
         where the number is one a label); `chosen`, how many were asked for, are there and were chosen; `mix`, the
         values of the label and of facts among all, the chosen and those drawn; `not_mixed`, the facts of more than 50
-        values, and how many these are; `left_out`, the worst not chosen.
+        values, and how many these are; `left_out`, the worst not chosen; `embeddings`, of which split and epoch those
+        of `diverse` are.
 
     Raises:
         XaiError: The run lacks what the rule looks at.
@@ -106,6 +109,8 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
     parts: list[pl.DataFrame] = []
     drawn: list[pl.DataFrame] = []
     extra: dict[str, list[dict[str, Any]]] = {"chosen": [], "mix": [], "not_mixed": [], "left_out": []}
+    if wanted.choice.rule is Rule.DIVERSE:
+        extra["embeddings"] = []
     for pair in selection.pairs:
         one = _Pair(reader, selection, wanted, pair, found, facts)
         parts.append(one.rows())
@@ -121,7 +126,11 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         **{name: getattr(choice, name) for name in ("n", "share", "per_label", "by", "weight", "seed")},
         "stat": wanted.stat,
         "complete_only": wanted.complete_only,
-        **({"table": wanted.table, "column": wanted.column} if choice.rule is Rule.DIVERSE else {}),
+        **(
+            {"table": wanted.table, "column": wanted.column, "split": wanted.split}
+            if choice.rule is Rule.DIVERSE
+            else {}
+        ),
     }
     return Answer(
         command="select",
@@ -152,6 +161,7 @@ class _Pair:
         self.wanted, self.choice = wanted, wanted.choice
         self.where = " ".join(filter(None, pair))
         self.warnings: list[str] = []
+        self.embeddings: list[dict[str, Any]] = []
         self.names = LabelNames.of(reader, selection)
         frame = found.frames[pair]
         self.stale_left_out = int(frame["stale"].sum()) if wanted.complete_only else 0
@@ -252,8 +262,36 @@ class _Pair:
             self.warnings.append(f"{self.where}: too few samples to be balanced, so all are taken: {told}")
         return chosen
 
+    def _vectors(self) -> Vectors:
+        """The embeddings of these samples, of the epochs asked for."""
+        of_epoch = self.reader.where is not None and EPOCH in self.reader.where.columns
+        is_limited = bool(self.selection.epoch_asked) or self.selection.epoch_frequency > 1 or of_epoch
+        found = kept_vectors(
+            self.reader,
+            table=self.wanted.table,
+            column=self.wanted.column,
+            split=self.wanted.split,
+            ids=self.frame[SAMPLE_ID],
+            pair=self.pair,
+            epochs=self.selection.epochs[self.pair] if is_limited else None,
+        )
+        self.embeddings = [{"split": split, "epoch": epoch} for split, epoch in found.places]
+        splits = [split for split, _ in found.places]
+        if self.wanted.split is None and any(split and split not in self.pair for split in splits):
+            self.warnings.append(
+                f"{self.where} goes by the embeddings of split {', '.join(splits)}, which alone has its samples"
+            )
+        if found.is_of_any_set and len(sharing := self.reader.ds_ids(self.pair[0])) > 1:
+            self.warnings.append(
+                f"the embeddings say no data set: {', '.join(map(repr, sharing))} of {self.pair[0]} each go by those "
+                "with their ids"
+            )
+        if is_limited and found.places and all(epoch is None for _, epoch in found.places):
+            self.warnings.append(f"the embeddings of table {self.wanted.table!r} say no epoch: they are as collected")
+        return found
+
     def _diverse(self) -> Ranked:
-        table = kept_vectors(self.reader, table=self.wanted.table, column=self.wanted.column)
+        table = self._vectors()
         place = self.frame.select(pl.col(SAMPLE_ID).cast(pl.String)).with_row_index("place")
         ids = pl.DataFrame({SAMPLE_ID: table.ids.cast(pl.String)}).with_row_index("row")
         joined = place.join(ids, on=SAMPLE_ID, how="inner", maintain_order="left").unique("place", maintain_order=True)
@@ -448,7 +486,8 @@ class _Pair:
             "in_both": both,
         }
         mix, others = self._mix()
-        return {"chosen": [numbers], "mix": mix, "not_mixed": others, "left_out": self._left_out()}
+        found = {"chosen": [numbers], "mix": mix, "not_mixed": others, "left_out": self._left_out()}
+        return {**found, "embeddings": self.embeddings} if self.embeddings else found
 
     def _mix(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The values of the label and of facts among all, the chosen and those drawn.

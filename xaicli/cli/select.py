@@ -74,6 +74,13 @@ def select(
             callback=split_commas, help="Its columns of vectors [default: those not reduced].", show_default=False
         ),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Its split [default: that called as the mode, else the only one with these samples].",
+            show_default=False,
+        ),
+    ] = None,
     amount: Amount,
     select: Selection,
     output: Output,
@@ -97,6 +104,7 @@ def select(
         complete_only=complete_only,
         table=table,
         column=column,
+        split=split,
         **amount.arguments(),
         **select.arguments(),
     )

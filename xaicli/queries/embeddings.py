@@ -12,11 +12,13 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.names import told_as, with_facts
+from xaicli.queries.selection import Pair
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan_folder, taken_back_of
 from xaicli.tables.pca import PCA
 from xaicli.tables.schema import CategoricalLabel, Embedding, Schema, stored_schemas
-from xaicli.vocabulary import LABEL, SAMPLE_ID, fact_columns
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, fact_columns
+from xaicli.words import ranges
 
 _COLOURS = (LABEL, "labels", "predicted", "loss")
 _IDS = (SAMPLE_ID, "example_id")
@@ -114,36 +116,98 @@ class Vectors:
         ids: (n,) the samples' ids, or their row numbers where the table was collected without ids.
         vectors: (n, d) float32 as collected, else float64; several columns follow one another.
         columns: Which columns they are from.
+        places: Which splits they are of, "" without a name, each with its epoch.
+        is_of_any_set: Whether nothing says which data set they are of.
     """
 
     ids: pl.Series
     vectors: np.ndarray[Any, np.dtype[np.floating]]
     columns: tuple[str, ...]
+    places: tuple[tuple[str, int | None], ...]
+    is_of_any_set: bool
 
 
-def kept_vectors(reader: Reader, *, table: str = "metrics", column: Sequence[str] | str | None = None) -> Vectors:
-    """Every sample's embedding as collected last.
+def kept_vectors(
+    reader: Reader,
+    *,
+    table: str = "metrics",
+    column: Sequence[str] | str | None = None,
+    split: str | None = None,
+    ids: pl.Series | None = None,
+    pair: Pair = ("", ""),
+    epochs: Sequence[int] | None = None,
+) -> Vectors:
+    """Every sample's embedding, of one split, as collected last.
+
+    Splits number their samples alike where nobody gives them ids: two are never one list.
 
     Args:
         reader: The run.
         table: The table that holds the embeddings.
         column: Columns of vectors; when None those that were not reduced at collection, else all.
+        split: That split. When None the one called as the data set, else as the mode, else the only one that has any
+            of the samples, or several of which no two have the same one.
+        ids: The samples they are for; all when None.
+        pair: The mode and data set of these.
+        epochs: The last of these that has embeddings; the last collected when None. Of a table without epochs all.
 
     Raises:
-        XaiError: The run has no such table or column.
+        XaiError: The run has no such table, column or split, none of the epochs has an embedding, or several splits
+            have the same samples.
     """
     lazy = _table(reader, table)
     schemas = stored_schemas(reader.layout, table)
     kinds = lazy.collect_schema()
     columns = _chosen(column, kinds, schemas, whole=True)
     identity = _identity(kinds, table)
-    kept = [name for name in (identity, _EPOCH, _SPLIT, *columns) if name in kinds]
-    frame = _at(lazy.select(list(dict.fromkeys(kept))).collect(engine="streaming"), None, None)
-    frame = frame.drop_nulls([identity, *columns]).unique(identity, keep="last", maintain_order=True)
+    lazy = lazy.with_columns(
+        (pl.col(_SPLIT).cast(pl.String) if _SPLIT in kinds else pl.lit(None, pl.String)).fill_null("").alias(_SPLIT),
+        (pl.col(_EPOCH).cast(pl.Int64) if _EPOCH in kinds else pl.lit(None, pl.Int64)).alias(_EPOCH),
+    ).filter(pl.all_horizontal(pl.col(identity, *columns).is_not_null()))
+    if DS_ID in kinds:
+        # Rows that say no data set may be of any.
+        lazy = lazy.filter(pl.col(DS_ID).cast(pl.String).is_null() | (pl.col(DS_ID).cast(pl.String) == pair[1]))
+    told = lazy.select(pl.col(identity).cast(pl.String), _SPLIT, _EPOCH).unique().collect(engine="streaming")
+    places = told.group_by(_SPLIT).agg(pl.col(identity).unique(), pl.col(_EPOCH).unique()).sort(_SPLIT)
+    known = places.rows_by_key(_SPLIT, named=True, unique=True)
+    if split is not None and split not in known:
+        raise unknown("split", split, [name or '""' for name in known], where=f"the embeddings of table {table!r}")
+    wanted = None if ids is None else set(ids.cast(pl.String))
+    of_split = {
+        name: set(place[identity]) if wanted is None else wanted.intersection(place[identity])
+        for name, place in known.items()
+    }
+    splits = [name for name, own in of_split.items() if own] if split is None else [split]
+    if split is None and (named := next((name for name in reversed(pair) if name and name in splits), None)):
+        splits = [named]
+    if len(set().union(*(of_split[name] for name in splits))) < sum(len(of_split[name]) for name in splits):
+        called = ", ".join(name or '""' for name in splits)
+        raise XaiError(
+            f"splits {called} of table {table!r} have embeddings of the same samples, and none is called "
+            + " or ".join(name for name in pair if name),
+            hint=f"which are meant? xai select {f'--mode {pair[0]} ' if pair[0] else ''}--rule diverse "
+            f"--split {splits[-1] or repr('')}; relabel export takes what it wrote: --ids @FILE",
+        )
+    at = []
+    for name in splits:
+        there = sorted(epoch for epoch in known[name][_EPOCH] if epoch is not None)
+        asked = there if epochs is None else sorted({*there} & {*epochs})
+        if asked or not there:
+            at.append((name, asked[-1] if asked else None))
+    if splits and not at:
+        there = sorted({epoch for name in splits for epoch in known[name][_EPOCH] if epoch is not None})
+        of = f" of split {', '.join(splits)}" if any(splits) else ""
+        raise XaiError(
+            f"table {table!r} has no embedding{of} of epoch {', '.join(ranges(sorted(epochs or ())))}",
+            hint=f"embeddings were collected at epoch {', '.join(ranges(there))}",
+        )
+    rows = [(pl.col(_SPLIT) == name) & pl.col(_EPOCH).eq_missing(epoch) for name, epoch in at]
+    chosen = lazy.filter(pl.any_horizontal(rows) if rows else pl.lit(False)).select(identity, *columns)
+    frame = chosen.collect(engine="streaming").unique(identity, keep="last", maintain_order=True)
     parts = [np.asarray(frame[name].to_numpy()).reshape(frame.height, -1) for name in columns]
     parts = [part if part.dtype == np.float32 else part.astype(np.float64, copy=False) for part in parts]
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    return Vectors(frame[identity], whole, tuple(columns))
+    return Vectors(frame[identity], whole, tuple(columns), tuple(at), DS_ID not in kinds and pair[1] not in splits)
 
 
 def has_embeddings(reader: Reader, table: str) -> bool:
@@ -170,6 +234,10 @@ def _table(reader: Reader, table: str) -> pl.LazyFrame:
         )
     if lazy is None:
         raise unknown("table", table, reader.table_folders(), where=reader.described)
+    kinds = lazy.collect_schema()
+    if MODE in kinds:  # rows that somebody added may say their split as rows of samples do
+        said = [pl.col(name).cast(pl.String) for name in (_SPLIT, MODE) if name in kinds]
+        lazy = lazy.with_columns(pl.coalesce(said).alias(_SPLIT))
     return _with_vectors(lazy, stored_schemas(reader.layout, table))
 
 
@@ -402,7 +470,12 @@ def _of_run(reader: Reader, shown: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def _at(frame: pl.DataFrame, epoch: int | None, split: str | None) -> pl.DataFrame:
-    """The rows of an epoch and a split, of each sample the last one collected."""
+    """The rows of a split and an epoch, of each sample the last one collected."""
+    if split is not None:
+        splits = frame[_SPLIT].fill_null("").unique().to_list() if _SPLIT in frame.columns else []
+        if split not in splits:
+            raise unknown("split", split, sorted(str(name) or '""' for name in splits), where="the table")
+        frame = frame.filter(pl.col(_SPLIT).fill_null("") == split)
     if _EPOCH in frame.columns:
         epochs = frame[_EPOCH].drop_nulls()
         chosen = epoch if epoch is not None else epochs.max()
@@ -411,10 +484,5 @@ def _at(frame: pl.DataFrame, epoch: int | None, split: str | None) -> pl.DataFra
         frame = frame if chosen is None else frame.filter(pl.col(_EPOCH) == chosen)
     elif epoch is not None:
         raise UsageError("the table has no epochs", hint="leave --epoch out", refused=("epoch",))
-    if split is not None:
-        splits = frame[_SPLIT].unique().to_list() if _SPLIT in frame.columns else []
-        if split not in splits:
-            raise unknown("split", split, sorted(str(name) for name in splits), where="the table")
-        frame = frame.filter(pl.col(_SPLIT) == split)
     keys = [name for name in (*_IDS, _EPOCH, _SPLIT) if name in frame.columns]
     return frame.unique(keys, keep="last", maintain_order=True)

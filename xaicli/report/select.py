@@ -74,6 +74,7 @@ def select_report(answer: Answer, page: Page | None = None) -> Report:
         made=made(
             answer,
             ("rule", _rule(answer)),
+            *_embeddings(answer),
             ("at random", "as many, drawn from the same samples by the same seed: what a rule must be better than"),
             ("read back", "Table(..., select=FILE), or xaicli.sampler_of(FILE, table)"),
         ),
@@ -92,6 +93,17 @@ def _rule(answer: Answer) -> str:
     by = answer.selection.get("by") or answer.selection.get("label_key") or "label"
     meant = _MEANT.get(rule)
     return meant.format(score=score, by=by) if meant else f"samples that meet {rule}; the worst {score} first"
+
+
+def _embeddings(answer: Answer) -> list[tuple[str, str]]:
+    """Whose embeddings `diverse` went by."""
+    said = []
+    for row in answer.extra.get("embeddings", ()):
+        place = " ".join(filter(None, (row["mode"], row["ds_id"])))
+        split = f", split {row['split']}" if row["split"] else ""
+        epoch = "" if row["epoch"] is None else f", epoch {row['epoch']}"
+        said.append(f"{place}: table {answer.selection['table']}{split}{epoch}")
+    return [("embeddings", "; ".join(said))] if said else []
 
 
 def _sentence(answer: Answer, numbers: Mapping[str, Any], words: str) -> str:
