@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import xaicli
-from tests.integrations.trainers import quiet_trainer
+from tests.integrations.trainers import quiet_trainer, said_by_xai
 
 N = 16
 X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
@@ -180,6 +181,30 @@ def test_a_fit_that_an_error_ended_is_resumed_by_the_same_callback(where: str, t
     rows = xaicli.open_run(run).scan(mode="all").collect()
     counted = rows.group_by("mode", "epoch", "pass").len().rows()
     assert set(counted) == {(mode, epoch, 0, N) for mode in ("train", "eval") for epoch in (1, 2, 3)}
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
+def test_a_batch_that_comes_again_behind_an_error_was_not_run_twice_by_its_optimizer(tmp_path: Path) -> None:
+    """Saved after the first step, ended by an error behind the second one's, which the resumed fit begins with."""
+    lightning = pytest.importorskip("lightning.pytorch")
+    callback, module = lightning_callback(tmp_path / "run"), net()
+
+    def broken(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("broken")
+
+    def saved_then_broken(loss: torch.Tensor) -> None:
+        loss.backward()
+        module.backward = broken
+
+    module.backward = saved_then_broken
+    saving = lightning.callbacks.ModelCheckpoint(tmp_path, filename="one", every_n_train_steps=1, save_top_k=-1)
+    with pytest.raises(RuntimeError, match="broken"):
+        quiet_trainer([callback, saving], tmp_path, max_epochs=1, enable_checkpointing=True).fit(module, loader())
+    del module.backward
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet_trainer(callback, tmp_path, max_epochs=1).fit(module, loader(), ckpt_path=tmp_path / "one.ckpt")
+    assert said_by_xai(caught) == []
 
 
 def test_behind_another_attempt_the_next_is_one_of_its_own(tmp_path: Path) -> None:

@@ -115,15 +115,18 @@ def _of_classes(head: Head, values: Tensor, labels: Any, truth: Tensor | None) -
             # of parts, which are the only ones with nothing above zero, these.
             are_logarithms = (label <= 0).all(1, keepdim=True)
             label = torch.where(are_logarithms, label.exp(), label) if label.is_floating_point() else label.argmax(1)
-        else:
+        elif label.shape[1] == 1:
             label = label[:, 0]
-        if label.is_floating_point() and label.ndim == 1:
+        else:  # several a sample, none of which is known to be its own
+            label = None
+        if label is not None and label.is_floating_point() and label.ndim == 1:
             label = torch.where(label == label.floor(), label, -100.0).long()
+    said = {} if label is None and truth is not None else {"label": label}
     if head.values is Values.LOGITS and not head.independent:
-        return {"label": label, "logits": values}
+        return {**said, "logits": values}
     if head.values is Values.LOG_PROBABILITIES and not (head.independent or head.single):
-        return {"label": label, "logits": values}
-    return {"label": label, "probs": head.probabilities(values)}
+        return {**said, "logits": values}
+    return {**said, "probs": head.probabilities(values)}
 
 
 def _of_sets(

@@ -14,6 +14,7 @@ from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.columns import SOME_PLACES, columns_of, that_count
 from xaicli.integrations.recording import Recording
 from xaicli.integrations.steps import StepOrders
+from xaicli.integrations.views import TOO_MANY, are_more
 from xaicli.vocabulary import Mode
 
 _OTHER_TASK = (
@@ -33,10 +34,11 @@ class Criteria:
         recording: What knows the run's task, says and counts.
         orders: What was seen of the steps before.
         end: What the caller can do where it is not known whose labels a criterion was given.
+        line: How a step ends that returns the answers of n samples alone.
     """
 
-    def __init__(self, recording: Recording, orders: StepOrders, end: str) -> None:
-        self._recording, self._orders, self._end = recording, orders, end
+    def __init__(self, recording: Recording, orders: StepOrders, end: str, line: str) -> None:
+        self._recording, self._orders, self._end, self._line = recording, orders, end, line
         self._are_of_softmax = False
         """Whether the last answers that were watched closely beside rows of zeros and a one were a softmax's."""
 
@@ -66,6 +68,8 @@ class Criteria:
         """
         if is_of_unknown_places(judged, labels):
             return SOME_PLACES
+        if (reason := self.too_many(step, judged, labels, rows)) is not None:
+            return reason
         judged = self._orders.with_own_label(judged, labels, mode, name)
         own, stray = self._orders.labels_of(judged, labels, mode, is_in_order=is_in_order)
         if stray is not None:
@@ -77,6 +81,12 @@ class Criteria:
             return unknown
         said = (head, values, truth)
         return self._meant(step, judged, labels, mode, name, said, first=first, counting=counting), head.task
+
+    def too_many(self, step: Step, judged: Judged, labels: Any, rows: int | None) -> str | None:
+        """Why rows are not known where a criterion was given more than the batch's samples have labels; else None."""
+        if not are_more(step, judged, labels, rows):
+            return None
+        return TOO_MANY.format(line=self._line)
 
     def _meant(
         self,

@@ -36,6 +36,7 @@ from xaicli.integrations.order import has_places_first, with_samples_first
 from xaicli.integrations.parts import Held, Part, Rows, ids_taken, listed, numbered_of, shared_out
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import COMPARED, DISPUTED, StepOrders, is_of_batch
+from xaicli.integrations.views import TOO_MANY, Views
 from xaicli.vocabulary import Mode
 
 _STEPS = {
@@ -45,6 +46,7 @@ _STEPS = {
     "predict_step": Mode.INFER,
 }
 _END = "end it with return {'loss': loss, 'logits': logits}"
+_FIRST = "return {'loss': loss, 'logits': logits[:n]}"
 _UNFIT_LABELS = (
     "the labels of a batch, {shape}, do not fit the model's answers of {task}: rows have no label and no loss; let the "
     "step give a criterion the labels that the model is trained on, or give samples_fn"
@@ -122,7 +124,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording = Recording(run, **settled(Recording, run, options, unnamed))
         self._undo: list[Callable[[], None]] = []
         self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
-        self._criteria = Criteria(self._recording, self._orders, f"{_END} in the batch's order")
+        self._views = Views(self._orders.watched)
+        self._criteria = Criteria(self._recording, self._orders, f"{_END} in the batch's order", _FIRST)
         self._batch_at: tuple[Any, ...] = ()
         """The epoch, the optimizer's steps and the number of the last batch of a training."""
         self._loader = 0
@@ -177,6 +180,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.count_on(is_resumed=resumed)
         self._trainer = weakref.ref(trainer)
         self._orders.begin()
+        self._batch_at = ()  # of one that an error ended, which comes again
         if goes_back:
             self._said.clear()  # what is logged again with the same value was taken back
         self._recording.begin(max(trainer.max_epochs or 0, 0), is_resumed=goes_back)
@@ -342,6 +346,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             step.judged = [at_all_places(one, whole.labels, batch) for one in step.judged]
             module = trainer.lightning_module
             rows = held = (self._rows.held(whole) if ids is None else len(ids)) or 0
+            self._views.take_first(step, batch, whole.labels, held, mode)
             labels = self._orders.labels_of_places(step, batch, whole.labels, held, module, mode)
             is_turned = self._rows.has_places_first(whole.loader, trainer)
             turned, labels, reason = self._orders.samples_first(step, batch, labels, held, module, is_turned, mode)
@@ -673,6 +678,8 @@ def _ask(step: Step, mode: Mode, rows: int, batch: Any) -> str:
             f"{name} gives its criterion some of the batch's samples alone, and which they are is not known; no "
             f"samples of it are recorded: {_END} of the whole batch"
         )
+    elif step.judged and len(step.judged[0].answers) > rows:
+        return f"{name} {TOO_MANY.format(line=_FIRST)}"
     elif step.judged:
         why = f"{name} gives its criterion other rows than the batch has, and whose answers they are is not known"
     elif step.forwards:

@@ -32,6 +32,7 @@ from xaicli.integrations.order import order_in, rows_apart, rows_in
 from xaicli.integrations.parts import ids_taken
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.integrations.steps import COMPARED, DISPUTED, StepOrders, is_of_batch
+from xaicli.integrations.views import Views
 from xaicli.sources.table import OF_PLACES
 from xaicli.vocabulary import Mode
 
@@ -53,6 +54,7 @@ _LINE = (
     'XaiCallback(..., samples_fn=lambda batch, output: {{"sample_id": batch["sample_id"], "loss": {}}}), '
     "with torch.nn.functional as F, says it"
 )
+_FIRST = 'return (loss, {"logits": logits[:n]})'
 _UNFIT_LABELS = (
     "the labels of a batch, {shape}, do not fit the model's answers of {task}: rows have no label and no loss; let "
     "compute_loss give a criterion of torch.nn.functional the labels that the model is trained on"
@@ -177,7 +179,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._is_permuted = False
         """Whether a compute_loss was seen to give its model the samples in another order."""
         self._orders = StepOrders(self._recording.tell, self._recording.keeps_order)
-        self._criteria = Criteria(self._recording, self._orders, "give samples_fn")
+        self._views = Views(self._orders.watched)
+        self._criteria = Criteria(self._recording, self._orders, "give samples_fn", _FIRST)
         self._is_configured = False
         """Whether the model computes the loss that its configuration names, as a class of transformers does."""
         self._is_by_caller = False
@@ -542,6 +545,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if (heard.is_compiled or heard.ran_compiled) and not (heard.judged or is_by_hand or labels is None):
             self._recording.tell(_COMPILED)
         heard.judged = [at_all_places(one, labels, given) for one in heard.judged]
+        if not is_by_hand:
+            outputs = self._views.take_first(heard, given, labels, rows, mode)(outputs)
         if self._orders.leave_out_watched(heard, labels, mode):
             self._recording.tell(DISPUTED.format(name=self._name))
             labels = None
@@ -647,6 +652,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if (self._known or NOTHING).task is None:
             found = self._criteria.columns(heard, judged, given, labels, rows, mode, name, is_in_order=is_in_order)
             return _Read(reason=f"{name} {found}") if isinstance(found, str) else _Read(labels, columns=found[0])
+        if (reason := self._criteria.too_many(heard, judged, labels, rows)) is not None:
+            return _Read(reason=f"{name} {reason}")
         self._orders.say_soft(judged, labels, mode, name)
         judged = self._orders.with_own_label(judged, labels, mode, name)
         own, stray = self._orders.labels_of(judged, labels, mode, is_in_order=is_in_order)
@@ -687,6 +694,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             own, reason = self._labels_of_places(heard, _but_first(given, length), _next(labels), scores[:, :-1])
             return _Read(labels if own is None or reason else _before_first(own), shifted=True, reason=reason)
         one = judged[0]
+        if (reason := self._criteria.too_many(heard, one, labels, rows)) is not None:
+            return _Read(reason=f"{self._name} {reason}")
         if one.truth.is_floating_point() or one.truth.numel() not in (n * length, n * (length - 1)):
             return _Read(labels, shifted=True)
         truth = one.truth.reshape(n, -1)
