@@ -13,6 +13,7 @@ import xaicli
 from xaicli.api.relabel import corrections_of
 from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
+from xaicli.relabel.boxes import RECORDED as RECORDED_ID
 
 WIDTH, HEIGHT = 64, 40
 NAMES = ["cat", "dog, wild"]
@@ -267,6 +268,108 @@ def test_fiftyone(run, tmp_path):
     assert_stands(run.relabel_apply(path))
     with pytest.raises(XaiError, match="no field of boxes other"):
         run.relabel_apply(path, field="other")
+
+
+def studio_boxes(run, folder, controls):
+    """What Label Studio writes of the exported boxes as they are, n-th region of a task by the n-th control in turn."""
+    run.relabel_export(folder / "tasks.json", to="label-studio")
+    tasks, rows = [], []
+    for number, task in enumerate(json.loads((folder / "tasks.json").read_text(encoding="utf-8"))):
+        result = [one for one in task["predictions"][0]["result"] if one["id"].startswith(RECORDED_ID)]
+        for place, one in enumerate(result):
+            one["from_name"] = controls[place % len(controls)]
+        tasks.append({"data": task["data"], "annotations": [{"id": number, "result": result}]})
+        row = {**task["data"], "annotation_id": number, "annotator": 4}
+        for name in controls:
+            sides = {"original_width": WIDTH, "original_height": HEIGHT}
+            row[name] = [{**one["value"], **sides} for one in result if one["from_name"] == name]
+        rows.append(row)
+    (folder / "studio.json").write_text(json.dumps(tasks), encoding="utf-8")
+    (folder / "min.json").write_text(json.dumps(rows), encoding="utf-8")
+    with (folder / "studio.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows([{**row, **{name: json.dumps(row[name]) for name in controls}} for row in rows])
+    return [folder / name for name in ("studio.json", "min.json", "studio.csv")]
+
+
+def fiftyone_boxes(run, folder, fields):
+    """`FiftyOneDataset` of the exported boxes, all in each field."""
+    run.relabel_export(folder / "voxels", to="fiftyone")
+    labels = json.loads((folder / "voxels" / "labels.json").read_text(encoding="utf-8"))["labels"]
+    pictures = json.loads((folder / "voxels" / "data.json").read_text(encoding="utf-8"))
+    size = {"_cls": "ImageMetadata", "width": WIDTH, "height": HEIGHT}
+    samples = []
+    for key, boxes in labels.items():
+        inside = [{"_cls": "Detection", **one, **one.pop("attributes"), "checked": True} for one in boxes]
+        told = {name: {"_cls": "Detections", "detections": inside} for name in fields}
+        samples.append({"filepath": pictures[key], "metadata": size, **told})
+    (folder / "samples.json").write_text(json.dumps({"samples": samples}), encoding="utf-8")
+    return folder / "samples.json"
+
+
+def test_the_only_control_of_boxes_is_taken_whatever_it_is_called(run, tmp_path):
+    """Of a CSV no box was taken, so that every one was removed."""
+    for path in studio_boxes(run, tmp_path, ["what"]):
+        changes = run.relabel_apply(path).answer.extra["changes"]
+        assert changes == {"confirmed": 6}, path
+        assert run.relabel_apply(path, field="what").answer.extra["changes"] == changes
+
+
+def test_a_field_that_is_not_there_removes_no_box(run, tmp_path):
+    for path in (*studio_boxes(run, tmp_path, ["label"]), fiftyone_boxes(run, tmp_path, ["label"])):
+        with pytest.raises(XaiError, match=r"has no (control|column|field) of boxes nope") as told:
+            run.relabel_apply(path, field="nope")
+        assert told.value.hint == "--field NAME, of: label"
+
+
+def test_boxes_of_other_controls_are_counted(run, tmp_path):
+    by_turns = studio_boxes(run, tmp_path, ["label", "other"])
+    for path in (*by_turns, fiftyone_boxes(run, tmp_path, ["label", "other"])):
+        text = path.read_text(encoding="utf-8")
+        held = {"label": text.count("bounding_box") // 2, "other": text.count("bounding_box") // 2}
+        held = held if path.name == "samples.json" else {"label": 4, "other": 2}
+        for field in (None, "label", "other"):
+            found = run.relabel_apply(path, field=field).answer
+            other = "label" if field == "other" else "other"
+            n = held[other]
+            (told,) = (row for row in found.extra["left_out"] if "--field" in row["reason"])
+            assert (told["n"], told["examples"]) == (n, [other]), path
+            said = f"{n} marks were not taken: of another control or field, which --field would name ({other})"
+            assert said in found.warnings
+    for path in studio_boxes(run, tmp_path, ["one", "other"]):
+        with pytest.raises(UsageError, match="boxes of several controls") as told:
+            run.relabel_apply(path)
+        assert told.value.hint == "--field one or other"
+
+
+@pytest.mark.parametrize("to", ["cvat", "coco", "fiftyone", "csv"])
+def test_a_field_of_a_format_without_any_is_refused_and_as_a_default_passed_over(
+    run, to, tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / {"cvat": "b.xml", "coco": "b.json", "fiftyone": "b", "csv": "b.csv"}[to]
+    run.relabel_export(path, to=to)
+    words = ["relabel", "apply", str(run.layout.root), str(path), "--format", "json", "-q", "-o", str(tmp_path / "o")]
+    assert main(words) == 0
+    plain = json.loads((tmp_path / "o" / "relabel-apply.json").read_text(encoding="utf-8"))
+    capsys.readouterr()
+    assert main([*words, "--field", "label"]) == 2
+    assert "has none of them\nhint: leave --field out" in capsys.readouterr().err
+    monkeypatch.setenv("XAI_FIELD", "choice")
+    assert main(words) == 0
+    found = json.loads((tmp_path / "o" / "relabel-apply.json").read_text(encoding="utf-8"))
+    assert found["selection"].pop("field") is plain["selection"].pop("field") is None
+    assert {key: found[key] for key in ("rows", "left_out", "changes")} == {
+        key: plain[key] for key in ("rows", "left_out", "changes")
+    }
+    # Beside a file that has one it is of that.
+    studio = studio_boxes(run, tmp_path, ["choice"])[0]
+    assert main([*words[:4], str(studio), *words[4:], "--field", "choice"]) == 0
+    monkeypatch.setenv("XAI_FIELD", "nope")
+    assert main([*words[:3], str(studio), *words[4:]]) == 1
+    said = capsys.readouterr().err
+    assert "has no control of boxes nope" in said
+    assert "--field is from XAI_FIELD" in said
 
 
 def test_a_table(run, tmp_path):

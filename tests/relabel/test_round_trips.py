@@ -477,6 +477,46 @@ def test_labels_by_number_and_other_controls(run: xaicli.RunReader, tmp_path: Pa
     assert applied(run, tmp_path / "two.json", field="kind") == {"7": 0}
 
 
+def test_a_field_that_is_not_there_is_said_whatever_the_format(run: xaicli.RunReader, tmp_path: Path) -> None:
+    result = [
+        {"from_name": name, "type": "choices", "value": {"choices": [label]}}
+        for name, label in (("label", "cat"), ("kind", NAMES[1]))
+    ]
+    result.append({"from_name": "note", "type": "textarea", "value": {"text": ["blurred"]}})
+    tasks = [{"data": {"sample_id": "7"}, "annotations": [{"result": result}]}]
+    classes = {
+        name: {"_cls": "Classification", "label": label}
+        for name, label in (("ground_truth", "cat"), ("model", NAMES[1]))
+    }
+    rows = [{"sample_id": "7", "label": "cat", "annotation_id": 1}]
+    files = {
+        "studio.json": (tasks, "control", "label, kind, note", "kind"),
+        "samples.json": (
+            {"samples": [{"sample_id": "7", **classes}]},
+            "field of labels",
+            "ground_truth, model",
+            "model",
+        ),
+        "min.json": (rows, "column", "sample_id, label, annotation_id", None),
+        "table.json": ([{"sample_id": "7", "label": "cat"}], "column", "sample_id, label", None),
+    }
+    for name, (content, what, known, other) in files.items():
+        path = tmp_path / name
+        path.write_text(json.dumps(content))
+        with pytest.raises(XaiError, match=f"has no {what} nope") as told:
+            run.relabel_apply(path, field="nope")
+        assert told.value.hint == f"--field NAME, of: {known}"
+        assert applied(run, path) == {"7": 0}
+        counted = {reason: n for reason, n in left_out(run, path).items() if "--field" in reason}
+        assert list(counted.values()) == ([1] if other else [])
+        if other:
+            assert applied(run, path, field=other) == {"7": 1}
+    for tool, name in (("cvat", "t.xml"), ("coco", "t.json"), ("fiftyone", "voxels")):
+        export(run, tmp_path / name, tool)
+        with pytest.raises(UsageError, match="has none of them"):
+            run.relabel_apply(tmp_path / name, field="label")
+
+
 def test_what_is_no_such_file_is_said(run: xaicli.RunReader, tmp_path: Path) -> None:
     for name, content, said in (
         ("gone.json", None, "cannot be read"),

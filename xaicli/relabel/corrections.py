@@ -37,6 +37,7 @@ EITHER_LABEL = "a label that may be either of several names"
 DISAGREE = "people disagree"
 OUTVOTED = "outvoted: more people agree on another"
 NOT_LOOKED_AT = "not looked at: as recorded, and not checked"
+OTHER_FIELD = "of another control or field, which --field would name"
 _EXAMPLES = 5
 _SAID_AGAIN = "said again by the same person: the last counts"
 _SAID_AGAIN_SOMETIME = "said again by the same person, and a time cannot be read: the last in the file counts"
@@ -106,9 +107,9 @@ class LeftOut:
     as_names: Counter[tuple[str, object, object]] = field(default_factory=Counter)
     as_sets: Counter[str] = field(default_factory=Counter)
 
-    def add(self, reason: str, example: str) -> None:
-        """Count one more."""
-        self.counts[reason] += 1
+    def add(self, reason: str, example: str, n: int = 1) -> None:
+        """Count one more, or some."""
+        self.counts[reason] += n
         kept = self.examples.setdefault(reason, [])
         if len(kept) < _EXAMPLES and example not in kept:
             kept.append(example)
@@ -477,12 +478,14 @@ def corrections(
 
     Returns:
         The corrections in the order in which samples are first named, and what was left out: each mark either counts
-        among the votes of a correction, or is left out once.
+        among the votes of a correction, or is left out once; and what stands in controls that are not read.
     """
     left = LeftOut()
     said: dict[tuple[Pair, str], dict[str, tuple[Mark, Any]]] = {}
     recorded: dict[tuple[Pair, str], tuple[Any, Any]] = {}
     for number, marks in enumerate(files):
+        for name, n in marks.others:
+            left.add(OTHER_FIELD, name, n)
         for mark in marks.marks:
             named = mark.sample_id or mark.path or ("?" if mark.sample_id is None else '""')
             if mark.state is State.UNREADABLE:

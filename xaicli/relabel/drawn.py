@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import XaiError
 from xaicli.relabel.boxes import PROPOSED, RECORDED, SUGGESTED
 from xaicli.relabel.marks import (
     FORMATS,
@@ -20,6 +23,7 @@ from xaicli.relabel.marks import (
     Origin,
     Readers,
     State,
+    all_but,
     by_sample,
     coco_parts,
     cvat_said,
@@ -30,12 +34,15 @@ from xaicli.relabel.marks import (
     fiftyone_parts,
     is_of_studio,
     is_said,
+    only_control,
     origin_of,
     place_of,
-    read_with,
+    read_all,
+    refuse_other,
+    results_of,
     who,
 )
-from xaicli.relabel.tasks import CHECKED, CONTROL, CORNERS, Box
+from xaicli.relabel.tasks import CHECKED, CORNERS, Box
 from xaicli.tables.labels import Spelt
 from xaicli.tables.lists import is_typed
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
@@ -48,18 +55,18 @@ _OF_REGION = ("id", "original_width", "original_height", "meta")
 _REGION = re.compile(rf"({RECORDED}|{PROPOSED})(\d+)")
 
 
-def read_boxes(path: Path, *, field: str | None = None) -> Marks:
-    """What a file says of objects: a mark a picture, of each who looked at it.
+def read_boxes(files: Sequence[str | os.PathLike[str]], *, field: str | None = None) -> list[Marks]:
+    """What files say of objects: a mark a picture, of each who looked at it.
 
     Args:
-        path: A file that one of the tools wrote, or the folder of a FiftyOne export.
+        files: Files that the tools wrote, or folders of FiftyOne exports.
         field: The name of the control, field or column that holds the boxes, where there are several.
 
     Raises:
-        XaiError: It cannot be read, or holds no boxes.
-        UsageError: It holds several fields of boxes, and none was named.
+        XaiError: One cannot be read, holds no boxes, or has no such control, field or column.
+        UsageError: One holds several fields of boxes, and none was named; or none of them has any.
     """
-    return read_with(_BOXES, path, field)
+    return read_all(_BOXES, files, field)
 
 
 def _number(value: Any) -> int | None:
@@ -185,11 +192,11 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
     yield from each(found["labels"].items(), of_item)
 
 
-def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
+def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Marks:
     """`FiftyOneDataset`: samples with a field of detections."""
-    column, names = fiftyone_field(samples, ("Detections",), path, field, "boxes")
-    if samples and column not in names:
-        raise XaiError(f"{path} has no field of boxes {field or ''}".rstrip(), hint=f"its fields: {', '.join(names)}")
+    column, others = fiftyone_field(samples, {"Detections": "detections"}, path, field, "boxes")
+    if samples and not any(isinstance(sample, dict) and column in sample for sample in samples):
+        raise XaiError(f"{path} has no field of boxes", hint=FORMATS)
 
     def of_sample(sample: Any) -> Iterator[Mark]:
         drawn = (sample.get(column) or {}).get("detections") or ()
@@ -202,12 +209,14 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
             pictured, str(sample.get("filepath") or "") or None, None if own is None else str(own), size=size
         )
 
-    yield from each(samples, of_sample)
+    return Marks("FiftyOne", tuple(each(samples, of_sample)), others=others)
 
 
-def _label_studio(tasks: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
+def _label_studio(tasks: list[Any], path: Path, field: str | None) -> Marks:
     """The JSON export (https://labelstud.io/guide/task_format): what is handed in, was looked at as it stands."""
-    control = field or _control(tasks, path)
+    drawn = Counter(name for name, value in results_of(tasks) if "rectanglelabels" in value)
+    refuse_other(path, field, drawn, "control of boxes")
+    control = field or only_control(drawn, path, "boxes")
 
     def of_task(task: dict[str, Any]) -> Iterator[Mark]:
         where = place_of(task.get("data") or {})
@@ -241,29 +250,7 @@ def _label_studio(tasks: list[Any], path: Path, field: str | None) -> Iterator[M
 
         yield from each(annotations, of_one)
 
-    yield from each(tasks, of_task)
-
-
-def _control(tasks: list[Any], path: Path) -> str:
-    """The control with the boxes: the one called so, else the only one.
-
-    Raises:
-        UsageError: There are several others.
-    """
-    names = dict.fromkeys(
-        str(result.get("from_name"))
-        for task in tasks
-        if isinstance(task, dict)
-        for one in task.get("annotations", task.get("completions")) or []
-        if isinstance(one, dict)
-        for result in one.get("result") or []
-        if isinstance(result, dict) and "rectanglelabels" in (result.get("value") or {})
-    )
-    if CONTROL in names or not names:
-        return CONTROL
-    if len(names) > 1:
-        raise UsageError(f"{path} has boxes of several controls", hint=f"--field {' or '.join(names)}")
-    return next(iter(names))
+    return Marks("Label Studio", tuple(each(tasks, of_task)), others=all_but(drawn, control))
 
 
 def _regions(values: list[Mapping[str, Any]]) -> tuple[tuple[Box, ...], str]:
@@ -303,7 +290,11 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     names = list(columns)
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     if is_of_studio(columns):
-        return Marks("Label Studio", tuple(each(rows, lambda row: [_of_annotation(row, field or LABEL)])))
+        drawn = Counter({name: n for name in names if (n := sum(len(_drawn(row[name])) for row in rows))})
+        refuse_other(path, field, drawn, "column of boxes")
+        column = field or only_control(drawn, path, "boxes")
+        marks = tuple(each(rows, lambda row: [_of_annotation(row, column)]))
+        return Marks("Label Studio", marks, others=all_but(drawn, column))
     missing = [name for name in (LABEL, *CORNERS) if name not in names]
     if missing or not {SAMPLE_ID, "path"} & set(names):
         lacking = missing[0] if missing else SAMPLE_ID
@@ -329,7 +320,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
             boxes=boxes,
         )
 
-    return Marks("table", tuple(each(pictures.values(), of_picture)))
+    return Marks("table", tuple(each(pictures.values(), of_picture)), has_fields=False)
 
 
 def _complete(rows: list[dict[str, Any]]) -> None:
@@ -361,6 +352,15 @@ def _of_row(row: Mapping[str, Any], texts: Spelt) -> Box:
         spelt=texts if isinstance(row[LABEL], str) else Spelt.NUMBER,
         called=str(row.get("name") or ""),
     )
+
+
+def _drawn(value: Any) -> list[Any]:
+    """The boxes in a cell of Label Studio; none in what is another control's."""
+    if isinstance(value, str) and "rectanglelabels" in value:
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    regions = value if isinstance(value, list) else []
+    return [one for one in regions if isinstance(one, dict) and "rectanglelabels" in one]
 
 
 def _of_annotation(row: Mapping[str, Any], column: str) -> Mark:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -124,24 +126,28 @@ class Marks:
     Attributes:
         format: Whose format it is in, in words.
         marks: In the order of the file.
+        has_fields: Whether the format has controls, fields or columns of which one is read.
+        others: How much else of the same kind stands in those that are not read, by their names.
     """
 
     format: str
     marks: tuple[Mark, ...]
+    has_fields: bool = True
+    others: tuple[tuple[str, int], ...] = ()
 
 
-def read_marks(path: Path, *, field: str | None = None) -> Marks:
-    """What a file says.
+def read_marks(files: Sequence[str | os.PathLike[str]], *, field: str | None = None) -> list[Marks]:
+    """What files say.
 
     Args:
-        path: A file that one of the tools wrote, or the folder of a FiftyOne export.
+        files: Files that the tools wrote, or folders of FiftyOne exports.
         field: The name of the control, field or column that holds the label, where there are several.
 
     Raises:
-        XaiError: It cannot be read, or is none of these.
-        UsageError: It holds several fields of labels, and none was named.
+        XaiError: One cannot be read, is none of these, or has no such control, field or column.
+        UsageError: One holds several fields of labels, and none was named; or none of them has any.
     """
-    return read_with(_LABELS, path, field)
+    return read_all(_LABELS, files, field)
 
 
 @dataclass(frozen=True)
@@ -153,21 +159,49 @@ class Readers:
         cvat: From CVAT's tree.
         coco: From a COCO object.
         fiftyone: From the object of `labels.json`, and where it lies.
-        samples: From the samples of `samples.json`, where they lie, and the field that was named.
-        tasks: From tasks of Label Studio, likewise.
-        table: From the columns of a table, likewise.
+        samples: The marks of the samples of `samples.json`, where they lie, and the field that was named.
+        tasks: Of tasks of Label Studio, likewise.
+        table: Of the columns of a table, likewise.
     """
 
     what: str
     cvat: Callable[[ElementTree.Element], Iterable[Mark]]
     coco: Callable[[Mapping[str, Any]], Iterable[Mark]]
     fiftyone: Callable[[Mapping[str, Any], Path], Iterable[Mark]]
-    samples: Callable[[list[Any], Path, str | None], Iterable[Mark]]
-    tasks: Callable[[list[Any], Path, str | None], Iterable[Mark]]
+    samples: Callable[[list[Any], Path, str | None], Marks]
+    tasks: Callable[[list[Any], Path, str | None], Marks]
     table: Callable[[Mapping[str, list[Any]], Path, str | None], Marks]
 
 
-def read_with(readers: Readers, path: Path, field: str | None) -> Marks:
+def read_all(readers: Readers, files: Sequence[str | os.PathLike[str]], field: str | None) -> list[Marks]:
+    """What files say, of the control, field or column that is named.
+
+    Raises:
+        XaiError: As `_read_with`.
+        UsageError: As `_read_with`; or a field is named, and no file is of a format that has any.
+    """
+    found = [_read_with(readers, Path(file), field) for file in files]
+    if field is not None and found and not any(marks.has_fields for marks in found):
+        formats = " and ".join(dict.fromkeys(marks.format.replace("table", "a table") for marks in found))
+        raise UsageError(
+            f"--field {field} says which of several controls holds the {readers.what}, and {formats} has none of them",
+            hint="leave --field out",
+            refused=("field",),
+        )
+    return found
+
+
+def refuse_other(path: Path, field: str | None, known: Collection[str], what: str) -> None:
+    """Refuse the name of a control, field or column that a file does not have; a file in which none is used has any.
+
+    Raises:
+        XaiError: It is not among those that are.
+    """
+    if field is not None and known and field not in known:
+        raise XaiError(f"{path} has no {what} {field}", hint=f"--field NAME, of: {', '.join(known)}")
+
+
+def _read_with(readers: Readers, path: Path, field: str | None) -> Marks:
     """What a file says: whose it is, is told by its suffix and its keys.
 
     Args:
@@ -182,15 +216,15 @@ def read_with(readers: Readers, path: Path, field: str | None) -> Marks:
     path, found = _opened(path)
     match found:
         case ElementTree.Element():
-            return Marks("CVAT", tuple(readers.cvat(found)))
+            return Marks("CVAT", tuple(readers.cvat(found)), has_fields=False)
         case _Columns(columns):
             return readers.table(columns, path, field)
         case {"images": list(), "annotations": list()}:
-            return Marks("COCO", tuple(readers.coco(found)))
+            return Marks("COCO", tuple(readers.coco(found)), has_fields=False)
         case {"labels": dict()}:
-            return Marks("FiftyOne", tuple(readers.fiftyone(found, path)))
+            return Marks("FiftyOne", tuple(readers.fiftyone(found, path)), has_fields=False)
         case {"samples": list(samples)}:
-            return Marks("FiftyOne", tuple(readers.samples(samples, path, field)))
+            return readers.samples(samples, path, field)
         case {"rows": list(rows)} | list(rows):
             pass
         case dict():
@@ -201,7 +235,7 @@ def read_with(readers: Readers, path: Path, field: str | None) -> Marks:
     if rows and not records:
         raise XaiError(f"{path} is no list of {readers.what}", hint=FORMATS)
     if any("annotations" in item or "completions" in item for item in records):
-        return Marks("Label Studio", tuple(readers.tasks(rows, path, field)))
+        return readers.tasks(rows, path, field)
     if not records:
         return Marks("table", ())
     if all(isinstance(item.get("data"), dict) and SAMPLE_ID not in item for item in records):
@@ -245,9 +279,9 @@ def _opened(path: Path) -> tuple[Path, ElementTree.Element | _Columns | Any]:
         raise XaiError(f"{path} cannot be read: {reason}", hint=FORMATS) from error
 
 
-def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) -> Iterator[Mark]:
+def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) -> Marks:
     """The JSON export (https://labelstud.io/guide/task_format): a task with the annotations of all who labelled it."""
-    control = field or _only_control(tasks, path)
+    control, others = _control(tasks, path, field)
 
     def of_task(task: dict[str, Any]) -> Iterator[Mark]:
         data = task.get("data") or {}
@@ -279,7 +313,7 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
 
         yield from each(annotations, of_one)
 
-    yield from each(tasks, of_task)
+    return Marks("Label Studio", tuple(each(tasks, of_task)), others=others)
 
 
 def suggested_of(value: Any) -> tuple[str, ...]:
@@ -301,28 +335,53 @@ def _unreadable(number: int) -> Mark:
     return Mark(None, f"record {number}", (), state=State.UNREADABLE)
 
 
-def _only_control(tasks: list[dict[str, Any]], path: Path) -> str:
-    """The control that holds the label: the one called so, else the only one of classes, else the only one.
-
-    Raises:
-        UsageError: There are several others.
-    """
-    names: dict[str, None] = {}
-    of_classes: dict[str, None] = {}
+def results_of(tasks: list[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The control and the value of each result of all annotations; what the tool does not write is passed over here."""
     for task in tasks:
         with contextlib.suppress(AttributeError, TypeError):  # told where its marks are read
             for one in task.get("annotations", task.get("completions")) or []:
                 for result in one.get("result") or []:
-                    value = result.get("value") or {}
-                    if _values(value):
-                        names[str(result.get("from_name"))] = None
-                    if any(kind in ("choices", "taxonomy", "number") or kind.endswith("labels") for kind in value):
-                        of_classes[str(result.get("from_name"))] = None
+                    yield str(result.get("from_name")), result.get("value") or {}
+
+
+def _control(tasks: list[Any], path: Path, field: str | None) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """The control that holds the label, and how many labels other controls of classes hold.
+
+    It is the one named, else the one called so, else the only one of classes, else the only one.
+
+    Raises:
+        XaiError: There is none of that name.
+        UsageError: There are several others.
+    """
+    names: Counter[str] = Counter()
+    of_classes: Counter[str] = Counter()
+    for name, value in results_of(tasks):
+        with contextlib.suppress(AttributeError, TypeError):
+            names[name] += len(_values(value))
+            if any(kind in ("choices", "taxonomy", "number") or kind.endswith("labels") for kind in value):
+                of_classes[name] += len(_values(value))
+    names, of_classes = +names, +of_classes
+    refuse_other(path, field, names, "control")
+    # A remark or a grade beside the label is none.
+    control = field or only_control(names if CONTROL in names else of_classes or names, path, "labels")
+    return control, all_but(of_classes, control)
+
+
+def all_but(names: Mapping[str, int], read: str) -> tuple[tuple[str, int], ...]:
+    """How much stands in each control or field that is not read."""
+    return tuple((name, n) for name, n in names.items() if name != read and n)
+
+
+def only_control(names: Collection[str], path: Path, what: str) -> str:
+    """The control to read where none is named: the one called as ours, else the only one.
+
+    Raises:
+        UsageError: There are several others.
+    """
     if CONTROL in names or not names:
         return CONTROL
-    names = of_classes or names  # a remark or a grade beside the label is none
     if len(names) > 1:
-        raise UsageError(f"{path} has labels of several controls", hint=f"--field {' or '.join(names)}")
+        raise UsageError(f"{path} has {what} of several controls", hint=f"--field {' or '.join(names)}")
     return next(iter(names))
 
 
@@ -389,9 +448,8 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     if not {SAMPLE_ID, *_PICTURES} & set(names):
         raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(names)}; {FORMATS}")
     is_studio = is_of_studio(columns)
-    column = field or (LABEL if LABEL in names else "choice" if is_studio and "choice" in names else None)
-    if column is None or column not in names:
-        raise XaiError(f"{path} has no column {column or LABEL}", hint=f"--field NAME; its columns: {', '.join(names)}")
+    column = field or (LABEL if LABEL in names else "choice" if is_studio and "choice" in names else LABEL)
+    refuse_other(path, column, names, "column")
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     rows = [row for row in rows if any(value is not None for value in row.values())]  # a spreadsheet's blank rows
     is_ours = not is_studio and {"recorded_label", "suggested_label"} <= columns.keys()
@@ -572,30 +630,35 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
 
 
 def fiftyone_field(
-    samples: list[Any], kinds: Collection[str], path: Path, field: str | None, what: str
-) -> tuple[str, list[str]]:
-    """The field to read, and all that hold values of these kinds.
+    samples: list[Any], inner: Mapping[str, str], path: Path, field: str | None, what: str
+) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """The field to read, and how many values of the same kinds each other field holds.
+
+    Args:
+        inner: The kinds of values, each with the key of the list in it; "" of one value alone.
 
     Raises:
+        XaiError: There is none of that name.
         UsageError: There are several, none is called as ours or FiftyOne's own, and none was named.
     """
-    names = dict.fromkeys(
-        name
-        for sample in samples
-        if isinstance(sample, dict)
-        for name, value in sample.items()
-        if isinstance(value, dict) and value.get("_cls") in kinds
-    )
+    names: Counter[str] = Counter()
+    for sample in samples:
+        for name, value in sample.items() if isinstance(sample, dict) else ():
+            if isinstance(value, dict) and value.get("_cls") in inner:
+                key = inner[value["_cls"]]
+                names[name] += len(value.get(key) or ()) if key else 1
+    refuse_other(path, field, names, f"field of {what}")
     if field is None and len(names) > 1 and "ground_truth" not in names and CONTROL not in names:
         raise UsageError(f"{path} has several fields of {what}", hint=f"--field {' or '.join(names)}")
     first = next((name for name in (CONTROL, "ground_truth") if name in names), next(iter(names), CONTROL))
-    return field or first, list(names)
+    column = field or first
+    return column, all_but(names, column)
 
 
-def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
+def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Marks:
     """`FiftyOneDataset`: samples with fields of classifications, or of what was found in them."""
     inner = {"Classifications": "classifications", "Detections": "detections", "Polylines": "polylines"}
-    column, _ = fiftyone_field(samples, ("Classification", "Detection", *inner), path, field, "labels")
+    column, others = fiftyone_field(samples, {**inner, "Classification": "", "Detection": ""}, path, field, "labels")
 
     def of_sample(sample: Any) -> Iterator[Mark]:
         value = sample.get(column) or {}
@@ -617,7 +680,7 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
             suggested=next(filter(None, (suggested_of(one.get("suggested")) for one in known)), ()),
         )
 
-    yield from each(samples, of_sample)
+    return Marks("FiftyOne", tuple(each(samples, of_sample)), others=others)
 
 
 def _said(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -234,7 +233,7 @@ def apply_to_objects(
         return _Pictures(_frames(recorded.clear(), every), paths)
 
     samples = _Pictures(frames, paths, limits=limits, left_out=others)
-    marks = [read_boxes(Path(file), field=field) for file in files]
+    marks = read_boxes(files, field=field)
     taken, left = corrections(marks, samples, objects, by=by)
     n_marks = sum(len(one.marks) for one in marks)
     if n_marks and (named := left.of_none(samples, n_marks)):

@@ -22,7 +22,7 @@ from xaicli.queries.tasks import LabelKind, about_texts, are_texts, labels_of
 from xaicli.queries.truth import are_numbers
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
-from xaicli.relabel.corrections import Correction, Labels, LeftOut, Samples, corrections
+from xaicli.relabel.corrections import OTHER_FIELD, Correction, Labels, LeftOut, Samples, corrections
 from xaicli.relabel.marks import Marks, read_marks
 from xaicli.relabel.tasks import FIFTYONE_PICTURES, Batch, Task, Tool, facts_called
 from xaicli.tables.labels import class_number, in_order_apart, is_same_number, taken_as_names
@@ -326,7 +326,7 @@ def apply(
     limits = left_out_by(reader, selection)
     samples = Samples(frames, paths, limits=limits, left_out=lambda: Samples(_others(reader, frames), paths))
     labels = _labels(reader, selection, frames, label_map or {})
-    read = [read_marks(Path(file), field=field) for file in files]
+    read = read_marks(files, field=field)
     marks = [labels.decimals_told(one) for one in read]
     commas = [os.fspath(file) for file, one, own in zip(files, read, marks, strict=True) if one is not own]
     labels = labels.as_wide_as(marks)
@@ -472,7 +472,8 @@ def notes_of(
     """What the user should know of what was not taken."""
     said = [f"{os.fspath(file)} names no sample" for file, one in zip(files, marks, strict=True) if not one.marks]
     for row in left.rows():
-        more = ", ..." if row["n"] > len(row["examples"]) else ""
+        # What stands in other controls is told by their names.
+        more = ", ..." if row["n"] > len(row["examples"]) and row["reason"] != OTHER_FIELD else ""
         one = "mark was" if row["n"] == 1 else "marks were"
         said.append(f"{row['n']:,} {one} not taken: {row['reason']} ({', '.join(row['examples'])}{more})")
     if left.as_names:
