@@ -211,6 +211,32 @@ def test_info_counts_the_epochs_between_a_date_and_the_one_before(xai: Xai, tmp_
     assert row["gaps"] == [3, *range(5, 1004)]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "every", "stride", "missing"),
+    [
+        ([1, 10], 1, 1, [2, 3, 4, 5, 6, 7, 8, 9]),
+        ([5, 10, 15], 1, 5, []),
+        ([5, 10, 20, 25], 1, 5, [15]),
+        ([1, 3, 9], 1, 1, [2, 4, 5, 6, 7, 8]),
+        ([2, 5, 8, 10], 1, 1, [3, 4, 6, 7, 9]),
+        ([1, 2, 5, 6], 1, 1, [3, 4]),
+        ([4, 12], 4, 4, [8]),
+        ([8, 16, 24], 4, 8, []),
+        ([4], 4, 4, []),
+    ],
+)
+def test_info_tells_which_epochs_are_missing_of_every_one_or_every_nth(
+    xai: Xai, tmp_path: Path, epochs: list[int], every: int, stride: int, missing: list[int]
+) -> None:
+    with Run(tmp_path / "run", epoch_frequency=every) as run:
+        for epoch in epochs:
+            run.log_samples(sample_id=[1], loss=[0.5], epoch=epoch, step=epoch)
+    (row,) = asked(xai, "info", tmp_path / "run")["rows"]
+    assert (row["stride"], row["gaps"], row["n_gaps"]) == (stride, missing, len(missing))
+    _, out, _ = xai("info", tmp_path / "run")
+    assert (f" by {stride} (" in out) == (stride > 1 < len(epochs))
+
+
 def test_info_names_the_metrics_tables(xai: Xai, tmp_path: Path) -> None:
     with Run(tmp_path / "run") as run:
         run.add_metrics_data({"example_id": [0, 0, 1], "iou": [0.9, 0.8, 0.3]}, name="crops")

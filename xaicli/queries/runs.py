@@ -36,7 +36,7 @@ def info(reader: Reader) -> Answer:
     Returns:
         Rows mode, ds_id, epochs (list), rows (those that count), metrics (list of the run's metrics), files, last_step,
         duplicates (rows that repeat a sample), gaps (epochs missing between the first and the last, the first 1,000 of
-        them), n_gaps (how many there are); beside them
+        them), n_gaps (how many there are), stride (every so manyth epoch was meant to be there); beside them
         `tables`: name, rows and columns of each metrics table, and the commands that `ask` it beside `xai query`; and
         `facts`: fact, type, samples, values. Every byte is verified, once while nothing changes.
     """
@@ -50,7 +50,7 @@ def info(reader: Reader) -> Answer:
         for ds_id in reader.ds_ids(mode):
             epochs = reader.epochs(mode, ds_id)
             places = [Place(mode, ds_id, epoch) for epoch in epochs]
-            missing, n_missing = gaps(epochs)
+            missing, n_missing, stride = gaps(epochs, reader.manifest.epoch_frequency)
             rows.append(
                 {
                     MODE: mode,
@@ -63,6 +63,7 @@ def info(reader: Reader) -> Answer:
                     "duplicates": sum(map(reader.duplicate_count, places)),
                     "gaps": missing,
                     "n_gaps": n_missing,
+                    "stride": stride,
                 }
             )
     schema = {
@@ -76,6 +77,7 @@ def info(reader: Reader) -> Answer:
         "duplicates": pl.Int64(),
         "gaps": pl.List(pl.Int64),
         "n_gaps": pl.Int64(),
+        "stride": pl.Int64(),
     }
     data = pl.DataFrame(rows, schema=schema, orient="row")
     other_scalars = LeftOut()
@@ -190,17 +192,29 @@ def _checkpoint(found: Checkpoint) -> str:
 _GAPS = 1000
 
 
-def gaps(epochs: list[int]) -> tuple[list[int], int]:
-    """The first epochs missing from an ascending list, which may hold every n-th epoch only, and how many are missing.
+def gaps(epochs: list[int], recorded_every: int = 1) -> tuple[list[int], int, int]:
+    """The epochs missing from an ascending list, counted, of every epoch or of every n-th.
 
-    They are counted and not listed: whoever takes the date or the time for an epoch has them millions apart.
+    They are counted and not all listed: whoever takes the date or the time for an epoch has them millions apart.
+
+    Args:
+        epochs: Those that are there.
+        recorded_every: The run's `epoch_frequency`.
+
+    Returns:
+        The first 1,000 that are missing, how many are, and n: the shortest distance where it divides all others and
+        occurs twice or more, since of two epochs any distance would be one; else `epoch_frequency`, where that divides
+        them; else 1.
     """
-    if len(epochs) < 2:
-        return [], 0
-    meant = range(epochs[0], epochs[-1], min(later - earlier for earlier, later in pairwise(epochs)))
-    present = set(epochs)
+    distances = [later - earlier for earlier, later in pairwise(epochs)]
+    if not distances:
+        return [], 0, recorded_every
+    shortest = min(distances)
+    strides = [shortest] if distances.count(shortest) > 1 else []
+    stride = next(n for n in (*strides, recorded_every, 1) if not any(distance % n for distance in distances))
+    meant, present = range(epochs[0], epochs[-1], stride), set(epochs)
     missing = (epoch for epoch in meant if epoch not in present)
-    return list(islice(missing, _GAPS)), len(meant) - sum(epoch in meant for epoch in present)
+    return list(islice(missing, _GAPS)), len(meant) + 1 - len(epochs), stride
 
 
 _SCHEMA = {

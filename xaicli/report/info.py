@@ -254,7 +254,8 @@ def _epochs(row: Mapping[str, Any]) -> str:
     epochs = row["epochs"]
     if len(epochs) < 2:
         return str(epochs[0]) if epochs else "none"
-    return f"{epochs[0]} to {epochs[-1]} ({len(epochs):,})"
+    by = f" by {row['stride']}" if row["stride"] > 1 else ""
+    return f"{epochs[0]} to {epochs[-1]}{by} ({len(epochs):,})"
 
 
 def _of_runs(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
