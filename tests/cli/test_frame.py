@@ -426,6 +426,10 @@ def test_a_name_with_a_line_break_forges_no_line(xai, tmp_path: Path, forged: st
         ("format = 'html'", ("export",)),
         ("by = ['label', 'prediction']", ("confusion",)),
         ("group = ['x=nosuch']", ("scalars",)),
+        ("group = ['x=*']", ("compare", "RUN")),
+        ("group = ['x=*run', 'y=other']", ("compare", "RUN")),
+        ("mode = 'eval'", ("scalars",)),
+        ("step = 270", ("steps", "--mode", "eval")),
         ("epoch = 1", ("steps", "--step", "270")),
         ("epoch_frequency = 5", ("steps", "--step", "270")),
     ],
@@ -436,7 +440,10 @@ def test_a_default_that_another_command_takes_is_passed_over(
     monkeypatch.chdir(tmp_path)
     Path("rules.toml").write_text('[[rule]]\nmetric = "loss"\nmost = 40.0\n')
     at = 2 if words[0] == "relabel" else 1
-    given = (*words[:at], sample_run, *("rules.toml" if word == "RULES" else word for word in words[at:]))
+    if "RUN" in words:
+        shutil.copytree(sample_run, "other")
+    named = {"RULES": "rules.toml", "RUN": "other"}
+    given = (*words[:at], sample_run, *(named.get(word, word) for word in words[at:]))
     assert xai(*given, "-o", tmp_path / "out")[0] == 0
     Path("xai.toml").write_text(settings)
     status, _, err = xai(*given, "-o", tmp_path / "out")
@@ -470,6 +477,32 @@ def test_a_default_that_no_command_takes_is_refused_by_name_and_file(
 
 
 @pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("group = ['x=a*', 'y=b*', 'z=nosuch']", "--group z=nosuch matches no run"),
+        ("group = ['x=a*', 'y=b1']", "--group y is one run alone"),
+        ("[compare]\ngroup = ['x=a*']", "--group compares two groups or more"),
+    ],
+)
+def test_groups_of_a_default_are_all_compared_or_the_error_says_where_they_are_from(
+    xai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = ("a1", "a2", "b1", "b2")
+    for number, name in enumerate(runs):
+        with Run(name) as run:
+            run.log_samples(sample_id=[1, 2, 3], loss=[1.0, 2.0, 3.0 + number], mode="eval", epoch=1)
+    Path("xai.toml").write_text("group = ['x=a*', 'y=b*']")
+    status, out, _ = xai("compare", *runs, "--json")
+    assert (status, json.loads(out)["selection"]["group"]) == (0, {"x": ["a1", "a2"], "y": ["b1", "b2"]})
+    Path("xai.toml").write_text(settings)
+    status, _, err = xai("compare", *runs)
+    assert status == 2
+    assert said in err
+    assert "--group is from xai.toml" in err
+
+
+@pytest.mark.parametrize(
     ("name", "value", "words"),
     [
         ("label_map", "c=zebra", ("labels",)),
@@ -480,6 +513,11 @@ def test_a_default_that_no_command_takes_is_refused_by_name_and_file(
         ("facts", "/no.csv", ("labels",)),
         ("ids", "@nofile", ("samples",)),
         ("baseline", "/nope", ("check", "--rule", "loss mean < 9")),
+        ("step", "9999", ("steps",)),
+        ("step", "9999", ("steps", "--epoch", "first")),
+        ("around", "9999", ("steps",)),
+        ("mode", "infer", ("scalars",)),
+        ("group", "x=nosuch", ("scalars", "RUN")),
     ],
 )
 @pytest.mark.parametrize("place", ["xai.toml", "variable"])

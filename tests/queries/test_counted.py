@@ -71,7 +71,7 @@ def test_steps_around_one_that_logged_nothing(tmp_path: Path) -> None:
     opened = xaicli.open_run(tmp_path / "run")
     assert opened.steps(around=20).data["step"].to_list() == [10, 30]
     assert opened.steps(around=240).data["step"].to_list() == [200]
-    with pytest.raises(XaiError, match="no batch was logged within 50 of step 120"):
+    with pytest.raises(XaiError, match="no batch was logged around step 120, at most 50 from it"):
         opened.steps(around=120)
     with pytest.raises(XaiError, match="no batch was logged at step 20"):
         opened.steps(step=20)

@@ -29,6 +29,11 @@ def _is_text(value: Any) -> bool:
     return not isinstance(value, list)
 
 
+def _are_groups(value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return isinstance(value, dict) or len({str(item).partition("=")[0] for item in items}) > 1
+
+
 def _draws(value: Any) -> bool:
     return str(value).isdecimal()
 
@@ -69,6 +74,7 @@ _WORDS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "select": _among(*_PAGES, "txt", "parquet", "jsonl"),
         "": _among(*_PAGES),
     },
+    "group": {"compare": _are_groups, "": lambda _: True},
     "model": {"collect": _is_text, "": lambda _: True},
     "precision": {"saliency": _among("auto", "fp32", "bf16"), "": _among("auto", "fp32", "bf16", "fp16")},
     "rule": {"check": _are_limits, "": _chooses},

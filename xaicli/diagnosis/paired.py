@@ -238,9 +238,7 @@ def _of_groups(
     readers: Sequence[Reader], groups: Mapping[str, Sequence[str]], select: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     if len(groups) < 2:
-        raise UsageError(
-            "--group compares two groups or more", hint="--group a=PATTERN --group b=PATTERN", refused=("group",)
-        )
+        raise UsageError("--group compares two groups or more", hint="--group a=PATTERN --group b=PATTERN")
     members = [run for runs in groups.values() for run in runs]
     if twice := {run for run in members if members.count(run) > 1}:
         raise UsageError(f"{sorted(twice)[0]} is in two groups", hint="give each group patterns of its own")
@@ -248,7 +246,7 @@ def _of_groups(
         raise UsageError(
             f"--group {alone[0]} is one run alone: nothing tells how runs of it differ",
             hint="give each group two runs or more, or compare the runs without --group",
-            refused=("group",),
+            refused=("group",) if len(alone) == len(groups) else (),
         )
     by_name = {reader.layout.described: reader for reader in readers}
     first, *others = groups

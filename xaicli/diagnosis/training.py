@@ -120,7 +120,7 @@ def steps(
         if around is not None:
             near = batches.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
             if near.is_empty() and not batches.is_empty():
-                raise _no_step(around, batches, f"within {AROUND // 2} of step")
+                raise _no_step(reader, around, batches, within=AROUND // 2)
         logged = training.logged(batches)
         warnings += _without_steps(pair, logged)
         parts.append(near.select(*(pl.lit(value).alias(name) for name, value in origin.items()), pl.exclude(_AT_START)))
@@ -202,7 +202,7 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
             parts.append(_with_histories(reader, selection, pair, row, contents.of_batch(row)))
     if not parts:
         every = pl.concat(known)
-        raise _nothing(reader, selection) if every.is_empty() else _no_step(step, every)
+        raise _nothing(reader, selection) if every.is_empty() else _no_step(reader, step, every)
     return Answer(
         command="steps",
         run=reader.layout.described,
@@ -270,14 +270,17 @@ def _nothing(reader: Reader, selection: Selection) -> XaiError:
     return XaiError(none_meets(reader, selection.pairs[0]), hint=f"columns that a condition can name: {columns}")
 
 
-def _no_step(step: int, batches: pl.DataFrame, where: str = "at step") -> XaiError:
+def _no_step(reader: Reader, step: int, batches: pl.DataFrame, within: int = 0) -> XaiError:
     known = sorted(batches[STEP].unique().to_list())
     near = min(known, key=lambda other: abs(other - step))
+    of_others = (_logged(reader, (m, d), reader.epochs(m, d))[STEP] for m in reader.modes() for d in reader.ds_ids(m))
+    # One of another epoch, mode or data set is a step of the run, which this question leaves out.
+    is_left_out = any(((steps - step).abs() <= within).any() for steps in of_others)
     return XaiError(
-        f"no batch was logged {where} {step}",
+        f"no batch was logged {f'around step {step}, at most {within} from it' if within else f'at step {step}'}",
         hint=f"steps {known[0]} to {known[-1]} were; the nearest is {near}",
-        refused=("epoch", "epoch_frequency"),
-        by=("step", "around"),
+        refused=("epoch", "epoch_frequency") if is_left_out else (),
+        by=("step", "around") if is_left_out else (),
     )
 
 

@@ -68,19 +68,22 @@ def members_of(given: Words | Mapping[str, str | Iterable[str]], runs: Mapping[s
         listed = split(patterns) if isinstance(patterns, str) else list(patterns)
         idle = [pattern for pattern in listed if not any(_matches(run, pattern) for run in runs.items())]
         if not name or not listed or idle:
-            raise _no_group(name, listed, idle, list(runs))
+            # Groups are of several runs: those that somebody keeps for them have no use where one is shown.
+            raise _no_group(name, listed, idle, list(runs), refused=("group",) if len(runs) == 1 else ())
         members = [run for run, called in runs.items() if any(_matches((run, called), pattern) for pattern in listed)]
         groups[name] = list(dict.fromkeys([*groups.get(name, []), *members]))
     return groups
 
 
-def _no_group(name: str, listed: Sequence[str], idle: Sequence[str], runs: Sequence[str]) -> UsageError:
+def _no_group(
+    name: str, listed: Sequence[str], idle: Sequence[str], runs: Sequence[str], refused: tuple[str, ...]
+) -> UsageError:
     """What of an item of `--group` matches no run; where that looks like a further group, how to write two."""
     given = f"{name}={','.join(listed)}"
     what = given if len(idle) == len(listed) else f"{given}: {', '.join(map(repr, idle))}"
     said = f"--group {what} {'match' if 1 < len(idle) < len(listed) else 'matches'} no run"
     if not any("=" in pattern for pattern in idle):
-        return UsageError(said, hint=f"NAME=PATTERN,...; runs: {', '.join(runs)}", refused=("group",))
+        return UsageError(said, hint=f"NAME=PATTERN,...; runs: {', '.join(runs)}", refused=refused)
     groups = [f"{name}={listed[0]}"]
     for pattern in listed[1:]:
         if "=" in pattern and pattern in idle:
@@ -88,7 +91,7 @@ def _no_group(name: str, listed: Sequence[str], idle: Sequence[str], runs: Seque
         else:
             groups[-1] += f",{pattern}"
     options = " ".join(f"--group {shlex.quote(group)}" for group in groups)
-    return UsageError(said, hint=f"each group wants an option of its own: {options}", refused=("group",))
+    return UsageError(said, hint=f"each group wants an option of its own: {options}", refused=refused)
 
 
 def _matches(run: tuple[str, str], pattern: str) -> bool:
@@ -209,8 +212,8 @@ def scalars(
         )
     if not rows.height:
         raise XaiError(f"{where} has no scalars", hint="log some with run.log({...}) or run.state.write_summary(...)")
-    recorded[MODE] |= {*Mode, "", *rows[MODE]}
-    recorded[DS_ID] |= {"", *rows[DS_ID]}
+    for column, names in recorded.items():
+        names |= {*rows[column]}
     every, named = rows, {*(words(key, KEY) or ())} & {*rows[KEY]}
     for column, given, kind in ((KEY, key, "scalar"), (MODE, mode, "mode"), (DS_ID, ds_id_words(ds_id), "ds_id")):
         before = rows[RUN].unique(maintain_order=True)
@@ -375,17 +378,18 @@ def _only(
         given: The words.
         kind: What they name.
         where: The runs.
-        recorded: What else the runs have by that name, if not in these scalars.
+        recorded: What the runs have by that name, if not in these scalars: one that nobody typed is passed over.
 
     Raises:
         XaiError: A word means nothing that is there, or nothing is left.
-        UsageError: It means what the runs have, but none of the scalars is of it.
+        UsageError: It is a mode, or means what the runs have, but none of the scalars is of it.
     """
     given_words = words(given, "key" if column == KEY else column)
     if given_words is None:
         return rows
     known = rows[column].unique().sort().to_list()
     shown = [quoted(name) for name in known]
+    words_of_it = {*Mode, ""} if column == MODE else {""} if column == DS_ID else set()
 
     def meant(word: str) -> set[str]:
         return {name for name in known if name == word or (column == KEY and fnmatch.fnmatchcase(name, word))}
@@ -396,11 +400,13 @@ def _only(
         leaves = word.startswith("!") and word not in known
         name = word[1:] if leaves else word
         found = set(known) if word == "all" and word not in known else meant(name)
-        if not found and name not in recorded:
+        if not found and name not in {*recorded, *words_of_it}:
             raise unknown(kind, name, shown, where=where)
         if not found and not (leaves and column == MODE):
             said = f"no scalars of {kind} {quoted(name)} in {where}"
-            raise UsageError(said, hint=f"these are of {kind} {', '.join(shown)}", refused=(column,))
+            is_elsewhere = name in recorded or (column == MODE and not any(recorded))
+            refused = (column,) if is_elsewhere else ()
+            raise UsageError(said, hint=f"these are of {kind} {', '.join(shown)}", refused=refused)
         if leaves:
             excluded |= found
         else:
