@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,6 +182,55 @@ def test_a_group_of_runs_comes_back(xai: Xai, tmp_path: Path) -> None:
     result = scalars(tmp_path / "a, 1", tmp_path / "b", group={"both": ["a, 1", "b"]}, smoothing=0.5)
     found = again(xai, dict(result.report.made)["command"], tmp_path / "out")
     assert found["rows"] == json.loads(result.to_json())["rows"]
+
+
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels and a fact with line breaks, tabs, characters that nobody sees, quotes and backslashes."""
+    path = tmp_path_factory.mktemp("hidden") / "run"
+    texts = ["l1\nl2", "a\tb", "c\u200bd", "it's \\n"]
+    with xaicli.Run(path, label_names=["x\ny", "z"]) as run:
+        run.log_facts(range(12), text=[texts[i % 4] for i in range(12)])
+        for epoch in (1, 2):
+            columns = {"label": [i % 2 for i in range(12)], "prediction": [i % 3 % 2 for i in range(12)]}
+            run.log_samples(sample_id=range(12), **columns, loss=[i / 2 for i in range(12)], mode="eval", epoch=epoch)
+    return path
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("samples", "--where", "loss > 1 -- the hard ones\nAND sample_id < 8"),
+        ("samples", "--where", "text = 'l1\nl2'"),
+        ("samples", "--where", "text IN ('a\tb', 'c\u200bd', 'it''s \\n')"),
+        ("labels", "--where", "loss > 1 -- the hard ones\nAND sample_id < 8", "--label-map", "a=x\ny"),
+        ("confusion", "--where", "loss > 1 -- the hard ones\nAND text <> 'a\tb'"),
+        ("select", "--rule", "loss > 1 -- the hard ones\nAND sample_id < 8"),
+        ("query", "SELECT sample_id FROM samples -- all of them\nWHERE loss > 4 ORDER BY epoch, sample_id"),
+    ],
+)
+def test_a_command_with_hidden_characters_is_copied_from_a_page_as_it_was(
+    xai: Xai, hidden: Path, tmp_path: Path, question: tuple[str, ...]
+) -> None:
+    command, *words = question
+    status, _, err = xai(command, hidden, *words, "--format", "md,html,json", "-o", tmp_path)
+    assert status == 0, err
+    (md,), (page,), (answered,) = (list(tmp_path.glob(f"*.{kind}")) for kind in ("md", "html", "json"))
+    first = json.loads(answered.read_text())
+    assert first["rows"]
+    span = re.search(r"^- command: (`+) ?(xai .*?) ?\1$", md.read_text(), re.M)
+    shown = re.search(r'<dd class="command">(.*?)</dd>', page.read_text(), re.S)
+    assert span is not None
+    assert shown is not None
+    for line in (span[2], html.unescape(shown[1])):
+        split = subprocess.run(
+            ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True
+        ).stdout.decode()
+        status, out, err = xai(*split.split("\0")[1:-1], "--json", "--format", "csv", "-o", tmp_path / "again")
+        assert status == 0, err
+        assert json.loads(out)["rows"] == first["rows"]
+    assert re.findall(r"^- (?:where|rule): .* the hard ones<br>AND", md.read_text(), re.M) or "ones" not in words[-1]
 
 
 @pytest.mark.parametrize(("given", "said"), [(False, "no"), (True, "yes"), ([False, 3], "no, 3")])

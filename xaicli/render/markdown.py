@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, assert_never
 
-from xaicli.render.text import printable, sparkline
+from xaicli.render.text import printable, sparkline, to_copy
 from xaicli.report import numbers
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
 from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
@@ -27,7 +27,8 @@ def markdown(report: Report) -> str:
             lines += [f"## {escaped(section.title)}", "", *body]
     lines += ["## How this was made", ""]
     lines += [
-        f"- {escaped(what)}: {_code(value) if what == 'command' else escaped(value)}" for what, value in report.made
+        f"- {escaped(what)}: {_code(value) if what == 'command' else _on_its_lines(value)}"
+        for what, value in report.made
     ]
     return "\n".join(lines) + "\n"
 
@@ -37,9 +38,14 @@ def escaped(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", printable(text).replace("\n", " "))
 
 
+def _on_its_lines(text: str) -> str:
+    """Text as it is with its line breaks: in a condition they end a remark."""
+    return "<br>".join(map(escaped, text.split("\n")))
+
+
 def _code(text: str) -> str:
-    """A command to copy as it stands: fenced by more backticks than stand together in it."""
-    line = printable(text).replace("\n", " ")
+    """A command to copy as it stands, on one line: fenced by more backticks than stand together in it."""
+    line = to_copy(text, on_one_line=True)
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     room = " " if line[:1] == "`" or line[-1:] == "`" else ""
     return f"{fence}{room}{line}{room}{fence}"

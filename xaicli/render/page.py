@@ -18,7 +18,7 @@ from xaicli.render.blocks import Blocks, all_of
 from xaicli.render.canvas import DARK, LIGHT
 from xaicli.render.html import element
 from xaicli.render.machine import to_json
-from xaicli.render.text import printable
+from xaicli.render.text import printable, to_copy
 from xaicli.report.model import Report
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ def _made(report: Report) -> Markup:
     pairs = (*report.made, ("written by", f"xaicli {__version__}"))
     said: list[Markup] = []
     for what, value in pairs:
-        said += [element("dt", what), element("dd", value, class_="command" if what == "command" else "")]
+        is_command = what == "command"
+        shown = to_copy(value) if is_command else value
+        said += [element("dt", what), element("dd", shown, class_="command" if is_command else "")]
     return element(
         "section", *_on_lines(element("h2", "How this was made"), element("dl", *said, class_="made")), id="made"
     )

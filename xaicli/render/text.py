@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -32,6 +33,32 @@ def printable(text: str, *, limit: int = 0) -> str:
         return kept
     end = (limit - 1) // 2
     return f"{kept[: limit - 1 - end]}…{kept[len(kept) - end :]}"
+
+
+def to_copy(command: str, *, on_one_line: bool = False) -> str:
+    """A command as a shell takes it back from a page, with `$'...'` (bash, zsh, ksh) about what no page can show.
+
+    Args:
+        command: Words as `shlex.join` gives them.
+        on_one_line: Whether a line break is written so, too, where the page would make a blank of it.
+    """
+    if printable(command) == command and not (on_one_line and "\n" in command):
+        return command
+    words = shlex.split(command)
+    odd = [printable(word) != word or (on_one_line and "\n" in word) for word in words]
+    return " ".join(_ansi(word) if is_odd else shlex.quote(word) for word, is_odd in zip(words, odd, strict=True))
+
+
+def _ansi(word: str) -> str:
+    """A word of a shell with its hidden characters in escapes, byte by byte."""
+    shown = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t"}
+    return "$'" + "".join(shown.get(c) or (c if printable(c) == c else _octal(c)) for c in word) + "'"
+
+
+def _octal(character: str) -> str:
+    # What is no UTF-8 in an argument comes as U+DC80 to U+DCFF.
+    way = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"\\{byte:03o}" for byte in character.encode(errors=way))
 
 
 def message(kind: str, text: str) -> str:
