@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -19,9 +20,12 @@ from tests.report_answers import labels_result, samples_result
 from xaicli.errors import UnwrittenError, XaiError
 from xaicli.render.html import element
 from xaicli.render.markdown import escaped, markdown
+from xaicli.render.notebook import mimebundle
 from xaicli.render.pictures import data_uri, png_bytes, png_of
+from xaicli.render.terminal import as_text
 from xaicli.report.charts import Image
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text
+from xaicli.results import Result
 
 
 def pixels_of(png: bytes) -> tuple[tuple[int, int], bytes]:
@@ -43,6 +47,22 @@ def test_markdown_escapes_what_would_be_markup() -> None:
     assert "| a\\|b | n |" in text
     assert "| \\<b\\>\\|\\*x\\* \\[y\\](z) | – |" in text
     assert escaped("`a` $b$") == "\\`a\\` \\$b\\$"
+
+
+def test_the_histories_of_a_table_share_one_scale_wherever_they_are_drawn() -> None:
+    rows = (("a", (0.0, 7.0)), ("b", (1.0, 2.0)), ("c", ()), ("d", (None, math.inf, 3.0)))
+    table = Table("t", "", (Column("name"), Column("history", Cell.SPARKLINE)), rows)
+    report = Report("x", "T", "r", "s", (Section("P", "p", (table,)),), ())
+    assert re.findall(r"^\| [abcd] \| (.*) \|$", markdown(report), re.M) == ["▁█", "▂▃", "", "  ▄"]
+    assert re.findall(r"^[abcd] *(.*?) *$", as_text(report), re.M) == ["▁█", "▂▃", "", "▄"]
+    noted = mimebundle(report)["text/html"]
+    assert re.findall(r"<td>[abcd]</td><td>(.*?)</td>", noted) == ["▁█", "▂▃", "", "  ▄"]
+    page = Result(samples_result().answer, lambda: report).html()
+    assert re.findall(r'<svg class="spark".*?<path d="(.*?)"/>', page) == [
+        "M0.0 18.0L100.0 2.0",
+        "M0.0 15.7L100.0 13.4",
+        "M100.0 11.1h-4",
+    ]
 
 
 def test_a_notebook_gets_one_rich_display_and_text() -> None:

@@ -21,6 +21,7 @@ from xaicli.report import numbers
 from xaicli.report.charts import BarChart, Image, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.model import (
     FIXED,
+    UNKNOWN,
     Block,
     Card,
     Cell,
@@ -33,6 +34,7 @@ from xaicli.report.model import (
     MapPanel,
     MapRow,
     Passage,
+    Scale,
     Table,
     Text,
     Views,
@@ -424,7 +426,7 @@ def _tenths(strength: float) -> int:
     return round(10 * max(0.0, min(1.0, strength)))
 
 
-def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
+def spark(values: Sequence[float | None], scale: Scale = UNKNOWN, *, fill: bool = False) -> Markup:
     """A history as a line without axes; empty where there is none.
 
     Of very many points it shows every k-th up to the last, or where some are missing what `averaged` makes of them.
@@ -437,7 +439,7 @@ def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
     known = [v for v in values if v is not None]
     if not known:
         return Markup("")
-    low, high = min(known), max(known)
+    low, high = (own if end is None else end for own, end in zip((min(known), max(known)), scale, strict=True))
     step = 100 / max(1, len(values) - 1)
     places = [
         None if v is None else (i * step, 18 - 16 * (v - low) / (high - low or 1.0)) for i, v in enumerate(values)
@@ -476,7 +478,7 @@ def _table(table: Table, *, titled: bool = True) -> Markup:
     heads = [element("th", column.title, class_=_HEADS.get(column.cell, ""), scope="col") for _, column in shown]
     anchors = table.anchors or ("",) * len(table.rows)
     names = _names(table)
-    columns = [_cells([row[index] for row in table.rows], column, names) for index, column in shown]
+    columns = [_cells([row[index] for row in table.rows], column, names, table.scale(index)) for index, column in shown]
     rows = [
         element("tr", *cells, data_k=key, id=anchor)
         for key, anchor, cells in zip(keys, anchors, zip(*columns, strict=True), strict=True)
@@ -497,11 +499,11 @@ def _names(table: Table) -> dict[str, str]:
     return told_apart(sorted(long), _SHOWN)
 
 
-def _cells(values: Sequence[Any], column: Column, names: Mapping[str, str]) -> list[Markup]:
+def _cells(values: Sequence[Any], column: Column, names: Mapping[str, str], scale: Scale) -> list[Markup]:
     """The cells of a column."""
     match column.cell:
         case Cell.SPARKLINE:
-            return [_history(value or ()) for value in values]
+            return [_history(value or (), scale) for value in values]
         case Cell.NUMBER | Cell.INTEGER:
             return [
                 _number(value, shown) for value, shown in zip(values, numbers.column(values, column.apart), strict=True)
@@ -513,9 +515,9 @@ def _cells(values: Sequence[Any], column: Column, names: Mapping[str, str]) -> l
             assert_never(column.cell)
 
 
-def _history(values: Sequence[float | None]) -> Markup:
+def _history(values: Sequence[float | None], scale: Scale) -> Markup:
     known = [v for v in values if v is not None and math.isfinite(v)]
-    return element("td", spark(values), data_v=_key(known[-1]) if known else "")
+    return element("td", spark(values, scale), data_v=_key(known[-1]) if known else "")
 
 
 def _number(value: Any, shown: str) -> Markup:

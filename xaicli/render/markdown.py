@@ -9,7 +9,20 @@ from typing import Any, assert_never
 from xaicli.render.text import printable, sparkline, to_copy
 from xaicli.report import numbers
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
-from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
+from xaicli.report.model import (
+    Block,
+    Cell,
+    Column,
+    Figures,
+    Gallery,
+    MapGrid,
+    Passage,
+    Report,
+    Scale,
+    Table,
+    Text,
+    Views,
+)
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")
 _ROWS = 200
@@ -62,7 +75,10 @@ def _block(block: Block) -> Iterator[str]:
                 yield from (f"**{escaped(block.title)}**", "")
             numeric = [column.cell in (Cell.NUMBER, Cell.INTEGER) for column in block.columns]
             shown = block.rows[:_ROWS]
-            cells = [_cells([row[index] for row in shown], column) for index, column in enumerate(block.columns)]
+            cells = [
+                _cells([row[index] for row in shown], column, block.scale(index))
+                for index, column in enumerate(block.columns)
+            ]
             rows = [list(row) for row in zip(*cells, strict=True)]
             yield from _table([escaped(column.title) for column in block.columns], numeric, rows)
             if len(block.rows) > _ROWS:
@@ -108,11 +124,11 @@ def _table(titles: Sequence[str], numeric: Sequence[bool], rows: Sequence[Sequen
     yield ""
 
 
-def _cells(values: Sequence[Any], column: Column) -> list[str]:
+def _cells(values: Sequence[Any], column: Column, scale: Scale) -> list[str]:
     """The cells of a column."""
     match column.cell:
         case Cell.SPARKLINE:
-            return [sparkline(value or ()) for value in values]
+            return [sparkline(value or (), 16, *scale) for value in values]
         case Cell.NUMBER | Cell.INTEGER:
             return [escaped(text) for text in numbers.column(values, column.apart)]
         case Cell.TEXT:

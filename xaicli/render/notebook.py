@@ -24,6 +24,7 @@ from xaicli.report.model import (
     MapGrid,
     Passage,
     Report,
+    Scale,
     Table,
     Text,
     Views,
@@ -101,7 +102,9 @@ def _picture(png: bytes, alt: str) -> str:
 def _table(table: Table) -> str:
     head = "".join(f"<th>{_escaped(column.title)}</th>" for column in table.columns)
     shown = table.rows[: table.terminal_rows]
-    cells = [_cells([row[index] for row in shown], column) for index, column in enumerate(table.columns)]
+    cells = [
+        _cells([row[index] for row in shown], column, table.scale(index)) for index, column in enumerate(table.columns)
+    ]
     rows = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in zip(*cells, strict=True)]
     more = len(table.rows) - len(rows)
     whole = ".html()" if table.rest_in == IN_PAGE else ".to_json()"
@@ -110,9 +113,9 @@ def _table(table: Table) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{rest}"
 
 
-def _cells(values: Sequence[Any], column: Column) -> list[str]:
+def _cells(values: Sequence[Any], column: Column, scale: Scale) -> list[str]:
     if column.cell is Cell.SPARKLINE:
-        return [sparkline(value or ()) for value in values]
+        return [sparkline(value or (), 16, *scale) for value in values]
     if column.cell is Cell.TEXT:
         said = told_apart(shown := numbers.texts(values), _LONGEST)
         return [html.escape(said[text]) for text in shown]

@@ -34,10 +34,12 @@ from xaicli.report.model import (
     MapGrid,
     Passage,
     Report,
+    Scale,
     Section,
     Table,
     Text,
     Views,
+    common_scale,
     either,
 )
 from xaicli.report.numbers import count, cut_apart, listed
@@ -225,7 +227,7 @@ def _table(table: Table, out: Console, of: str, among: Sequence[str]) -> None:
         out.print(_text(table.title, "bold"))
     table = _with_clipped_texts(table)
     shown = table.rows[: table.terminal_rows]
-    bounds = [_common_range(table, index) for index in range(len(table.columns))]
+    bounds = [table.scale(index) for index in range(len(table.columns))]
     whole_cells = _rows(
         [_cells([row[i] for row in shown], c, b) for i, (c, b) in enumerate(zip(table.columns, bounds, strict=True))]
     )
@@ -490,14 +492,6 @@ def _widths(headings: Sequence[_Heading], rows: Sequence[Sequence[str]], width: 
     return found
 
 
-def _common_range(table: Table, index: int) -> tuple[float | None, float | None]:
-    """Sparklines of one column share their range, so that they can be compared."""
-    if table.columns[index].cell is not Cell.SPARKLINE:
-        return None, None
-    values = [v for row in table.rows for v in row[index] or () if v is not None and math.isfinite(v)]
-    return (min(values), max(values)) if values else (None, None)
-
-
 def _plain_table(
     headings: Sequence[_Heading],
     rows: Sequence[Sequence[str]],
@@ -540,7 +534,7 @@ def _grid(headings: Sequence[_Heading], widths: Sequence[int], gap: int, *, head
     return grid
 
 
-def _cells(values: Sequence[Any], column: Column, bounds: tuple[float | None, float | None]) -> list[str]:
+def _cells(values: Sequence[Any], column: Column, bounds: Scale) -> list[str]:
     """The cells of a column."""
     match column.cell:
         case Cell.SPARKLINE:
@@ -558,9 +552,10 @@ def _lines(chart: LineChart, out: Console) -> None:
     known: list[list[Any]] = [[y for y in line.y if y is not None and math.isfinite(y)] or [None] for line in series]
     names = told_apart([line.name for line in series], _LONGEST)
     axis = sorted({x for line in series for x in line.x})
+    scale = common_scale(known)
     told = (
         [names[line.name] for line in series],
-        [sparkline(along(line.x, line.y, axis), _BAR) for line in series],
+        [sparkline(along(line.x, line.y, axis), _BAR, *scale) for line in series],
     )
     rows = _rows([*told, *(numbers.column([values[end] for values in known]) for end in (0, -1))])
     bounds = (_Heading("first", Cell.NUMBER), _Heading("last", Cell.NUMBER))
@@ -570,11 +565,12 @@ def _lines(chart: LineChart, out: Console) -> None:
 def _gallery(gallery: Gallery, out: Console) -> None:
     if gallery.title:
         out.print(_text(gallery.title, "bold"))
+    scale = common_scale(card.sparkline for card in gallery.cards)
     rows = [
         [
             card.title,
             " · ".join((*card.lines, card.verdict, *_known(card.facts))),
-            sparkline(card.sparkline),
+            sparkline(card.sparkline, 16, *scale),
         ]
         for card in gallery.cards
     ]

@@ -6,7 +6,7 @@ Built once per answer by the modules beside this one; every renderer takes the s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     import polars as pl
 
     Rows = pl.DataFrame | Sequence[Mapping[str, Any]]
+
+Scale = tuple[float | None, float | None]
+"""From where to where values are drawn; None for their own lowest and highest."""
+UNKNOWN: Scale = (None, None)
+
+
+def common_scale(histories: Iterable[Iterable[float | None] | None]) -> Scale:
+    """The lowest and highest finite value of some histories."""
+    values = [v for history in histories for v in history or () if v is not None and math.isfinite(v)]
+    return (min(values), max(values)) if values else UNKNOWN
+
 
 FIXED = "fixed"
 """The name of the view that always lies over the input, whatever is toggled."""
@@ -158,6 +169,10 @@ class Table:
     def facts_last(self) -> tuple[int, ...]:
         """The places of the columns as a page has them."""
         return tuple(sorted(range(len(self.columns)), key=lambda at: self.columns[at].fact))
+
+    def scale(self, index: int) -> Scale:
+        """The lowest and highest value of a column of histories, which are drawn on one scale, to be compared."""
+        return common_scale(row[index] for row in self.rows) if self.columns[index].cell is Cell.SPARKLINE else UNKNOWN
 
 
 @dataclass(frozen=True)
