@@ -760,12 +760,12 @@ def test_that_labels_are_memorised_is_told_where_suspects_are(tmp_path: Path) ->
 
 def test_the_mix_counts_the_samples_without_a_fact(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path / "run") as run:
-        run.log_facts([0, 1, 2], camera=["front", "rear", "rear"])
+        run.log_facts([0, 1, 2], camera=["front, left", "rear", "rear"])
         run.log_samples(sample_id=range(8), label=[0, 1] * 4, loss=[float(i) for i in range(8)], mode="eval", epoch=1)
     found = xaicli.open_run(tmp_path / "run").select(rule="hardest", n=6)
     drawn = set(found.answer.extra["random"]["sample_id"])
     mix = {row["value"]: row for row in found.answer.extra["mix"] if row["column"] == "camera"}
-    own = {"front": {0}, "rear": {1, 2}, None: {3, 4, 5, 6, 7}}
+    own = {"front, left": {0}, "rear": {1, 2}, None: {3, 4, 5, 6, 7}}
     assert {value: (row["n"], row["chosen"], row["random"]) for value, row in mix.items()} == {
         value: (len(ids), len(ids & {2, 3, 4, 5, 6, 7}), len(ids & drawn)) for value, ids in own.items()
     }
@@ -773,7 +773,8 @@ def test_the_mix_counts_the_samples_without_a_fact(tmp_path: Path) -> None:
     (table,) = (
         block for block in found.report.sections[0].blocks if getattr(block, "title", "").startswith("Mix by camera")
     )
-    assert [row[:3] for row in table.rows] == [("front", 1, 0), ("rear", 2, 1), ("(missing)", 5, 5)]
+    assert [row[:3] for row in table.rows] == [("front, left", 1, 0), ("rear", 2, 1), ("(missing)", 5, 5)]
+    assert table.note == 'none chosen of: "front, left"'
 
 
 def test_the_mix_is_of_every_fact_and_says_which_have_too_many_values(tmp_path: Path) -> None:

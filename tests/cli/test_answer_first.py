@@ -102,6 +102,7 @@ def test_files_that_are_no_text(xai, named: Path, tmp_path: Path, content: bytes
     status, _, err = xai("samples", named, "--ids", f"@{tmp_path / 'ids'}")
     assert status == 2
     assert err.startswith(f"error: --ids @{tmp_path / 'ids'} is no ")
+    assert ("UTF-16 with its byte order mark" in err) == (content[0] == ord("3"))
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,14 @@ def test_texts_with_commas_are_lists_in_python_too(sample_run: Path) -> None:
     assert set(run.samples(metric="loss, margin", max=1, min=0).data["metric"]) == {"loss", "margin"}
 
 
+def test_settings_in_utf_16_are_refused_in_words(xai, sample_run: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("xai.toml").write_bytes("max = 3\n".encode("utf-16"))
+    status, _, err = xai("samples", sample_run)
+    said = "error: xai.toml cannot be read: it is no text in UTF-8\nhint: a settings file is TOML in UTF-8\n"
+    assert (status, err) == (2, said)
+
+
 @pytest.mark.parametrize("content", [b"not = [ toml", b'description = "K\xe4se"', b"[tool]\nxai = 5\n", b"tool = 5\n"])
 def test_a_project_of_others_stops_nobody(xai, sample_run: Path, tmp_path: Path, monkeypatch, content: bytes) -> None:
     monkeypatch.chdir(tmp_path)

@@ -98,6 +98,24 @@ def test_kept_inputs(tmp_path: Path) -> None:
         assert {0, 1} <= set(source.sample_ids) or first.name in "".join(source.told()), place
 
 
+def test_both_engines_of_a_query_name_what_is_damaged_of_that_which_it_reads(xai: Any, tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1)
+        run.log({"step": 1, "lr": 0.5})
+        run.add_metrics_data({"sample_id": [0, 1], "iou": [0.5, 0.25]}, name="Boxes")
+    (file,) = (tmp_path / "run" / "scalars").glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-9])
+    for sql, rows, damaged in (
+        ("SELECT sample_id FROM samples", 2, []),
+        ("SELECT iou FROM 'Boxes'", 2, []),
+        ('SELECT iou FROM "Boxes"', 2, []),
+        ("SELECT key FROM SCALARS", 0, [f"scalars/{file.name}"]),
+    ):
+        for engine in ("polars", "duckdb")["'" in sql or "SCALARS" in sql :]:
+            told = json.loads(xai("query", tmp_path / "run", sql, "--engine", engine, "--json")[1])
+            assert (len(told["rows"]), told["counts"]["damaged"]) == (rows, damaged), (engine, sql)
+
+
 @pytest.mark.parametrize("store", ["media", "inputs"])
 def test_info_names_what_is_damaged_beside_the_rows(xai: Any, tmp_path: Path, store: str) -> None:
     with xaicli.Run(tmp_path / "run") as run:

@@ -666,23 +666,23 @@ def test_scalars_of_one_key_logged_in_a_mode_and_outside_are_told_apart(tmp_path
 
 
 def test_a_run_with_nothing_to_show_is_named_and_the_others_are_told_by_their_names(tmp_path: Path) -> None:
-    for name, mode in (("a", "eval"), ("b", "train"), ("none", None)):
+    for name, mode in (("a", "eval"), ("b", "train"), ("none, yet", None)):
         with Run(tmp_path / name) as run:
             for step in (1, 2):
                 if mode is None:
                     run.log_samples(sample_id=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1, step=step)
                 else:
                     run.log({"step": step, f"of_{name}": step / 2, "lr": 0.1}, mode=mode)
-    a, b, none = (tmp_path / name for name in ("a", "b", "none"))
+    a, b, none = (tmp_path / name for name in ("a", "b", "none, yet"))
     for runs, options, lacks in (
-        ((a, none), {}, [f"no scalars in {none}"]),
+        ((a, none), {}, [f'no scalars in "{none}"']),
         ((a, b), {"mode": "eval"}, [f"no scalars of mode eval in {b}"]),
         ((a, b), {"key": "of_a"}, [f"no scalar of_a in {b}"]),
-        ((none, a, b), {"key": "of_a"}, [f"no scalars in {none}", f"no scalar of_a in {b}"]),
+        ((none, a, b), {"key": "of_a"}, [f'no scalars in "{none}"', f"no scalar of_a in {b}"]),
         (
             (a, b, none),
             {"mode": "eval", "group": {"g": ["b"]}},
-            [f"no scalars in {none}", f"no scalars of mode eval in {b}"],
+            [f'no scalars in "{none}"', f"no scalars of mode eval in {b}"],
         ),
     ):
         result = xaicli.api.scalars(*runs, **options)

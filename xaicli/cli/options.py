@@ -174,7 +174,8 @@ def ids_of_text(content: bytes | str, source: str) -> list[str]:
         except UnicodeDecodeError as error:
             raise UsageError(f"--ids {source} is no UTF-8 text: {error.reason}", hint="one id a line") from error
         if "\0" in content:
-            raise UsageError(f"--ids {source} is no text: it holds zero bytes", hint="one id a line, in UTF-8")
+            hint = "one id a line, in UTF-8, or in UTF-16 with its byte order mark"
+            raise UsageError(f"--ids {source} is no text: it holds zero bytes", hint=hint)
     return ids_of_columns(columns_of_text(content), source if source != "-" else "")
 
 

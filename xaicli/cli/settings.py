@@ -129,10 +129,11 @@ def read_settings(folder: Path, warnings: list[str] | None = None) -> tuple[dict
         try:
             table: Any = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
+            why = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
             if not keys:
-                raise UsageError(f"{path} cannot be read: {error}", hint="it is no TOML in UTF-8") from error
+                raise UsageError(f"{path} cannot be read: {why}", hint="a settings file is TOML in UTF-8") from error
             if warnings is not None:
-                warnings.append(f"{path} cannot be read, no setting in it counts: {error}")
+                warnings.append(f"{path} cannot be read, no setting in it counts: {why}")
             continue
         for key in keys:
             table = table.get(key, {}) if isinstance(table, dict) else {}

@@ -263,7 +263,7 @@ def _places_of(rows: pl.DataFrame, key: str) -> str:
 
 def _few(runs: Sequence[str]) -> str:
     more = len(runs) - _NAMED
-    return ", ".join(runs[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return ", ".join(map(quoted, runs[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def custom_graphs(layout: RunLayout) -> dict[str, list[Summary]]:

@@ -402,11 +402,19 @@ def _in_duckdb(
                 columns += [duckdb.SQLExpression(_case(names[c], reader)).alias(n) for n, c in named.items()]
                 rows.select(*columns).create_view(called.tables[SAMPLES])
             else:
-                frame = lazy.collect(engine="streaming").rename({**called.columns[name]})
+                # What a statement does not name in any way is not read: its damaged files are none of the answer's.
+                is_named = any(_bare(word) in _bare(sql) for word in (name, called.tables[name]))
+                frame = lazy.collect(engine="streaming") if is_named else lazy.collect_schema().to_frame()
+                frame = frame.rename({**called.columns[name]})
                 connection.register(called.tables[name], frame.to_arrow())
         found = _of_duckdb(connection.sql(sql))
         # Those that it reads files by are none of the run's.
         return found.filter(pl.col("name").is_in([*called.tables.values()])) if _LISTING.match(sql) else found
+
+
+def _bare(text: str) -> str:
+    """A text as it is compared where names may be quoted, and are of any case."""
+    return re.sub("[\"'`]", "", text).lower()
 
 
 def _widened_in(duckdb: Any, column: str, kind: pl.DataType) -> Any:

@@ -28,7 +28,7 @@ from xaicli.report.model import (
 from xaicli.report.numbers import count, cut, cut_apart, sample_name, shorts
 from xaicli.report.page import Page, label_names_of, made, place_of, run_line
 from xaicli.report.samples import saliency_link
-from xaicli.words import percent
+from xaicli.words import percent, quoted
 
 _CARDS = 12
 _ROWS = 500
@@ -234,7 +234,7 @@ def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str,
     )
     columns = (Column(column), Column("samples", Cell.INTEGER), Column("chosen", Cell.INTEGER), *titles)
     absent = [called(row) for row in values if not row["chosen"]]
-    none = list(map(cut_apart(absent, 20).__getitem__, absent))
+    none = [quoted(name) for name in map(cut_apart(absent, 20).__getitem__, absent)]
     note = (
         f"none chosen of: {', '.join(none[:10])}" + (f" and {len(none) - 10:,} more" if len(none) > 10 else "")
         if none
