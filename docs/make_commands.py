@@ -29,8 +29,9 @@ A default counts where it applies: what a question has no use for, or what does 
 it, is passed over, and so is a value that this command does not take and another does: `group` where one run is shown,
 or where `compare` would have each of its groups be one run, and a single `group` for `compare`. So is a name that the
 run has, and not for this question: a step of other rows, an epoch that a table lacks, a mode or data set of the rows
-that no scalar is of, any mode where no scalar has one. Typed, it is an error. A name that the run does not have, or a
-pattern of `group` that matches none of several runs, is one wherever it was said, and the error says where.
+that no scalar is of, any mode where no scalar has one. Typed, it is an error. A name that the run does not have, a
+pattern of `group` that matches none of several runs, or `!NAME` of all there is, is one wherever it was said, and the
+error says where.
 
 Lists have commas between their values. A value that holds a comma goes in double quotes, a quote in it doubled:
 `--metric '"a,c",loss'`, `--label-map 'x="a,b"'`; `--ds-id '""'` is the data set without a name. `--ids @FILE` reads one

@@ -85,7 +85,8 @@ def chosen_names(
     chosen = [name for name in known if (everything or name in wanted) and name not in excluded]
     if not chosen:
         said = f"no {kind} is left of {', '.join(given)} in {where}"
-        raise XaiError(said, hint=f"recorded: {', '.join(shown)}", refused=(kind,))
+        others = (kind,) if {*elsewhere} - excluded else ()  # all there is was excluded: no default to pass over
+        raise XaiError(said, hint=f"recorded: {', '.join(shown)}", refused=others)
     return chosen
 
 

@@ -525,6 +525,7 @@ def test_groups_of_a_default_are_all_compared_or_the_error_says_where_they_are_f
         ("step", "9999", ("steps", "--epoch", "first")),
         ("around", "9999", ("steps",)),
         ("mode", "infer", ("scalars",)),
+        ("mode", "!train,!eval", ("samples",)),
         ("group", "x=nosuch", ("scalars", "RUN")),
     ],
 )
