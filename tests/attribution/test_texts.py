@@ -435,3 +435,20 @@ def test_activations_of_texts_that_were_cut_lie_where_their_tokens_do() -> None:
     assert short.any()
     np.testing.assert_allclose(found[:, :5], short, atol=1e-6)
     assert not found[:, 5:].any()
+
+
+@pytest.mark.parametrize("n", [2, 4, 40])
+def test_outputs_that_are_cut_to_the_longest_of_their_batch_are_refused_for_that(n: int) -> None:
+    class Tagger(Cut):
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(torch.tanh(self.words(ids[:, self.columns((ids != 0).long())]))).transpose(1, 2)
+
+    torch.manual_seed(0)
+    model = Tagger("longest").eval()
+    texts = _filled(*[4] * (n - 1), 7)
+    how: dict[str, Any] = {"methods": "gradient", "precision": "fp32", "task": "token_classification"}
+    with pytest.raises(XaiError, match=r"of shape \(3, 4\) or \(3, 7\), by the samples beside it") as refused:
+        xaicli.saliency(model, texts, **how)
+    assert "texts of one length at a time" in str(refused.value.hint)
+    found = xaicli.saliency(model, texts[: n - 1], target="predicted@2", **how).predictions
+    assert found.tolist() == model(texts[: n - 1])[..., 2].argmax(1).tolist()

@@ -40,6 +40,18 @@ class ChangingError(XaiError):
     """A model that something goes on changing from pass to pass; only the part is known, not what."""
 
 
+class ShapesError(XaiError):
+    """A model whose output has another shape beside other samples."""
+
+
+def _cut_to_the_longest(one: tuple[int, ...], other: tuple[int, ...]) -> ShapesError:
+    return ShapesError(
+        f"the output for a sample is of shape {one} or {other}, by the samples beside it",
+        hint="does forward cut texts to the longest of its batch? give texts of one length at a time, or a forward "
+        "that cuts none",
+    )
+
+
 _OBSERVERS = (
     "of quantisation-aware training the observers go on measuring: "
     "model.apply(torch.ao.quantization.disable_observer) ends that"
@@ -220,7 +232,11 @@ class GivenModel:
                     values = self._rows(outputs, rows)
                     found.append(values[: min(len(rows), self.n - done)])
                     done += len(rows)
+                if shapes := sorted({tuple(values.shape[1:]) for values in found})[1:]:
+                    raise _cut_to_the_longest(tuple(found[0].shape[1:]), shapes[-1])
                 return torch.cat(found)
+            except ShapesError:
+                raise
             except XaiError as error:  # Of too many at once, or of some that it never takes.
                 failed, size = failed or error, len(self.chunks()[0])
                 if self.batch is not None or size <= _FEW:
@@ -326,8 +342,8 @@ class GivenModel:
             seeded(1, self.place)
             values = self._rows(outputs, rows, model=model, mates=mates)
             found |= {row: values[at] for at, row in enumerate(rows)}
-        if len({values.shape for values in found.values()}) > 1:  # of other shapes in other company: none is alike
-            return torch.zeros(0)
+        if len(shapes := sorted({tuple(values.shape) for values in found.values()})) > 1:
+            return torch.zeros(0, *shapes[0])  # none is alike
         return torch.stack([found[row] for row in range(self.n)])
 
     def differ(self, a: Tensor, b: Tensor) -> bool:
@@ -374,9 +390,12 @@ class GivenModel:
                 hint="is there dropout by hand (F.dropout without training=self.training), or noise? "
                 "maps of it would say nothing",
             )
-        if self.differ(answers, self.answers_in_other_company(outputs)):
+        beside_others = self.answers_in_other_company(outputs)
+        if self.differ(answers, beside_others):
             if (wrong := self._misplaced(outputs, rows, twin, where)) is not None:
                 return wrong
+            if (one := tuple(beside_others.shape[1:])) != (other := tuple(answers.shape[1:])):
+                return _cut_to_the_longest(one, other)
             others, mates = self.others()[0]
             part = self._culprit(twin, (rows, [], 0), (others, mates, 0))
             return depends_on_mates(part, dict(twin.named_modules()).get(part))
