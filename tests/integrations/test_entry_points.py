@@ -98,7 +98,7 @@ def loader(data: Any = DATA) -> Any:
     return DataLoader(data, batch_size=4)
 
 
-def lightning_callback(run: Path) -> Any:
+def lightning_callback(run: Path | xaicli.Run) -> Any:
     pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
     from xaicli.integrations.lightning import XaiCallback
 
@@ -159,9 +159,11 @@ def test_a_scalar_of_the_same_value_is_logged_again_by_a_training_that_resumes(t
 
 
 @pytest.mark.parametrize("where", ["training_step", "validation_step"])
-def test_a_fit_that_an_error_ended_is_resumed_by_the_same_callback(where: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("of", ["directory", "open run", "open run, new callback"])
+def test_a_fit_that_an_error_ended_is_resumed_by_the_same_callback(where: str, of: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    callback, module = lightning_callback(run), net()
+    opened = None if of == "directory" else xaicli.Run(run)
+    callback, module = lightning_callback(opened or run), net()
     first = quiet_trainer(callback, tmp_path, max_epochs=1, num_sanity_val_steps=0)
     first.fit(module, loader(), loader())
     first.save_checkpoint(tmp_path / "one.ckpt")
@@ -177,7 +179,11 @@ def test_a_fit_that_an_error_ended_is_resumed_by_the_same_callback(where: str, t
     with pytest.raises(RuntimeError, match="broken"):
         quiet_trainer(callback, tmp_path, max_epochs=3).fit(module, loader(), loader(), **resumed)
     setattr(module, where, own)
+    callback = lightning_callback(opened) if of == "open run, new callback" else callback
     quiet_trainer(callback, tmp_path, max_epochs=3).fit(module, loader(), loader(), **resumed)
+    if opened is not None:
+        assert (opened.is_closed, opened.attempt) == (False, 2)
+        opened.close()
     rows = xaicli.open_run(run).scan(mode="all").collect()
     counted = rows.group_by("mode", "epoch", "pass").len().rows()
     assert set(counted) == {(mode, epoch, 0, N) for mode in ("train", "eval") for epoch in (1, 2, 3)}
@@ -385,7 +391,7 @@ def breaking_trainer() -> Any:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("broken")], ids=["interrupt", "error"])
-@pytest.mark.parametrize("again", ["trainer", "callback", "added"])
+@pytest.mark.parametrize("again", ["trainer", "callback", "added", "open run", "open run, new callback"])
 def test_a_training_that_an_error_ended_is_resumed_by_the_same_callback(
     again: str, error: BaseException, tmp_path: Path
 ) -> None:
@@ -393,7 +399,8 @@ def test_a_training_that_an_error_ended_is_resumed_by_the_same_callback(
     made, run = breaking_trainer(), tmp_path / "run"
     from xaicli.integrations.transformers import XaiCallback
 
-    callback = XaiCallback(run, save_checkpoint=False, keep_inputs=0)
+    opened = xaicli.Run(run) if again.startswith("open run") else None
+    callback = XaiCallback(opened or run, save_checkpoint=False, keep_inputs=0)
     own = {"save_strategy": "steps", "save_steps": 3}
 
     def trainer() -> Any:
@@ -409,8 +416,13 @@ def test_a_training_that_an_error_ended_is_resumed_by_the_same_callback(
     first.error = error
     with pytest.raises(type(error)):
         first.train()
-    assert again == "added" or callback.run.is_closed
+    assert again == "added" or callback.run.is_closed is (opened is None)
+    if again == "open run, new callback":
+        callback = XaiCallback(opened, save_checkpoint=False, keep_inputs=0)
     (first if again == "trainer" else trainer()).train(resume_from_checkpoint=True)
+    if opened is not None:
+        assert not opened.is_closed
+        opened.close()
     reader = xaicli.open_run(run)
     rows = reader.scan(mode="all").collect().group_by("attempt", "mode", "epoch", "pass")
     assert set(rows.len().rows()) == {

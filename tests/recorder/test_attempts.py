@@ -405,6 +405,39 @@ def test_a_run_that_is_reopened_goes_on_in_its_attempt(tmp_path: Path) -> None:
     assert open_run(tmp_path).info().answer.counts.damaged == ()
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_an_open_run_begins_another_attempt_that_takes_back(tmp_path: Path, closed: bool) -> None:
+    """As a run that is closed and opened anew does, with its state and all that it was opened with."""
+    run = Run(tmp_path, keep_probs=True, float64="mine", label_names=["no", "yes"], resume="never")
+    state = run.state
+    for _ in range(2):  # without rows there is nothing to go back behind
+        assert not run.begin_attempt()
+    for step in (1, 2, 3):
+        run.log_samples(
+            sample_id=[step], label=[1], logits=[[0.0, 1.0]], mine=[0.1 + step], mode="train", epoch=1, step=step
+        )
+    for _ in run.steps(range(1), mode="eval"):
+        run.log_samples(sample_id=[1], loss=[0.5], mode="eval", epoch=1, step=3)
+    if closed:
+        run.close()
+    assert run.begin_attempt()
+    assert (run.attempt, run.is_closed) == (1, False)
+    assert run.state is state
+    run.log_samples(sample_id=[3], label=[0], logits=[[0.0, 1.0]], mine=[0.1], mode="train", epoch=1, step=2)
+    for _ in run.steps(range(1), mode="eval"):
+        run.log_samples(sample_id=[2], loss=[0.5], mode="eval", epoch=1, step=3)
+    assert run.stats()["rows_logged"] == 2
+    run.close()
+    reader = open_run(tmp_path)
+    found = reader.scan(mode="all").collect().sort("mode", "step")
+    assert found.select("mode", "pass", "attempt", "sample_id", "label", "mine").rows() == [
+        ("eval", 0, 1, 2, None, None), ("train", 0, 0, 1, 1, 1.1), ("train", 0, 1, 3, 0, 0.1),
+    ]  # fmt: skip
+    assert found["probs"].drop_nulls().len() == 2
+    assert reader.info().answer.counts.taken_back == 3
+    assert not (tmp_path / "wal").exists()
+
+
 def test_a_run_that_is_reopened_is_closed_with_its_process(tmp_path: Path) -> None:
     script = """
 import sys

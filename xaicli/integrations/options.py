@@ -41,7 +41,8 @@ def settled(recording: type, run: Any, options: Mapping[str, Any], unnamed: tupl
 
     Args:
         recording: The class whose arguments there are.
-        run: An open run, or where to record one.
+        run: An open run, of which a training that is resumed from a checkpoint begins another attempt, or where to
+            record one.
         options: What the user gave beside it.
         unnamed: What the user gave beside it without a name.
 

@@ -253,18 +253,27 @@ class Recording:
             is_resumed: It goes on from a checkpoint: what was recorded behind that is taken back, by a new attempt.
         """
         self.total_epochs = total_epochs = total_epochs + self.before[0]
-        if is_resumed and self._is_shared:
+        given = self._run if isinstance(self._given, Run) and self._run is not None else None
+        goes_back = given is not None and is_resumed and not given.is_closed
+        if is_resumed and (self._is_shared or (goes_back and find_world_size() > 1)):
             if self._run is not None:
                 self._run.close()
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.barrier()  # an attempt that begins beside a living one takes nothing back
-        if self._run is not None and not self._run.is_closed:
-            self._run.state.total_epochs = total_epochs
-        elif is_resumed:  # a new attempt counts what it does not take back
+        if given is not None and goes_back and given.begin_attempt() and self.is_main:
+            _LOG.info(
+                "the open run goes on as attempt %d, from where the training goes on: what was recorded behind that "
+                "is taken back",
+                given.attempt,
+            )
+        if is_resumed and (goes_back or self._run is None or self._run.is_closed):
+            # A new attempt counts what it does not take back.
             self._begins_anew = True
             self._collected = None
             self._passes.clear()
             self._first_passes.clear()
+        if self._run is not None and not self._run.is_closed:
+            self._run.state.total_epochs = total_epochs
 
     def settle(self, task: Task) -> None:
         """What the rows are about, said to a run that is opened after this."""

@@ -135,7 +135,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     not.
 
     Args:
-        run: An open run, or where to record one.
+        run: An open run, of which a training that is resumed from a checkpoint begins another attempt, or where to
+            record one.
         **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, keeps_order, task, facts,
             tokenizer, tables, collectors, collect_epochs, collect_before, dataloader_args, keep_inputs,
             save_checkpoint, label_names; and of the run: keep_probs, keep_tokens, epoch_frequency, ignore_label,

@@ -183,6 +183,16 @@ class Loops:
             self._process.ledger.warn("publish", f"xai: the summary cannot be written: {error}")
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """What a run was opened with that each of its attempts is."""
+
+    fresh: Manifest
+    rank: int | None
+    ignore_label: int | str | None
+    float64: Collection[str]
+
+
 class Run(Loops, Records):
     """Records one training into a run directory.
 
@@ -273,19 +283,9 @@ class Run(Loops, Records):
             config=settings,
             environment=describe_environment(settings),
         )
-        self._process = Process(
-            root,
-            fresh,
-            rank=rank,
-            resume=resume,
-            strict=strict,
-            takes_back=takes_back,
-            ignore_label=ignore_label,
-        )
-        self._process.is_uploaded = self._uploader is not None
-        self._calls = self._process.calls
-        self._closed = False
-        self.layout = self._process.layout
+        self._opening = _Opening(fresh, rank, ignore_label, wide)
+        self._keep_tokens = keep_tokens
+        self._open(root, resume, takes_back)
         self.state: State = TrainingState(
             self.layout,
             name=name,
@@ -296,11 +296,34 @@ class Run(Loops, Records):
             on_fault=self._tell,
             earlier_pass=self._earlier_pass,
         )
-        meant_by = weakref.ref(self.state)  # the writer, which has the process, keeps no run alive
-        self._process.total_epochs = lambda: state.total_epochs if (state := meant_by()) else 0
         if takes_back:
             self.state.stand_at(takes_back.epoch, takes_back.step)
         self._environment = fresh.environment
+        self._begin()
+        leave_to_python(*_CALLED_IN_STEPS)
+        if facts is not None:
+            self.log_facts(facts=facts)
+
+    def _open(self, root: Path, resume: str, takes_back: TakesBack | None) -> None:
+        """Open the run directory, as the process that records into it."""
+        self._process = Process(
+            root,
+            self._opening.fresh,
+            rank=self._opening.rank,
+            resume=resume,
+            strict=self.strict,
+            takes_back=takes_back,
+            ignore_label=self._opening.ignore_label,
+        )
+        self._process.is_uploaded = self._uploader is not None
+        self._calls = self._process.calls
+        self._closed = False
+        self.layout = self._process.layout
+
+    def _begin(self) -> None:
+        """Begin to record, with nothing known of what was."""
+        meant_by = weakref.ref(self.state)  # the writer, which has the process, keeps no run alive
+        self._process.total_epochs = lambda: state.total_epochs if (state := meant_by()) else 0
         self._after_all: tuple[int, int] | None = None
         self._stepless: int | None = None
         self._trained: tuple[int, int] | None = None
@@ -308,19 +331,18 @@ class Run(Loops, Records):
         batches = Batches(
             self._process.catalogue,
             label_names=self.manifest.label_names,
-            float64=wide,
+            float64=self._opening.float64,
             refuse=self._refuse_column,
             drop=lambda rows, reason: self._refuse(ValueError(reason), rows),
-            strict=strict,
+            strict=self.strict,
             task=task_named(self.manifest.task),
-            ignore_label=ignore_label,
+            ignore_label=self._opening.ignore_label,
             note=self._note,
             alter=self._process.ledger.alter,
             ignore=self._process.ledger.ignore,
         )
-        self._keep_tokens = keep_tokens
         self._intake = Intake(batches, self._process.samples, self._refuse, self._lose)
-        if not strict:  # which raises, and in the training's thread alone
+        if not self.strict:  # which raises, and in the training's thread alone
             self._process.keep_arrived = _if_alive(self._intake)
         self._ended = False
         self._places: dict[tuple[Folder, int | None], Place] = {}
@@ -335,9 +357,6 @@ class Run(Loops, Records):
         if self._process.fault:
             self._unusable = _FaultError(self._process.fault)
         process.watch(self)
-        leave_to_python(*_CALLED_IN_STEPS)
-        if facts is not None:
-            self.log_facts(facts=facts)
 
     # -- logging
 
@@ -614,6 +633,31 @@ class Run(Loops, Records):
         self._unusable = None
         self._closed = self._ended = False
         process.watch(self)
+        return True
+
+    def begin_attempt(self) -> bool:
+        """Go on as another attempt, as a new `Run` on the closed run's directory would, also after `close`.
+
+        For a training that goes back to a checkpoint: the first of its `train` rows says from where on what was
+        recorded before is taken back. Where this attempt has no rows, it goes on itself.
+
+        Returns:
+            Whether another one begins.
+
+        Raises:
+            XaiError: With `strict`: the disk refuses.
+        """
+        if not (self._trained or self.state.begun):
+            self.reopen()
+            return False
+        self.close()
+        if not self._ended:  # from within another call
+            return False
+        if self._uploader is not None:
+            self._uploader = _uploader(self._uploader.url)
+        self._open(self.layout.root, "allow", None)
+        self.state.set_passes({})
+        self._begin()
         return True
 
     def _end_transfers(self) -> None:
