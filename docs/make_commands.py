@@ -38,7 +38,7 @@ Lists have commas between their values. A value that holds a comma goes in doubl
 id a line, or the column `sample_id` of a CSV file, in UTF-8 or UTF-16. In all lists of ids a line that begins with `# `
 is a remark, in CSV above the heading or where `sample_id` is the first column; where every id is a number, so are a
 line that begins with `#` and what follows ` #` behind an id. In double quotes it is none. The answer comes even where
-its files cannot be written: then the error is last, and the exit status 1.
+its files cannot be written: then the error is last, and the exit status 1. No command replaces a file that it reads.
 
 Exit status: 0 done, 1 the data or a fault, 2 wrong usage, 130 interrupted. Answers go to standard output, everything
 else to standard error. `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` are obeyed.

@@ -15,8 +15,9 @@ import re
 import shutil
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -53,6 +54,46 @@ def local(place: str | os.PathLike[str]) -> Path:
     return Path(place)
 
 
+_READ: ContextVar[set[Path] | None] = ContextVar("read", default=None)
+"""What the running command reads, and must not replace; None outside of one."""
+
+
+@contextmanager
+def sparing(files: Iterable[Path]) -> Iterator[None]:
+    """Within the block no file is replaced that it reads: neither these nor those that `taken` is told of."""
+    before = _READ.set({file.resolve() for file in files})
+    try:
+        yield
+    finally:
+        _READ.reset(before)
+
+
+def taken(path: Path) -> Path:
+    """A file of the user's that is read, so that what reads it does not replace it."""
+    if (read := _READ.get()) is not None:
+        read.add(path.resolve())
+    return path
+
+
+def spare(paths: Iterable[Path], option: str = "-o") -> None:
+    """Refuse to replace what the running command reads. `appearing` does so of each file; this of several, before any.
+
+    Args:
+        paths: Where files are to be written.
+        option: What says where.
+
+    Raises:
+        UsageError: One of them is read, which a link to it is, too.
+    """
+    read = _READ.get()
+    for path in paths if read else ():
+        if path.resolve() in (read or ()) and path.is_file():
+            raise UsageError(
+                f"{path} is read by the same command, and would be replaced",
+                hint=f"{option} FILE: name another file" + (", or another folder" if option == "-o" else ""),
+            )
+
+
 def reached(point: str) -> None:
     """A named point on the way of a file to the disk. Does nothing; a test puts a kill or a fault in its place."""
     del point
@@ -72,12 +113,14 @@ def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None)
 
     Raises:
         OSError: It cannot be written, and names `path`; what was there before is whole.
+        UsageError: The running command reads what is there.
     """
     if is_stream(path):
         with path.open("wb") as stream, _naming(path, path):
             yield stream
             stream.flush()
         return
+    spare([path])
     make_folder(path.parent, durable=durable)
     temporary = temporary_beside(path if made_in is None else made_in / path.name)
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.errors import InterruptedWorkError, is_interruption, leaving
-from xaicli.files import Written, appearing, local, make_folder, write_whole
+from xaicli.files import Written, appearing, local, make_folder, spare, write_whole
 from xaicli.progress import doing
 from xaicli.vocabulary import Format
 
@@ -147,6 +147,7 @@ class Result:
         pictures: bool,
     ) -> None:
         """Write the files one by one."""
+        spare(target / name for name in self._due(wanted, no_images, pictures))
         with files.noted(target):
             make_folder(target, durable=False)
         files.check(_HINT)

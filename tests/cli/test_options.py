@@ -263,6 +263,54 @@ def walked() -> list[tuple[str, str]]:
     return found
 
 
+NAMES_FILES = {"facts", "truth", "rules", "model", "data", "weights", "baseline", "source", "file", "words", "ids"}
+"""What names a file that a command reads."""
+WRITES = {"output", "junit", "target"}
+NO_FILE = {"arch", "captum", "pythonpath", "runs", "run_dir", "folder"}
+"""What is a class, a folder of code, a run or a folder of runs."""
+OF_FILES = sorted(
+    (question, name) for question, words in COMMANDS.items() for name in OPTIONS_OF[words[0]] & NAMES_FILES
+)
+
+
+def test_every_option_that_names_a_file_is_known_as_one() -> None:
+    for name, group in build().commands.items():
+        for command in getattr(group, "commands", {"": group}).values():
+            for one in command.params:
+                said = f"{getattr(one, 'metavar', '') or ''} {getattr(one, 'help', '') or ''}"
+                is_place = "FILE" in said or "Path" in str(getattr(one, "type", ""))
+                assert not is_place or one.name in NAMES_FILES | WRITES | NO_FILE, (name, one.name)
+
+
+@pytest.mark.parametrize(("question", "option"), OF_FILES)
+def test_no_file_is_replaced_that_the_same_command_reads(
+    xai: Xai, runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, option: str
+) -> None:
+    """Every file that an answer is written to, by its whole name or in a folder, was filled in by somebody before."""
+    monkeypatch.chdir(tmp_path)
+    words = [{"A": str(runs[0]), "B": str(runs[1])}.get(word, word) for word in COMMANDS[question]]
+    written = ["--format", "csv", "-o", "out"]
+    status, said, err = xai(*words, "--json", *written)
+    assert status == 0, err
+    for path in map(Path, json.loads(said)["outputs"]):
+        text = "sample_id,camera,mislabelled\n7,left,1\n8,right,0\n"
+        path.write_text(text)
+        named = [f"--{option}", f"@{path}" if option == "ids" else str(path)]
+        status, _, err = xai(*words, *named, *written)
+        assert status in (1, 2)
+        assert path.read_text() == text
+        if option in ("rules", "baseline") or "say example_id" in err:  # a list is none of these
+            continue
+        assert "is read by the same command, and would be replaced" in err
+        if option == "facts":
+            monkeypatch.setenv("XAI_FACTS", str(path))
+            status, _, err = xai(*words, *written)
+            monkeypatch.delenv("XAI_FACTS")
+            assert status == 2
+            assert "is read by the same command, and would be replaced" in err
+            assert path.read_text() == text
+
+
 def answer(xai: Xai, runs: tuple[Path, Path], out: Path, *words: str) -> tuple[int, Any, str]:
     root = runs[0].parent
     files = {"FACTS": "facts.csv", "RULES": "rules.toml", "TRUTH": "truth.csv"}

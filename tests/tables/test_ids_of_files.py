@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -95,38 +96,82 @@ def test_what_people_wrote_is_not_replaced(
     for target in (file, tmp_path / "link.csv", tmp_path):
         assert main(["relabel", "apply", root, str(file), "-o", str(target), "-q"]) == 2
         said = capsys.readouterr().err
-        assert "is what people wrote" in said
+        assert "is read by the same command" in said
         assert "hint: -o FILE" in said
     assert file.read_bytes() == before
 
 
+SELECT = "select --mode eval --rule hardest --n 2"
+EXPORT = "relabel export --mode eval"
+
+
 @pytest.mark.parametrize(
-    ("words", "file"),
+    ("words", "file", "other"),
     [
-        (["select", "--mode", "eval", "--rule", "hardest", "--n", "2", "--facts", "f.csv", "-o"], "f.csv"),
-        (["relabel", "export", "--mode", "eval", "--ids", "@f.csv", "--to", "csv", "-o"], "f.csv"),
-        (["check", "--rules", "r.toml", "--junit"], "r.toml"),
+        (f"{SELECT} --facts f.csv -o f.csv", "f.csv", "-o other.csv"),
+        (f"{SELECT} --facts {{here}}/f.csv -o ./f.csv", "f.csv", "-o other.csv"),
+        (f"{SELECT} --facts f-random.csv -o f.csv", "f-random.csv", "-o other.csv"),
+        (f"{SELECT} --facts out/select-random.csv -o out --format csv", "out/select-random.csv", "-o other"),
+        (f"{SELECT} --facts out/link.csv -o out --format csv", "out/select.csv", "-o other"),
+        (f"{EXPORT} --ids @f.csv --to csv -o f.csv", "f.csv", "-o other.csv"),
+        (f"{EXPORT} --ids @out/relabel-csv.csv --to csv -o out", "out/relabel-csv.csv", "-o other"),
+        (f"{EXPORT} --ids @{{run}}/reports/relabel-csv.csv --to csv", "{run}/reports/relabel-csv.csv", "-o other"),
+        (f"{EXPORT} --ids @out/relabel-export.csv --format csv -o out", "out/relabel-export.csv", "-o other"),
+        (f"{EXPORT} --ids 7 --facts f.csv --to label-studio -o f.json", None, "-o other.json"),
+        ("relabel apply out/corrections.csv -o out", "out/corrections.csv", "-o other"),
+        ("relabel apply out/relabel-apply.csv -o out --format csv", "out/relabel-apply.csv", "-o other"),
+        ("relabel apply {run}/reports/corrections.csv", "{run}/reports/corrections.csv", "-o other"),
+        ("relabel apply people.csv --facts f.csv -o f.csv", "f.csv", "-o other.csv"),
+        ("relabel apply voxels -o voxels/labels.json", "voxels/labels.json", "-o other.json"),
+        ("check --rules r.toml --junit r.toml", "r.toml", "--junit other.xml"),
+        ("check --rules r.toml --junit xai.toml", "xai.toml", "--junit other.xml"),
+        ("check --rules listed.toml --junit list.txt", "list.txt", "--junit other.xml"),
+        ("export --mode eval --facts f.csv -o f.csv", "f.csv", "-o other.csv"),
+        ("export --mode eval --facts f.csv --format parquet,csv -o f.parquet", "f.csv", "-o other.csv"),
+        ("dynamics --mode eval --truth out/dynamics.csv -o out --format csv", "out/dynamics.csv", "-o other"),
     ],
 )
 def test_no_command_replaces_what_it_reads(
     run: xaicli.RunReader,
-    words: list[str],
-    file: str,
+    words: str,
+    file: str | None,
+    other: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XAI_RUN", str(run.reader().layout.root))
+    root = tmp_path / "run"
+    shutil.copytree(run.reader().layout.root, root)
+    monkeypatch.setenv("XAI_RUN", str(root))
     Path("f.csv").write_text("sample_id,size\nl,1\n7,2\n")
     Path("r.toml").write_text('[[rule]]\nmetric = "loss"\nstat = "max"\nmost = 100\nmode = "eval"\n')
-    before = Path(file).read_bytes()
-    for target in (f"./{file}", str(tmp_path / file)):
-        assert main([*words, target]) == 2
-        assert "is read by the same command, and would be replaced" in capsys.readouterr().err
-    assert Path(file).read_bytes() == before
-    assert main([*words, str(tmp_path / f"other{Path(file).suffix}")]) == 0
-    assert main([*words, str(tmp_path / f"other{Path(file).suffix}")]) == 0  # what only the command before wrote
+    Path("listed.toml").write_text('[[rule]]\nsamples = "list.txt"\nmost = 9\nmode = "eval"\n')
+    Path("list.txt").write_text("l\n7\n")
+    Path("people.csv").write_text("sample_id,label\nl,dog\n")
+    Path("xai.toml").write_text("quiet = true\n")
+    places = {"here": str(tmp_path), "run": str(root)}
+    typed = [word.format(**places) for word in words.split()]
+    made = Path((file or "f.csv").format(**places))
+    made.parent.mkdir(parents=True, exist_ok=True)
+    if not made.exists():
+        is_json = made.suffix == ".json"
+        made.write_text('{"classes": [], "labels": {"l": "dog"}}' if is_json else "sample_id,label\nl,dog\n7,dog\n")
+    if "link.csv" in words:
+        Path("out/link.csv").symlink_to(made.resolve())
+    before = made.read_bytes()
+    if file is not None:
+        assert main(typed) == 2
+        said = capsys.readouterr().err
+        assert "is read by the same command, and would be replaced" in said
+        assert f"hint: {other.split()[0]} FILE: name another file" in said
+        assert made.read_bytes() == before
+    for name in ("-o", "--junit"):
+        if name in typed:
+            del typed[typed.index(name) : typed.index(name) + 2]
+    for _ in range(2):  # again: what only the command before wrote is replaced
+        assert main([*typed, *other.split()]) == 0
+    assert made.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from xaicli.answer import Answer
 from xaicli.api.pages import Asked, shown
 from xaicli.errors import UsageError, whole_number
-from xaicli.files import Written, write_whole
+from xaicli.files import Written, spare, write_whole
 from xaicli.relabel.tasks import Batch, Tool, files_of, picture_names
 from xaicli.results import Result
 
@@ -68,8 +68,9 @@ class Export:
             batch, contents = _pictured(batch, self.thumbnails, before)
             for name, content in contents.items():
                 pictures.add(folder / name, partial(write_whole, content=content))
-        files = Written()
-        for name, text in self._texts(batch, stem).items():
+        files, texts = Written(), self._texts(batch, stem)
+        spare(target.parent / name for name in texts)
+        for name, text in texts.items():
             files.add(target.parent / name, partial(write_whole, content=text.encode("utf-8", "replace")))
         files.extend(pictures)
         files.check("name another file with -o")

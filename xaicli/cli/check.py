@@ -22,6 +22,7 @@ from xaicli.cli.options import (
 )
 from xaicli.cli.output import write
 from xaicli.errors import UsageError, XaiError
+from xaicli.files import spare
 
 if TYPE_CHECKING:
     from xaicli.results import Result
@@ -130,4 +131,5 @@ def check(
 def _junit(result: Result, file: Path) -> Path:
     from xaicli.checks.junit import write_junit
 
+    spare([file], "--junit")
     return write_junit(result.data, file, name=result.answer.run, warnings=result.answer.warnings)

@@ -18,7 +18,8 @@ from xaicli.cli.completion import BY_OPTION
 from xaicli.cli.options import files_of_ids
 from xaicli.cli.settings import read_settings
 from xaicli.cli.status import status_line
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import XaiError
+from xaicli.files import spare, sparing
 from xaicli.words import unquoted
 
 _LONG = {
@@ -55,6 +56,8 @@ _ORDINARY = frozenset(
     )
 )
 """Values that are also words of any sentence."""
+_INPUTS = ("facts", "truth", "rules", "model", "data", "weights", "baseline", "source", "file", "words")
+"""What names files to read; `--ids @FILE` is told by its own reader."""
 _TYPED: ContextVar[frozenset[str]] = ContextVar("typed", default=frozenset())
 
 
@@ -85,9 +88,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         sources = {name: context.get_parameter_source(name) for name in context.params}
         _TYPED.set(frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE"))
         shown = "quiet" in given and not (given["quiet"] or given.get("no_progress"))
-        _spare_what_is_read(given, files_of_ids())
         first = _LONG.get(function.__name__)
-        with status_line(first or "reading", shown=shown, at_once=first is not None):
+        with (
+            sparing([*_files_of(given), *files_of_ids()]),
+            status_line(first or "reading", shown=shown, at_once=first is not None),
+        ):
             while True:
                 rest = dict(given)
                 filled = {
@@ -95,6 +100,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                     for name, group in groups.items()
                 }
                 try:
+                    for name, option in (("output", "-o"), ("junit", "--junit")):
+                        spare([given[name]] if isinstance(given.get(name), Path) else [], option)
                     return function(**rest, **filled)
                 except XaiError as error:
                     distant = [name for name in _farther(error, sources) if given[name] != defaults[name]]
@@ -115,21 +122,20 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _spare_what_is_read(given: Mapping[str, Any], listed: Sequence[Path]) -> None:
-    """Refuse to write a file that the same command reads.
+def _files_of(given: Mapping[str, Any]) -> list[Path]:
+    """The files that a command is given to read, and that of its settings."""
+    named = [given.get(name) for name in _INPUTS]
+    files = [item for value in named for item in (value if isinstance(value, list | tuple) else [value]) if item]
+    return [path for path in map(Path, map(str, files)) if _is_file(path)] + list(
+        filter(None, [read_settings(Path())[1]])
+    )
 
-    Raises:
-        UsageError: `--output` or `--junit` names one.
-    """
-    files: list[Any] = [*(given.get("facts") or ()), given.get("rules"), given.get("truth"), *listed]
-    read = {Path(file).resolve() for file in files if file is not None}
-    for option, name in (("-o", "output"), ("--junit", "junit")):
-        target = given.get(name)
-        if target is not None and Path(target).resolve() in read and Path(target).is_file():
-            raise UsageError(
-                f"{option} {target} is read by the same command, and would be replaced",
-                hint=f"{option} FILE: name another file",
-            )
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that no file can be called
+        return False
 
 
 def _farther(error: XaiError, sources: Mapping[str, Any]) -> list[str]:

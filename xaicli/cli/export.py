@@ -31,7 +31,7 @@ from xaicli.cli.options import (
 from xaicli.cli.output import json_output, named_as_file, write
 from xaicli.cli.status import end_status
 from xaicli.errors import UsageError, XaiError, leaving
-from xaicli.files import is_stream
+from xaicli.files import is_stream, spare
 from xaicli.store.objects import is_url
 from xaicli.vocabulary import Attempts, Engine
 
@@ -145,6 +145,7 @@ def export(
     else:
         answers = []
         places = [run.layout.reports / path if output is None else path for path, _ in targets]
+        spare(places)
         names = [str(path) for path in places]
         older = {name for name in names if Path(name).exists()}
         with leaving(lambda: left(names[: len(answers)], names[len(answers) :], older)):

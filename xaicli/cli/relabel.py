@@ -26,6 +26,7 @@ from xaicli.cli.options import (
 )
 from xaicli.cli.output import named_as_file, write
 from xaicli.errors import UsageError
+from xaicli.files import spare
 from xaicli.store.objects import is_url
 
 app = typer.Typer(
@@ -102,6 +103,7 @@ def export(
     run = open_run(run_dir)
     target = (where if tool.value == "fiftyone" else file) or default_target(where or run.layout.reports, tool)
     folder = target.parent if file or where is None else where
+    spare([target])
     found = made(
         run,
         tool=tool,
@@ -189,8 +191,7 @@ def apply(
         raise UsageError(f"{where} is no table", hint="its suffix says which: " + ", ".join(_TABLES))
     run = open_run(runs[0] if runs else None)
     target = file or (where or run.layout.reports) / "corrections.csv"
-    if same := next((one for one in files if Path(one).resolve() == target.resolve()), None):
-        raise UsageError(f"{same} is what people wrote, and would be replaced", hint="-o FILE: name another file")
+    spare([target])
     result = run.relabel_apply(
         files,
         mode=mode,

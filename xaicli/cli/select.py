@@ -16,7 +16,7 @@ from xaicli.cli.completion import words
 from xaicli.cli.options import Amount, Output, RunDir, Selection, not_again, split_commas
 from xaicli.cli.output import named_as_file, write
 from xaicli.errors import UsageError
-from xaicli.files import Written
+from xaicli.files import Written, spare
 from xaicli.vocabulary import Format
 
 if TYPE_CHECKING:
@@ -171,11 +171,13 @@ def _writer(result: Result, targets: list[Path]) -> Callable[[], list[Path]]:
 
         drawn = result.answer.extra["random"]
         files = Written()
-        for path in targets:
+        both = {path: path.with_name(f"{path.stem}-random{path.suffix}") for path in targets}
+        spare([*both, *both.values()])
+        for path, control in both.items():
             if path.suffix.lower() == ".csv":
                 result.tell_renamed(result.data, path.name)
             files.add(path, partial(write_list, result.data))
-            files.add(path.with_name(f"{path.stem}-random{path.suffix}"), partial(write_list, drawn))
+            files.add(control, partial(write_list, drawn))
         files.check("name another file with -o")
         return files.paths
 

@@ -341,7 +341,8 @@ def results_of(tasks: list[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         with contextlib.suppress(AttributeError, TypeError):  # told where its marks are read
             for one in task.get("annotations", task.get("completions")) or []:
                 for result in one.get("result") or []:
-                    yield str(result.get("from_name")), result.get("value") or {}
+                    value = result.get("value")
+                    yield str(result.get("from_name")), value if isinstance(value, Mapping) else {}
 
 
 def _control(tasks: list[Any], path: Path, field: str | None) -> tuple[str, tuple[tuple[str, int], ...]]:
@@ -644,9 +645,10 @@ def fiftyone_field(
     names: Counter[str] = Counter()
     for sample in samples:
         for name, value in sample.items() if isinstance(sample, dict) else ():
-            if isinstance(value, dict) and value.get("_cls") in inner:
+            if isinstance(value, dict) and str(value.get("_cls")) in inner:
                 key = inner[value["_cls"]]
-                names[name] += len(value.get(key) or ()) if key else 1
+                held = value.get(key) if key else [value]
+                names[name] += len(held) if isinstance(held, list) else 0
     refuse_other(path, field, names, f"field of {what}")
     if field is None and len(names) > 1 and "ground_truth" not in names and CONTROL not in names:
         raise UsageError(f"{path} has several fields of {what}", hint=f"--field {' or '.join(names)}")

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.files import for_arrow
+from xaicli.files import for_arrow, taken
 from xaicli.tables.cells import bare_ids, below_remarks, header, is_whole, read_cells, without_guards, without_remarks
 from xaicli.tables.labels import Classes, Spelt, Written, class_number, is_row
 from xaicli.tables.rows import Rows, Unreadable
@@ -332,7 +332,7 @@ def read_columns(path: Path, *, is_raw: bool = False) -> dict[str, list[Any]]:
             case ".parquet" | ".pq":
                 import pyarrow.parquet as pq
 
-                found: dict[str, list[Any]] = pq.read_table(for_arrow(path)).to_pydict()
+                found: dict[str, list[Any]] = pq.read_table(for_arrow(taken(path))).to_pydict()
                 return found
             case ".csv" | ".tsv":
                 return _of_csv(read_text(path), "\t" if suffix == ".tsv" else None, is_raw=is_raw)
@@ -357,7 +357,7 @@ def read_text(path: Path) -> str:
         OSError: It cannot be read.
         UnicodeDecodeError: It is no such text.
     """
-    return decoded(path.read_bytes())
+    return decoded(taken(path).read_bytes())
 
 
 def decoded(content: bytes) -> str:
