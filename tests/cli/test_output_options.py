@@ -276,3 +276,20 @@ def test_what_the_disk_says_is_told_and_no_half_of_a_file_left(
     assert f"error: {target} cannot be written: File too large" in done.stderr
     assert "fault of xai" not in done.stderr
     assert not [path for path in target.parent.iterdir() if path.is_file()]
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.RecorderWarning")
+@pytest.mark.parametrize("words", [("--format", "csv,parquet"), ("--shape", "wide", "--format", "json")])
+def test_files_of_rows_come_with_what_is_not_among_them(xai: Xai, tmp_path: Path, words: tuple[str, ...]) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=[1.0, float("nan")], mode="eval", epoch=1, step=1)
+        run.log_samples(sample_id=[1], loss=[3.0], mode="eval", epoch=1, step=2)
+        run.log_samples(sample_id=["one", "two"], loss=[3.0, 4.0], mode="eval", epoch=1, step=2)
+    status, _, err = xai("export", tmp_path / "run", *words)
+    assert (status, err) == (0, "1 non-finite value · 1 duplicate row · 2 rows not recorded\n")
+    piped = [sys.executable, "-m", "xaicli", "export", tmp_path / "run", "-o", "-"]
+    assert subprocess.run(piped, capture_output=True, text=True, timeout=60, check=True).stderr == err
+    _, out, err = xai("export", tmp_path / "run", "--json")
+    assert err == ""
+    counts = json.loads(out)["counts"]
+    assert (counts["non_finite"], counts["duplicates"], counts["dropped"]) == (1, 1, 2)

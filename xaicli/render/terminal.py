@@ -94,7 +94,7 @@ def show(
         where = "the page" if any(path.suffix == ".html" for path in paths) else "--format html"
         out.print()
         out.print(_text(f"{where} shows more: {', '.join(more)}", "dim"))
-    if left_out := _left_out(counts, of=report.name, conditions=conditions):
+    if left_out := in_words(counts, of=report.name, conditions=conditions):
         out.print()
         out.print(_text(left_out, "dim"))
     if paths:
@@ -133,12 +133,18 @@ def as_text(report: Report, width: int = 80) -> str:
     return stream.getvalue()
 
 
-def _left_out(counts: Counts | None, *, of: str, conditions: str) -> str:
-    """The counts of a report that are not zero, in a sentence."""
+def in_words(counts: Counts | None, *, of: str, conditions: str) -> str:
+    """The counts of an answer that are not zero, in a sentence; "" where all are.
+
+    Args:
+        counts: What was counted.
+        of: The command.
+        conditions: The options that left rows out one by one, as named in a sentence.
+    """
     if counts is None:
         return ""
-    # SQL keeps what is not finite, and what a run holds is told with it.
-    fate = "" if of in ("query", "info") else " left out"
+    # SQL and files of rows keep what is not finite, and what a run holds is told with it.
+    fate = "" if of in ("query", "info", "export") else " left out"
     said = [
         count(number, noun, plural)
         for number, noun, plural in (
