@@ -278,7 +278,7 @@ def test_what_the_disk_says_is_told_and_no_half_of_a_file_left(
     assert not [path for path in target.parent.iterdir() if path.is_file()]
 
 
-@pytest.mark.filterwarnings("ignore::xaicli.RecorderWarning")
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
 @pytest.mark.parametrize("words", [("--format", "csv,parquet"), ("--shape", "wide", "--format", "json")])
 def test_files_of_rows_come_with_what_is_not_among_them(xai: Xai, tmp_path: Path, words: tuple[str, ...]) -> None:
     with xaicli.Run(tmp_path / "run") as run:
