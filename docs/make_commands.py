@@ -34,7 +34,8 @@ pattern of `group` that matches none of several runs, or `!NAME` of all there is
 error says where.
 
 Lists have commas between their values. A value that holds a comma goes in double quotes, a quote in it doubled:
-`--metric '"a,c",loss'`, `--label-map 'x="a,b"'`; `--ds-id '""'` is the data set without a name. `--ids @FILE` reads one
+`--metric '"a,c",loss'`, `--label-map 'x="a,b"'`; `--ds-id '""'` is the data set without a name;
+a mode named that has none of the data sets asked for is left out with a warning. `--ids @FILE` reads one
 id a line, or the column `sample_id` of a CSV file, in UTF-8 or UTF-16. In all lists of ids a line that begins with `# `
 is a remark, in CSV above the heading or where `sample_id` is the first column; where every id is a number, so are a
 line that begins with `#` and what follows ` #` behind an id. In double quotes it is none. The answer comes even where

@@ -1346,3 +1346,33 @@ def test_facts_of_a_baseline_that_go_by_another_name_are_told(tmp_path, capsys):
         "f.csv has several columns a: the next is called a_2",
         "in the baseline: the fact step is called fact_step: a column of the rows has its name",
     ]
+
+
+def test_a_mode_named_that_has_no_such_data_set_is_not_asked(tmp_path, capsys):
+    """What another mode passes does not stand for it, whatever the rule asks: a metric, a count or listed samples."""
+    root = tmp_path / "run"
+    with xaicli.Run(root) as run:
+        for mode, ds_id, score in (("train", "", -3.0), ("eval", "day", 3.0)):
+            logits = np.eye(2, dtype=np.float32)[[0, 1]] * score
+            run.log_samples(sample_id=[1, 2], label=[0, 1], logits=logits, mode=mode, ds_id=ds_id, epoch=1, step=1)
+    (tmp_path / "gold.txt").write_text("1\n2\n")
+    (tmp_path / "r.toml").write_text(
+        '[[rule]]\nmetric = "correct"\nleast = 0.5\nmode = ["train", "eval"]\nds_id = "day"\n'
+        '[[rule]]\nsamples = "gold.txt"\nmode = ["train", "eval"]\nds_id = "day"\n'
+        '[[rule]]\ncount = "dropped"\nmost = 0\n'
+    )
+    for words, rules in (
+        (["--rules", str(tmp_path / "r.toml")], 2),
+        (["--mode", "train,eval", "--ds-id", "day", "--rule", "correct mean >= 0.5", "--rule", "non_finite <= 0"], 2),
+        (["--mode", "train,eval", "--ds-id", "day", "--rule", "duplicates <= 0", "--rule", "ece <= 1"], 2),
+    ):
+        status, found = asked(capsys, root, *words)
+        rows = found["rows"]
+        assert status == 2
+        assert [(row["mode"], row["reason"]) for row in rows if row["outcome"] == "not asked"] == [
+            ("train", "no ds_id 'day' in train")
+        ] * rules
+        assert {row["mode"] for row in rows if row["outcome"] == "passed"} <= {"eval", None}
+    # All modes are those that have it.
+    assert asked(capsys, root, "--mode", "all", "--ds-id", "day", "--rule", "correct mean >= 0.5")[0] == 0
+    assert asked(capsys, root, "--mode", "train,eval", "--ds-id", "day", "--rule", "dropped <= 0")[0] == 0

@@ -12,7 +12,7 @@ from xaicli.api import open_run
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.queries.resolution import resolve
-from xaicli.queries.selection import Selection
+from xaicli.queries.selection import Selection, left_out_by
 from xaicli.reader import Reader, open_reader
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
@@ -44,6 +44,23 @@ def test_modes(reader: Reader, mode: Any, pairs: Any) -> None:
 @pytest.mark.parametrize(("ds_id", "pairs"), [(None, (A, B)), ("a", (A,)), ("!a", (B,)), (["a", "b"], (A, B))])
 def test_ds_ids(reader: Reader, ds_id: Any, pairs: Any) -> None:
     assert resolve(reader, ds_id=ds_id).pairs == pairs
+
+
+def test_a_mode_named_that_has_none_of_the_data_sets_is_told(reader: Reader) -> None:
+    for mode, ds_id, what in (
+        (["train", "eval"], "a", "no ds_id 'a'"),
+        ("eval,train", ["a", "b"], "no ds_id 'a' or 'b'"),
+        (["train", "eval"], '!""', "no ds_id but ''"),
+    ):
+        selection = resolve(reader, mode=mode, ds_id=ds_id)
+        assert selection.modes == ("eval",)
+        assert selection.modes_lacking == {"train": what}
+        assert [words for words in selection.warnings if words not in reader.warnings] == [
+            f"train is left out: it has {what}"
+        ]
+        assert "--mode" not in left_out_by(reader, selection)  # all there are were named
+    for mode in ("all", "!infer", None, ["eval", "all"]):
+        assert not resolve(reader, mode=mode, ds_id="a").modes_lacking
 
 
 def test_data_sets_with_commas_or_without_a_name_can_be_left_out(tmp_path: Path) -> None:

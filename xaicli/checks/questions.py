@@ -188,6 +188,10 @@ _SCHEMA = {
 }
 
 
+_OF_THE_RUN = frozenset({Count.DROPPED, Count.DAMAGED, Count.TAKEN_BACK})
+"""Counts that are not known by mode and data set."""
+
+
 class _Question:
     """One rule and what it is asked of."""
 
@@ -315,19 +319,33 @@ def _rows(question: _Question) -> list[dict[str, Any]]:
     rule = question.rule
     try:
         question.limit()
+        lacking = list(_lacking(question))
         if rule.count is not None:
             if rule.count is Count.ECE:
-                return [_of_count(rule, one) for one in _calibration_errors(question)]
-            return [_of_count(rule, _count(question, rule.count))]
+                return [*(_of_count(rule, one) for one in _calibration_errors(question)), *lacking]
+            return [_of_count(rule, _count(question, rule.count)), *lacking]
         if rule.samples:
-            return list(_of_list(question, rule.samples))
+            return [*_of_list(question, rule.samples), *lacking]
         metric = rule.metric
         selection = question.select(question.reader, metric)
-        return [*_of_pairs(question, selection, metric), *_gone(question, selection, metric)]
+        return [*_of_pairs(question, selection, metric), *_gone(question, selection, metric), *lacking]
     except DamagedFileError:
         raise  # strict: nothing is said of files that are not what was written
     except XaiError as error:
         return [_row(not_asked(rule, _why(error)))]
+
+
+def _lacking(question: _Question) -> Iterator[dict[str, Any]]:
+    """What cannot be said of each mode named that has none of the data sets named: the others do not stand for it.
+
+    Raises:
+        XaiError: No mode or data set named is there.
+    """
+    if question.mode is None or question.rule.count in _OF_THE_RUN:
+        return
+    selection = resolve(_unlimited(question.reader), mode=question.mode, ds_id=question.ds_id, every_metric=True)
+    for mode, what in selection.modes_lacking.items():
+        yield {**_row(not_asked(question.rule, f"{what} in {mode}")), MODE: mode}
 
 
 def _of_count(rule: Rule, found: _Counted) -> dict[str, Any]:
@@ -667,7 +685,7 @@ class _Counted:
 def _count(question: _Question, what: Count) -> _Counted:
     """A count: of the mode that is named, of no mode in particular the spikes of `train` and all else of every mode."""
     reader = question.reader
-    if what in (Count.DROPPED, Count.DAMAGED, Count.TAKEN_BACK):
+    if what in _OF_THE_RUN:
         found = reader.counts().as_dict().get(what.value)
         noun = "files" if what is Count.DAMAGED else "rows"
         note = f"{noun} of the whole run"

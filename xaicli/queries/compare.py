@@ -228,6 +228,8 @@ def _of_each(readers: Sequence[Reader], selections: Sequence[Selection]) -> Iter
     held = {pair for one in selections for pair in one.pairs}
     for reader, one in zip(readers, selections, strict=True):
         told = {left_out(pair, why) for pair, why in one.emptied.items() if pair in held and pair not in one.pairs}
+        there = {mode for mode, _ in held}
+        told |= {left_out((mode, ""), f"it has {what}") for mode, what in one.modes_lacking.items() if mode in there}
         root = reader.layout.described
         for words in one.warnings:
             of_all = words not in reader.warnings and all(words in other.warnings for other in selections)

@@ -85,7 +85,10 @@ def resolve(
     named, metrics = words(mode, MODE), words(metric, "metric")
     modes = _modes(source, named, warnings)
     every = _pairs(source, modes, None)
-    pairs = _pairs(source, modes, ds_id_words(ds_id))
+    wanted = ds_id_words(ds_id)
+    pairs = _pairs(source, modes, wanted)
+    lacking = dict(_lacking(source, modes, named, pairs, wanted))
+    warnings += [left_out((mode, ""), f"it has {what}") for mode, what in lacking.items()]
     given = words(epoch, EPOCH)
     epochs = _epochs(source, pairs, given, epoch_frequency)
     # What a question calls the last epoch is the last that it has rows of.
@@ -126,6 +129,7 @@ def resolve(
         warnings=tuple(warnings),
         modes_left_out=() if named else tuple(name for name in source.modes() if name not in modes),
         emptied=emptied,
+        modes_lacking=lacking,
     )
     return _with_known_labels(source, selection) if selection.label_map else selection
 
@@ -249,6 +253,23 @@ def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list
         elsewhere=source.names_elsewhere(DS_ID),
     )
     return [pair for pair in pairs if pair[1] in chosen]
+
+
+def _lacking(
+    source: Catalogue, modes: list[str], named: list[str] | None, pairs: list[Pair], wanted: list[str] | None
+) -> Iterator[tuple[str, str]]:
+    """Each mode named that has none of the data sets asked for, with what it lacks; of `all` modes those that have it
+    are meant.
+    """
+    there = {mode for mode, _ in pairs}
+    for mode in modes:
+        if mode in there or mode not in (named or ()):
+            continue
+        own = source.ds_ids(mode)
+        if meant := [word for word in wanted or () if word in {ds_id for _, ds_id in pairs}]:
+            yield mode, f"no ds_id {' or '.join(map(repr, meant))}"
+        else:
+            yield mode, f"no ds_id but {', '.join(map(repr, own))}"
 
 
 def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every: int) -> dict[Pair, tuple[int, ...]]:

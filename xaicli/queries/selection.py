@@ -181,6 +181,8 @@ class Selection:
     """Modes that the run has and nobody asked to leave out."""
     emptied: Mapping[Pair, str] = field(default_factory=dict)
     """Why each (mode, ds_id) that was asked for has no row selected: `--epoch 5 takes none of its epochs, 1-4`."""
+    modes_lacking: Mapping[str, str] = field(default_factory=dict)
+    """What each mode that was named lacks of the data sets asked for, all of them: `no ds_id 'day'`."""
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -229,8 +231,9 @@ def left_out_by(source: Catalogue, selection: Selection) -> str:
     asked = replace(selection, pairs=tuple(dict.fromkeys((*selection.pairs, *selection.emptied))))
     epochs = {pair: source.epochs(*pair) for pair in asked.pairs}
     said = [f"--where {selection.where!r}"] if selection.where else []
-    if len(asked.modes) < len(source.modes()):
-        said.append(f"--mode {','.join(asked.modes)}")
+    modes = dict.fromkeys((*asked.modes, *selection.modes_lacking))
+    if len(modes) < len(source.modes()):
+        said.append(f"--mode {','.join(modes)}")
     if selection.ds_ids_left_out:
         said.append(f"--ds-id {','.join(map(quoted, asked.ds_ids))}")
     taken = {pair: selection.epochs.get(pair, ()) for pair in epochs}

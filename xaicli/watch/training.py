@@ -287,6 +287,7 @@ class Training:
                 *filter(None, [self.behind]),
                 *reader.warnings,
                 *reader.losses,
+                *(words for words in selection.warnings if words not in reader.warnings),
                 *(f"{name} is damaged, and left out" for name in reader.damaged if name not in reader.faulty),
                 *(() if metric in END_IS_KNOWN else (f"which end of {metric} is good is not known: {_GUESSED}",)),
             ),
