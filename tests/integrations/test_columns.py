@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional
 
 from xaicli.heads.head import Head, Task, Values
-from xaicli.integrations.capture import Step
-from xaicli.integrations.columns import columns_of, without_left_out
+from xaicli.integrations.capture import Judged, Step
+from xaicli.integrations.columns import Told, columns_of, without_left_out
 from xaicli.recorder.run import Run
+from xaicli.vocabulary import Mode
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -86,7 +87,8 @@ def test_of_masks_with_nearly_the_same_mean_the_one_counts_whose_mean_the_loss_i
 
     def counted(loss: torch.Tensor, values: torch.Tensor = values) -> list[list[int]] | None:
         batch = {"attention_mask": mask, "longer_mask": longer}
-        found = without_left_out(Step(returned=loss), batch, values, truth, None)
+        judged = Judged(values, truth, Values.LOGITS, False)
+        found = without_left_out(Step(returned=loss), batch, judged, values, truth, Told(), Mode.EVAL)
         return None if found is None else (found >= 0).long().tolist()
 
     assert counted(mean) == mask.tolist()

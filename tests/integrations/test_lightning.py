@@ -717,15 +717,6 @@ def test_samples_compared_with_one_another_have_no_class(tmp_path: Path) -> None
     assert dropped(tmp_path / "run") == N
 
 
-def test_several_views_of_each_sample_are_asked_about(tmp_path: Path) -> None:
-    def step(model: Any, batch: Any) -> torch.Tensor:
-        return functional.cross_entropy(model(batch[1].repeat(2, 1)), batch[2].repeat(2))
-
-    _, said = fit_step(step, tmp_path)
-    assert ["other rows than the batch has" in one for one in said] == [True]
-    assert dropped(tmp_path / "run") == N
-
-
 @pytest.mark.parametrize(
     ("order", "ids"),
     [

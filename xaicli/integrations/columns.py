@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import torch
@@ -10,17 +11,22 @@ from torch import Tensor
 
 from xaicli.heads.head import Head, Task, Values
 from xaicli.heads.outputs import items_of
-from xaicli.integrations.answers import LEFT_OUT, are_shares, of_some_places
+from xaicli.integrations.answers import LEFT_OUT, are_shares, of_some_places, which_of
 from xaicli.integrations.capture import Judged, Step
 from xaicli.recorder.scores import derive_sequences_on_device, missing_on
+from xaicli.vocabulary import Mode
 
-WEIGHED = (
+_WEIGHED = (
     "weighs the losses of the places itself, and which of them count is not known; no samples of it are recorded: give "
     "those that do not count the label -100 (ignore_index), or give samples_fn"
 )
 _WEIGHED_NUMBERS = (
     "weighs the losses of a sample's numbers itself, and which of them count is not known; no samples of it are "
     "recorded: let the loss be the mean over those that a mask in the batch says, or give samples_fn"
+)
+_UNRETURNED = (
+    "weighs the losses of the places, or of a sample's numbers, itself and returns no loss, and which of them count is "
+    "not known; no samples of it are recorded: end it with return loss, or give samples_fn"
 )
 SOME_PLACES = (
     "gives its criterion some of the places alone, and which they are is not known; no samples of it are recorded: "
@@ -34,6 +40,24 @@ _LEAST_LOSS = 1e-4
 """What a loss is at least taken to be where that is asked."""
 _WITH_PLACES = (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
 _WITH_CLASSES = (Task.CLASSIFICATION, *_WITH_PLACES)
+_ALL = ("", "all")
+"""The way of what leaves out no place that has a label."""
+
+
+@dataclass
+class Told:
+    """What the losses of a training's steps told of which places count, for evaluations of it that return no loss.
+
+    Attributes:
+        ways: By criterion, the ways to make a mask of a batch (the part, what is asked of it) that its losses were the
+            means by, as far as all steps showed.
+    """
+
+    ways: dict[Any, frozenset[tuple[Any, str]]] = field(default_factory=dict)
+
+    def note(self, by: Any, ways: frozenset[tuple[Any, str]]) -> None:
+        """Remember by which ways the loss of a training's step may be a mean."""
+        self.ways[by] = self.ways.get(by, ways) & ways or ways
 
 
 def columns_of(
@@ -208,7 +232,10 @@ def _of_yes_and_no(
 
 
 def _may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
-    """Whether a batch says of some places that they hold nothing, and their labels do not: the step may heed it."""
+    """Whether a batch says of some places that they hold nothing, and their labels do not: the step may heed it.
+
+    What the criterion was given as its target is no mask, whatever its name.
+    """
     if not isinstance(truth, torch.Tensor) or (truth.is_cpu and ignored is not None and ignored in truth):
         return False
     named = [(str(name), part) for name, part in items_of(batch) if isinstance(part, torch.Tensor)]
@@ -216,6 +243,7 @@ def _may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
         part
         for name, part in named
         if any(word in name.lower() for word in _MASKS) or (part.dtype is torch.bool and part.shape == truth.shape)
+        if not _is_target(part, truth)
     ]
     return any(not part.is_cpu or bool((part != part.flatten()[:1]).any()) for part in masks) or any(
         _is_filled_up(one) for _, part in named if not part.is_floating_point() for one in _of_places_in(part, truth)
@@ -244,31 +272,64 @@ def _is_filled_up(rows: torch.Tensor) -> bool:
     return False
 
 
-def _masks(batch: Any, truth: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What a step may make of a batch to say which places count: what is not zero, or not what fills up."""
-    parts = [part for _, part in items_of(batch) if isinstance(part, torch.Tensor) and part.is_cpu]
-    is_next = any(part.shape != truth.shape and _of_places_in(part, truth) for part in parts)
-    for part in parts:
-        for one in _of_places_in(part, truth):
-            yield one != 0
+def _is_target(part: torch.Tensor, truth: torch.Tensor) -> bool:
+    """Whether a part of a batch is what a criterion was given as its target: as it is, as other two values, or as rows
+    of zeros and a one.
+    """
+    if not (part.ndim and part.numel()) or part.device != truth.device or len(part) != len(truth):
+        return False
+    if truth.numel() % part.numel():
+        return False
+    if which_of(truth, [part]) is not None:
+        return True
+    if part.numel() == truth.numel():
+        a, b = part.reshape(-1).double(), truth.reshape(-1).double()
+        are_two = all(bool(((one == one.amin()) | (one == one.amax())).all()) for one in (a, b))
+        return are_two and torch.equal(a != a.amin(), b != b.amin())
+    classes = truth.numel() // part.numel()
+    rows = truth.reshape(len(truth), classes, -1), truth.reshape(len(truth), -1, classes).transpose(1, 2)
+    return any(bool((one.sum(1) == 1).all()) and which_of(one.argmax(1), [part]) is not None for one in rows)
+
+
+def _masks(batch: Any, truth: torch.Tensor) -> Iterator[tuple[tuple[Any, str], torch.Tensor]]:
+    """What a step may make of a batch to say which places count: what is not zero, or not what fills up.
+
+    A target of yes and no is none.
+    """
+    parts = [(name, part) for name, part in items_of(batch) if isinstance(part, torch.Tensor) and part.is_cpu]
+    is_next = any(part.shape != truth.shape and _of_places_in(part, truth) for _, part in parts)
+    are_bits = truth.is_floating_point() and bool(((truth == 0) | (truth == 1)).all())
+    for name, part in parts:
+        if are_bits and _is_target(part, truth):
+            continue
+        for place, one in enumerate(_of_places_in(part, truth)):
+            at = name, place
+            yield (at, "not zero"), one != 0
             if one.dtype is torch.bool:
-                yield ~one
+                yield (at, "zero"), ~one
             elif one.is_floating_point():
-                yield from (~one.isnan(), one >= 0)
+                yield (at, "number"), ~one.isnan()
+                yield (at, "not negative"), one >= 0
             else:
                 # Texts are filled up at an end; in pictures a class that does not count is the first or the last one.
                 ends = (one.amin(), one.amax()) if one.ndim > 2 else (one[:, end].mode().values for end in (0, -1))
-                yield from (one != value for value in {int(end) for end in ends} - {0})
+                for end, value in zip(("first", "last"), map(int, ends), strict=True):
+                    if value:
+                        yield (at, end), one != value
         if part.ndim == 1 and len(part) == len(truth) and truth.ndim == 2 and not part.is_floating_point():
-            for length in (part, part - 1) if is_next else (part,):
-                yield torch.arange(truth.shape[1])[None] < length[:, None]
+            for less, length in enumerate((part, part - 1) if is_next else (part,)):
+                yield (name, f"length - {less}"), torch.arange(truth.shape[1])[None] < length[:, None]
 
 
-def _distinct_masks(masks: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    kept: list[torch.Tensor] = []
-    for mask in masks:
-        if not any(torch.equal(mask, other) for other in kept):
-            kept.append(mask)
+def _distinct_masks(masks: Iterable[tuple[Any, torch.Tensor]]) -> list[tuple[frozenset[Any], torch.Tensor]]:
+    """Each mask once, with all the ways that make it."""
+    kept: list[tuple[frozenset[Any], torch.Tensor]] = []
+    for way, mask in masks:
+        number = next((n for n, (_, other) in enumerate(kept) if torch.equal(mask, other)), None)
+        if number is None:
+            kept.append((frozenset({way}), mask))
+        else:
+            kept[number] = kept[number][0] | {way}, kept[number][1]
     return kept
 
 
@@ -280,40 +341,52 @@ def _loss_of(step: Step) -> torch.Tensor | None:
     return loss.detach().float().reshape(())
 
 
-def _counting(step: Step, batch: Any, each: torch.Tensor, truth: torch.Tensor) -> torch.Tensor | None:
+def _counting(
+    step: Step, batch: Any, each: torch.Tensor, truth: torch.Tensor, by: Any, told: Told, mode: Mode
+) -> torch.Tensor | None:
     """The places of which the loss that a step returned is the mean: all of them, or what it may make of its batch.
 
-    None where no such places, or several, give that loss.
+    None where no such places, or several, give that loss. Of an evaluation that returned none, those of the training's.
 
     Args:
         step: What was seen of it.
         batch: What says which these may be.
         each: The loss of each place.
         truth: The labels.
+        by: The criterion.
+        told: What the training's losses told.
+        mode: The mode.
     """
-    if (loss := _loss_of(step)) is None:
+    loss = _loss_of(step)
+    if loss is None and (step.loss is not None or mode is Mode.TRAIN or by not in told.ways or not truth.is_cpu):
         return None
     labelled = truth != LEFT_OUT
-    found: list[tuple[float, torch.Tensor]] = []
-    for mask in _distinct_masks([labelled, *(mask & labelled for mask in _masks(batch, truth))]):
+    masks = _distinct_masks([(_ALL, labelled), *((way, mask & labelled) for way, mask in _masks(batch, truth))])
+    if loss is None:
+        as_trained = [mask for ways, mask in masks if ways & told.ways[by]]
+        return as_trained[0] if len(as_trained) == 1 else None
+    found: list[tuple[float, frozenset[Any], torch.Tensor]] = []
+    for ways, mask in masks:
         counts = mask.sum(1)
         if not bool(counts.sum()):
             continue
         of_rows = torch.where(mask, each, 0.0).sum(1)
         whole = of_rows.sum()
         means = [whole / counts.sum(), (of_rows / counts.clamp(min=1))[counts > 0].mean()]
-        means += [whole / each.numel(), whole / len(each), *([whole] if mask is labelled else [])]
+        means += [whole / each.numel(), whole / len(each), *([whole] if _ALL in ways else [])]
         off = min(abs(float(loss - mean)) for mean in means) / max(abs(float(loss)), _LEAST_LOSS)
         if off <= _OFF:
-            found.append((off, mask))
+            found.append((off, ways, mask))
     found.sort(key=lambda one: one[0])
     # Of a model that knows nothing yet every place has nearly the same loss: one mean is the loss but for rounding.
     is_one = len(found) == 1 or (len(found) > 1 and found[0][0] <= _ROUNDED < found[1][0] / 4)
-    return found[0][1] if is_one else None
+    if is_one and mode is Mode.TRAIN:
+        told.note(by, found[0][1])
+    return found[0][2] if is_one else None
 
 
 def that_count(
-    step: Step, batch: Any, judged: Judged, meaning: tuple[Head, Tensor, Any], labels: Any
+    step: Step, batch: Any, judged: Judged, meaning: tuple[Head, Tensor, Any], labels: Any, told: Told, mode: Mode
 ) -> tuple[Any, Tensor | None, str | None]:
     """What of a criterion's target counts in the loss that a step returned.
 
@@ -323,6 +396,8 @@ def that_count(
         judged: What the criterion was given.
         meaning: What that is: the head, the answers (N, K, ...) and the target.
         labels: The batch's labels.
+        told: What the training's losses told.
+        mode: The mode.
 
     Returns:
         The target, without the classes of places that do not count; of numbers, and of classes each for itself, which
@@ -331,16 +406,23 @@ def that_count(
     head, values, truth = meaning
     is_whole = isinstance(truth, Tensor) and not truth.is_floating_point()
     if judged.is_weighed and head.task is Task.TOKEN_CLASSIFICATION and is_whole and not judged.is_each:
-        truth = without_left_out(step, batch, values, truth, judged.ignored)
+        truth = without_left_out(step, batch, judged, values, truth, told, mode)
         if truth is None:
-            return None, None, WEIGHED
+            return None, None, weighed(step)
     if not (judged.is_each or head.task is Task.REGRESSION):
         return truth, None, None
-    counting, is_known = _numbers_that_count(step, batch, judged, labels)
-    return truth, counting, None if is_known else _WEIGHED_NUMBERS
+    counting, is_known = _numbers_that_count(step, batch, judged, labels, told, mode)
+    return truth, counting, None if is_known else weighed(step, _WEIGHED_NUMBERS)
 
 
-def _numbers_that_count(step: Step, batch: Any, judged: Judged, labels: Any) -> tuple[torch.Tensor | None, bool]:
+def weighed(step: Step, reason: str = _WEIGHED) -> str:
+    """Why it is not known which places count in a step that weighs their losses itself."""
+    return reason if step.loss is not None else _UNRETURNED
+
+
+def _numbers_that_count(
+    step: Step, batch: Any, judged: Judged, labels: Any, told: Told, mode: Mode
+) -> tuple[torch.Tensor | None, bool]:
     """Which of a sample's numbers, or classes each for itself, count in the loss of a step; None of all.
 
     Returns:
@@ -355,7 +437,7 @@ def _numbers_that_count(step: Step, batch: Any, judged: Judged, labels: Any) -> 
         return counting, True
     n = len(truth)
     each, flat = judged.each.reshape(n, -1).float(), truth.reshape(n, -1)
-    inside = _counting(step, batch, each, flat)
+    inside = _counting(step, batch, each, flat, judged.by, told, mode)
     if inside is not None:
         return (None if bool(inside.all()) else inside), True
     is_unknown = truth.is_cpu and truth.is_floating_point() and bool(truth.isnan().any())
@@ -378,30 +460,34 @@ def of_chosen_places(step: Step, batch: Any, labels: Any, output: Any = None) ->
     given = given if given.shape[: labels.ndim] == labels.shape else given.movedim(1, -1)
     found = [
         mask
-        for mask in _distinct_masks(_masks(batch, labels) if given.shape[: labels.ndim] == labels.shape else ())
+        for _, mask in _distinct_masks(_masks(batch, labels) if given.shape[: labels.ndim] == labels.shape else ())
         if torch.equal(labels[mask], judged.truth) and torch.equal(given[mask], judged.answers)
     ]
     return (output, labels.masked_fill(~found[0], LEFT_OUT)) if len(found) == 1 else None
 
 
-def without_left_out(step: Step, batch: Any, values: torch.Tensor, truth: Any, ignored: int | None) -> Any:
+def without_left_out(
+    step: Step, batch: Any, judged: Judged, values: torch.Tensor, truth: Any, told: Told, mode: Mode
+) -> Any:
     """The labels of the places that a step counts, which weighs the losses of all: those of others left out.
 
     Args:
         step: What was seen of it.
         batch: What says which these may be.
+        judged: What its criterion was given.
         values: The answers, (N, classes, places).
         truth: The labels, (N, places).
-        ignored: The label that the criterion leaves out.
+        told: What the training's losses told.
+        mode: The mode.
 
     Returns:
         The labels; None where it is not known which count.
     """
-    given = truth
+    given, ignored = truth, judged.ignored
     if ignored is not None:
         truth = truth.masked_fill(truth == ignored, LEFT_OUT)
     each = torch.nn.functional.cross_entropy(values.float(), truth.long(), reduction="none")
-    inside = _counting(step, batch, each, truth)
+    inside = _counting(step, batch, each, truth, judged.by, told, mode)
     if inside is None:
         return None if _may_leave_out(batch, given, ignored) else truth
     return truth.masked_fill(~inside, LEFT_OUT)

@@ -76,7 +76,9 @@ class Criteria:
             return f"{stray}; no samples of it are recorded: {self._end}"
         head, values, truth = meaning_of(judged, own, rows)
         first = int(self._orders.is_next(truth, labels, mode))
-        truth, counting, unknown = that_count(step, batch, judged, (head, values, truth), labels)
+        truth, counting, unknown = that_count(
+            step, batch, judged, (head, values, truth), labels, self._orders.told, mode
+        )
         if unknown is not None:
             return unknown
         said = (head, values, truth)

@@ -33,7 +33,7 @@ from xaicli.integrations.criteria import Criteria
 from xaicli.integrations.identity import may_be_ids, place_of_ids
 from xaicli.integrations.options import settled
 from xaicli.integrations.order import has_places_first, with_samples_first
-from xaicli.integrations.parts import Held, Part, Rows, ids_taken, listed, numbered_of, shared_out
+from xaicli.integrations.parts import Held, Part, Rows, ids_taken, line_by_loader, listed, numbered_of
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.integrations.steps import COMPARED, DISPUTED, StepOrders, is_of_batch
 from xaicli.integrations.views import TOO_MANY, Views
@@ -47,6 +47,10 @@ _STEPS = {
 }
 _END = "end it with return {'loss': loss, 'logits': logits}"
 _FIRST = "return {'loss': loss, 'logits': logits[:n]}"
+_TOGETHER = (
+    "{name} runs for what several loaders gave together, and which of its answers are whose is not known; no samples "
+    "of it are recorded: end it with {line}"
+)
 _UNFIT_LABELS = (
     "the labels of a batch, {shape}, do not fit the model's answers of {task}: rows have no label and no loss; let the "
     "step give a criterion the labels that the model is trained on, or give samples_fn"
@@ -366,14 +370,16 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if not self._log_part(whole, result, step, mode, inputs):
                 recording.missed(rows, _ask(step, mode, rows, batch))
             return
-        logged = [part for part, result in shared_out(step, parts) if self._log_part(part, result, step, mode, None)]
+        shared = self._rows.shared_out(step, parts)
+        logged = [part for part, result in shared if self._log_part(part, result, step, mode, None)]
+        line = line_by_loader(batch, parts)
         if not logged:
-            recording.missed(rows, _ask(step, mode, rows, batch))
+            recording.missed(rows, _TOGETHER.format(name=_name_of(mode), line=line))
         elif len(logged) < len(parts):
             named = ", ".join(repr(part.ds_id) for part in logged)
             recording.tell(
                 f"of the {len(parts)} loaders that make a batch, only those are recorded whose labels a criterion was "
-                f"given: {named}"
+                f"given: {named}; end it with {line} to have all"
             )
 
     def _answers_beside(self, step: Step, compared: list[Judged], mode: Mode) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 import torch
 from torch.utils.data import default_collate
 
-from xaicli.integrations.answers import distinct, is_same, same, tensors_of
+from xaicli.heads.outputs import NAMED
+from xaicli.integrations.answers import distinct, is_same, same, tensors_of, which_of
 from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import SeenOrders, Unknown, rows_said
 from xaicli.integrations.identity import by_parts, nested_ids, place_of_ids
@@ -30,6 +32,8 @@ from xaicli.vocabulary import Mode
 
 _STAGES = {"train": Mode.TRAIN, "validate": Mode.EVAL, "test": Mode.TEST, "predict": Mode.INFER}
 _HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+_MOST_TOGETHER = 4
+"""So many loaders' labels are looked for in any order, one below the other."""
 _ROW_NUMBERS = (
     "no sample ids in the batches: the rows' numbers in the dataset are taken, as the loader's sampler gave them; "
     "let the dataset yield (id, input, label), or a dict with sample_id, to have your own, or say where they are: "
@@ -184,6 +188,8 @@ class Rows:
         """Of each loader that made the batch, whose rows it gave."""
         self._given: dict[int, tuple[Any, Held]] = {}
         """Of each, where hooks come between loader and step, what it gave."""
+        self._turn: tuple[int, ...] = ()
+        """In which order a step last laid what several loaders gave one below the other."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is bound to this process."""
@@ -257,6 +263,59 @@ class Rows:
         rows = order.rows if found.rows is None else found.rows
         label = self._recording.label_in(found.batch)
         return Part(found.batch, piece, loader, ds_id, label, listed=rows, are_samples=found.are_samples)
+
+    def shared_out(self, step: Step, parts: Sequence[Part]) -> list[tuple[Part, Any]]:
+        """Each loader's part with what the step answered about it; None where that is not known.
+
+        That is what it returned by loader, what a criterion was given beside the loader's labels, or those rows of
+        what one was given that stand beside these, where the labels of all loaders stand one below the other.
+        """
+        found = _with_own_labels(step, parts)
+        if not any(found):
+            found = self._in_turn(step, parts)
+        named = by_loader(step.returned, parts)
+        of = zip(parts, found, named, strict=True)
+        return [
+            (part, judged if own is None or (judged and which_of(judged.answers, [own]) is not None) else own)
+            for part, judged, own in of
+        ]
+
+    def _in_turn(self, step: Step, parts: Sequence[Part]) -> list[Judged | None]:
+        """What a criterion was given of each loader's samples, where it was given these one below the other."""
+        labels = [part.labels for part in parts if isinstance(part.labels, torch.Tensor) and part.labels.ndim]
+        none: list[Judged | None] = [None for _ in parts]
+        sizes = [one.numel() for one in labels]
+        total, rows = sum(sizes), [part.rows or 0 for part in parts]
+        together = [one for one in distinct(step.judged) if one.counts is not False and one.truth.numel() == total]
+        if (
+            len(labels) != len(parts)
+            or len(together) != 1
+            or not (all(sizes) and together[0].answers.ndim)
+            or len(parts) > _MOST_TOGETHER
+        ):
+            return none
+        (judged,) = together
+        flat = [one.to(judged.truth.device).double().reshape(-1) for one in labels]
+        orders = [
+            order
+            for order in permutations(range(len(parts)))
+            if torch.equal(torch.cat([flat[n] for n in order]), judged.truth.double().reshape(-1))
+        ]
+        # Labels that are the same in several orders: what the model was given may tell it.
+        given = [one for one in step.given if len(one) == sum(rows)]
+        shown = [order for order in orders if any(_are_laid(one, parts, order) for one in given)]
+        orders = shown or orders
+        order = orders[0] if len(orders) == 1 else self._turn if self._turn in orders else ()
+        are_alike = all(size * sum(rows) == n * total for size, n in zip(sizes, rows, strict=True))
+        lengths = {len(judged.answers), len(judged.truth)}
+        if not order or not (lengths == {total} or (are_alike and lengths <= {total, sum(rows)})):
+            return none
+        self._turn = order
+        found = list(none)
+        for part, judged_of_part, own in _cut_out(judged, parts, sizes, rows, order, given):
+            is_other = rows_in(own, part.batch).is_other
+            found[next(n for n, one in enumerate(parts) if one is part)] = None if is_other else judged_of_part
+        return found
 
     def with_ids(self, part: Part) -> Part:
         """A part with the ids in it, or in what its loader gave where a hook takes them out.
@@ -421,8 +480,33 @@ def _pieces(loaders: Any, together: bool, batch: Any, number: int) -> list[tuple
     return [(piece, *of) for piece, of in zip(pieces, named, strict=True) if piece is not None]
 
 
-def shared_out(step: Step, parts: Sequence[Part]) -> list[tuple[Part, Judged | None]]:
-    """Each loader's part with what the criterion was given that got its labels: nothing else tells whose answers.
+def by_loader(returned: Any, parts: Sequence[Part]) -> list[torch.Tensor | None]:
+    """The answers that a step returned by loader: by the names of these, or in a list as they are in one."""
+    found = (
+        next((returned[name] for name in NAMED if name in returned), None) if isinstance(returned, Mapping) else None
+    )
+    own: list[Any] = [None for _ in parts]
+    if isinstance(found, Mapping):
+        own = [found.get(part.ds_id) for part in parts]
+    elif isinstance(found, (list, tuple)):
+        numbers = [int(part.ds_id or 0) if (part.ds_id or "0").isdecimal() else len(found) for part in parts]
+        own = [found[number] if number < len(found) else None for number in numbers]
+    fits = (
+        isinstance(one, torch.Tensor) and one.shape[:1] == (part.rows,) for one, part in zip(own, parts, strict=True)
+    )
+    return [one if is_fit else None for one, is_fit in zip(own, fits, strict=True)]
+
+
+def line_by_loader(batch: Any, parts: Sequence[Part]) -> str:
+    """How a step ends that returns its answers by loader."""
+    if isinstance(batch, Mapping):
+        named = ", ".join(f"{part.ds_id!r}: logits_{part.ds_id}" for part in parts)
+        return f"return {{'loss': loss, 'logits': {{{named}}}}}"
+    return f"return {{'loss': loss, 'logits': [{', '.join(f'logits_{n}' for n in range(len(parts)))}]}}"
+
+
+def _with_own_labels(step: Step, parts: Sequence[Part]) -> list[Judged | None]:
+    """Of each loader's part what the criterion was given that got its labels: nothing else tells whose answers.
 
     Labels that a criterion was handed as they are count before labels that are equal.
     """
@@ -438,7 +522,58 @@ def shared_out(step: Step, parts: Sequence[Part]) -> list[tuple[Part, Judged | N
                 break
         if len(of) == 1:
             found[of[0]].append(judged)
-    return [(part, judged[0] if len(judged) == 1 else None) for part, judged in zip(parts, found, strict=True)]
+    return [judged[0] if len(judged) == 1 else None for judged in found]
+
+
+def _cut_out(
+    judged: Judged,
+    parts: Sequence[Part],
+    sizes: Sequence[int],
+    rows: Sequence[int],
+    order: Sequence[int],
+    given: Sequence[torch.Tensor],
+) -> Iterator[tuple[Part, Judged, list[torch.Tensor]]]:
+    """Each part with what a criterion was given of it, and what the model was, where all stand one below the other.
+
+    Args:
+        judged: What the criterion was given.
+        parts: The parts.
+        sizes: How many labels each has.
+        rows: How many samples.
+        order: In which order they stand.
+        given: What the model was given.
+    """
+    total, place, row = sum(sizes), 0, 0
+    for n in order:
+        end = place + sizes[n]
+
+        def cut(tensor: torch.Tensor | None, place: int = place, end: int = end) -> Any:
+            return None if tensor is None else tensor[len(tensor) * place // total : len(tensor) * end // total]
+
+        truth, labels = cut(judged.truth), parts[n].labels
+        truth = labels if truth.shape == labels.shape and truth.dtype == labels.dtype else truth
+        own = replace(
+            judged,
+            answers=cut(judged.answers),
+            truth=truth,
+            each=cut(judged.each),
+            counting=cut(judged.counting),
+            picked=(None, None),
+        )
+        yield parts[n], own, [one[row : row + rows[n]] for one in given]
+        place, row = end, row + rows[n]
+
+
+def _are_laid(given: torch.Tensor, parts: Sequence[Part], order: Sequence[int]) -> bool:
+    """Whether a model was given a tensor of each part in this order, one below the other."""
+    row = 0
+    for n in order:
+        rows = parts[n].rows or 0
+        own = [one for _, one in tensors_of(parts[n].batch) if one.ndim > 1 and len(one) == rows]
+        if which_of(given[row : row + rows], own) is None:
+            return False
+        row += rows
+    return True
 
 
 def _samples_first(part: Part, n: int) -> Part:

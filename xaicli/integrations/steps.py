@@ -25,11 +25,13 @@ from xaicli.integrations.answers import (
     labels_as,
     labels_judged,
     outer,
+    same,
     tensors_of,
     which_of,
 )
 from xaicli.integrations.capture import Judged, Step
 from xaicli.integrations.collators import rows_said
+from xaicli.integrations.columns import Told
 from xaicli.integrations.order import Order, rows_in
 from xaicli.vocabulary import Mode
 
@@ -153,10 +155,15 @@ class StepOrders:
         """How many rows were taken to be the first dimension of batches with as many places, where nothing shows it."""
         self._targets: list[tuple[Any, frozenset[Any]]] = []
         """What the step's own criteria that the training's loss was made of were given, as far as all steps showed."""
+        self._kinds: frozenset[tuple[Any, bool]] = frozenset()
+        """These criteria, and whether they gave a loss a place."""
+        self.told = Told()
+        """What the training's losses told of which places count."""
 
     def begin(self) -> None:
         """A training begins, which may be of other targets than the one before."""
         self._targets, self._is_own_first, self._are_alone = [], None, True
+        self._kinds, self.told = frozenset(), Told()
 
     def leave_out_compared(self, step: Step, batch: Any, ids: Any, mode: Mode) -> list[Judged]:
         """Leave out the criteria of a step that compare the samples of its batch with one another, as CLIP's do.
@@ -370,7 +377,10 @@ class StepOrders:
                 self._note_targets([] if mixed else [_target(one, labels, batch) for one in outer])
                 are_batch = are_batch and all(_LABEL in parts for _, parts in self._targets)
             self._trained = frozenset(one.is_inner for one in kept if one.counts), are_batch
+            self._kinds = frozenset((one.by, one.is_weighed) for one in outer)
         unknown = [one for one in kept if one.counts is None and not one.is_inner]
+        if mode not in (Mode.TRAIN, Mode.INFER):
+            kept, unknown = (self._as_weighed(part, unknown) for part in (kept, unknown))
         if mode in (Mode.TRAIN, Mode.INFER) or not unknown or (self._trained is None and step.loss is None):
             step.judged = kept
             return False
@@ -382,6 +392,19 @@ class StepOrders:
         step.judged = [one for one in kept if not any(one is other for other in others)]
         step.watched += others
         return bool(others) and kinds != frozenset() and not step.judged
+
+    def _as_weighed(self, kept: list[Judged], unknown: list[Judged]) -> list[Judged]:
+        """The criteria of an evaluation without those that are the training's but for giving a loss a place, or none,
+        of what such a one was given as well.
+        """
+        alike = [one for one in unknown if (one.by, one.is_weighed) in self._kinds]
+        others = [one for one in unknown if not any(one is own for own in alike)]
+        watched = [
+            one
+            for one in others
+            if any(is_same(one.answers, own.answers) and _is_same_truth(one.truth, own.truth) for own in alike)
+        ]
+        return [one for one in kept if not any(one is other for other in watched)]
 
     def _without_lesser(self, step: Step, kept: list[Judged], labels: Any, mode: Mode) -> list[Judged]:
         """The criteria that a loss is made of, without the step's own that say other labels than a heavier one of the
@@ -709,6 +732,11 @@ def _truths(judged: Sequence[Judged]) -> list[torch.Tensor]:
 def _are_same_answers(a: Judged, b: Judged) -> bool:
     """Whether two criteria were given the same answers, or one a part of them."""
     return a.answers.untyped_storage().data_ptr() == b.answers.untyped_storage().data_ptr()
+
+
+def _is_same_truth(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether these are one target, made twice where that needs no look at a device."""
+    return is_same(a, b) or (a.is_cpu and same(a, b))
 
 
 def _are_others(judged: Judged, labels: Any) -> bool:

@@ -23,7 +23,7 @@ from xaicli.heads.outputs import NAMED
 from xaicli.integrations.answers import are_reordered, at_all_places, meaning_of, of_some_places
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.collators import IdsBesideCollator, SeenOrders
-from xaicli.integrations.columns import SOME_PLACES, WEIGHED, columns_of, of_chosen_places, that_count, without_left_out
+from xaicli.integrations.columns import SOME_PLACES, columns_of, of_chosen_places, that_count, weighed, without_left_out
 from xaicli.integrations.criteria import Criteria
 from xaicli.integrations.dataset import KEPT, ROW, are_texts, has_ids, numbered_rows, with_column
 from xaicli.integrations.identity import ID_KEYS, may_be_ids
@@ -661,7 +661,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if stray is not None:
             return _Read(reason=f"{name} {stray}; no samples of it are recorded: give samples_fn")
         meant = meaning_of(judged, own, rows)
-        truth, counting, unknown = that_count(heard, given, judged, meant, labels)
+        truth, counting, unknown = that_count(heard, given, judged, meant, labels, self._orders.told, mode)
         if unknown is not None:
             return _Read(reason=f"{name} {unknown}")
         says_all = is_part or (judged.is_each and (meant[0].has_places or judged.values is Values.PROBABILITIES))
@@ -708,9 +708,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if one.is_weighed:
             values = (scores[:, :-1] if is_next else scores).movedim(2, 1)
             batch = {**_but_first(given, length), **_but_last(given, length)} if is_next else given
-            counted = without_left_out(heard, batch, values, truth, _IGNORED)
+            weighed_as = replace(one, ignored=_IGNORED)
+            counted = without_left_out(heard, batch, weighed_as, values, truth, self._orders.told, mode)
             if counted is None:
-                return _Read(reason=f"{self._name} {WEIGHED}")
+                return _Read(reason=f"{self._name} {weighed(heard)}")
             truth = counted
         return _Read(_before_first(truth) if is_next else truth, shifted=is_next)
 
