@@ -13,7 +13,7 @@ from xaicli.cli import main
 from xaicli.diagnosis.steps import gaps
 from xaicli.errors import XaiError
 from xaicli.reader import Reader
-from xaicli.report.charts import LineChart
+from xaicli.report.charts import LineChart, Multiples
 from xaicli.report.model import Table
 
 N, BATCH, EPOCHS = 240, 8, 5
@@ -164,7 +164,7 @@ def test_nan_gradients_are_told_by_the_batch_before(broken, capsys):
     assert sum(row["share"] for row in first["before"]["samples"]) == pytest.approx(5 / 8, abs=0.05)
     assert found["non_finite_scalars"] == [
         {"mode": "train", "ds_id": "", "key": "grad_norm", "epoch": None, "step": 40, "n": 1}
-        | {"last_epoch": None, "last_step": 40}
+        | {"last_epoch": None, "last_step": 40, "counts_otherwise": False}
     ]
     told = xaicli.open_run(broken).steps().report.sentence
     assert "at step 41 of epoch 2, in all 8 samples" in told
@@ -539,6 +539,8 @@ def test_scalars_of_steps_that_start_again_stand_beside_their_own_epoch(tmp_path
     [
         (lambda _, step: {"step": step, "lr": 1.0}, "no epoch was logged with it"),
         (lambda epoch, step: {"epoch": epoch, "step": 60 * epoch + step, "lr": 1.0}, "it was logged at go on"),
+        (lambda epoch, step: {"epoch": epoch, "step": (60 * epoch + step - 60) // 4, "lr": 1.0}, "logged at go on"),
+        (lambda epoch, step: {"epoch": epoch, "step": step // 2, "lr": 1.0}, "end before the middle of those"),
     ],
 )
 def test_scalars_that_count_their_steps_otherwise_stand_beside_no_batch(tmp_path, capsys, scalars, why):
@@ -546,6 +548,89 @@ def test_scalars_that_count_their_steps_otherwise_stand_beside_no_batch(tmp_path
     assert [spike["scalars"] for spike in found["spikes"]] == [[], []]
     (said,) = (warning for warning in found["warnings"] if "lr stands beside no batch" in warning)
     assert why in said
+
+
+OTHER = "the batches at steps it was logged at are of other epochs than it"
+OUTSIDE = "most steps it was logged at lie outside of those of the batches of their epoch"
+
+
+def going_on_over_epochs(root, log, epochs=3):
+    """A batch a step over epochs of 40, number 50 of 30 times the loss; `log` is told its epoch and number, from 1."""
+    rng = np.random.default_rng(3)
+    with xaicli.Run(root) as run:
+        for epoch in run.epochs(epochs):
+            for _ in run.steps(range(40), mode="train"):
+                number = run.state.global_step
+                loss = rng.gamma(4, 0.25, 8) * (30 if number == 50 else 1)
+                run.log_samples(sample_id=range(8), loss=loss)
+                if number % 4 == 0:
+                    run.log(log(epoch, number))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("log", "epochs", "why"),
+    [
+        (lambda epoch, number: {"epoch": epoch, "step": number // 4}, 3, OTHER),
+        (lambda _, number: {"step": number // 4}, 3, OTHER),
+        (lambda epoch, number: {"epoch": epoch, "step": 8 * number}, 3, OTHER),
+        (lambda epoch, number: {"epoch": epoch - 1, "step": number}, 3, OTHER),
+        (lambda epoch, number: {"epoch": epoch, "step": 8 * number}, 1, OUTSIDE),
+    ],
+)
+def test_optimizer_steps_and_samples_seen_are_no_steps_of_micro_batches(tmp_path, capsys, log, epochs, why):
+    """`norm` is the number of its batch, and NaN at 48: what was logged behind a batch does not stand beside it."""
+    values = {number: math.nan if number == 48 else float(number) for number in range(1, 121)}
+    root = going_on_over_epochs(tmp_path / "run", lambda e, n: {**log(e, n), "norm": values[n], "lr": 1.0}, epochs)
+    for words, key in (
+        (("--spikes", 1), "spikes"),
+        (("--step", 30), "batches"),
+        (("--step", 30, "--epoch", 1), "batches"),
+    ):
+        found = asked(capsys, root, *words)
+        assert [row["scalars"] for row in found[key]] == [[]] * (key == "batches" or epochs > 1)
+        assert f"lr, norm stand beside no batch: {why}" in found["warnings"]
+    report = xaicli.open_run(root).steps().report
+    assert not any(isinstance(block, Multiples) for block in report.sections[0].blocks)
+    if epochs > 1:
+        (row,) = asked(capsys, root)["non_finite_scalars"]
+        assert (row["key"], row["counts_otherwise"]) == ("norm", True)
+
+
+def test_of_a_scalar_that_counts_otherwise_nothing_is_said_to_have_come_before_a_batch(tmp_path):
+    """Losses are NaN from batch 60 of epoch 2 on; the norm is at batch 72, its step 18."""
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in run.epochs(3):
+            for _ in run.steps(range(40), mode="train"):
+                number = run.state.global_step
+                loss = [1.0, 2.0] if number < 60 else [math.nan, math.nan]
+                run.log_samples(sample_id=[1, 2], loss=loss)
+                if number % 4 == 0:
+                    norm = math.nan if number == 72 else 1.0
+                    run.log({"epoch": epoch, "step": number // 4, "norm": norm})
+    said = xaicli.open_run(tmp_path / "run").steps().report.sentence
+    assert "look at the batch before it, step 59" in said
+    assert "before that or then" not in said
+    assert said.endswith("Not finite: norm at step 18.")
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        lambda epoch, number: {"epoch": epoch, "step": number},
+        lambda _, number: {"step": number},
+        # Behind the last batch of an epoch the counter may stand a step further.
+        lambda epoch, number: {"epoch": epoch, "step": number + (number % 40 == 0)},
+        # At the beginning of an epoch alone: what was logged then holds until it is logged again.
+        lambda epoch, number: {"epoch": epoch, "step": 40 * epoch - 39 + number % 2},
+    ],
+)
+def test_scalars_of_the_steps_of_batches_stand_beside_them_wherever_in_an_epoch(tmp_path, capsys, log):
+    root = going_on_over_epochs(tmp_path / "run", lambda e, n: {**log(e, n), "lr": 0.5**e})
+    for number, epoch in ((30, 1), (50, 2), (119, 3)):
+        found = asked(capsys, root, "--step", number)
+        assert [row["value"] for row in found["batches"][0]["scalars"]] == [0.5**epoch]
+        assert not any("beside no batch" in warning for warning in found["warnings"])
 
 
 @pytest.mark.parametrize("hot", [{(1, 10), (2, 20), (3, 45)}, {(1, 45), (2, 20), (3, 10)}])
@@ -595,7 +680,7 @@ def test_scalars_of_an_epoch_hold_for_its_batches_and_those_without_a_time_are_t
     (said,) = (warning for warning in found["warnings"] if "beside no batch" in warning)
     assert said.startswith("best stands beside no batch: what was logged without a step and an epoch")
     norm = {"mode": "train", "ds_id": "", "key": "norm", "epoch": 2, "step": None}
-    norm |= {"n": 1, "last_epoch": 2, "last_step": None}
+    norm |= {"n": 1, "last_epoch": 2, "last_step": None, "counts_otherwise": False}
     assert found["non_finite_scalars"] == [norm]
     report = xaicli.open_run(tmp_path / "run").steps().report
     blocks = report.sections[0].blocks
@@ -668,6 +753,27 @@ def test_gaps_are_of_what_was_logged_and_not_of_what_is_asked_about(tmp_path, ca
     assert asked(capsys, tmp_path / "run", "--where", "sample_id = 2", "--around", 70)["gaps"] == []
 
 
+@pytest.mark.parametrize("every", [1, 10])
+def test_a_gap_is_told_wherever_it_is_asked_about(tmp_path, capsys, every):
+    """A hundred batches an epoch, of the third the first three and the last two: what is usual the others say."""
+    with xaicli.Run(tmp_path / "run") as run:
+        for number in range(1, 401):
+            if not 204 <= number <= 298:
+                epoch = (number - 1) // 100 + 1
+                run.log_samples(sample_id=[1], loss=[1.0], mode="train", epoch=epoch, step=every * number)
+    gap = {"mode": "train", "ds_id": "", "epoch": 3, "rank": 0, "missing": 95}
+    gap |= {"after": 203 * every, "before": 299 * every}
+    near = [250, 203, 299] if every == 1 else [2040, 2980]
+    touching = [("--around", step) for step in near] + [("--epoch", "3", "--around", near[0])]
+    asking = [(), ("--epoch", "3"), ("--epoch", "2,3"), ("--where", "epoch = 3"), ("--epoch-frequency", "3"), *touching]
+    for words in asking:
+        assert asked(capsys, tmp_path / "run", *words)["gaps"] == [gap], words
+    for words in (("--epoch", "2"), ("--around", 3500 if every == 10 else 360)):
+        assert asked(capsys, tmp_path / "run", *words)["gaps"] == [], words
+    said = xaicli.open_run(tmp_path / "run").steps(epoch="3").report.sentence
+    assert f"the longest gap: between steps {203 * every:,} and {299 * every:,} of epoch 3 (95 batches)" in said
+
+
 def test_classes_of_a_set_are_told_and_counted_each(tmp_path, capsys):
     sets = {i: [c for c in range(3) if (i >> c) & 1] for i in range(8)}
     with xaicli.Run(tmp_path / "run", task="multilabel", label_names=["a", "b", "c"]) as run:
@@ -726,7 +832,7 @@ def test_scalars_that_are_not_finite_are_told_where_the_loss_stays_finite(tmp_pa
             run.log_samples(sample_id=[3, 4], loss=loss, mode="eval", epoch=1 + step // 50, step=step)
             run.log({"epoch": 1 + step // 50, "step": step, "grad_norm": odd.get(step, 1.0), "lr": 0.1})
     (row,) = asked(capsys, tmp_path / "run")["non_finite_scalars"]
-    told = {"epoch": 1, "step": 0, "n": 4, "last_epoch": 7, "last_step": 300}
+    told = {"epoch": 1, "step": 0, "n": 4, "last_epoch": 7, "last_step": 300, "counts_otherwise": False}
     assert row == {"mode": "train", "ds_id": "", "key": "grad_norm", **told}
     said = "Not finite: grad_norm at step 0 (4 times, the last at step 300)."
     opened = xaicli.open_run(tmp_path / "run")

@@ -193,14 +193,14 @@ def _steps(asked: Asked, *, whole: bool = True) -> Report:
     if not whole or asked.reader is None or asked.selection is None:
         return (step_report if one else steps_report)(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
+    from xaicli.diagnosis.scalars import ScalarsBeside
     from xaicli.diagnosis.training import logged_moments
-    from xaicli.queries.recorded import of_preferred_attempt, per_step, preferred
 
     page, warnings = page_of(facts, asked.reader, asked.selection, [pictured_samples(asked.answer)])
     if one:
         return _warned(step_report(asked.answer, page), warnings)
-    moments = {pair: logged_moments(asked.reader, asked.selection, pair) for pair in asked.selection.pairs}
-    scalars = of_preferred_attempt(per_step(asked.reader), preferred(asked.reader))
+    moments = {pair: logged_moments(asked.reader, pair) for pair in asked.selection.pairs}
+    scalars = {pair: ScalarsBeside.of(asked.reader, pair, moments[pair]).one_a_moment() for pair in moments}
     return _warned(steps_report(asked.answer, page, scalars=scalars, moments=moments), warnings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,9 @@ from xaicli.reader import Reader
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, STEP, Attempts
 
 _AT = "at"
+_OF_BATCHES = "_of_batches"
+_SEVERAL = 3
+"""Of fewer steps in an epoch nothing says how they are counted: they may be those at its beginning alone."""
 _COUNTED = "what was logged without a step and an epoch has no more than its count in the run"
 
 
@@ -104,6 +108,11 @@ class ScalarsBeside:
             found.append({KEY: key, EPOCH: batch[EPOCH], STEP: None, VALUE: own[VALUE][-1], "usual": None})
         return found
 
+    def one_a_moment(self) -> pl.DataFrame:
+        """Those of a step that stand beside batches; of several attempts, those of the one that counts."""
+        rows = self.rows.filter(~pl.col(KEY).is_in(list(self.apart)))
+        return rows if self.order is None else of_preferred_attempt(rows, self.order)
+
     def non_finite(self, around: int | None = None, left_out: Collection[int] = ()) -> list[dict[str, Any]]:
         """Where each scalar was NaN or infinite, of the steps within 50 of one or of all: first, last and how often.
 
@@ -115,7 +124,8 @@ class ScalarsBeside:
                 the batch there, where the steps of the batches do not start again with the epochs.
 
         Returns:
-            key, epoch and step (the first time), n (values that are not finite), last_epoch and last_step.
+            key, epoch and step (the first time), n (values that are not finite), last_epoch and last_step,
+            counts_otherwise (whether the steps are not those of the batches).
         """
         of_epochs = self.of_epochs.with_columns(pl.lit(None, pl.Int64).alias(STEP))
         odd = pl.concat([self.rows, of_epochs]).filter(~pl.col(VALUE).is_finite())
@@ -134,6 +144,7 @@ class ScalarsBeside:
                 pl.col(EPOCH, STEP).last().name.prefix("last_"),
             )
             .sort(KEY, maintain_order=True)
+            .with_columns((pl.col(KEY).is_in(list(self.apart)) & (pl.col(AXIS) != EPOCH)).alias("counts_otherwise"))
             .drop(AXIS)
             .to_dicts()
         )
@@ -156,13 +167,52 @@ class ScalarsBeside:
 
 def _counts_otherwise(own: pl.DataFrame, moments: pl.DataFrame) -> str:
     """Why the steps of a scalar are not those of the batches; "" where they may be."""
+    theirs, batches = _by_epoch(own), _by_epoch(moments)
+    both = theirs.join(batches, on=EPOCH, suffix=_OF_BATCHES, maintain_order="left")
+    several = both.height > 1 and int(both["n"].max()) >= _SEVERAL  # type: ignore[arg-type]
     if not start_again(moments):
         if start_again(own) and moments[EPOCH].n_unique() > 1:
             return "the steps it was logged at start again with the epochs, and those of the batches go on"
-        return ""
-    if own[EPOCH].null_count() == own.height:
-        return "the steps of the batches start again with the epochs, and no epoch was logged with it"
-    # What is logged behind the last batch of an epoch may be a step further.
-    if own[STEP].max() > moments[STEP].max() + 1:  # type: ignore[operator]
-        return "the steps of the batches start again with the epochs, and those it was logged at go on"
+        if _of_other_epochs(theirs, batches):
+            return "the batches at steps it was logged at are of other epochs than it"
+    else:
+        if own[EPOCH].null_count() == own.height:
+            return "the steps of the batches start again with the epochs, and no epoch was logged with it"
+        # What is logged behind the last batch of an epoch may be a step further.
+        is_further = own[STEP].max() > moments[STEP].max() + 1  # type: ignore[operator]
+        if is_further or (several and (both["first"] > both["last"].shift(1)).all()):
+            return "the steps of the batches start again with the epochs, and those it was logged at go on"
+        if several and (2 * both["last"] <= both["first" + _OF_BATCHES] + both["last" + _OF_BATCHES]).all():
+            return (
+                "in each epoch the steps it was logged at end before the middle of those of the batches, as optimizer "
+                "steps do where gradients accumulate"
+            )
+    if _are_elsewhere(own, both):
+        return "most steps it was logged at lie outside of those of the batches of their epoch"
     return ""
+
+
+def _by_epoch(moments: pl.DataFrame) -> pl.DataFrame:
+    """The first and the last step of each epoch that is known, and n, how many there are; by epoch."""
+    step = pl.col(STEP)
+    steps = (step.min().alias("first"), step.max().alias("last"), step.n_unique().cast(pl.Int64).alias("n"))
+    return moments.select(pl.col(EPOCH).cast(pl.Int64), STEP).drop_nulls().group_by(EPOCH).agg(steps).sort(EPOCH)
+
+
+def _of_other_epochs(theirs: pl.DataFrame, batches: pl.DataFrame) -> bool:
+    """Whether a step of an epoch lies among those of the batches of earlier or later ones, not only at their end."""
+    epochs, first, last = (batches[name].to_list() for name in (EPOCH, "first", "last"))
+    for epoch, begin, end in theirs.select(EPOCH, "first", "last").iter_rows():
+        before, behind = bisect_left(epochs, epoch), bisect_right(epochs, epoch)
+        if (before > 0 and begin < last[before - 1]) or (behind < len(epochs) and end > first[behind]):
+            return True
+    return False
+
+
+def _are_elsewhere(own: pl.DataFrame, both: pl.DataFrame) -> bool:
+    """Whether most steps lie outside of those of their epoch's batches, of epochs with no more steps than batches."""
+    among = both.filter((pl.col("n" + _OF_BATCHES) >= _SEVERAL) & (pl.col("n") <= pl.col("n" + _OF_BATCHES)))
+    rows = own.select(pl.col(EPOCH).cast(pl.Int64), STEP).join(among, on=EPOCH)
+    begin, end = pl.col("first" + _OF_BATCHES) - 1, pl.col("last" + _OF_BATCHES) + 1
+    outside = rows.select(~pl.col(STEP).is_between(begin, end)).to_series()
+    return bool(rows.height) and 2 * int(outside.sum()) > rows.height

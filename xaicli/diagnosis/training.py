@@ -121,8 +121,8 @@ def steps(
             near = batches.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
             if near.is_empty() and not batches.is_empty():
                 raise _no_step(reader, around, batches, within=AROUND // 2)
-        logged = training.logged(batches)
-        warnings += _without_steps(pair, logged)
+        logged, own_epochs = training.logged(batches), list(selection.epochs[pair])
+        warnings += _without_steps(pair, logged.filter(pl.col(EPOCH).is_in(own_epochs)))
         parts.append(near.select(*(pl.lit(value).alias(name) for name, value in origin.items()), pl.exclude(_AT_START)))
         chosen = near.filter("is_spike")
         if not from_start:
@@ -143,10 +143,11 @@ def steps(
             _add_histories(reader, selection, pair, [row for _, row in told])
         warnings += contents.scalars.warnings(_apart(reader, pair))
         extra["returning"] += [{**origin, **row} for row in contents.returning().iter_rows(named=True)]
-        left_out = set(reader.epochs(*pair)) - set(selection.epochs[pair])
-        if around is not None:
-            logged = logged.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
-        missing = gaps(logged).sort("missing", EPOCH, "after", descending=[True, False, False])
+        left_out = set(reader.epochs(*pair)) - set(own_epochs)
+        missing = gaps(logged).filter(pl.col(EPOCH).is_in(own_epochs))
+        if around is not None:  # what lies between the two steps, and be it in part, is within 50 of it
+            missing = missing.filter(pl.col("after") < around + AROUND // 2, pl.col("before") > around - AROUND // 2)
+        missing = missing.sort("missing", EPOCH, "after", descending=[True, False, False])
         extra["gaps"] += [{**origin, **row} for row in missing.iter_rows(named=True)]
         extra["non_finite_scalars"] += [{**origin, **row} for row in contents.scalars.non_finite(around, left_out)]
     if not sum(part.height for part in parts):
@@ -338,27 +339,17 @@ class _Training:
             yield rows._replace(frame=frame)
 
     def logged(self, batches: pl.DataFrame) -> pl.DataFrame:
-        """Every batch that was logged, whatever the question leaves out of them: epoch, step, rank, attempt, n.
+        """Every batch of the run, whatever the question leaves out of them or of its epochs: those of `_logged`.
 
         Args:
             batches: Those that the question is about.
         """
+        asked, every = self.selection.epochs[self.pair], self.reader.epochs(*self.pair)
         whole = self.reader.where is None and not self.selection.label_map
-        if whole and self.selection.duplicates is Duplicates.ALL:
-            return batches
-        found = _logged(self.reader, self.pair, self.selection.epochs[self.pair])
-        return batches if found.is_empty() else found
-
-    def moments(self, logged: pl.DataFrame) -> pl.DataFrame:
-        """The epochs and steps of all batches of the run, those of epochs that are not asked about among them.
-
-        Args:
-            logged: What `logged` gives.
-        """
-        asked = set(self.selection.epochs[self.pair])
-        others = [epoch for epoch in self.reader.epochs(*self.pair) if epoch not in asked]
-        parts = [logged, _logged(self.reader, self.pair, others)] if others else [logged]
-        return pl.concat(part.select(EPOCH, STEP).unique() for part in parts if part.height or part is logged)
+        if not whole or self.selection.duplicates is not Duplicates.ALL:
+            return _logged(self.reader, self.pair, every)
+        others = _logged(self.reader, self.pair, [epoch for epoch in every if epoch not in set(asked)])
+        return pl.concat([batches.select(others.columns), others]).sort(_BATCH)
 
     @cached_property
     def seen(self) -> pl.DataFrame:
@@ -395,9 +386,9 @@ class _Training:
         return joined.select(SAMPLE_ID, *(spelled(joined[name]) for name in names))
 
 
-def logged_moments(reader: Reader, selection: Selection, pair: Pair) -> pl.DataFrame:
-    """The epochs and steps of all batches of the selected epochs, whatever `--where` leaves out: epoch, step."""
-    return _logged(reader, pair, selection.epochs[pair]).select(EPOCH, STEP).unique()
+def logged_moments(reader: Reader, pair: Pair) -> pl.DataFrame:
+    """The epochs and steps of all batches of a run, whatever a question leaves out of them: epoch, step."""
+    return _logged(reader, pair, reader.epochs(*pair)).select(EPOCH, STEP).unique()
 
 
 def _logged(own: Reader, pair: Pair, epochs: Sequence[int]) -> pl.DataFrame:
@@ -483,7 +474,7 @@ class _Contents:
             frame = found.frame.select(*known, epoch, pl.col(training.metric).alias("value"))
             parts.append(frame.join(wanted, on=_BATCH, how="semi", maintain_order="left"))
         rows = pl.concat(parts) if parts else pl.DataFrame()
-        moments = training.moments(logged)
+        moments = logged.select(EPOCH, STEP).unique(maintain_order=True)
         scalars = ScalarsBeside.of(training.reader, training.pair, moments)
         jumped = batches.filter(pl.col("is_spike") & ~pl.col(_AT_START)).select(_BATCH)
         return cls(training, rows, spikes, jumped, scalars, start_again(moments))

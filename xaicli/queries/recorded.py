@@ -174,11 +174,6 @@ def _height(frames: Sequence[pl.DataFrame]) -> int:
     return sum(frame.height for frame in frames)
 
 
-def per_step(reader: Reader) -> pl.DataFrame:
-    """The scalars whose time is the training step, as `recorded_scalars` gives them."""
-    return recorded_scalars(reader).filter(pl.col(AXIS).is_in(TRAINING_AXES))
-
-
 @dataclass(frozen=True)
 class Preferred:
     """Whose value counts where several attempts logged the same moment.

@@ -35,7 +35,7 @@ def steps_report(
     answer: Answer,
     page: Page | None = None,
     *,
-    scalars: pl.DataFrame | None = None,
+    scalars: Mapping[tuple[str, str], pl.DataFrame] | None = None,
     moments: Mapping[tuple[str, str], pl.DataFrame] | None = None,
 ) -> Report:
     """The page of `xai steps`.
@@ -43,7 +43,7 @@ def steps_report(
     Args:
         answer: A row a batch, with `spikes`, `first_non_finite` and `returning` beside.
         page: The run, with thumbnails of the samples in the batches told.
-        scalars: What was logged beside the batches: key, mode, step, value.
+        scalars: What stands beside the batches of each mode and dataset: key, epoch, step, value.
         moments: The epoch and step of every batch that was logged, by mode and dataset; those of the answer when None.
     """
     page = page or Page()
@@ -53,7 +53,8 @@ def steps_report(
         logged = (moments or {}).get((str(mode), str(ds_id)), batches)
         # Few batches of a condition do not tell whether steps start again with the epochs.
         offsets = counted_on(logged.filter(pl.col("epoch").is_in(batches["epoch"].unique().implode())))
-        parts.append(Part(words, _blocks(answer, (mode, ds_id), batches, words, page, offsets, scalars)))
+        beside = (scalars or {}).get((str(mode), str(ds_id)))
+        parts.append(Part(words, _blocks(answer, (mode, ds_id), batches, words, page, offsets, beside)))
     return report_of(
         answer,
         page,
@@ -289,8 +290,10 @@ def _odd(value: float) -> str:
 
 
 def _not_after(scalar: Mapping[str, Any], batch: Mapping[str, Any]) -> bool:
-    """Whether a scalar was logged before a batch or at it; one of an epoch alone counts from the next epoch on."""
+    """Whether a scalar was surely logged before a batch or at it; one of an epoch alone counts from the next on."""
     epoch, step = scalar["epoch"], scalar["step"]
+    if scalar["counts_otherwise"]:
+        return False
     if step is None:
         return bool(epoch < batch["epoch"])
     return bool((batch["epoch"] if epoch is None else epoch, step) <= (batch["epoch"], batch["step"]))
@@ -308,7 +311,7 @@ def _blocks(
     metric = _metric(answer)
     yield _chart(batches, metric, words, page, offsets)
     if scalars is not None:
-        yield from _scalar_charts(batches, scalars, place, words, page, offsets)
+        yield from _scalar_charts(batches, scalars, words, page, offsets)
     if missing := _here(answer.extra["gaps"], place):
         yield Text(_gap_words(_joined_gaps(answer, missing)), Tone.FAINT)
     spikes = _here(answer.extra["spikes"], place)
@@ -406,16 +409,14 @@ def _fact_words(row: Mapping[str, Any]) -> list[str]:
 def _scalar_charts(
     batches: pl.DataFrame,
     scalars: pl.DataFrame,
-    place: tuple[Any, Any],
     words: str,
     page: Page,
     offsets: Mapping[int, int],
 ) -> Iterator[Multiples]:
     """What was logged beside the batches, each scalar in a chart of its own over the same steps."""
     first, last = batches.select(going_on(offsets).min().alias("first"), going_on(offsets).max().alias("last")).row(0)
-    near = pl.col("mode").is_in([place[0], ""]) & pl.col("ds_id").is_in([place[1], ""])
     charts = []
-    for (key,), rows in scalars.filter(near).group_by("key", maintain_order=True):
+    for (key,), rows in scalars.group_by("key", maintain_order=True):
         if not offsets and start_again(rows):
             rows = rows.filter(pl.col("epoch").is_in(batches["epoch"].unique().implode()))
         rows = rows.with_columns(going_on(offsets).alias("x")).filter(pl.col("x").is_between(first, last)).sort("x")
