@@ -144,7 +144,12 @@ def test_the_track_report_says_who_is_taken_for_whom(tmp_path):
     assert "surer than it is right" in said
     (found,) = json.loads(json.dumps(result.answer.extra["confusions"]))
     assert found["overall"]["mcc"] == pytest.approx(metrics.matthews_corrcoef(label, taken))
-    assert found["pairs"][0]["n"] == ((label == 2) & (taken == 3)).sum()
+    first = found["pairs"][0]
+    assert first["n"] == ((label == 2) & (taken == 3)).sum()
+    assert [first[key] for key in ("label", "name", "prediction", "prediction_name")] == [2, "owl", 3, "fox"]
+    assert {row["label"]: (row["name"], row["taken_name"]) for row in found["fell"]}[2] == ("owl", None)
+    assert all(row["name"] == NAMES[row["label"]] for row in found["fell"])
+    assert [(rose["name"], rose["taken_name"]) for rose in found["rose"]] == [("owl", "fox")]
 
 
 def test_a_class_of_sets_that_fell_is_told_as_a_set(tmp_path, capsys):

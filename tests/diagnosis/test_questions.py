@@ -808,6 +808,20 @@ def test_the_matrix_of_each_value_is_shown(tmp_path, capsys, monkeypatch):
         assert "No matrix of site s01: one label alone, taken for no other." in text
 
 
+def test_what_stands_for_the_label_is_named_where_it_is_missing(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        ids = np.arange(40)
+        for ds_id in ("a", "b"):
+            every = ids + 100 * (ds_id == "b")
+            run.log_samples(sample_id=every, label=ids % 2, prediction=ids // 2 % 2, mode="eval", ds_id=ds_id, epoch=1)
+        run.log_facts(ids[:30], gold=(ids[:30] % 2).tolist())
+    found = asked(capsys, tmp_path / "run", "--label-key", "gold")
+    assert "10 samples of eval a at epoch 1 have no gold, and are in no cell" in found["warnings"]
+    empty = "no row of eval b at epoch 1 has both a gold and a prediction (40 without a gold)"
+    assert f"{empty}: no confusion is told of it" in found["warnings"]
+    assert not any("label" in said for said in found["warnings"])
+
+
 def test_places_of_which_no_sample_is_in_a_cell_are_counted_and_told(tmp_path, capsys):
     ids, label, taken = np.arange(40), np.arange(40) % 2, np.arange(40) // 2 % 2
     with xaicli.Run(tmp_path / "run") as run:

@@ -136,6 +136,51 @@ def test_pages_and_what_cannot_be_asked(recorded):
         assert said in error.value.message
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_labels_that_are_numbers_are_told_by_fifth(tmp_path, capsys, few):
+    """Batch 20 has the highest labels alone; fifths are by all rows, and samples differ in how many they have."""
+    rng = np.random.default_rng(0)
+    target = np.round(rng.gamma(2, 3, 200), 5) if not few else rng.integers(0, 4, 200) + 0.5
+    target[0] = math.nan
+    rows, batches = [], {}
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        for step in range(1, 41):
+            ids = rng.choice(200, 10, replace=False, p=np.arange(1, 201) / 20100)
+            if step == 20:
+                ids = np.argsort(np.nan_to_num(target))[-10:]
+            loss = rng.uniform(0.9, 1.1, 10) * (50 if step == 20 else 1)
+            run.log_samples(
+                sample_id=ids,
+                label=target[ids],
+                prediction=target[ids] + 1,
+                loss=loss,
+                mode="train",
+                epoch=1,
+                step=step,
+            )
+            batches[step] = target[ids].astype(np.float32)
+            rows += batches[step].tolist()
+    known = np.array([value for value in rows if not math.isnan(value)])
+    ends = np.quantile(known, [0.2, 0.4, 0.6, 0.8]) if not few else np.unique(known)[:-1]
+    (batch,) = asked(capsys, tmp_path / "run", "--step", 20)["batches"]
+    found = [item for item in batch["mix"] if item["column"] == "label"]
+    n = [item["n"] for item in found if item["name"] != "missing"]
+    expected = [item["expected"] for item in found if item["name"] != "missing"]
+    every = np.bincount(np.searchsorted(ends, known), minlength=len(ends) + 1)
+    here = np.bincount(np.searchsorted(ends, batches[20]), minlength=len(ends) + 1)
+    assert sorted(n) == sorted(here.tolist())
+    assert sorted(expected) == pytest.approx(sorted(10 * every / len(rows)))
+    assert {item["label"] for item in found} == {None}
+    if len(rows) > len(known):
+        assert [item["n"] for item in found if item["name"] == "missing"] == [0]
+    first = found[0]
+    assert (first["n"], first["name"]) == (10, "3.5") if few else first["name"].startswith("above")
+    assert first["p"] == pytest.approx(stats.binom.sf(9, 10, first["expected"] / 10))
+    report = xaicli.open_run(tmp_path / "run").steps().report
+    (table,) = (b for b in report.sections[0].blocks if isinstance(b, Table) and "against the mix" in b.title)
+    assert table.rows[0][:3] == ("label", first["name"], 10)
+
+
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
     """A training whose gradients turn NaN at step 40: every loss is NaN from 41 on; steps 21 to 23 were not logged."""

@@ -193,6 +193,12 @@ def test_true_labels_are_held_against_labels_alone(tmp_path: Path, xai: Any) -> 
         if key != "prediction":
             found = json.loads(xai(*asked, "--truth", marks, "--label-key", key)[1])
             assert found["truth"]["loss_mean"]["auroc"] == pytest.approx(expected)
+    both = tmp_path / "both.csv"
+    both.write_text("sample_id,label,mislabelled\n" + "".join(f"{i},{y},{int(i > 5)}\n" for i, y in enumerate(true)))
+    told = [json.loads(xai(*asked, "--truth", one)[1]) for one in (marks, both)]
+    assert told[0]["truth"] == told[1]["truth"]
+    said = f"{both} has label, too, which is not read: its mislabelled says whose label is wrong"
+    assert [one["warnings"].count(said) for one in told] == [0, 1]
     some = json.loads(xai("dynamics", tmp_path / "run", "--mode", "eval", "--json", "--truth", file)[1])
     said = "2 of the 8 samples of eval that the truth knows have no label that it could contradict: not scored"
     assert said in some["warnings"]

@@ -88,8 +88,7 @@ def unnamed_in_json(value: Any) -> Iterator[Any]:
             if key in NAMED and CODE.fullmatch(str(one)):
                 if not any(value.get(name) in NAMES for name in NAMED[key]):
                     yield {key: value}
-            elif key != "confusions" and (key != "facts" or not isinstance(one, dict)):
-                # Facts are as they were recorded, and confusions of the track report are figures by code.
+            elif key != "facts" or not isinstance(one, dict):  # facts are as they were recorded
                 yield from unnamed_in_json(one)
     elif isinstance(value, list):
         for one in value:

@@ -17,7 +17,7 @@ from xaicli.diagnosis.questions import EmptyPlaces, counted, labelled
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT, in_other_spikes, mean_column
 from xaicli.diagnosis.training import steps
 from xaicli.errors import XaiError
-from xaicli.queries.names import LabelNames
+from xaicli.queries.names import LabelNames, named
 from xaicli.queries.resolution import epoch_test, resolve
 from xaicli.queries.selection import Pair, Selection
 from xaicli.queries.truth import refuse_other_kinds
@@ -60,6 +60,8 @@ class Change:
         after: The last one.
         since: The epoch of the best value.
         p: Of no change, corrected after Bonferroni for all labels, or pairs, and epochs looked at.
+        name: What the label is called.
+        taken_name: What `taken` is called; None of an F1.
     """
 
     label: Any
@@ -68,6 +70,8 @@ class Change:
     after: float
     since: int
     p: float
+    name: str | None = None
+    taken_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Judgements:
         pair: mode and ds_id.
         epoch: The last one.
         overall: The figures of the last place.
-        pairs: The wrong pairs there, the most frequent first: label, prediction, n, share.
+        pairs: The wrong pairs there, the most frequent first: label, prediction, n, share, name, prediction_name.
         over_confidence: Mean top probability minus the share right; None where nothing says.
         over_interval: Its 95 % normal interval; NaN of fewer than 30 samples.
         ece: Expected calibration error.
@@ -125,21 +129,24 @@ def judgements(reader: Reader, selection: Selection, warnings: list[str]) -> lis
     if predicted is None or held is None or predicted.is_float() or (key == LABEL and held.is_float()):
         return []
     refuse_other_kinds(reader, key)
-    judged = (_judged(reader, selection, pair, warnings) for pair in selection.pairs)
+    names = LabelNames.of_classes(reader, selection)
+    judged = (_judged(reader, selection, pair, names, warnings) for pair in selection.pairs)
     return [found for found in judged if found is not None]
 
 
-def _judged(reader: Reader, selection: Selection, pair: Pair, warnings: list[str]) -> Judgements | None:
+def _judged(
+    reader: Reader, selection: Selection, pair: Pair, names: LabelNames, warnings: list[str]
+) -> Judgements | None:
     columns = [SAMPLE_ID, PREDICTION, *(name for name in (TOP_PROB, CORRECT) if name in reader.dtypes)]
     places: list[tuple[int, pl.DataFrame, pl.DataFrame]] = []
     last: tuple[int, pl.DataFrame, Overall] | None = None
-    empty = EmptyPlaces()
+    empty = EmptyPlaces(selection.label_key)
     for rows in labelled(reader, selection, pair, columns, epochs=_evenly(selection.epochs[pair])):
         counts, table, overall = counted(rows.frame)
         if overall is not None:
             places.append((rows.place.epoch, counts, table))
             last = rows.place.epoch, rows.frame, overall
-            empty = EmptyPlaces()
+            empty = EmptyPlaces(selection.label_key)
         else:
             empty.add(rows)
     said = empty.said(" ".join(filter(None, pair)), None if last is None else last[0])
@@ -152,16 +159,25 @@ def _judged(reader: Reader, selection: Selection, pair: Pair, warnings: list[str
         pair=pair,
         epoch=epoch,
         overall=overall,
-        pairs=confused_pairs(places[-1][1]),
+        pairs=_pairs_named(confused_pairs(places[-1][1]), names),
         over_confidence=sure.over_confidence if sure else None,
         over_interval=sure.over_interval if sure else (math.nan, math.nan),
         ece=sure.ece if sure else None,
         n=frame.height,
         n_unsure=frame.drop_nulls([LABEL, PREDICTION]).height - (sure.n if sure else 0),
-        fell=tuple(_fell(places)),
-        rose=tuple(_rose(places)),
+        fell=tuple(_named(change, names) for change in _fell(places)),
+        rose=tuple(_named(change, names) for change in _rose(places)),
         empty="".join(said),
     )
+
+
+def _named(change: Change, names: LabelNames) -> Change:
+    return replace(change, name=names.beside(change.label), taken_name=names.beside(change.taken))
+
+
+def _pairs_named(pairs: pl.DataFrame, names: LabelNames) -> pl.DataFrame:
+    ends = {LABEL: "name", PREDICTION: "prediction_name"}
+    return pairs.with_columns(named(pairs[end], names.by_value).alias(name) for end, name in ends.items())
 
 
 def _evenly(epochs: Sequence[int]) -> list[int]:

@@ -100,7 +100,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     warnings = [*selection.warnings]
     for pair in selection.pairs:
         last: tuple[Rows, pl.DataFrame, Calibration | None] | None = None
-        over_time, empty = _PairsOverTime(pair, names), EmptyPlaces()
+        over_time, empty = _PairsOverTime(pair, names), EmptyPlaces(selection.label_key)
         for rows in labelled(reader, selection, pair, columns, tally=tally):
             counts, table, overall = counted(rows.frame)
             labels.append(_placed(table, pair, rows, names))
@@ -121,7 +121,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
             found = _calibration(rows.frame) if sure is None else sure
             if found is None and {TOP_PROB, CORRECT} <= set(rows.frame.columns):
                 warnings.append(f"no sample of {where} has a finite top_prob {at}: {_UNKNOWN}")
-            warnings += in_no_cell(left_out(rows.frame), f"{where} {at}")
+            warnings += in_no_cell(left_out(rows.frame), f"{where} {at}", selection.label_key)
             cells.append(_of_last(reader, selection, pair, rows, counts, found, by, names, extra))
             extra["pairs"] += over_time.most_confused()
             if (kept := _kept_before(reader, selection, pair, rows, extra["probabilities"])) is not None:
@@ -155,9 +155,9 @@ def left_out(frame: pl.DataFrame) -> dict[str, int]:
     return {"without_label": int(unlabelled.sum()), "without_prediction": int(unpredicted.sum())}
 
 
-def in_no_cell(lacks: Mapping[str, int], where: str) -> list[str]:
-    """What to say of them."""
-    kinds = (("without_label", "no label"), ("without_prediction", "a label and no prediction"))
+def in_no_cell(lacks: Mapping[str, int], where: str, key: str = LABEL) -> list[str]:
+    """What to say of them, where `key` is what stands for the label."""
+    kinds = (("without_label", f"no {key}"), ("without_prediction", f"a {key} and no prediction"))
     return [
         f"{n:,} {'sample' if n == 1 else 'samples'} of {where} {'has' if n == 1 else 'have'} {lacking}, and "
         f"{'is' if n == 1 else 'are'} in no cell"
@@ -173,8 +173,10 @@ class EmptyPlaces:
         last: The rows of the last one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: str = LABEL) -> None:
+        """Those of which `key` stands for the label."""
         self.last: Rows | None = None
+        self._key = key
         self._epochs: dict[int, None] = {}
         self._lacks = dict.fromkeys(("without_label", "without_prediction"), 0)
 
@@ -195,13 +197,13 @@ class EmptyPlaces:
         if not self._epochs:
             return []
         unlabelled, unpredicted = self._lacks.values()
-        lacking = [f"{unlabelled:,} without a label"] if unlabelled else []
+        lacking = [f"{unlabelled:,} without a {self._key}"] if unlabelled else []
         if unpredicted:
             lacking.append(f"{unpredicted:,} with one and without a prediction")
         told = ", ".join(ranges(sorted(self._epochs)))
         end = "no confusion is told of it" if last is None or last > max(self._epochs) else f"told is epoch {last}"
-        said = f"no row of {where} at epoch {told} has both a label and a prediction ({' and '.join(lacking)}): {end}"
-        return [said]
+        both = f"both a {self._key} and a prediction ({' and '.join(lacking)})"
+        return [f"no row of {where} at epoch {told} has {both}: {end}"]
 
 
 _NO_FIGURES: dict[str, Any] = {
@@ -339,7 +341,7 @@ def _last_with_cells(
         said: Told which places have no cells.
     """
     metric = selection.metrics[0]
-    columns, empty = [SAMPLE_ID, PREDICTION, metric], EmptyPlaces()
+    columns, empty = [SAMPLE_ID, PREDICTION, metric], EmptyPlaces(selection.label_key)
     where, last, frame = " ".join(filter(None, pair)), None, None
     for rows in labelled(reader, selection, pair, columns, backwards=True, tally=tally):
         if rows.frame.drop_nulls([LABEL, PREDICTION]).height:

@@ -28,6 +28,7 @@ from xaicli.diagnosis.steps import (
     with_start,
 )
 from xaicli.errors import UsageError, XaiError, whole_number
+from xaicli.queries.fifths import Fifths, are_many
 from xaicli.queries.names import LabelNames
 from xaicli.queries.recorded import start_again
 from xaicli.queries.rows import within_labels
@@ -362,6 +363,19 @@ class _Training:
         return self._everyone[1]
 
     @cached_property
+    def parts(self) -> pl.DataFrame | None:
+        """What the part of each label that is a number is called, a fifth of all rows: label, name; else None."""
+        counts = self.labels
+        if counts is None or not counts.schema[LABEL].is_float():
+            return None
+        label = counts[LABEL].cast(pl.Float64)
+        if not are_many(label):
+            return pl.DataFrame([label, spelled(label).alias("name")])
+        names, codes = Fifths.of(label.repeat_by(counts["n"]).explode()).parted(label)
+        called = np.array([*names, MISSING], dtype=object)[codes]
+        return pl.DataFrame([label, pl.Series("name", called, pl.String)])
+
+    @cached_property
     def _everyone(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
         key, n = self.selection.label_key, pl.len().cast(pl.Int64).alias("n")
         seen, labels = [], []
@@ -410,8 +424,9 @@ def _are_groups(frame: pl.DataFrame) -> bool:
     if LABEL not in frame.columns:
         return False
     dtype = frame.schema[LABEL]
-    one = dtype.inner if isinstance(dtype, pl.List) else dtype
-    return isinstance(one, pl.DataType) and not one.is_nested() and not one.is_float()
+    if not isinstance(dtype, pl.List):
+        return not dtype.is_nested()
+    return isinstance(dtype.inner, pl.DataType) and not dtype.inner.is_nested() and not dtype.inner.is_float()
 
 
 def _each(frame: pl.DataFrame) -> pl.DataFrame:
@@ -419,6 +434,12 @@ def _each(frame: pl.DataFrame) -> pl.DataFrame:
     if not isinstance(frame.schema[LABEL], pl.List):
         return frame.select(LABEL)
     return frame.select(pl.col(LABEL).list.unique().explode()).drop_nulls()
+
+
+def _in_parts(rows: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
+    """Rows with what the part of their label is called, as `name`."""
+    wide = rows.with_columns(pl.col(LABEL).cast(pl.Float64))
+    return wide.join(parts, on=LABEL, how="left", maintain_order="left").with_columns(pl.col("name").fill_null(MISSING))
 
 
 def _merged() -> list[pl.Expr]:
@@ -534,7 +555,12 @@ class _Contents:
         found: list[dict[str, Any]] = []
         if _are_groups(rows) and training.labels is not None:
             total = int(training.seen["n"].sum()) if isinstance(rows.schema[LABEL], pl.List) else None
-            for item in mix(rows[LABEL], training.labels, total):
+            if (parts := training.parts) is not None:
+                here, everywhere = (_in_parts(each, parts) for each in (rows, training.labels))
+                counted = everywhere.group_by("name").agg(pl.col("n").sum())
+                for item in mix(here["name"], counted):
+                    found.append({"column": LABEL, LABEL: None, "name": item.value, **_odds(item)})
+            for item in mix(rows[LABEL], training.labels, total) if parts is None else ():
                 name = MISSING if item.value is None else names[item.value]
                 found.append({"column": LABEL, LABEL: item.value, "name": name, **_odds(item)})
         groups = training.groups if training.facts.width > 1 else pl.DataFrame()

@@ -176,6 +176,8 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
         raise XaiError(f"{file} has neither label nor mislabelled", hint=f"its columns: {', '.join(frame.columns)}")
     ids = frame[SAMPLE_ID].cast(reader.dtypes.get(SAMPLE_ID, pl.Int64()), strict=False)
     if MISLABELLED in frame.columns:
+        if LABEL in frame.columns and warnings is not None:
+            warnings.append(f"{file} has {LABEL}, too, which is not read: its {MISLABELLED} says whose label is wrong")
         verdict = frame[MISLABELLED].cast(pl.String).str.strip_chars().str.to_lowercase()
         value = verdict.replace_strict(_TRUTH_VALUES, default=None, return_dtype=pl.Boolean)
         unclear = frame[MISLABELLED].filter(value.is_null() & (verdict.fill_null("") != ""))
