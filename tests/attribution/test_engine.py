@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from xaicli.attribution.paths import Kind, plan
 from xaicli.attribution.settings import settle
 
 ALL = ("gradient", "smoothgrad", "integrated", "smint", "gradcam")
+TRUST = ("delta", "agreement", "flat")
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +194,100 @@ def test_with_a_tolerance_each_sample_keeps_its_own_target(tolerance: float) -> 
     sums = found.attributions["integrated"].reshape(len(x), -1).sum(1)
     expected = (answer - nothing).gather(1, target)[:, 0].numpy()
     np.testing.assert_allclose(sums, expected, atol=0.2 * float(np.abs(expected).max()))
+
+
+def path_of_gauss(model: nn.Module, x: torch.Tensor, steps: int) -> np.ndarray[Any, Any]:
+    """Integrated gradients of output 0 from zero to one sample in float64, a pass a point."""
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    wide, model = x.double(), copy.deepcopy(model).double()
+    total = torch.zeros_like(wide)
+    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
+        point = (place * wide).requires_grad_()
+        total += weight * torch.autograd.grad(model(point)[0, 0], point)[0]
+    return (total * wide)[0].numpy()
+
+
+@pytest.mark.parametrize("tolerance", [0.05, 0.002])
+def test_what_a_tolerance_took_is_said_of_each_sample_and_in_all(tolerance: float) -> None:
+    model, x = smooth_net(seed=5), 20 * torch.randn(6, 6, generator=torch.Generator().manual_seed(2))
+    how: dict[str, Any] = {"baseline": "zero", "target": 0, "methods": "integrated", "evaluations": 2}
+    found = xaicli.saliency(model, x, tolerance=tolerance, **how)
+    answer = json.loads(found.to_json())
+    rows, said = answer["rows"], answer["selection"]
+    steps = [row["methods"]["integrated"]["steps"] for row in rows]
+    assert set(steps) <= {2, 4, 8, 16}
+    assert len(set(steps)) > 1
+    assert [row["evaluations"] for row in rows] == steps
+    assert (said["passes"], said["evaluations"]) == ([f"integrated in {min(steps)} to {max(steps)} steps"], 2)
+    assert said["evaluations_per_sample"] == [min(steps), max(steps)]
+    for row, its_steps in enumerate(steps):
+        expected = path_of_gauss(model, x[row : row + 1], its_steps)
+        np.testing.assert_allclose(found.attributions["integrated"][row], expected, atol=1e-5 * np.abs(expected).max())
+    beyond = [row["methods"]["integrated"]["delta"] > tolerance for row in rows]
+    assert [not row["methods"]["integrated"]["settled"] for row in rows] == beyond
+    assert all(n == 16 for n, is_beyond in zip(steps, beyond, strict=True) if is_beyond)
+    assert any(beyond) is (tolerance < 0.01)
+    assert [text.split(" samples")[0] for text in answer["warnings"]] == (
+        [f"{sum(beyond)} of 6"] if any(beyond) else []
+    )
+    page = found.html()
+    assert f"{min(steps)} to {max(steps)}</" in page
+    assert ("did not settle within" in page) is (", not settled" in page or ">not settled" in page) is any(beyond)
+    assert ">steps<" in page
+
+
+@pytest.mark.parametrize(
+    "methods", [("smint",), ("smoothgrad",), ("integrated", "smint"), ("gradient", "smoothgrad", "integrated")]
+)
+@pytest.mark.parametrize("signed", [False, True])
+def test_maps_of_a_tolerance_are_those_of_the_passes_that_it_says(methods: tuple[str, ...], signed: bool) -> None:
+    model, x = smooth_net(seed=5), 3 * torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    how: dict[str, Any] = {"baseline": "zero", "target": 0, "signed": signed, "noise": 0.05}
+    found = xaicli.saliency(model, x, methods=methods, smoothing=4, integrating=(2, 3), tolerance=0.1, **how)
+    said = json.loads(found.to_json())
+    for row, of in enumerate(said["rows"]):
+        for method in methods:
+            draws, steps = of["methods"][method]["draws"], of["methods"][method]["steps"]
+            passes = {"smoothing": draws or 1, "integrating": (steps or 1, draws or 1)}
+            again = xaicli.saliency(model, x[row : row + 1], methods=method, **passes, **how)
+            expected = again.attributions[method][0]
+            ours = found.attributions[method][row]
+            np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    for method, text in zip([m for m in methods if m != "gradient"], said["selection"]["passes"], strict=True):
+        told = [row["methods"][method] for row in said["rows"]]
+        numbers = [int(n) for n in re.findall(r"\d+", text)]
+        for part in ("draws", "steps"):
+            counts = {one[part] for one in told} - {None}
+            assert {min(counts), max(counts)} <= set(numbers) if counts else True
+    gradient = [row["methods"].get("gradient", {"settled": None})["settled"] for row in said["rows"]]
+    assert gradient == [None] * 5
+
+
+def test_the_rows_say_nothing_of_a_tolerance_where_none_is_asked_for() -> None:
+    said = json.loads(xaicli.saliency(smooth_net(seed=5), torch.randn(2, 6), target=0).to_json())
+    assert said["selection"]["evaluations_per_sample"] == said["selection"]["evaluations"] == 24
+    assert all("evaluations" not in row and set(row["methods"]["smint"]) == {*TRUST} for row in said["rows"])
+
+
+@pytest.mark.parametrize(
+    ("methods", "budget", "said"),
+    [
+        (("smint",), 1, (1, 1)),
+        (("smint",), 2, (1, 2)),
+        (("smint",), 3, (1, 3)),
+        (("smint",), 7, (2, 3)),
+        (("integrated", "smint"), 2, (1, 2)),
+        (("integrated", "smint"), 24, (7, 3)),
+    ],
+)
+def test_a_path_that_a_budget_cuts_short_is_said_as_it_is(
+    methods: tuple[str, ...], budget: int, said: tuple[int, int]
+) -> None:
+    settings = settle(methods=methods, evaluations=budget)
+    assert settings.passes_of("smint") == said
+    stream = plan(settings, 1)
+    lengths = np.bincount(stream.term)[np.isin(stream.term_kind, (Kind.SMINT, Kind.INTEGRATED))]
+    assert said[1] in lengths.tolist()
 
 
 def test_a_map_is_clipped_at_the_99th_percentile() -> None:

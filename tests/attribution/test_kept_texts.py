@@ -59,6 +59,25 @@ def explained(xai: Xai, run: Path, out: Path, *options: str) -> tuple[dict[str, 
         return json.loads(said), dict(found)
 
 
+@pytest.mark.parametrize(("tolerance", "counts"), [(0.02, {2, 4}), (1e-9, {16})])
+def test_what_a_tolerance_took_is_said_of_texts_of_all_lengths(
+    xai: Xai, tmp_path: Path, tolerance: float, counts: set[int]
+) -> None:
+    options = ("--methods", "integrated", "--evaluations", "2", "--tolerance", str(tolerance))
+    told, _ = explained(xai, recorded(tmp_path / "run"), tmp_path / "out", *options)
+    of_maps = [row["methods"]["integrated"] for row in told["rows"]]
+    steps = [one["steps"] for one in of_maps]
+    assert set(steps) == counts
+    told_in_all = ("2 to 4", [2, 4]) if len(counts) > 1 else ("16", 16)
+    assert told["selection"]["passes"] == [f"integrated in {told_in_all[0]} steps"]
+    assert told["selection"]["evaluations_per_sample"] == told_in_all[1]
+    beyond = [one["delta"] > tolerance for one in of_maps]
+    assert [not one["settled"] for one in of_maps] == beyond
+    said = [text.split(" samples")[0] for text in told["warnings"] if "did not settle" in text]
+    assert said == ([f"{sum(beyond)} of 4"] if any(beyond) else [])
+    assert any(beyond) is (len(counts) == 1)
+
+
 def test_each_of_several_lengths_has_the_map_that_it_has_alone(xai: Xai, tmp_path: Path) -> None:
     run = recorded(tmp_path / "run")
     order = [13, 10, 11, 12]

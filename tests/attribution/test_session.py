@@ -369,6 +369,33 @@ def test_finished_samples_are_not_done_again(tmp_path: Path) -> None:
             assert np.allclose(m.values, o.values, atol=1e-5)
 
 
+def test_what_a_tolerance_took_is_said_of_every_checkpoint_and_of_kept_maps(
+    run_dir: Path, xai: Xai, tmp_path: Path
+) -> None:
+    told = []
+    for _ in range(2):
+        options = ("--methods", "integrated", "--evaluations", 2, "--tolerance", 0.02, *ARCH, "--no-progress")
+        status, text, error = xai(
+            "saliency", run_dir, "--model", "ckpt-*.pt", *options, "--json", "--format", "json,csv", "-o", tmp_path
+        )
+        assert status == 0, error
+        told.append(json.loads(text))
+    first, kept = told
+    assert first["rows"] == kept["rows"]
+    assert (first["selection"], first["warnings"]) == (kept["selection"], kept["warnings"])
+    steps = [row["methods"]["integrated"]["steps"] for row in first["rows"]]
+    assert len(steps) == 16
+    assert first["selection"]["passes"] == [f"integrated in {min(steps)} to {max(steps)} steps"]
+    assert first["selection"]["evaluations_per_sample"] == [min(steps), max(steps)]
+    assert [row["evaluations"] for row in first["rows"]] == steps
+    left = {row["sample_id"] for row in first["rows"] if not row["methods"]["integrated"]["settled"]}
+    said = [text for text in first["warnings"] if "did not settle" in text]
+    assert [text.split(" samples")[0] for text in said] == ([f"{len(left)} of 8"] if left else [])
+    lines = (tmp_path / "saliency.csv").read_text().splitlines()
+    assert {"evaluations", "steps", "draws", "settled"} <= set(lines[0].split(","))
+    assert len(lines) == 17
+
+
 def test_ranks_share_the_samples_out(tmp_path: Path) -> None:
     column, _ = counted()
     alone = explain([column], digits(), request())

@@ -134,6 +134,8 @@ def test_saliency_that_is_interrupted_says_what_is_kept_and_goes_on_there(tmp_pa
         run.log_samples(sample_id=range(6), label=[0, 1] * 3, loss=[1.0] * 6, mode="eval", epoch=1)
         run.save_checkpoint(torch.nn.Linear(4, 2), example_inputs=x[:2])
     arguments = ["saliency", str(tmp_path / "run"), "--samples", "6", "-o", str(tmp_path / "out"), "-q"]
+    status, told = interrupted_at("xaicli.api.saliency", "explain_run", 1, arguments)
+    assert (status, told) == (130, "warning: interrupted: no report is written")
     # Two are explained together, then four; the two are kept whole.
     status, told = interrupted_at("xaicli.attribution.store", "Store.write", 2, arguments)
     assert status == 130

@@ -64,6 +64,7 @@ def explanation(
         inputs=(InputView("", InputKind.IMAGE, picture),),
         maps=tuple(SaliencyMap(m, "", values, attribution, flat) for m in METHODS),
         trust={"gradient": Trust(None, None, flat), "smint": Trust(0.01, 0.9, flat, {"deletion": 0.3})},
+        evaluations=24,
         checkpoint=checkpoint,
     )
 
@@ -532,6 +533,8 @@ def test_16_samples_with_4_maps_of_224_pixels_are_under_4_mb() -> None:
         (Trust(None, None, True), "flat"),
         (Trust(0.99, 0.9, False), ""),
         (Trust(1.0, 0.9, False), "does not add up"),
+        (Trust(0.2, 0.9, False, settled=False), "not settled"),
+        (Trust(0.2, 0.9, False, settled=True), ""),
         (Trust(6.85, 0.2, False), "does not add up, mostly noise"),
         (Trust(0.01, 0.9, False, {"insertion": 0.4, "insertion_random": 0.5}), "insertion worse than random"),
         (Trust(0.01, 0.9, False, {"deletion": 0.3, "deletion_random": 0.2}), "deletion worse than random"),
@@ -543,9 +546,12 @@ def test_16_samples_with_4_maps_of_224_pixels_are_under_4_mb() -> None:
     ],
 )  # fmt: skip
 def test_trust_figures_come_with_a_verdict(trust: Trust, words: str) -> None:
-    report = result(replace(explanation(), trust={"gradient": Trust(None, None, False), "smint": trust})).report
+    settings = {"tolerance": 0.05} if trust.settled is not None else {}
+    judged = replace(explanation(), trust={"gradient": Trust(None, None, False), "smint": trust})
+    report = result(judged, settings=settings).report
     table = next(b for s in report.sections for b in s.blocks if isinstance(b, Table) and b.name == "trust")
     titles = [column.title for column in table.columns]
+    assert ({"draws", "steps"} <= set(titles)) is bool(settings)
     assert ("doubt" in titles) is bool(words), "a column that says nothing has no place on 80 columns"
     assert not words or [row[titles.index("doubt")] for row in table.rows] == ["", words]
     assert all(len(row) == len(titles) for row in table.rows)

@@ -70,9 +70,10 @@ def saliency(
             model's outputs that returns one number per row. Of a model of texts also "loss", or one of these at a
             token: "predicted@0" the first, "predicted@-1" the last, where a language model is explained by default.
         methods: Of gradient, smoothgrad, integrated, smint, gradcam.
-        smoothing: Terms of smoothgrad, exactly; 0 disables it. 25 where only `integrating` is given.
+        smoothing: Terms of smoothgrad, exactly; 0 disables it and leaves the budget to the others. 25 where only
+            `integrating` is given.
         integrating: Steps of integrated and terms of smint, exactly; one number leaves smint `smoothing` terms; 0
-            disables. (25, 7) where only `smoothing` is given.
+            disables as that does. (25, 7) where only `smoothing` is given.
         evaluations: A budget of gradient evaluations for each sample, spent whole on all methods together. "auto" is
             24, which reaches the fidelity of 25 x 7 = 175; not with `smoothing`, `integrating` or the fe convention.
         task: What the outputs mean, where the model does not say it: classification, binary, multilabel, regression,
@@ -89,7 +90,8 @@ def saliency(
         sample_ids: The samples' ids; 0, 1, 2, ... when not given.
         output: Key or index of the output of a model with several; a sequence explains each.
         captum: Further methods by their names in `captum.attr`.
-        tolerance: Add steps and draws per sample until delta and agreement settle.
+        tolerance: Double steps or draws per sample until delta and agreement settle, at most three times: a warning
+            counts the samples that did not, and `.data` says of each map its draws, steps and whether it `settled`.
         evaluate: Score the maps: insertion and deletion AUC, infidelity, sensitivity.
         sanity: Compare the maps with those of ever more randomised models.
 

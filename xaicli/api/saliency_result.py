@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer, Counts
+from xaicli.attribution.settings import DOUBLINGS
 from xaicli.results import Result
 from xaicli.vocabulary import Format
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from xaicli.attribution.explanation import Explanation, Saliency, SanityStep
+    from xaicli.attribution.explanation import Explanation, Saliency, SanityStep, Trust
     from xaicli.reader import Reader
     from xaicli.report.model import Report
     from xaicli.report.page import RunFacts
@@ -140,7 +142,8 @@ def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
     broken = [e for e in saliency.explanations if e.prediction is None and e.target >= 0]
     ids = list(dict.fromkeys(" ".join(filter(None, (str(e.sample_id), e.place))) for e in broken))
     shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-    said = (f"{len(ids)} samples have no prediction, since the model answers them with NaN: {shown}",) if ids else ()
+    said = [f"{len(ids)} samples have no prediction, since the model answers them with NaN: {shown}"] if ids else []
+    said += _not_settled(saliency)
     extra: dict[str, Any] = {}
     if len(saliency.checkpoints) > 1:
         told = ({k: v for k, v in vars(change).items() if k != "output" or v} for change in saliency.changes)
@@ -173,8 +176,10 @@ def _row(e: Explanation, saliency: Saliency) -> dict[str, Any]:
         "prediction": e.prediction,
         "label_prob": e.label_prob,
         "top_prob": e.top_prob,
-        "methods": {m: _figures(t) for m, t in e.trust.items()},
+        "methods": {m: _figures(t, saliency) for m, t in e.trust.items()},
     }
+    if saliency.settings.get("tolerance") is not None:
+        row["evaluations"] = e.evaluations
     if len(saliency.checkpoints) > 1:
         row["checkpoint"] = saliency.checkpoints[e.checkpoint].name
     if e.output:
@@ -201,5 +206,25 @@ def _of_one_place(saliency: Saliency) -> dict[str, Any]:
     return {"mode": mode, "ds_id": [ds_id]}
 
 
-def _figures(trust: Any) -> Mapping[str, Any]:
-    return {"delta": trust.delta, "agreement": trust.agreement, "flat": trust.flat, **trust.quality}
+def _figures(trust: Trust, saliency: Saliency) -> Mapping[str, Any]:
+    figures = {"delta": trust.delta, "agreement": trust.agreement, "flat": trust.flat, **trust.quality}
+    if saliency.settings.get("tolerance") is None:
+        return figures
+    return {**figures, "draws": trust.draws, "steps": trust.steps, "settled": trust.settled}
+
+
+def _not_settled(saliency: Saliency) -> list[str]:
+    """How many samples a tolerance did not bring to rest, and what would."""
+    left = [(e.key, m) for e in saliency.explanations for m, trust in e.trust.items() if trust.settled is False]
+    if not left:
+        return []
+    of_method = Counter(m for _, m in left)
+    by_method = ", ".join(f"{method} {of_method[method]:,}" for method in saliency.methods if of_method[method])
+    is_budget = saliency.settings.get("evaluations") is not None
+    more = "--evaluations N" if is_budget else "--smoothing N and --integrating STEPS,DRAWS"
+    return [
+        f"{len({key for key, _ in left}):,} of {len({e.key for e in saliency.explanations}):,} samples have maps that "
+        f"did not settle within the tolerance of {saliency.settings['tolerance']:g} ({by_method} maps) after "
+        f"{DOUBLINGS} doublings of steps or draws, the most there are: begin with more by {more}, or give a larger "
+        "--tolerance"
+    ]

@@ -22,7 +22,7 @@ from xaicli.attribution.explanation import (
     Trust,
 )
 from xaicli.attribution.maps import rank_correlation
-from xaicli.attribution.settings import INTEGRATED, SMINT, SMOOTHGRAD, Settings
+from xaicli.attribution.settings import Settings
 from xaicli.attribution.store import Finished
 from xaicli.attribution.targets import class_of, set_of
 from xaicli.heads.head import Task
@@ -97,15 +97,24 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
                 _number(a.agreement[m][unit]),
                 bool(a.flat[m][unit]),
                 {q: _number(values[unit]) for q, values in a.quality.get(m, {}).items()},
+                *a.used[unit].passes_of(m),
+                _settled(a, m, unit),
             )
             for m in a.maps
         },
+        evaluations=a.used[unit].evaluations_per_sample,
         output=output,
         correct=_correct(a, label, index, prediction),
         n_classes=len(p) if classes else 0,
         mode=mode,
         ds_id=ds_id,
     )
+
+
+def _settled(a: Attribution, method: str, unit: int) -> bool | None:
+    """Whether a map is within the tolerance; None without one, and where no figure tells."""
+    told = np.isfinite((a.delta[method][unit], a.agreement[method][unit])).any()
+    return bool(a.settled[method][unit]) if told and method in a.settled else None
 
 
 def _label_prob(p: NDArray[Any], label: Any, index: int | None) -> float | None:
@@ -176,7 +185,7 @@ def saliency_of(
         checkpoints=tuple(checkpoints),
         changes=changes_of(rows, methods) if len(checkpoints) > 1 else (),
         sanity=sanity,
-        settings={**_described(request.settings, request), **how},
+        settings={**_described(request.settings, request), **_spent(rows), **how},
         notes=notes,
         skipped=inputs.skipped,
     )
@@ -199,9 +208,11 @@ def together(parts: Sequence[tuple[Sequence[int], Inputs, Saliency]]) -> Salienc
     first = next((found for found in every if found.explanations), every[0])
     changes = [change for found in every for change in found.changes]
     changes.sort(key=lambda c: place_of[c.mode, c.ds_id, c.sample_id])
+    explanations = tuple(every[part].explanations[row] for _, part, row in order)
     return replace(
         first,
-        explanations=tuple(every[part].explanations[row] for _, part, row in order),
+        explanations=explanations,
+        settings={**first.settings, **_spent(explanations)},
         maps=_filled_up(first.maps, [found.maps for found in every], order),
         attributions=_filled_up(first.attributions, [found.attributions for found in every], order),
         changes=tuple(changes),
@@ -265,19 +276,28 @@ def _described(settings: Settings, request: Request) -> Mapping[str, Any]:
         "seed": settings.seed,
         "tolerance": settings.tolerance,
         "evaluations": settings.evaluations_per_sample if settings.economical else None,
-        "evaluations_per_sample": settings.evaluations_per_sample,
-        "passes": _passes(settings),
     }
 
 
-def _passes(settings: Settings) -> list[str]:
-    """How the evaluations were spent, a few words a method."""
-    said = {
-        SMOOTHGRAD: f"smoothgrad of {settings.draws}",
-        INTEGRATED: f"integrated in {settings.steps} steps",
-        SMINT: f"smint of {settings.smint_draws} in {settings.smint_steps} steps",
+def _spent(explanations: Sequence[Explanation]) -> Mapping[str, Any]:
+    """What the maps of a sample are of, in evaluations and by method in words; from the fewest to the most of any."""
+    spent = [e.evaluations for e in explanations] or [0]
+    fewest, most = min(spent), max(spent)
+    passes = {}
+    for method in explanations[0].trust if explanations else ():
+        of_method = [e.trust[method] for e in explanations]
+        draws, steps = ([n for n in (getattr(t, part) for t in of_method) if n] for part in ("draws", "steps"))
+        passes[method] = (f" of {_range(draws)}" if draws else "") + (f" in {_range(steps)} step" if steps else "")
+        passes[method] += "s" if steps and max(steps) > 1 else ""
+    return {
+        "evaluations_per_sample": fewest if fewest == most else [fewest, most],
+        "passes": [method + said for method, said in passes.items() if said],
     }
-    return [said[method] for method in settings.methods if method in said]
+
+
+def _range(numbers: Sequence[int]) -> str:
+    fewest, most = min(numbers), max(numbers)
+    return str(most) if fewest == most else f"{fewest} to {most}"
 
 
 def _name(label: Any, names: Sequence[str]) -> str:

@@ -43,7 +43,9 @@ class Attribution:
         flat: {method: (unit,) bool}.
         inputs: The names of the inputs that have maps.
         embedded: The names of those that are token ids, explained at their embedding.
-        evaluations: Gradient evaluations made.
+        evaluations: Gradient evaluations made, those of maps that a tolerance had made anew included.
+        used: Of each unit, the settings that its maps are of.
+        settled: {method: (unit,)} with a tolerance: whether delta and agreement are within it.
         precision: "fp32", "bf16" or "fp64", as used.
         notes: What a reader should know, one line each.
         function: What is explained where it is no target.
@@ -62,6 +64,8 @@ class Attribution:
     inputs: tuple[str, ...]
     embedded: tuple[str, ...] = ()
     evaluations: int = 0
+    used: tuple[Settings, ...] = ()
+    settled: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     precision: str = "fp32"
     notes: tuple[str, ...] = ()
     function: str = "function"
@@ -121,9 +125,12 @@ class Explainer:
         every = self.settings.evaluations_per_sample * len(prepared.units)
         problem = self._problem(prepared, units, _counting(progress, every))
         found: dict[str, Attributions] = {}
+        used: tuple[Settings, ...] = (self.settings,) * problem.n_units
+        settled: dict[str, npt.NDArray[np.bool_]] = {}
         if set(self.settings.methods) - {GRADCAM}:
             convention = seed_convention if self.settings.convention is Convention.FE else paths
-            found |= trust.refined(convention.explain, problem, self.settings, self._counted(prepared))
+            refined = trust.refined(convention.explain, problem, self.settings, self._counted(prepared))
+            found, used, settled = refined.found, refined.used, refined.settled
         if GRADCAM in self.settings.methods:
             found[GRADCAM] = gradcam.explain(prepared, list(self.layouts.values()))
         found = {m: found[m] for m in self.settings.methods}
@@ -131,7 +138,7 @@ class Explainer:
             found[method] = captum_methods.explain(
                 method, prepared, problem, self.settings, list(self.layouts.values())
             )
-        return self._collected(prepared, problem, found)
+        return replace(self._collected(prepared, problem, found), used=used, settled=settled)
 
     def problem(self, units: Tensor) -> Problem:
         """What is differentiated, for some units."""

@@ -93,6 +93,9 @@ class Trust:
         agreement: Rank correlation of the maps from two halves of the random draws; None where there are no two, as of
             methods that draw nothing.
         flat: All of the sample's maps of this method are flat.
+        draws, steps: Of the maps, as they are in the end: how many random draws, the clean input included, and steps
+            of a path; None where the method has none.
+        settled: With a tolerance, whether delta and agreement are within it; None without, and where there is neither.
         quality: `--evaluate`: insertion and deletion AUC, the same of a random map, infidelity, sensitivity; by name.
     """
 
@@ -100,6 +103,9 @@ class Trust:
     agreement: float | None
     flat: bool
     quality: Mapping[str, float | None] = field(default_factory=dict)
+    draws: int | None = None
+    steps: int | None = None
+    settled: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ class Explanation:
         inputs: One view per input.
         maps: Per method and input, in the order methods were asked for.
         trust: Per method.
+        evaluations: The gradient evaluations that the maps are of.
         checkpoint: The column, an index into `Saliency.checkpoints`.
         output: The key or index of the model's output; "" for the only one.
         correct: Whether the prediction is the label; None without a label, or where nothing can be right or wrong.
@@ -137,6 +144,7 @@ class Explanation:
     inputs: tuple[InputView, ...]
     maps: tuple[SaliencyMap, ...]
     trust: Mapping[str, Trust]
+    evaluations: int
     checkpoint: int = 0
     output: str = ""
     correct: bool | None = None

@@ -111,6 +111,18 @@ class Settings:
         """How many steps one of smint's paths has."""
         return self.smint_steps + (self.spare if draw == 0 else 0)
 
+    def passes_of(self, method: str) -> tuple[int | None, int | None]:
+        """The draws of a method's maps and the steps of its paths; None for what it has none of."""
+        if method == SMOOTHGRAD:
+            return self.draws, None
+        if method == INTEGRATED:
+            return None, self.steps
+        if method != SMINT:
+            return None, None
+        if self.smint_draws > 1:
+            return self.smint_draws, self.smint_steps
+        return 1, self.steps if self.smint_shares_the_clean_path else self.steps_of(0)
+
     def half(self, draw: int) -> int:
         """Which half of the draws one is in, for their agreement; a pair of opposite draws stays together."""
         return (draw + 1) // 2 % 2 if self.economical else draw % 2
@@ -154,6 +166,8 @@ _FEW_STEPS = 3
 _PARTS = {SMOOTHGRAD: 2, INTEGRATED: 3, SMINT: 18}
 AUTO = 24
 """Evaluations a sample of `evaluations="auto"`: what reaches the fidelity of 25 steps x 7 draws = 175."""
+DOUBLINGS = 3
+"""So often a tolerance doubles steps or draws, at most."""
 _SMOOTHING, _INTEGRATING = 25, (25, 7)
 
 
@@ -176,9 +190,9 @@ def settle(
 
     Args:
         methods: Of `METHODS`.
-        smoothing: Terms of smoothgrad, 25 where exact passes are asked for; 0 disables it.
+        smoothing: Terms of smoothgrad, 25 where exact passes are asked for; 0 disables it and asks for none.
         integrating: Steps of integrated, 25 likewise; with a second number, smint's draws, else `smoothing`; 0
-            disables.
+            disables and asks for none.
         evaluations: Gradient evaluations for each sample; "auto" is 24, unless smoothing, integrating or the fe
             convention ask for exactly those passes.
         typed: Those that were asked for in words, also where it is with their default.

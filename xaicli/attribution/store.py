@@ -148,6 +148,7 @@ def _facts(explanation: Explanation) -> dict[str, Any]:
 
 
 def _explanation(facts: dict[str, Any]) -> Explanation:
+    """One of those that were kept; a TypeError where it was kept without a fact that is of every one."""
     trust = {method: Trust(**values) for method, values in facts.pop("trust").items()}
     top = tuple((str(name), float(p)) for name, p in facts.pop("top"))
     return Explanation(**facts, top=top, inputs=(), maps=(), trust=trust)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,26 @@ from torch import Tensor
 from xaicli.attribution.gradients import Attributions, Problem
 from xaicli.attribution.inputs import Layout
 from xaicli.attribution.maps import rank_correlations, strengths
-from xaicli.attribution.settings import Settings
+from xaicli.attribution.settings import DOUBLINGS, Settings
 
 Figures = npt.NDArray[np.float64]
 Counted = Sequence[npt.NDArray[np.bool_] | None]
 _TINY = 1e-6
-_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Attributions, and what they took.
+
+    Attributes:
+        found: By method.
+        used: Of each unit, the settings that its attributions are of in the end.
+        settled: {method: (unit,)}; empty without a tolerance.
+    """
+
+    found: dict[str, Attributions]
+    used: tuple[Settings, ...]
+    settled: dict[str, npt.NDArray[np.bool_]]
 
 
 def delta(found: Attributions, n_units: int) -> Figures:
@@ -78,31 +92,38 @@ def refined(
     problem: Problem,
     settings: Settings,
     counted: Counted,
-) -> dict[str, Attributions]:
+) -> Refined:
     """All methods; with a tolerance, again with twice the steps or draws for the units that have not settled.
 
     A unit has settled when, for every method, delta is within the tolerance and the agreement of the halves is within
-    it of 1 or of what it was before. What was reached after three doublings is kept and shows in its figures.
+    it of 1 or of what it was before. What was reached after `DOUBLINGS` is kept, settled or not.
     """
     found = explain(problem, settings)
+    used = [settings] * problem.n_units
     if settings.tolerance is None:
-        return found
+        return Refined(found, tuple(used), {})
     everyone = np.arange(problem.n_units)
     settled_before = {m: np.full(problem.n_units, np.nan) for m in found}
+    settled = {m: np.ones(problem.n_units, dtype=bool) for m in found}
     groups = [(everyone, settings)]
-    for _ in range(_ROUNDS):
+    for turn in range(DOUBLINGS + 1):
         following: list[tuple[npt.NDArray[np.int64], Settings]] = []
-        for units, used in groups:
+        for units, before in groups:
             rough, noisy = _unsettled(found, units, settled_before, counted, settings.tolerance)
+            for method in found:
+                settled[method][units] = ~(rough[method] | noisy[method])
+            too_rough, too_noisy = (np.logical_or.reduce(list(of.values())) for of in (rough, noisy))
             for coarse, few in ((True, True), (True, False), (False, True)):
-                chosen = units[(rough == coarse) & (noisy == few)]
+                chosen = units[(too_rough == coarse) & (too_noisy == few)]
                 if len(chosen):
-                    following.append((chosen, _more(used, coarse=coarse, few=few)))
-        for units, more in following:
+                    following.append((chosen, _more(before, coarse=coarse, few=few)))
+        groups = following if turn < DOUBLINGS else []
+        for units, more in groups:
             index = torch.from_numpy(units).to(problem.inputs[0].device)
             _replace(found, explain(problem.only(index), more), index)
-        groups = following
-    return found
+            for unit in units:
+                used[unit] = more
+    return Refined(found, tuple(used), settled)
 
 
 def _unsettled(
@@ -111,15 +132,16 @@ def _unsettled(
     before: dict[str, Figures],
     counted: Counted,
     tolerance: float,
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which units need more steps, and which more draws."""
+) -> tuple[dict[str, npt.NDArray[np.bool_]], dict[str, npt.NDArray[np.bool_]]]:
+    """Which units need more steps by the figures of each method, and which more draws."""
     layouts = [Layout.NO_CHANNELS] * len(counted)
-    rough, noisy = np.zeros(len(units), dtype=bool), np.zeros(len(units), dtype=bool)
+    rough: dict[str, npt.NDArray[np.bool_]] = {}
+    noisy: dict[str, npt.NDArray[np.bool_]] = {}
     for method, values in found.items():
         n_units = len(values.total[0])
-        rough |= delta(values, n_units)[units] > tolerance
+        rough[method] = delta(values, n_units)[units] > tolerance
         now = agreement(values, layouts, n_units, counted)[units]
-        noisy |= (now < 1 - tolerance) & ~(np.abs(now - before[method][units]) <= tolerance)
+        noisy[method] = (now < 1 - tolerance) & ~(np.abs(now - before[method][units]) <= tolerance)
         before[method][units] = now
     return rough, noisy
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +28,7 @@ from xaicli.cli.options import (
 )
 from xaicli.cli.output import REPORT_FORMATS, chosen_formats, write
 from xaicli.cli.status import end_status
-from xaicli.errors import UsageError
+from xaicli.errors import InterruptedWorkError, UsageError
 from xaicli.progress import doing
 from xaicli.vocabulary import Format
 
@@ -91,7 +93,9 @@ class Maps(OptionGroup):
     tolerance: Annotated[
         float | None,
         typer.Option(
-            rich_help_panel=_MAPS, show_default=False, help="Add steps until delta and agreement settle (0.05)."
+            rich_help_panel=_MAPS,
+            show_default=False,
+            help="Double steps or draws until delta and agreement settle (0.05), at most three times.",
         ),
     ] = None
     baseline: Annotated[
@@ -203,7 +207,8 @@ def saliency(
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank:
         end_status()  # one of many tells
-    with searching(loading.pythonpath or ()):  # what forward and the data import when they run, too
+    # What forward and the data import when they run is searched for, too.
+    with _told_without_a_report(), searching(loading.pythonpath or ()):
         result = explain_run(
             place,
             Opening(**loading.arguments(), mode=samples.mode, ds_id=samples.ds_id, strict=strict),
@@ -225,6 +230,17 @@ def saliency(
         )
     if rank == 0:
         write(result, output, folder=place.folder, always=REPORT_FORMATS, pictures=pictures)
+
+
+@contextmanager
+def _told_without_a_report() -> Iterator[None]:
+    """Ctrl-C before there is a map, or after the last, says that no report is there; in between it says more."""
+    try:
+        yield
+    except InterruptedWorkError:
+        raise
+    except KeyboardInterrupt:
+        raise InterruptedWorkError("no report is written") from None
 
 
 def _store(folder: Path, layout: Any) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from xaicli.answer import Answer
 from xaicli.attribution.explanation import Change, Explanation, InputKind, InputView, Saliency, SaliencyMap, Trust
+from xaicli.attribution.settings import DOUBLINGS
 from xaicli.report.charts import BarChart, Image, LineChart, Series, Tone
 from xaicli.report.facts import FACTS, on_card
 from xaicli.report.model import (
@@ -297,6 +298,7 @@ _NOISE = 0.5
 _INCOMPLETE = 1.0
 """Delta from which a map misses what it explains by as much as there is of it."""
 _NOISE_WORDS, _INCOMPLETE_WORDS, _WORSE_WORDS = "mostly noise", "does not add up", "worse than random"
+_UNSETTLED_WORDS = "not settled"
 _SCALE = "its lowest value to its 99th percentile"
 _NOTE = (
     "Each map is scaled on its own: strength compares within a map, not between maps. "
@@ -338,7 +340,7 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
         sentence=_sentence(saliency),
         sections=tuple(sections),
         made=tuple(
-            (what, said)
+            (what, said.replace(", ", " to ") if what == "evaluations per sample" else said)
             for what, said in made(answer, *_checkpoints(saliency), ("scale of a map", _SCALE))
             if what != "command" or any(checkpoint.path for checkpoint in saliency.checkpoints)
         ),
@@ -526,6 +528,7 @@ def _trust_lines(trust: Trust | None) -> tuple[str, ...]:
     if trust.agreement is not None:
         noise = f": {_NOISE_WORDS}" if trust.agreement < _NOISE else ""
         said.append(f"agreement {fraction(trust.agreement, bounds=(_NOISE,))}{noise}")
+    said += [_UNSETTLED_WORDS] if trust.settled is False else []
     return (*said, *_worse_than_random(trust))
 
 
@@ -547,6 +550,7 @@ def _verdict(trust: Trust) -> str:
     said = ["flat"] if trust.flat else []
     said += [_INCOMPLETE_WORDS] if _is_incomplete(trust) else []
     said += [_NOISE_WORDS] if trust.agreement is not None and trust.agreement < _NOISE else []
+    said += [_UNSETTLED_WORDS] if trust.settled is False else []
     return ", ".join((*said, *_worse_than_random(trust)))
 
 
@@ -575,6 +579,7 @@ def _trust_tables(saliency: Saliency) -> Iterator[Table]:
     beside = {name: f"{name}_random" for name in known}  # a random map's figure stands beside the map's own
     names = [each for name in known if name not in beside.values() for each in (name, beside[name]) if each in known]
     doubted = any(_verdict(trust) for e in saliency.explanations for trust in e.trust.values())
+    is_refined = saliency.settings.get("tolerance") is not None
     trusted: list[tuple[object, ...]] = []
     judged: list[tuple[object, ...]] = []
     keys = []
@@ -590,6 +595,7 @@ def _trust_tables(saliency: Saliency) -> Iterator[Table]:
                     method,
                     trust.delta,
                     trust.agreement,
+                    *((trust.draws, trust.steps) if is_refined else ()),
                     *doubt,
                 )
             )
@@ -604,12 +610,18 @@ def _trust_tables(saliency: Saliency) -> Iterator[Table]:
         # Where there is a doubt it says what this figure means: a terminal leaves it out for it.
         Column("delta", Cell.NUMBER, aside=doubted),
         Column("agreement", Cell.NUMBER),
+        *([Column(name, Cell.INTEGER, aside=True) for name in ("draws", "steps")] if is_refined else []),
         *([Column("doubt")] if doubted else []),
     )
     note = (
         f"Below {_NOISE} of agreement a map is {_NOISE_WORDS}; from a delta of {_INCOMPLETE:.0f} on it misses what it "
         f"explains by as much as there is of it, and {_INCOMPLETE_WORDS}."
     )
+    if is_refined:
+        note += (
+            f" Draws and steps are what each map has in the end; one that is still beyond the tolerance of "
+            f"{saliency.settings['tolerance']:g} after {DOUBLINGS} doublings is {_UNSETTLED_WORDS}."
+        )
     yield Table(
         "trust",
         "Trust figures of each map",
