@@ -575,3 +575,27 @@ def test_a_badly_placed_box_goes_to_people_and_comes_back_moved(tmp_path):
     rows.with_columns(moved.then(pl.lit("34")).otherwise("x1").alias("x1")).write_csv(tmp_path / "back.csv")
     judged = run.relabel_apply(tmp_path / "back.csv").answer.extra["suspects"]
     assert [(one["doubt"], one["looked_at"], one["wrong"]) for one in judged] == [("badly_placed", 2, 1)]
+
+
+def test_pictures_collected_without_ids_stay_apart_beside_those_with_some(tmp_path, capsys):
+    """Each picture of the first table counts, and its objects are doubted, whatever the ids of the second are."""
+    for name, ids in (("numbers", [100, 101, 102]), ("texts", ["a.png", "b.png", "c.png"])):
+        path = tmp_path / name
+        with xaicli.Run(path, label_names=["cat", "dog"]) as run:
+            for split, given in (("val", {}), ("extra", {"ids": ids})):
+                xaicli.collect_metrics(
+                    xaicli.Table(list(enumerate(TRUTH)), **given),
+                    xaicli.BoundingBoxMetricsCollector(["cat", "dog"]),
+                    lambda numbers: [SAID[int(i)] for i in numbers],
+                    run=run,
+                    split=split,
+                    constants={"epoch": 1},
+                    dataloader_args={"collate_fn": lambda rows: tuple(zip(*rows, strict=True))},
+                )
+        found = asked(capsys, path)
+        told = {row["mode"]: [row[n] for n in ("pictures", "tp", "fp", "fn")] for row in found["rows"]}
+        assert told == {"val": [3, 2, 2, 2], "extra": [3, 2, 2, 2]}
+        kind = str if name == "texts" else int
+        for mode, expected in (("val", {kind(0), kind(2)}), ("extra", {ids[0], ids[2]})):
+            missed = {row["sample_id"] for row in found["suspects"] if row["mode"] == mode and row["source"] == "gt"}
+            assert missed == expected

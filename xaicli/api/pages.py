@@ -261,8 +261,14 @@ def _of_table(run: str, reader: Reader, answer: Answer) -> dict[tuple[str, str, 
     """The pictures of samples that the rows of a table are about: those that were kept, else those in files."""
     from xaicli.api.gathering import files_named
     from xaicli.queries.media import pictures_by_id, pictures_of, thumbnails
+    from xaicli.queries.table_samples import known_by_row
 
-    keys = dict.fromkeys(answer.data.select("mode", "ds_id", "sample_id").iter_rows())
+    unknown = set(known_by_row(reader, str(answer.selection["table"])).iter_rows())
+    keys = [
+        key
+        for key in answer.data.select("mode", "ds_id", "sample_id").unique(maintain_order=True).iter_rows()
+        if key not in unknown
+    ]
     kept, _ = thumbnails(reader, list(dict.fromkeys(sample_id for _, _, sample_id in keys)))
     own, others = pictures_of(kept, keys, of_none=True), pictures_by_id(kept)
     others |= files_named(run, reader, [key[-1] for key in keys if key not in own and key[-1] not in others])

@@ -15,7 +15,7 @@ from xaicli.diagnosis.slices import coded
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.queries.resolution import epoch_test
 from xaicli.reader import Reader
-from xaicli.reader.lazy import scan_folder, taken_back_of
+from xaicli.reader.lazy import scan_table, taken_back_of
 from xaicli.reader.rows import Where
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
@@ -105,7 +105,7 @@ def object_errors(
             raise unknown("fact", name, reader.facts.names, where=reader.layout.described, note=note)
     rows = _rows(reader, table, chosen)
     names = class_names(reader.layout, table, LABEL)
-    told = _pictures_told(reader)
+    told = _pictures_told(reader, rows.schema[SAMPLE_ID])
     if where is not None:
         chosen_ids = _meeting(reader, where, pl.concat([rows[SAMPLE_ID], *told.values()]).unique())
         rows = rows.filter(pl.col(SAMPLE_ID).is_in(chosen_ids.implode()))
@@ -190,14 +190,19 @@ def _groups(reader: Reader, last: pl.DataFrame, pictures: pl.Series, by: Sequenc
     return found
 
 
-def _pictures_told(reader: Reader) -> dict[tuple[str, int], pl.Series]:
-    """{(split, epoch): the pictures that a collector of objects looked at}: it has a row of each, of empty ones too."""
-    lazy = scan_folder(reader, reader.layout.tables / "metrics")
+def _pictures_told(reader: Reader, kind: pl.DataType) -> dict[tuple[str, int], pl.Series]:
+    """{(split, epoch): the pictures that a collector of objects looked at}: it has a row of each, of empty ones too.
+
+    Args:
+        reader: The run.
+        kind: What the table of the objects holds the ids in: that of the pictures may have rows of other tables, too.
+    """
+    lazy = scan_table(reader, reader.layout.tables / "metrics")
     present = lazy.collect_schema() if lazy is not None else pl.Schema()
     if lazy is None or any(name not in present for name in ("tp", "fp", "fn")):
         return {}
     counted = lazy.filter(pl.all_horizontal(pl.col(name).is_not_null() for name in ("tp", "fp", "fn")))
-    frame = counted.select(*_placed(present)).unique().collect(engine="streaming")
+    frame = counted.select(*_placed(present)).cast({SAMPLE_ID: kind}, strict=False).unique().collect(engine="streaming")
     return {(str(split), int(epoch)): part[SAMPLE_ID] for (split, epoch), part in frame.group_by(MODE, EPOCH)}
 
 
@@ -328,7 +333,7 @@ def _scanned(reader: Reader, table: str) -> pl.LazyFrame:
     where = reader.layout.described
     if table not in folders:
         raise unknown("table", table, folders, where=where)
-    lazy = scan_folder(reader, folders[table])
+    lazy = scan_table(reader, folders[table])
     if lazy is None:
         raise XaiError(f"table {table} of {where} has no rows", hint="see: xai doctor")
     present = lazy.collect_schema()

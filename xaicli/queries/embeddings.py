@@ -14,7 +14,7 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.names import told_as, with_facts
 from xaicli.queries.selection import Pair
 from xaicli.reader import Place, Reader
-from xaicli.reader.lazy import scan_folder, taken_back_of
+from xaicli.reader.lazy import BY_ROW, scan_table, taken_back_of
 from xaicli.tables.pca import PCA
 from xaicli.tables.schema import CategoricalLabel, Embedding, Schema, stored_schemas
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, fact_columns
@@ -61,7 +61,8 @@ def embeddings(
         XaiError: The run has no such table, column, epoch or split, or no sample shown has that colour.
         UsageError: There is a file of facts, and the table does not say which sample a row is of.
     """
-    lazy = _table(reader, table)
+    marked = _table(reader, table, marked=True)
+    lazy = marked.drop(BY_ROW)
     schemas = stored_schemas(reader.layout, table)
     kinds = lazy.collect_schema()
     columns = _chosen(column, kinds, schemas)
@@ -70,7 +71,7 @@ def embeddings(
     if reader.facts.files and identity != SAMPLE_ID:
         raise UsageError(f"--facts are {lacks}", hint="leave it out", refused=("facts",))
     places = [name for name in (identity, _EPOCH, _SPLIT) if name in kinds]
-    rows = lazy.select(*places, *columns).filter(pl.any_horizontal(pl.col(columns).is_not_null()))
+    rows = marked.select(BY_ROW, *places, *columns).filter(pl.any_horizontal(pl.col(columns).is_not_null()))
     shown = _at(rows.collect(engine="streaming"), epoch, split)
     called = fact_columns(reader.facts.names, kinds) if identity == SAMPLE_ID else {}
     found = _coloured(reader, lazy, shown, colour, identity, called)
@@ -102,7 +103,8 @@ def embeddings(
         ),
     )
     if identity == SAMPLE_ID:
-        return with_facts(answer, reader, called=called)
+        keys = [SAMPLE_ID, *([pl.col(_SPLIT).cast(pl.String).fill_null("")] if _SPLIT in frame.columns else [])]
+        return with_facts(answer, reader, called=called, by_row=frame.filter(BY_ROW).select(keys).unique())
     if reader.facts.names:
         return replace(answer, warnings=(*answer.warnings, f"facts are {lacks}: none are shown"))
     return answer
@@ -220,13 +222,13 @@ def has_embeddings(reader: Reader, table: str) -> bool:
         return False
 
 
-def _table(reader: Reader, table: str) -> pl.LazyFrame:
-    """The rows of a table.
+def _table(reader: Reader, table: str, *, marked: bool = False) -> pl.LazyFrame:
+    """The rows of a table, as `scan_table` gives them.
 
     Raises:
         XaiError: There is no such table.
     """
-    lazy = scan_folder(reader, reader.layout.table_folder(table))
+    lazy = scan_table(reader, reader.layout.table_folder(table), marked=marked)
     if lazy is None and not reader.table_folders():
         raise XaiError(
             f"{reader.described} has no tables",
@@ -414,7 +416,8 @@ def _of_facts(reader: Reader, shown: pl.DataFrame, fact: str, colour: str) -> _C
     if shown.schema[SAMPLE_ID].is_integer() != ids.is_integer():
         known = pl.Series([None] * shown.height, dtype=pl.String)
     else:
-        known = reader.facts.of(shown[SAMPLE_ID].cast(ids))[fact]
+        own = shown.select(pl.when(~pl.col(BY_ROW)).then(SAMPLE_ID))[SAMPLE_ID]  # what has an id, and not its row alone
+        known = reader.facts.of(own.cast(ids))[fact]
         if known.dtype.is_temporal():
             known = known.cast(pl.String)
         elif known.dtype.is_integer() and known.drop_nulls().n_unique() > _GROUPS:
@@ -446,7 +449,8 @@ def _of_run(reader: Reader, shown: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         return shown, 0
     if own not in (pl.Null, kind) and not (own.is_integer() and kind.is_integer()):
         return shown, 0
-    wanted = shown.filter(pl.col(LABEL).is_null())[SAMPLE_ID].unique()
+    lacking = pl.col(LABEL).is_null() & ~pl.col(BY_ROW)
+    wanted = shown.filter(lacking)[SAMPLE_ID].unique()
     if reader.dtypes[SAMPLE_ID].is_integer() != wanted.dtype.is_integer():
         return shown, 0
     found = []
@@ -464,8 +468,8 @@ def _of_run(reader: Reader, shown: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         return shown, 0
     told = pl.concat(found).group_by(SAMPLE_ID).agg(pl.col(LABEL).unique().alias("told"))
     joined = shown.join(told, on=SAMPLE_ID, how="left", maintain_order="left")
-    alone = pl.when(pl.col("told").list.len() == 1).then(pl.col("told").list.first())
-    several = joined.filter(pl.col(LABEL).is_null() & (pl.col("told").list.len() > 1)).height
+    alone = pl.when(lacking & (pl.col("told").list.len() == 1)).then(pl.col("told").list.first())
+    several = joined.filter(lacking & (pl.col("told").list.len() > 1)).height
     return joined.with_columns(pl.coalesce(LABEL, alone)).drop("told"), several
 
 

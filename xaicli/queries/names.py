@@ -153,7 +153,11 @@ FACTS = "facts"
 
 
 def with_facts(
-    answer: Answer, reader: Reader, selection: Selection | None = None, called: Mapping[str, str] | None = None
+    answer: Answer,
+    reader: Reader,
+    selection: Selection | None = None,
+    called: Mapping[str, str] | None = None,
+    by_row: pl.DataFrame | None = None,
 ) -> Answer:
     """The answer with a column `facts` in each table whose rows are samples, and what is to be said of their facts.
 
@@ -162,15 +166,22 @@ def with_facts(
         reader: The run.
         selection: Which rows it was about.
         called: {fact: what it was asked by}, where rows of a table were asked, as which some facts may be called.
+        by_row: The samples among these that only the number of their row tells, which no fact is known by: sample_id,
+            and where they lie.
     """
     facts = reader.facts
     if not facts.names:
         return replace(answer, warnings=tuple(dict.fromkeys((*answer.warnings, *facts.notices))))
     known = facts.frame.rename({**(called or {})})
-    told = {name: _beside(frame, known) if _are_samples(frame) else frame for name, frame in answer.extra.items()}
-    data = _beside(answer.data, known) if _are_samples(answer.data) else answer.data
+    told = {
+        name: _beside(frame, known, by_row) if _are_samples(frame) else frame for name, frame in answer.extra.items()
+    }
+    data = _beside(answer.data, known, by_row) if _are_samples(answer.data) else answer.data
     warnings = [*answer.warnings, *facts.notices, *facts.told]
     warnings += _without(reader, selection) if selection is not None else ()
+    if by_row is not None and (n := by_row.height):
+        say = "1 sample says" if n == 1 else f"{n:,} samples say"
+        warnings.append(f"facts are known by sample_id, and {say} example_id alone: none are shown of these")
     shown = [
         frame[FACTS]
         for frame in (data, *told.values())
@@ -228,10 +239,15 @@ def facts_beside(frame: pl.DataFrame, reader: Reader) -> pl.DataFrame:
     return _beside(frame, reader.facts.frame) if reader.facts.names else frame
 
 
-def _beside(frame: pl.DataFrame, facts_of: pl.DataFrame) -> pl.DataFrame:
+def _beside(frame: pl.DataFrame, facts_of: pl.DataFrame, by_row: pl.DataFrame | None = None) -> pl.DataFrame:
     ids, known = frame[SAMPLE_ID], facts_of.schema[SAMPLE_ID]
     if ids.dtype != known and not (known.is_integer() and (ids.dtype.is_integer() or ids.dtype == pl.String)):
         return frame
+    if by_row is not None and not by_row.is_empty():
+        keys = [name for name in by_row.columns if name in frame.columns]
+        apart = by_row.select(keys).unique().with_columns(pl.lit(True).alias(FACTS))
+        told = frame.select(keys).join(apart, on=keys, how="left", maintain_order="left")
+        ids = told.select(pl.when(pl.col(FACTS).is_null()).then(SAMPLE_ID))[SAMPLE_ID]
     # Rows of several runs, and those of a check, have their ids as text.
     asked = pl.DataFrame({SAMPLE_ID: ids.cast(known, strict=False)})
     found = asked.join(facts_of, on=SAMPLE_ID, how="left", maintain_order="left")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from xaicli.queries.recorded import LeftOut, recorded_scalars
 from xaicli.reader import Place, Reader
 from xaicli.reader.dialect import cuts_fractions, for_duckdb, for_polars, opaque_blanked, refuse_mistakes, tables_in
 from xaicli.reader.kinds import Kind, kinds_of
-from xaicli.reader.lazy import scan, scan_folder, taken_back_of
+from xaicli.reader.lazy import BY_ROW, scan, scan_table, taken_back_of
 from xaicli.reader.rows import name_columns, names_of, no_column
 from xaicli.tables.labels import in_order_apart
 from xaicli.vocabulary import SAMPLE_ID, Attempts, Engine
@@ -93,7 +93,7 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
     of_tables = [
         taken for table in reader.table_folders() if table.lower() in named for taken in taken_back_of(reader, table)
     ]
-    warnings = (*warnings, *map(str, of_tables))
+    warnings = (*warnings, *map(str, of_tables), *_by_row(reader, named))
     if FACTS in named or reader.facts.files:
         warnings = (*dict.fromkeys((*warnings, *reader.facts.notices)), *reader.facts.told)
     if SCALARS in named:
@@ -116,6 +116,16 @@ def _answered(reader: Reader, sql: str, engine: str) -> Answer:
         counts=replace(counts, rows=data.height, non_finite=_non_finite(data)),
         warnings=warnings,
     )
+
+
+def _by_row(reader: Reader, named: Collection[str]) -> Iterator[str]:
+    """What should be known of the tables that a statement names, where their rows have no ids but their numbers."""
+    for table, folder in reader.table_folders().items():
+        if table.lower() not in named or (lazy := scan_table(reader, folder, marked=True)) is None:
+            continue
+        if n := lazy.select(pl.col(BY_ROW).sum()).collect(engine="streaming").item():
+            rows = "1 row has" if n == 1 else f"{n:,} rows have"
+            yield f"{rows} no id but the example_id in table {table}, which stands as the sample_id"
 
 
 def _as_logged(duplicates: int, attempts: Attempts) -> list[str]:
@@ -204,7 +214,7 @@ def _case(column: str, reader: Reader) -> str:
 
 def metrics_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
     """The metrics tables of a run under their names, lazily; those without rows are left out."""
-    found = {name: scan_folder(reader, folder) for name, folder in reader.table_folders().items()}
+    found = {name: scan_table(reader, folder) for name, folder in reader.table_folders().items()}
     return {name: lazy for name, lazy in found.items() if lazy is not None}
 
 

@@ -21,7 +21,7 @@ from xaicli.queries.samples import LAST, Asked, answer, of_source, valueless
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection, Words, left_out_by, polars_only
 from xaicli.reader import Reader, Tally
-from xaicli.reader.lazy import scan_folder, taken_back_of
+from xaicli.reader.lazy import BY_ROW, scan_table, taken_back_of
 from xaicli.reader.rows import Where, finite
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import (
@@ -178,7 +178,7 @@ def table_samples(
     told = with_names(told, held, selection)
     if held.by_sample or by_picture:
         # Where objects are told of, conditions name facts as they are called.
-        return with_facts(told, reader, called={} if by_picture else held.facts_called)
+        return with_facts(told, reader, called={} if by_picture else held.facts_called, by_row=held.by_row)
     if not reader.facts.names:
         return told
     lacks = f"facts are known by sample_id, and the rows of {held.described} say example_id: none are shown"
@@ -190,10 +190,18 @@ def are_of_samples(reader: Reader, table: str) -> bool:
     return _identity(_scanned(reader, table, table).collect_schema()) == SAMPLE_ID
 
 
+def known_by_row(reader: Reader, table: str) -> pl.DataFrame:
+    """The samples of a table that only the number of their row tells: mode, ds_id and sample_id."""
+    lazy = _scanned(reader, table, table, marked=True)
+    placed = _placed(lazy.collect_schema(), table)
+    of_each = lazy.group_by(placed[name].alias(name) for name in (MODE, DS_ID, SAMPLE_ID)).agg(pl.col(BY_ROW).all())
+    return of_each.filter(BY_ROW).drop(BY_ROW).collect(engine="streaming")
+
+
 def ways_to_ask(reader: Reader, table: str) -> list[str]:
     """The commands beside `xai query` that answer of a table, by what its rows hold."""
     folder = reader.table_folders().get(table)
-    if folder is None or (lazy := scan_folder(reader, folder)) is None:
+    if folder is None or (lazy := scan_table(reader, folder)) is None:
         return []
     present, named, found = lazy.collect_schema(), shlex.quote(table), []
     metrics = _metrics_of(present) if _identity(present) else ()
@@ -246,10 +254,16 @@ class _Table:
         self.facts_called = fact_columns(self.facts.names, present) if self.by_sample else {}
         if not by_picture:
             self.warnings += told_as(self.facts_called, f"a column of table {table} has its name")
+        self.by_row: pl.DataFrame | None = None
         if called := self.facts_called:
+            lazy = _scanned(reader, table, self.described, marked=True)
+            if not by_picture:
+                self.by_row = known_by_row(reader, table)
             own = pl.col(SAMPLE_ID).cast(present[SAMPLE_ID], strict=False)
             facts = self.facts.frame.select(own, *(pl.col(name).alias(new) for name, new in called.items())).lazy()
             lazy = lazy.join(facts, on=SAMPLE_ID, how="left", maintain_order="left")
+            known = pl.lit(True) if by_picture else ~pl.col(BY_ROW)
+            lazy = lazy.with_columns(pl.when(known).then(name).alias(name) for name in called.values()).drop(BY_ROW)
             present = lazy.collect_schema()
         beside = {name: value for name, value in placed.items() if name not in present and name != STEP}
         named = {**present, **{name: pl.Int32() if name == EPOCH else pl.String() for name in beside}}
@@ -368,11 +382,11 @@ class _TableRows:
         tally.rows += self._frame.height
 
 
-def _scanned(reader: Reader, table: str, where: str) -> pl.LazyFrame:
+def _scanned(reader: Reader, table: str, where: str, *, marked: bool = False) -> pl.LazyFrame:
     names = reader.table_folders()
     if table not in names:
         raise unknown("table", table, names, where=reader.layout.described)
-    lazy = scan_folder(reader, names[table])
+    lazy = scan_table(reader, names[table], marked=marked)
     if lazy is None:
         raise XaiError(f"{where} has no rows", hint="see: xai doctor")
     return lazy

@@ -14,7 +14,7 @@ import polars as pl
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
-from xaicli.reader.lazy import scan_folder
+from xaicli.reader.lazy import scan_table
 from xaicli.reader.pieces import foreign, relative
 from xaicli.reader.rows import dtype_of
 from xaicli.tables.column import whole_ids
@@ -269,7 +269,7 @@ class Facts:
     def _of_tables(self) -> Iterator[pl.LazyFrame]:
         """The ids in each table of the run that has any."""
         for one in self._reader.table_folders().values():
-            lazy = scan_folder(self._reader, one)
+            lazy = scan_table(self._reader, one)
             known = () if lazy is None else lazy.collect_schema().names()
             if lazy is not None and (name := next((name for name in _IDENTITIES if name in known), None)):
                 yield lazy.select(pl.col(name).alias(SAMPLE_ID))

@@ -16,7 +16,7 @@ from xaicli.reader.holdings import Holdings
 from xaicli.reader.pieces import Piece, Place
 from xaicli.reader.rows import conform
 from xaicli.takeback import TakeBack, TakenBack
-from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, PASS, STEP
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, PASS, SAMPLE_ID, STEP
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,6 +92,34 @@ def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
     taken back are left out: see `taken_back_of`.
     """
     return _divided(run, folder)[0]
+
+
+BY_ROW = "\0by_row"
+"""A column beside those of a table: whether a row says no sample but the number of its row in the table collected."""
+_EXAMPLE_ID = "example_id"
+
+
+def scan_table(run: Holdings, folder: Path, *, marked: bool = False) -> pl.LazyFrame | None:
+    """The rows of a metrics table as `scan_folder` gives them, each with the sample it is of.
+
+    One table may be collected with ids and without: where a row has no `sample_id`, its `example_id` stands for it, as
+    in a table without that column, of the kind of the other rows' ids.
+
+    Args:
+        run: The run.
+        folder: The table's.
+        marked: Whether a column `BY_ROW` says of which rows that is so.
+    """
+    lazy = scan_folder(run, folder)
+    if lazy is None:
+        return None
+    kinds, by_row = lazy.collect_schema(), pl.lit(False)
+    samples = []
+    if SAMPLE_ID in kinds and _EXAMPLE_ID in kinds:
+        number, kind = pl.col(_EXAMPLE_ID), kinds[SAMPLE_ID]
+        samples = [pl.coalesce(SAMPLE_ID, number if kind == pl.Null else number.cast(kind)).alias(SAMPLE_ID)]
+        by_row = pl.col(SAMPLE_ID).is_null() & number.is_not_null()
+    return lazy.with_columns(*samples, *([by_row.alias(BY_ROW)] if marked else []))
 
 
 def taken_back_of(run: Holdings, table: str) -> tuple[TakenBack, ...]:
