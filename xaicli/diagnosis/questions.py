@@ -26,7 +26,7 @@ from xaicli.diagnosis.confusion import (
 from xaicli.diagnosis.slices import MISSING, by_quintile
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.queries.fifths import are_many
-from xaicli.queries.names import LabelNames
+from xaicli.queries.names import LabelNames, class_labels, class_numbers
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
@@ -124,8 +124,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
             warnings += in_no_cell(left_out(rows.frame), f"{where} {at}", selection.label_key)
             cells.append(_of_last(reader, selection, pair, rows, counts, found, by, names, extra))
             extra["pairs"] += over_time.most_confused()
-            if (kept := _kept_before(reader, selection, pair, rows, extra["probabilities"])) is not None:
-                warnings.append(f"no probabilities of {where} were kept {at}: the last are of --epoch {kept}")
+            warnings += _no_probabilities(reader, selection, pair, rows, extra["probabilities"])
         elif by is not None and empty.last is not None:
             _add_groups(empty.last, selection, by, _place(pair, empty.last), names, extra)
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
@@ -609,14 +608,15 @@ def _probabilities(
     reader: Reader, selection: Selection, pair: Pair, rows: Rows, names: LabelNames
 ) -> dict[str, Any] | None:
     """Figures of the whole probabilities, where the run keeps them."""
-    if PROBS not in reader.dtypes or not reader.dtypes[selection.label_key].is_integer():
+    if PROBS not in reader.dtypes:
         return None
     place = rows.place
     columns = [PROBS, *([LABEL_PROB] if LABEL_PROB in reader.dtypes and selection.label_key == LABEL else [])]
     kept = next(labelled(reader, selection, pair, columns, epochs=[place.epoch], backwards=True), None)
     if kept is None:
         return None
-    known = kept.frame.drop_nulls([LABEL, PROBS])
+    known = kept.frame.with_columns(class_numbers(kept.frame[LABEL], reader).alias("number"))
+    known = known.drop_nulls(["number", PROBS])
     if known.is_empty():
         return None
     # Probabilities of other numbers of classes than most have are none of the same model.
@@ -625,12 +625,13 @@ def _probabilities(
     widths = frame[PROBS].list.len()
     probs = np.asarray(frame[PROBS].cast(pl.List(pl.Float32)).list.to_array(int(widths[0])).to_numpy(), np.float64)
     recorded = frame[LABEL_PROB].cast(pl.Float64).to_numpy() if LABEL_PROB in frame.columns else None
-    scores = probability_scores(probs, frame[LABEL].to_numpy().astype(np.int64), recorded)
+    scores = probability_scores(probs, frame["number"].to_numpy(), recorded)
     if scores is None:
         return None
+    labels = class_labels(range(len(scores.auroc)), kept.frame.schema[LABEL], reader)
     per_class = [
-        {"label": number, "name": names[number], "auroc": _finite(a), "average_precision": _finite(p)}
-        for number, (a, p) in enumerate(zip(scores.auroc, scores.average_precision, strict=True))
+        {"label": label, "name": names[label], "auroc": _finite(a), "average_precision": _finite(p)}
+        for label, a, p in zip(labels, scores.auroc, scores.average_precision, strict=True)
     ]
     labelled_n = kept.frame.height - kept.frame[LABEL].null_count()
     told = {
@@ -643,18 +644,25 @@ def _probabilities(
     return {**told, "one_against_rest": per_class}
 
 
-def _kept_before(
+def _no_probabilities(
     reader: Reader, selection: Selection, pair: Pair, rows: Rows, told: Sequence[Mapping[str, Any]]
-) -> int | None:
-    """The last epoch before a place whose probabilities were kept, where its own were not."""
+) -> Iterator[str]:
+    """Why a run that keeps probabilities has no figures of them at a place."""
     here = _place(pair, rows)
     if PROBS not in reader.dtypes or any(all(scores[key] == here[key] for key in (MODE, DS_ID)) for scores in told):
-        return None
-    earlier = [epoch for epoch in reader.epochs(*pair) if epoch < rows.place.epoch]
-    for found in walk(reader, selection, pair, [PROBS], epochs=earlier, backwards=True):
-        if found.frame[PROBS].count():
-            return found.place.epoch
-    return None
+        return
+    where, at = " ".join(filter(None, pair)), rows.place.epoch
+    for found in walk(
+        reader, selection, pair, [PROBS], epochs=[e for e in reader.epochs(*pair) if e <= at], backwards=True
+    ):
+        if not found.frame[PROBS].count():
+            continue
+        if found.place.epoch == at:
+            kept = f"none of the probabilities of {where} kept at epoch {at}"
+            yield f"{kept} is of a sample whose {selection.label_key} is one of their classes"
+        else:
+            yield f"no probabilities of {where} were kept at epoch {at}: the last are of --epoch {found.place.epoch}"
+        return
 
 
 def _finite(value: float) -> float | None:

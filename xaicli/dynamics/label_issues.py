@@ -21,7 +21,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.diagnosis.confusion import wilson
 from xaicli.dynamics.computed import accuracy
 from xaicli.dynamics.metrics import MEMORISED
-from xaicli.queries.names import LabelNames
+from xaicli.queries.names import LabelNames, class_labels, class_numbers
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
@@ -199,7 +199,7 @@ def _probabilities_at(reader: Reader, selection: Selection, place: Place) -> Pro
     classes = frame[PROBS].list.len().max() if frame.height else 0
     if not isinstance(classes, int) or classes < 2:
         return None
-    numbers = _numbers(frame[LABEL], reader)
+    numbers = class_numbers(frame[LABEL], reader)
     sound = numbers.is_between(0, classes - 1) & (frame[PROBS].list.len() == classes)
     frame = frame.with_columns(numbers.alias("number")).filter(sound).unique(SAMPLE_ID, keep="last").sort(SAMPLE_ID)
     probs = frame[PROBS].explode().to_numpy().reshape(-1, classes)
@@ -211,16 +211,6 @@ def _probabilities_at(reader: Reader, selection: Selection, place: Place) -> Pro
     number = frame["number"].to_numpy()
     accuracy = float((probs.argmax(axis=1) == number).mean())
     return Probabilities(place.epoch, frame[SAMPLE_ID], frame[LABEL], number, probs, accuracy)
-
-
-def _numbers(label: pl.Series, reader: Reader) -> pl.Series:
-    """Labels as places among the classes, null where that is not known."""
-    if label.dtype.is_integer():
-        return label.cast(pl.Int64)
-    if label.dtype.is_nested() or label.dtype.is_float():
-        return pl.Series([None] * len(label), dtype=pl.Int64)
-    names = list(reader.manifest.label_names or ())
-    return label.cast(pl.String).replace_strict(names, range(len(names)), default=None, return_dtype=pl.Int64)
 
 
 def label_issues(reader: Reader, selection: Selection, *, top: int | None = None) -> Answer:
@@ -287,7 +277,7 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, held: Probabiliti
     found, scores = found[chosen], scores[chosen]
     suggested = held.probs[found].argmax(axis=1)
     names = LabelNames.of_predictions(reader, selection)
-    spelt = _spelt(suggested, held.label.dtype, reader)
+    spelt = class_labels(suggested.tolist(), held.label.dtype, reader)
     reasons = [
         f"predicted {names[other]} with probability {fraction(float(held.probs[row, number]))}, against "
         f"{fraction(1 - score)} for its label, at epoch {held.epoch}"
@@ -302,14 +292,6 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, held: Probabiliti
     }
     origin = [pl.lit(value).alias(name) for name, value in zip((MODE, DS_ID), pair, strict=True)]
     return pl.DataFrame(columns).with_columns(*origin, pl.lit(held.epoch, pl.Int32).alias(EPOCH)).select(COLUMNS)
-
-
-def _spelt(numbers: NDArray[np.intp], dtype: pl.DataType, reader: Reader) -> pl.Series:
-    """Classes spelt as the run's labels are."""
-    if dtype.is_integer():
-        return pl.Series(numbers).cast(dtype)
-    names = reader.manifest.label_names or ()
-    return pl.Series([names[number] for number in numbers], dtype=pl.String)
 
 
 NO_RATE = (

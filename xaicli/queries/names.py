@@ -61,6 +61,27 @@ def names_of_labels(source: Catalogue, selection: Selection) -> dict[Any, str]:
     return names_apart({**dict(enumerate(known)), **selection.label_map})
 
 
+def class_numbers(labels: pl.Series, reader: Reader) -> pl.Series:
+    """Labels as places among the probabilities of the classes, Int64: null where that is not known.
+
+    A text has the place of its name among the run's, as at recording.
+    """
+    if labels.dtype.is_integer():
+        return labels.cast(pl.Int64)
+    if labels.dtype.is_nested() or labels.dtype.is_float():
+        return pl.Series([None] * len(labels), dtype=pl.Int64)
+    names = list(reader.label_names)
+    return labels.cast(pl.String).replace_strict(names, range(len(names)), default=None, return_dtype=pl.Int64)
+
+
+def class_labels(numbers: Sequence[int], dtype: pl.DataType, reader: Reader) -> pl.Series:
+    """Places among the probabilities of the classes, spelt as labels of a dtype are: numbers, or the run's names."""
+    if dtype.is_integer():
+        return pl.Series(numbers, dtype=dtype)
+    names = dict(enumerate(reader.label_names))
+    return pl.Series([names.get(number, str(number)) for number in numbers], dtype=pl.String)
+
+
 def names_of_runs(sources: Sequence[Catalogue], selections: Sequence[Selection]) -> list[dict[Any, str]]:
     """What labels are called in each of several runs; one without names has those of the first that has some.
 
