@@ -195,6 +195,39 @@ def test_without_facts_kept_inputs_tell_brightness_and_length(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (
+            np.zeros((60, 10), np.float32),
+            "60 of 60 kept inputs have neither brightness nor length: float32 of shape (10,)",
+        ),
+        (np.zeros((60, 2, 50)), "60 of 60 kept inputs have neither brightness nor length: float64 of shape (2, 50)"),
+        ({"input_ids": np.ones((60, 5, 9), int)}, "have neither brightness nor length: int64 of shape (5, 9)"),
+        (np.ones((60, 9), int), "the kept inputs have length"),
+        (None, "no kept inputs (run.log_inputs) tell it"),
+    ],
+    ids=["features", "signal", "choices", "texts", "none"],
+)
+def test_of_kept_inputs_that_are_no_pictures_it_is_said_why_they_have_no_brightness(kept, said, tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        if kept is not None:
+            run.log_inputs(np.arange(60), kept)
+        run.log_samples(sample_id=np.arange(60), label=np.arange(60) % 2, loss=np.ones(60), mode="eval", epoch=1)
+    with pytest.raises(XaiError, match="no fact or column 'brightness'") as caught:
+        xaicli.open_run(tmp_path / "run").slices(by="brightness")
+    assert said in caught.value.hint
+
+
+def test_kept_inputs_without_brightness_among_pictures_are_counted(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_inputs(np.arange(50), np.random.default_rng(0).random((50, 3, 8, 8)))
+        run.log_inputs(np.arange(50, 60), np.zeros((10, 7)))
+        run.log_samples(sample_id=np.arange(60), label=np.arange(60) % 2, loss=np.ones(60), mode="eval", epoch=1)
+    said = "10 of 60 kept inputs have neither brightness nor length: float64 of shape (7,)"
+    assert said in asked(capsys, tmp_path / "run")["warnings"]
+
+
+@pytest.mark.parametrize(
     "kept",
     [
         lambda pixels: pixels.astype(np.float32),
@@ -203,23 +236,36 @@ def test_without_facts_kept_inputs_tell_brightness_and_length(tmp_path, capsys):
         lambda pixels: (255 * pixels).astype(np.float32),
         lambda pixels: (255 * pixels).round().astype(np.uint8),
         lambda pixels: (255 * pixels).round().astype(np.uint8).transpose(0, 2, 3, 1),
+        lambda pixels: (65535 * pixels).round().astype(np.uint16),
+        lambda pixels: (65535 * pixels).round().astype(np.uint16).transpose(0, 2, 3, 1),
+        lambda pixels: pixels.astype(np.float32).transpose(0, 2, 3, 1),
+        lambda pixels: pixels[:, 0].astype(np.float32),
+        lambda pixels: pixels[:, :2].astype(np.float32),
+        lambda pixels: np.tile(pixels, (1, 5, 1, 1))[:, :13].astype(np.float32),
+        lambda pixels: (4000 * pixels).astype(np.int32),
+        lambda pixels: pixels > np.linspace(0.05, 0.85, 64).reshape(8, 8),
+        lambda pixels: np.stack([pixels] * 4, 2).astype(np.float32),
     ],
-    ids=["unit", "normalised", "signed", "to 255", "bytes", "bytes, channels last"],
+    ids=[
+        *("unit", "normalised", "signed", "to 255", "bytes", "bytes, channels last", "16 bits", "16 bits, last"),
+        *("channels last", "no channel", "2 channels", "13 channels", "integers", "true or false", "volumes"),
+    ],
 )
 def test_brightness_is_of_the_values_that_were_kept_whatever_their_range(kept, tmp_path, capsys):
     rng = np.random.default_rng(2)
     n = 400
     pixels = (rng.uniform(0.05, 0.85, n)[:, None, None, None] + rng.normal(0, 0.03, (n, 3, 8, 8))).clip(0, 1)
     given = kept(pixels)
-    means = given.reshape(n, -1).mean(1, dtype=np.float64) / (255 if given.dtype == np.uint8 else 1)
+    means = given.reshape(n, -1).mean(1, dtype=np.float64) / {"uint8": 255, "uint16": 65535}.get(given.dtype.name, 1)
     dark = means <= np.quantile(means, 0.2)
     loss = np.where(dark, 3.0, 0.5) + 0.2 * rng.uniform(size=n)
     with xaicli.Run(tmp_path / "run") as run:
         run.log_inputs(np.arange(n), given)
         run.log_samples(sample_id=np.arange(n), label=rng.integers(0, 3, n), loss=loss, mode="eval", epoch=1)
     (worse,) = [row for row in asked(capsys, tmp_path / "run")["rows"] if row["worse"]]
-    edge = facts_of(worse)["brightness"].removeprefix("up to ")
-    assert float(edge) == pytest.approx(means[dark].max(), abs=2e-3 * np.ptp(means))
+    edge = float(facts_of(worse)["brightness"].removeprefix("up to "))
+    rounded = 2e-3 * np.ptp(means)
+    assert means[dark].max() - rounded <= edge <= means[~dark].min() + rounded
     assert worse["n"] == dark.sum()
     assert worse["mean"] == pytest.approx(loss[dark].mean(), rel=1e-6)
 

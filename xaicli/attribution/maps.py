@@ -12,6 +12,7 @@ from torch import Tensor
 
 from xaicli.attribution.explanation import Bytes, Floats, InputKind, InputView
 from xaicli.attribution.inputs import InputRange, Layout
+from xaicli.sources.pictures import is_picture
 
 if TYPE_CHECKING:
     from xaicli.sources.inputs import Inputs
@@ -141,7 +142,7 @@ def _padding(inputs: Inputs, row: int, mask: int | None) -> frozenset[int]:
 
 def _without_picture(name: str, sample: npt.NDArray[Any], known: InputRange, features: tuple[str, ...]) -> InputView:
     values = sample.astype(np.float32)
-    if sample.ndim >= 3:
+    if is_picture(sample.shape):
         return InputView(name, InputKind.IMAGE, picture=picture_of(values, known), values=values)
     if sample.ndim == 2 or sample.size > _BARS:
         return InputView(name, InputKind.SIGNAL, values=values)

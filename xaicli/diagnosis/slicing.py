@@ -19,8 +19,8 @@ from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.tasks import N_TOKENS
 from xaicli.reader import Reader, Tally
-from xaicli.sources.inputs import BadSampleError, Sample
-from xaicli.sources.pictures import Preparation
+from xaicli.sources.inputs import BadSampleError
+from xaicli.sources.pictures import Preparation, is_picture, is_plane
 from xaicli.sources.table import open_kept
 from xaicli.vocabulary import (
     CORRECT,
@@ -36,20 +36,20 @@ from xaicli.vocabulary import (
 )
 
 BRIGHTNESS, LENGTH = "brightness", "length"
-_INPUT_IDS, _MASK = "input_ids", "attention_mask"
+_INPUT_IDS, _MASK = _TEXT = "input_ids", "attention_mask"
 MOST = 20_000
 """So many inputs are read."""
 _KEY = (MODE, DS_ID, SAMPLE_ID)
 
 
 def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
-    """What the inputs of `run.log_inputs` are like, and a word where not all were read.
+    """What the inputs of `run.log_inputs` are like, and a word where not all were read or some are like nothing.
 
     Returns:
         Rows mode, ds_id (both empty where inputs were kept without), sample_id, and of the kinds there are brightness
-        (the mean of a picture's values as the model was given them, bytes as parts of 255) and length (how many tokens
-        a row of whole numbers has, those left out that its attention mask leaves out); no columns but these three
-        where no inputs were kept.
+        (the mean of a picture's values as the model was given them, bytes as parts of 255 and pixels of 16 bits of
+        65,535) and length (how many tokens a row of whole numbers has, those left out
+        that its attention mask leaves out); no columns but these three where no inputs were kept.
     """
     kind = reader.stored.get(SAMPLE_ID, pl.Int64())
     key = {MODE: pl.String(), DS_ID: pl.String(), SAMPLE_ID: kind}
@@ -61,35 +61,44 @@ def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
     except XaiError:
         return nothing, ""
     rows: list[dict[str, Any]] = []
+    unlike: list[str] = []
     for position, ((mode, ds_id), sample_id) in enumerate(zip(kept.pairs[:MOST], kept.sample_ids[:MOST], strict=True)):
         try:
             sample = kept.read(position)
         except (BadSampleError, XaiError, ValueError, OSError):
             continue
-        bright = _brightness(sample)
+        bright = _brightness(sample.arrays)
         length = _length(sample.arrays) if bright is None else None
         rows.append({MODE: mode, DS_ID: ds_id, SAMPLE_ID: sample_id, BRIGHTNESS: bright, LENGTH: length})
+        if bright is None and length is None:
+            unlike.append(" and ".join(f"{a.dtype} of shape {a.shape}" for a in sample.arrays.values()))
     frame = pl.DataFrame(rows, schema={**key, BRIGHTNESS: pl.Float64(), LENGTH: pl.Int64()}, strict=False)
     told = frame.select(*key, *(name for name in (BRIGHTNESS, LENGTH) if frame[name].null_count() < frame.height))
     left = len(kept.sample_ids) - MOST
-    return told, f"{left:,} of {len(kept.sample_ids):,} kept inputs were not looked at" if left > 0 else ""
+    said = [f"{left:,} of {len(kept.sample_ids):,} kept inputs were not looked at"] if left > 0 else []
+    if unlike:
+        said.append(f"{len(unlike):,} of {len(rows):,} kept inputs have neither brightness nor length: {unlike[0]}")
+    return told, "; ".join(said)
 
 
-def _brightness(sample: Sample) -> float | None:
+def _brightness(arrays: Mapping[str, NDArray[Any]]) -> float | None:
     """The mean of a picture's values; None for what is none.
 
     Of the values that were kept: those of the picture that is drawn of them are cut off, or stretched one by one.
     """
-    values = next((array for array in sample.arrays.values() if array.ndim == 3), None)
-    if values is None or (sample.picture is None and not _is_of_bytes(values)):
+    are_texts = not arrays.keys().isdisjoint(_TEXT)
+    numbers = [a for name, a in arrays.items() if name not in _TEXT and a.dtype.kind in "biuf" and a.size]
+    planes = [] if are_texts else [a for a in numbers if is_plane(a.shape) or (a.ndim == 2 and a.dtype == np.uint8)]
+    values = next((a for a in (*(a for a in numbers if is_picture(a.shape)), *planes)), None)
+    if values is None:
         return None
-    bright = float(values.mean(dtype=np.float64)) / (255 if values.dtype == np.uint8 else 1)
+    with np.errstate(invalid="ignore"):  # of infinities of both signs
+        bright = float(values.mean(dtype=np.float64)) / _MOST_OF.get(values.dtype.name, 1)
     return bright if math.isfinite(bright) else None
 
 
-def _is_of_bytes(values: NDArray[Any]) -> bool:
-    is_picture = values.shape[0] in (1, 3) or values.shape[-1] in (1, 3, 4)
-    return is_picture and values.dtype == np.uint8
+_MOST_OF = {"uint8": 2**8 - 1, "uint16": 2**16 - 1}
+"""What pixels are parts of, by their type."""
 
 
 def _length(arrays: Mapping[str, NDArray[Any]]) -> int | None:
@@ -139,10 +148,11 @@ def slices(
     asks_inputs = wanted is None and not reader.facts.names
     asks_inputs |= bool({BRIGHTNESS, LENGTH} & set(wanted or ()) - set(reader.dtypes))
     inputs, said = kept_inputs(reader) if asks_inputs else (None, "")
-    columns = _columns(reader, selection, wanted, inputs.columns[len(_KEY) :] if inputs is not None else [])
+    of_inputs = inputs.columns[len(_KEY) :] if inputs is not None else []
+    columns = _columns(reader, selection, wanted, of_inputs, said)
     names = {name: LabelNames.of_column(reader, selection, name) for name in columns}
     tally = Tally()
-    warnings = [*selection.warnings, *([said] if said else [])]
+    warnings = [*selection.warnings, *([said] if said and of_inputs else [])]
     warnings += [
         f"which end of {metric} is good is not known: the high end is told as the worse one"
         for metric in selection.metrics
@@ -182,7 +192,9 @@ def slices(
     )
 
 
-def _columns(reader: Reader, selection: Selection, given: list[str] | None, of_inputs: list[str]) -> list[str]:
+def _columns(
+    reader: Reader, selection: Selection, given: list[str] | None, of_inputs: list[str], said: str
+) -> list[str]:
     key, known = selection.label_key, reader.facts
     own = [name for name in (key, PREDICTION) if name in reader.dtypes]
     offered = list(dict.fromkeys([*own, *known.names, *of_inputs]))
@@ -198,7 +210,11 @@ def _columns(reader: Reader, selection: Selection, given: list[str] | None, of_i
         return list(dict.fromkeys(wanted))
     for name in given:
         if (name not in reader.dtypes and name not in of_inputs) or name == SAMPLE_ID:
-            where, note = reader.layout.described, known.left_out
+            lacking = said or (
+                f"the kept inputs have {of_inputs[0]}" if of_inputs else "no kept inputs (run.log_inputs) tell it"
+            )
+            note = "; ".join(filter(None, (lacking if name in (BRIGHTNESS, LENGTH) else "", known.left_out)))
+            where = reader.layout.described
             raise unknown("fact or column", name, offered, plural="facts and columns", where=where, note=note)
     return list(dict.fromkeys(given))
 

@@ -190,6 +190,19 @@ class Preparation:
         return " and ".join(f"{_percent(part)} of the {side}" for side, part in sorted(self.cut.items()))
 
 
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether an input of this shape, without the batch axis, is one with a height and a width beside its channels.
+
+    (C, H, W) or (H, W, C) of any number of channels, and volumes and films.
+    """
+    return len(shape) > 2
+
+
+def is_plane(shape: Sequence[int]) -> bool:
+    """Whether an input of this shape is a picture without channels, (H, W): few rows or columns are a signal's."""
+    return len(shape) == 2 and min(shape) > max(_CHANNELS)
+
+
 def _percent(part: float) -> str:
     return f"{part:.0%}" if part >= _LEAST_SHOWN else "less than 1%"
 
