@@ -69,6 +69,9 @@ class Training:
     attempt: int
     is_beside: bool
     global_step: int | None = None
+    first_step: int = 0
+    """That of its `train` rows which name an epoch and no step: it goes through the epoch again."""
+    goes_through_again: bool = False
 
     def order(self, name: str, **arguments: Any) -> Any:
         self.orders.send((name, arguments))
@@ -159,6 +162,7 @@ class RecordedRuns(RuleBasedStateMachine):
             self.beside.add(attempt)
         if resume_from:
             self.said[attempt] = resume_from
+            training.first_step = resume_from[1]
         self.trainings.append(training)
 
     def some(self, which: int) -> Training:
@@ -241,9 +245,10 @@ class RecordedRuns(RuleBasedStateMachine):
         if step is None:
             if training.is_beside:
                 return  # what those beside it have in files already is a matter of time
-            # Behind the last row of the epoch that earlier attempts came to.
+            training.goes_through_again |= place[0] == "train" and place[3] == 0
+            # Else behind the last row of the epoch that earlier attempts came to.
             last = max((row.point for row in self.rows if row.attempt < training.attempt), default=(0, -1))
-            step = last[1] + 1
+            step = training.first_step if training.goes_through_again else last[1] + 1
         self.log(training, place, step, keys)
 
     @precondition(is_training)
