@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ def read_cells(text: str, separator: str) -> Cells:
     if not is_spaced and text:
         try:
             table = csv.read_csv(
-                io.BytesIO(text.encode()),
+                as_stream(text),
                 read_options=csv.ReadOptions(column_names=numbers),
                 parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
                 convert_options=_as_text(numbers),
@@ -82,6 +81,17 @@ def read_cells(text: str, separator: str) -> Cells:
     columns = (pa.array([row[at] if at < len(row) else None for row in rows], pa.string()) for at in range(width))
     short, long = sum(len(row) < width for row in rows), sum(len(row) > width for row in rows)
     return Cells(names, tuple(columns), short, long)
+
+
+def as_stream(text: str) -> pa.BufferReader:
+    """A text for Arrow's readers, in memory that is Arrow's own.
+
+    Their threads let go of what they read a moment after the call has returned: of a Python object while Python ends,
+    which ends the process by an abort.
+    """
+    sink = pa.BufferOutputStream()
+    sink.write(text.encode())
+    return pa.BufferReader(sink.getvalue())
 
 
 def header(text: str, separator: str) -> tuple[str, ...]:

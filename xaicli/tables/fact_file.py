@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import for_arrow
-from xaicli.tables.cells import header, read_cells, without_guards
+from xaicli.tables.cells import as_stream, header, read_cells, without_guards
 from xaicli.tables.column import WHOLE, whole_ids, whole_numbers, within_64_bits
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import unguarded
@@ -240,7 +239,7 @@ def _uniform_lines(text: str) -> pa.Table | None:
         return None
 
     def read(**options: Any) -> pa.Table:
-        return reader.read_json(io.BytesIO(text.encode()), parse_options=reader.ParseOptions(**options))
+        return reader.read_json(as_stream(text), parse_options=reader.ParseOptions(**options))
 
     try:
         table = read()
