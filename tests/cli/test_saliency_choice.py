@@ -160,6 +160,16 @@ def test_inputs_kept_behind_the_loops_are_of_the_samples_with_their_ids(
     assert [line.startswith(left_out) for line in told] == ([True] if left_out else [])
 
 
+@pytest.mark.parametrize(("command", "how"), [("saliency", ()), ("collect", ("--split", "more"))])
+def test_a_mode_named_that_has_no_input_of_the_data_set_asked_for_is_told(
+    xai, kept_behind: Path, tmp_path: Path, command: str, how: tuple[str, ...]
+) -> None:
+    words = (command, kept_behind, "--model", "ckpt.pt", "--ds-id", "day", "--format", "csv", "-o", tmp_path, *how)
+    for mode, told in (("train,eval", True), ("eval", False), ("!train", False)):
+        status, _, err = xai(*words, "--mode", mode)
+        assert (status, "train is left out: it has no input of ds_id day" in " ".join(err.split())) == (0, told), err
+
+
 @pytest.fixture(scope="module")
 def kept_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Samples 0 to 7 of eval, 6 to 9 of train; inputs of 4 to 7 kept in eval, of 0 to 9 behind the loops."""

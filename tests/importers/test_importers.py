@@ -426,3 +426,7 @@ def test_a_key_that_is_named_and_of_another_mode_is_told(tmp_path: Path) -> None
     assert asked.data["key"].to_list() == ["lr"]
     assert asked.report.warnings == ("val_acc is left out: its values are of eval clean",)
     assert not scalars([tmp_path / "run"], mode="train").report.warnings
+    asked = scalars([tmp_path / "run"], mode=["train", "eval"], ds_id="clean")
+    assert asked.data["key"].to_list() == ["val_acc"]
+    assert asked.report.warnings == ("train is left out: it has no scalars of ds_id clean",)
+    assert not scalars([tmp_path / "run"], ds_id="clean").report.warnings

@@ -69,9 +69,8 @@ class Training:
     attempt: int
     is_beside: bool
     global_step: int | None = None
-    first_step: int = 0
-    """That of its `train` rows which name an epoch and no step: it goes through the epoch again."""
     goes_through_again: bool = False
+    """Whether it has logged `train` rows that name an epoch and no step: what comes without one is at step 0 then."""
 
     def order(self, name: str, **arguments: Any) -> Any:
         self.orders.send((name, arguments))
@@ -162,7 +161,7 @@ class RecordedRuns(RuleBasedStateMachine):
             self.beside.add(attempt)
         if resume_from:
             self.said[attempt] = resume_from
-            training.first_step = resume_from[1]
+            training.global_step = resume_from[1] or None
         self.trainings.append(training)
 
     def some(self, which: int) -> Training:
@@ -248,7 +247,7 @@ class RecordedRuns(RuleBasedStateMachine):
             training.goes_through_again |= place[0] == "train" and place[3] == 0
             # Else behind the last row of the epoch that earlier attempts came to.
             last = max((row.point for row in self.rows if row.attempt < training.attempt), default=(0, -1))
-            step = training.first_step if training.goes_through_again else last[1] + 1
+            step = 0 if training.goes_through_again else last[1] + 1
         self.log(training, place, step, keys)
 
     @precondition(is_training)

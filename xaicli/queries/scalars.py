@@ -216,12 +216,16 @@ def scalars(
         names |= {*rows[column]}
     every, named = rows, {*(words(key, KEY) or ())} & {*rows[KEY]}
     for column, given, kind in ((KEY, key, "scalar"), (MODE, mode, "mode"), (DS_ID, ds_id_words(ds_id), "ds_id")):
-        before = rows[RUN].unique(maintain_order=True)
+        before, modes = rows[RUN].unique(maintain_order=True), {*rows[MODE]}
         rows = _only(rows, column, given, kind, where, recorded=recorded.get(column, ()))
         kept = set(rows[RUN].unique())
         if gone := [run for run in before if run not in kept]:
             asked = ", ".join(map(quoted, words(given, column) or ()))
             silent[f"no scalar {asked}" if column == KEY else f"no scalars of {kind} {asked}"] = gone
+        if column == DS_ID:
+            lacking = sorted({*(words(mode, MODE) or ())} & (modes - {*rows[MODE]}))
+            asked = ", ".join(map(quoted, ds_id_words(ds_id) or ()))
+            warnings += [f"{one} is left out: it has no scalars of ds_id {asked}" for one in lacking]
     warnings += [f"{what} in {_few(of)}" for what, of in silent.items()]
     left = sorted(named - {*rows[KEY]})
     warnings += [f"{name} is left out: its values are of {_places_of(every, name)}" for name in left]

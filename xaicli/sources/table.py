@@ -421,6 +421,10 @@ def open_kept(
     keys = [key for key in every if (key[-1] in own if key[:2] == NOWHERE else key[:2] in chosen)]
     notes = [f"damaged files of kept inputs are left out: {', '.join(problems)}"] if problems else []
     if keys:
+        left = [name for name in mode or () if name in modes - {one for one, _ in chosen}]
+        notes += [
+            f"{name} is left out: it has no input of ds_id {', '.join(map(quoted, ds_id or ()))}" for name in left
+        ]
         notes += _of_no_mode(len(anywhere), len(anywhere - own - doubles), chosen, left_to, held)
     if not keys:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
