@@ -449,7 +449,9 @@ def test_the_index_of_a_frame_that_has_a_name_is_a_column_of_a_table(tmp_path: P
 
 
 def test_pictures_and_inputs_behind_a_loop_are_of_no_mode(tmp_path: Path) -> None:
-    """In a loop they are of it; behind it of none, also in its epoch; a mode that is set counts until it is changed."""
+    """In a loop they are of it; behind it of none, also in its epoch; a mode that is set counts until it is changed, or
+    a training begins anew or goes on.
+    """
     with Run(tmp_path / "run", strict=True) as run:
         numbers = iter(range(100))
 
@@ -475,8 +477,17 @@ def test_pictures_and_inputs_behind_a_loop_are_of_no_mode(tmp_path: Path) -> Non
         for _ in run.steps([0], mode="train"):
             log()
         log()
+        run.state.save_state(dir=tmp_path / "state")
+        run.state.reset("anew")
+        for anew in (True, False):
+            if not anew:
+                run.state.load_state(dir=tmp_path / "state")
+            for _ in run.steps([0], mode="test"):
+                log()
+            log()
     none, day = ("", ""), ("eval", "day")
     expected = [none, ("train", ""), ("eval", "night"), ("train", ""), none, none, day, ("train", ""), day]
+    expected += [("test", ""), none] * 2
     for folder in ("inputs", "media"):
         rows = pl.read_parquet(tmp_path / "run" / folder / "*.parquet").sort("sample_id")
         assert list(rows.select("mode", "ds_id").iter_rows()) == expected, folder

@@ -193,6 +193,7 @@ class Here:
         ended: What the last loop has left, until it is given back; None inside of one.
         owner: The thread or task that it is of.
         is_set: Whether that said the mode or the dataset itself.
+        is_named: Likewise, as the caller's own word for what is behind walks: until a training begins anew or goes on.
         turns: {(mode, ds_id): the passes of its current walk}, of each (mode, ds_id, epoch) that it had rows of.
         passes: {(mode, ds_id, epoch): the pass of rows that come now}, of those that were asked for since it changed.
     """
@@ -205,6 +206,7 @@ class Here:
     walk: Walk | None = None
     ended: Ended | None = None
     is_set: bool = False
+    is_named: bool = False
     turns: dict[tuple[str, str], Turns] = field(default_factory=dict)
     passes: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
@@ -399,7 +401,7 @@ class Progress:
     @mode.setter
     def mode(self, value: str | None) -> None:
         here = self._mine()
-        here.mode, here.ended, here.is_set = value, None, True
+        here.mode, here.ended, here.is_set, here.is_named = value, None, True, True
 
     @property
     def ds_id(self) -> str:
@@ -409,7 +411,7 @@ class Progress:
     @ds_id.setter
     def ds_id(self, value: str) -> None:
         here = self._mine()
-        here.ds_id, here.ended, here.is_set = value, None, True
+        here.ds_id, here.ended, here.is_set, here.is_named = value, None, True, True
 
     @property
     def batch_idx(self) -> int | None:
@@ -567,13 +569,20 @@ class Progress:
                 self.give_back()
         return here.mode, here.ds_id
 
+    def forget_name(self) -> None:
+        """The mode and the dataset are the caller's own word no longer: a training begins anew, or goes on."""
+        self._mine().is_named = False
+
     def place_of_records(self) -> dict[str, str]:
         """The mode and the dataset of pictures and inputs that come now; "" for none.
 
-        Behind a walk that has ended they are of none of it: they may be of any samples, which their ids tell.
+        Behind a walk that has ended they are of none of it: they may be of any samples, which their ids tell. Only a
+        mode that the caller has set counts there.
         """
         here = self.here
         mode, ds_id = (here.mode, here.ds_id) if here.ended is None else (here.ended.mode, here.ended.ds_id)
+        if here.ended is not None and not here.is_named:
+            mode, ds_id = None, ""
         return {"mode": mode or "", "ds_id": ds_id}
 
     @property
@@ -692,6 +701,7 @@ class Progress:
         self._mine().walk = None
         self.mode = Mode.TRAIN.value
         self.ds_id = ""
+        self.forget_name()
         self._restart()
         self.batch_idx = None
         self.stop_training = False

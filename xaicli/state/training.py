@@ -84,6 +84,7 @@ class AttributesAdapter(Adapter):
         total_epochs = self.thing.total_epochs
         for name in SAVED:
             setattr(self.thing, name, state["values"][name])
+        self.thing.forget_name()
         self.thing.before = _before(state)
         self.thing.ahead = _ahead(state)
         self.thing.total_epochs = total_epochs or self.thing.total_epochs
