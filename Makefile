@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 CPU_TORCH ?= https://download.pytorch.org/whl/cpu
 EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,tensorboard,test
 
-.PHONY: help demo test check mutants coverage lint types format docs pictures bench gpu release-check clean
+.PHONY: help demo test check walks mutants coverage lint types format docs pictures bench gpu release-check clean
 .DEFAULT_GOAL := help
 
 help: ## say what each target does
@@ -41,6 +41,9 @@ test: lint types check ## set up and run everything that must pass
 
 check: $(VENV)/.installed ## run the tests
 	$(BIN)/pytest -q -n 2 --dist loadfile
+
+walks: $(VENV)/.installed ## ask every command with every option as a default and every file that it reads (minutes)
+	XAI_TEST_WALKS=1 $(BIN)/pytest -q -n 2 --dist load tests/cli/test_defaults.py tests/cli/test_options.py
 
 mutants: $(VENV)/.installed ## plant small faults, 15 a room, and say which the tests find (hours; MUTANTS="wal -n 5" for less)
 	$(BIN)/python tests/mutants.py $(MUTANTS)
