@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,21 @@ def test_a_torch_dataset_is_a_table_and_a_table_a_dataset() -> None:
     assert table[-1] == (torch.tensor(4), torch.tensor(8))
     with pytest.raises(IndexError, match="has no row 5"):
         table[5]
+
+
+def test_workers_that_are_started_anew_get_a_table(tmp_path: Path) -> None:
+    chosen, corrected = tmp_path / "chosen.csv", tmp_path / "corrected.csv"
+    chosen.write_text("sample_id\n4\n2\n5\n1\n")
+    corrected.write_text("sample_id,label\n4,7\n")
+    data = TensorDataset(torch.arange(6), torch.arange(6) * 2)
+    table = Table(data, ids=range(6), facts={"n": list(range(6))}, select=chosen, relabel=corrected)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(table)
+    for method in ("fork", "spawn", "forkserver"):
+        batches = list(DataLoader(table, batch_size=2, num_workers=1, multiprocessing_context=method))
+        assert [[x.tolist() for x in batch] for batch in batches] == [[[1, 2], [2, 4]], [[4, 5], [7, 10]]], method
+    again = pickle.loads(pickle.dumps(table))  # noqa: S301
+    assert (again.facts, again.sample_ids, len(again)) == (table.facts, table.sample_ids, 4)
 
 
 def test_training_and_collecting_have_transforms_of_their_own() -> None:

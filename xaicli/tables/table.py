@@ -115,6 +115,14 @@ class Table:
         self.url = url or self._memory_url(name)
         _known[self.url] = self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the runs that have its facts: they are of this process."""
+        return {name: value for name, value in self.__dict__.items() if name != "_runs_with_facts"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._runs_with_facts = weakref.WeakSet()
+
     @classmethod
     def from_torch_dataset(cls, dataset: Rows, **options: Any) -> Table:
         """A table over a torch dataset: the constructor by the name the seed's package gives it."""
