@@ -16,7 +16,7 @@ from typer.models import OptionInfo
 
 from xaicli.cli.completion import BY_OPTION
 from xaicli.cli.options import files_of_ids
-from xaicli.cli.settings import read_settings
+from xaicli.cli.settings import FILES, read_settings
 from xaicli.cli.status import status_line
 from xaicli.errors import XaiError
 from xaicli.files import spare, sparing
@@ -123,12 +123,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _files_of(given: Mapping[str, Any]) -> list[Path]:
-    """The files that a command is given to read, and that of its settings."""
+    """The files that a command is given to read, and those of its settings."""
     named = [given.get(name) for name in _INPUTS]
     files = [item for value in named for item in (value if isinstance(value, list | tuple) else [value]) if item]
-    return [path for path in map(Path, map(str, files)) if _is_file(path)] + list(
-        filter(None, [read_settings(Path())[1]])
-    )
+    return [path for path in map(Path, map(str, (*files, *FILES))) if _is_file(path)]
 
 
 def _is_file(path: Path) -> bool:

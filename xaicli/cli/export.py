@@ -127,10 +127,9 @@ def export(
     """
     from xaicli.api import open_run
     from xaicli.render.machine import to_json
-    from xaicli.render.terminal import in_words
     from xaicli.render.text import printable
     from xaicli.report.numbers import left
-    from xaicli.report.page import conditions
+    from xaicli.report.page import conditions, counts_in_words
 
     del debug
     if str(output) == "-" and (json or len(format or ()) > 1):
@@ -157,7 +156,7 @@ def export(
     warnings = dict.fromkeys(warning for answer in answers for warning in answer.warnings)
     for warning in warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)
-    told = in_words(answers[0].counts, of="export", conditions=conditions(answers[0].selection))
+    told = counts_in_words(answers[0].counts, of="export", conditions=conditions(answers[0].selection))
     if told and not json and not quiet:
         print(printable(told), file=sys.stderr)  # standard output may be the samples
     if str(output) == "-":

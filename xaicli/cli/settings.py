@@ -106,6 +106,10 @@ def is_of_others(command: str, option: str, value: Any) -> bool:
     return not own(value) and any(other(value) for other in takes.values() if other is not own)
 
 
+FILES: Mapping[str, tuple[str, ...]] = {"xai.toml": (), "pyproject.toml": ("tool", "xai")}
+"""Where settings stand: the first file that has any counts, and the keys of their table in it."""
+
+
 def read_settings(folder: Path, warnings: list[str] | None = None) -> tuple[dict[str, Any], Path | None]:
     """The settings that apply in a folder, and the file they come from: `xai.toml` first, else `pyproject.toml`.
 
@@ -122,7 +126,7 @@ def read_settings(folder: Path, warnings: list[str] | None = None) -> tuple[dict
     here = folder.resolve()
     if any((place / "xai.json").is_file() for place in (here, *here.parents)):
         return {}, None
-    for name, keys in (("xai.toml", ()), ("pyproject.toml", ("tool", "xai"))):
+    for name, keys in FILES.items():
         path = folder / name
         if not path.is_file():
             continue

@@ -43,7 +43,7 @@ from xaicli.report.model import (
     either,
 )
 from xaicli.report.numbers import count, cut_apart, listed
-from xaicli.report.page import stale_in_words
+from xaicli.report.page import counts_in_words
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
@@ -94,7 +94,7 @@ def show(
         where = "the page" if any(path.suffix == ".html" for path in paths) else "--format html"
         out.print()
         out.print(_text(f"{where} shows more: {', '.join(more)}", "dim"))
-    if left_out := in_words(counts, of=report.name, conditions=conditions):
+    if left_out := counts_in_words(counts, of=report.name, conditions=conditions):
         out.print()
         out.print(_text(left_out, "dim"))
     if paths:
@@ -131,33 +131,6 @@ def as_text(report: Report, width: int = 80) -> str:
     out = Console(file=stream, width=width, highlight=False, color_system=None, force_jupyter=False)
     show(report, out=out, err=Console(quiet=True, force_jupyter=False))
     return stream.getvalue()
-
-
-def in_words(counts: Counts | None, *, of: str, conditions: str) -> str:
-    """The counts of an answer that are not zero, in a sentence; "" where all are.
-
-    Args:
-        counts: What was counted.
-        of: The command.
-        conditions: The options that left rows out one by one, as named in a sentence.
-    """
-    if counts is None:
-        return ""
-    # SQL and files of rows keep what is not finite, and what a run holds is told with it.
-    fate = "" if of in ("query", "info", "export") else " left out"
-    said = [
-        count(number, noun, plural)
-        for number, noun, plural in (
-            (counts.non_finite, f"non-finite value{fate}", f"non-finite values{fate}"),
-            (counts.duplicates, "duplicate row", ""),
-            (counts.stale, *stale_in_words(conditions)),
-            (counts.dropped, "row not recorded", "rows not recorded"),
-        )
-        if number
-    ]
-    if counts.damaged:
-        said.append(f"{count(len(counts.damaged), 'damaged file')} left out: {listed(list(counts.damaged), 3)}")
-    return " · ".join(said)
 
 
 def _is_text(section: Section) -> bool:

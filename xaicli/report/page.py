@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from xaicli.answer import Answer
+from xaicli.answer import Answer, Counts
 from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
 from xaicli.report.model import IN_CSV, Block, Cell, Column, Link, Report, Section, Table, Text, rest_of
@@ -361,6 +361,33 @@ def stale_in_words(conditions: str = "") -> tuple[str, str]:
     """
     lack = "without a finite value in the last epoch" + among(conditions)
     return f"sample {lack}", f"samples {lack}"
+
+
+def counts_in_words(counts: Counts | None, *, of: str, conditions: str) -> str:
+    """The counts of an answer that are not zero, in a sentence; "" where all are.
+
+    Args:
+        counts: What was counted.
+        of: The command.
+        conditions: The options that left rows out one by one, as named in a sentence.
+    """
+    if counts is None:
+        return ""
+    # SQL and files of rows keep what is not finite, and what a run holds is told with it.
+    fate = "" if of in ("query", "info", "export") else " left out"
+    said = [
+        count(number, noun, plural)
+        for number, noun, plural in (
+            (counts.non_finite, f"non-finite value{fate}", f"non-finite values{fate}"),
+            (counts.duplicates, "duplicate row", ""),
+            (counts.stale, *stale_in_words(conditions)),
+            (counts.dropped, "row not recorded", "rows not recorded"),
+        )
+        if number
+    ]
+    if counts.damaged:
+        said.append(f"{count(len(counts.damaged), 'damaged file')} left out: {listed(list(counts.damaged), 3)}")
+    return " · ".join(said)
 
 
 def _selection(answer: Answer) -> list[tuple[str, str]]:
