@@ -607,3 +607,22 @@ def test_where_attempts_count_that_were_taken_back(tmp_path: Path, engine: str) 
     found = open_run(tmp_path / "run").samples(where="attempt = 0", attempts="all", max=9, min=0, engine=engine)
     assert found.answer.selection["epoch"] == [1]
     assert found.data["stale"].to_list() == [False] * 4
+
+
+@pytest.mark.parametrize(
+    "condition", ["label = 'sea'", "label = 1", "label LIKE '%sea%'", "label IN (1, 2)", "1 <> label"]
+)
+def test_a_set_of_classes_is_asked_for_one_of_them(tmp_path: Path, condition: str) -> None:
+    sets = [[1, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 0]]
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=["sun", "sea", "car"]) as run:
+        run.log_samples(sample_id=range(4), label=sets, loss=[0.5] * 4, mode="eval", epoch=1, step=1)
+    read = open_run(tmp_path / "run")
+    with pytest.raises(XaiError, match="label is a set of whole numbers, not one value") as refused:
+        read.samples(where=condition)
+    meant, _, _ = str(refused.value.hint).partition(" asks")
+    for engine in ("polars", "duckdb"):
+        found = read.samples(where=meant, max=9, min=0, engine=engine).data["sample_id"]
+        assert sorted(found.to_list()) == [1, 2]
+    assert read.samples(where="label IS NOT NULL AND array_contains(label, 2)", max=9, min=0).data[
+        "sample_id"
+    ].to_list() == [1]

@@ -216,12 +216,16 @@ def _is_otherwise(sql: str, columns: Mapping[str, Kind]) -> bool:
     renamed = {name.lower() for name in _GIVEN.findall(sql)} & columns.keys()
     if of & TEMPORAL or (renamed and _ORDERED.search(text)):
         return True
+    typed = _TEXTS.sub("_", sql)
     texts, truths = (
         "|".join(re.escape(name) for name in named if columns.get(name) is kind) for kind in (Kind.TEXT, Kind.TRUTH)
     )
     others = rf"(?:[-+.\d]|\b(?:true|false{truths and '|'}{truths})\b)"
-    such = rf"\b(?:{texts})\b{_COMPARED}{others}|{others}{_COMPARED}\b(?:{texts})\b"
-    return bool(texts) and bool(re.search(such, _TEXTS.sub("_", sql), re.IGNORECASE))
+    unlike = [(texts, others)] * bool(texts) + [(truths, r"(?<!\w)_(?!\w)")] * bool(truths)
+    return any(
+        re.search(rf"\b(?:{these})\b{_COMPARED}{those}|{those}{_COMPARED}\b(?:{these})\b", typed, re.IGNORECASE)
+        for these, those in unlike
+    )
 
 
 def _chained(text: str) -> Iterator[bool]:

@@ -116,6 +116,8 @@ def hint_of(kind: Kind, other: Kind, name: str) -> str:
         return f"a text is written in quotes: {name} = '5'; TRY_CAST({name} AS DOUBLE) is its number"
     if kind is Kind.TEXT:
         return f"a text is written in quotes: {name} = 'true'"
+    if kind is Kind.TRUTH and other is Kind.TEXT:
+        return f"true and false are written without quotes: {name} = true"
     if kind in NUMBERS and other is Kind.TEXT:
         return f"a number is written without quotes: {name} = 5"
     if kind is Kind.ZONED:

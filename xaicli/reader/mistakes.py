@@ -136,7 +136,7 @@ class Mistakes:
             of_spans = kind is Kind.SPAN and self.kinds.are_days(other)
             clash = kind in TEMPORAL and against in NUMBERS and not of_spans
             if one.find(exp.Column):
-                clash |= kind is Kind.TEXT and against is Kind.TRUTH
+                clash |= {kind, against} == {Kind.TEXT, Kind.TRUTH}
                 clash |= isinstance(node, exp.Is) and kind in NUMBERS and against is Kind.TRUTH
                 clash |= not self.condition and kind is Kind.TEXT and against in {*NUMBERS, *TEMPORAL}
                 clash |= not self.condition and kind in NUMBERS and against is Kind.TEXT

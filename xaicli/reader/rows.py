@@ -251,7 +251,9 @@ def _of_kinds(expr: pl.Expr, schema: pl.Schema, cell: Callable[[str], Any]) -> t
         whole, of = _dtype(node, schema), {*kinds.values()}
         of_texts = Kind.TEXT in of and not of.isdisjoint({Kind.TRUTH, *NUMBERS})
         of_times = not of.isdisjoint(TEMPORAL) and not of.isdisjoint(NUMBERS)
-        if whole is not None and not (whole == pl.Boolean() and (of_texts or of_times)):
+        is_list = {bool(part.meta.root_names()): isinstance(dtypes[str(part)], pl.List) for part in parts}
+        of_lists = is_list.get(True, False) and is_list.keys() == {True, False} and ".list." not in str(node)
+        if whole is not None and not (whole == pl.Boolean() and (of_texts or of_times or of_lists)):
             continue
         columns = [part for part in parts if part.meta.root_names()]
         if not columns:
@@ -259,6 +261,10 @@ def _of_kinds(expr: pl.Expr, schema: pl.Schema, cell: Callable[[str], Any]) -> t
         (name, *_), kind = columns[-1].meta.root_names(), kinds[str(columns[-1])]
         called = name if columns[-1].meta.is_column() else f"what is made of {name}"
         shown = name if re.fullmatch(r"[A-Za-z_]\w*", name) else f'"{name}"'
+        if (of_lists or of_texts) and isinstance(dtypes[str(columns[-1])], pl.List):
+            one, what = "'a'" if kind is Kind.TEXT else "1", "set" if name in (LABEL, PREDICTION) else "list"
+            said = f"{called} is a {what} of {kind.value if kind else 'values'}, not one value"
+            return said, f"array_contains({shown}, {one}) asks whether {one} is in it"
         if kind and ".str." in str(node).removeprefix(str(columns[-1])) and kind is not Kind.TEXT:
             return f"{called} is {kind.words}, and only texts are asked so", f"CAST({shown} AS TEXT) is it as text"
         others = [one for said, one in kinds.items() if said != str(columns[-1])]
