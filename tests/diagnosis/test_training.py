@@ -967,3 +967,21 @@ def test_a_condition_that_no_row_meets_is_said(recorded, capsys):
         assert main(["steps", str(recorded[0]), *question, "--where", "label > 5"]) == 1
         said = " ".join(capsys.readouterr().err.split())
         assert "no row of train meets --where 'label > 5'" in said
+
+
+def test_values_of_other_ranks_that_do_not_count_are_told_beside_batches(tmp_path):
+    folder = tmp_path / "run"
+    for rank in (0, 1):
+        with xaicli.Run(folder, rank=rank) as run:
+            for step in range(1, 61):
+                loss = 24.0 if (rank, step) == (1, 30) else 1.0 + step % 3 / 10
+                ids = [10 * rank + k for k in range(4)]
+                run.log_samples(sample_id=ids, label=[0] * 4, loss=[loss] * 4, mode="train", epoch=1, step=step)
+                run.log({"epoch": 1, "step": step, "gn": 900.0 if loss == 24.0 else 1.0})
+    read = xaicli.open_run(folder)
+    (told,) = (said for said in read.scalars().answer.warnings if "not count" in said)
+    assert told.startswith("1 value of gn does not count: rank 0's")
+    spike = read.steps(mode="train")
+    assert spike.answer.extra["spikes"][0]["rank"] == 1
+    for answer in (spike, read.steps(mode="train", step=30), read.report(mode="train")):
+        assert [said for said in answer.answer.warnings if "not count" in said] == [told]

@@ -16,6 +16,7 @@ from xaicli.queries.recorded import (
     KEY,
     TRAINING_AXES,
     VALUE,
+    LeftOut,
     Preferred,
     counted_on,
     going_on,
@@ -46,6 +47,7 @@ class ScalarsBeside:
         apart: Keys that cannot, each with the reason.
         order: Which attempt counts where several may have logged one moment; None where none may.
         moments: The epoch and step of every batch that was logged.
+        left_out: Values of the run beside those that count, such as another rank's at the same moments.
     """
 
     rows: pl.DataFrame
@@ -54,6 +56,7 @@ class ScalarsBeside:
     apart: Mapping[str, str]
     order: Preferred | None
     moments: pl.DataFrame
+    left_out: LeftOut
 
     @classmethod
     def of(cls, reader: Reader, pair: Pair, moments: pl.DataFrame) -> ScalarsBeside:
@@ -66,7 +69,8 @@ class ScalarsBeside:
                 alone do not tell whether steps start again with the epochs.
         """
         near = pl.col(MODE).is_in([pair[0], ""]) & pl.col(DS_ID).is_in([pair[1], ""])
-        known = recorded_scalars(reader).filter(near).sort(KEY, maintain_order=True)
+        left_out = LeftOut()
+        known = recorded_scalars(reader, left_out).filter(near).sort(KEY, maintain_order=True)
         rows, of_epochs = known.filter(pl.col(AXIS).is_in(TRAINING_AXES)), known.filter(pl.col(AXIS) == EPOCH)
         offsets: dict[str, Mapping[int, int]] = {}
         counted = known.filter(pl.col(AXIS) == COUNTER)[KEY].unique(maintain_order=True)
@@ -79,7 +83,7 @@ class ScalarsBeside:
             else:
                 offsets[str(key)] = {}
         order = preferred(reader) if reader.which_attempts is Attempts.ALL else None
-        return cls(rows, of_epochs, offsets, apart, order, moments)
+        return cls(rows, of_epochs, offsets, apart, order, moments, left_out)
 
     def at(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Each scalar at a batch, or the last before it, and its median over the steps around.
@@ -150,7 +154,7 @@ class ScalarsBeside:
         )
 
     def warnings(self, where: str = "") -> list[str]:
-        """Which scalars stand beside no batch, and why.
+        """Which values do not count, and which scalars stand beside no batch, and why.
 
         Args:
             where: The mode and dataset in words, where the run has others, whose batches they may stand beside.
@@ -158,7 +162,7 @@ class ScalarsBeside:
         whys: dict[str, list[str]] = {}
         for key, why in self.apart.items():
             whys.setdefault(why, []).append(key)
-        return [
+        return self.left_out.warnings() + [
             f"{', '.join(keys)} {'stands' if len(keys) == 1 else 'stand'} beside no batch"
             f"{f' of {where}' if where and why != _COUNTED else ''}: {why}"
             for why, keys in whys.items()
