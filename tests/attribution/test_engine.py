@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import re
 from typing import Any
@@ -261,6 +262,68 @@ def test_maps_of_a_tolerance_are_those_of_the_passes_that_it_says(methods: tuple
             assert {min(counts), max(counts)} <= set(numbers) if counts else True
     gradient = [row["methods"].get("gradient", {"settled": None})["settled"] for row in said["rows"]]
     assert gradient == [None] * 5
+
+
+class Words(nn.Module):
+    """A text model, whose map sums over what a token is embedded as."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(20, 12), nn.Linear(12, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.words(ids).cumsum(1)).mean(1))
+
+
+def texts_and_signals() -> list[tuple[nn.Module, torch.Tensor]]:
+    torch.manual_seed(3)
+    signals = nn.Sequential(nn.Conv1d(3, 4, 5), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+    return [(Words().eval(), torch.randint(0, 20, (5, 7))), (signals, torch.randn(5, 3, 40))]
+
+
+@pytest.mark.parametrize("tolerance", [0.05, 0.01])
+@pytest.mark.parametrize("place", [0, 1], ids=["texts", "signals"])
+def test_a_map_has_settled_by_the_agreement_that_is_shown_of_it(place: int, tolerance: float) -> None:
+    """Of maps, which sum over what a token is embedded as or over channels, as of explicit calls of each round."""
+    model, x = texts_and_signals()[place]
+    how: dict[str, Any] = {"methods": "smoothgrad", "precision": "fp32"}
+    rounds = [
+        [row["methods"]["smoothgrad"]["agreement"] for row in json.loads(found.to_json())["rows"]]
+        for found in (xaicli.saliency(model, x, smoothing=n, **how) for n in (3, 6, 12, 24))
+    ]
+    found = json.loads(xaicli.saliency(model, x, smoothing=3, tolerance=tolerance, **how).to_json())["rows"]
+    for row, of in enumerate(found):
+        agreements = [one[row] for one in rounds]
+        near = [value >= 1 - tolerance for value in agreements]
+        steady = [False, *(abs(b - a) <= tolerance for a, b in itertools.pairwise(agreements))]
+        ends = next((n for n, ok in enumerate(map(max, near, steady)) if ok), None)
+        said = of["methods"]["smoothgrad"]
+        assert said["settled"] is (ends is not None)
+        assert said["draws"] == 3 * 2 ** (3 if ends is None else ends)
+        assert said["agreement"] == pytest.approx(agreements[3 if ends is None else ends], abs=0.05)
+
+
+def test_draws_that_a_tolerance_adds_to_one_have_an_agreement() -> None:
+    model, x = smooth_net(seed=5), 3 * torch.randn(6, 6, generator=torch.Generator().manual_seed(2))
+    how: dict[str, Any] = {"target": 0, "baseline": "zero"}
+    found = json.loads(xaicli.saliency(model, x, evaluations=8, tolerance=1e-6, **how).to_json())
+    told = [row["methods"]["smoothgrad"] for row in found["rows"]]
+    assert {1, 8} >= {one["draws"] for one in told} >= {8}
+    assert [one["agreement"] is not None for one in told] == [one["draws"] > 1 for one in told]
+    assert [one["settled"] is not None for one in told] == [one["draws"] > 1 for one in told]
+    unsettled = sum(one["settled"] is False for one in told)
+    assert unsettled
+    assert f"smoothgrad {unsettled}" in found["warnings"][0]
+
+
+def test_draws_are_doubled_and_no_steps_where_deltas_are_within_a_tolerance() -> None:
+    model, x = smooth_net(seed=5), 3 * torch.randn(4, 6, generator=torch.Generator().manual_seed(2))
+    how: dict[str, Any] = {"target": 0, "baseline": "zero", "smoothing": 3, "integrating": (80, 1)}
+    found = xaicli.saliency(model, x, methods=("integrated", "smoothgrad"), tolerance=0.01, **how)
+    rows = json.loads(found.to_json())["rows"]
+    assert all(row["methods"]["integrated"]["delta"] < 0.01 for row in rows)
+    assert {row["methods"]["integrated"]["steps"] for row in rows} == {80}
+    assert max(row["methods"]["smoothgrad"]["draws"] for row in rows) > 3
 
 
 def test_the_rows_say_nothing_of_a_tolerance_where_none_is_asked_for() -> None:

@@ -129,7 +129,8 @@ class Explainer:
         settled: dict[str, npt.NDArray[np.bool_]] = {}
         if set(self.settings.methods) - {GRADCAM}:
             convention = seed_convention if self.settings.convention is Convention.FE else paths
-            refined = trust.refined(convention.explain, problem, self.settings, self._counted(prepared))
+            counted, layouts = self._counted(prepared), list(self.layouts.values())
+            refined = trust.refined(convention.explain, problem, self.settings, layouts, counted)
             found, used, settled = refined.found, refined.used, refined.settled
         if GRADCAM in self.settings.methods:
             found[GRADCAM] = gradcam.explain(prepared, list(self.layouts.values()))

@@ -67,9 +67,13 @@ def agreement(found: Attributions, layouts: list[Layout], n_units: int, counted:
     )
     places = _places(found.halves[0], layouts, counted)
     if places is None:
-        return rank_correlations(one, other)
-    together = zip(one, other, places, strict=True)
-    return np.array([float(rank_correlations(a[None, at], b[None, at])[0]) for a, b, at in together])
+        correlations = rank_correlations(one, other)
+    else:
+        together = zip(one, other, places, strict=True)
+        correlations = np.array([float(rank_correlations(a[None, at], b[None, at])[0]) for a, b, at in together])
+    undrawn = torch.stack([values.flatten(1).isnan().all(1) for values in found.halves[0]]).all(0)
+    correlations[undrawn.cpu().numpy()] = np.nan
+    return correlations
 
 
 def _places(half: list[Tensor], layouts: list[Layout], counted: Counted) -> Tensor | None:
@@ -91,6 +95,7 @@ def refined(
     explain: Callable[[Problem, Settings], dict[str, Attributions]],
     problem: Problem,
     settings: Settings,
+    layouts: list[Layout],
     counted: Counted,
 ) -> Refined:
     """All methods; with a tolerance, again with twice the steps or draws for the units that have not settled.
@@ -109,7 +114,7 @@ def refined(
     for turn in range(DOUBLINGS + 1):
         following: list[tuple[npt.NDArray[np.int64], Settings]] = []
         for units, before in groups:
-            rough, noisy = _unsettled(found, units, settled_before, counted, settings.tolerance)
+            rough, noisy = _unsettled(found, units, settled_before, layouts, counted, settings.tolerance)
             for method in found:
                 settled[method][units] = ~(rough[method] | noisy[method])
             too_rough, too_noisy = (np.logical_or.reduce(list(of.values())) for of in (rough, noisy))
@@ -130,11 +135,11 @@ def _unsettled(
     found: dict[str, Attributions],
     units: npt.NDArray[np.int64],
     before: dict[str, Figures],
+    layouts: list[Layout],
     counted: Counted,
     tolerance: float,
 ) -> tuple[dict[str, npt.NDArray[np.bool_]], dict[str, npt.NDArray[np.bool_]]]:
     """Which units need more steps by the figures of each method, and which more draws."""
-    layouts = [Layout.NO_CHANNELS] * len(counted)
     rough: dict[str, npt.NDArray[np.bool_]] = {}
     noisy: dict[str, npt.NDArray[np.bool_]] = {}
     for method, values in found.items():
@@ -150,7 +155,7 @@ def _more(settings: Settings, *, coarse: bool, few: bool) -> Settings:
     steps, draws = 2 if coarse else 1, 2 if few else 1
     return replace(
         settings,
-        steps=settings.steps * max(steps, draws),
+        steps=settings.steps * steps,
         smint_steps=settings.smint_steps * steps,
         draws=settings.draws * draws,
         smint_draws=settings.smint_draws * draws,
@@ -159,6 +164,9 @@ def _more(settings: Settings, *, coarse: bool, few: bool) -> Settings:
 
 def _replace(found: dict[str, Attributions], newer: dict[str, Attributions], units: Tensor) -> None:
     for method, values in newer.items():
+        if values.halves is not None and found[method].halves is None:  # of the one draw before there are no two
+            one, other = ([torch.full_like(total, torch.nan) for total in found[method].total] for _ in range(2))
+            found[method] = replace(found[method], halves=(one, other))
         old = found[method]
         pairs = list(zip(old.total, values.total, strict=True))
         if old.halves is not None and values.halves is not None:
